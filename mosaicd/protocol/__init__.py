@@ -1,0 +1,8 @@
+"""The words that daemon, shim, launcher and client share: states, methods, errors, framing, file names.
+
+A leaf of the standard library: nothing here may import anything else of mosaicd, and nothing here
+does I/O.  mosaicctl, the shim and the launcher may import this package and no other.
+"""
+
+#: Version of the wire protocol, exchanged in `daemon.hello`; separate from the release.
+PROTOCOL_VERSION = 1

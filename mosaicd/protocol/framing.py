@@ -1,0 +1,69 @@
+"""One JSON-RPC message a line: encoding, and cutting a byte stream into lines with a limit.
+
+`LineReader` does no I/O: feed it what a socket gave and take complete lines out.  A line above the
+limit is not kept: it is reported once as `Oversized` and skipped up to its newline, so that the
+connection can go on.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+#: The longest request line the daemon takes.
+REQUEST_LIMIT_BYTES = 1 << 20
+#: The longest worker.*, control.* or event message.
+SMALL_LIMIT_BYTES = 4096
+#: The longest chunk of a log or of telemetry in one message.
+CHUNK_LIMIT_BYTES = 64 << 10
+
+
+class Oversized(bytes):
+    """The first bytes of a line that was longer than the limit; the rest was dropped."""
+
+
+def encode(message: Any) -> bytes:
+    """Return one line, newline included; ValueError for NaN or infinity, TypeError for foreign objects."""
+    return json.dumps(message, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def request(method: str, params: dict[str, Any], id: int | str | None) -> dict[str, Any]:
+    """Return a request, or a notification when `id` is None."""
+    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
+    if id is not None:
+        message["id"] = id
+    return message
+
+
+class LineReader:
+    """Cut a byte stream into lines of at most `limit_bytes` bytes (newline not counted)."""
+
+    def __init__(self, limit_bytes: int = REQUEST_LIMIT_BYTES) -> None:
+        self.limit_bytes = limit_bytes
+        self._buffer = bytearray()
+        self._skipping = False
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield each complete line in `data` and what came before it, without newline; blank lines are skipped."""
+        self._buffer += data
+        while True:
+            end = self._buffer.find(b"\n")
+            if end < 0:
+                break
+            line = bytes(self._buffer[:end])
+            del self._buffer[: end + 1]
+            if self._skipping:
+                self._skipping = False
+            elif len(line) > self.limit_bytes:
+                yield Oversized(line[:256])
+            elif line.strip():
+                yield line
+        if len(self._buffer) > self.limit_bytes:
+            if not self._skipping:
+                self._skipping = True
+                yield Oversized(bytes(self._buffer[:256]))
+            self._buffer.clear()
+
+    @property
+    def pending_bytes(self) -> int:
+        """How many bytes of an unfinished line are held."""
+        return len(self._buffer)
