@@ -1,0 +1,60 @@
+# Everything a stranger with Python >= 3.11 and make needs.  `make` alone says what there is.
+#
+# The environment is .venv, made by tools/environment.sh; two stamps in it say what was installed, so
+# nothing is installed twice.  PYTHON=/path/to/python3 chooses another interpreter.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint drill install-user uninstall-user clean moved
+
+PY := .venv/bin/python
+INSTALLED_FROM := pyproject.toml constraints.txt tools/environment.sh $(wildcard workers/sdk/pyproject.toml workers/tabular/pyproject.toml)
+TYPED := mosaicd mosaicctl workers/sdk/mosaic_worker workers/tabular demo benchmarks tests/contract tests/systemd packaging/systemd
+
+# One second of a drill is worth little and a hung one costs a whole CI slot: the set as a whole is bounded.
+DRILL_LIMIT_S ?= 1200
+ARGS ?=
+
+# A checkout that was moved or copied has an environment that points elsewhere.
+ifneq ($(wildcard .venv/home),)
+ifneq ($(shell cat .venv/home),$(CURDIR))
+MOVED := moved
+endif
+endif
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/run.stamp ## a private daemon trains a Taxi agent before your eyes (ARGS=--help for more)
+	@$(PY) demo/demo.py $(ARGS)
+
+test: lint ## lint, types and every test but the slow drills (ARGS="-k pause" to choose)
+	@env -u PYTHONUNBUFFERED $(PY) -m pytest -m "not slow" $(ARGS)
+
+drill: .venv/dev.stamp ## the slow tests: floods, kills by the thousand, a wheel in a fresh environment
+	@env -u PYTHONUNBUFFERED timeout --kill-after=20 $(DRILL_LIMIT_S) $(PY) -m pytest -m slow $(ARGS)
+
+bench: .venv/dev.stamp ## measure it beside plain subprocesses and cat (ARGS=--help for more)
+	@$(PY) -m benchmarks $(ARGS)
+
+lint: .venv/dev.stamp ## ruff and mypy --strict
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m mypy --no-error-summary $(wildcard $(TYPED))
+
+install-user: .venv/run.stamp ## put the systemd user units in place
+	@$(PY) packaging/systemd/install_user.py install
+
+uninstall-user: ## take the systemd user units away again (runs and records stay)
+	@$(or $(PYTHON),python3) packaging/systemd/install_user.py uninstall
+
+clean: ## remove the environment and every cache
+	@rm -rf .venv .make build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/run.stamp: $(INSTALLED_FROM) $(MOVED)
+	@tools/environment.sh run
+	@touch $@
+
+.venv/dev.stamp: .venv/run.stamp $(INSTALLED_FROM) $(MOVED)
+	@tools/environment.sh dev
+	@touch $@
