@@ -1,0 +1,173 @@
+"""The project's own Python source, parsed: what every structural test looks at.
+
+Nothing here imports the code under test, so a module with a broken import is still judged.  A name is
+judged by what it means, not how it is written: `from os import kill as k; k()` is a use of `os.kill`.
+"""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Import name of a package -> the folder that holds it.
+PACKAGES = {
+    "mosaicd": ROOT,
+    "mosaicctl": ROOT,
+    "mosaic_worker": ROOT / "workers/sdk",
+    "mosaic_tabular": ROOT / "workers/tabular",
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module; `for_types` when it stands under `if TYPE_CHECKING`."""
+
+    target: str
+    line: int
+    for_types: bool
+
+
+@dataclass(frozen=True)
+class Module:
+    """A parsed source file and the dotted name it is imported by."""
+
+    name: str
+    path: Path
+    text: str
+    tree: ast.Module
+
+    @property
+    def is_package(self) -> bool:
+        return self.path.name == "__init__.py"
+
+    def where(self, line: int) -> str:
+        shown = self.path.relative_to(ROOT) if self.path.is_relative_to(ROOT) else self.path
+        return f"{shown}:{line}"
+
+
+def parse(name: str, text: str, path: Path | None = None) -> Module:
+    """Return the module that `text` would be if it were imported as `name`."""
+    where = path or ROOT / (name.replace(".", "/") + ".py")
+    return Module(name, where, text, ast.parse(text))
+
+
+def module_name(path: Path, base: Path) -> str:
+    parts = list(path.relative_to(base).with_suffix("").parts)
+    if parts[-1] == "__init__":
+        parts.pop()
+    return ".".join(parts)
+
+
+@cache
+def modules(package: str) -> tuple[Module, ...]:
+    """Every module of one package, sorted by path; an empty tuple where the package does not exist."""
+    base = PACKAGES[package]
+    return tuple(
+        parse(module_name(path, base), path.read_text(encoding="utf-8"), path)
+        for path in sorted((base / package).rglob("*.py"))
+    )
+
+
+def all_modules() -> tuple[Module, ...]:
+    return tuple(module for package in PACKAGES for module in modules(package))
+
+
+def python_files() -> list[Path]:
+    """Every Python file of the project, tests and tools included; nothing that was installed or built."""
+    left_out = {".venv", ".git", "build", "dist", "__pycache__", ".make"}
+    return [
+        path for path in sorted(ROOT.rglob("*.py")) if not left_out.intersection(path.relative_to(ROOT).parts)
+    ]
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
+        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
+    )
+
+
+def _walk(node: ast.AST, for_types: bool = False) -> Iterator[tuple[ast.AST, bool]]:
+    yield node, for_types
+    if isinstance(node, ast.If) and _is_type_checking(node.test):
+        for child in node.body:
+            yield from _walk(child, True)
+        for child in node.orelse:
+            yield from _walk(child, for_types)
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from _walk(child, for_types)
+
+
+def _source_of(module: Module, node: ast.ImportFrom) -> str:
+    """The absolute name of what a `from` import reads from, dots resolved."""
+    if not node.level:
+        return node.module or ""
+    parts = module.name.split(".")
+    up = node.level - 1 if module.is_package else node.level
+    base = parts[: len(parts) - up]
+    return ".".join([*base, node.module] if node.module else base)
+
+
+def imports(module: Module, known: frozenset[str] = frozenset()) -> list[Import]:
+    """Every import anywhere in the file; `from a import b` is of `a.b` when that is a module in `known`."""
+    found = []
+    for node, for_types in _walk(module.tree):
+        if isinstance(node, ast.Import):
+            found += [Import(alias.name, node.lineno, for_types) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            source = _source_of(module, node)
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                found.append(Import(inner if inner in known else source, node.lineno, for_types))
+    return found
+
+
+def _bindings(module: Module) -> dict[str, str]:
+    """Local name -> the dotted thing it was imported as."""
+    bound = {}
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.asname:
+                    bound[alias.asname] = alias.name
+                else:
+                    top = alias.name.split(".")[0]
+                    bound[top] = top
+        elif isinstance(node, ast.ImportFrom):
+            source = _source_of(module, node)
+            for alias in node.names:
+                bound[alias.asname or alias.name] = f"{source}.{alias.name}"
+    return bound
+
+
+def _dotted(node: ast.expr) -> str | None:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        inner = _dotted(node.value)
+        return f"{inner}.{node.attr}" if inner else None
+    return None
+
+
+def uses(module: Module) -> list[tuple[str, int]]:
+    """Every dotted name that the code mentions, with imports resolved, and its line.
+
+    A method on something that is not a plain name is `.method`: `self._process.kill` gives `.kill` too.
+    """
+    bound = _bindings(module)
+    found = []
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute):
+            dotted = _dotted(node)
+            if dotted:
+                first, _, rest = dotted.partition(".")
+                if first in bound:
+                    found.append((f"{bound[first]}.{rest}", node.lineno))
+                    continue
+            found.append((f".{node.attr}", node.lineno))
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            found.append((bound.get(node.id, node.id), node.lineno))
+    return found

@@ -1,0 +1,229 @@
+"""Imports go one way: from the words, through the pure core, outwards to the service that wires it all."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.contract.sources import PACKAGES, Module, all_modules, imports, modules, parse
+
+MIDDLE = (
+    "shim_link", "dispatcher", "reconcile", "broadcaster", "gpus", "auth", "discovery", "systemd",
+)  # fmt: skip
+#: Tools of the middle tier that every peer may use: they know nothing of runs.
+LEAVES = ("clock", "config", "log")
+
+INNER = ("protocol", "core", "store")
+
+#: Room of mosaicd -> the rooms it may import.  A peer of the middle tier may name others for types only.
+ROOMS: dict[str, tuple[str, ...]] = {
+    "protocol": (),
+    "core": ("protocol",),
+    "clock": ("protocol",),
+    "config": ("protocol", "core"),
+    "log": ("protocol",),
+    "store": ("protocol", "core", "clock", "log"),
+    **{peer: (*INNER, *LEAVES) for peer in MIDDLE},
+    "rpc": (*INNER, *LEAVES, *MIDDLE),
+    "shim": ("protocol",),
+    "launcher": ("protocol", "shim"),
+    "service": (*INNER, *LEAVES, *MIDDLE, "rpc"),
+    "__main__": ("protocol", "clock", "config", "log", "service"),
+    "": (),
+}
+
+#: Room -> the libraries it may import besides the standard one.
+LIBRARIES: dict[str, frozenset[str]] = {
+    "mosaicd.shim": frozenset({"psutil"}),
+    "mosaicd.launcher": frozenset({"psutil"}),
+    "mosaicd.systemd": frozenset({"sdnotify"}),
+    "mosaicd.rpc": frozenset({"jsonrpcserver", "msgspec", "aiofiles"}),
+    "mosaicd.gpus": frozenset({"psutil"}),
+    "mosaic_tabular": frozenset({"numpy", "gymnasium"}),
+}
+
+#: What the pure core may not touch, however small the excuse.
+IMPURE = frozenset(
+    """asyncio concurrent fcntl io logging multiprocessing os pathlib random secrets select selectors shutil signal
+    socket sqlite3 subprocess sys tempfile threading time""".split()
+)
+
+#: What mosaicctl may not have loaded once `--version` has been answered; each costs milliseconds at every call.
+HEAVY = frozenset(
+    """asyncio concurrent.futures ctypes curses dataclasses decimal email http importlib.metadata inspect logging
+    multiprocessing shutil sqlite3 ssl subprocess tempfile tomllib unittest urllib.request
+    msgspec psutil jsonrpcserver""".split()
+)
+
+
+def room_of(name: str) -> tuple[str, str]:
+    """Split a dotted module into its package and its room: `mosaicd.core.fsm` -> mosaicd, core."""
+    package, _, rest = name.partition(".")
+    return package, rest.split(".")[0]
+
+
+KNOWN = frozenset(module.name for module in all_modules())
+
+
+def direction_faults(module: Module, known: frozenset[str] = KNOWN) -> list[str]:
+    """Say which imports of `module` go against the table."""
+    package, room = room_of(module.name)
+    faults = []
+    for imported in imports(module, known):
+        target_package, target_room = room_of(imported.target)
+        if target_package not in PACKAGES or (target_package, target_room) == (package, room):
+            continue
+        where = module.where(imported.line)
+        if package == "mosaicd" and target_package == "mosaicd":
+            if target_room == "" or target_room in ROOMS[room]:  # the bare package holds the version
+                continue
+            if imported.for_types and room in MIDDLE and target_room in MIDDLE:
+                continue
+            faults.append(f"{where}: {room} imports {target_room}")
+        elif package == "mosaicctl" and target_package == "mosaicd":
+            if target_room not in ("", "protocol"):
+                faults.append(f"{where}: the client imports {imported.target}")
+        elif package == "mosaicctl" or (package == "mosaic_tabular" and target_package == "mosaic_worker"):
+            continue
+        elif target_package != package:
+            faults.append(f"{where}: {package} imports {target_package}")
+    return faults
+
+
+def library_faults(module: Module) -> list[str]:
+    """Say which imports are of libraries that this room may not have."""
+    package, room = room_of(module.name)
+    allowed = LIBRARIES.get(f"{package}.{room}", frozenset()) | LIBRARIES.get(package, frozenset())
+    faults = []
+    for imported in imports(module):
+        top = imported.target.split(".")[0]
+        if top in PACKAGES or top in sys.stdlib_module_names or top in allowed:
+            continue
+        faults.append(f"{module.where(imported.line)}: {module.name} imports the library {top}")
+    return faults
+
+
+def impurities(module: Module) -> list[str]:
+    found = [
+        f"{module.where(i.line)}: the core imports {i.target}"
+        for i in imports(module)
+        if i.target.split(".")[0] in IMPURE
+    ]
+    return found
+
+
+def test_every_room_is_known() -> None:
+    """A new room of mosaicd is placed in the table before anything may import it, and no row is stale."""
+    found = {room_of(module.name)[1] for module in modules("mosaicd")}
+    assert found == set(ROOMS)
+
+
+def test_imports_go_one_way() -> None:
+    """No module imports against the direction of the architecture; peers of the middle tier are strangers."""
+    assert not [fault for module in all_modules() for fault in direction_faults(module)]
+
+
+def test_libraries_stay_in_their_rooms() -> None:
+    """The words, the core, the client and the SDK need the standard library alone; others what their row says."""
+    assert not [fault for module in all_modules() for fault in library_faults(module)]
+
+
+def test_the_core_is_pure() -> None:
+    """The core does no I/O, reads no clock and knows no event loop."""
+    core = [module for module in modules("mosaicd") if room_of(module.name)[1] == "core"]
+    assert core
+    assert not [fault for module in core for fault in impurities(module)]
+
+
+def test_shim_and_launcher_know_no_event_loop() -> None:
+    """A shim is small because it loads no asyncio, and neither does what it is forked from."""
+    rooms = ("shim", "launcher", "protocol")
+    guilty = [
+        module.where(i.line)
+        for module in modules("mosaicd")
+        if room_of(module.name)[1] in rooms
+        for i in imports(module)
+        if i.target.split(".")[0] in ("asyncio", "concurrent", "logging", "multiprocessing")
+    ]
+    assert not guilty
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mosaicd.core.fsm", "import mosaicd.store.registry"),
+        ("mosaicd.core.fsm", "def f():\n    from ..store import registry"),
+        ("mosaicd.protocol.states", "from mosaicd.core import run"),
+        ("mosaicd.dispatcher", "from mosaicd import reconcile"),
+        ("mosaicd.dispatcher", "from mosaicd.rpc import server"),
+        ("mosaicd.shim.child", "from mosaicd import clock"),
+        ("mosaicd.launcher", "from mosaicd import config"),
+        ("mosaicctl.client", "from mosaicd.core import spec"),
+        ("mosaicctl.client", "from mosaicd import config"),
+        ("mosaic_worker.runtime", "from mosaicd.protocol import states"),
+        ("mosaicd.store.registry", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import mosaicd.rpc"),
+    ],
+)
+def test_a_wrong_import_is_seen(name: str, text: str) -> None:
+    """The test of directions can fail: each of these would be reported."""
+    known = KNOWN | {"mosaicd.reconcile", "mosaicd.rpc.server", "mosaicd.clock", "mosaicd.config"}
+    assert direction_faults(parse(name, text), known)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mosaicd.dispatcher", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from mosaicd import auth"),
+        ("mosaicd.dispatcher", "from mosaicd.store import registry"),
+        ("mosaicctl.client", "from mosaicd.protocol import framing"),
+        ("mosaicd.rpc.pause", "from . import router\nfrom mosaicd import dispatcher"),
+    ],
+)
+def test_a_right_import_is_not_reported(name: str, text: str) -> None:
+    """The test of directions lets through what the architecture allows."""
+    assert not direction_faults(parse(name, text), KNOWN | {"mosaicd.auth", "mosaicd.dispatcher"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("mosaicctl.render", "import rich"), ("mosaicd.core.spec", "import msgspec"), ("mosaic_worker.x", "import numpy")],
+)
+def test_a_stray_library_is_seen(name: str, text: str) -> None:
+    """The test of libraries can fail."""
+    assert library_faults(parse(name, text))
+
+
+def test_an_impurity_is_seen() -> None:
+    """The test of purity can fail, also for an import inside a function."""
+    assert impurities(parse("mosaicd.core.x", "def f():\n    from time import time\n    return time()"))
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Names of the modules a fresh interpreter has loaded after `statement`, above what it starts with."""
+    code = f"import sys; before = set(sys.modules)\n{statement}\nprint('\\n'.join(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGES["mosaicctl"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines())
+
+
+VERSION = """
+import mosaicctl.__main__
+try:
+    sys.argv = ["mosaicctl", "--version"]
+    mosaicctl.__main__.main()
+except SystemExit:
+    pass
+"""
+
+
+def test_the_client_starts_light() -> None:
+    """mosaicctl loads no heavy module before it knows the verb, so that `list` answers like a shell builtin."""
+    loaded = loaded_by(VERSION)
+    assert "mosaicctl.__main__" in loaded
+    assert not loaded & HEAVY
+
+
+def test_the_launcher_starts_light() -> None:
+    """What every shim is forked from holds no event loop, no logging and none of the daemon's libraries."""
+    loaded = loaded_by("import mosaicd.launcher")
+    assert not loaded & {"asyncio", "logging", "sqlite3", "msgspec", "jsonrpcserver", "aiofiles", "ssl"}

@@ -1,0 +1,138 @@
+"""Each power has one owner: what can hurt somebody is done in one place that is read with care."""
+
+import ast
+import re
+from dataclasses import dataclass
+
+import pytest
+
+from tests.contract.sources import Module, all_modules, imports, parse, uses
+
+
+@dataclass(frozen=True)
+class Power:
+    """Names whose use is a power, and the modules (or packages) that alone may use them."""
+
+    name: str
+    names: str  # regular expression over resolved dotted names, matched in full
+    owners: tuple[str, ...]
+    specimen: str  # code that must be caught when it stands anywhere else
+
+
+POWERS = (
+    Power(
+        "send a signal",
+        r"os\.(kill|killpg|abort)|signal\.(pidfd_send_signal|raise_signal|pthread_kill)|.*\.(send_signal|terminate|killpg)",
+        ("mosaicd.shim.child", "mosaicd.shim.teardown"),
+        "from os import killpg as k\nk(1, 9)",
+    ),
+    Power(
+        "start a process",
+        r"subprocess\..*|multiprocessing\..*|os\.(fork|forkpty|posix_spawnp?|exec[lv]p?e?|spawn.*|system|popen)"
+        r"|pty\..*|asyncio\.create_subprocess_.*|asyncio\.subprocess\..*|.*\.(subprocess_exec|subprocess_shell)",
+        ("mosaicd.shim.child", "mosaicd.launcher", "mosaicd.shim_link", "mosaicd.discovery"),
+        "import os\nos.fork()",
+    ),
+    Power(
+        "reap a process",
+        r"os\.(wait|waitpid|waitid|wait3|wait4)",
+        ("mosaicd.shim.child", "mosaicd.launcher", "mosaicd.shim_link"),
+        "import os as o\no.waitpid(-1, 0)",
+    ),
+    Power(
+        "switch identity",
+        r"os\.(set(re|res|e)?[ug]id|setgroups|initgroups)",
+        ("mosaicd.launcher",),
+        "import os\nos.setuid(0)",
+    ),
+    Power("open the registry", r"sqlite3(\..*)?", ("mosaicd.store",), "import sqlite3\nsqlite3.connect('x')"),
+    Power(
+        "read the clock",
+        r"time\.(time|monotonic|perf_counter|process_time|clock_gettime)(_ns)?"
+        r"|time\.(gmtime|localtime)|datetime\.(datetime|date)\.(now|utcnow|today)",
+        ("mosaicd.clock", "mosaicd.shim", "mosaicctl", "mosaic_worker", "mosaic_tabular"),
+        "from time import monotonic\nmonotonic()",
+    ),
+    Power(
+        "read the environment",
+        r"os\.(environb?|getenvb?)(\..*)?",
+        ("mosaicd.config", "mosaicd.launcher", "mosaicctl", "mosaic_worker", "mosaic_tabular"),
+        "import os\nos.environ.get('X')",
+    ),
+    Power("speak JSON-RPC", r"jsonrpcserver(\..*)?", ("mosaicd.rpc",), "import jsonrpcserver\njsonrpcserver.dispatch"),
+    Power("tell systemd", r"sdnotify(\..*)?", ("mosaicd.systemd",), "import sdnotify\nsdnotify.SystemdNotifier()"),
+)
+
+#: SQL that changes rows; reading is done in several places, writing in one.
+WRITES = re.compile(r"^\s*(INSERT\s+(OR\s+\w+\s+)?INTO|UPDATE\s+\w+\s+SET|DELETE\s+FROM|REPLACE\s+INTO)\s", re.I)
+
+
+def is_owner(module: Module, power: Power) -> bool:
+    return any(module.name == owner or module.name.startswith(owner + ".") for owner in power.owners)
+
+
+def abuses(module: Module, power: Power) -> list[str]:
+    """Say where `module` uses a power that it does not own."""
+    if is_owner(module, power):
+        return []
+    names = re.compile(power.names)
+    mentioned = uses(module) + [(i.target, i.line) for i in imports(module) if not i.for_types]
+    return sorted({f"{module.where(line)}: {name}" for name, line in mentioned if names.fullmatch(name)})
+
+
+@pytest.mark.parametrize("power", POWERS, ids=lambda power: power.name)
+def test_a_power_has_one_owner(power: Power) -> None:
+    """Nobody but its owner uses a power, under whatever name it was imported."""
+    assert not [abuse for module in all_modules() for abuse in abuses(module, power)]
+
+
+@pytest.mark.parametrize("power", POWERS, ids=lambda power: power.name)
+def test_an_owner_exists(power: Power) -> None:
+    """A row names modules that are there: a rule about nothing protects nothing."""
+    names = {module.name for module in all_modules()}
+    assert not [
+        owner
+        for owner in power.owners
+        if not any(name == owner or name.startswith(owner + ".") for name in names)
+    ]
+
+
+@pytest.mark.parametrize("power", POWERS, ids=lambda power: power.name)
+def test_an_abuse_is_seen(power: Power) -> None:
+    """The test of powers can fail: the specimen is caught in a module that owns nothing."""
+    assert abuses(parse("mosaicd.core.nobody", power.specimen), power)
+
+
+def strings(module: Module) -> list[tuple[str, int]]:
+    return [
+        (node.value, node.lineno)
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+
+
+def test_only_the_store_writes_rows() -> None:
+    """SQL that changes rows stands in mosaicd/store and nowhere else."""
+    guilty = [
+        f"{module.where(line)}: {text.split()[0]}"
+        for module in all_modules()
+        if not module.name.startswith("mosaicd.store")
+        for text, line in strings(module)
+        if WRITES.match(text)
+    ]
+    assert not guilty
+
+
+def test_nothing_swallows_every_exception() -> None:
+    """A blind `except` hides our mistakes; the router's, which answers with a reference, is the only one."""
+    guilty = []
+    for module in all_modules():
+        for node in ast.walk(module.tree):
+            if not isinstance(node, ast.ExceptHandler):
+                continue
+            caught = ast.unparse(node.type) if node.type else "everything"
+            is_blind = re.search(r"\b(everything|Exception|BaseException)\b", caught)
+            raises = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+            if is_blind and not raises and module.name != "mosaicd.rpc.router":
+                guilty.append(f"{module.where(node.lineno)}: except {caught}")
+    assert not guilty
