@@ -22,8 +22,9 @@ class Power:
 POWERS = (
     Power(
         "send a signal",
-        r"os\.(kill|killpg|abort)|signal\.(pidfd_send_signal|raise_signal|pthread_kill)|.*\.(send_signal|terminate|killpg)",
-        ("mosaicd.shim.child", "mosaicd.shim.teardown"),
+        r"os\.(kill|killpg|abort)|signal\.(pidfd_send_signal|raise_signal|pthread_kill)"
+        r"|.*\.(send_signal|terminate|killpg)",
+        ("mosaicd.shim.child", "mosaicd.shim.teardown", "mosaic_worker.control"),  # the SDK: to itself
         "from os import killpg as k\nk(1, 9)",
     ),
     Power(
@@ -45,7 +46,7 @@ POWERS = (
         ("mosaicd.launcher",),
         "import os\nos.setuid(0)",
     ),
-    Power("open the registry", r"sqlite3(\..*)?", ("mosaicd.store",), "import sqlite3\nsqlite3.connect('x')"),
+    Power("open the registry", r"sqlite3(\..*)?", ("mosaicd.store",), "import sqlite3"),
     Power(
         "read the clock",
         r"time\.(time|monotonic|perf_counter|process_time|clock_gettime)(_ns)?"
@@ -59,8 +60,8 @@ POWERS = (
         ("mosaicd.config", "mosaicd.launcher", "mosaicctl", "mosaic_worker", "mosaic_tabular"),
         "import os\nos.environ.get('X')",
     ),
-    Power("speak JSON-RPC", r"jsonrpcserver(\..*)?", ("mosaicd.rpc",), "import jsonrpcserver\njsonrpcserver.dispatch"),
-    Power("tell systemd", r"sdnotify(\..*)?", ("mosaicd.systemd",), "import sdnotify\nsdnotify.SystemdNotifier()"),
+    Power("speak JSON-RPC", r"jsonrpcserver(\..*)?", ("mosaicd.rpc",), "import jsonrpcserver"),
+    Power("tell systemd", r"sdnotify(\..*)?", ("mosaicd.systemd",), "from sdnotify import SystemdNotifier"),
 )
 
 #: SQL that changes rows; reading is done in several places, writing in one.
