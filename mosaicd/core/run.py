@@ -1,0 +1,172 @@
+"""The run record: everything the daemon knows about one run that must survive its own death.
+
+A `Run` is immutable; only `core.fsm.apply` makes the next one.  What moves too fast to be an event
+(heartbeats, cursors, last values) is not here but in `Progress`, kept in memory and written along
+with the next event.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+from mosaicd.protocol.states import CauseKind, Outcome, PauseMode, RunKind, State, Want
+
+#: Causes that are the machine's and not the run's: retried when `retries` allows and `retry_on` is silent.
+INFRASTRUCTURE_CAUSES = (
+    CauseKind.SHIM_LOST,
+    CauseKind.REBOOTED,
+    CauseKind.HANDSHAKE_TIMEOUT,
+    CauseKind.GPU_LOST,
+    CauseKind.PREEMPTED,
+    CauseKind.DISK_FULL,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run.  `_at` wall clock (Unix seconds), `_s` seconds, `memory_mb` MiB; tuples for lists."""
+
+    # what was submitted; never changes but for `set`
+    run_id: str
+    owner_uid: int
+    owner: str
+    kind: RunKind
+    name: str
+    command: tuple[str, ...]
+    digest: str
+    created_at: float
+    worker_kind: str | None = None
+    worker_id: str | None = None
+    key: str | None = None
+    origin: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    priority: int = 0
+    cwd: str | None = None
+    cpus: int = 1
+    gpus: int = 0
+    gpus_mandatory: bool = False
+    memory_mb: int | None = None
+    time_limit_s: float | None = None
+    max_steps: int | None = None
+    grace_s: float = 5.0
+    retries: int = 0
+    retry_on: tuple[CauseKind, ...] = INFRASTRUCTURE_CAUSES
+    handshake_timeout_s: float = 30.0
+    start_timeout_s: float | None = None
+    heartbeat_timeout_s: float | None = None
+    can_pause: bool = False
+    can_checkpoint: bool = False
+
+    # what was observed
+    state: State = State.INIT
+    released: bool = False
+    attempt: int = 0
+    retries_used: int = 0
+    nonce: str | None = None
+    slots: tuple[int, ...] = ()
+    cpus_granted: int | None = None
+    gpus_granted: int | None = None
+    shim_pid: int | None = None
+    shim_start_ticks: int | None = None
+    pid: int | None = None
+    start_ticks: int | None = None
+    boot_id: str | None = None
+    containment: str | None = None
+    dispatched_at: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    active_s: float = 0.0
+    steps_before: int = 0
+    exit: Mapping[str, Any] | None = None
+    fault: Mapping[str, Any] | None = None
+    unkillable: bool = False
+    outcome: Outcome | None = None
+    cause: Mapping[str, Any] | None = None
+
+    # what is wanted
+    want: Want = Want.RUN
+    pause_mode: PauseMode | None = None
+    stop: Mapping[str, Any] | None = None
+    held: bool = False
+    not_before: float | None = None
+
+    rev: int = 0
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing can move the run again."""
+        return self.state is State.TERM
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the run holds nothing and may be in the queue."""
+        return self.state is State.INIT or (self.state is State.PAUSE and self.released)
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether CPU and GPU slots are the run's."""
+        return not self.is_final and not self.is_waiting
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-safe dictionary that `from_dict` turns back into an equal run."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the run of `to_dict`; ValueError or TypeError for unknown fields and words."""
+        values = dict(data)
+        for name, convert in _CONVERT.items():
+            if values.get(name) is not None:
+                values[name] = convert(values[name])
+        return cls(**values)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return dict(value)
+    return str(value) if isinstance(value, str) else value
+
+
+_CONVERT: dict[str, Any] = {
+    "kind": RunKind,
+    "command": tuple,
+    "retry_on": lambda words: tuple(CauseKind(word) for word in words),
+    "state": State,
+    "slots": tuple,
+    "outcome": Outcome,
+    "want": Want,
+    "pause_mode": PauseMode,
+}
+
+
+@dataclass(slots=True)
+class Progress:
+    """Last values of a live run: overwritten by every advance, never an event."""
+
+    telemetry_seq: int = 0
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+    steps: int | None = None
+    episodes: int | None = None
+    total_steps: int | None = None
+    total_episodes: int | None = None
+    steps_per_s: float | None = None
+    last_heartbeat_at: float | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the part that clients see under `progress`."""
+        names = ("steps", "episodes", "total_steps", "total_episodes", "telemetry_seq", "stdout_bytes", "stderr_bytes", "steps_per_s")
+        return {name: getattr(self, name) for name in names}
+
+    def dump(self) -> dict[str, Any]:
+        """Return everything, for the registry."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def load(cls, data: Mapping[str, Any]) -> Self:
+        """Return the progress of `dump`; unknown names are left out."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{name: value for name, value in data.items() if name in known})
