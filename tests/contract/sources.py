@@ -92,10 +92,10 @@ def _is_type_checking(test: ast.expr) -> bool:
 def _walk(node: ast.AST, for_types: bool = False) -> Iterator[tuple[ast.AST, bool]]:
     yield node, for_types
     if isinstance(node, ast.If) and _is_type_checking(node.test):
-        for child in node.body:
-            yield from _walk(child, True)
-        for child in node.orelse:
-            yield from _walk(child, for_types)
+        for statement in node.body:
+            yield from _walk(statement, True)
+        for statement in node.orelse:
+            yield from _walk(statement, for_types)
         return
     for child in ast.iter_child_nodes(node):
         yield from _walk(child, for_types)

@@ -223,7 +223,7 @@ except SystemExit:
 
 
 def test_the_client_starts_light() -> None:
-    """mosaicctl loads no heavy module before it knows the verb, so that `list` answers like a shell builtin."""
+    """mosaicctl loads no heavy module before it knows the verb: `list` answers like a shell builtin."""
     loaded = loaded_by(VERSION)
     assert "mosaicctl.__main__" in loaded
     assert not loaded & HEAVY

@@ -23,7 +23,7 @@ POWERS = (
     Power(
         "send a signal",
         r"os\.(kill|killpg|abort)|signal\.(pidfd_send_signal|raise_signal|pthread_kill)"
-        r"|.*\.(send_signal|terminate|killpg)",
+        r"|.*\.(send_signal|terminate|kill|killpg)",
         ("mosaicd.shim.child", "mosaicd.shim.teardown", "mosaic_worker.control"),  # the SDK: to itself
         "from os import killpg as k\nk(1, 9)",
     ),
@@ -65,7 +65,9 @@ POWERS = (
 )
 
 #: SQL that changes rows; reading is done in several places, writing in one.
-WRITES = re.compile(r"^\s*(INSERT\s+(OR\s+\w+\s+)?INTO|UPDATE\s+\w+\s+SET|DELETE\s+FROM|REPLACE\s+INTO)\s", re.I)
+WRITES = re.compile(
+    r"^\s*(INSERT\s+(OR\s+\w+\s+)?INTO|UPDATE\s+\w+\s+SET|DELETE\s+FROM|REPLACE\s+INTO)\s", re.IGNORECASE
+)
 
 
 def is_owner(module: Module, power: Power) -> bool:
