@@ -1,0 +1,69 @@
+"""Verbs that ask something of several runs: ask each, go on after a refusal, report at the end.
+
+The exit code is that of the first refusal, so `stop a b c` with one already gone still stops the others.
+"""
+
+import sys
+from typing import Any
+
+from mosaicctl.client import Client, Json
+from mosaicctl.exits import DONE, code_of, explain
+from mosaicctl.render import emit, label
+from mosaicd.protocol.errors import MosaicError
+
+
+def ask_each(
+    client: Client,
+    args: Any,
+    references: list[str],
+    method: str,
+    params: Json,
+    settled: list[str] | None = None,
+) -> int:
+    """Call `method` for each run, print the answers; with `settled`, wait for such a state first."""
+    runs, code = [], DONE
+    for reference in references:
+        try:
+            run = client.call(method, {"run_id": reference, **params})
+        except MosaicError as error:
+            sys.stderr.write(explain(error, reference))
+            code = code or code_of(error)
+            continue
+        runs.append(run)
+    if settled:
+        runs, late = _settle(client, runs, settled)
+        code = code or late
+    single = len(args.runs) == 1 and len(references) == 1
+    emit(args.output, runs, "".join(f"{label(run)}: {status(run)}\n" for run in runs), single)
+    return code
+
+
+def _settle(client: Client, runs: list[Json], settled: list[str]) -> tuple[list[Json], int]:
+    done, code = [], DONE
+    for run in runs:
+        try:
+            done.append(client.call("run.wait", {"run_id": run["run_id"], "states": settled}, timeout_s=None))
+        except MosaicError as error:
+            sys.stderr.write(explain(error, run["run_id"]))
+            code = code or code_of(error)
+            done.append(run)
+    return done, code
+
+
+def status(run: Json) -> str:
+    """Return where a run is and what is wanted of it, in a few words."""
+    state, want = str(run.get("state")), run.get("want")
+    if state == "TERM":
+        return f"ended, {run.get('outcome')}"
+    if run.get("held"):
+        return f"held ({state})"
+    if want == "stop":
+        return f"stopping ({state})"
+    if want == "pause":
+        return "paused" if state == "PAUSE" else f"pausing ({state})"
+    return "resuming (PAUSE)" if state == "PAUSE" else state
+
+
+def wait_argument(parser: Any, what: str) -> None:
+    """Add --wait."""
+    parser.add_argument("--wait", action="store_true", help=f"return only when {what}")

@@ -1,0 +1,164 @@
+"""One blocking connection to the daemon: find the socket, call methods, take notifications.
+
+A connection carries replies and notifications mixed; `call` keeps the notifications it meets for
+`next_notification`, in order.  Nothing here reconnects: that is `follow`, because only a stream knows
+the cursor it may go on from.
+"""
+
+import json
+import os
+import select
+import socket
+import time
+from collections import deque
+from typing import Any
+
+from mosaicd.protocol.errors import TimedOut, from_wire
+from mosaicd.protocol.framing import LineReader, Oversized, encode, request
+
+SOCKET_NAME = "mosaicd/mosaicd.sock"
+SYSTEM_SOCKET = "/run/mosaicd/mosaicd.sock"
+#: The longest reply that is believed; the daemon pages long before.
+REPLY_LIMIT_BYTES = 64 << 20
+#: How long a call waits for its reply: a little more than the daemon's own longest deadline.
+CALL_TIMEOUT_S = 65.0
+
+Json = dict[str, Any]
+
+
+class NoDaemon(Exception):
+    """No socket answered; `tried` pairs each path with the reason."""
+
+    def __init__(self, tried: list[tuple[str, str]]) -> None:
+        self.tried = tried
+        places = "\n".join(f"  {path}: {reason}" for path, reason in tried)
+        super().__init__(
+            f"no daemon answers; tried\n{places}\n"
+            "  start one with `systemctl --user start mosaicd`, or run `mosaicd` in a terminal;\n"
+            "  --socket PATH or $MOSAICD_SOCKET names another place"
+        )
+
+
+class Disconnected(Exception):
+    """The daemon closed the connection in the middle of a conversation."""
+
+
+def user_socket(environment: Any = os.environ) -> str:
+    """Return where a daemon of this user listens, by the daemon's own rule."""
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return f"{runtime}/{SOCKET_NAME}"
+    uid = os.getuid()
+    if os.path.isdir(f"/run/user/{uid}"):
+        return f"/run/user/{uid}/{SOCKET_NAME}"
+    return f"/tmp/mosaicd-{uid}/mosaicd.sock"
+
+
+def candidates(option: str | None, environment: Any = os.environ) -> list[str]:
+    """Return the sockets to try, in order; a socket that was named is the only one."""
+    named = option or environment.get("MOSAICD_SOCKET")
+    if named:
+        return [named]
+    return [user_socket(environment), SYSTEM_SOCKET]
+
+
+def connect(option: str | None = None) -> "Client":
+    """Return a connection to the first socket that answers; NoDaemon says why none did."""
+    tried: list[tuple[str, str]] = []
+    for path in candidates(option):
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            link.connect(path)
+        except OSError as error:
+            link.close()
+            reason = "a path of this length cannot be a socket" if error.errno is None else error.strerror
+            tried.append((path, str(reason or error)))
+            continue
+        return Client(link, path)
+    raise NoDaemon(tried)
+
+
+class Client:
+    """A connection: requests out, replies and notifications in."""
+
+    def __init__(self, link: socket.socket, path: str = "") -> None:
+        self.path = path
+        self._socket = link
+        self._reader = LineReader(REPLY_LIMIT_BYTES)
+        self._notifications: deque[tuple[str, Json]] = deque()
+        self._replies: dict[int, Json] = {}
+        self._last_id = 0
+        #: A descriptor that, when readable, ends `next_notification` early (a signal arrived).
+        self.wake_fd: int | None = None
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+    def call(self, method: str, params: Json | None = None, timeout_s: float | None = CALL_TIMEOUT_S) -> Any:
+        """Return the method's result; the daemon's error, TimedOut or Disconnected otherwise."""
+        self._last_id += 1
+        number = self._last_id
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        try:
+            self._socket.sendall(encode(request(method, params or {}, number)))
+        except OSError as error:
+            raise Disconnected(f"the daemon went away: {error.strerror}") from error
+        while number not in self._replies:
+            if not self._wait(deadline, ()):
+                raise TimedOut(f"the daemon did not answer {method} within {timeout_s:g} s")
+            self._receive()
+        reply = self._replies.pop(number)
+        if "error" in reply:
+            raise from_wire(reply["error"])
+        return reply.get("result")
+
+    def next_notification(self, timeout_s: float | None = None) -> tuple[str, Json] | None:
+        """Return the next (method, params); None when the time passed or `wake_fd` spoke first."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while not self._notifications:
+            wake = () if self.wake_fd is None else (self.wake_fd,)
+            if not self._wait(deadline, wake):
+                return None
+            self._receive()
+        return self._notifications.popleft()
+
+    def _wait(self, deadline: float | None, wake: tuple[int, ...]) -> bool:
+        """Wait until the socket has something; False when the deadline or a wake-up came first."""
+        remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+        ready, _, _ = select.select([self._socket.fileno(), *wake], [], [], remaining)
+        if any(fd in ready for fd in wake):
+            os.read(wake[0], 512)
+            return False
+        return bool(ready)
+
+    def _receive(self) -> None:
+        try:
+            data = self._socket.recv(1 << 18)
+        except OSError as error:
+            raise Disconnected(f"the daemon went away: {error.strerror}") from error
+        if not data:
+            raise Disconnected("the daemon closed the connection")
+        for line in self._reader.feed(data):
+            if isinstance(line, Oversized):
+                raise Disconnected("the daemon sent a message that is too long to be believed")
+            self._sort(line)
+
+    def _sort(self, line: bytes) -> None:
+        try:
+            message = json.loads(line)
+        except ValueError as error:
+            raise Disconnected("what answers at this socket does not speak mosaicd's protocol") from error
+        if "method" in message:
+            self._notifications.append((message["method"], message.get("params") or {}))
+        elif isinstance(message.get("id"), int):
+            self._replies[message["id"]] = message
+        elif "error" in message:
+            # An error without an id answers a line that the daemon could not read: it ends the talk.
+            raise from_wire(message["error"])

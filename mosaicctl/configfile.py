@@ -1,0 +1,75 @@
+"""Reading a TrainRunConfig from a file or from standard input, as JSON or TOML; and `--set`.
+
+What the config may hold is the daemon's business: here only the text is checked.
+"""
+
+import json
+import sys
+from typing import Any
+
+from mosaicctl.exits import UsageError
+
+Json = dict[str, Any]
+
+
+def read_config(path: str) -> Json:
+    """Return the config in `path` (`-`: standard input); UsageError names file, line and fault."""
+    name = "standard input" if path == "-" else path
+    try:
+        if path == "-":
+            raw = sys.stdin.buffer.read()
+        else:
+            with open(path, "rb") as file:
+                raw = file.read()
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror}") from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name}: not UTF-8 text (byte {error.start})") from error
+    return parse_config(text, name)
+
+
+def parse_config(text: str, name: str) -> Json:
+    """Return the object in `text`: TOML for a name that ends so, JSON where it begins so."""
+    looks_like_json = text.lstrip()[:1] in ("{", "[")
+    if name.endswith(".toml") or not (name.endswith(".json") or looks_like_json):
+        return _parse_toml(text, name)
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{name}: not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise UsageError(f"{name}: a config is an object, this is {type(config).__name__}")
+    return config
+
+
+def _parse_toml(text: str, name: str) -> Json:
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{name}: not TOML: {error}") from error
+
+
+def assign(target: Json, items: list[str]) -> None:
+    """Put each K=V into `target`; dots in K nest, V is JSON where it parses as such, else a string."""
+    for item in items:
+        key, equals, value = item.partition("=")
+        names = key.split(".")
+        if not equals or not all(names):
+            raise UsageError(f"--set {item}: write it as KEY=VALUE (dots nest: optimizer.lr=0.1)")
+        place = target
+        for name in names[:-1]:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise UsageError(f"--set {item}: {name} already has a value that is no object")
+        place[names[-1]] = _value(value)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,219 @@
+"""What is printed: run objects as a table, as JSON, or as bare ids.
+
+Colour and width belong to terminals: what is piped is plain, complete and never cut.  Names and reasons
+come from other people, so everything printed as text goes through `clean`, lest a run's name move the
+cursor.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+Json = dict[str, Any]
+
+_STATE_COLOURS = {"INIT": "36", "HSHK": "36", "RDY": "36", "EXEC": "32", "PAUSE": "33", "FAULT": "31"}
+_OUTCOME_COLOURS = {
+    "succeeded": "32",
+    "failed": "31",
+    "timeout": "31",
+    "interrupted": "31",
+    "cancelled": "33",
+}
+_WANTED = {"stop": "stopping", "pause": "pausing", "run": "resuming"}
+
+
+def has_colour(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal that wants colour (NO_COLOR and TERM=dumb say no)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def paint(text: str, colour: str | None, on: bool) -> str:
+    """Return `text` in an SGR colour, or as it is."""
+    return f"\x1b[{colour}m{text}\x1b[0m" if on and colour else text
+
+
+def clean(value: object) -> str:
+    """Return one line of printable text: control characters, escapes too, become `?`."""
+    text = str(value)
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
+def width(default: int = 100) -> int:
+    """Return the terminal's columns."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or default
+    except (OSError, ValueError):
+        return default
+
+
+def columns(
+    header: Sequence[str], rows: Sequence[Sequence[str]], colour_of: Any = None, stream: TextIO | None = None
+) -> str:
+    """Return aligned columns under `header`; only a terminal cuts lines to its width.
+
+    `colour_of(row_index, column_index)` gives a cell's colour or None.
+    """
+    stream = stream or sys.stdout
+    on, limit = has_colour(stream), width() if stream.isatty() else None
+    table = [list(header), *([clean(cell) for cell in row] for row in rows)]
+    sizes = [max(len(row[i]) for row in table) for i in range(len(header))]
+    lines = []
+    for number, row in enumerate(table):
+        cells, used = [], 0
+        for i, cell in enumerate(row):
+            last = i == len(row) - 1
+            room = None if limit is None else max(0, limit - used)
+            text = cell if last else cell.ljust(sizes[i])
+            if room is not None and len(text) > room:
+                text = text[: max(0, room - 1)] + "…" if room else ""
+            used += len(text) + 2
+            colour = "1" if number == 0 else colour_of(number - 1, i) if colour_of else None
+            cells.append(paint(text, colour, on))
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def ago(at: float | None, until: float | None = None) -> str:
+    """Return the time from `at` to `until` (default: now) in short form; `-` when it never began."""
+    from mosaicd.protocol.durations import format_duration
+
+    if at is None:
+        return "-"
+    return format_duration(max(0.0, (time.time() if until is None else until) - at))
+
+
+def clock(at: float | None) -> str:
+    """Return local date and time of a Unix time; `-` for none."""
+    return "-" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def number(value: object) -> str:
+    """Return a number as people read it: integers whole, others with four significant digits."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return clean(value)
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"
+
+
+def cause(run: Json) -> str:
+    """Return why a run ended or broke, in words, with its evidence; empty when there is nothing to say."""
+    found = run.get("cause")
+    if not found:
+        return ""
+    kind = str(found.get("kind", ""))
+    details = {key: value for key, value in found.items() if key != "kind" and value is not None}
+    if kind == "exit_code":
+        return f"exit code {details.pop('exit_code', run.get('exit_code'))}"
+    if kind == "signal":
+        return f"signal {details.pop('signal', run.get('signal'))}"
+    words = " ".join(f"{key}={_brief(value)}" for key, value in details.items())
+    return f"{kind.replace('_', ' ')} {words}".strip()
+
+
+def _brief(value: object) -> str:
+    return json.dumps(value) if isinstance(value, dict | list) else clean(value)
+
+
+def progress(run: Json) -> str:
+    """Return `450/1000 episodes`, `12000 steps`, or `-`."""
+    found = run.get("progress") or {}
+    for unit in ("episodes", "steps"):
+        done, total = found.get(unit), found.get(f"total_{unit}")
+        if total:
+            return f"{done or 0}/{total} {unit}"
+    for unit in ("episodes", "steps"):
+        if found.get(unit):
+            return f"{found[unit]} {unit}"
+    return "-"
+
+
+def note(run: Json) -> str:
+    """Return the one thing worth knowing about a run beside its state."""
+    state, want = run.get("state"), run.get("want")
+    if state == "TERM" or state == "FAULT":
+        return cause(run)
+    if want == "stop" or (want == "pause" and state != "PAUSE") or (want == "run" and state == "PAUSE"):
+        return _WANTED[str(want)]
+    if run.get("held"):
+        return "held"
+    if state == "PAUSE" and run.get("released"):
+        return "released its slots"
+    return clean(run.get("reason") or "")
+
+
+def took(run: Json) -> str:
+    """Return how long a run has worked, or waited when it never started."""
+    begun = run.get("started_at") or (None if run.get("finished_at") else run.get("created_at"))
+    return ago(begun, run.get("finished_at"))
+
+
+def run_table(runs: Sequence[Json]) -> str:
+    """Return the table of `list`."""
+    many_owners = len({run.get("owner") for run in runs}) > 1
+    header = [
+        "RUN",
+        "NAME",
+        *(["OWNER"] if many_owners else []),
+        "STATE",
+        "OUTCOME",
+        "PROGRESS",
+        "TIME",
+        "NOTE",
+    ]
+    rows = [
+        [
+            run["run_id"],
+            run.get("name") or "-",
+            *([str(run.get("owner"))] if many_owners else []),
+            str(run.get("state")),
+            run.get("outcome") or "-",
+            progress(run),
+            took(run),
+            note(run),
+        ]
+        for run in runs
+    ]
+
+    def colour_of(row: int, column: int) -> str | None:
+        return colour(runs[row]) if header[column] in ("STATE", "OUTCOME") else None
+
+    return columns(header, rows, colour_of)
+
+
+def colour(run: Json) -> str | None:
+    """Return the colour that stands for a run's state or outcome."""
+    if run.get("outcome"):
+        return _OUTCOME_COLOURS.get(str(run["outcome"]))
+    return _STATE_COLOURS.get(str(run.get("state")))
+
+
+def label(run: Json) -> str:
+    """Return a run's name and id, as sentences use them."""
+    name = clean(run.get("name") or "")
+    return f"{name} ({run['run_id']})" if name else str(run["run_id"])
+
+
+def to_json(value: object, indent: int | None = 2) -> str:
+    """Return JSON text, newline included."""
+    return json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
+
+
+def emit(output: str, runs: Sequence[Json], text: str, single: bool = False) -> None:
+    """Print runs in the asked format; `text` is the table form, `single` makes json one object."""
+    if output == "json":
+        sys.stdout.write(to_json(runs[0] if single and len(runs) == 1 else list(runs)))
+    elif output == "jsonl":
+        sys.stdout.writelines(to_json(run, None) for run in runs)
+    elif output == "name":
+        sys.stdout.writelines(f"{run['run_id']}\n" for run in runs)
+    else:
+        sys.stdout.write(text)
+
+
+def facts(rows: Iterable[tuple[str, object]]) -> str:
+    """Return `name  value` lines, aligned; rows whose value is None or empty are left out."""
+    kept = [(name, clean(value)) for name, value in rows if value is not None and value != ""]
+    size = max((len(name) for name, _ in kept), default=0)
+    return "".join(f"{name.ljust(size)}  {value}\n" for name, value in kept)

@@ -1,0 +1,131 @@
+"""Which runs a verb is about: selectors on the command line, or filters.
+
+The daemon resolves ids, prefixes and names itself, so one of those costs no extra call; only `@`,
+patterns and filters are looked up here.  A pattern or filter that finds nothing is an error, never
+silently "all".
+"""
+
+import os
+from typing import Any
+
+from mosaicctl.client import Client, Json
+from mosaicctl.exits import UsageError
+from mosaicd.protocol.errors import NotFound
+
+LAST = "@"
+
+
+def selector_argument(parser: Any, default_last: bool = False, many: bool = True) -> None:
+    """Add the RUN argument; with `default_last`, leaving it out means `@`."""
+    text = "an id, a unique beginning of one, a name, a quoted pattern, or @ for your last run"
+    if default_last:
+        text += " (the default)"
+    parser.add_argument("runs", metavar="RUN", nargs="*" if many else "?", help=text)
+
+
+def filter_arguments(parser: Any) -> None:
+    """Add --all, --state and -l, which choose among your live runs."""
+    parser.add_argument("--all", action="store_true", help="all your live runs")
+    parser.add_argument("--state", metavar="STATE", action="append", help="your live runs in this state")
+    label_filter(parser, "your live runs with this label")
+
+
+def label_filter(parser: Any, text: str) -> None:
+    """Add -l K=V as a filter."""
+    parser.add_argument("-l", "--label", metavar="K=V", action="append", help=text)
+
+
+def me() -> str:
+    """Return the caller's user name (its number where it has none)."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def pairs(items: list[str] | None, option: str) -> dict[str, str]:
+    """Return K=V items as a dictionary; UsageError names the one that is none."""
+    found: dict[str, str] = {}
+    for item in items or ():
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise UsageError(f"{option} {item}: write it as K=V")
+        found[key] = value
+    return found
+
+
+def pages(client: Client, filters: Json) -> list[Json]:
+    """Return every run that fits `filters`, over as many pages as it takes (`limit` bounds the sum)."""
+    runs: list[Json] = []
+    limit = filters.get("limit")
+    params = dict(filters)
+    while True:
+        page = client.call("run.list", params)
+        runs.extend(page["runs"])
+        cursor = page.get("cursor")
+        if cursor is None or not page["runs"] or (limit is not None and len(runs) >= limit):
+            return runs if limit is None else runs[:limit]
+        params["cursor"] = cursor
+        if limit is not None:
+            params["limit"] = limit - len(runs)
+
+
+def last(client: Client) -> Json:
+    """Return the caller's newest run; NotFound when there is none."""
+    runs = client.call("run.list", {"user": me(), "newest_first": True, "limit": 1})["runs"]
+    if not runs:
+        raise NotFound("@ means your last run, and you have none yet")
+    run: Json = runs[0]
+    return run
+
+
+def references(client: Client, selectors: list[str]) -> list[str]:
+    """Return what to call the runs in requests: ids where they were looked up, else the words as given."""
+    found: list[str] = []
+    for word in selectors:
+        if word == LAST:
+            found.append(last(client)["run_id"])
+        elif any(character in word for character in "*?["):
+            runs = pages(client, {"name": word})
+            if not runs:
+                raise NotFound(f"no run has a name like {word}")
+            found.extend(run["run_id"] for run in runs)
+        else:
+            found.append(word)
+    return list(dict.fromkeys(found))
+
+
+def chosen(client: Client, args: Any) -> list[str]:
+    """Return the references that selectors and filters choose; UsageError when neither was given."""
+    filters: Json = {}
+    if args.state:
+        filters["state"] = states(args.state)
+    if args.label:
+        filters["label"] = pairs(args.label, "-l")
+    if not (args.runs or filters or args.all):
+        raise UsageError(
+            f"{args.verb} which runs? Name some (@: your last one), or choose with --all, --state or -l"
+        )
+    if not (filters or args.all):
+        return references(client, args.runs)
+    if args.runs:
+        raise UsageError("name runs or choose them with --all, --state or -l, not both")
+    runs = pages(client, {"live": True, "user": me(), **filters})
+    if not runs:
+        raise NotFound("none of your live runs fits")
+    return [run["run_id"] for run in runs]
+
+
+def states(words: list[str]) -> list[str]:
+    """Return the wire names of states given as `EXEC`, `running` or `exec,pause`; UsageError otherwise."""
+    from mosaicd.protocol.states import parse_state
+
+    found = []
+    for word in ",".join(words).split(","):
+        try:
+            found.append(parse_state(word.strip()).value)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    return found

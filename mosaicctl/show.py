@@ -1,0 +1,140 @@
+"""`show`: everything known of a run, in an order that answers the likely questions first."""
+
+import sys
+from typing import Any
+
+from mosaicctl.client import connect
+from mosaicctl.render import (
+    Json,
+    ago,
+    cause,
+    clock,
+    emit,
+    facts,
+    has_colour,
+    note,
+    number,
+    paint,
+    progress,
+    took,
+)
+from mosaicctl.select import references, selector_argument
+
+_EPILOG = """\
+  mosaicctl show              your last run
+  mosaicctl show my-run 01K8
+  mosaicctl -o json show @ | jq .metrics
+"""
+
+
+def arguments(parser: Any) -> None:
+    """Add the options of `show`."""
+    parser.epilog = _EPILOG
+    selector_argument(parser, default_last=True)
+
+
+def execute(args: Any) -> int:
+    """Print the chosen runs."""
+    with connect(args.socket) as client:
+        named = references(client, args.runs or ["@"])
+        runs = [client.call("run.get", {"run_id": reference}) for reference in named]
+    text = "\n".join(describe(run) for run in runs) if args.output == "table" else ""
+    emit(args.output, runs, text, single=len(runs) == 1 and len(args.runs) <= 1)
+    return 0
+
+
+def describe(run: Json) -> str:
+    """Return a run as readable lines; what is not known is left out."""
+    title = paint(run["run_id"], "1", has_colour(sys.stdout))
+    return f"{title}\n" + "".join(
+        f"  {line}\n" for part in (_life(run), _work(run), _place(run)) for line in facts(part).splitlines()
+    )
+
+
+def _life(run: Json) -> list[tuple[str, object]]:
+    state = str(run.get("state"))
+    if run.get("outcome"):
+        state += f", {run['outcome']}"
+    aside = note(run)
+    ended = [("ended", f"{clock(run['finished_at'])}, after {took(run)}")] if run.get("finished_at") else []
+    return [
+        ("name", run.get("name")),
+        ("state", f"{state} ({aside})" if aside else state),
+        ("owner", run.get("owner")),
+        ("created", f"{clock(run.get('created_at'))} ({ago(run.get('created_at'))} ago)"),
+        ("not before", clock(run["not_before"]) if run.get("not_before") else None),
+        ("started", clock(run["started_at"]) if run.get("started_at") else None),
+        *ended,
+        ("cause", cause(run)),
+        ("exit code", run.get("exit_code")),
+        ("signal", run.get("signal")),
+        ("attempt", _attempt(run)),
+    ]
+
+
+def _attempt(run: Json) -> str | None:
+    if not run.get("attempt"):
+        return None
+    text = str(run["attempt"])
+    if run.get("retries"):
+        text += f" ({run.get('retries_used') or 0} of {run['retries']} retries used)"
+    return text
+
+
+def _work(run: Json) -> list[tuple[str, object]]:
+    found = run.get("progress") or {}
+    done = progress(run)
+    if found.get("steps") and "steps" not in done:
+        done += f", {found['steps']} steps"
+    if found.get("steps_per_s"):
+        done += f", {number(found['steps_per_s'])} steps/s"
+    beat = run.get("last_heartbeat_at")
+    metrics = [(f"  {name}", number(value)) for name, value in (run.get("metrics") or {}).items()]
+    return [
+        ("progress", done if done != "-" else None),
+        ("last sign of life", f"{ago(beat)} ago" if beat and run.get("state") != "TERM" else None),
+        *([("metrics", "(last values)"), *metrics] if metrics else []),
+    ]
+
+
+def _place(run: Json) -> list[tuple[str, object]]:
+    from mosaicd.protocol.durations import format_duration
+
+    def seconds(key: str) -> str | None:
+        return None if run.get(key) is None else format_duration(run[key])
+
+    return [
+        ("cpus", granted(run.get("cpus"))),
+        ("gpus", granted(run.get("gpus"))),
+        ("slots", " ".join(str(slot) for slot in run.get("slots") or [])),
+        ("memory", f"{run['memory_mb']} MB" if run.get("memory_mb") else None),
+        ("priority", run.get("priority")),
+        ("labels", " ".join(f"{key}={value}" for key, value in (run.get("labels") or {}).items())),
+        ("time limit", seconds("time_limit_s")),
+        ("step limit", run.get("max_steps")),
+        ("grace", seconds("grace_s")),
+        ("worker", run.get("worker_kind")),
+        ("command", shell_words(run.get("command") or [])),
+        ("directory", run.get("cwd")),
+        ("pid", run.get("pid")),
+        ("containment", run.get("containment")),
+        ("run directory", run.get("run_dir")),
+        ("digest", run.get("digest")),
+    ]
+
+
+def granted(share: Json | None) -> str | None:
+    """Return `1`, or `2 of the 4 asked for` when the machine had fewer; None when nothing was asked for."""
+    if not share or not share.get("requested"):
+        return None
+    got = share.get("granted")
+    if got is None or got == share["requested"]:
+        return str(share["requested"])
+    return f"{got} of the {share['requested']} asked for"
+
+
+def shell_words(argv: list[str]) -> str:
+    """Return a command as one could type it."""
+    import shlex
+
+    return shlex.join(argv)

@@ -1,0 +1,41 @@
+"""`stop`: ask runs to end (TERM), give them their grace, then force (KILL)."""
+
+from typing import Any
+
+from mosaicctl.acting import ask_each, wait_argument
+from mosaicctl.client import Json, connect
+from mosaicctl.select import chosen, filter_arguments, selector_argument
+from mosaicctl.submission import duration
+
+_EPILOG = """\
+A stopped run gets TERM and its grace period (5 s; 30 s for a worker that saves checkpoints), then KILL.
+A second stop may only shorten the grace. The reply comes at once; --wait waits for the end.
+
+  mosaicctl stop @
+  mosaicctl stop --wait --grace 0 my-run
+  mosaicctl stop --all --state INIT
+  mosaicctl stop -l sweep=7 --reason 'wrong data'
+"""
+
+
+def arguments(parser: Any) -> None:
+    """Add the options of `stop`."""
+    parser.epilog = _EPILOG
+    selector_argument(parser)
+    filter_arguments(parser)
+    parser.add_argument("--grace", metavar="DUR", help="time between TERM and KILL; 0 is legal")
+    parser.add_argument("--reason", metavar="TEXT", help="kept with the run, as the cause of its end")
+    wait_argument(parser, "they have ended")
+
+
+def execute(args: Any) -> int:
+    """Stop the chosen runs."""
+    params: Json = {}
+    grace_s = duration(args.grace, "--grace")
+    if grace_s is not None:
+        params["grace_s"] = grace_s
+    if args.reason:
+        params["reason"] = args.reason
+    with connect(args.socket) as client:
+        settled = ["TERM"] if args.wait else None
+        return ask_each(client, args, chosen(client, args), "run.stop", params, settled)

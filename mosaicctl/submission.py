@@ -1,0 +1,153 @@
+"""What `submit` and `run` share: their options, and the parameters of run.submit made from them."""
+
+import os
+from typing import Any
+
+from mosaicctl.client import Client, Json
+from mosaicctl.configfile import assign, read_config
+from mosaicctl.environment import handed_over
+from mosaicctl.exits import UsageError
+from mosaicctl.select import pairs
+from mosaicd.protocol.durations import parse_duration
+
+
+def submission_arguments(parser: Any) -> None:
+    """Add what says what to run, and how."""
+    what = parser.add_argument_group("what to run")
+    what.add_argument("command", metavar="-- COMMAND", nargs="...", help="a program with its arguments")
+    what.add_argument(
+        "-f", "--file", metavar="FILE", help="a TrainRunConfig, JSON or TOML; - is standard input"
+    )
+    what.add_argument("--worker", metavar="KIND", help="an installed worker (see `mosaicctl workers`)")
+    what.add_argument(
+        "--set",
+        metavar="K=V",
+        action="append",
+        default=[],
+        help="a value of the worker's own config; dots nest, JSON is understood (repeatable)",
+    )
+    what.add_argument(
+        "-e",
+        "--env",
+        metavar="K=V",
+        action="append",
+        default=[],
+        help="an environment variable; K alone hands over your own (repeatable)",
+    )
+    what.add_argument("--cwd", metavar="DIR", help="where it runs (commands: here; workers: their files)")
+    needs = parser.add_argument_group("what it needs and may use")
+    needs.add_argument("-c", "--cpus", metavar="CPUS", type=int, help="CPU slots")
+    needs.add_argument("-g", "--gpus", metavar="GPUS", type=int, help="GPUs")
+    needs.add_argument(
+        "-t", "--time", metavar="DURATION", help="time limit: 90, 15m, 1h30m, 2d (without pauses)"
+    )
+    needs.add_argument("--max-steps", metavar="N", type=int, help="end it, as succeeded, after N steps")
+    needs.add_argument("--grace", metavar="DUR", help="time between TERM and KILL when it is stopped")
+    needs.add_argument("--retries", metavar="N", type=int, help="start it again when it fails, up to N times")
+    needs.add_argument("--retry-on", metavar="CAUSE", action="append", help="retry only after this cause")
+    how = parser.add_argument_group("how it is queued")
+    how.add_argument("-n", "--name", metavar="NAME", help="a name; need not be unique")
+    how.add_argument("-p", "--priority", metavar="PRIORITY", type=int, help="higher goes first (default 0)")
+    how.add_argument("-l", "--label", metavar="K=V", action="append", help="a label (repeatable)")
+    how.add_argument(
+        "--dedup",
+        choices=("attach", "new", "fail"),
+        help="when the same run is already alive: attach to it (the default for configs), "
+        "start a new one (the default for commands), or fail",
+    )
+    how.add_argument("--key", metavar="KEY", help="the same key gives the same run back, ended or not")
+
+
+def parameters(client: Client | None, args: Any) -> Json:
+    """Return run.submit's parameters; `client` is asked about --worker, and may be None otherwise."""
+    if sum((bool(args.command), args.file is not None, args.worker is not None)) != 1:
+        raise UsageError(f"{args.verb} what? Give one of -- COMMAND, -f FILE or --worker KIND")
+    params = _command(args) if args.command else _config(client, args)
+    for name, value in (
+        ("cpus", args.cpus), ("gpus", args.gpus), ("max_steps", args.max_steps), ("retries", args.retries),
+        ("priority", args.priority), ("name", args.name), ("dedup", args.dedup), ("key", args.key),
+        ("retry_on", args.retry_on), ("time_limit_s", duration(args.time, "-t")),
+        ("grace_s", duration(args.grace, "--grace")),
+    ):  # fmt: skip
+        if value is not None:
+            params[name] = value
+    if args.label:
+        params["labels"] = pairs(args.label, "-l")
+    return params
+
+
+def duration(text: str | None, option: str) -> float | None:
+    """Return seconds; UsageError names the option and what a duration looks like."""
+    if text is None:
+        return None
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+def explicit_environment(items: list[str]) -> dict[str, str]:
+    """Return the variables of -e; a bare name takes the caller's value, UsageError where there is none."""
+    found: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not name:
+            raise UsageError(f"-e {item}: write it as K=V, or K to hand over your own")
+        if not equals and name not in os.environ:
+            raise UsageError(f"-e {name}: you have no such variable; write {name}=VALUE")
+        found[name] = value if equals else os.environ[name]
+    return found
+
+
+def _command(args: Any) -> Json:
+    if args.set:
+        raise UsageError("--set changes a worker's config; it goes with --worker or -f")
+    cwd = os.path.abspath(args.cwd) if args.cwd is not None else _here()
+    return {
+        "command": args.command,
+        "cwd": cwd,
+        "environment": {**handed_over(os.environ), **explicit_environment(args.env)},
+    }
+
+
+def _here() -> str:
+    """Return the working directory by the name the shell calls it, where that name is true."""
+    logical = os.environ.get("PWD", "")
+    try:
+        if os.path.isabs(logical) and os.path.samefile(logical, "."):
+            return logical
+        return os.getcwd()
+    except OSError as error:
+        raise UsageError(f"your working directory is gone ({error.strerror}); try --cwd") from error
+
+
+def _config(client: Client | None, args: Any) -> Json:
+    if args.worker is not None:
+        from mosaicctl.workerconfig import train_run_config
+
+        if client is None:
+            raise UsageError("--worker needs a daemon, to learn what is installed")
+        config = train_run_config(client, args)
+    else:
+        config = read_config(args.file)
+        if args.set:
+            assign(_worker_config(config), args.set)
+    own = explicit_environment(args.env)
+    if own:
+        environment = config.setdefault("environment", {})
+        if not isinstance(environment, dict):
+            raise UsageError("-e: the config's environment is no object")
+        environment.update(own)
+    params: Json = {"config": config}
+    if args.cwd is not None:
+        params["cwd"] = os.path.abspath(args.cwd)
+    return params
+
+
+def _worker_config(config: Json) -> Json:
+    place: Any = config
+    for name in ("metadata", "worker", "config"):
+        place = place.setdefault(name, {}) if isinstance(place, dict) else None
+    if not isinstance(place, dict):
+        raise UsageError("--set: the config has no metadata.worker.config that could be changed")
+    return place

@@ -1,0 +1,61 @@
+"""`submit`: hand in a run and return as soon as the daemon has promised not to forget it."""
+
+import sys
+from typing import Any
+
+from mosaicctl.client import NoDaemon, connect
+from mosaicctl.render import Json, emit, label, to_json
+from mosaicctl.submission import parameters, submission_arguments
+
+_EPILOG = """\
+A command runs here, in your working directory, with the usual part of your environment (PATH, HOME,
+your virtual environment, locale, caches; nothing that looks like a secret: -e NAME hands one over).
+
+  mosaicctl submit -- python train.py --lr 3e-4
+  mosaicctl submit -n sweep-1 -g 1 -t 12h -l team=vision -e WANDB_API_KEY -- ./train.sh
+  mosaicctl submit --worker tabular --set env_id=Taxi-v3 --set episodes=2000
+  mosaicctl submit -f config.json --set learning_rate=0.05
+  generate-config | mosaicctl submit -f - -o name
+  id=$(mosaicctl -o name submit --hold -- make); mosaicctl release "$id"
+"""
+
+
+def arguments(parser: Any) -> None:
+    """Add the options of `submit`."""
+    parser.usage = "mosaicctl submit [OPTIONS] (-- COMMAND ... | -f FILE | --worker KIND [--set K=V ...])"
+    parser.epilog = _EPILOG
+    submission_arguments(parser)
+    parser.add_argument("--hold", action="store_true", help="keep it waiting until `mosaicctl release`")
+    parser.add_argument("--dry-run", action="store_true", help="check it and print what would be submitted")
+
+
+def execute(args: Any) -> int:
+    """Submit, and print the run as it was accepted."""
+    try:
+        client = connect(args.socket)
+    except NoDaemon as error:
+        if not args.dry_run or args.worker is not None:
+            raise
+        params = parameters(None, args)
+        sys.stderr.write("mosaicctl: no daemon answers, so this is unchecked\n")
+        sys.stderr.writelines(f"  {path}: {reason}\n" for path, reason in error.tried)
+        sys.stdout.write(to_json(params))
+        return 0
+    with client:
+        params = parameters(client, args)
+        if args.hold:
+            params["hold"] = True
+        if args.dry_run:
+            sys.stdout.write(to_json(client.call("run.submit", {**params, "dry_run": True})))
+            return 0
+        run = client.call("run.submit", params)
+    emit(args.output, [run], sentence(run), single=True)
+    return 0
+
+
+def sentence(run: Json) -> str:
+    """Return what became of a submission."""
+    if run.get("duplicate"):
+        return f"{label(run)}: the same run is already alive ({run['state']}); attached to it\n"
+    where = "held until you release it" if run.get("held") else f"accepted ({run['state']})"
+    return f"{label(run)}: {where}\n"

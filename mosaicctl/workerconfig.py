@@ -1,0 +1,62 @@
+"""`--worker KIND --set K=V`: a TrainRunConfig for an installed worker, so that nobody needs to write one."""
+
+from typing import Any
+
+from mosaicctl.client import Client, Json
+from mosaicctl.configfile import assign
+from mosaicctl.exits import UsageError
+
+MEMORY_FLOOR_MB = 256
+
+
+def train_run_config(client: Client, args: Any) -> Json:
+    """Return the config of a run of worker `args.worker`; UsageError lists the kinds there are."""
+    worker = find_worker(client.call("worker.list", {})["workers"], args.worker)
+    config: Json = {}
+    assign(config, args.set)
+    capabilities = worker.get("capabilities") or {}
+    gpus = args.gpus if args.gpus is not None else 1 if capabilities.get("requires_gpu") else 0
+    return {
+        "run_name": args.name or default_name(args.worker, config),
+        "entry_point": worker["python"],
+        "arguments": ["-m", worker["module"]],
+        "environment": {},
+        "resources": {
+            "cpus": args.cpus or _at_least(capabilities.get("cpu_cores"), 1),
+            "memory_mb": _at_least(capabilities.get("estimated_memory_mb"), MEMORY_FLOOR_MB),
+            "gpus": {"requested": gpus, "mandatory": bool(capabilities.get("requires_gpu"))},
+        },
+        "artifacts": {},
+        "metadata": {
+            "worker": {
+                "worker_id": args.worker,
+                "kind": args.worker,
+                "module": worker["module"],
+                "python": worker["python"],
+                "config": config,
+            }
+        },
+    }
+
+
+def find_worker(workers: list[Json], kind: str) -> Json:
+    """Return the worker of this kind; UsageError says what is known, or why this one does not work."""
+    for worker in workers:
+        if worker["kind"] == kind:
+            if worker.get("error"):
+                raise UsageError(f"worker {kind} cannot be used: {worker['error']}")
+            return worker
+    known = ", ".join(sorted(worker["kind"] for worker in workers))
+    if not known:
+        raise UsageError(f"there is no worker {kind}: none is installed where the daemon looks")
+    raise UsageError(f"there is no worker {kind}; installed: {known}")
+
+
+def default_name(kind: str, config: Json) -> str:
+    """Return `KIND-ENVIRONMENT` where the config names one, else the kind."""
+    environment = config.get("env_id")
+    return f"{kind}-{environment}"[:120] if isinstance(environment, str) and environment else kind
+
+
+def _at_least(value: object, floor: int) -> int:
+    return max(floor, int(value)) if isinstance(value, int | float) else floor
