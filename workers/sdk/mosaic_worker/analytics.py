@@ -1,0 +1,113 @@
+"""The analytics manifest: where a run's artifacts lie.  One shape is written, every known one is read.
+
+Written: {"run_id", "worker_type", "artifacts": {"tensorboard"?, "wandb"?, "checkpoints"?, "logs_dir"?,
+"videos_dir"?}, "metadata"}.  Read as well: CleanRL's flat keys (`tensorboard_dir`, `wandb_run_path`,
+`checkpoints_dir`, `notes` ...) and a file named `<run_id>_analytics.json`.  Keys nobody knows are kept in
+`metadata`.  Paths are relative to the manifest's directory where they can be.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mosaic_worker.durable import write_file
+from mosaic_worker.jsonlines import plain
+
+FILE_NAME = "analytics.json"
+
+_SECTIONS = {"tensorboard": "relative_path", "wandb": "run_path", "checkpoints": "directory"}
+_DIRECTORIES = ("logs_dir", "videos_dir")
+_FLAT = {
+    "tensorboard_dir": ("tensorboard", "relative_path"),
+    "wandb_run_path": ("wandb", "run_path"),
+    "checkpoints_dir": ("checkpoints", "directory"),
+}
+
+
+class ManifestInvalid(ValueError):
+    """The file is not a JSON object."""
+
+
+@dataclass
+class WorkerAnalyticsManifest:
+    """One run's artifacts; a section is a dictionary, a directory a string."""
+
+    run_id: str
+    worker_type: str = ""
+    artifacts: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the one written shape."""
+        return {
+            "run_id": self.run_id,
+            "worker_type": self.worker_type,
+            "artifacts": self.artifacts,
+            "metadata": self.metadata,
+        }
+
+    def save(self, run_dir: Path) -> Path:
+        """Write `analytics.json` into `run_dir` in one step and return its path."""
+        run_dir.mkdir(parents=True, exist_ok=True)
+        path = run_dir / FILE_NAME
+        write_file(path, json.dumps(plain(self.to_dict()), indent=2, sort_keys=True).encode("ascii") + b"\n")
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> WorkerAnalyticsManifest:
+        """Read any known shape from `path`; raise ManifestInvalid or OSError."""
+        try:
+            data = json.loads(path.read_bytes().decode("utf-8-sig", "replace"))
+        except ValueError as error:
+            raise ManifestInvalid(f"{path}: not JSON ({error})") from error
+        if not isinstance(data, dict):
+            raise ManifestInvalid(f"{path}: not an object")
+        return cls.from_dict(data)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> WorkerAnalyticsManifest:
+        """Return the manifest that `data`, of any known shape, means."""
+        given = data.get("artifacts")
+        sections = given if isinstance(given, Mapping) else {}
+        artifacts: dict[str, Any] = {}
+        metadata = dict(data["metadata"]) if isinstance(data.get("metadata"), Mapping) else {}
+        for key, value in sections.items():
+            artifacts[key] = _section(key, value)
+        for key, value in data.items():
+            if key in ("run_id", "worker_type", "artifacts", "metadata") or value is None:
+                continue
+            if key in _FLAT:
+                name, inner = _FLAT[key]
+                section = artifacts.setdefault(name, {})
+                if isinstance(section, dict) and section.get(inner) is None:
+                    section[inner] = value
+            elif key in _DIRECTORIES:
+                artifacts.setdefault(key, value)
+            else:
+                metadata.setdefault(key, value)
+        return cls(
+            run_id=str(data.get("run_id") or ""),
+            worker_type=str(data.get("worker_type") or ""),
+            artifacts={key: value for key, value in artifacts.items() if value is not None},
+            metadata=metadata,
+        )
+
+
+def find_manifest(run_dir: Path) -> Path | None:
+    """Return the manifest in `run_dir` under any of its names, or None."""
+    plain_name = run_dir / FILE_NAME
+    if plain_name.is_file():
+        return plain_name
+    return min(run_dir.glob(f"*_{FILE_NAME}"), default=None) if run_dir.is_dir() else None
+
+
+def _section(key: str, value: Any) -> Any:
+    if key in _SECTIONS:
+        if isinstance(value, Mapping):
+            return dict(value)
+        return {_SECTIONS[key]: value} if isinstance(value, str) else None
+    return value

@@ -1,0 +1,231 @@
+"""Checkpoints that are whole or not there.
+
+A checkpoint is a directory `checkpoint-<step>` with the worker's files and a `manifest.json` that holds
+size and SHA-256 of each.  It is written under a temporary name, every file and the directory are fsynced,
+then it is renamed and the parent is fsynced.  A reader trusts the manifest only: what does not match it
+is skipped, never loaded.  One writer a directory at a time (mosaicd's attempt lock sees to that).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable
+
+from mosaic_worker.durable import sync_directory, sync_file, write_synced
+from mosaic_worker.jsonlines import dumps
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+KEEP = 3
+
+_NAME = re.compile(r"checkpoint-(\d{1,18})\Z")
+_LEFT_BEHIND = re.compile(r"\.checkpoint-(\d{1,18})\.\d+\.(tmp|old)\Z")
+
+
+class CheckpointInvalid(ValueError):
+    """The checkpoint is torn, altered or of an unknown format."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint."""
+
+    path: Path
+    step: int
+    created_at: float
+    size_bytes: int
+    sha256: str  # of manifest.json, and so of everything
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of one of its files."""
+        return (self.path / name).read_bytes()
+
+    def payload(self) -> dict[str, Any]:
+        """Return what `checkpoint_saved` and `checkpoint_loaded` carry about it."""
+        return {
+            "path": str(self.path),
+            "global_step": self.step,
+            "size_bytes": self.size_bytes,
+            "sha256": self.sha256,
+        }
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A checkpoint that the search passed over, and why."""
+
+    path: Path
+    reason: str
+
+
+class CheckpointStore:
+    """The checkpoints of one run."""
+
+    def __init__(self, directory: Path, keep: int = KEEP) -> None:
+        """Keep the newest `keep` checkpoints in `directory`, which is made when first needed."""
+        if keep < 1:
+            raise ValueError("keep: must be at least 1")
+        self.directory = directory
+        self.keep = keep
+
+    def save(
+        self,
+        step: int,
+        files: Mapping[str, bytes | Callable[[Path], None]],
+        meta: Mapping[str, Any] | None = None,
+    ) -> Checkpoint:
+        """Write a checkpoint and return it; on OSError the older ones are unchanged, and nothing is left.
+
+        A file is given by its bytes, or by a function that writes it to the path that it is called with.
+        """
+        for name in files:
+            if not _is_plain_name(name) or name == MANIFEST:
+                raise ValueError(f"not a file name for a checkpoint: {name!r}")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        final = self.directory / f"checkpoint-{step:012d}"
+        temporary = self.directory / f".{final.name}.{os.getpid()}.tmp"
+        try:
+            _fill(temporary, step, files, dict(meta or {}))
+            self._put(temporary, final)
+        except OSError:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        self._prune(final)
+        return verify(final)
+
+    def latest_verified(self) -> tuple[Checkpoint | None, list[Skipped]]:
+        """Return the newest checkpoint that is whole, and what was passed over on the way to it."""
+        skipped: list[Skipped] = []
+        for path in self._paths():
+            checkpoint, reason = _examine(path)
+            if checkpoint is not None:
+                return checkpoint, skipped
+            skipped.append(Skipped(path, reason))
+        return None, skipped
+
+    def _paths(self) -> list[Path]:
+        """The checkpoint directories, newest first."""
+        if not self.directory.is_dir():
+            return []
+        found = []
+        for path in self.directory.iterdir():
+            whole, left = _NAME.match(path.name), _LEFT_BEHIND.match(path.name)
+            if whole:
+                found.append((int(whole.group(1)), 1, path))
+            elif (
+                left and left.group(2) == "old"
+            ):  # its successor was never put in place, or is the better one
+                found.append((int(left.group(1)), 0, path))
+        return [path for _, _, path in sorted(found, reverse=True)]
+
+    def _put(self, temporary: Path, final: Path) -> None:
+        old = self.directory / f".{final.name}.{os.getpid()}.old"
+        if final.exists():  # the same step once more, after a resume
+            os.rename(final, old)
+        os.rename(temporary, final)
+        sync_directory(self.directory)
+        if old.exists():
+            shutil.rmtree(old)
+
+    def _prune(self, newest: Path) -> None:
+        """Drop what is older than the newest `keep`; higher steps than the one just written stay."""
+        older = [path for path in self._paths() if path.name < newest.name]
+        for path in older[self.keep - 1 :]:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what an interrupted `save` left."""
+        for path in self.directory.iterdir():
+            left = _LEFT_BEHIND.match(path.name)
+            if left and (left.group(2) == "tmp" or (self.directory / path.name[1:].split(".")[0]).exists()):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _examine(path: Path) -> tuple[Checkpoint | None, str]:
+    try:
+        return verify(path), ""
+    except CheckpointInvalid as error:
+        return None, str(error)
+
+
+def verify(path: Path) -> Checkpoint:
+    """Return the checkpoint at `path`; raise CheckpointInvalid when anything differs from its manifest."""
+    try:
+        raw = (path / MANIFEST).read_bytes()
+        manifest = json.loads(raw)
+    except OSError as error:
+        raise CheckpointInvalid(f"{MANIFEST}: {error.strerror}") from error
+    except ValueError as error:
+        raise CheckpointInvalid(f"{MANIFEST}: not JSON ({error})") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise CheckpointInvalid(f"{MANIFEST}: unknown format")
+    entries = manifest.get("files")
+    if not isinstance(entries, dict) or not isinstance(manifest.get("step"), int):
+        raise CheckpointInvalid(f"{MANIFEST}: fields are missing")
+    size_bytes = len(raw)
+    for name, entry in entries.items():
+        size_bytes += _verify_file(path, name, entry)
+    return Checkpoint(
+        path=path,
+        step=manifest["step"],
+        created_at=float(manifest.get("created_at") or 0.0),
+        size_bytes=size_bytes,
+        sha256=hashlib.sha256(raw).hexdigest(),
+        meta=dict(manifest.get("meta") or {}),
+    )
+
+
+def _verify_file(path: Path, name: str, entry: Any) -> int:
+    if not _is_plain_name(name) or not isinstance(entry, dict):
+        raise CheckpointInvalid(f"{name}: a bad entry in {MANIFEST}")
+    try:
+        size_bytes, sha256 = _measure(path / name)
+    except OSError as error:
+        raise CheckpointInvalid(f"{name}: {error.strerror}") from error
+    if size_bytes != entry.get("size_bytes"):
+        raise CheckpointInvalid(f"{name}: {size_bytes} bytes instead of {entry.get('size_bytes')}")
+    if sha256 != entry.get("sha256"):
+        raise CheckpointInvalid(f"{name}: SHA-256 differs")
+    return size_bytes
+
+
+def _measure(path: Path) -> tuple[int, str]:
+    digest = hashlib.sha256()
+    size_bytes = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            size_bytes += len(block)
+    return size_bytes, digest.hexdigest()
+
+
+def _is_plain_name(name: str) -> bool:
+    return bool(name) and name not in (".", "..") and "/" not in name and "\0" not in name
+
+
+def _fill(
+    directory: Path, step: int, files: Mapping[str, bytes | Callable[[Path], None]], meta: dict[str, Any]
+) -> None:
+    directory.mkdir()
+    entries = {}
+    for name, content in files.items():
+        if callable(content):
+            content(directory / name)
+            sync_file(directory / name)
+        else:
+            write_synced(directory / name, content)
+        size_bytes, sha256 = _measure(directory / name)
+        entries[name] = {"size_bytes": size_bytes, "sha256": sha256}
+    manifest = {"format": FORMAT, "step": step, "created_at": time.time(), "files": entries, "meta": meta}
+    write_synced(directory / MANIFEST, dumps(manifest).encode("ascii") + b"\n")
+    sync_directory(directory)

@@ -1,0 +1,231 @@
+"""Telemetry: one JSON object a line on stdout, each line written whole.
+
+A line goes to the descriptor in one locked loop of writes, past Python's text buffer (which is flushed
+first, so order is kept).  What a reader would get wrong: nothing here is buffered, a returned call means
+that the pipe has the line; and a `BrokenPipeError` is passed on, because a worker without a listener
+should end.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import select
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from mosaic_worker.jsonlines import dumps
+
+LIFECYCLE_EVENTS = (
+    "run_started",
+    "run_completed",
+    "run_failed",
+    "run_cancelled",
+    "heartbeat",
+    "checkpoint_saved",
+    "checkpoint_loaded",
+    "paused",
+    "resumed",
+)
+
+
+class TelemetryEmitter:
+    """Writes telemetry lines of one run; safe to share between threads.
+
+    `constant` (an object with `code`, `level`, `message`) makes a lifecycle call write to `logger` too.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        worker_id: str | None = None,
+        logger: logging.Logger | None = None,
+        stream: TextIO | None = None,
+    ) -> None:
+        """Write to `stream`, or to what `sys.stdout` is at the time of the call."""
+        self.run_id = run_id
+        self.worker_id = worker_id
+        self._logger = logger
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def event(self, name: str, payload: Mapping[str, Any] | None = None, constant: Any = None) -> None:
+        """Write a lifecycle line {"event", "run_id", "timestamp", "payload"}."""
+        body = dict(payload or {})
+        self.line({"event": name, "run_id": self.run_id, "timestamp": time.time(), "payload": body})
+        if constant is not None and self._logger is not None:
+            self._log(constant, body)
+
+    def run_started(self, payload: Mapping[str, Any] | None = None, *, constant: Any = None) -> None:
+        """Say that work begins; `total_episodes` and `total_steps` in the payload give a progress bar."""
+        self.event("run_started", payload, constant)
+
+    def run_completed(self, payload: Mapping[str, Any] | None = None, *, constant: Any = None) -> None:
+        """Say that all work is done."""
+        self.event("run_completed", payload, constant)
+
+    def run_failed(
+        self,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        constant: Any = None,
+        exc_info: BaseException | None = None,
+    ) -> None:
+        """Say that the work cannot go on; `exc_info` adds `error`, `error_type` and `traceback`."""
+        self.event("run_failed", {**describe_error(exc_info), **dict(payload or {})}, constant)
+
+    def run_cancelled(self, payload: Mapping[str, Any] | None = None, *, constant: Any = None) -> None:
+        """Say that the work ends early because somebody asked for it."""
+        self.event("run_cancelled", payload, constant)
+
+    def heartbeat(self, payload: Mapping[str, Any] | None = None, *, constant: Any = None) -> None:
+        """Say that the worker lives."""
+        self.event("heartbeat", payload, constant)
+
+    def checkpoint_saved(self, payload: Mapping[str, Any] | None = None, *, constant: Any = None) -> None:
+        """Say that a checkpoint is on the disk (not: that it is being written)."""
+        self.event("checkpoint_saved", payload, constant)
+
+    def checkpoint_loaded(self, payload: Mapping[str, Any] | None = None, *, constant: Any = None) -> None:
+        """Say from which checkpoint the work goes on."""
+        self.event("checkpoint_loaded", payload, constant)
+
+    def paused(self, payload: Mapping[str, Any] | None = None, *, constant: Any = None) -> None:
+        """Answer a pause: no work is done until `resumed`."""
+        self.event("paused", payload, constant)
+
+    def resumed(self, payload: Mapping[str, Any] | None = None, *, constant: Any = None) -> None:
+        """Answer a resume."""
+        self.event("resumed", payload, constant)
+
+    def step(
+        self,
+        *,
+        episode_index: int,
+        step_index: int,
+        action: Any,
+        observation: Any,
+        reward: float,
+        terminated: bool,
+        truncated: bool,
+        agent_id: str = "agent_0",
+        policy_label: str = "",
+        backend: str = "",
+        **extra: Any,
+    ) -> None:
+        """Write a step line; `action` and `observation` become JSON texts; `extra` is kept as it is."""
+        self.line(
+            {
+                "type": "step",
+                "run_id": self.run_id,
+                "agent_id": agent_id,
+                "episode_index": episode_index,
+                "step_index": step_index,
+                "action_json": dumps(action),
+                "observation_json": dumps(observation),
+                "reward": reward,
+                "terminated": terminated,
+                "truncated": truncated,
+                "policy_label": policy_label,
+                "backend": backend,
+                "ts_unix_ns": time.time_ns(),
+                **self._worker(),
+                **extra,
+            }
+        )
+
+    def episode(
+        self,
+        *,
+        episode_index: int,
+        total_reward: float,
+        steps: int,
+        terminated: bool,
+        truncated: bool,
+        agent_id: str = "agent_0",
+        metadata: Mapping[str, Any] | None = None,
+        **extra: Any,
+    ) -> None:
+        """Write an episode line; `metadata` is encoded as a JSON text; `extra` is kept as it is."""
+        self.line(
+            {
+                "type": "episode",
+                "run_id": self.run_id,
+                "agent_id": agent_id,
+                "episode_index": episode_index,
+                "total_reward": total_reward,
+                "steps": steps,
+                "terminated": terminated,
+                "truncated": truncated,
+                "metadata_json": dumps(dict(metadata or {})),
+                "ts_unix_ns": time.time_ns(),
+                **self._worker(),
+                **extra,
+            }
+        )
+
+    def error(self, message: str, **extra: Any) -> None:
+        """Write an error line: something went wrong and the work goes on."""
+        self.line(
+            {
+                "type": "error",
+                "run_id": self.run_id,
+                "message": message,
+                "ts_unix_ns": time.time_ns(),
+                **extra,
+            }
+        )
+
+    def line(self, record: Mapping[str, Any]) -> None:
+        """Write `record` as one whole line; raises OSError when stdout is gone."""
+        data = dumps(record).encode("ascii") + b"\n"
+        with self._lock:
+            _write(self._stream or sys.stdout, data)
+
+    def _worker(self) -> dict[str, Any]:
+        return {"worker_id": self.worker_id} if self.worker_id else {}
+
+    def _log(self, constant: Any, payload: Mapping[str, Any]) -> None:
+        assert self._logger is not None
+        level = logging.getLevelName(str(getattr(constant, "level", "INFO")).upper())
+        self._logger.log(
+            level if isinstance(level, int) else logging.INFO,
+            "%s | %s | extra=%s",
+            getattr(constant, "code", "LOG"),
+            getattr(constant, "message", str(constant)),
+            dumps(payload),
+        )
+
+
+def describe_error(error: BaseException | None) -> dict[str, Any]:
+    """Return `error` as payload fields; the traceback is cut to its last 8,000 characters."""
+    if error is None:
+        return {}
+    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return {"error": str(error), "error_type": type(error).__name__, "traceback": trace[-8000:]}
+
+
+def _write(stream: TextIO, data: bytes) -> None:
+    stream.flush()
+    try:
+        descriptor = stream.fileno()
+    except (AttributeError, io.UnsupportedOperation):  # a captured or replaced stream
+        stream.write(data.decode("ascii"))
+        stream.flush()
+        return
+    view = memoryview(data)
+    while view:
+        view = view[_write_some(descriptor, view) :]
+
+
+def _write_some(descriptor: int, view: memoryview) -> int:
+    try:
+        return os.write(descriptor, view)
+    except BlockingIOError:  # somebody made our stdout non-blocking
+        select.select([], [descriptor], [])
+        return 0

@@ -1,0 +1,101 @@
+"""One episode of Q-learning or SARSA on a table, and the epsilon schedule.
+
+`q` is a list of rows of floats, one row a state: plain lists are several times as fast as arrays for single
+numbers.  Ties are broken at random; a truncated episode bootstraps from its last state, a terminated one
+does not.  Numbers are drawn in a fixed order, so the same seed gives the same episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from mosaic_tabular.worlds import World
+
+Table = list[list[float]]
+Draw = Callable[[], float]
+OnStep = Callable[[int, int, int, float, bool], None]
+
+
+class Settings(NamedTuple):
+    """What an episode is played with."""
+
+    learning_rate: float
+    gamma: float
+    epsilon: float
+    limit: int  # steps
+
+
+class Played(NamedTuple):
+    """How an episode went."""
+
+    total_reward: float
+    steps: int
+    is_terminated: bool
+
+
+def epsilon_at(episode: int, start: float, end: float, decay_episodes: int) -> float:
+    """Return the share of random actions in `episode` (from 0): linear from `start` to `end`."""
+    if episode >= decay_episodes:
+        return end
+    return start + (end - start) * (episode / decay_episodes)
+
+
+def q_learning_episode(world: World, q: Table, draw: Draw, how: Settings, on_step: OnStep | None) -> Played:
+    """Play one episode, learning off-policy; `on_step(index, state, action, reward, terminated)`."""
+    rate, gamma, epsilon, limit = how
+    step, explore = world.step, world.explore
+    total, count, done = 0.0, 0, False
+    state = world.reset()
+    while count < limit and not done:
+        row = q[state]
+        if epsilon and draw() < epsilon:
+            action = explore()
+        else:
+            best = max(row)
+            action = row.index(best) if row.count(best) == 1 else _break_tie(row, best, draw)
+        following, reward, done = step(action)
+        target = reward if done else reward + gamma * max(q[following])
+        row[action] += rate * (target - row[action])
+        total += reward
+        if on_step is not None:
+            on_step(count, state, action, reward, done)
+        count += 1
+        state = following
+    return Played(total, count, done)
+
+
+def sarsa_episode(world: World, q: Table, draw: Draw, how: Settings, on_step: OnStep | None) -> Played:
+    """Play one episode, learning on-policy; `on_step` as in `q_learning_episode`."""
+    rate, gamma, epsilon, limit = how
+    step, explore = world.step, world.explore
+
+    def choose(row: list[float]) -> int:
+        if epsilon and draw() < epsilon:
+            return explore()
+        best = max(row)
+        return row.index(best) if row.count(best) == 1 else _break_tie(row, best, draw)
+
+    total, count, done = 0.0, 0, False
+    state = world.reset()
+    action = choose(q[state])
+    while count < limit and not done:
+        row = q[state]
+        following, reward, done = step(action)
+        chosen = choose(q[following])
+        target = reward if done else reward + gamma * q[following][chosen]
+        row[action] += rate * (target - row[action])
+        total += reward
+        if on_step is not None:
+            on_step(count, state, action, reward, done)
+        count += 1
+        state, action = following, chosen
+    return Played(total, count, done)
+
+
+EPISODES = {"q_learning": q_learning_episode, "sarsa": sarsa_episode}
+
+
+def _break_tie(row: list[float], best: float, draw: Draw) -> int:
+    ties = [index for index, value in enumerate(row) if value == best]
+    return ties[int(draw() * len(ties))]

@@ -1,0 +1,55 @@
+"""Uniform numbers in [0, 1) from a numpy generator, drawn in blocks, one by one the same numbers.
+
+`state()` is the generator's state after the numbers handed out so far, as if no block had been drawn: it can
+be put into any generator of the same kind.  Nobody else may draw from the generator meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from operator import length_hint
+from typing import Any
+
+import numpy as np
+
+BLOCK = 4096
+
+
+class Uniforms:
+    """`draw()` returns the next number."""
+
+    draw: Callable[[], float]
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        """Take over `generator`."""
+        self._generator = generator
+        self._start()
+
+    def state(self) -> dict[str, Any]:
+        """Return the generator's state after the last number handed out."""
+        used = BLOCK - length_hint(self._block)
+        ahead = self._generator.bit_generator.state
+        self._generator.bit_generator.state = self._block_began
+        self._generator.random(used)
+        here = dict(self._generator.bit_generator.state)
+        self._generator.bit_generator.state = ahead
+        return here
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned, here or in another process."""
+        self._generator.bit_generator.state = dict(state)
+        self._start()
+
+    def _start(self) -> None:
+        self._block: Iterator[float] = iter(())
+        self._next_block()
+        self.draw = self._numbers().__next__
+
+    def _next_block(self) -> None:
+        self._block_began = self._generator.bit_generator.state
+        self._block = iter(self._generator.random(BLOCK).tolist())
+
+    def _numbers(self) -> Iterator[float]:
+        while True:
+            yield from self._block
+            self._next_block()
