@@ -1,0 +1,93 @@
+"""What makes two submits the same run: SHA-256 over canonical JSON.
+
+Left out is what cannot change the work: run ids (the client's, and the variables that a launch
+overwrites), and the submitter's ambient environment (a config sent from two terminals is one config).
+Also left out is how the run is treated (priority, labels, retries, grace): asking for the same work
+with more patience is still the same work.  Key order never counts; everything else does.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+#: Set by the launch for every run, whatever was submitted (compatibility.md).
+OURS = frozenset(
+    {
+        "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "MOSAIC_ATTEMPT", "MOSAIC_CHECKPOINT_DIR",
+        "MOSAIC_CONFIG_FILE", "MOSAIC_CONTROL_FD", "MOSAIC_RUN_DIR", "MOSAIC_RUN_ID", "RUN_ID", "WORKER_ID",
+    }
+)  # fmt: skip
+
+#: Rewritten to the run's id where the submitter set them.
+REWRITTEN = frozenset({"CLEANRL_RUN_ID", "XUANCE_RUN_ID"})
+
+#: What a client hands over from the shell it happens to run in, unasked.
+AMBIENT = frozenset(
+    {
+        "COLORTERM", "CONDA_DEFAULT_ENV", "CONDA_PREFIX", "DISPLAY", "HOME", "LANG", "LANGUAGE", "LOGNAME",
+        "PATH", "PWD", "SHELL", "TERM", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV", "XAUTHORITY",
+    }
+)  # fmt: skip
+
+
+def is_ambient(name: str) -> bool:
+    """Whether a variable describes the submitter's shell rather than the work."""
+    return name in AMBIENT or name.startswith(("LC_", "XDG_"))
+
+
+def canonical(value: Any) -> bytes:
+    """Return JSON with sorted keys at every depth, no spaces and ASCII only; ValueError for NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def config_digest(config: Mapping[str, Any], environment: Mapping[str, str], cwd: str | None = None) -> str:
+    """Return the digest of a config with its defaults filled and the run's own `environment` and `cwd`.
+
+    `environment` takes the place of the config's: its variables and those beside it, less the ambient.
+    """
+    identity = {key: value for key, value in config.items() if key != "run_id"}
+    identity["metadata"] = _without_run_id(config.get("metadata", {}))
+    identity["environment"] = _chosen(environment)
+    if cwd is not None:
+        identity["cwd"] = cwd
+    return _hexdigest({"config": identity})
+
+
+def command_digest(
+    argv: Sequence[str],
+    cwd: str | None,
+    environment: Mapping[str, str],
+    resources: Mapping[str, Any],
+    limits: Mapping[str, Any],
+) -> str:
+    """Return the digest of a plain command; the working directory is part of it (lifecycle.md)."""
+    chosen = {name: value for name, value in environment.items() if not is_ambient(name)}
+    return _hexdigest(
+        {
+            "command": list(argv),
+            "cwd": cwd,
+            "environment": _chosen(chosen),
+            "resources": dict(resources),
+            "limits": dict(limits),
+        }
+    )
+
+
+def _hexdigest(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(identity)).hexdigest()
+
+
+def _chosen(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name not in OURS and name not in REWRITTEN}
+
+
+def _without_run_id(metadata: Any) -> Any:
+    """Return `metadata` without worker.config.run_id; anything else is shared."""
+    worker = metadata.get("worker") if isinstance(metadata, dict) else None
+    config = worker.get("config") if isinstance(worker, dict) else None
+    if not isinstance(config, dict) or "run_id" not in config:
+        return metadata
+    assert isinstance(worker, dict)
+    bare = {key: value for key, value in config.items() if key != "run_id"}
+    return {**metadata, "worker": {**worker, "config": bare}}

@@ -1,0 +1,212 @@
+"""What a worker is started with: its environment, its config file, and the order that says so.
+
+Layers, each over the one before: the minimal base, what the submitter gave, what `OURS` names.  What a
+reader would get wrong: only the names we set are ours (`MOSAIC_ROOT` and `MOSAIC_FASTLANE_ENABLED`
+belong to the worker and pass), and thread counts follow the granted CPUs only where the submitter set
+none, because nobody sets `OMP_NUM_THREADS` by accident.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from mosaicd.core.digest import OURS, REWRITTEN
+from mosaicd.core.spec import Spec
+from mosaicd.protocol import rundir
+from mosaicd.protocol.states import RunKind
+
+#: Each BLAS and OpenMP runtime takes every core unless told (facts.md: a factor of three with two runs).
+THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+MINIMAL_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+_BASE = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG"})
+_SERVICE_PREFIXES = ("WATCHDOG_", "LISTEN_")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where and as what one attempt runs: decided by the daemon, unlike what the spec asks for."""
+
+    run_id: str
+    attempt: int
+    run_dir: str
+    slots: tuple[int, ...] = ()
+    cpus: int = 1
+
+    @property
+    def attempt_dir(self) -> str:
+        """The attempt's own directory."""
+        return rundir.attempt_dir(self.run_dir, self.attempt)
+
+    @property
+    def files_dir(self) -> str:
+        """The worker's directory, kept over attempts."""
+        return str(PurePosixPath(self.run_dir) / rundir.FILES)
+
+    @property
+    def checkpoint_dir(self) -> str:
+        """Where the worker keeps its checkpoints."""
+        return str(PurePosixPath(self.files_dir) / rundir.CHECKPOINTS)
+
+    @property
+    def config_file(self) -> str:
+        """The flat config that the shim writes."""
+        return str(PurePosixPath(self.attempt_dir) / rundir.WORKER_CONFIG)
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSettings:
+    """The daemon's settings for what a spec leaves open."""
+
+    grace_s: float = 5.0
+    worker_grace_s: float = 30.0
+    handshake_timeout_s: float = 30.0
+    pause_ack_timeout_s: float = 10.0
+    stdout_limit_bytes: int = 1 << 30
+    stderr_limit_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What earlier attempts already used of the run's limits.
+
+    Seconds carry over a release but not over a retry (give 0 then); steps carry over all attempts.
+    """
+
+    seconds: float = 0.0
+    steps: int = 0
+
+
+def base_environment(user: str, home: str, shell: str, lang: str, path: str = MINIMAL_PATH) -> dict[str, str]:
+    """Return the least that a program expects to find."""
+    return {"PATH": path, "HOME": home, "USER": user, "LOGNAME": user, "SHELL": shell, "LANG": lang}
+
+
+def worker_environment(base: Mapping[str, str], spec: Spec, at: Placement) -> dict[str, str]:
+    """Return the complete environment of one attempt; only the base's well-known names are taken.
+
+    A run that was granted no GPU slot sees no GPU: an empty CUDA_VISIBLE_DEVICES hides them all, an absent
+    one would show it everybody's.
+    """
+    environment = {name: base[name] for name in sorted(_BASE & base.keys())}
+    threads = dict.fromkeys(THREAD_COUNTS, str(at.cpus))
+    given = {name: value for name, value in spec.environment.items() if not _is_stripped(name)}
+    return environment | threads | given | _ours(spec, at, given)
+
+
+def worker_config(spec: Spec, run_id: str) -> dict[str, Any] | None:
+    """Return what worker-config.json holds: flat, `run_id` ours, `worker_id` defaulted, or None."""
+    submitted = spec.worker_config
+    if submitted is None:
+        return None
+    config = {**submitted, "run_id": run_id}
+    if config.get("worker_id") is None and spec.worker_id is not None:
+        config["worker_id"] = spec.worker_id
+    return config
+
+
+def grace_s(spec: Spec, settings: LaunchSettings) -> float:
+    """Return the run's own grace, else the setting; a worker that checkpoints gets the longer one."""
+    if spec.limits.grace_s is not None:
+        return spec.limits.grace_s
+    return settings.worker_grace_s if spec.supports_checkpoint else settings.grace_s
+
+
+def launch_order(
+    spec: Spec,
+    at: Placement,
+    *,
+    base: Mapping[str, str],
+    nonce: str,
+    secret: str,
+    socket: str,
+    uid: int,
+    settings: LaunchSettings,
+    used: Budget | None = None,
+) -> dict[str, Any]:
+    """Return the order file that the launcher's child reads, JSON-safe and complete."""
+    return {
+        "order": "launch",
+        "run_id": at.run_id,
+        "attempt": at.attempt,
+        "nonce": nonce,
+        "secret": secret,
+        "socket": socket,
+        "run_dir": at.run_dir,
+        "attempt_dir": at.attempt_dir,
+        "files_dir": at.files_dir,
+        "kind": str(spec.kind),
+        "argv": list(spec.argv),
+        "cwd": spec.cwd or at.files_dir,
+        "environment": worker_environment(base, spec, at),
+        "worker_id": _worker_id(spec),
+        "worker_kind": spec.worker_kind or str(spec.kind),
+        "worker_config": worker_config(spec, at.run_id),
+        "config_flag": spec.config_flag,
+        "cooperative": spec.kind is RunKind.WORKER and spec.supports_pause,
+        "supports_checkpoint": spec.supports_checkpoint,
+        "slots": list(at.slots),
+        "cpus": at.cpus,
+        "uid": uid,
+        "limits": _limits(spec, settings, used or Budget()),
+    }
+
+
+def teardown_order(
+    at: Placement, *, nonce: str, grace_s: float, pid: int | None, start_ticks: int | None
+) -> dict[str, Any]:
+    """Return the order that ends an orphaned tree; pid and ticks are those of started.json."""
+    return {
+        "order": "teardown",
+        "run_id": at.run_id,
+        "attempt": at.attempt,
+        "nonce": nonce,
+        "attempt_dir": at.attempt_dir,
+        "limits": {"grace_s": grace_s},
+        "pid": pid,
+        "start_ticks": start_ticks,
+    }
+
+
+def _ours(spec: Spec, at: Placement, given: Mapping[str, str]) -> dict[str, str]:
+    ours = {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": _joined(at.slots),
+        "MOSAIC_ATTEMPT": str(at.attempt),
+        "MOSAIC_CHECKPOINT_DIR": at.checkpoint_dir,
+        "MOSAIC_RUN_DIR": at.files_dir,
+        rundir.MARKER: at.run_id,
+        "RUN_ID": at.run_id,
+        "WORKER_ID": _worker_id(spec),
+    }
+    if spec.worker_config is not None:
+        ours["MOSAIC_CONFIG_FILE"] = at.config_file
+    return ours | dict.fromkeys(REWRITTEN & given.keys(), at.run_id)
+
+
+def _worker_id(spec: Spec) -> str:
+    return spec.worker_id or str(spec.kind)
+
+
+def _is_stripped(name: str) -> bool:
+    """Whether a submitted variable would be overridden, or would speak to systemd in the daemon's name."""
+    return name in OURS or name == "NOTIFY_SOCKET" or name.startswith(_SERVICE_PREFIXES)
+
+
+def _joined(slots: Sequence[int]) -> str:
+    return ",".join(str(slot) for slot in slots)
+
+
+def _limits(spec: Spec, settings: LaunchSettings, used: Budget) -> dict[str, Any]:
+    asked = spec.limits
+    own_timeout = asked.handshake_timeout_s
+    return {
+        "time_limit_s": None if asked.time_limit_s is None else max(0.0, asked.time_limit_s - used.seconds),
+        "max_steps": None if asked.max_steps is None else max(0, asked.max_steps - used.steps),
+        "grace_s": grace_s(spec, settings),
+        "handshake_timeout_s": settings.handshake_timeout_s if own_timeout is None else own_timeout,
+        "pause_ack_timeout_s": settings.pause_ack_timeout_s,
+        "stdout_limit_bytes": settings.stdout_limit_bytes,
+        "stderr_limit_bytes": settings.stderr_limit_bytes,
+    }

@@ -1,0 +1,316 @@
+"""TrainRunConfig: what a config may hold, and every fault of one that does not fit.
+
+The same verdict as a JSON Schema validator (Draft 2020-12) with the same table, at a fraction of its
+cost.  What a reader would get wrong: a column's default does not make its key optional (`arguments`,
+`environment`, `artifacts` are required *and* have a default), `true` is no integer but `1.0` is one,
+and lengths count characters, not bytes.  Rules of ours, which no config schema knows (what exec takes,
+how deep JSON may nest), are in `check_json` and in `core.spec`.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, assert_never
+
+from mosaicd.protocol.errors import InvalidParams
+
+#: A reply must stay small however broken the config is: so many faults are told, the rest are counted.
+MAX_FAULTS = 200
+MAX_DEPTH = 64
+
+Path = tuple[str | int, ...]
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,120}")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def shown(value: str | float, limit: int = 60) -> str:
+    """Return `value` as JSON, cut to `limit` characters, for a sentence about it."""
+    if isinstance(value, str):
+        value = value[:limit]
+    text = json.dumps(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def dotted(path: Path) -> str:
+    """Return `resources.gpus.requested`, `arguments[2]`, `environment["A.B"]`; the root is ``."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif _PLAIN_KEY.fullmatch(part):
+            text += f".{part}" if text else part
+        else:
+            text += f"[{shown(part, 120)}]"
+    return text
+
+
+class Faults:
+    """Collects faults; `refuse` raises them all at once."""
+
+    def __init__(self) -> None:
+        self._told: list[dict[str, str]] = []
+        self.count = 0
+
+    def add(self, path: Path, rule: str) -> None:
+        """Note that what is at `path` breaks `rule` (a phrase that can follow the path)."""
+        self.count += 1
+        if len(self._told) < MAX_FAULTS:
+            self._told.append({"path": dotted(path), "rule": rule})
+
+    def told(self) -> list[dict[str, str]]:
+        """Return every fault as {"path", "rule"}; above MAX_FAULTS the last one counts the rest."""
+        left = self.count - len(self._told)
+        return [*self._told, {"path": "", "rule": f"and {left} more faults"}] if left else [*self._told]
+
+    def refuse(self) -> None:
+        """Raise InvalidParams with all faults if there are any."""
+        if not self.count:
+            return
+        first = self._told[0]
+        text = f"{first['path']}: {first['rule']}" if first["path"] else first["rule"]
+        more = f" (and {self.count - 1} more)" if self.count > 1 else ""
+        raise InvalidParams(text + more, errors=self.told())
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A string of `least`..`most` characters."""
+
+    least: int = 0
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """An integer in a range; an integral float is one, a boolean is none."""
+
+    least: int
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A boolean."""
+
+    default: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """An array of strings."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextMap:
+    """An object with any keys, whose values are strings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """An object that may hold anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An object with these keys and no others."""
+
+    fields: Mapping[str, "Rule"]
+    required: frozenset[str] = field(default_factory=frozenset)
+
+
+Rule = Text | Whole | Flag | Texts | TextMap | Free | Record
+
+TRAIN_RUN_CONFIG = Record(
+    {
+        "run_name": Text(1, 120),
+        "entry_point": Text(1),
+        "arguments": Texts(),
+        "environment": TextMap(),
+        "resources": Record(
+            {
+                "cpus": Whole(1),
+                "memory_mb": Whole(256),
+                "gpus": Record(
+                    {"requested": Whole(0, 8), "mandatory": Flag(False)}, frozenset({"requested"})
+                ),
+            },
+            frozenset({"cpus", "memory_mb", "gpus"}),
+        ),
+        "artifacts": Record(
+            {"output_prefix": Text(1), "persist_logs": Flag(True), "keep_checkpoints": Flag(True)}
+        ),
+        "metadata": Free(),
+        "schedule": Record({"max_duration_seconds": Whole(1), "max_steps": Whole(1)}),
+    },
+    frozenset({"run_name", "entry_point", "arguments", "environment", "resources", "artifacts"}),
+)
+
+
+def check(config: object, faults: Faults) -> None:
+    """Add every place where `config` is not a TrainRunConfig; nothing is changed."""
+    _check(TRAIN_RUN_CONFIG, config, (), faults)
+
+
+def filled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a valid config with defaults in place and integral floats as integers; shares `metadata`."""
+    whole = _filled(TRAIN_RUN_CONFIG, config)
+    assert isinstance(whole, dict)
+    return whole
+
+
+def check_json(value: object, faults: Faults) -> None:
+    """Add what JSON cannot carry faithfully: NaN, lone surrogates, foreign types, nesting above MAX_DEPTH."""
+    waiting: list[tuple[Path, object]] = [((), value)]
+    while waiting:  # not recursive: the depth is the sender's choice
+        path, item = waiting.pop()
+        if isinstance(item, str):
+            check_unicode(item, path, faults)
+        elif isinstance(item, float):
+            if not math.isfinite(item):
+                faults.add(path, f"must be a finite number, not {item}")
+        elif isinstance(item, dict | list):
+            if len(path) >= MAX_DEPTH:
+                faults.add(path, f"is nested deeper than {MAX_DEPTH} levels")
+                continue
+            pairs = item.items() if isinstance(item, dict) else enumerate(item)
+            inner = [((*path, key), child) for key, child in pairs]
+            if isinstance(item, dict) and any(_LONE_SURROGATE.search(str(key)) for key in item):
+                faults.add(path, "has a key that is not valid Unicode (a lone surrogate)")
+            waiting.extend(reversed(inner))
+        elif item is not None and not isinstance(item, bool | int):
+            faults.add(path, f"must be a JSON value, not {type(item).__name__}")
+
+
+def check_unicode(text: str, path: Path, faults: Faults) -> None:
+    """Add a fault where `text` could not be encoded as UTF-8."""
+    if _LONE_SURROGATE.search(text):
+        faults.add(path, "is not valid Unicode (a lone surrogate)")
+
+
+def kind_name(value: object) -> str:
+    """Return what JSON calls `value`, with its article."""
+    for kind, name in _KINDS:
+        if isinstance(value, kind):
+            return name
+    return "null" if value is None else f"a {type(value).__name__}"
+
+
+_KINDS: tuple[tuple[type, str], ...] = (
+    (bool, "a boolean"),
+    (str, "a string"),
+    (int, "an integer"),
+    (float, "a number"),
+    (list, "an array"),
+    (dict, "an object"),
+)
+
+
+def is_whole(value: object) -> bool:
+    """Whether JSON Schema calls `value` an integer."""
+    if isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check(rule: Rule, value: object, path: Path, faults: Faults) -> None:
+    match rule:
+        case Text():
+            check_text(value, path, faults, rule.least, rule.most)
+        case Whole():
+            _check_whole(rule, value, path, faults)
+        case Flag():
+            if not isinstance(value, bool):
+                faults.add(path, f"must be a boolean, not {kind_name(value)}")
+        case Texts():
+            if not isinstance(value, list):
+                faults.add(path, f"must be an array, not {kind_name(value)}")
+                return
+            for index, item in enumerate(value):
+                check_text(item, (*path, index), faults)
+        case TextMap():
+            if not isinstance(value, dict):
+                faults.add(path, f"must be an object, not {kind_name(value)}")
+                return
+            for key, item in value.items():
+                check_text(item, (*path, key), faults)
+        case Free():
+            if not isinstance(value, dict):
+                faults.add(path, f"must be an object, not {kind_name(value)}")
+        case Record():
+            _check_record(rule, value, path, faults)
+        case _:
+            assert_never(rule)
+
+
+def check_text(value: object, path: Path, faults: Faults, least: int = 0, most: int | None = None) -> None:
+    """Add a fault unless `value` is a string of `least`..`most` characters."""
+    if not isinstance(value, str):
+        faults.add(path, f"must be a string, not {kind_name(value)}")
+    elif len(value) < least:
+        faults.add(path, "must not be empty" if least == 1 else f"is shorter than {least} characters")
+    elif most is not None and len(value) > most:
+        faults.add(path, f"{len(value)} characters are more than the {most} allowed")
+
+
+def _check_whole(rule: Whole, value: object, path: Path, faults: Faults) -> None:
+    if not isinstance(value, int | float) or not is_whole(value):
+        given = shown(value) if isinstance(value, float) else kind_name(value)
+        faults.add(path, f"must be an integer, not {given}")
+    elif value < rule.least:
+        faults.add(path, f"{shown(value)} is less than {rule.least}, the least allowed")
+    elif rule.most is not None and value > rule.most:
+        faults.add(path, f"{shown(value)} is more than the {rule.most} allowed")
+
+
+def _check_record(rule: Record, value: object, path: Path, faults: Faults) -> None:
+    if not isinstance(value, dict):
+        faults.add(path, f"must be an object, not {kind_name(value)}")
+        return
+    for key in sorted(rule.required - value.keys()):
+        faults.add((*path, key), "is required")
+    for key, item in value.items():
+        inner = rule.fields.get(key)
+        if inner is None:
+            faults.add((*path, key), _unknown(key, rule, faults))
+        else:
+            _check(inner, item, (*path, key), faults)
+
+
+def _unknown(key: str, rule: Record, faults: Faults) -> str:
+    if faults.count > 20 or len(key) > 40:  # guessing costs more than checking
+        return "is not a known key"
+    near = get_close_matches(key, rule.fields, n=1)
+    return f"is not a known key; did you mean {near[0]}?" if near else "is not a known key"
+
+
+def _filled(rule: Rule, value: Any) -> Any:
+    match rule:
+        case Whole():
+            return int(value)
+        case Texts():
+            return list(value)
+        case TextMap():
+            return dict(value)
+        case Record():
+            return {
+                key: _filled(inner, value[key] if key in value else _default(inner))
+                for key, inner in rule.fields.items()
+                if key in value or _default(inner) is not None
+            }
+        case _:
+            return value
+
+
+def _default(rule: Rule) -> Any:
+    match rule:
+        case Flag():
+            return rule.default
+        case Texts():
+            return []
+        case TextMap() | Free() | Record():
+            return {}
+        case _:
+            return None
