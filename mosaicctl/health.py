@@ -1,0 +1,74 @@
+"""`health`: whether the daemon is up, ready and well, and where it keeps things."""
+
+import sys
+from typing import Any
+
+from mosaicctl.client import Json, connect
+from mosaicctl.exits import DONE, NO_DAEMON
+from mosaicctl.render import clock, facts, has_colour, paint, to_json
+
+_EPILOG = """\
+Exits 0 when the daemon is ready, 69 when there is none or it is still starting.
+
+  mosaicctl health
+  mosaicctl -o json health | jq .counts
+"""
+
+
+def arguments(parser: Any) -> None:
+    """Add the options of `health`."""
+    parser.epilog = _EPILOG
+
+
+def execute(args: Any) -> int:
+    """Print the daemon's own report."""
+    with connect(args.socket) as client:
+        report = client.call("daemon.health", {})
+    if args.output in ("json", "jsonl"):
+        sys.stdout.write(to_json(report, 2 if args.output == "json" else None))
+    elif args.output == "name":
+        sys.stdout.write(f"{report.get('socket')}\n")
+    else:
+        sys.stdout.write(describe(report))
+    return DONE if report.get("ready", True) else NO_DAEMON
+
+
+def describe(report: Json) -> str:
+    """Return the report as readable lines, warnings last."""
+    from mosaicd.protocol.durations import format_duration
+
+    counts = ", ".join(f"{count} {state}" for state, count in (report.get("counts") or {}).items() if count)
+    quarantine = report.get("quarantine") or []
+    text = facts(
+        [
+            ("state", "ready" if report.get("ready", True) else "starting"),
+            ("version", f"{report.get('version')} (protocol {report.get('protocol')})"),
+            ("pid", report.get("pid")),
+            ("uptime", format_duration(report.get("uptime_s") or 0)),
+            ("socket", report.get("socket")),
+            ("state directory", report.get("state_dir")),
+            ("runs", counts or "none"),
+            ("cpus", share(report.get("cpus"))),
+            ("gpus", share(report.get("gpus"))),
+            ("registry log", _wal(report.get("wal"))),
+            ("quarantined", len(quarantine) or None),
+        ]
+    )
+    on = has_colour(sys.stdout)
+    lines = [f"warning: {warning}" for warning in report.get("warnings") or []]
+    lines += [f"quarantined: {to_json(record, None).strip()}" for record in quarantine]
+    return text + "".join(paint(line, "33", on) + "\n" for line in lines)
+
+
+def share(slots: Json | None) -> str | None:
+    """Return `1 of 4 free`; None when nothing is known."""
+    return f"{slots.get('free')} of {slots.get('total')} free" if slots else None
+
+
+def _wal(wal: Json | None) -> str | None:
+    if not wal or wal.get("at") is None:
+        return None
+    return (
+        f"{wal.get('checkpointed')} of {wal.get('log')} pages checkpointed at {clock(wal.get('at'))}"
+        f"{', busy' if wal.get('busy') else ''}"
+    )

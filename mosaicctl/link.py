@@ -1,0 +1,76 @@
+"""A connection that comes back: what outlives a restart of the daemon talks through this.
+
+Only questions that may be asked twice go through `insist`; a submit never does, since a lost reply does
+not mean a lost run.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from mosaicctl.client import Client, Disconnected, NoDaemon, connect
+from mosaicd.protocol.errors import Draining, TimedOut, Unavailable
+
+BACKOFF_FIRST_S = 0.05
+BACKOFF_MOST_S = 1.0
+#: A restart that takes less is not worth a word.
+QUIET_S = 0.3
+
+T = TypeVar("T")
+
+
+class Link:
+    """A `client` and how to get another one; `generation` counts them."""
+
+    def __init__(self, client: Client, option: str | None) -> None:
+        self.client = client
+        self.generation = 1
+        # The same daemon, not merely any: a user daemon's runs are not the system daemon's.
+        self._path = client.path or option
+
+    def __enter__(self) -> "Link":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+
+    def reconnect(self, deadline: float | None = None) -> None:
+        """Return with a new connection; says so on stderr when it takes long; TimedOut at the deadline."""
+        wake_fd = self.client.wake_fd
+        self.client.close()
+        begun, pause_s, is_told = time.monotonic(), BACKOFF_FIRST_S, False
+        while True:
+            try:
+                self.client = connect(self._path)
+                break
+            except NoDaemon as error:
+                now = time.monotonic()
+                if deadline is not None and now >= deadline:
+                    raise TimedOut("the daemon is away, and the time is up") from error
+                if not is_told and now - begun >= QUIET_S:
+                    is_told = True
+                    _say("the daemon is away; the runs go on, waiting for it to come back (Ctrl-C leaves)")
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, BACKOFF_MOST_S)
+        self.client.wake_fd = wake_fd
+        self.generation += 1
+        _say("reconnected to the daemon")
+
+    def insist(self, ask: Callable[[], T], deadline: float | None = None) -> T:
+        """Return what `ask` returns, asking again on a new connection each time the daemon went away."""
+        while True:
+            try:
+                return ask()
+            except Disconnected:
+                self.reconnect(deadline)
+            except (Unavailable, Draining):
+                # It is up but not ready yet, or about to leave.
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise
+                time.sleep(BACKOFF_FIRST_S)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"mosaicctl: {text}\n")
+    sys.stderr.flush()

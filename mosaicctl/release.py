@@ -1,0 +1,25 @@
+"""`release`: let held runs start when their turn comes."""
+
+from typing import Any
+
+from mosaicctl.acting import ask_each
+from mosaicctl.client import connect
+from mosaicctl.select import chosen, filter_arguments, selector_argument
+
+_EPILOG = """\
+  mosaicctl release @
+  mosaicctl release -l sweep=7
+"""
+
+
+def arguments(parser: Any) -> None:
+    """Add the options of `release`."""
+    parser.epilog = _EPILOG
+    selector_argument(parser)
+    filter_arguments(parser)
+
+
+def execute(args: Any) -> int:
+    """Release the chosen runs."""
+    with connect(args.socket) as client:
+        return ask_each(client, args, chosen(client, args), "run.release", {})

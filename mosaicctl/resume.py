@@ -1,0 +1,31 @@
+"""`resume`: ask paused runs, and runs about to pause, to go on."""
+
+from typing import Any
+
+from mosaicctl.acting import ask_each, wait_argument
+from mosaicctl.client import Json, connect
+from mosaicctl.select import chosen, filter_arguments, selector_argument
+
+_EPILOG = """\
+A run that gave its slots back (pause --mode release) waits in the queue for new ones.
+
+  mosaicctl resume @
+  mosaicctl resume --all --state PAUSE
+"""
+
+
+def arguments(parser: Any) -> None:
+    """Add the options of `resume`."""
+    parser.epilog = _EPILOG
+    selector_argument(parser)
+    filter_arguments(parser)
+    parser.add_argument("--reason", metavar="TEXT", help="kept in the run's history")
+    wait_argument(parser, "they work again")
+
+
+def execute(args: Any) -> int:
+    """Resume the chosen runs."""
+    params: Json = {"reason": args.reason} if args.reason else {}
+    with connect(args.socket) as client:
+        settled = ["EXEC"] if args.wait else None
+        return ask_each(client, args, chosen(client, args), "run.resume", params, settled)

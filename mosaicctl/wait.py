@@ -1,0 +1,94 @@
+"""`wait`: return when runs have ended (or reached a state), with the run's own exit code.
+
+A daemon that restarts meanwhile is waited for: the question is about the run, and the run lives on.
+"""
+
+import sys
+import time
+from typing import Any
+
+from mosaicctl.client import Json, connect
+from mosaicctl.exits import DONE, TIMEOUT, WRONG_STATE, code_of_run
+from mosaicctl.link import Link
+from mosaicctl.render import cause, emit, label
+from mosaicctl.select import references, selector_argument, states
+from mosaicctl.submission import duration
+from mosaicd.protocol.errors import TimedOut
+
+_EPILOG = """\
+Exits with the run's own code: its exit code, 128 + the signal that ended it, 124 when its time limit
+did, 130 when it was stopped, 127 when it could not be started. Of several, the first that is not 0.
+With --state: 0 when it was reached, 5 when the run ended without reaching it.
+--timeout makes wait itself give up, with 124; the runs go on.
+
+  mosaicctl wait @ && mosaicctl metrics @
+  mosaicctl wait --state EXEC --timeout 5m my-run
+  mosaicctl list --live -o name | xargs mosaicctl wait
+"""
+
+
+def arguments(parser: Any) -> None:
+    """Add the options of `wait`."""
+    parser.epilog = _EPILOG
+    selector_argument(parser, default_last=True)
+    parser.add_argument("--timeout", metavar="DUR", help="give up after this long (exit code 124)")
+    parser.add_argument(
+        "--state", metavar="STATE", action="append", help="wait for this state instead (repeatable)"
+    )
+
+
+def execute(args: Any) -> int:
+    """Wait for each of the runs in turn."""
+    timeout_s = duration(args.timeout, "--timeout")
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    wanted = states(args.state) if args.state else None
+    with Link(connect(args.socket), args.socket) as link:
+        named = references(link.client, args.runs or ["@"])
+        runs, code = [], DONE
+        for reference in named:
+            try:
+                run = _wait(link, reference, wanted, deadline)
+            except TimedOut:
+                sys.stderr.write(f"mosaicctl: {reference}: not yet, after {args.timeout}\n")
+                code = code or TIMEOUT
+                break
+            runs.append(run)
+            code = code or _code(run, wanted)
+    text = "".join(f"{label(run)}: {ending(run)}\n" for run in runs)
+    emit(args.output, runs, text, single=len(runs) == 1 and len(args.runs) <= 1)
+    return code
+
+
+def _wait(link: Link, reference: str, wanted: list[str] | None, deadline: float | None) -> Json:
+    """Return the run once it got there or ended; TimedOut otherwise."""
+
+    def ask() -> Json:
+        params: Json = {"run_id": reference}
+        if wanted:
+            # A run that ends without getting there must not be waited for for ever.
+            params["states"] = list(dict.fromkeys([*wanted, "TERM"]))
+        if deadline is None:
+            run: Json = link.client.call("run.wait", params, timeout_s=None)
+            return run
+        remaining = max(0.0, deadline - time.monotonic())
+        run = link.client.call("run.wait", {**params, "timeout_s": remaining}, timeout_s=remaining + 2)
+        return run
+
+    return link.insist(ask, deadline)
+
+
+def _code(run: Json, wanted: list[str] | None) -> int:
+    if wanted is None:
+        return code_of_run(run)
+    if run.get("state") in wanted:
+        return DONE
+    sys.stderr.write(f"mosaicctl: {label(run)}: ended without reaching {' or '.join(wanted)}\n")
+    return WRONG_STATE
+
+
+def ending(run: Json) -> str:
+    """Return a run's state, or how it ended and why, in words."""
+    if run.get("state") != "TERM":
+        return str(run.get("state"))
+    why = cause(run)
+    return f"{run.get('outcome')} ({why})" if why else str(run.get("outcome"))

@@ -1,0 +1,107 @@
+"""`workers`: which kinds `submit --worker` understands, what each can do, and what its config takes."""
+
+import sys
+from typing import Any
+
+from mosaicctl.client import Json, connect
+from mosaicctl.render import clean, columns, facts, to_json
+from mosaicctl.workerconfig import find_worker
+
+_EPILOG = """\
+With a KIND, everything about that worker, with the values that --set can give it.
+
+  mosaicctl workers
+  mosaicctl workers tabular
+  mosaicctl submit --worker tabular --set env_id=Taxi-v3
+"""
+
+
+def arguments(parser: Any) -> None:
+    """Add the options of `workers`."""
+    parser.epilog = _EPILOG
+    parser.add_argument("kind", metavar="KIND", nargs="?", help="only this worker, in full")
+    parser.add_argument("--refresh", action="store_true", help="ask the interpreters again what is installed")
+
+
+def execute(args: Any) -> int:
+    """Print the workers the daemon found."""
+    with connect(args.socket) as client:
+        workers = client.call("worker.list", {"refresh": True} if args.refresh else {})["workers"]
+    if args.kind is not None:
+        workers = [find_worker(workers, args.kind)]
+    if args.output == "json":
+        sys.stdout.write(to_json(workers[0] if args.kind is not None else workers))
+    elif args.output == "jsonl":
+        sys.stdout.writelines(to_json(worker, None) for worker in workers)
+    elif args.output == "name":
+        sys.stdout.writelines(f"{worker['kind']}\n" for worker in workers)
+    elif args.kind is not None:
+        sys.stdout.write(describe(workers[0]))
+    elif workers:
+        sys.stdout.write(table(workers))
+    else:
+        sys.stderr.write("No workers are installed where the daemon looks (see mosaic-worker(7)).\n")
+    return 0
+
+
+def table(workers: list[Json]) -> str:
+    """Return one line a worker; a broken one says what is wrong with it."""
+    rows = []
+    for worker in workers:
+        metadata, can = worker.get("metadata") or {}, worker.get("capabilities") or {}
+        about = worker.get("error") or metadata.get("description") or ""
+        rows.append(
+            [
+                str(worker["kind"]),
+                str(metadata.get("version") or "-"),
+                yes(can.get("supports_pause_resume")),
+                yes(can.get("supports_checkpointing")),
+                yes(can.get("requires_gpu")),
+                f"does not work: {about}" if worker.get("error") else about,
+            ]
+        )
+    return columns(["KIND", "VERSION", "PAUSES", "CHECKPOINTS", "NEEDS GPU", "ABOUT"], rows)
+
+
+def describe(worker: Json) -> str:
+    """Return everything known of one worker."""
+    metadata, can = worker.get("metadata") or {}, worker.get("capabilities") or {}
+    text = facts(
+        [
+            ("kind", worker["kind"]),
+            *((name, value) for name, value in metadata.items() if value),
+            ("module", worker.get("module")),
+            ("interpreter", worker.get("python")),
+            *((name.replace("_", " "), _words(value)) for name, value in can.items()),
+        ]
+    )
+    return text + _options(worker.get("config_schema"))
+
+
+def yes(flag: object) -> str:
+    """Return `yes`, `no`, or `-` for what is not known."""
+    return "-" if flag is None else "yes" if flag else "no"
+
+
+def _words(value: object) -> str | None:
+    if isinstance(value, bool):
+        return yes(value)
+    if isinstance(value, list | tuple):
+        return " ".join(clean(item) for item in value)
+    return None if value is None else str(value)
+
+
+def _options(schema: Json | None) -> str:
+    """Return the properties of a config schema, one a line: name, type, default, description."""
+    properties = (schema or {}).get("properties") or {}
+    rows = [
+        [
+            name,
+            str(rule.get("type") or "-"),
+            to_json(rule["default"], None).strip() if "default" in rule else "-",
+            str(rule.get("description") or " ".join(str(choice) for choice in rule.get("enum") or [])),
+        ]
+        for name, rule in properties.items()
+        if isinstance(rule, dict)
+    ]
+    return "\n" + columns(["--set", "TYPE", "DEFAULT", "ABOUT"], rows) if rows else ""
