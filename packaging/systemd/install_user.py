@@ -34,15 +34,16 @@ def unit_directory() -> Path:
     return Path(home) / "systemd/user"
 
 
-def quoted(argument: str) -> str:
-    """Return `argument` as one word of an ExecStart line, specifiers and quotes made harmless."""
-    for special, plain in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%"), ("$", "$$")):
-        argument = argument.replace(special, plain)
-    return f'"{argument}"'
+def start_line(argv: list[str]) -> str:
+    """Return the ExecStart line; systemd expands % everywhere, and $ in all words but the program's."""
+    if not set('"\'\\').isdisjoint(argv[0]):
+        sys.exit(f"install_user: systemd starts no program whose path has quotes or backslashes: {argv[0]}")
+    words = [word.replace("%", "%%") for word in argv]
+    return "ExecStart=" + " ".join(f'"{word}"' for word in words)
 
 
 def command(program: str | None) -> list[str]:
-    """Return the daemon's command line: `program`, else the script beside this interpreter, else the module."""
+    """Return the daemon's command line: `program`, the script beside this interpreter, or the module."""
     if program:
         found = shutil.which(program)
         if found is None:
@@ -56,15 +57,16 @@ def command(program: str | None) -> list[str]:
 
 def rendered(unit: str, argv: list[str]) -> str:
     """Return the text of a unit with its ExecStart replaced."""
-    start = "ExecStart=" + " ".join(quoted(word) for word in argv)
+    start = start_line(argv)
     lines = (SOURCE / unit).read_text(encoding="utf-8").splitlines()
     return "\n".join(start if line.startswith("ExecStart=") else line for line in lines) + "\n"
 
 
 def systemctl(*arguments: str) -> bool:
-    """Run `systemctl --user`; False where there is no user manager to talk to (or it refused, and said why)."""
+    """Run `systemctl --user`; False where there is no user manager, or it refused and said why."""
     try:
-        done = subprocess.run(["systemctl", "--user", *arguments], capture_output=True, text=True, check=False)
+        argv = ["systemctl", "--user", *arguments]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return False
     if done.returncode != 0:

@@ -1,0 +1,289 @@
+#!/usr/bin/env python3
+"""Boot this machine's own systemd as PID 1 of fresh namespaces, over a throw-away overlay of `/`.
+
+    boot.py STATE_DIR --user NAME:UID [--share PATH]...
+
+Prints one JSON line, {"pid": PID 1 as seen from outside}, once the user's manager is up; then waits for
+EOF on stdin and takes everything down again.  A test that holds the other end of that pipe leaves nothing
+behind, not even when it is killed with -9.
+
+Owns nothing outside STATE_DIR and one control group.  A reader might think that masking the host's units
+is needed: it is not, because the machine boots to a target of its own that wants the user's manager and
+little else.  Needs root, an overlay file system and cgroup2; exits 77 and says why where one is missing.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+UNSUPPORTED = 77
+BOOT_LIMIT_S = 30.0
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
+MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 4096, 16384, 1 << 18, 1 << 20
+MNT_DETACH = 2
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x00020000, 0x02000000, 0x04000000
+CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x08000000, 0x20000000, 0x40000000
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP = 1, 24
+#: sys_module, sys_rawio, sys_time, syslog: nothing in here may touch the host's clock, modules or log.
+DROPPED_CAPABILITIES = (16, 17, 25, 34)
+
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+#: Where the machine inside has file systems of its own, whatever the host has there.
+COVERED = frozenset(map(Path, ("/proc", "/sys", "/dev", "/run", "/tmp")))
+TARGET = """[Unit]
+Description=A machine with one user manager in it
+Requires=sysinit.target dbus.service systemd-logind.service
+Wants=user@{uid}.service
+After=sysinit.target dbus.service systemd-logind.service user@{uid}.service
+AllowIsolate=yes
+"""
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def call(name: str, *arguments: object) -> None:
+    """Call a libc function that answers 0; OSError names it otherwise."""
+    if getattr(libc, name)(*arguments) != 0:
+        number = ctypes.get_errno()
+        shown = ", ".join(a.decode(errors="replace") if isinstance(a, bytes) else str(a) for a in arguments)
+        raise OSError(number, f"{name}({shown}): {os.strerror(number)}")
+
+
+def mount(source: str, target: Path, kind: str = "", flags: int = 0, options: str = "") -> None:
+    if not target.exists():
+        target.mkdir(parents=True)
+    words = (source.encode(), str(target).encode(), kind.encode())
+    call("mount", *words, ctypes.c_ulong(flags), options.encode())
+
+
+def bind(source: Path, target: Path, read_only: bool = False) -> None:
+    if source.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+    else:
+        target.touch()
+    mount(str(source), target, flags=MS_BIND | MS_REC)
+    if read_only:
+        mount("", target, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
+
+
+def is_on_root(path: Path) -> bool:
+    """Whether the overlay of `/` shows `path`: no file system of its own, here or inside, lies above it."""
+    above = [step for step in (path, *path.parents) if step != Path("/")]
+    return not any(step.is_mount() or step in COVERED for step in above)
+
+
+def cgroup_home() -> Path:
+    """The cgroup2 tree of this host, be it the only one or beside version 1."""
+    for candidate in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")):
+        if (candidate / "cgroup.procs").exists() and (candidate / "cgroup.controllers").exists():
+            return candidate
+    sys.exit(UNSUPPORTED)
+
+
+def api_mounts(root: Path, state: Path) -> None:
+    """Mount what a kernel gives PID 1: proc, sys, dev, run, tmp and a private view of cgroup2."""
+    safe = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    mount("proc", root / "proc", "proc", safe)
+    bind(root / "proc/sys", root / "proc/sys", read_only=True)
+    mount("sysfs", root / "sys", "sysfs", safe | MS_RDONLY)
+    mount("cgroup2", root / "sys/fs/cgroup", "cgroup2", safe)
+    dev = root / "dev"
+    mount("tmpfs", dev, "tmpfs", MS_NOSUID, "mode=755")
+    for name in DEVICES:
+        bind(Path("/dev") / name, dev / name)
+    (state / "console").touch()
+    bind(state / "console", dev / "console")
+    mount("devpts", dev / "pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620")
+    for name, points_to in {"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1",
+                            "stderr": "fd/2"}.items():  # fmt: skip
+        (dev / name).symlink_to(points_to)
+    mount("tmpfs", dev / "shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
+    mount("tmpfs", root / "run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    mount("tmpfs", root / "tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
+
+
+def open_the_way(root: Path, path: Path) -> None:
+    """Let any user walk to `path`: an interpreter below a 0700 home is of no use to the user inside."""
+    for step in reversed((path, *path.parents)):
+        inside = root / step.relative_to("/")
+        mode = stat.S_IMODE(inside.stat().st_mode)
+        if mode & 0o005 != 0o005 and not inside.is_mount():
+            inside.chmod(mode | 0o055)
+
+
+def furnish(root: Path, name: str, uid: int, shares: list[Path]) -> None:
+    """Write the machine's own files: a user who lingers, a target to boot to, an identity."""
+    with (root / "etc/passwd").open("a") as passwd:
+        passwd.write(f"{name}:x:{uid}:{uid}::/home/{name}:/bin/sh\n")
+    with (root / "etc/group").open("a") as group:
+        group.write(f"{name}:x:{uid}:\n")
+    with (root / "etc/shadow").open("a") as shadow:
+        shadow.write(f"{name}:*:19000:0:99999:7:::\n")
+    home = root / "home" / name
+    home.mkdir(mode=0o700, parents=True)
+    os.chown(home, uid, uid)
+    linger = root / "var/lib/systemd/linger"
+    linger.mkdir(parents=True, exist_ok=True)
+    (linger / name).touch()
+    units = root / "run/systemd/system"
+    units.mkdir(parents=True)
+    (units / "machine.target").write_text(TARGET.format(uid=uid))
+    (root / "etc/machine-id").unlink(missing_ok=True)
+    (root / "etc/machine-id").write_text(os.urandom(16).hex() + "\n")
+    (root / "etc/hostname").write_text("machine\n")
+    for share in shares:
+        if not is_on_root(share):
+            bind(share, root / share.relative_to("/"), read_only=True)
+        open_the_way(root, share)
+
+
+def forked(work: Callable[[], None]) -> int:
+    """Return the pid of a child that does `work` and exits 1 when that comes back, whatever happens in it."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            raise
+        finally:
+            os._exit(1)
+    return pid
+
+
+def become_pid_1(state: Path, name: str, uid: int, shares: list[Path]) -> None:
+    """Build the machine's root, enter it, and turn into systemd."""
+    call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
+    mount("", Path("/"), flags=MS_REC | MS_PRIVATE)
+    root, layers = state / "root", state / "layers"
+    mount("tmpfs", layers, "tmpfs", 0, "mode=755")
+    (layers / "upper").mkdir()
+    (layers / "work").mkdir()
+    mount("overlay", root, "overlay", 0, f"lowerdir=/,upperdir={layers}/upper,workdir={layers}/work")
+    api_mounts(root, state)
+    furnish(root, name, uid, shares)
+    os.chdir(root)
+    subprocess.run(["pivot_root", ".", "."], check=True)
+    call("umount2", b".", MNT_DETACH)
+    os.chdir("/")
+    mount("", Path("/"), flags=MS_REC | MS_SHARED)
+    for capability in DROPPED_CAPABILITIES:
+        call("prctl", PR_CAPBSET_DROP, capability)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    argv = ["systemd", "--system", "--unit=machine.target", "--show-status=no"]
+    os.execve("/lib/systemd/systemd", argv, {"container": "drill", "PATH": path, "LANG": "C.UTF-8"})
+
+
+def keep(state: Path, cgroup: Path, name: str, uid: int, shares: list[Path], tell: int) -> None:
+    """The keeper: joins the control group, leaves the host's namespaces, forks PID 1, and ends with it."""
+    os.setsid()
+    call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
+    (cgroup / "cgroup.procs").write_text("0")  # before the namespace, so that this is its root
+    spaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
+    call("unshare", spaces)
+    first = forked(lambda: become_pid_1(state, name, uid, shares))
+    os.write(tell, f"{first}\n".encode())
+    os.close(tell)
+    _, status = os.waitpid(first, 0)
+    os._exit(0 if os.WIFSIGNALED(status) else 1)
+
+
+def innermost(pid: int) -> int:
+    """The pid of the keeper's only child, as this process sees it."""
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+def is_ended(pid: int) -> bool:
+    """Whether this child has ended; it stays to be reaped, so its pid stays its own."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def until(deadline: float) -> Iterator[None]:
+    """Yield every 10 ms until the deadline has passed."""
+    while time.monotonic() < deadline:
+        yield
+        time.sleep(0.01)
+
+
+def wait_for_user_manager(first: int, keeper: int, uid: int) -> bool:
+    """Wait until the user's manager answers; False when PID 1 ended or time ran out."""
+    private = Path(f"/proc/{first}/root/run/user/{uid}/systemd/private")
+    for _ in until(time.monotonic() + BOOT_LIMIT_S):
+        if is_ended(keeper):
+            return False
+        if private.exists():
+            break
+    enter = ["nsenter", f"--target={first}", "--all", "--root", "--wd=/"]
+    asked = [*enter, "systemctl", "is-active", "--quiet", f"user@{uid}.service"]
+    tries = until(time.monotonic() + BOOT_LIMIT_S)
+    return any(subprocess.run(asked, check=False).returncode == 0 for _ in tries)
+
+
+def remove_cgroup(cgroup: Path) -> None:
+    """Remove the tree of control groups as it empties; says so when something stays."""
+    for _ in until(time.monotonic() + 5):
+        for folder, _, _ in os.walk(cgroup, topdown=False):
+            try:
+                os.rmdir(folder)
+            except OSError:
+                continue  # a process in it has not been reaped yet
+        if not cgroup.exists():
+            return
+    print(f"boot: {cgroup} is still populated", file=sys.stderr)
+
+
+def run(state: Path, name: str, uid: int, shares: list[Path]) -> int:
+    cgroup = cgroup_home() / f"machine-{os.getpid()}"
+    cgroup.mkdir()
+    here = Path("/proc/self/cgroup").read_text()
+    mine = next(line.split("::", 1)[1] for line in here.splitlines() if line.startswith("0::"))
+    reader, writer = os.pipe()
+    keeper = forked(lambda: keep(state, cgroup, name, uid, shares, writer))
+    os.close(writer)
+    booted = False
+    try:
+        if os.read(reader, 32):
+            first = innermost(keeper)
+            # Inside, the keeper would show up as a process of no pid: it goes back where it came from.
+            (cgroup_home() / mine.lstrip("/") / "cgroup.procs").write_text(str(keeper))
+            booted = wait_for_user_manager(first, keeper, uid)
+        if booted:
+            print(json.dumps({"pid": first}), flush=True)
+            sys.stdin.buffer.read()
+        else:
+            print((state / "console").read_text(errors="replace")[-4000:], file=sys.stderr)
+    finally:
+        os.kill(keeper, signal.SIGKILL)  # PID 1, and with it everything inside, dies with its keeper
+        os.waitpid(keeper, 0)
+        remove_cgroup(cgroup)
+    return 0 if booted else 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("state", type=Path)
+    parser.add_argument("--user", required=True, metavar="NAME:UID")
+    parser.add_argument("--share", type=Path, action="append", default=[], metavar="PATH")
+    options = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # only the pipe says when to stop
+    name, _, uid = options.user.partition(":")
+    options.state.mkdir(parents=True, exist_ok=True)
+    return run(options.state.resolve(), name, int(uid), [share.resolve() for share in options.share])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""The test machine itself: it is a real systemd, and it goes away whatever happens to its owner."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.contract.sources import ROOT
+from tests.systemd.machine import Machine, eventually
+
+pytestmark = [pytest.mark.systemd, pytest.mark.root]
+
+OWNER = """
+import sys
+from pathlib import Path
+from tests.systemd.machine import Machine
+machine = Machine(Path(sys.argv[1]))
+print(machine.pid, machine.boot.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_user_has_a_manager(machine: Machine) -> None:
+    """Inside, `systemctl --user` talks to a running user manager, and nothing has failed."""
+    assert machine.run("systemctl", "--user", "is-system-running").stdout.strip() == "running"
+    assert not machine.run("systemctl", "--failed", "--no-legend", root=True).stdout.strip()
+
+
+def test_the_host_is_out_of_sight(machine: Machine) -> None:
+    """Inside there are only the machine's own processes: a test cannot hurt what it cannot see."""
+    seen = machine.run("ps", "-e", "-o", "pid=,comm=", root=True).stdout
+    assert seen.split()[:2] == ["1", "systemd"]
+    assert len(seen.splitlines()) < 15
+
+
+def test_nothing_stays_when_the_owner_is_killed(machine: Machine, tmp_path: Path) -> None:
+    """kill -9 of the process that holds the pipe takes the machine, its boot process and its group down."""
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(tmp_path)],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert owner.stdout
+    assert owner.stdin
+    first, boot = map(int, owner.stdout.readline().split())
+    assert Path(f"/proc/{first}/comm").read_text() == "systemd\n"
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    owner.stdin.close()
+    owner.stdout.close()
+    eventually(lambda: [pid for pid in (first, boot) if is_living(pid)], lambda left: not left)
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/machine-{boot}"))
+
+
+def is_living(pid: int) -> bool:
+    """Whether the process exists and is no zombie that waits for somebody else's init."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,182 @@
+"""The daemon's death is nobody's death: restart, kill -9 and the watchdog, each with a run alive."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.systemd.machine import HOME, UserService, eventually
+
+pytestmark = [pytest.mark.systemd, pytest.mark.root]
+
+GO = f"{HOME}/work/go"
+
+
+@pytest.fixture
+def live(service: UserService) -> "LiveRun":
+    """A started service with a quick watchdog, and one run in EXEC that ends with 7 when told."""
+    service.install(WatchdogSec="2s", TimeoutAbortSec="1s")
+    service.systemctl("start", "mosaicd")
+    return LiveRun(service)
+
+
+class LiveRun:
+    """One run, what it was when it was first seen in EXEC, and how it must end."""
+
+    def __init__(self, service: UserService) -> None:
+        self.service = service
+        script = f"echo begun; until [ -e {GO} ]; do sleep 0.02; done; echo ended; exit 7"
+        self.run_id = service.submit("--", "sh", "-c", script)
+        self.first = service.wait_state(self.run_id, "EXEC")
+        self.daemon = service.main_pid
+
+    def back(self) -> dict[str, Any]:
+        """Wait until another daemon serves, and return the run as it knows it."""
+        eventually(lambda: self.service.main_pid, lambda pid: pid not in (0, self.daemon))
+        return self.service.run_object(self.run_id)
+
+    def check_undisturbed(self) -> None:
+        """The same process is still in EXEC, in its first attempt."""
+        now = self.back()
+        assert {key: now[key] for key in ("state", "pid", "attempt", "want")} == {
+            key: self.first[key] for key in ("state", "pid", "attempt", "want")
+        }
+
+    def check_end(self) -> None:
+        """Told to end, it ends with its own exit code and with all of its output."""
+        self.service.machine.run("sh", "-c", f"mkdir -p {HOME}/work && touch {GO}")
+        assert self.service.ctl("wait", self.run_id).returncode == 7
+        ended = self.service.run_object(self.run_id)
+        assert (ended["state"], ended["exit_code"], ended["cause"]["kind"]) == ("TERM", 7, "exit_code")
+        log = self.service.machine.run("cat", f"{ended['run_dir']}/attempt-1/stdout.log").stdout
+        assert log == "begun\nended\n"
+
+
+@contextmanager
+def wedged(tid: int, call: str) -> Iterator[None]:
+    """Hold one thread of the daemon in a system call, as a bug in a library would: strace delays it."""
+    tracer = subprocess.Popen(
+        ["strace", "-qq", "-p", str(tid), "-e", f"inject={call}:delay_enter=60000000", "-e", "trace=none",
+         "-o", os.devnull],
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        status = Path(f"/proc/{tid}/status")
+        eventually(status.read_text, lambda text: f"TracerPid:\t{tracer.pid}\n" in text)
+        yield
+    finally:
+        tracer.kill()
+        tracer.communicate()
+
+
+def test_restart(live: LiveRun) -> None:
+    """`systemctl --user restart` leaves the run alone: same process, same state, its exact code."""
+    live.service.systemctl("restart", "mosaicd")
+    live.check_undisturbed()
+    live.check_end()
+
+
+def test_stop_leaves_runs_alive(live: LiveRun) -> None:
+    """Stopping the service is not stopping the runs: KillMode=process, and the next start finds them."""
+    live.service.systemctl("stop", "mosaicd.socket", "mosaicd.service")
+    assert [line for line in live.service.processes() if line.split()[0] == str(live.first["pid"])]
+    live.service.systemctl("start", "mosaicd")
+    live.check_undisturbed()
+    live.check_end()
+
+
+def test_a_run_that_ends_during_the_restart(live: LiveRun) -> None:
+    """A run whose last moment falls between two daemons has its exact code."""
+    live.service.systemctl("stop", "mosaicd.socket", "mosaicd.service")
+    live.service.machine.run("sh", "-c", f"mkdir -p {HOME}/work && touch {GO}")
+    eventually(live.service.processes,
+               lambda left: str(live.first["pid"]) not in [line.split()[0] for line in left])  # fmt: skip
+    live.service.systemctl("start", "mosaicd")
+    live.check_end()
+
+
+def test_kill_9(live: LiveRun) -> None:
+    """A daemon that is killed comes back by itself, and the run was not disturbed."""
+    live.service.machine.run("kill", "-9", str(live.daemon))
+    live.check_undisturbed()
+    assert live.service.show("NRestarts") == "1"
+    live.check_end()
+
+
+def test_a_stopped_daemon_is_replaced(live: LiveRun) -> None:
+    """The watchdog ends a daemon that does nothing at all (SIGSTOP) and another takes over."""
+    live.service.machine.run("kill", "-STOP", str(live.daemon))
+    live.check_undisturbed()
+    assert any("watchdog timeout" in text.lower() for text in live.service.messages())
+    live.check_end()
+
+
+def test_a_wedged_loop_is_replaced(live: LiveRun) -> None:
+    """The watchdog sees that the event loop does not turn while the process's other threads live on."""
+    with wedged(live.service.machine.outer_pid(live.daemon), "epoll_wait"):
+        live.check_undisturbed()
+    assert any("watchdog timeout" in text.lower() for text in live.service.messages())
+    live.check_end()
+
+
+def test_a_wedged_writer_is_replaced(live: LiveRun) -> None:
+    """The watchdog's heartbeat means that the writer commits, too: a stuck one is not petted over."""
+    outer = live.service.machine.outer_pid(live.daemon)
+    threads = [int(path.name) for path in Path(f"/proc/{outer}/task").iterdir()]
+    writers = [tid for tid in threads if tid != outer]
+    assert writers
+    tracers = [wedged(tid, "pwrite64,fdatasync,fsync,futex") for tid in writers]
+    for tracer in tracers:
+        tracer.__enter__()
+    try:
+        live.check_undisturbed()
+    finally:
+        for tracer in tracers:
+            tracer.__exit__(None, None, None)
+    assert any("watchdog timeout" in text.lower() for text in live.service.messages())
+    live.check_end()
+
+
+def test_nobody_is_turned_away_during_a_restart(live: LiveRun) -> None:
+    """Clients that connect at any moment of a restart are served; none is refused, none has to ask again."""
+    for _ in range(3):
+        clients = [
+            subprocess.Popen(live.service.ctl_argv("-o", "name", "list"), stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True)
+            for _ in range(3)
+        ]  # fmt: skip
+        restart = subprocess.Popen(live.service.machine.argv(["systemctl", "--user", "restart", "mosaicd"]))
+        clients += [
+            subprocess.Popen(live.service.ctl_argv("-o", "name", "list"), stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True)
+            for _ in range(5)
+        ]  # fmt: skip
+        said = [(client.communicate(timeout=60), client.returncode) for client in clients]
+        assert restart.wait(60) == 0
+        assert [code for _, code in said] == [0] * len(clients), said
+        assert all(live.run_id in out for (out, _), _ in said)
+    live.check_undisturbed()
+    live.check_end()
+
+
+def test_a_client_that_comes_while_it_is_down(live: LiveRun) -> None:
+    """With the daemon down and the socket up, a client's question starts it and is answered."""
+    live.service.systemctl("stop", "mosaicd.service")
+    assert live.service.show("ActiveState", "mosaicd.socket") == "active"
+    live.check_undisturbed()
+    live.check_end()
+
+
+def test_a_run_can_be_stopped_after_a_restart(live: LiveRun) -> None:
+    """The shim that outlived its daemon obeys the next one."""
+    live.service.systemctl("restart", "mosaicd")
+    live.check_undisturbed()
+    live.service.ctl("stop", live.run_id)
+    ended = live.service.wait_state(live.run_id, "TERM")
+    assert ended["outcome"] == "cancelled"
+    assert ended["signal"] == signal.SIGTERM

@@ -1,0 +1,119 @@
+"""mosaicd under a real `systemctl --user`: start, readiness, socket activation, what it tells systemd."""
+
+import json
+import stat
+
+import pytest
+
+from tests.systemd.machine import HOME, RUNTIME, UID, UserService, eventually
+
+pytestmark = [pytest.mark.systemd, pytest.mark.root]
+
+
+@pytest.fixture
+def started(service: UserService) -> UserService:
+    """The service, installed and started by name."""
+    service.install()
+    service.systemctl("start", "mosaicd")
+    return service
+
+
+def test_start_by_name(started: UserService) -> None:
+    """`systemctl --user start mosaicd` comes back when the daemon is ready, and mosaicctl finds it."""
+    assert started.show("ActiveState") == "active"
+    assert started.answer("health")["pid"] == started.main_pid
+
+
+def test_the_socket_is_its_owners_alone(started: UserService) -> None:
+    """The socket is the one systemd made, mode 0600 in a directory of mode 0700."""
+    folder = started.machine.root / RUNTIME.lstrip("/") / "mosaicd"
+    found = (folder / "mosaicd.sock").stat()
+    assert stat.S_IMODE(found.st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert found.st_uid == UID
+    assert started.show("ActiveState", "mosaicd.socket") == "active"
+
+
+def test_the_first_client_starts_the_daemon(service: UserService) -> None:
+    """With only the socket up, a client that connects is served by a daemon that was not there before."""
+    service.install()
+    service.systemctl("start", "mosaicd.socket")
+    assert service.show("ActiveState") == "inactive"
+    health = service.answer("health")
+    assert service.show("ActiveState") == "active"
+    assert health["pid"] == service.main_pid
+
+
+def test_ready_means_reconciled(started: UserService) -> None:
+    """READY=1 is sent after reconcile: what ended while the daemon was down has its exact end as soon as
+    `start` returns, and the journal has the reconcile before systemd's `Started`."""
+    go = f"{HOME}/work/go"
+    runs = {code: started.submit("--", "sh", "-c", f"until [ -e {go} ]; do sleep 0.02; done; exit {code}")
+            for code in (0, 7, 200)}  # fmt: skip
+    for run_id in runs.values():
+        started.wait_state(run_id, "EXEC")
+    started.systemctl("stop", "mosaicd.socket", "mosaicd.service")
+    started.machine.run("sh", "-c", f"mkdir -p {HOME}/work && touch {go}")
+    eventually(started.processes, lambda left: not [line for line in left if " sh -c" in line])
+    started.systemctl("start", "mosaicd")
+    for code, run_id in runs.items():
+        run = started.run_object(run_id)
+        assert (run["state"], run["exit_code"]) == ("TERM", code)
+    messages = started.messages()
+    last_start = max(i for i, text in enumerate(messages) if text.startswith("Started mosaicd"))
+    reconciled = [i for i, text in enumerate(messages) if "reconcile" in text.lower()]
+    assert reconciled, messages
+    assert max(reconciled) < last_start
+
+
+def test_the_status_counts(started: UserService) -> None:
+    """STATUS= shows how many runs there are, and follows them."""
+    def text() -> str:
+        return started.show("StatusText")
+
+    run_id = started.submit("--", "sleep", "300")
+    eventually(text, lambda seen: "1 running" in seen)
+    started.ctl("stop", run_id)
+    eventually(text, lambda seen: "0 running" in seen)
+
+
+def test_a_run_does_not_see_systemd(started: UserService) -> None:
+    """A run's environment holds nothing that would let it speak to systemd in the daemon's name."""
+    run_id = started.submit("--", "env")
+    run = started.wait_state(run_id, "TERM")
+    printed = started.machine.run("cat", f"{run['run_dir']}/attempt-1/stdout.log").stdout
+    assert "MOSAIC_RUN_ID=" in printed
+    names = {line.partition("=")[0] for line in printed.splitlines()}
+    assert not [name for name in names if name.startswith(("NOTIFY_", "WATCHDOG_", "LISTEN_", "INVOCATION_"))]
+
+
+def test_the_journal_knows_the_run(started: UserService) -> None:
+    """Log records arrive as fields: the run's id is one, so `journalctl` can be asked about one run."""
+    run_id = started.submit("--", "true")
+    started.wait_state(run_id, "TERM")
+    asked = ("journalctl", "--no-pager", "-o", "json", f"MOSAIC_RUN_ID={run_id}")
+    said = eventually(lambda: started.machine.run(*asked, root=True).stdout, bool)
+    records = [json.loads(line) for line in said.splitlines()]
+    assert all(record["PRIORITY"] in "34567" for record in records)
+
+
+def test_a_second_daemon_is_refused(started: UserService) -> None:
+    """A daemon in a terminal finds the service there: exit 2, naming its pid; the service is undisturbed."""
+    before = started.main_pid
+    done = started.machine.run(started.python, "-m", "mosaicd", check=False)
+    assert done.returncode == 2
+    assert str(before) in done.stderr
+    assert started.main_pid == before
+
+
+def test_a_refused_service_is_not_tried_again(service: UserService) -> None:
+    """When a daemon in a terminal holds the state directory, the service fails once and is left alone."""
+    service.install()
+    elsewhere = f"{RUNTIME}/elsewhere.sock"
+    start = f"setsid {service.python} -m mosaicd --socket {elsewhere} >/dev/null 2>&1 &"
+    service.machine.run("sh", "-c", start)
+    eventually(lambda: service.ctl("--socket", elsewhere, "health").returncode, lambda code: code == 0)
+    assert service.systemctl("start", "mosaicd", check=False).returncode != 0
+    assert service.show("Result") == "exit-code"
+    assert service.show("ExecMainStatus") == "2"
+    assert service.show("NRestarts") == "0"
