@@ -20,6 +20,7 @@ MAX_NUMBER = 2**53 - 1
 MAX_WORD_BYTES = 131071
 MAX_PATH_BYTES = 4095
 MAX_LABELS = 64
+MAX_PRIORITY = 1000
 DAY_S = 86400
 YEAR_S = 366 * DAY_S
 
@@ -36,7 +37,7 @@ _RANGES: dict[str, tuple[int, int, bool]] = {
     "gpus": (0, 1024, True),  # a config's own limit is 8; beyond the machine it is impossible, not invalid
     "time_limit_s": (0, MAX_NUMBER, False),
     "max_steps": (1, MAX_NUMBER, True),
-    "priority": (-1000, 1000, True),
+    "priority": (-MAX_PRIORITY, MAX_PRIORITY, True),
     "retries": (0, 100, True),
     "grace_s": (0, DAY_S, True),
     "heartbeat_timeout_s": (0, YEAR_S, False),

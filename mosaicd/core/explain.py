@@ -1,0 +1,312 @@
+"""Why a run waits: every fact that blocks it, and the smallest changes that would start it now.
+
+Nothing is guessed: a change is told only after the queue itself, asked again with the change made, has
+started the run.  What a reader would get wrong: facts are about now (a run may wait for CPUs *and* for
+its turn), and the runs "ahead" are those that take or put aside something this moment, not all that
+were submitted earlier.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mosaicd.core.params import MAX_PRIORITY
+from mosaicd.core.queue import Queue, Turn, Waiting
+from mosaicd.core.slots import Capacity, Grant, cpus_due, gpus_due
+
+#: How many runs a fact names; it always counts them all.
+MAX_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A run that holds slots."""
+
+    run_id: str
+    name: str
+    owner: str
+    owner_uid: int
+    cpus: int
+    slots: tuple[int, ...] = ()
+
+    @property
+    def grant(self) -> Grant:
+        """What comes free when it ends."""
+        return Grant(self.cpus, self.slots)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """All that a plan depends on, and who holds the machine."""
+
+    capacity: Capacity
+    used: Mapping[int, int]
+    now: float
+    holders: Sequence[Holder] = ()
+    owners: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`facts` is empty when the run starts with the next plan; `changes` are alternatives, smallest first."""
+
+    run_id: str
+    reason: str | None
+    facts: list[dict[str, Any]]
+    changes: list[list[dict[str, Any]]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the wire form."""
+        return {"run_id": self.run_id, "reason": self.reason, "facts": self.facts, "changes": self.changes}
+
+
+def reason(run: Waiting, capacity: Capacity, now: float) -> str:
+    """Return in a few words why a run waits, without looking at the queue: cheap enough for every view."""
+    if run.held:
+        return "held"
+    if run.not_before is not None and run.not_before > now:
+        return "waits for its hour"
+    if run.mandatory and run.gpus > capacity.gpu_slots_total:
+        return f"needs {run.gpus} GPUs, the machine has {capacity.gpu_slots_total}"
+    short = []
+    cpus, gpus = cpus_due(run.cpus, capacity), gpus_due(run.gpus, capacity)
+    if cpus > capacity.cpus_free:
+        short.append(f"{cpus} CPUs, {capacity.cpus_free} of {capacity.cpus_total} free")
+    if gpus > len(capacity.gpus_free):
+        short.append(f"{gpus} GPUs, {len(capacity.gpus_free)} of {capacity.gpu_slots_total} free")
+    return "needs " + "; ".join(short) if short else "waits for its turn"
+
+
+def explain(run_id: str, queue: Queue, scene: Scene) -> Explanation:
+    """Return why `run_id` does not run; KeyError when it does not wait.  The queue is left as it was."""
+    run = queue.get(run_id)
+    if run is None:
+        raise KeyError(run_id)
+    probe = Queue(queue)
+    facts = _own_facts(run, scene)
+    freed = replace(run, held=False, not_before=None)
+    probe.put(freed)
+    if not _starts(freed, probe, scene):
+        facts += _capacity_facts(run, scene)
+        ahead, place = _ahead(freed, probe, scene)
+        if ahead:
+            facts.append(_queue_fact(freed, ahead, place, scene))
+    if not facts:
+        return Explanation(run_id, None, [], [])
+    return Explanation(run_id, reason(run, scene.capacity, scene.now), facts, _changes(run, probe, scene))
+
+
+def _own_facts(run: Waiting, scene: Scene) -> list[dict[str, Any]]:
+    """Return what the run itself says: held, its hour, GPUs that are not there."""
+    facts: list[dict[str, Any]] = []
+    if run.held:
+        facts.append({"fact": "held", "text": "it is held"})
+    if run.not_before is not None and run.not_before > scene.now:
+        wait_s = round(run.not_before - scene.now, 3)
+        facts.append(
+            {
+                "fact": "not_before",
+                "text": f"it may start in {wait_s:g} s",
+                "not_before": run.not_before,
+                "wait_s": wait_s,
+            }
+        )
+    total = scene.capacity.gpu_slots_total
+    if run.mandatory and run.gpus > total:
+        text = f"its {run.gpus} GPUs are mandatory and the machine has {total}"
+        facts.append({"fact": "impossible", "text": text, "requested": run.gpus, "total": total})
+    return facts
+
+
+def _capacity_facts(run: Waiting, scene: Scene) -> list[dict[str, Any]]:
+    """Return what is too little on the machine, and who holds it."""
+    capacity = scene.capacity
+    needs = (
+        ("cpus", "CPUs", cpus_due(run.cpus, capacity), capacity.cpus_free, capacity.cpus_total),
+        ("gpus", "GPUs", gpus_due(run.gpus, capacity), len(capacity.gpus_free), capacity.gpu_slots_total),
+    )
+    facts = []
+    for fact, noun, due, free, total in needs:
+        if due <= free:
+            continue
+        holders = [holder for holder in scene.holders if (holder.cpus if fact == "cpus" else holder.slots)]
+        facts.append(
+            {
+                "fact": fact,
+                "text": f"it needs {due} {noun}; {free} of {total} are free",
+                "needed": due,
+                "free": free,
+                "total": total,
+                "held_by": [_named_holder(holder) for holder in holders[:MAX_NAMED]],
+                "holders": len(holders),
+            }
+        )
+    return facts
+
+
+def _ahead(run: Waiting, probe: Queue, scene: Scene) -> tuple[list[Turn], int]:
+    """Return the turns before the run's that take or put aside something, and how many runs go before it."""
+    ahead: list[Turn] = []
+    for turn in probe.turns(scene.capacity, scene.used, scene.now):
+        if turn.run.run_id == run.run_id:
+            return ahead, len(ahead)
+        ahead.append(turn)
+    order = probe.order(scene.capacity, scene.used, scene.now)
+    return ahead, [waiting.run_id for waiting in order].index(run.run_id)
+
+
+def _queue_fact(run: Waiting, ahead: Sequence[Turn], place: int, scene: Scene) -> dict[str, Any]:
+    count = max(place, len(ahead))
+    names = sorted({_owner(turn.run, scene) for turn in ahead})
+    return {
+        "fact": "queue",
+        "text": f"{count} run{'s go' if count > 1 else ' goes'} before it ({', '.join(names[:MAX_NAMED])})",
+        "ahead": count,
+        "runs": [
+            {
+                "run_id": turn.run.run_id,
+                "owner": _owner(turn.run, scene),
+                "cpus": turn.run.cpus,
+                "gpus": turn.run.gpus,
+                "priority": turn.run.priority,
+                "because": _because(run, turn.run),
+                "starts": turn.grant is not None,
+            }
+            for turn in ahead[:MAX_NAMED]
+        ],
+    }
+
+
+def _because(run: Waiting, other: Waiting) -> str:
+    """Return the first rule of the order that puts `other` before `run`."""
+    if other.priority > run.priority:
+        return "higher priority"
+    if other.owner_uid != run.owner_uid and other.created_seq > run.created_seq:
+        return "its owner holds less"
+    return "submitted earlier" if other.owner_uid == run.owner_uid else "its owner holds no more"
+
+
+def _changes(run: Waiting, probe: Queue, scene: Scene) -> list[list[dict[str, Any]]]:
+    """Return alternatives that each start the run now, smallest first: its lock, its rank, its size, others."""
+    needed: list[dict[str, Any]] = []
+    if run.held:
+        needed.append({"change": "release", "text": "release it"})
+    if run.not_before is not None and run.not_before > scene.now:
+        needed.append({"change": "begin", "text": "let it begin now"})
+    run = replace(run, held=False, not_before=None)
+    if needed and _starts(run, probe, scene):
+        return [needed]
+    found = []
+    for step in (_raise_priority, _shrink, _end_holders):
+        steps = step(run, probe, scene)
+        if steps:
+            found.append(needed + steps)
+    if not found:
+        first = replace(run, priority=min(_top(probe, scene) + 1, MAX_PRIORITY))
+        steps = _end_holders(first, probe, scene) or _shrink(first, probe, scene)
+        if steps:
+            found.append([*needed, _priority_step(first.priority), *steps])
+    return found
+
+
+def _raise_priority(run: Waiting, probe: Queue, scene: Scene) -> list[dict[str, Any]]:
+    levels = sorted({turn.run.priority + 1 for turn in probe.turns(scene.capacity, scene.used, scene.now)})
+    higher = [level for level in levels if run.priority < level <= MAX_PRIORITY]
+    priority = _first(higher, lambda level: _starts(replace(run, priority=level), probe, scene))
+    return [] if priority is None else [_priority_step(priority)]
+
+
+def _shrink(run: Waiting, probe: Queue, scene: Scene) -> list[dict[str, Any]]:
+    """Return the largest smaller request that starts: fewer CPUs, else fewer GPUs, else both."""
+    cpus = cpus_due(run.cpus, scene.capacity)
+    fewer_cpus = range(cpus - 1, 0, -1)
+    fewer_gpus = range(gpus_due(run.gpus, scene.capacity), -1, -1)
+    if run.gpus == gpus_due(run.gpus, scene.capacity):
+        fewer_gpus = fewer_gpus[1:]
+    one = _first(fewer_cpus, lambda n: _starts(replace(run, cpus=n), probe, scene))
+    if one is not None:
+        return [_size_step("cpus", "CPUs", one)]
+    other = _first(fewer_gpus, lambda n: _starts(replace(run, gpus=n), probe, scene))
+    if other is not None:
+        return [_size_step("gpus", "GPUs", other)]
+    both = _first(fewer_gpus, lambda n: _starts(replace(run, cpus=1, gpus=n), probe, scene))
+    if both is None:
+        return []
+    least = replace(run, gpus=both)
+    most = _first(fewer_cpus, lambda n: _starts(replace(least, cpus=n), probe, scene))
+    return [] if most is None else [_size_step("cpus", "CPUs", most), _size_step("gpus", "GPUs", both)]
+
+
+def _end_holders(run: Waiting, probe: Queue, scene: Scene) -> list[dict[str, Any]]:
+    """Return the smallest holder whose end is enough, else a set of which none could be spared."""
+    by_size = sorted(scene.holders, key=lambda holder: (len(holder.slots), holder.cpus, holder.run_id))
+    for holder in by_size:
+        if _starts(run, probe, _without(scene, [holder])):
+            return [_end_step(holder)]
+    ending = by_size
+    if not _starts(run, probe, _without(scene, ending)):
+        return []
+    for holder in reversed(by_size):
+        spared = [other for other in ending if other is not holder]
+        if _starts(run, probe, _without(scene, spared)):
+            ending = spared
+    return [_end_step(holder) for holder in ending]
+
+
+def _without(scene: Scene, ended: Sequence[Holder]) -> Scene:
+    capacity, used = scene.capacity, dict(scene.used)
+    for holder in ended:
+        capacity = capacity.plus(holder.grant)
+        used[holder.owner_uid] = max(0, used.get(holder.owner_uid, 0) - holder.cpus)
+    return replace(scene, capacity=capacity, used=used)
+
+
+def _starts(run: Waiting, probe: Queue, scene: Scene) -> bool:
+    """Whether the next plan starts `run`, put in the place of what the probe knows of it."""
+    before = probe.get(run.run_id)
+    probe.put(run)
+    started = any(
+        turn.run.run_id == run.run_id and turn.grant is not None
+        for turn in probe.turns(scene.capacity, scene.used, scene.now)
+    )
+    if before is not None:
+        probe.put(before)
+    return started
+
+
+def _first(candidates: Sequence[int], is_enough: Callable[[int], bool]) -> int | None:
+    """Return the first candidate that is enough, by halving: all after an enough one are enough too."""
+    low, high = 0, len(candidates)
+    while low < high:
+        middle = (low + high) // 2
+        if is_enough(candidates[middle]):
+            high = middle
+        else:
+            low = middle + 1
+    return candidates[low] if low < len(candidates) else None
+
+
+def _top(probe: Queue, scene: Scene) -> int:
+    return max((turn.run.priority for turn in probe.turns(scene.capacity, scene.used, scene.now)), default=0)
+
+
+def _owner(run: Waiting, scene: Scene) -> str:
+    return scene.owners.get(run.owner_uid, str(run.owner_uid))
+
+
+def _named_holder(holder: Holder) -> dict[str, Any]:
+    named = {"run_id": holder.run_id, "name": holder.name, "owner": holder.owner}
+    return {**named, "cpus": holder.cpus, "slots": list(holder.slots)}
+
+
+def _priority_step(priority: int) -> dict[str, Any]:
+    return {"change": "priority", "text": f"raise its priority to {priority}", "priority": priority}
+
+
+def _size_step(what: str, noun: str, count: int) -> dict[str, Any]:
+    return {"change": what, "text": f"ask for {count} {noun}", what: count}
+
+
+def _end_step(holder: Holder) -> dict[str, Any]:
+    text = f"{holder.name} of {holder.owner} ends"
+    return {"change": "end", "text": text, "run_id": holder.run_id, "owner": holder.owner}

@@ -1,0 +1,174 @@
+"""Whose turn it is: priority, then the owner who holds least, then the order of submission.
+
+A run that does not fit keeps its place: what it could already have is put aside (earmarked) and only
+what nobody ahead waits for goes to runs behind it.  So small runs fill real gaps and cannot starve a big
+one.  What a reader would get wrong: the fair share is taken again after every start, so one plan that
+starts several runs alternates between owners; and CPUs put aside for a waiting run idle on purpose.
+
+An earmark makes a plan cheap too: each run it looks at takes a CPU, so it looks at no more runs than
+the machine has CPUs, however many wait.  A run that was due once stays due, whatever the wall clock does.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+
+from mosaicd.core.slots import Capacity, Grant, choose, cpus_due, earmark
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What the queue needs to know of a run; `created_seq` orders submissions, `not_before` is wall clock."""
+
+    run_id: str
+    owner_uid: int
+    priority: int = 0
+    cpus: int = 1
+    gpus: int = 0
+    mandatory: bool = False
+    not_before: float | None = None
+    held: bool = False
+    created_seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A run whose turn has come, and what it is granted."""
+
+    run_id: str
+    grant: Grant
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One step of a plan: a run, what it saw free when it was looked at, and its grant (None: it waits)."""
+
+    run: Waiting
+    seen: Capacity
+    grant: Grant | None
+
+
+_Lane = list[tuple[int, str]]
+
+
+class Queue:
+    """The waiting runs, kept in order: one lane for each priority and owner.
+
+    `plan` changes nothing a caller could see; the caller takes started runs out with `discard`.
+    """
+
+    def __init__(self, runs: Iterable[Waiting] = ()) -> None:
+        self._runs: dict[str, Waiting] = {}
+        self._lanes: dict[tuple[int, int], _Lane] = {}
+        self._later: list[tuple[float, str]] = []
+        for run in runs:
+            self.put(run)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[Waiting]:
+        return iter(self._runs.values())
+
+    def __contains__(self, run_id: object) -> bool:
+        return run_id in self._runs
+
+    def get(self, run_id: str) -> Waiting | None:
+        """Return the waiting run of that id."""
+        return self._runs.get(run_id)
+
+    def put(self, run: Waiting) -> None:
+        """Add a run, or let it take the place of what was known of it."""
+        self.discard(run.run_id)
+        self._runs[run.run_id] = run
+        if run.held:
+            return
+        if run.not_before is None:
+            self._admit(run)
+        else:
+            heappush(self._later, (run.not_before, run.run_id))
+
+    def discard(self, run_id: str) -> None:
+        """Take a run out; one that is not there is no fault."""
+        run = self._runs.pop(run_id, None)
+        if run is None:
+            return
+        key, entry = _place(run)
+        lane = self._lanes.get(key, [])
+        index = bisect_left(lane, entry)
+        if index < len(lane) and lane[index] == entry:
+            del lane[index]
+            if not lane:
+                del self._lanes[key]
+
+    def next_due(self, now: float) -> float | None:
+        """Return the earliest `not_before` after `now`: when to plan again though nothing else happens."""
+        self._admit_due(now)
+        return self._later[0][0] if self._later else None
+
+    def plan(self, capacity: Capacity, used: Mapping[int, int], now: float) -> list[Start]:
+        """Return the runs that start now, in order; `used` is the CPUs that each owner's runs hold."""
+        turns = self.turns(capacity, used, now)
+        return [Start(turn.run.run_id, turn.grant) for turn in turns if turn.grant is not None]
+
+    def turns(self, capacity: Capacity, used: Mapping[int, int], now: float) -> Iterator[Turn]:
+        """Yield the runs in the order they are looked at, until no CPU is left to give or to put aside."""
+        share = dict(used)
+        for run in self._in_turn(share, now):
+            if not capacity.cpus_free:
+                return
+            grant = choose(run.cpus, run.gpus, run.mandatory, capacity)
+            yield Turn(run, capacity, grant)
+            if grant is not None:
+                share[run.owner_uid] = share.get(run.owner_uid, 0) + grant.cpus
+            capacity = capacity.less(grant or earmark(run.cpus, run.gpus, run.mandatory, capacity))
+
+    def order(self, capacity: Capacity, used: Mapping[int, int], now: float) -> list[Waiting]:
+        """Return every run that may start by now, in the order of their turns if each could start."""
+        share = dict(used)
+        order = []
+        for run in self._in_turn(share, now):
+            order.append(run)
+            share[run.owner_uid] = share.get(run.owner_uid, 0) + cpus_due(run.cpus, capacity)
+        return order
+
+    def _in_turn(self, share: Mapping[int, int], now: float) -> Iterator[Waiting]:
+        """Yield runs by priority, share and submission; its caller may raise the last one's share."""
+        self._admit_due(now)
+        for priority in sorted({priority for priority, _ in self._lanes}, reverse=True):
+            heads = []
+            for (of, owner), lane in self._lanes.items():
+                if of == priority:
+                    heads.append((share.get(owner, 0), *lane[0], owner, 0, lane))
+            heapify(heads)
+            while heads:
+                _, _, run_id, owner, index, lane = heappop(heads)
+                yield self._runs[run_id]
+                if index + 1 < len(lane):
+                    heappush(heads, (share.get(owner, 0), *lane[index + 1], owner, index + 1, lane))
+
+    def _admit_due(self, now: float) -> None:
+        while self._later and self._later[0][0] <= now:
+            due, run_id = heappop(self._later)
+            run = self._runs.get(run_id)
+            if run is not None and not run.held and run.not_before == due:
+                self._admit(run)
+        while self._later and self._is_stale(*self._later[0]):
+            heappop(self._later)
+
+    def _is_stale(self, due: float, run_id: str) -> bool:
+        """Whether an entry's run has left, is held, or was given another hour since."""
+        run = self._runs.get(run_id)
+        return run is None or run.held or run.not_before != due
+
+    def _admit(self, run: Waiting) -> None:
+        key, entry = _place(run)
+        lane = self._lanes.setdefault(key, [])
+        index = bisect_left(lane, entry)
+        if lane[index : index + 1] != [entry]:
+            insort(lane, entry)
+
+
+def _place(run: Waiting) -> tuple[tuple[int, int], tuple[int, str]]:
+    return (run.priority, run.owner_uid), (run.created_seq, run.run_id)
