@@ -52,7 +52,6 @@ _ROWS = (
     Method("run.hold", messages.RunRef, Role.OWNER, "Run", "Keep a waiting run from starting."),
     Method("run.release", messages.RunRef, Role.OWNER, "Run", "Let a held run start when its turn comes."),
     Method("run.set", messages.SetFields, Role.OWNER, "Run", "Change priority, labels or name of a run."),
-    Method("run.retry", messages.RunRef, Role.OWNER, "Run", "Submit an ended run again as a new run that names its origin."),
     Method("run.explain", messages.RunRef, Role.OWNER, "Explanation", "Say every fact that keeps a run from starting."),
     Method("run.wait", messages.Wait, Role.OWNER, "Run", "Answer when the run reaches a state.", deadline_s=None),
     Method("worker.list", messages.ListWorkers, Role.ANY, "Workers", "List installed workers and what they can do."),

@@ -1,0 +1,128 @@
+"""What a run missed: from what a shim reports, or its files say, to the events that the row still lacks.
+
+A shim's facts, its status at a (re-)register and a run directory read after a crash all come through
+here, so that a fact told twice is folded once, whichever way it came.  Events are returned in the
+order of the lifecycle table; what is known already is left out; what has no row is returned apart.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from mosaicd.core import evidence
+from mosaicd.core.fsm import Event, Kind, apply, is_legal
+from mosaicd.core.run import Run
+from mosaicd.protocol.states import CauseKind, PauseMode, RunKind, State, Want
+
+#: Facts that move nothing: they only ask the daemon to look.
+HINTS = frozenset({"emptied"})
+
+
+def from_facts(run: Run, facts: Iterable[Mapping[str, Any]], who: str = "shim") -> tuple[list[Event], list[str]]:
+    """Return the events that `facts` add to `run`, and the names of those that have no row or no meaning."""
+    events: list[Event] = []
+    rejected: list[str] = []
+    for fact in facts:
+        name = str(fact.get("fact"))
+        if name in HINTS:
+            continue
+        event = _event(fact, who)
+        if event is None:
+            rejected.append(name)
+        elif not _is_known(run, event):
+            if not is_legal(run, event.kind):
+                rejected.append(name)
+                continue
+            run = apply(run, event)
+            events.append(event)
+    return events, rejected
+
+
+def from_status(run: Run, status: Mapping[str, Any], who: str = "shim") -> list[Event]:
+    """Return the events that `run` lacks, given all that its attempt has come to.
+
+    `status` has the keys of worker.register: spawned, started_at, frozen, paused_mode, stop, exit.
+    """
+    return from_facts(run, _facts_of(run, status), who)[0]
+
+
+def _facts_of(run: Run, status: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    spawned, exit = status.get("spawned"), status.get("exit")
+    if spawned:
+        yield {"fact": "spawned", **spawned}
+    if status.get("started_at") is not None:
+        yield {"fact": "started", "at": status["started_at"]}
+    stop = status.get("stop") or {}
+    if stop.get("kind") in ("time_limit", "step_limit"):
+        yield {"fact": "limit_reached", "at": stop.get("at", 0.0), "kind": stop["kind"], "reason": stop.get("reason")}
+    if exit:
+        at = exit.get("finished_at") or 0.0
+        if exit.get("fault") == "spawn_failed":
+            yield {"fact": "spawn_failed", "at": at, "error": exit.get("error")}
+        yield {"fact": "exited", "at": at, **exit}
+    elif status.get("frozen") and run.state is State.EXEC:
+        yield {"fact": "paused", "at": status.get("frozen_at", 0.0), "mode": status.get("paused_mode")}
+    elif run.state is State.PAUSE and not status.get("frozen"):
+        yield {"fact": "continued", "at": status.get("thawed_at", 0.0)}
+
+
+def _event(fact: Mapping[str, Any], who: str) -> Event | None:
+    name, at = fact.get("fact"), fact.get("at")
+    if name not in _FACTS or isinstance(at, bool) or not isinstance(at, int | float):
+        return None
+    kind = Kind(str(name))
+    try:
+        return Event(kind, float(at), who, _EVIDENCE[kind](fact))
+    except ValueError:
+        return None
+
+
+def _limit(fact: Mapping[str, Any]) -> dict[str, Any]:
+    if fact.get("kind") not in (CauseKind.TIME_LIMIT, CauseKind.STEP_LIMIT):
+        raise ValueError("kind: time_limit or step_limit")
+    return {"kind": fact["kind"], "reason": evidence.text(fact.get("reason"))}
+
+
+def _paused(fact: Mapping[str, Any]) -> dict[str, Any]:
+    return {"mode": fact["mode"]} if fact.get("mode") in frozenset(PauseMode) else {}
+
+
+_EVIDENCE: Mapping[Kind, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    Kind.SPAWNED: evidence.spawned_record,
+    Kind.STARTED: lambda fact: {},
+    Kind.SPAWN_FAILED: lambda fact: {"error": evidence.text(fact.get("error"))},
+    Kind.PAUSED: _paused,
+    Kind.CONTINUED: lambda fact: {},
+    Kind.LIMIT_REACHED: _limit,
+    Kind.EXITED: evidence.exit_record,
+}
+
+_FACTS = frozenset(_EVIDENCE)
+
+
+def _is_known(run: Run, event: Event) -> bool:
+    """Whether `run` already holds what `event` says."""
+    match event.kind:
+        case Kind.SPAWNED:
+            return run.pid is not None
+        case Kind.STARTED:
+            return run.state in (State.EXEC, State.PAUSE) or (run.started_at is not None and run.exit is not None)
+        case Kind.PAUSED:
+            return run.state is State.PAUSE
+        case Kind.CONTINUED:
+            return run.state is State.EXEC
+        case Kind.LIMIT_REACHED:
+            return run.want is Want.STOP and (run.stop or {}).get("kind") == event.data.get("kind")
+        case Kind.SPAWN_FAILED:
+            return run.state is State.FAULT
+        case Kind.EXITED:
+            return run.exit is not None
+        case _:
+            return False
+
+
+def status_from_files(kind: RunKind, started: Mapping[str, Any] | None, exit: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a status as a shim would report it, from started.json and exit.json (None where absent)."""
+    started_at = None
+    if started and (kind is RunKind.COMMAND or (exit and exit.get("telemetry_seq"))):
+        started_at = started.get("at")
+    return {"spawned": started, "started_at": started_at, "frozen": False, "stop": (exit or {}).get("stop"), "exit": exit}

@@ -1,0 +1,48 @@
+"""Which deadline a run stands under, in monotonic seconds; pure, so that a simulation can run it.
+
+Deadlines start anew when the daemon attaches and when a run thaws (`since_mono`), never run in PAUSE,
+and use a clock that stops with the machine: a suspended laptop faults nobody.
+"""
+
+from dataclasses import dataclass
+
+from mosaicd.core.run import Run
+from mosaicd.protocol.states import CauseKind, State
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The cause that a miss has, when it is due (monotonic seconds), and how long it was (seconds)."""
+
+    cause: CauseKind
+    due_mono: float
+    after_s: float
+
+
+#: The shim gives up first and says why; the daemon only speaks where no shim does.
+HANDSHAKE_MARGIN_S = 2.0
+
+
+def deadline(run: Run, since_mono: float, beat_mono: float) -> Deadline | None:
+    """Return the deadline that `run` is under, or None.
+
+    `since_mono`: when it entered its state or was attached; `beat_mono`: its last sign of life.
+    """
+    if run.exit is not None:
+        return None
+    match run.state:
+        case State.HSHK:
+            limit = run.handshake_timeout_s
+            return Deadline(CauseKind.HANDSHAKE_TIMEOUT, since_mono + limit + HANDSHAKE_MARGIN_S, limit)
+        case State.RDY if run.start_timeout_s is not None:
+            return Deadline(CauseKind.START_TIMEOUT, since_mono + run.start_timeout_s, run.start_timeout_s)
+        case State.EXEC if run.heartbeat_timeout_s is not None:
+            last = max(since_mono, beat_mono)
+            return Deadline(CauseKind.HEARTBEAT_LOST, last + run.heartbeat_timeout_s, run.heartbeat_timeout_s)
+        case _:
+            return None
+
+
+def backoff_s(retries_used: int, first_s: float, most_s: float, jitter: float) -> float:
+    """Return how long retry number `retries_used` + 1 waits: doubling, capped, spread by jitter in [0, 1)."""
+    return float(min(most_s, first_s * 2**min(retries_used, 30)) * (0.75 + 0.5 * jitter))

@@ -1,0 +1,80 @@
+"""Runtime of `core.deadlines`: one timer a live run, re-armed only when it fires.
+
+A beat costs one dictionary write; the timer looks at it when it is due.  Deadlines start anew at every
+change of state and at every attach.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from mosaicd.clock import Clock
+from mosaicd.core.deadlines import Deadline, deadline
+from mosaicd.core.run import Run
+from mosaicd.protocol.states import State
+
+
+class DeadlineWatch:
+    """Call `on_missed(run, deadline)` on the loop when a run's deadline passes without a sign of life."""
+
+    def __init__(self, clock: Clock, lookup: Callable[[str], Run | None], on_missed: Callable[[Run, Deadline], None]) -> None:
+        self._clock = clock
+        self._lookup = lookup
+        self._on_missed = on_missed
+        self._since: dict[str, tuple[State, float]] = {}
+        self._beats: dict[str, float] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    def observe(self, run: Run) -> None:
+        """Take note of a run after a commit."""
+        if not run.is_holding:
+            self.forget(run.run_id)
+        elif self._since.get(run.run_id, (None, 0.0))[0] is not run.state:
+            self.restart(run)
+
+    def restart(self, run: Run) -> None:
+        """Start the run's deadline anew (a change of state, an attach)."""
+        self._since[run.run_id] = (run.state, self._clock.mono())
+        self._arm(run)
+
+    def beat(self, run_id: str) -> None:
+        """Take note of a sign of life of the run's own."""
+        self._beats[run_id] = self._clock.mono()
+
+    def forget(self, run_id: str) -> None:
+        """Drop everything known of a run."""
+        self._since.pop(run_id, None)
+        self._beats.pop(run_id, None)
+        timer = self._timers.pop(run_id, None)
+        if timer is not None:
+            timer.cancel()
+
+    def close(self) -> None:
+        """Cancel every timer."""
+        for run_id in list(self._since):
+            self.forget(run_id)
+
+    def _arm(self, run: Run) -> None:
+        timer = self._timers.pop(run.run_id, None)
+        if timer is not None:
+            timer.cancel()
+        due = self._deadline(run)
+        if due is not None:
+            delay = max(0.0, due.due_mono - self._clock.mono())
+            self._timers[run.run_id] = asyncio.get_running_loop().call_later(delay, self._fired, run.run_id)
+
+    def _deadline(self, run: Run) -> Deadline | None:
+        since = self._since[run.run_id][1]
+        return deadline(run, since, self._beats.get(run.run_id, since))
+
+    def _fired(self, run_id: str) -> None:
+        self._timers.pop(run_id, None)
+        run = self._lookup(run_id)
+        if run is None or run_id not in self._since:
+            return
+        due = self._deadline(run)
+        if due is None:
+            return
+        if due.due_mono > self._clock.mono():
+            self._arm(run)
+        else:
+            self._on_missed(run, due)

@@ -1,0 +1,348 @@
+"""Wake, choose the next run, record it; and carry out what each run is owed.
+
+Everything starts from a commit: the registry tells what was committed, `owed` says what follows, and the
+effect ends in another event.  So recovery after a crash is the same code, started once over all live
+runs.  Effects may be repeated; what may not (a launch, a conclusion) is decided again under the run's
+lock.  Nothing here decides a transition, and nothing here touches a process.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+from mosaicd.clock import Clock
+from mosaicd.config import Settings
+from mosaicd.core import catchup, fsm
+from mosaicd.core.deadlines import Deadline, backoff_s
+from mosaicd.core.fsm import Action, Event, Kind, owed
+from mosaicd.core.queue import Capacity, Waiting, next_runs
+from mosaicd.core.run import Run
+from mosaicd.deadline_watch import DeadlineWatch
+from mosaicd.orders import Orders
+from mosaicd.protocol.errors import MosaicError, NotFound
+from mosaicd.protocol.states import CauseKind, State, Want
+from mosaicd.rundirs import Found, RunDirs
+from mosaicd.shim_link import LaunchFailed, ShimLink
+from mosaicd.store.registry import Committed, Registry
+
+log = logging.getLogger(__name__)
+
+#: How often an unempty tree is looked at again when nothing tells of a change: first and longest wait.
+RECHECK_S = (0.2, 5.0)
+#: Launch orders that came to nothing (no launch.json) before the run is told so.
+LAUNCH_TRIES = 3
+
+
+class Dispatcher:
+    """Carries out what is owed.  `on_fatal` is called with an error that the daemon must not survive."""
+
+    def __init__(
+        self, registry: Registry, shims: ShimLink, rundirs: RunDirs, orders: Orders, settings: Settings, clock: Clock,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:  # fmt: skip
+        self._registry = registry
+        self._shims = shims
+        self._rundirs = rundirs
+        self._orders = orders
+        self._settings = settings
+        self._clock = clock
+        self._on_fatal = on_fatal
+        self._deadlines = DeadlineWatch(clock, registry.live.get, self._deadline_missed)
+        self._busy: set[str] = set()
+        self._again: set[str] = set()
+        self._launches: dict[tuple[str, int], int] = {}
+        self._rechecks: dict[str, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._turn_timer: asyncio.TimerHandle | None = None
+        self.draining = False
+        registry.subscribe(self._committed)
+
+    # --- start and stop ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Carry out what every live run is owed, and begin to dispatch."""
+        for run in self._registry.live.values():
+            self._deadlines.observe(run)
+            self.poke(run.run_id)
+        self._wake.set()
+        self._spawn(self._pump())
+
+    async def close(self) -> None:
+        """Stop carrying out; what is owed stays owed."""
+        self._deadlines.close()
+        if self._turn_timer is not None:
+            self._turn_timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except MosaicError as error:
+                log.warning("%s; trying again", error)
+                self._wake_later(1.0)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
+                self._on_fatal(error)
+                raise
+
+        task = asyncio.get_running_loop().create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _wake_later(self, delay_s: float) -> None:
+        def look_again() -> None:
+            self._wake.set()
+            for run_id in list(self._registry.live):
+                self.poke(run_id)
+
+        asyncio.get_running_loop().call_later(delay_s, look_again)
+
+    # --- what happened ---------------------------------------------------------------------------------
+
+    def _committed(self, batch: Sequence[Committed]) -> None:
+        for committed in batch:
+            run = committed.run
+            self._deadlines.observe(run)
+            if run.is_final:
+                self._ended(run)
+            elif run.is_waiting:
+                self._wake.set()
+            self.poke(run.run_id)
+
+    def _ended(self, run: Run) -> None:
+        self._shims.forget(run.run_id)
+        self._launches.pop((run.run_id, run.attempt), None)
+        self._rechecks.pop(run.run_id, None)
+        self._orders.forget(run)
+        self._wake.set()
+
+    def poke(self, run_id: str) -> None:
+        """Carry out what the run is owed, now or after what is being carried out for it."""
+        run = self._registry.live.get(run_id)
+        if run is None or owed(run) in (None, Action.AWAIT_TURN):
+            return
+        if run_id in self._busy:
+            self._again.add(run_id)
+        else:
+            self._busy.add(run_id)
+            self._spawn(self._carry_out(run_id))
+
+    def attached(self, run_id: str) -> None:
+        """A shim registered: its deadlines start anew, and it is told what its run is owed."""
+        run = self._registry.live.get(run_id)
+        if run is not None:
+            self._deadlines.restart(run)
+            self.poke(run_id)
+
+    def beat(self, run_id: str) -> None:
+        """The worker showed life."""
+        self._deadlines.beat(run_id)
+
+    def shim_gone(self, run_id: str) -> None:
+        """A run's shim, or teardown shim, has ended: read what it left."""
+        run = self._registry.live.get(run_id)
+        if run is not None and run.is_holding:
+            self._spawn(self._examine(run))
+
+    def _deadline_missed(self, run: Run, missed: Deadline) -> None:
+        event = Event(Kind.DEADLINE_MISSED, self._clock.wall(), data={"kind": missed.cause, "after_s": missed.after_s})
+
+        def decide(now: Run) -> list[Event]:
+            return [event] if now.state is run.state and now.attempt == run.attempt and now.exit is None else []
+
+        self._spawn(self._record(run.run_id, decide))
+
+    async def _record(self, run_id: str, decide: Callable[[Run], Sequence[Event]]) -> None:
+        try:
+            await self._registry.record_if(run_id, decide)
+        except NotFound:
+            log.debug("run %s ended meanwhile", run_id)
+
+    # --- what an ended shim left --------------------------------------------------------------------------
+
+    async def _examine(self, run: Run) -> None:
+        found = await asyncio.to_thread(self._rundirs.examine, run.run_id, run.attempt, run.owner_uid)
+        if found.is_held:
+            # another shim of this attempt lives (an order was repeated): watch that one
+            launch = found.launch or {}
+            self._shims.watch(run.run_id, run.attempt, int(launch.get("shim_pid", 0)), int(launch.get("shim_start_ticks", 0)))
+            return
+        if found.launch is None and found.exit is None and run.state is State.HSHK:
+            self.poke(run.run_id)  # the order came to nothing: it is owed again
+            return
+        await self._record(run.run_id, lambda now: self.events_of(now, found) if now.attempt == run.attempt else [])
+        self.poke(run.run_id)
+
+    def events_of(self, run: Run, found: Found) -> list[Event]:
+        """Return what the files of an attempt, whose shim is gone, add to its run."""
+        at = self._clock.wall()
+        status = catchup.status_from_files(run.kind, found.started, found.exit)
+        events = catchup.from_status(run, status, "files") if found.exit else []
+        if run.exit is None and not any(event.kind is Kind.EXITED for event in events) and not self._is_torn_down(run):
+            boot_id = (found.started or found.launch or {}).get("boot_id") or run.boot_id
+            rebooted = boot_id is not None and boot_id != self._clock.boot_id()
+            kind = CauseKind.REBOOTED if rebooted else CauseKind.SHIM_LOST
+            events.append(Event(Kind.LOST, at, data={"kind": kind}))
+        return events
+
+    @staticmethod
+    def _is_torn_down(run: Run) -> bool:
+        return run.state is State.FAULT
+
+    # --- carrying out -------------------------------------------------------------------------------------
+
+    async def _carry_out(self, run_id: str) -> None:
+        try:
+            while (run := self._registry.live.get(run_id)) is not None:
+                self._again.discard(run_id)
+                action = owed(run)
+                if action is not None and action is not Action.AWAIT_TURN:
+                    await self._do(action, run)
+                if run_id not in self._again:
+                    return
+        finally:
+            self._busy.discard(run_id)
+            self._again.discard(run_id)
+
+    async def _do(self, action: Action, run: Run) -> None:
+        match action:
+            case Action.WITHDRAW:
+                await self._follow(run, action, lambda now: Event(Kind.WITHDRAWN, self._clock.wall()))
+            case Action.LAUNCH:
+                await self._launch(run)
+            case Action.BREAK:
+                await self._follow(run, action, lambda now: fsm.breaking(now, self._clock.wall()))
+            case Action.EMPTY_TREE:
+                await self._empty_tree(run)
+            case Action.STOP:
+                self._tell_stop(run)
+            case Action.PAUSE:
+                self._shims.notify(run.run_id, "control.pause", {"mode": run.pause_mode})
+            case Action.RESUME:
+                self._shims.notify(run.run_id, "control.resume", {})
+
+    async def _follow(self, run: Run, action: Action, event: Callable[[Run], Event]) -> None:
+        """Record the event that `action` leads to, unless the run has moved on meanwhile."""
+
+        def decide(now: Run) -> list[Event]:
+            return [event(now)] if owed(now) is action and now.attempt == run.attempt else []
+
+        await self._record(run.run_id, decide)
+
+    def _tell_stop(self, run: Run) -> None:
+        stop = dict(run.stop or run.fault or {})
+        grace = stop.get("grace_s")
+        params = {"kind": stop.get("kind"), "who": stop.get("who", "daemon"), "reason": stop.get("reason")}
+        self._shims.notify(run.run_id, "control.stop", {**params, "grace_s": run.grace_s if grace is None else grace})
+
+    async def _launch(self, run: Run) -> None:
+        key = (run.run_id, run.attempt)
+        if self._shims.is_alive(*key):
+            return
+        tries = self._launches[key] = self._launches.get(key, 0) + 1
+        try:
+            if tries > LAUNCH_TRIES:
+                raise LaunchFailed(f"{LAUNCH_TRIES} shims left without a trace")
+            await self._shims.launch(self._orders.launch(run))
+        except (LaunchFailed, OSError, ValueError) as error:
+            log.error("run %s cannot be launched: %s", run.run_id, error)
+            event = Event(Kind.SPAWN_FAILED, self._clock.wall(), data={"error": str(error)})
+            await self._follow(run, Action.LAUNCH, lambda now: event)
+
+    async def _empty_tree(self, run: Run) -> None:
+        alive = self._shims.is_alive(run.run_id, run.attempt)
+        if run.exit is None and alive:
+            self._tell_stop(run)  # its exit, or its end, comes back as a fact
+            return
+        empty, pids = await self._shims.is_empty(run.run_id, (run.shim_pid, run.shim_start_ticks))
+        if empty:
+            self._rechecks.pop(run.run_id, None)
+            wait_s = backoff_s(
+                run.retries_used, self._settings.retries.backoff_s, self._settings.retries.backoff_max_s, random.random()
+            )
+            await self._follow(run, Action.EMPTY_TREE, lambda now: fsm.conclude(now, self._clock.wall(), wait_s))
+            return
+        if not alive:
+            await self._teardown(run, pids)
+        self._recheck_later(run)
+
+    async def _teardown(self, run: Run, pids: list[int]) -> None:
+        if self._rechecks.get(run.run_id, 0.0) >= RECHECK_S[1] and run.state is State.FAULT and not run.unkillable:
+            event = Event(Kind.UNKILLABLE, self._clock.wall(), data={"pids": pids[:20]})
+            await self._follow(run, Action.EMPTY_TREE, lambda now: event)
+        try:
+            await self._shims.teardown(self._orders.teardown(run))
+        except LaunchFailed as error:
+            log.error("no teardown shim for run %s: %s", run.run_id, error)
+
+    def _recheck_later(self, run: Run) -> None:
+        wait = min(RECHECK_S[1], 2 * self._rechecks.get(run.run_id, RECHECK_S[0] / 2))
+        self._rechecks[run.run_id] = wait
+        asyncio.get_running_loop().call_later(wait, self.poke, run.run_id)
+
+    # --- whose turn it is -----------------------------------------------------------------------------------
+
+    async def _pump(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self.draining:
+                continue
+            chosen = self._choose()
+            if chosen:
+                await asyncio.gather(*chosen)
+
+    def capacity(self) -> Capacity:
+        """Return what the machine has and what live runs hold."""
+        holding = [run for run in self._registry.live.values() if run.is_holding]
+        return Capacity(
+            cpus_total=self._settings.cpus.slots,
+            cpus_used=sum(run.cpus_granted or 0 for run in holding),
+            gpu_slots_total=self._settings.gpus.static,
+            gpu_slots_used=frozenset(slot for run in holding for slot in run.slots),
+        )
+
+    def waiting(self) -> list[Waiting]:
+        """Return the runs that wait for their turn, held ones too."""
+        runs = [run for run in self._registry.live.values() if owed(run) is Action.AWAIT_TURN]
+        return [as_waiting(run) for run in runs]
+
+    def _choose(self) -> list[Awaitable[None]]:
+        now = self._clock.wall()
+        waiting = self.waiting()
+        self._arm_turn_timer(waiting, now)
+        return [self._dispatch(grant.run_id, grant.cpus, grant.slots) for grant in next_runs(waiting, self.capacity(), now)]
+
+    def _arm_turn_timer(self, waiting: Sequence[Waiting], now: float) -> None:
+        if self._turn_timer is not None:
+            self._turn_timer.cancel()
+            self._turn_timer = None
+        hours = [run.not_before for run in waiting if run.not_before is not None and run.not_before > now and not run.held]
+        if hours:
+            delay = min(max(0.001, min(hours) - now), 60.0)  # the wall clock may jump: look again each minute
+            self._turn_timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
+
+    async def _dispatch(self, run_id: str, cpus: int, slots: Sequence[int]) -> None:
+        def decide(now: Run) -> list[Event]:
+            if owed(now) is not Action.AWAIT_TURN or now.held or now.want is not Want.RUN:
+                return []
+            data = {"attempt": now.attempt + 1, "nonce": secrets.token_hex(8), "slots": list(slots), "cpus": cpus}
+            return [Event(Kind.DISPATCHED, self._clock.wall(), data=data)]
+
+        await self._record(run_id, decide)
+
+
+def as_waiting(run: Run) -> Waiting:
+    """Return what the queue needs to know of a run."""
+    return Waiting(
+        run_id=run.run_id, owner_uid=run.owner_uid, priority=run.priority, cpus=run.cpus, gpus=run.gpus,
+        mandatory=run.gpus_mandatory, not_before=run.not_before, held=run.held, created_seq=run.created_at,
+    )  # fmt: skip

@@ -1,0 +1,92 @@
+"""Start-up: rows x run directories -> events, before anybody is answered.
+
+Nothing waits for a connection here: a shim that lives holds its attempt's lock and registers by itself.
+What a run missed is folded by the same functions that take a shim's word; there is no other restart
+logic.  A run whose files make no sense is said aloud and left for its deadlines; it never keeps the
+daemon down.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mosaicd.core.fsm import Action, Event, IllegalTransition, owed
+from mosaicd.core.run import Run
+from mosaicd.protocol import ulid
+from mosaicd.protocol.states import State
+from mosaicd.rundirs import Found, RunDirs
+from mosaicd.shim_link import ShimLink
+from mosaicd.store.history import History
+from mosaicd.store.registry import Registry
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Report:
+    """What start-up found, by run id."""
+
+    alive: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    owed_a_launch: list[str] = field(default_factory=list)
+    nonsense: dict[str, str] = field(default_factory=dict)
+    removed_directories: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        counts = {
+            "alive": self.alive, "ended meanwhile": self.ended, "lost": self.lost,
+            "to launch again": self.owed_a_launch, "quarantined": self.nonsense,
+        }  # fmt: skip
+        said = [f"{len(found)} {name}" for name, found in counts.items() if found]
+        return ", ".join(said) or "nothing to take up"
+
+
+async def reconcile(
+    registry: Registry,
+    history: History,
+    rundirs: RunDirs,
+    shims: ShimLink,
+    events_of: Callable[[Run, Found], list[Event]],
+    timeout_s: float,
+) -> Report:
+    """Fold what live runs missed, under one deadline for all; return what was found."""
+    report = Report()
+    async with asyncio.timeout(timeout_s):
+        for run in list(registry.live.values()):
+            if run.is_holding:
+                await _take_up(run, registry, rundirs, shims, events_of, report)
+        await _remove_unacknowledged(registry, history, rundirs, report)
+    return report
+
+
+async def _take_up(
+    run: Run, registry: Registry, rundirs: RunDirs, shims: ShimLink, events_of: Callable[[Run, Found], list[Event]], report: Report
+) -> None:  # fmt: skip
+    found = await asyncio.to_thread(rundirs.examine, run.run_id, run.attempt, run.owner_uid)
+    if found.is_held:
+        launch = found.launch or {}
+        identity = launch.get("shim_pid"), launch.get("shim_start_ticks")
+        if isinstance(identity[0], int) and isinstance(identity[1], int):
+            shims.watch(run.run_id, run.attempt, identity[0], identity[1])
+        report.alive.append(run.run_id)
+        return
+    if found.launch is None and found.exit is None and run.state is State.HSHK:
+        report.owed_a_launch.append(run.run_id)
+        return
+    try:
+        after = await registry.record_if(run.run_id, lambda now: events_of(now, found))
+    except IllegalTransition as error:
+        report.nonsense[run.run_id] = str(error)
+        log.error("run %s: its files and its row contradict each other: %s", run.run_id, error)
+        return
+    (report.lost if owed(after) is Action.EMPTY_TREE and after.exit is None else report.ended).append(run.run_id)
+
+
+async def _remove_unacknowledged(registry: Registry, history: History, rundirs: RunDirs, report: Report) -> None:
+    """Remove directories of submits that crashed before their COMMIT: nobody was told of these runs."""
+    for name in await asyncio.to_thread(rundirs.unacknowledged):
+        if ulid.is_ulid(name) and name not in registry.live and await history.get(name) is None:
+            rundirs.remove(name)
+            report.removed_directories.append(name)

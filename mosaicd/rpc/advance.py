@@ -1,0 +1,49 @@
+"""worker.advance: cursors, last values and signs of life of a live attempt.
+
+Input: see messages.Advance.  Output: nothing (sent as a notification).  Caveats: no ledger event and no
+commit of its own; values only overwrite what is in memory, and are written with the next event.
+"""
+
+from typing import Any
+
+from mosaicd.core.evidence import numbers
+from mosaicd.core.run import Progress
+from mosaicd.protocol.messages import Advance
+from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.fact import authenticate
+
+#: Weight of the newest rate in the smoothed steps per second.
+SMOOTHING = 0.3
+
+
+async def handle(services: Services, caller: Caller, params: Advance) -> dict[str, Any]:
+    """Overwrite the run's progress, push its deadline back, tell followers."""
+    authenticate(services, caller, params.run_id, params.session_token)
+    before = services.registry.progress.get(params.run_id) or Progress()
+    progress = Progress(
+        telemetry_seq=params.telemetry_seq,
+        stdout_bytes=params.stdout_bytes,
+        stderr_bytes=params.stderr_bytes,
+        steps=params.steps,
+        episodes=params.episodes,
+        total_steps=params.total_steps if params.total_steps is not None else before.total_steps,
+        total_episodes=params.total_episodes if params.total_episodes is not None else before.total_episodes,
+        steps_per_s=_rate(before, params),
+        last_heartbeat_at=params.beat_at,
+        metrics=numbers(params.metrics),
+    )
+    services.registry.advance(params.run_id, progress)
+    if params.worker_beat:
+        services.dispatcher.beat(params.run_id)
+    services.broadcaster.advanced(params.run_id)
+    return {}
+
+
+def _rate(before: Progress, now: Advance) -> float | None:
+    passed = now.beat_at - (before.last_heartbeat_at or now.beat_at)
+    if now.steps is None or before.steps is None or passed <= 0 or now.steps < before.steps:
+        return before.steps_per_s
+    newest = (now.steps - before.steps) / passed
+    if before.steps_per_s is None:
+        return round(newest, 3)
+    return round(SMOOTHING * newest + (1 - SMOOTHING) * before.steps_per_s, 3)

@@ -1,0 +1,35 @@
+"""run.hold and run.release: keep a waiting run from starting, and let it go again.
+
+Input: run_id.  Output: the run.  Caveats: only a run that waits can be held; a run that holds slots is
+paused instead.  Both are no-ops where they are already true.
+"""
+
+from typing import Any
+
+from mosaicd.core.fsm import Event, Kind
+from mosaicd.core.run import Run
+from mosaicd.protocol.errors import Conflict
+from mosaicd.protocol.messages import RunRef
+from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.requests import request
+
+
+async def handle(services: Services, caller: Caller, params: RunRef) -> dict[str, Any]:
+    """Hold."""
+    return await _set_held(services, caller, params.run_id, True)
+
+
+async def handle_release(services: Services, caller: Caller, params: RunRef) -> dict[str, Any]:
+    """Release."""
+    return await _set_held(services, caller, params.run_id, False)
+
+
+async def _set_held(services: Services, caller: Caller, run_id: str, held: bool) -> dict[str, Any]:
+    def decide(run: Run) -> list[Event]:
+        if run.held is held:
+            return []
+        if not run.is_waiting:
+            raise Conflict(f"run {run.run_id} has started; pause it instead", state=run.state)
+        return [Event(Kind.HOLD if held else Kind.RELEASE, services.clock.wall(), caller.name)]
+
+    return await request(services, run_id, decide)

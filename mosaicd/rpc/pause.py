@@ -1,0 +1,54 @@
+"""run.pause: ask for a pause.
+
+Input: run_id, mode (absent: cooperative where the worker can, else freeze), reason.  Output: the run.
+Caveats: the reply says what is wanted, not that it has happened; a run that waits is held instead; a
+run that is starting remembers it until it works.
+"""
+
+from typing import Any
+
+from mosaicd.core.fsm import Event, Kind
+from mosaicd.core.run import Run
+from mosaicd.protocol.errors import Conflict
+from mosaicd.protocol.messages import Pause
+from mosaicd.protocol.states import PauseMode, State, Want
+from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.requests import request
+
+
+async def handle(services: Services, caller: Caller, params: Pause) -> dict[str, Any]:
+    """Record the wish and return the run."""
+
+    def decide(run: Run) -> list[Event]:
+        refuse(run, params.mode)
+        at = services.clock.wall()
+        if run.is_waiting and run.state is State.INIT:
+            return [] if run.held else [Event(Kind.HOLD, at, caller.name, reason_of(params.reason))]
+        mode = params.mode or default_mode(run)
+        if run.want is Want.PAUSE and (params.mode is None or run.pause_mode == mode):
+            return []
+        return [Event(Kind.PAUSE_REQUESTED, at, caller.name, {"mode": mode, **reason_of(params.reason)})]
+
+    return await request(services, params.run_id, decide)
+
+
+def default_mode(run: Run) -> PauseMode:
+    """Return how this run is paused when nobody says how."""
+    return PauseMode.COOPERATIVE if run.can_pause else PauseMode.FREEZE
+
+
+def refuse(run: Run, mode: str | None) -> None:
+    """Raise Conflict where a pause makes no sense."""
+    if run.state is State.FAULT:
+        raise Conflict(f"run {run.run_id} is in FAULT: its tree is being torn down", state=run.state)
+    if run.want is Want.STOP:
+        raise Conflict(f"run {run.run_id} is being stopped", state=run.state, want=run.want)
+    if mode == PauseMode.COOPERATIVE and not run.can_pause:
+        raise Conflict("this worker does not declare supports_pause_resume; use mode freeze", state=run.state)
+    if mode == PauseMode.RELEASE and not run.can_checkpoint:
+        raise Conflict("this worker does not declare supports_checkpointing; use mode freeze", state=run.state)
+
+
+def reason_of(reason: str | None) -> dict[str, str]:
+    """Return the event field for a reason, if one was given."""
+    return {"reason": reason} if reason else {}

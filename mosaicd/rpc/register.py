@@ -1,0 +1,58 @@
+"""worker.register: a shim's handshake, at its start and again after every lost connection.
+
+Input: the attempt, its launch secret, capabilities, and the status of all that was done so far.
+Output: a fresh session token (the newest is valid) and what to do: start, attach or stop.
+Caveats: the reply leaves after `registered` is committed, so a worker never runs before the ledger
+knows its shim.  What the status tells and the row lacks is folded in the same transaction.
+"""
+
+from typing import Any
+
+from mosaicd.core import catchup
+from mosaicd.core.fsm import Event, Kind, apply
+from mosaicd.core.run import Run
+from mosaicd.protocol import PROTOCOL_VERSION
+from mosaicd.protocol.errors import InvalidParams, NotFound, Unauthenticated
+from mosaicd.protocol.messages import Register
+from mosaicd.protocol.states import State, Want
+from mosaicd.rpc.context import Caller, Services
+
+
+async def handle(services: Services, caller: Caller, params: Register) -> dict[str, Any]:
+    """Authenticate, fold what was missed, bind the connection."""
+    if params.proto_version != PROTOCOL_VERSION:
+        rule = f"this daemon speaks version {PROTOCOL_VERSION}, not {params.proto_version}"
+        raise InvalidParams(f"proto_version: {rule}", errors=[{"path": "proto_version", "rule": rule}])
+    run = services.registry.live.get(params.run_id)
+    if run is None or not run.is_holding or run.attempt != params.attempt:
+        raise NotFound(f"there is no attempt {params.attempt} of run {params.run_id} to take up")
+    nonce = run.nonce or ""
+    if caller.uid != run.owner_uid or not services.auth.is_launch_secret(params.secret, run.run_id, run.attempt, nonce):
+        raise Unauthenticated("this is not the launch secret of that attempt")
+    run = await services.registry.record_if(params.run_id, lambda now: _missed(services, now, params))
+    token = services.auth.new_session(params.run_id, params.attempt)
+    services.shims.attach(params.run_id, params.attempt, caller.connection, params.shim_pid, params.shim_start_ticks)
+    services.dispatcher.attached(params.run_id)
+    return {
+        "accepted_version": PROTOCOL_VERSION, "session_token": token, "order": _order(run, params),
+        "want": run.want, "pause_mode": run.pause_mode, "grace_s": run.grace_s, "stop": dict(run.stop or run.fault or {}) or None,
+    }  # fmt: skip
+
+
+def _missed(services: Services, run: Run, params: Register) -> list[Event]:
+    if run.attempt != params.attempt or not run.is_holding:
+        return []
+    events: list[Event] = []
+    if run.state is State.HSHK:
+        identity = {"shim_pid": params.shim_pid, "shim_start_ticks": params.shim_start_ticks}
+        events.append(Event(Kind.REGISTERED, services.clock.wall(), "shim", identity))
+        run = apply(run, events[0])
+    return events + catchup.from_status(run, params.status)
+
+
+def _order(run: Run, params: Register) -> str:
+    """Return what the shim is to do; a shim that has a worker, or its end, goes on with it."""
+    has_worker = bool(params.status.get("spawned") or params.status.get("exit"))
+    if run.want is Want.STOP or run.state is State.FAULT:
+        return "stop"
+    return "attach" if has_worker else "start"

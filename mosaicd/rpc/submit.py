@@ -1,0 +1,127 @@
+"""run.submit: accept a run.
+
+Input: a config or a command, and what applies to both.  Output: the run; `duplicate` when it was there.
+Caveats: the reply leaves after COMMIT and means that the run will not be forgotten.  Files come first:
+a crash between them and the COMMIT leaves a directory of a run nobody was told of, which start-up
+removes.  With `dry_run` everything is checked and nothing is kept.
+"""
+
+import asyncio
+import os
+import pwd
+import sys
+from typing import Any
+
+from mosaicd.core.fsm import Event, Kind
+from mosaicd.core.program import Defaults, WorkerProgram
+from mosaicd.core.run import INFRASTRUCTURE_CAUSES, Progress, Run
+from mosaicd.core.slots import refuse_impossible
+from mosaicd.core.spec import Spec, normalise_submit
+from mosaicd.protocol import ulid
+from mosaicd.protocol.errors import Conflict, Draining, Unavailable
+from mosaicd.protocol.messages import Submit
+from mosaicd.protocol.states import CauseKind, RunKind
+from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.requests import view
+
+
+async def handle(services: Services, caller: Caller, params: Submit) -> dict[str, Any]:
+    """Check, write the run's directory, commit, and return the run."""
+    if services.dispatcher.draining:
+        raise Draining()
+    spec = normalise_submit(params, await _defaults(services, caller, params))
+    refuse_impossible(spec.resources.cpus, spec.resources.gpus, spec.resources.gpus_mandatory, services.dispatcher.capacity())
+    run = new_run(services, caller, spec)
+    if params.dry_run:
+        return view(services, run, progress=Progress())
+    known = await _known(services, caller, spec)
+    if known is not None:
+        return view(services, known, duplicate=True)
+    return await accept(services, caller, run, spec)
+
+
+async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> dict[str, Any]:
+    """Write directory and row of a checked run, and return it (or the live run it is a duplicate of)."""
+    event = Event(Kind.SUBMITTED, run.created_at, caller.name, {"run": run.to_dict()})
+    directories = services.rundirs
+    try:
+        await asyncio.to_thread(directories.create, run.run_id, spec.to_dict(), dict(spec.environment))
+    except FileExistsError:
+        raise Conflict(f"run id {run.run_id} is taken", run_id=run.run_id) from None
+    except OSError as error:
+        raise Unavailable(f"cannot write {directories.runs}: {error.strerror}", path=str(directories.runs)) from error
+    kept = False
+    try:
+        stored, duplicate = await services.registry.add(event, dedup=spec.dedup, key=spec.key)
+        kept = stored.run_id == run.run_id and not duplicate
+    finally:
+        if not kept:
+            await asyncio.to_thread(directories.remove, run.run_id)
+    return view(services, stored, duplicate=duplicate)
+
+
+async def _known(services: Services, caller: Caller, spec: Spec) -> Run | None:
+    """Return the run that this submit already is, by its own id; Conflict when the id means another config."""
+    if spec.run_id is None:
+        return None
+    live = services.registry.live.get(spec.run_id)
+    found = live or next(iter(await services.history.get(spec.run_id) or ()), None)
+    if not isinstance(found, Run):
+        return None
+    if found.owner_uid != caller.uid or found.digest != spec.digest:
+        raise Conflict(f"run id {spec.run_id} is taken by another config", run_id=spec.run_id)
+    return found
+
+
+def new_run(services: Services, caller: Caller, spec: Spec, origin: str | None = None) -> Run:
+    """Return the run of a spec, not yet stored."""
+    at = services.clock.wall()
+    timeouts = services.settings.timeouts
+    limits, resources = spec.limits, spec.resources
+    is_worker = spec.kind is RunKind.WORKER
+    grace = limits.grace_s
+    if grace is None:
+        grace = timeouts.worker_grace_s if spec.supports_checkpoint else timeouts.grace_s
+    start, heartbeat = limits.start_timeout_s, limits.heartbeat_timeout_s
+    return Run(
+        run_id=spec.run_id or ulid.encode(int(at * 1000), os.urandom(10)),
+        owner_uid=caller.uid, owner=caller.name, kind=spec.kind, name=spec.name, command=spec.argv,
+        digest=spec.digest, created_at=at, worker_kind=spec.worker_kind, worker_id=spec.worker_id, key=spec.key,
+        origin=origin, labels=dict(spec.labels), priority=spec.priority, cwd=spec.cwd, cpus=resources.cpus,
+        gpus=resources.gpus, gpus_mandatory=resources.gpus_mandatory, memory_mb=resources.memory_mb,
+        time_limit_s=limits.time_limit_s, max_steps=limits.max_steps, grace_s=grace, retries=limits.retries,
+        retry_on=INFRASTRUCTURE_CAUSES if limits.retry_on is None else tuple(map(CauseKind, limits.retry_on)),
+        handshake_timeout_s=timeouts.handshake_s if limits.handshake_timeout_s is None else limits.handshake_timeout_s,
+        start_timeout_s=timeouts.start_s if is_worker and start is None else start if is_worker else None,
+        heartbeat_timeout_s=timeouts.heartbeat_s if is_worker and heartbeat is None else heartbeat,
+        can_pause=is_worker and spec.supports_pause, can_checkpoint=is_worker and spec.supports_checkpoint,
+        held=spec.hold,
+    )  # fmt: skip
+
+
+async def _defaults(services: Services, caller: Caller, params: Submit) -> Defaults:
+    """Return what a submit leaves open; workers are looked up only where a config may name one."""
+    home = await asyncio.to_thread(_home_of, caller.uid)
+    workers: dict[str, WorkerProgram] = {}
+    if params.config is not None and isinstance(params.config.get("metadata"), dict) and params.config["metadata"].get("worker"):
+        workers = {row["kind"]: _program(row) for row in await services.discovery.list() if "kind" in row}
+        for kind, worker in services.settings.workers.items():
+            workers.setdefault(kind, WorkerProgram(module=worker.module, python=worker.python))
+    return Defaults(python=sys.executable, home=home, workers=workers)
+
+
+def _program(row: dict[str, Any]) -> WorkerProgram:
+    can = row.get("capabilities") or {}
+    return WorkerProgram(
+        module=row.get("module"),
+        python=row.get("python"),
+        supports_pause=bool(can.get("supports_pause_resume")),
+        supports_checkpoint=bool(can.get("supports_checkpointing")),
+    )
+
+
+def _home_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_dir
+    except KeyError:
+        return "/"

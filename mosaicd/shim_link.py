@@ -1,0 +1,316 @@
+"""The daemon's end of the launcher and of the shims: order, attach, notify, and see them go.
+
+The launcher answers numbered orders over a packet socket; every order may be repeated, so when it dies
+another is started and what was unanswered is sent again.  A shim is known by the connection it
+registered on and, when that is gone, by its process (pid and start time): "connection lost" is not
+"shim lost".
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mosaicd import launcher
+
+log = logging.getLogger(__name__)
+
+RESTART_DELAY_S = 0.2
+PACKET_BYTES = 1 << 16
+
+
+class Connection(Protocol):
+    """What the wire side offers of a shim's connection."""
+
+    def notify(self, method: str, params: Mapping[str, Any]) -> bool: ...
+
+    def on_close(self, callback: Callable[[], None]) -> None: ...
+
+
+class LaunchFailed(Exception):
+    """The launcher could not fork a shim."""
+
+
+@dataclass(slots=True)
+class _Order:
+    packet: dict[str, Any]
+    body: bytes | None
+    reply: "asyncio.Future[dict[str, Any]]"
+
+
+@dataclass(slots=True)
+class _Shim:
+    """What is known of one run's shim."""
+
+    attempt: int
+    connection: Connection | None = None
+    pidfd: int | None = None
+    gone: bool = False
+    identity: tuple[int, int] | None = None
+
+
+@dataclass
+class ShimLink:
+    """Talk to the launcher and the shims.
+
+    `on_gone(run_id)` is called when a run's shim process has ended; `on_detached(run_id)` when only its
+    connection has; both on the loop.
+    """
+
+    on_gone: Callable[[str], None]
+    on_detached: Callable[[str], None]
+    _shims: dict[str, _Shim] = field(default_factory=dict)
+    _orders: dict[int, _Order] = field(default_factory=dict)
+    _next_id: int = 1
+    _process: "subprocess.Popen[bytes] | None" = None
+    _socket: socket.socket | None = None
+    _pidfd: int | None = None
+    _closing: bool = False
+    launcher_restarts: int = 0
+
+    # --- the launcher ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the launcher."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                launcher.command(theirs.fileno()),
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                env=launcher.environment(),
+                cwd="/",
+            )
+        ours.setblocking(False)
+        self._socket = ours
+        loop = asyncio.get_running_loop()
+        loop.add_reader(ours.fileno(), self._readable)
+        self._pidfd = os.pidfd_open(self._process.pid)
+        loop.add_reader(self._pidfd, self._launcher_ended)
+        log.debug("launcher started, pid %d", self._process.pid)
+
+    @property
+    def launcher_pid(self) -> int | None:
+        """The launcher's pid, or None while there is none."""
+        return self._process.pid if self._process else None
+
+    async def close(self) -> None:
+        """Let the launcher finish what it has in hand and go; shims stay."""
+        self._closing = True
+        process = self._process
+        self._drop_launcher()
+        if process is not None:
+            await asyncio.to_thread(process.wait)
+        for shim in self._shims.values():
+            self._drop_pidfd(shim)
+        self._shims.clear()
+
+    def _drop_launcher(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._socket is not None:
+            loop.remove_reader(self._socket.fileno())
+            loop.remove_writer(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+        if self._pidfd is not None:
+            loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+        self._process = None
+
+    def _launcher_ended(self) -> None:
+        process = self._process
+        self._drop_launcher()
+        if process is None or self._closing:
+            return
+        log.warning("the launcher ended (%s); starting another", process.wait())
+        self.launcher_restarts += 1
+        asyncio.get_running_loop().call_later(RESTART_DELAY_S, self._restart)
+
+    def _restart(self) -> None:
+        if self._closing or self._socket is not None:
+            return
+        self.start()
+        for order in list(self._orders.values()):
+            self._send(order)
+
+    async def _order(self, packet: dict[str, Any], body: dict[str, Any] | None = None) -> dict[str, Any]:
+        number = self._next_id
+        self._next_id += 1
+        reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        encoded = json.dumps(body).encode() if body is not None else None
+        order = _Order({**packet, "id": number}, encoded, reply)
+        self._orders[number] = order
+        self._send(order)
+        try:
+            return await reply
+        finally:
+            self._orders.pop(number, None)
+
+    def _send(self, order: _Order) -> None:
+        if self._socket is None:
+            return  # sent again by _restart
+        packet = json.dumps(order.packet).encode()
+        try:
+            if order.body is None:
+                self._socket.send(packet)
+                return
+            with _memory_file(order.body) as descriptor:
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor.to_bytes(4, "little"))]
+                self._socket.sendmsg([packet], rights)
+        except BlockingIOError:
+            asyncio.get_running_loop().call_later(0.01, self._send_again, order)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # its pidfd tells; sent again by _restart
+
+    def _send_again(self, order: _Order) -> None:
+        if not order.reply.done():
+            self._send(order)
+
+    def _readable(self) -> None:
+        while self._socket is not None:
+            try:
+                packet = self._socket.recv(PACKET_BYTES)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                return
+            if not packet:
+                asyncio.get_running_loop().remove_reader(self._socket.fileno())
+                return
+            self._received(json.loads(packet))
+
+    def _received(self, message: dict[str, Any]) -> None:
+        if message.get("fact") == "reaped":
+            self._reaped(message)
+            return
+        order = self._orders.get(message["id"])
+        if order is not None and not order.reply.done():
+            order.reply.set_result(message)
+
+    def _reaped(self, message: dict[str, Any]) -> None:
+        shim = self._shims.get(message["run_id"])
+        if shim is None or shim.identity is None or shim.identity[0] == message["pid"]:
+            self._set_gone(message["run_id"], shim)
+
+    async def launch(self, order: dict[str, Any]) -> None:
+        """Order a shim for an attempt; may be repeated.  LaunchFailed when the fork failed."""
+        await self._fork("launch", order)
+
+    async def teardown(self, order: dict[str, Any]) -> None:
+        """Order a teardown shim for an orphaned tree; `on_gone` follows when it is done."""
+        await self._fork("teardown", order)
+
+    async def _fork(self, kind: str, order: dict[str, Any]) -> None:
+        run_id, attempt = order["run_id"], order["attempt"]
+        reply = await self._order({"order": kind, "run_id": run_id, "attempt": attempt}, order)
+        if reply.get("reply") == "failed":
+            raise LaunchFailed(str(reply.get("error")))
+        shim = self._shims.get(run_id)
+        if shim is None or shim.attempt != attempt or shim.connection is None:
+            self.watch(run_id, attempt, reply["pid"], reply["start_ticks"])
+
+    async def is_empty(self, run_id: str, shim: tuple[int | None, int | None]) -> tuple[bool, list[int]]:
+        """Return whether no process of the run is left, and the pids of those that are."""
+        packet = {"order": "is_empty", "run_id": run_id, "shim_pid": shim[0], "shim_start": shim[1]}
+        reply = await self._order(packet)
+        return bool(reply["empty"]), list(reply.get("pids", ()))
+
+    # --- the shims -----------------------------------------------------------------------------------
+
+    def attach(self, run_id: str, attempt: int, connection: Connection, pid: int, start_ticks: int) -> None:
+        """Take `connection` as the one that the run's shim listens on; the newest is valid."""
+        self.watch(run_id, attempt, pid, start_ticks)
+        shim = self._shims[run_id]
+        shim.connection = connection
+
+        def closed() -> None:
+            if shim.connection is connection:
+                shim.connection = None
+                if self._shims.get(run_id) is shim and not shim.gone:
+                    self.on_detached(run_id)
+
+        connection.on_close(closed)
+
+    def watch(self, run_id: str, attempt: int, pid: int, start_ticks: int) -> None:
+        """Learn when the process (pid, start time) ends; a wrong or dead identity counts as gone at once."""
+        known = self._shims.get(run_id)
+        if known is not None and known.identity == (pid, start_ticks) and known.attempt == attempt:
+            return
+        if known is not None:
+            self._drop_pidfd(known)
+        shim = self._shims[run_id] = _Shim(attempt, identity=(pid, start_ticks))
+        loop = asyncio.get_running_loop()
+        try:
+            shim.pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            loop.call_soon(self._set_gone, run_id, shim)
+            return
+        if read_start_ticks(pid) != start_ticks:
+            self._drop_pidfd(shim)
+            loop.call_soon(self._set_gone, run_id, shim)
+            return
+        loop.add_reader(shim.pidfd, self._set_gone, run_id, shim)
+
+    def notify(self, run_id: str, method: str, params: Mapping[str, Any]) -> bool:
+        """Send the run's shim a control notification; False when it is not connected."""
+        shim = self._shims.get(run_id)
+        return bool(shim and shim.connection and shim.connection.notify(method, params))
+
+    def is_attached(self, run_id: str, attempt: int) -> bool:
+        """Whether the attempt's shim is connected."""
+        shim = self._shims.get(run_id)
+        return shim is not None and shim.attempt == attempt and shim.connection is not None
+
+    def is_alive(self, run_id: str, attempt: int) -> bool:
+        """Whether the attempt's shim (or a teardown shim) is known to run."""
+        shim = self._shims.get(run_id)
+        return shim is not None and shim.attempt == attempt and not shim.gone
+
+    def forget(self, run_id: str) -> None:
+        """Drop what is known of the shim of a run that ended."""
+        shim = self._shims.pop(run_id, None)
+        if shim is not None:
+            self._drop_pidfd(shim)
+
+    def _set_gone(self, run_id: str, shim: _Shim | None) -> None:
+        if shim is None or shim.gone:
+            return
+        shim.gone = True
+        self._drop_pidfd(shim)
+        if self._shims.get(run_id) is shim:
+            self.on_gone(run_id)
+
+    @staticmethod
+    def _drop_pidfd(shim: _Shim) -> None:
+        if shim.pidfd is not None:
+            asyncio.get_running_loop().remove_reader(shim.pidfd)
+            os.close(shim.pidfd)
+            shim.pidfd = None
+
+
+def read_start_ticks(pid: int) -> int | None:
+    """Return field 22 of /proc/PID/stat, or None when the process is gone or a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            tail = stat.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if tail[0] in (b"Z", b"X") else int(tail[19])
+
+
+@contextlib.contextmanager
+def _memory_file(content: bytes) -> Any:
+    descriptor = os.memfd_create("mosaic-order", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
