@@ -26,7 +26,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "shim": ("protocol",),
     "launcher": ("protocol", "shim"),
     "service": (*INNER, *LEAVES, *MIDDLE, "rpc"),
-    "__main__": ("protocol", "clock", "config", "log", "service"),
+    "lock": ("protocol",),
+    "__main__": ("protocol", "clock", "config", "log", "lock", "systemd", "service"),
     "": (),
 }
 
