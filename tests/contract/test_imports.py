@@ -5,9 +5,12 @@ import sys
 
 import pytest
 
-from tests.contract.sources import PACKAGES, Module, all_modules, imports, modules, parse
+from tests.contract.sources import PACKAGES, Module, all_modules, imports, modules, parse, uses
 
-MIDDLE = tuple("auth broadcaster discovery dispatcher gpus reconcile shim_link systemd".split())
+MIDDLE = tuple(
+    """auth broadcaster deadline_watch discovery dispatcher gpus lock orders reconcile rundirs shim_link
+    systemd""".split()
+)
 #: Tools of the middle tier that every peer may use: they know nothing of runs.
 LEAVES = ("clock", "config", "log")
 
@@ -43,9 +46,11 @@ LIBRARIES: dict[str, frozenset[str]] = {
 
 #: What the pure core may not touch, however small the excuse.
 IMPURE = frozenset(
-    """asyncio concurrent fcntl io logging multiprocessing os pathlib random secrets select selectors shutil
+    """asyncio concurrent fcntl io logging multiprocessing os random secrets select selectors shutil
     signal socket sqlite3 subprocess sys tempfile threading time""".split()
 )
+
+IMPURE_NAMES = frozenset("open print input pathlib.Path pathlib.PosixPath datetime.datetime.now".split())
 
 #: What mosaicctl may not have loaded once `--version` has been answered; each costs milliseconds a call.
 HEAVY = frozenset(
@@ -74,7 +79,7 @@ def direction_faults(module: Module, known: frozenset[str] = KNOWN) -> list[str]
             continue
         where = module.where(imported.line)
         if package == "mosaicd" and target_package == "mosaicd":
-            if target_room == "" or target_room in ROOMS[room]:  # the bare package holds the version
+            if target_room == "" or target_room in ROOMS.get(room, ()):  # the bare package holds the version
                 continue
             if imported.for_types and room in MIDDLE and target_room in MIDDLE:
                 continue
@@ -103,12 +108,10 @@ def library_faults(module: Module) -> list[str]:
 
 
 def impurities(module: Module) -> list[str]:
-    found = [
-        f"{module.where(i.line)}: the core imports {i.target}"
-        for i in imports(module)
-        if i.target.split(".")[0] in IMPURE
-    ]
-    return found
+    """Say what `module` has that is no pure computation; a PurePosixPath is one, a Path is not."""
+    imported = [(i.target, i.line) for i in imports(module) if i.target.split(".")[0] in IMPURE]
+    named = [(name, line) for name, line in uses(module) if name in IMPURE_NAMES]
+    return [f"{module.where(line)}: the core has {name}" for name, line in imported + named]
 
 
 def test_every_room_is_known() -> None:
@@ -199,9 +202,10 @@ def test_a_stray_library_is_seen(name: str, text: str) -> None:
     assert library_faults(parse(name, text))
 
 
-def test_an_impurity_is_seen() -> None:
+@pytest.mark.parametrize("text", ["def f():\n    from time import time", "import pathlib as p\np.Path()", "open()"])
+def test_an_impurity_is_seen(text: str) -> None:
     """The test of purity can fail, also for an import inside a function."""
-    assert impurities(parse("mosaicd.core.x", "def f():\n    from time import time\n    return time()"))
+    assert impurities(parse("mosaicd.core.x", text))
 
 
 def loaded_by(statement: str) -> set[str]:

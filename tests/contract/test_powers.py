@@ -24,14 +24,17 @@ POWERS = (
         "send a signal",
         r"os\.(kill|killpg|abort)|signal\.(pidfd_send_signal|raise_signal|pthread_kill)"
         r"|.*\.(send_signal|terminate|kill|killpg)",
-        ("mosaicd.shim.child", "mosaicd.shim.teardown", "mosaic_worker.control"),  # the SDK: to itself
+        ("mosaicd.shim.child", "mosaicd.shim.teardown", "mosaic_worker.control", "mosaic_worker.discovery"),
         "from os import killpg as k\nk(1, 9)",
     ),
     Power(
         "start a process",
         r"subprocess\..*|multiprocessing\..*|os\.(fork|forkpty|posix_spawnp?|exec[lv]p?e?|spawn.*|system|popen)"
         r"|pty\..*|asyncio\.create_subprocess_.*|asyncio\.subprocess\..*|.*\.(subprocess_exec|subprocess_shell)",
-        ("mosaicd.shim.child", "mosaicd.launcher", "mosaicd.shim_link", "mosaicd.discovery"),
+        (
+            "mosaicd.shim.child", "mosaicd.launcher", "mosaicd.shim_link", "mosaicd.discovery",
+            "mosaic_worker.discovery",
+        ),  # fmt: skip
         "import os\nos.fork()",
     ),
     Power(

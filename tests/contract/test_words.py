@@ -13,7 +13,7 @@ EMPTY_NAMES = frozenset({"utils", "util", "helpers", "helper", "common", "manage
 
 #: Paths that exist on one machine only.  `/home/<name>` is allowed in prose as an example of ada, bob or you.
 MACHINE_PATHS = re.compile(
-    r"(?<![\w.~-])(/work/|/farm/|/root/|/tmp/v\b|/Users/|/home/(?!ada\b|bob\b|you\b|user\b|%|\$|\{))"
+    r"(?<![\w.~}-])(/work/|/farm/|/root/|/tmp/v\b|/Users/|/home/(?!ada\b|bob\b|you\b|user\b|%|\$|\{))"
 )
 
 #: Nobody's shorthand for "not finished".
