@@ -46,7 +46,7 @@ class Disconnected(Exception):
 def user_socket(environment: Any = os.environ) -> str:
     """Return where a daemon of this user listens, by the daemon's own rule."""
     runtime = environment.get("XDG_RUNTIME_DIR")
-    if runtime:
+    if runtime and runtime.startswith("/"):
         return f"{runtime}/{SOCKET_NAME}"
     uid = os.getuid()
     if os.path.isdir(f"/run/user/{uid}"):

@@ -54,6 +54,19 @@ def handed_over(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def shell_of(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what merely describes the caller's shell: all that goes with a config by itself.
+
+    A config sent from two terminals must stay one config, so nothing that could change its work is added.
+    """
+    names = _IDENTITY | {"VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV"}
+    return {
+        name: value
+        for name, value in handed_over(environment).items()
+        if name in names or name.startswith(("LC_", "XDG_"))
+    }
+
+
 def _is_sendable(value: str) -> bool:
     try:
         value.encode()

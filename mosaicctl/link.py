@@ -4,6 +4,7 @@ Only questions that may be asked twice go through `insist`; a submit never does,
 not mean a lost run.
 """
 
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -51,7 +52,7 @@ class Link:
                 if not is_told and now - begun >= QUIET_S:
                     is_told = True
                     _say("the daemon is away; the runs go on, waiting for it to come back (Ctrl-C leaves)")
-            time.sleep(pause_s)
+            _pause(pause_s, wake_fd)
             pause_s = min(pause_s * 2, BACKOFF_MOST_S)
         self.client.wake_fd = wake_fd
         self.generation += 1
@@ -68,7 +69,15 @@ class Link:
                 # It is up but not ready yet, or about to leave.
                 if deadline is not None and time.monotonic() >= deadline:
                     raise
-                time.sleep(BACKOFF_FIRST_S)
+                _pause(BACKOFF_MOST_S / 4, self.client.wake_fd)
+
+
+def _pause(seconds: float, wake_fd: int | None) -> None:
+    """Wait; KeyboardInterrupt when a signal speaks through `wake_fd` (nothing is left to ask the daemon)."""
+    if wake_fd is None:
+        time.sleep(seconds)
+    elif select.select([wake_fd], [], [], seconds)[0]:
+        raise KeyboardInterrupt
 
 
 def _say(text: str) -> None:

@@ -112,6 +112,13 @@ def cause(run: Json) -> str:
     return f"{kind.replace('_', ' ')} {words}".strip()
 
 
+def ending_words(run: Json) -> str:
+    """Return how a run ended and why: `succeeded`, `failed (exit code 7)`."""
+    why = cause(run)
+    outcome = run.get("outcome")
+    return f"{outcome} ({why})" if outcome and why else str(outcome) if outcome else why
+
+
 def _brief(value: object) -> str:
     return json.dumps(value) if isinstance(value, dict | list) else clean(value)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from mosaicctl.client import Client, Json
 from mosaicctl.configfile import assign, read_config
-from mosaicctl.environment import handed_over
+from mosaicctl.environment import handed_over, shell_of
 from mosaicctl.exits import UsageError
 from mosaicctl.select import pairs
 from mosaicd.protocol.durations import parse_duration
@@ -138,7 +138,7 @@ def _config(client: Client | None, args: Any) -> Json:
         if not isinstance(environment, dict):
             raise UsageError("-e: the config's environment is no object")
         environment.update(own)
-    params: Json = {"config": config}
+    params: Json = {"config": config, "environment": shell_of(os.environ)}
     if args.cwd is not None:
         params["cwd"] = os.path.abspath(args.cwd)
     return params

@@ -10,7 +10,7 @@ from typing import Any
 from mosaicctl.client import Json, connect
 from mosaicctl.exits import DONE, TIMEOUT, WRONG_STATE, code_of_run
 from mosaicctl.link import Link
-from mosaicctl.render import cause, emit, label
+from mosaicctl.render import emit, ending_words, label
 from mosaicctl.select import references, selector_argument, states
 from mosaicctl.submission import duration
 from mosaicd.protocol.errors import TimedOut
@@ -54,7 +54,7 @@ def execute(args: Any) -> int:
                 break
             runs.append(run)
             code = code or _code(run, wanted)
-    text = "".join(f"{label(run)}: {ending(run)}\n" for run in runs)
+    text = "".join(f"{label(run)}: {ending_words(run) or run.get('state')}\n" for run in runs)
     emit(args.output, runs, text, single=len(runs) == 1 and len(args.runs) <= 1)
     return code
 
@@ -84,11 +84,3 @@ def _code(run: Json, wanted: list[str] | None) -> int:
         return DONE
     sys.stderr.write(f"mosaicctl: {label(run)}: ended without reaching {' or '.join(wanted)}\n")
     return WRONG_STATE
-
-
-def ending(run: Json) -> str:
-    """Return a run's state, or how it ended and why, in words."""
-    if run.get("state") != "TERM":
-        return str(run.get("state"))
-    why = cause(run)
-    return f"{run.get('outcome')} ({why})" if why else str(run.get("outcome"))

@@ -1,0 +1,73 @@
+"""What a watcher knows of runs: snapshots, folded with the events and progress that came after them."""
+
+from typing import Any
+
+from mosaicctl.render import clean, ending_words
+
+Json = dict[str, Any]
+
+#: Fields of an event that are the run's own after it.
+_STANDING = ("state", "want", "outcome", "rev", "attempt")
+#: Fields of an event worth printing, in this order, beside its kind.
+_TELLING = ("slots", "cpus", "exit_code", "signal", "mode", "reason", "limit", "not_before", "error")
+
+
+class Board:
+    """Runs by id, and the state in which each was last shown."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Json] = {}
+
+    def put(self, run: Json) -> None:
+        """Take a whole run object, unless an event has already told later news."""
+        known = self.runs.get(run["run_id"])
+        if known is None or run.get("rev", 0) >= known.get("rev", 0):
+            self.runs[run["run_id"]] = run
+
+    def fold(self, event: Json) -> tuple[Json, str | None]:
+        """Return the run after `event`, and the state it was known in before (None: not known).
+
+        An event that a snapshot already contains changes nothing.
+        """
+        run_id = event["run_id"]
+        before = self.runs.get(run_id)
+        run = before if before is not None else {"run_id": run_id, **(event.get("run") or {})}
+        if before is None or event.get("rev", 0) > before.get("rev", 0):
+            news = {key: event[key] for key in (*_STANDING, "cause") if key in event}
+            run = {**run, **news}
+            if event.get("state") == "EXEC" and not run.get("started_at"):
+                run["started_at"] = event.get("at")
+            self.runs[run_id] = run
+        return run, None if before is None else before.get("state")
+
+    def advance(self, progress: Json) -> None:
+        """Take a run.progress notification."""
+        run = self.runs.get(progress["run_id"])
+        if run is not None:
+            keys = ("progress", "metrics", "last_heartbeat_at")
+            self.runs[run["run_id"]] = {**run, **{key: progress[key] for key in keys if key in progress}}
+
+    def live(self) -> list[Json]:
+        """Return the runs that have not ended, oldest first."""
+        return sorted(
+            (run for run in self.runs.values() if run.get("state") != "TERM"), key=lambda r: r["run_id"]
+        )
+
+
+def describe(event: Json) -> str:
+    """Return an event in words: what happened, who asked for it, and its evidence."""
+    words = [str(event.get("kind", "")).replace("_", " ")]
+    if event.get("kind") == "dispatched" and (event.get("attempt") or 1) > 1:
+        words.append(f"attempt {event['attempt']}")
+    if event.get("outcome") and event.get("state") == "TERM":
+        words.append(ending_words(event))
+    elif isinstance(event.get("cause"), dict):
+        words.append(ending_words({"outcome": None, "cause": event["cause"]}))
+    words += [f"{key}={_value(event[key])}" for key in _TELLING if event.get(key) not in (None, [], "")]
+    if str(event.get("kind", "")).endswith("_requested") and event.get("who"):
+        words.append(f"by {clean(event['who'])}")
+    return clean("  ".join(word for word in words if word))
+
+
+def _value(value: object) -> str:
+    return ",".join(str(item) for item in value) if isinstance(value, list) else str(value)

@@ -1,0 +1,209 @@
+"""Streams that survive the daemon: ledger events, output and telemetry, each going on from its cursor.
+
+What a reader would get wrong: a reply to a subscription and its first notifications may overlap or be
+repeated after a reconnect, so every stream drops what its cursor has passed and fetches what it skipped.
+Cursors of output are byte offsets of one attempt; cursors of events are `seq`.
+"""
+
+import time
+from base64 import b64decode
+from collections.abc import Callable
+
+from mosaicctl.client import Client, Disconnected, Json
+from mosaicctl.link import Link
+from mosaicd.protocol.errors import Conflict, Draining, Unavailable
+
+
+def raw(chunk: Json) -> bytes:
+    """Return the bytes of a chunk of output, whichever way they were sent."""
+    data = str(chunk.get("data") or "")
+    return b64decode(data) if chunk.get("encoding") == "base64" else data.encode("utf-8", "surrogateescape")
+
+
+class Stream:
+    """One subscription; `is_open` is false until it (again) has one, `is_done` when it wants none."""
+
+    def __init__(self) -> None:
+        self.subscription: object = None
+        self.is_open = False
+        self.is_done = False
+
+    def open(self, client: Client) -> None:
+        """Subscribe, from the cursor on."""
+        raise NotImplementedError
+
+    def take(self, client: Client, method: str, params: Json) -> None:
+        """Take in one notification of this subscription."""
+        raise NotImplementedError
+
+
+class EventStream(Stream):
+    """Ledger events, of one run or of all; `on_runs` gets the snapshot of each (re)opening."""
+
+    def __init__(self, run_id: str | None = None, since: int | None = None, progress: bool = False) -> None:
+        super().__init__()
+        self.run_id = run_id
+        self.cursor = since
+        self.epoch: str | None = None
+        self.progress = progress
+        self.on_runs: Callable[[list[Json]], None] = lambda runs: None
+        self.on_event: Callable[[Json], None] = lambda event: None
+        self.on_progress: Callable[[Json], None] = lambda progress: None
+        self.on_note: Callable[[str], None] = lambda text: None
+
+    def open(self, client: Client) -> None:
+        params: Json = {"progress": self.progress}
+        if self.run_id is not None:
+            params["run_id"] = self.run_id
+        if self.cursor is not None:
+            params["since"] = self.cursor
+            if self.epoch is not None:
+                params["epoch"] = self.epoch
+        try:
+            reply = client.call("run.watch", params)
+        except Conflict:
+            if self.epoch is None:
+                raise
+            self.on_note("the daemon's history is another one than before; going on from now")
+            self.cursor = self.epoch = None
+            self.open(client)
+            return
+        self.subscription, self.epoch = reply.get("subscription"), reply.get("epoch")
+        if self.cursor is None:
+            self.cursor = reply.get("cursor") or 0
+        self.is_open = True
+        self.on_runs(reply.get("runs") or [])
+
+    def take(self, client: Client, method: str, params: Json) -> None:
+        if method == "run.event":
+            if self.cursor is None or params["seq"] > self.cursor:
+                self.on_event(params)
+                self.cursor = params["seq"]
+        elif method == "run.progress":
+            self.on_progress(params)
+        elif method == "run.gap":
+            # The ledger still has what a slow reader missed: ask for it again from the cursor.
+            self.is_open = False
+            client.call("run.unwatch", {"subscription": self.subscription})
+        elif method == "run.end":
+            if params.get("reason") in ("terminated", "unsubscribed"):
+                self.is_done = True
+            else:
+                raise Disconnected(f"the daemon ended the stream: {params.get('reason')}")
+
+
+class LogStream(Stream):
+    """One stream of one attempt's output, byte for byte, to `write`."""
+
+    def __init__(
+        self, run_id: str, stream: str, write: Callable[[bytes], object], attempt: int | None = None,
+        tail_lines: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.run_id, self.stream, self.attempt = run_id, stream, attempt
+        self.cursor = 0
+        self._write = write
+        self._tail_lines = tail_lines
+
+    def open(self, client: Client) -> None:
+        reply = self._ask(client, follow=True)
+        self.subscription = reply.get("subscription")
+        self.is_open = True
+        if self.subscription is None:
+            self.drain(client)
+            self.is_done = True
+
+    def take(self, client: Client, method: str, params: Json) -> None:
+        if method == "run.log":
+            self._accept(client, params)
+        elif method == "run.gap":
+            self.drain(client)
+        elif method == "run.end":
+            self.is_done = params.get("reason") in ("terminated", "unsubscribed")
+            self.drain(client)
+            if not self.is_done:
+                raise Disconnected(f"the daemon ended the stream: {params.get('reason')}")
+
+    def drain(self, client: Client) -> None:
+        """Write all that there is by now after the cursor."""
+        while True:
+            before = self.cursor
+            self._ask(client, follow=False)
+            if self.cursor <= before:
+                return
+
+    def _ask(self, client: Client, follow: bool) -> Json:
+        params: Json = {"run_id": self.run_id, "stream": self.stream, "cursor": self.cursor}
+        if follow:
+            params["follow"] = True
+        if self.attempt is not None:
+            params["attempt"] = self.attempt
+        if self._tail_lines is not None:
+            params["tail_lines"] = self._tail_lines
+        reply: Json = client.call("run.logs", params)
+        data = raw(reply)
+        if self._tail_lines is not None:
+            # The first reply begins where the daemon found those lines; from here on the cursor counts.
+            self._tail_lines = None
+            self.cursor = reply["cursor"] - len(data)
+        self._advance(reply["cursor"], data)
+        return reply
+
+    def _accept(self, client: Client, chunk: Json) -> None:
+        if self.attempt is None:
+            self.attempt = chunk.get("attempt")
+        elif chunk.get("attempt", self.attempt) != self.attempt:
+            self.attempt, self.cursor = chunk["attempt"], 0
+        data = raw(chunk)
+        if chunk["cursor"] - len(data) > self.cursor:
+            self.drain(client)
+        self._advance(chunk["cursor"], data)
+
+    def _advance(self, end: int, data: bytes) -> None:
+        """Write the part of `data`, which ends at offset `end`, that the cursor has not passed."""
+        fresh = end - self.cursor
+        if fresh > 0:
+            self._write(data[-fresh:] if fresh < len(data) else data)
+            self.cursor = end
+
+
+class Streams:
+    """Several streams over one link: `step` opens what is closed, takes one notification, reconnects."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self._streams: list[Stream] = []
+        self._generation = link.generation
+
+    def add(self, stream: Stream) -> None:
+        """Let `stream` be opened at the next step."""
+        self._streams.append(stream)
+
+    def step(self, timeout_s: float | None = None) -> bool:
+        """Return whether a notification was taken within the time."""
+        try:
+            self._open()
+            item = self.link.client.next_notification(timeout_s)
+            if item is None:
+                return False
+            self._deliver(*item)
+        except Disconnected:
+            self.link.reconnect()
+        except (Unavailable, Draining):
+            time.sleep(0.1)
+        return True
+
+    def _open(self) -> None:
+        if self._generation != self.link.generation:
+            self._generation = self.link.generation
+            for stream in self._streams:
+                stream.is_open, stream.subscription = False, None
+        for stream in list(self._streams):
+            if not stream.is_open and not stream.is_done:
+                stream.open(self.link.client)
+
+    def _deliver(self, method: str, params: Json) -> None:
+        for stream in self._streams:
+            if stream.is_open and not stream.is_done and stream.subscription == params.get("subscription"):
+                stream.take(self.link.client, method, params)
+                return

@@ -1,0 +1,65 @@
+"""`logs`: a run's output as it was written, byte for byte; with -f, as it is being written."""
+
+import sys
+from typing import Any
+
+from mosaicctl.client import connect
+from mosaicctl.follow import LogStream, Streams
+from mosaicctl.link import Link
+from mosaicctl.select import references, selector_argument
+
+_EPILOG = """\
+Without an option, what the run wrote to its standard output. --stderr prints its standard error
+instead, --both prints each to its own. The bytes are exactly those of the run: no colour is
+removed, no newline is added. -f goes on over a restart of the daemon, and ends with the run.
+
+  mosaicctl logs @
+  mosaicctl logs -f --both my-run
+  mosaicctl logs --tail 20 -f my-run | grep loss
+  mosaicctl logs --attempt 1 --stderr my-run
+"""
+
+
+def arguments(parser: Any) -> None:
+    """Add the options of `logs`."""
+    parser.epilog = _EPILOG
+    selector_argument(parser, default_last=True, many=False)
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--stderr", action="store_true", help="its standard error instead")
+    which.add_argument("--both", action="store_true", help="both, each to its own")
+    parser.add_argument("--tail", metavar="N", type=int, help="begin N lines before the end")
+    parser.add_argument("--attempt", metavar="N", type=int, help="of this attempt (default: the newest)")
+
+
+def execute(args: Any) -> int:
+    """Print, or follow, the output of one run."""
+    with Link(connect(args.socket), args.socket) as link:
+        (reference,) = references(link.client, [args.runs or "@"])
+        # The id, because a name may come to mean a newer run while we follow.
+        run_id = link.client.call("run.get", {"run_id": reference})["run_id"]
+        names = ("stdout", "stderr") if args.both else ("stderr",) if args.stderr else ("stdout",)
+        streams = [
+            LogStream(run_id, name, _writer(name if args.both else "stdout"), args.attempt, args.tail)
+            for name in names
+        ]
+        if not args.follow:
+            for stream in streams:
+                stream.drain(link.client)
+            return 0
+        followed = Streams(link)
+        for stream in streams:
+            followed.add(stream)
+        while not all(stream.is_done for stream in streams):
+            followed.step()
+    return 0
+
+
+def _writer(name: str) -> Any:
+    target = sys.stderr if name == "stderr" else sys.stdout
+
+    def write(data: bytes) -> None:
+        target.buffer.write(data)
+        target.flush()
+
+    return write

@@ -1,0 +1,151 @@
+"""`watch`: states as they pass; on a terminal with a living line for each run, piped with a line an event."""
+
+import sys
+import time
+from typing import Any
+
+from mosaicctl.board import Board, describe
+from mosaicctl.client import Json, connect
+from mosaicctl.exits import DONE
+from mosaicctl.follow import EventStream, Streams
+from mosaicctl.link import Link
+from mosaicctl.progressbar import Rate, line, measure
+from mosaicctl.render import clean, clock, colour, ending_words, paint, to_json
+from mosaicctl.screen import Screen
+from mosaicctl.select import references, selector_argument
+
+_EPILOG = """\
+Watches the named runs until they have ended; without a RUN, all runs, until Ctrl-C.
+Looking on changes nothing: Ctrl-C leaves the runs alone. To get a run's exit code, use `wait` or `run`.
+A daemon that restarts is waited for, and no event is lost or told twice.
+
+  mosaicctl watch @
+  mosaicctl watch
+  mosaicctl watch --since 0 -o jsonl | jq 'select(.kind == "finished")'
+"""
+
+
+def arguments(parser: Any) -> None:
+    """Add the options of `watch`."""
+    parser.epilog = _EPILOG
+    selector_argument(parser)
+    parser.add_argument(
+        "--since", metavar="SEQ", type=int, help="first tell all events after this one (0: all)"
+    )
+    parser.add_argument(
+        "--progress", action="store_true", help="piped: a line for each report of progress, too"
+    )
+
+
+def execute(args: Any) -> int:
+    """Follow the chosen runs."""
+    with Link(connect(args.socket), args.socket) as link:
+        named = references(link.client, args.runs)
+        runs = [link.client.call("run.get", {"run_id": reference}) for reference in named]
+        watcher = Watcher(args, runs)
+        stream = watcher.stream(args.since)
+        streams = Streams(link)
+        streams.add(stream)
+        while not (watcher.is_over() or stream.is_done):
+            streams.step(1.0 if watcher.screen.is_live else None)
+            watcher.redraw()
+        watcher.screen.live([], now=True)
+    return DONE
+
+
+class Watcher:
+    """Prints what the stream tells; knows which runs it is about (none named: all)."""
+
+    def __init__(self, args: Any, runs: list[Json]) -> None:
+        self.output = args.output
+        self.screen = Screen(sys.stdout)
+        if args.output != "table":
+            self.screen.is_live = False
+        self.board = Board()
+        self._chosen = {run["run_id"] for run in runs}
+        self._wants_progress = args.progress
+        self._rates: dict[str, Rate] = {}
+        for run in runs:
+            self._take_run(run)
+
+    def stream(self, since: int | None) -> EventStream:
+        """Return the stream that feeds this watcher."""
+        only = next(iter(self._chosen)) if len(self._chosen) == 1 else None
+        stream = EventStream(only, since, progress=self.screen.is_live or self._wants_progress)
+        stream.on_runs, stream.on_event = self._take_runs, self._take_event
+        stream.on_progress = self._take_progress
+        stream.on_note = lambda text: print(f"mosaicctl: {text}", file=sys.stderr)
+        return stream
+
+    def is_over(self) -> bool:
+        """Whether every run that was named has ended."""
+        return bool(self._chosen) and all(
+            self.board.runs[run_id].get("state") == "TERM" for run_id in self._chosen
+        )
+
+    def redraw(self, now: bool = False) -> None:
+        """Draw the living lines."""
+        runs = self.board.live()
+        lines = [self._line(run) for run in runs[: self.screen.height]]
+        if len(runs) > len(lines):
+            lines[-1] = f"... and {len(runs) - len(lines) + 1} more"
+        self.screen.live(lines, now)
+
+    def _line(self, run: Json) -> str:
+        rate = self._rates.setdefault(run["run_id"], Rate())
+        return line(run, rate, self.screen.width, self.screen.has_colour, self.screen.has_unicode)
+
+    def _is_ours(self, run_id: str) -> bool:
+        return not self._chosen or run_id in self._chosen
+
+    def _take_runs(self, runs: list[Json]) -> None:
+        for run in runs:
+            if self._is_ours(run["run_id"]):
+                self._take_run(run)
+
+    def _take_run(self, run: Json) -> None:
+        before = self.board.runs.get(run["run_id"])
+        self.board.put(run)
+        if before is None and self.output == "table":
+            words = f"ended {ending_words(run)}" if run.get("state") == "TERM" else "at first sight"
+            self.screen.say(told(run, words, time.time(), self.screen.has_colour))
+
+    def _take_event(self, event: Json) -> None:
+        if not self._is_ours(event["run_id"]):
+            return
+        run, _ = self.board.fold(event)
+        if self.output == "table":
+            seen = {**run, "state": event.get("state"), "outcome": event.get("outcome")}
+            self.screen.say(told(seen, describe(event), event["at"], self.screen.has_colour))
+        elif self.output == "name":
+            self.screen.say(event["run_id"])
+        else:
+            sys.stdout.write(to_json({key: event[key] for key in event if key != "subscription"}, None))
+            sys.stdout.flush()
+        self.redraw(now=True)
+
+    def _take_progress(self, progress: Json) -> None:
+        if not self._is_ours(progress["run_id"]):
+            return
+        self.board.advance(progress)
+        run = self.board.runs.get(progress["run_id"])
+        if run is None:
+            return
+        done, _, _ = measure(run)
+        self._rates.setdefault(run["run_id"], Rate()).add(time.monotonic(), done)
+        if self._wants_progress and not self.screen.is_live:
+            self._tell_progress(run, progress)
+
+    def _tell_progress(self, run: Json, progress: Json) -> None:
+        if self.output in ("json", "jsonl"):
+            news = {key: progress[key] for key in progress if key != "subscription"}
+            sys.stdout.write(to_json({"kind": "progress", **news}, None))
+            sys.stdout.flush()
+        else:
+            self.screen.say(self._line(run))
+
+
+def told(run: Json, words: str, at: float, colours: bool) -> str:
+    """Return one line of news: time, run, state, words."""
+    state = paint(f"{run.get('state') or '':<5}", colour(run), colours)
+    return f"{clock(at)[11:]}  {clean(run.get('name') or run['run_id'])}  {state}  {words}"
