@@ -34,7 +34,7 @@ POWERS = (
         (
             "mosaicd.shim.child", "mosaicd.launcher", "mosaicd.shim_link", "mosaicd.discovery",
             "mosaic_worker.discovery",
-        ),  # fmt: skip
+        ),
         "import os\nos.fork()",
     ),
     Power(
