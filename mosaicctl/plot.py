@@ -49,7 +49,8 @@ def plot(
         return ""
     across, down = (2, 4) if unicode else (1, 1)
     low, high = _bounds(squeeze(values, 4 * columns))
-    ticks = {0: _short(high), rows // 2: _short(high - (high - low) * (rows // 2) / max(1, rows - 1)), rows - 1: _short(low)}
+    middle = high - (high - low) * (rows // 2) / max(1, rows - 1)
+    ticks = {0: _short(high), rows // 2: _short(middle), rows - 1: _short(low)}
     margin = max(len(tick) for tick in ticks.values())
     width = max(8, columns - margin - 2)
     points = squeeze(values, width * across)

@@ -3,8 +3,9 @@
 import sys
 from typing import Any
 
+from mosaicctl.acting import status
 from mosaicctl.client import Json, connect
-from mosaicctl.render import clean, to_json
+from mosaicctl.render import clean, label, to_json
 from mosaicctl.select import references, selector_argument
 
 _EPILOG = """\
@@ -23,34 +24,44 @@ def execute(args: Any) -> int:
     """Print the daemon's explanation of each run."""
     with connect(args.socket) as client:
         named = references(client, args.runs or ["@"])
-        answers = [client.call("run.explain", {"run_id": reference}) for reference in named]
+        runs = [client.call("run.get", {"run_id": reference}) for reference in named]
+        answers = [client.call("run.explain", {"run_id": run["run_id"]}) for run in runs]
     if args.output == "json":
         sys.stdout.write(to_json(answers[0] if len(answers) == 1 else answers))
     elif args.output == "jsonl":
         sys.stdout.writelines(to_json(answer, None) for answer in answers)
     elif args.output == "name":
-        sys.stdout.writelines(f"{answer.get('run_id')}\n" for answer in answers)
+        sys.stdout.writelines(f"{run['run_id']}\n" for run in runs)
     else:
-        sys.stdout.write("\n".join(describe(answer) for answer in answers))
+        sys.stdout.write("\n".join(map(describe, runs, answers)))
     return 0
 
 
-def describe(answer: Json) -> str:
-    """Return an explanation as lines: the run, each reason, and the change that would help."""
-    reasons = answer.get("reasons") or []
-    lines = [f"{clean(answer.get('name') or '')} {answer.get('run_id')}: {answer.get('state')}".strip()]
-    lines += [f"  {_sentence(reason)}" for reason in reasons]
-    if not reasons:
-        lines.append(
-            "  nothing keeps it from starting" if answer.get("state") == "INIT" else "  it has started"
-        )
-    if answer.get("change"):
-        lines.append(f"  what would help: {_sentence(answer['change'])}")
+def describe(run: Json, answer: Json) -> str:
+    """Return an explanation as lines: each fact with who holds what is missing, then what would help."""
+    lines = [f"{label(run)}: {status(run)}"]
+    for fact in answer.get("facts") or []:
+        lines.append(f"  {clean(fact.get('text') or fact.get('fact'))}")
+        lines += [f"    {_holder(holder)}" for holder in fact.get("held_by") or []]
+        lines += [f"    {_ahead(other)}" for other in fact.get("runs") or []]
+    if len(lines) == 1:
+        lines.append("  nothing keeps it waiting")
+    ways = [
+        " and ".join(clean(step.get("text") or step) for step in way) for way in answer.get("changes") or []
+    ]
+    if ways:
+        lines.append("  it would start now, if")
+        lines += [f"    {'or ' if number else ''}{way}" for number, way in enumerate(ways)]
     return "\n".join(lines) + "\n"
 
 
-def _sentence(reason: object) -> str:
-    if isinstance(reason, dict):
-        text = reason.get("message") or reason.get("text")
-        return clean(text) if text else " ".join(f"{key}={clean(value)}" for key, value in reason.items())
-    return clean(reason)
+def _holder(holder: Json) -> str:
+    gpus = ",".join(str(slot) for slot in holder.get("slots") or [])
+    held = f"{holder.get('cpus')} CPUs" + (f", GPU {gpus}" if gpus else "")
+    return (
+        f"{held}: {clean(holder.get('name') or '')} ({holder.get('run_id')}) of {clean(holder.get('owner'))}"
+    )
+
+
+def _ahead(other: Json) -> str:
+    return f"{other.get('run_id')} of {clean(other.get('owner'))}: {clean(other.get('because') or '')}"
