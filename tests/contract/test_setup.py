@@ -95,3 +95,10 @@ def test_the_wheel_is_whole(tmp_path: Path) -> None:
         argv = [str(fresh / "bin" / program), "--version"]
         said = subprocess.run(argv, check=True, capture_output=True, text=True, cwd=tmp_path)
         assert said.stdout.startswith(program + " ")
+
+
+def test_an_interpreter_starts_without_import_hooks() -> None:
+    """An editable install is a line in a .pth file: a hook would cost the client 5 ms at every call."""
+    asked = "import sys; print([name for name in sys.modules if name.startswith('__editable__')])"
+    said = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True)
+    assert said.stdout.strip() == "[]"
