@@ -1,0 +1,91 @@
+"""The run object: what the wire shows of a run, in one place, so that every reply and event agrees.
+
+Scripts rely on every key being there; what is not known is null, never left out.
+"""
+
+from typing import Any
+
+from mosaicd.core.run import Progress, Run
+
+
+def run_object(
+    run: Run, progress: Progress, run_dir: str, *, duplicate: bool = False, reason: str | None = None
+) -> dict[str, Any]:
+    """Return the JSON-safe run object; `reason`: why it waits; `duplicate`: a submit attached to it."""
+    exit = run.exit or {}
+    return {
+        "run_id": run.run_id,
+        "name": run.name,
+        "owner": run.owner,
+        "owner_uid": run.owner_uid,
+        "kind": str(run.kind),
+        "worker_kind": run.worker_kind,
+        "state": str(run.state),
+        "want": str(run.want),
+        "outcome": _word(run.outcome),
+        "cause": _cause(run),
+        "exit_code": exit.get("exit_code"),
+        "signal": exit.get("signal"),
+        "pid": run.pid,
+        "attempt": run.attempt,
+        "slots": list(run.slots),
+        "gpus": {
+            "requested": run.gpus,
+            "mandatory": run.gpus_mandatory,
+            "granted": _granted(run, run.gpus_granted),
+        },
+        "cpus": {"requested": run.cpus, "granted": _granted(run, run.cpus_granted)},
+        "memory_mb": run.memory_mb,
+        "priority": run.priority,
+        "labels": dict(run.labels),
+        "digest": run.digest,
+        "duplicate": duplicate,
+        "created_at": run.created_at,
+        "dispatched_at": run.dispatched_at,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "last_heartbeat_at": progress.last_heartbeat_at,
+        "not_before": run.not_before,
+        "held": run.held,
+        "pause_mode": _word(run.pause_mode),
+        "released": run.released,
+        "run_dir": run_dir,
+        "cwd": run.cwd,
+        "command": list(run.command),
+        "time_limit_s": run.time_limit_s,
+        "max_steps": run.max_steps,
+        "grace_s": run.grace_s,
+        "retries": run.retries,
+        "retries_used": run.retries_used,
+        "progress": _progress(run, progress),
+        "metrics": dict(progress.metrics),
+        "containment": run.containment,
+        "reason": reason,
+        "rev": run.rev,
+    }
+
+
+def _word(word: str | None) -> str | None:
+    return None if word is None else str(word)
+
+
+def _cause(run: Run) -> dict[str, Any] | None:
+    """The cause of the end; before it, of the fault that is being cleaned up."""
+    cause = run.cause if run.is_final else run.fault
+    return {name: _plain(value) for name, value in cause.items()} if cause else None
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, str) else value
+
+
+def _granted(run: Run, granted: int | None) -> int | None:
+    """What was granted is said while it is held and after the end, not while waiting for the next turn."""
+    return None if run.is_waiting else granted
+
+
+def _progress(run: Run, progress: Progress) -> dict[str, Any]:
+    shown = progress.to_dict()
+    if shown["total_steps"] is None:
+        shown["total_steps"] = run.max_steps
+    return shown

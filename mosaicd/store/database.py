@@ -1,0 +1,145 @@
+"""Opening the registry's file: pragmas, the check at start, migrations, readers.
+
+One process has one writer connection, which also does every checkpoint (two connections that
+checkpoint and commit at once can corrupt a WAL before SQLite 3.51.3); everybody else reads through
+`open_reader`.  Closing any other descriptor of the file would drop SQLite's locks: never open it as a file
+while a connection lives.
+"""
+
+import os
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from mosaicd.protocol.errors import Unavailable
+from mosaicd.store.migrations import APPLICATION_ID, NewerRegistry, bring_up
+
+__all__ = ["DamagedRegistry", "NewerRegistry", "disk_trouble", "open_reader", "open_writer", "rows"]
+
+Values = Sequence[Any] | Mapping[str, Any]
+
+BUSY_TIMEOUT_MS = 5000
+JOURNAL_LIMIT_BYTES = 64 << 20
+AUTOCHECKPOINT_PAGES = 4000
+
+#: Primary result codes that speak of the disk or of somebody else's lock, not of our mistake.
+_DISK = {
+    sqlite3.SQLITE_FULL: "is on a full disk",
+    sqlite3.SQLITE_IOERR: "cannot be written (input/output error)",
+    sqlite3.SQLITE_READONLY: "is read-only",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened",
+    sqlite3.SQLITE_BUSY: "is locked by another process",
+}
+
+
+class DamagedRegistry(Exception):
+    """Move it aside or restore a backup, and start again; runs that live go on in their shims."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"{path}: {why}. {self.__doc__}")
+        self.why = why
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """Return the one writing connection, checked and of today's schema.
+
+    DamagedRegistry, NewerRegistry or Unavailable otherwise.  Blocks for as long as the check takes.
+    The connection may be handed to another thread once.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # nobody else's, WAL and SHM follow
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        _prepare(connection, path)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, sqlite3.DatabaseError):
+            trouble = disk_trouble(error, path)
+            raise trouble or DamagedRegistry(str(path), f"the registry is damaged ({error})") from error
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    _check_pages(connection, path)
+    _check_owner(connection, path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_LIMIT_BYTES}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {AUTOCHECKPOINT_PAGES}")
+    bring_up(connection, str(path))
+
+
+def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a file with damaged pages; a row that breaks a CHECK is for the quarantine, not for this."""
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    connection.execute("PRAGMA ignore_check_constraints = OFF")
+    if found != "ok":
+        raise DamagedRegistry(str(path), f"the registry is damaged ({' '.join(found.split())})")
+
+
+def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse another program's database before anything in it is changed."""
+    is_empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+    if not is_empty and connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise DamagedRegistry(str(path), "this is no registry of mosaicd")
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Return a connection that can only read; it sees everything committed before each statement."""
+    uri = f"file:{quote(str(path))}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def disk_trouble(error: sqlite3.Error, path: Path) -> Unavailable | None:
+    """Return what to tell a caller when the disk and not the statement is at fault, else None."""
+    code = getattr(error, "sqlite_errorcode", None)
+    words = _DISK.get(code & 0xFF) if code is not None else None
+    if words is None:
+        return None
+    return Unavailable(f"the registry {path} {words}; try again", reason="registry_disk", detail=str(error))
+
+
+def truncate_wal(connection: sqlite3.Connection) -> tuple[int, int, int]:
+    """Move the WAL into the database and cut it to nothing; return SQLite's (busy, log, checkpointed)."""
+    connection.execute(
+        "PRAGMA busy_timeout = 0"
+    )  # a reader with an old snapshot must not hold up every write
+    try:
+        busy, log, checkpointed = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    return int(busy), int(log), int(checkpointed)
+
+
+def rows(connection: sqlite3.Connection, sql: str, values: Values = ()) -> list[dict[str, Any]]:
+    """Return every row as a dictionary; text that is not UTF-8 comes as bytes and harms no other row."""
+    try:
+        cursor = connection.execute(sql, values)
+        found = cursor.fetchall()
+    except sqlite3.OperationalError as error:
+        if "decode" not in str(error):
+            raise
+        connection.text_factory = _text_or_bytes
+        try:
+            cursor = connection.execute(sql, values)
+            found = cursor.fetchall()
+        finally:
+            connection.text_factory = str
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def _text_or_bytes(raw: bytes) -> str | bytes:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw

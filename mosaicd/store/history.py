@@ -1,0 +1,153 @@
+"""Reads: runs that ended and the ledger, over connections that cannot write, in threads of their own.
+
+What was committed before a call is in its answer.  Nothing here holds a snapshot between calls, so a slow
+client never keeps the WAL from being truncated.  A row that cannot be read is left out, and reported through
+`on_bad`.
+"""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mosaicd.core.run import Progress, Run
+from mosaicd.protocol.errors import Conflict, NotFound
+from mosaicd.protocol.messages import ListRuns
+from mosaicd.protocol.states import State
+from mosaicd.store.database import open_reader, rows
+from mosaicd.store.listing import page_query
+from mosaicd.store.rows import BadRow, StoredEvent, read_progress, read_run, read_stored_event
+from mosaicd.store.statements import QUERIES
+
+__all__ = ["History", "StoredEvent"]
+
+THREADS = 2
+DEFAULT_LIMIT = 1000
+
+T = TypeVar("T")
+Seen = tuple[Run, Progress]
+Bad = tuple[str, str]
+Rows = list[dict[str, Any]]
+
+
+class History:
+    """Made after Registry.open has made the file; close before the registry."""
+
+    def __init__(self, path: Path, on_bad: Callable[[str, str], None] | None = None) -> None:
+        self._path = path
+        self._on_bad = on_bad
+        self._mine = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._pool = ThreadPoolExecutor(THREADS, "history", initializer=self._connect)
+
+    async def get(self, run_id: str) -> Seen | None:
+        """Return a run by its full id, or None."""
+        found = await self._read(lambda connection: rows(connection, QUERIES["get_run"], (run_id,)))
+        return self._readable(found)
+
+    async def find(self, owner_uid: int | None, reference: str) -> Run:
+        """Return the run with this id, a unique prefix of it, or (the newest) this name; NotFound, Conflict.
+
+        `owner_uid` None looks at everybody's runs.
+        """
+        found = await self._read(lambda connection: _find(connection, owner_uid, reference))
+        seen = self._readable(found)
+        if seen is None:
+            raise NotFound(f"there is no run {reference!r}", reference=reference)
+        return seen[0]
+
+    async def list(
+        self,
+        filters: ListRuns = ListRuns(),  # noqa: B008  (frozen)
+        owner_uid: int | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> tuple[Sequence[Seen], str | None]:
+        """Return one page in the order of submission, and the cursor of the next (None: that was all).
+
+        `after` and `limit` beat those in `filters`; InvalidParams for words that mean nothing.
+        """
+        size = max(1, limit or filters.limit or DEFAULT_LIMIT)
+        sql, values = page_query(filters, owner_uid, after or filters.cursor, size + 1)
+        page, cursor, bad = await self._read(lambda connection: _page(rows(connection, sql, values), size))
+        self._report(bad)
+        return page, cursor
+
+    async def events(self, since: int, limit: int, run_id: str | None = None) -> Sequence[StoredEvent]:
+        """Return at most `limit` events with seq > `since`, of one run or of all."""
+        query, values = ("events_since", (since, limit)) if run_id is None else (
+            "events_of_run_since", (run_id, since, limit)
+        )  # fmt: skip
+
+        def work(connection: sqlite3.Connection) -> Sequence[StoredEvent]:
+            return [read_stored_event(row) for row in rows(connection, QUERIES[query], values)]
+
+        return await self._read(work)
+
+    async def last_seq(self) -> int:
+        """Return the highest seq ever given out; 0 for an empty ledger."""
+        found = await self._read(lambda connection: connection.execute(QUERIES["last_seq"]).fetchone())
+        return int(found[0]) if found else 0
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many runs stand in each state, every state named."""
+
+        def work(connection: sqlite3.Connection) -> dict[str, int]:
+            live = dict(connection.execute(QUERIES["count_live"]).fetchall())
+            total = connection.execute(QUERIES["count_all"]).fetchone()[0]
+            return {**{str(state): live.get(state, 0) for state in State}, "TERM": total - sum(live.values())}
+
+        return await self._read(work)
+
+    async def close(self) -> None:
+        """Wait for reads that run, then close every connection."""
+        await asyncio.to_thread(self._pool.shutdown)
+        for connection in self._connections:
+            connection.close()
+
+    def _connect(self) -> None:
+        self._mine.connection = open_reader(self._path)
+        self._connections.append(self._mine.connection)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, lambda: work(self._mine.connection))
+
+    def _readable(self, found: Rows) -> Seen | None:
+        page, _, bad = _page(found, 1)
+        self._report(bad)
+        return page[0] if page else None
+
+    def _report(self, bad: Iterable[Bad]) -> None:
+        for run_id, why in bad:
+            if self._on_bad is not None:
+                self._on_bad(run_id, why)
+
+
+def _page(found: Rows, size: int) -> tuple[list[Seen], str | None, list[Bad]]:
+    """Return what can be read of the first `size` rows, the cursor behind them, and what cannot be read."""
+    seen: list[Seen] = []
+    bad: list[Bad] = []
+    for row in found[:size]:
+        try:
+            seen.append((read_run(row), read_progress(row)))
+        except BadRow as error:
+            bad.append((str(row["run_id"]), str(error)))
+    return seen, str(found[size - 1]["n"]) if len(found) > size else None, bad
+
+
+def _find(connection: sqlite3.Connection, owner_uid: int | None, reference: str) -> list[dict[str, Any]]:
+    if not reference:
+        return []
+    prefixed = {"prefix": reference.upper(), "owner_uid": owner_uid}
+    candidates = rows(connection, QUERIES["runs_with_prefix"], prefixed)
+    if len(candidates) == 1:
+        return rows(connection, QUERIES["get_run"], (candidates[0]["run_id"],))
+    found = rows(connection, QUERIES["newest_named"], {"name": reference, "owner_uid": owner_uid})
+    if candidates and not found:
+        shown = [{"run_id": row["run_id"], "name": row["name"]} for row in candidates]
+        raise Conflict(f"{reference!r} is ambiguous: several runs begin with it", candidates=shown)
+    return found

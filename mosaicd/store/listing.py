@@ -1,0 +1,72 @@
+"""The SELECT of a page of runs: filters to conditions.
+
+Every value is a bound parameter; only words of our own are put together.  A page is found by the order of
+submission, so it stays right while runs are added.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mosaicd.protocol.errors import InvalidParams
+from mosaicd.protocol.messages import ListRuns
+from mosaicd.protocol.states import LEGACY_OUTCOMES, Outcome, State, parse_state
+
+Condition = tuple[str, list[Any]]
+
+
+def page_query(filters: ListRuns, owner_uid: int | None, after: str | None, limit: int) -> Condition:
+    """Return SQL and values; InvalidParams with every word that means nothing."""
+    parts = [*_conditions(filters, owner_uid), *_cursor(after, filters.newest_first)]
+    where = f"WHERE {' AND '.join(sql for sql, _ in parts)} " if parts else ""
+    order = "DESC" if filters.newest_first else "ASC"
+    values = [value for _, given in parts for value in given]
+    return f"SELECT * FROM runs {where}ORDER BY n {order} LIMIT ?", [*values, limit]
+
+
+def _conditions(filters: ListRuns, owner_uid: int | None) -> Iterator[Condition]:
+    plain = {
+        "owner_uid = ?": owner_uid,
+        "owner = ?": filters.user,
+        "name = ?": filters.name,
+        "created_at >= ?": filters.since,
+    }
+    yield from ((sql, [value]) for sql, value in plain.items() if value is not None)
+    if filters.live is not None:
+        yield ("state <> 'TERM'" if filters.live else "state = 'TERM'"), []
+    for label, value in (filters.label or {}).items():
+        yield "EXISTS (SELECT 1 FROM json_each(body, '$.labels') WHERE key = ? AND value = ?)", [label, value]
+    yield from _words(filters)
+
+
+def _words(filters: ListRuns) -> Iterator[Condition]:
+    """Conditions for state and outcome; an older state word may say an outcome too."""
+    errors: list[dict[str, str]] = []
+    alternatives: list[Condition] = []
+    for index, word in enumerate(filters.state or ()):
+        try:
+            state: State | None = parse_state(word)
+        except ValueError as error:
+            errors.append({"path": f"state[{index}]", "rule": str(error)})
+            continue
+        outcome = LEGACY_OUTCOMES.get(word.lower())
+        alternatives.append(("outcome = ?", [outcome]) if outcome else ("state = ?", [state]))
+    for index, word in enumerate(filters.outcome or ()):
+        if word not in frozenset(Outcome):
+            rule = f"{word!r} is not an outcome; use one of {', '.join(Outcome)}"
+            errors.append({"path": f"outcome[{index}]", "rule": rule})
+    if errors:
+        raise InvalidParams("; ".join(f"{e['path']}: {e['rule']}" for e in errors), errors=errors)
+    if filters.state is not None:
+        joined = " OR ".join(sql for sql, _ in alternatives) or "0"
+        yield f"({joined})", [value for _, given in alternatives for value in given]
+    if filters.outcome is not None:
+        yield f"outcome IN ({', '.join('?' * len(filters.outcome))})", list(filters.outcome)
+
+
+def _cursor(after: str | None, newest_first: bool) -> Iterator[Condition]:
+    if after is None:
+        return
+    if not (after.isascii() and after.isdigit() and len(after) < 19):
+        rule = "use a cursor that run.list answered"
+        raise InvalidParams(f"cursor: {rule}", errors=[{"path": "cursor", "rule": rule}])
+    yield ("n < ?" if newest_first else "n > ?"), [int(after)]

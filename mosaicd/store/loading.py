@@ -1,0 +1,69 @@
+"""What is read when the registry opens: every live run, judged, with its last values.
+
+Whatever makes no sense is set aside here, in the same transaction, before anybody decides by it.
+"""
+
+import logging
+import secrets
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mosaicd.core.run import Progress, Run
+from mosaicd.store import quarantine
+from mosaicd.store.database import open_writer, rows
+from mosaicd.store.rows import BadRow, read_progress
+from mosaicd.store.statements import QUERIES
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Loaded:
+    """An open registry and what stood in it."""
+
+    connection: sqlite3.Connection
+    epoch: str
+    last_seq: int
+    runs: list[tuple[Run, Progress]]
+    quarantine: list[dict[str, Any]]
+
+
+def load(path: Path, at: float) -> Loaded:
+    """Open the file at `path` and read every live run; raises what open_writer raises.
+
+    `at` is the time (Unix seconds) that quarantined rows are marked with.
+    """
+    connection = open_writer(path)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        runs = _live_runs(connection, at)
+        epoch = _epoch(connection)
+        connection.execute("COMMIT")
+        last = connection.execute(QUERIES["last_seq"]).fetchone()
+        return Loaded(connection, epoch, last[0] if last else 0, runs, quarantine.listed(connection))
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _live_runs(connection: sqlite3.Connection, at: float) -> list[tuple[Run, Progress]]:
+    runs: list[tuple[Run, Progress]] = []
+    for row in rows(connection, QUERIES["live_runs"]):
+        try:
+            runs.append((quarantine.judged(connection, row), read_progress(row)))
+        except BadRow as error:
+            logger.error("run %s was set aside: %s", row["run_id"], error)
+            quarantine.set_aside(connection, int(row["n"]), str(error), at)
+    return runs
+
+
+def _epoch(connection: sqlite3.Connection) -> str:
+    """Return the name of this ledger, giving a new one its own."""
+    found = connection.execute(QUERIES["epoch"]).fetchone()
+    if found is not None:
+        return str(found[0])
+    epoch = secrets.token_hex(8)
+    connection.execute(QUERIES["set_epoch"], (epoch,))
+    return epoch

@@ -1,0 +1,322 @@
+"""The registry: the only writer of runs and their ledger, and the mirror of live runs that all decide by.
+
+Every change is a list of events folded from the mirror under the run's lock, and one transaction: row
+(compare-and-set on the revision), events, slots.  The mirror and the subscribers move after COMMIT, in seq
+order; before it nobody has seen anything.
+
+A reader would get wrong: the lock of a run is given back when its write has settled, not when the caller goes
+away, because a cancelled caller's write still happens.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from mosaicd.clock import Clock
+from mosaicd.core.fsm import Event, Kind, apply, submitted
+from mosaicd.core.run import Progress, Run
+from mosaicd.protocol.errors import NotFound, Unavailable
+from mosaicd.protocol.states import Dedup
+from mosaicd.store import quarantine
+from mosaicd.store.database import truncate_wal
+from mosaicd.store.loading import Loaded, load
+from mosaicd.store.rows import event_values, progress_text, run_values
+from mosaicd.store.statements import QUERIES
+from mosaicd.store.submission import Found, admit
+from mosaicd.store.writer import LostUpdate, Writer
+
+__all__ = ["Committed", "LostUpdate", "Registry"]
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_INTERVAL_S = 1.0
+BUSY_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """An event that is on disk, and the run after it."""
+
+    seq: int
+    run: Run
+    event: Event
+
+
+class Registry:
+    """Made by `open`; everything belongs to the event loop it was opened on."""
+
+    def __init__(
+        self,
+        path: Path,
+        loaded: Loaded,
+        clock: Clock,
+        group_commit_s: float,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self.path = path
+        self.epoch = loaded.epoch
+        self.last_seq = loaded.last_seq
+        self.quarantine = loaded.quarantine
+        self.progress: dict[str, Progress] = {}
+        self._clock = clock
+        self._live: dict[str, Run] = {}
+        self.live: Mapping[str, Run] = MappingProxyType(self._live)
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._subscribers: list[Callable[[Sequence[Committed]], None]] = []
+        self._fresh: list[Committed] = []
+        self._dirty: set[str] = set()
+        self._progress_timer: asyncio.TimerHandle | None = None
+        self._busy_rounds = 0
+        for run, progress in loaded.runs:
+            self._enter(run, progress)
+        self._writer = Writer(
+            loaded.connection, path, delay_s=group_commit_s, on_batch=self._tell, on_fatal=on_fatal
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        *,
+        clock: Clock | None = None,
+        group_commit_s: float = 0.02,
+        on_fatal: Callable[[BaseException], None] | None = None,
+    ) -> "Registry":
+        """Check, migrate and load the registry at `path`; DamagedRegistry, NewerRegistry or Unavailable.
+
+        `on_fatal` is called once if the writer dies of something unforeseen: the process should then end.
+        """
+        clock = clock or Clock()
+        loaded = await asyncio.to_thread(load, path, clock.wall())
+        return cls(path, loaded, clock, group_commit_s, on_fatal or _say_fatal)
+
+    def subscribe(self, callback: Callable[[Sequence[Committed]], None]) -> None:
+        """Have `callback` called on the loop after every commit that holds events, in seq order."""
+        self._subscribers.append(callback)
+
+    # --- changes -------------------------------------------------------------------------------
+
+    async def add(self, event: Event, *, dedup: Dedup, key: str | None = None) -> tuple[Run, bool]:
+        """Store a `submitted` run, or find the one that it duplicates; return (run, duplicate).
+
+        Conflict, and nothing changed, when id or key is another's or `dedup` says fail.
+        """
+        run = submitted(event)
+        if run.key != key:
+            event = replace(event, data={**event.data, "run": {**event.data["run"], "key": key}})
+            run = submitted(event)
+        work = partial(admit, run, run_values(run), event_values(run, event), dedup)
+        found: Found = await self._writer.send(work, partial(self._admitted, event))
+        return self._live.get(found.run.run_id, found.run), found.is_duplicate
+
+    async def record(self, run_id: str, *events: Event, urgent: bool = True) -> Run:
+        """Fold `events` into a live run and return it; IllegalTransition or NotFound, and nothing changed.
+
+        Not urgent: may wait for the next commit, at most the group commit time.
+        """
+        return await self.record_if(run_id, lambda run: events, urgent=urgent)
+
+    async def record_if(
+        self, run_id: str, decide: Callable[[Run], Sequence[Event]], *, urgent: bool = True
+    ) -> Run:
+        """Fold the events that `decide` derives from the newest row, which nobody else changes meanwhile."""
+        lock = self._locks.get(run_id)
+        if lock is None:
+            raise NotFound(f"there is no live run {run_id}", run_id=run_id)
+        if urgent and lock.locked():
+            self._writer.hurry()  # what we wait for may wait for company
+        await lock.acquire()
+        try:
+            run = self._live.get(run_id)
+            if run is None:
+                raise NotFound(f"there is no live run {run_id}", run_id=run_id)
+            future = self._send(run, decide(run), lock, urgent)
+        except BaseException:
+            lock.release()
+            raise
+        if future is None:
+            lock.release()
+            return run
+        await future
+        return self._outcome_of(future)
+
+    @staticmethod
+    def _outcome_of(future: asyncio.Future[Any]) -> Run:
+        run: Run = future.result()[0]
+        return run
+
+    def advance(self, run_id: str, progress: Progress) -> None:
+        """Take over last values of a live run; written with its next event, or within about a second."""
+        if run_id not in self._live:
+            return
+        self.progress[run_id] = progress
+        self._dirty.add(run_id)
+        if self._progress_timer is None:
+            loop = asyncio.get_running_loop()
+            self._progress_timer = loop.call_later(PROGRESS_INTERVAL_S, self._write_progress)
+
+    def set_aside(self, run_id: str, why: str) -> None:
+        """Move the row of an ended run that cannot be read into quarantine (a reader found it)."""
+        at = self._clock.wall()
+
+        def work(connection: sqlite3.Connection) -> int | None:
+            found: tuple[int] | None = connection.execute(QUERIES["ended_run"], (run_id,)).fetchone()
+            if found is None:
+                return None
+            quarantine.set_aside(connection, found[0], why, at)
+            return found[0]
+
+        def settled(n: int | None, error: BaseException | None) -> None:
+            if n is not None and error is None:
+                self.quarantine.append({"run_id": run_id, "why": why, "at": at, "slots": []})
+                logger.error("run %s was set aside: %s", run_id, why)
+
+        self._writer.post(work, settled)
+
+    # --- care ------------------------------------------------------------------------------------
+
+    async def flush(self) -> None:
+        """Return when everything sent so far is on disk and the writer thread has turned once more."""
+        self._write_progress()
+        await self._writer.send(lambda connection: None)
+
+    async def checkpoint(self) -> tuple[int, int, int]:
+        """Move the WAL into the database and truncate it; return (busy, log, checkpointed) of SQLite."""
+        found: tuple[int, int, int] = await self._writer.send_outside(truncate_wal)
+        self._busy_rounds = self._busy_rounds + 1 if found[0] else 0
+        if self._busy_rounds >= BUSY_ROUNDS:
+            logger.warning(
+                "the registry's WAL was not truncated %d times in a row: a reader holds it; it has %d pages",
+                self._busy_rounds,
+                found[1],
+            )
+        return found
+
+    def healthy(self) -> float:
+        """Return the loop's time (monotonic) of the writer's last completed turn; `flush` makes one."""
+        return self._writer.turned_mono
+
+    async def close(self) -> None:
+        """Write what is left and close the file; later calls raise Unavailable."""
+        self._write_progress()
+        if self._progress_timer is not None:
+            self._progress_timer.cancel()
+        await self._writer.close()
+
+    # --- inside ------------------------------------------------------------------------------------
+
+    def _enter(self, run: Run, progress: Progress) -> None:
+        self._live[run.run_id] = run
+        self.progress[run.run_id] = progress
+        self._locks[run.run_id] = asyncio.Lock()
+
+    def _send(
+        self, run: Run, events: Sequence[Event], lock: asyncio.Lock, urgent: bool
+    ) -> asyncio.Future[Any] | None:
+        after, steps = run, []
+        for event in events:
+            after = apply(after, event)
+            steps.append((after, event))
+        if not steps:
+            return None
+        progress = self._progress_after(run, steps)
+        values = run_values(after)
+        values["was"] = run.rev
+        values["progress"] = progress and progress_text(progress)
+        work = partial(
+            _write_events, values, [event_values(*step) for step in steps],
+            after.slots if after.slots != run.slots else None, after,
+        )  # fmt: skip
+        self._dirty.discard(run.run_id)
+        return self._writer.send(work, partial(self._recorded, steps, lock, progress), urgent=urgent)
+
+    def _progress_after(self, run: Run, steps: Sequence[tuple[Run, Event]]) -> Progress | None:
+        """Last values to store with the row; a new attempt counts its own output from zero."""
+        progress = self.progress[run.run_id]
+        if any(event.kind is Kind.DISPATCHED for _, event in steps):
+            return replace(progress, telemetry_seq=0, stdout_bytes=0, stderr_bytes=0, steps_per_s=None)
+        return progress if run.run_id in self._dirty else None
+
+    def _recorded(
+        self,
+        steps: Sequence[tuple[Run, Event]],
+        lock: asyncio.Lock,
+        progress: Progress | None,
+        result: tuple[Run, list[int]] | None,
+        error: BaseException | None,
+    ) -> None:
+        run_id = steps[-1][0].run_id
+        if result is not None and error is None:
+            after, seqs = result
+            self._live[run_id] = after
+            if any(event.kind is Kind.DISPATCHED for _, event in steps) and progress is not None:
+                self.progress[run_id] = progress
+            self._fresh += [Committed(seq, run, event) for seq, (run, event) in zip(seqs, steps, strict=True)]
+            if after.is_final:
+                del self._live[run_id], self._locks[run_id]
+        elif progress is not None:
+            self._dirty.add(run_id)
+        lock.release()
+
+    def _admitted(self, event: Event, found: Found | None, error: BaseException | None) -> None:
+        if found is not None and error is None and not found.is_duplicate:
+            self._enter(found.run, Progress())
+            self._fresh.append(Committed(found.seq, found.run, event))
+
+    def _tell(self) -> None:
+        """Tell the subscribers what was committed, while the progress of runs that ended is still there."""
+        if not self._fresh:
+            return
+        fresh, self._fresh = self._fresh, []
+        self.last_seq = fresh[-1].seq
+        try:
+            for callback in self._subscribers:
+                callback(fresh)
+        finally:
+            for committed in fresh:
+                if committed.run.is_final:
+                    self.progress.pop(committed.run.run_id, None)
+                    self._dirty.discard(committed.run.run_id)
+
+    def _write_progress(self) -> None:
+        self._progress_timer = None
+        if not self._dirty:
+            return
+        written, self._dirty = self._dirty, set()
+        values = [(progress_text(self.progress[run_id]), run_id) for run_id in written]
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany(QUERIES["update_progress"], values)
+
+        def settled(_: object, error: BaseException | None) -> None:
+            if isinstance(error, Unavailable):  # the newest values go with the next advance or event
+                self._dirty |= written & self._live.keys()
+
+        self._writer.post(work, settled)
+
+
+def _write_events(
+    values: Mapping[str, Any],
+    events: Sequence[tuple[Any, ...]],
+    slots: tuple[int, ...] | None,
+    after: Run,
+    connection: sqlite3.Connection,
+) -> tuple[Run, list[int]]:
+    if slots is not None:
+        connection.execute(QUERIES["give_back_slots"], (after.run_id,))
+    if connection.execute(QUERIES["update_run"], values).rowcount != 1:
+        raise LostUpdate(f"run {after.run_id} is no longer at revision {values['was']}")
+    seqs = [connection.execute(QUERIES["insert_event"], event).lastrowid or 0 for event in events]
+    for slot in slots or ():
+        connection.execute(QUERIES["take_slot"], (slot, after.run_id))
+    return after, seqs
+
+
+def _say_fatal(error: BaseException) -> None:
+    logger.critical("the registry's writer has ended: %s", error)

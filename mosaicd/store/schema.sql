@@ -1,0 +1,130 @@
+-- The registry as a new file gets it (user_version 1).  Older files come here through migrations/.
+--
+-- Constraints and triggers repeat the lifecycle's invariants, so that no bug and no hand-made UPDATE
+-- can store what must not be.  Words in CHECKs are stored values: never rename one.
+
+CREATE TABLE meta (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- One row a run.  `n` is the order of submission and is never used again.  `body` holds what has no
+-- column; `progress` holds last values, which move without a revision.
+CREATE TABLE runs (
+    n           INTEGER PRIMARY KEY AUTOINCREMENT,
+    run_id      TEXT NOT NULL UNIQUE CHECK (length(run_id) = 26),
+    name        TEXT NOT NULL,
+    owner_uid   INTEGER NOT NULL,
+    owner       TEXT NOT NULL,
+    state       TEXT NOT NULL CHECK (state IN ('INIT', 'HSHK', 'RDY', 'EXEC', 'PAUSE', 'FAULT', 'TERM')),
+    released    INTEGER NOT NULL CHECK (released IN (0, 1)),
+    want        TEXT NOT NULL CHECK (want IN ('run', 'pause', 'stop')),
+    outcome     TEXT CHECK (outcome IN ('succeeded', 'failed', 'cancelled', 'timeout', 'interrupted')),
+    cause_kind  TEXT,
+    rev         INTEGER NOT NULL CHECK (rev >= 1),
+    digest      TEXT NOT NULL,
+    key         TEXT,
+    priority    INTEGER NOT NULL,
+    created_at  REAL NOT NULL,
+    finished_at REAL,
+    body        TEXT NOT NULL CHECK (json_valid(body) AND json_type(body) = 'object'),
+    progress    TEXT NOT NULL CHECK (json_valid(progress) AND json_type(progress) = 'object'),
+    CHECK ((state = 'TERM') = (outcome IS NOT NULL)),
+    CHECK ((state = 'TERM') = (finished_at IS NOT NULL)),
+    CHECK (released = 0 OR state = 'PAUSE')
+) STRICT;
+
+CREATE INDEX runs_live ON runs (owner_uid, digest) WHERE state <> 'TERM';
+CREATE UNIQUE INDEX runs_key ON runs (owner_uid, key) WHERE key IS NOT NULL;
+CREATE INDEX runs_owner ON runs (owner_uid, n);
+CREATE INDEX runs_name ON runs (name, n);
+
+-- The ledger.  Replaying a run's events gives its row; state, want and outcome are those after the event.
+CREATE TABLE events (
+    seq     INTEGER PRIMARY KEY AUTOINCREMENT,
+    run_id  TEXT NOT NULL REFERENCES runs (run_id),
+    attempt INTEGER NOT NULL CHECK (attempt >= 0),
+    rev     INTEGER NOT NULL CHECK (rev >= 1),
+    kind    TEXT NOT NULL,
+    at      REAL NOT NULL,
+    who     TEXT NOT NULL,
+    data    TEXT NOT NULL CHECK (json_valid(data) AND json_type(data) = 'object'),
+    state   TEXT NOT NULL CHECK (state IN ('INIT', 'HSHK', 'RDY', 'EXEC', 'PAUSE', 'FAULT', 'TERM')),
+    want    TEXT NOT NULL CHECK (want IN ('run', 'pause', 'stop')),
+    outcome TEXT CHECK (outcome IN ('succeeded', 'failed', 'cancelled', 'timeout', 'interrupted')),
+    UNIQUE (run_id, rev),
+    CHECK ((state = 'TERM') = (outcome IS NOT NULL))
+) STRICT;
+
+-- Who holds which GPU slot: the primary key is what makes two owners impossible.
+CREATE TABLE slots (
+    slot   INTEGER PRIMARY KEY CHECK (slot >= 0),
+    run_id TEXT NOT NULL REFERENCES runs (run_id)
+) STRICT;
+
+CREATE INDEX slots_run ON slots (run_id);
+
+-- Whole rows that made no sense, moved aside byte by byte so that the rest can live.
+CREATE TABLE quarantine (
+    n ANY, run_id ANY, name ANY, owner_uid ANY, owner ANY, state ANY, released ANY, want ANY, outcome ANY,
+    cause_kind ANY, rev ANY, digest ANY, key ANY, priority ANY, created_at ANY, finished_at ANY, body ANY,
+    progress ANY,
+    slots TEXT NOT NULL,
+    why   TEXT NOT NULL,
+    at    REAL NOT NULL
+) STRICT;
+
+CREATE TABLE quarantined_events (
+    seq ANY, run_id ANY, attempt ANY, rev ANY, kind ANY, at ANY, who ANY, data ANY, state ANY, want ANY,
+    outcome ANY
+) STRICT;
+
+CREATE TRIGGER term_is_final BEFORE UPDATE ON runs
+WHEN OLD.state = 'TERM'
+BEGIN
+    SELECT RAISE(ABORT, 'a run in TERM does not change');
+END;
+
+CREATE TRIGGER rev_only_grows BEFORE UPDATE OF rev ON runs
+WHEN NEW.rev <= OLD.rev
+BEGIN
+    SELECT RAISE(ABORT, 'the revision of a run only grows');
+END;
+
+CREATE TRIGGER nothing_changes_without_a_rev BEFORE UPDATE ON runs
+WHEN NEW.rev = OLD.rev AND (
+    NEW.name IS NOT OLD.name OR NEW.state IS NOT OLD.state OR NEW.released IS NOT OLD.released
+    OR NEW.want IS NOT OLD.want OR NEW.outcome IS NOT OLD.outcome OR NEW.cause_kind IS NOT OLD.cause_kind
+    OR NEW.priority IS NOT OLD.priority OR NEW.finished_at IS NOT OLD.finished_at OR NEW.body IS NOT OLD.body)
+BEGIN
+    SELECT RAISE(ABORT, 'a run changes only with a new revision');
+END;
+
+CREATE TRIGGER identity_stays BEFORE UPDATE OF n, run_id, owner_uid, owner, digest, key, created_at ON runs
+BEGIN
+    SELECT RAISE(ABORT, 'id, owner, digest, key and birth of a run never change');
+END;
+
+CREATE TRIGGER waiting_and_ended_hold_nothing BEFORE UPDATE OF state, released ON runs
+WHEN (NEW.state IN ('INIT', 'TERM') OR NEW.released = 1)
+    AND EXISTS (SELECT 1 FROM slots WHERE slots.run_id = NEW.run_id)
+BEGIN
+    SELECT RAISE(ABORT, 'a run that waits or ended holds no slots');
+END;
+
+CREATE TRIGGER slots_need_a_holder BEFORE INSERT ON slots
+WHEN NOT EXISTS (
+    SELECT 1 FROM runs WHERE run_id = NEW.run_id AND state NOT IN ('INIT', 'TERM') AND released = 0)
+BEGIN
+    SELECT RAISE(ABORT, 'only a run that is being carried out holds slots');
+END;
+
+CREATE TRIGGER slots_do_not_move BEFORE UPDATE ON slots
+BEGIN
+    SELECT RAISE(ABORT, 'a slot is given back before it is handed out again');
+END;
+
+CREATE TRIGGER the_ledger_is_append_only BEFORE UPDATE ON events
+BEGIN
+    SELECT RAISE(ABORT, 'events do not change');
+END;

@@ -1,0 +1,67 @@
+"""Admission of a new run, inside the writer's transaction.
+
+Id, key and dedup are looked up where they are stored: anywhere else, two submits at once would both find
+nothing.
+"""
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mosaicd.core.run import Progress, Run
+from mosaicd.protocol.errors import Conflict
+from mosaicd.protocol.states import Dedup
+from mosaicd.store.database import rows
+from mosaicd.store.rows import progress_text, read_run
+from mosaicd.store.statements import QUERIES
+
+_NO_PROGRESS = progress_text(Progress())
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The run that a submit came to: its own (with the seq of its event), or the one it duplicates."""
+
+    run: Run
+    seq: int
+    is_duplicate: bool
+
+
+def admit(
+    run: Run, values: Mapping[str, Any], event: tuple[Any, ...], dedup: Dedup, connection: sqlite3.Connection
+) -> Found:
+    """Store `run` with its first event, or return the run it duplicates; Conflict when it may be neither."""
+    other = _same_id(run, connection) or _same_key(run, connection)
+    if other is None and dedup is not Dedup.NEW:
+        other = _one(connection, "live_run_with_digest", (run.owner_uid, run.digest))
+        if other is not None and dedup is Dedup.FAIL:
+            raise Conflict(f"the same run is already there: {other.run_id}", run_id=other.run_id)
+    if other is not None:
+        return Found(other, 0, is_duplicate=True)
+    connection.execute(QUERIES["insert_run"], {**values, "progress": _NO_PROGRESS})
+    seq = connection.execute(QUERIES["insert_event"], event).lastrowid or 0
+    return Found(run, seq, is_duplicate=False)
+
+
+def _same_id(run: Run, connection: sqlite3.Connection) -> Run | None:
+    other = _one(connection, "get_run", (run.run_id,))
+    if other is not None and (other.owner_uid, other.digest) != (run.owner_uid, run.digest):
+        raise Conflict(f"the id {run.run_id} is taken by another run", run_id=run.run_id)
+    return other
+
+
+def _same_key(run: Run, connection: sqlite3.Connection) -> Run | None:
+    if run.key is None:
+        return None
+    other = _one(connection, "run_with_key", (run.owner_uid, run.key))
+    if other is not None and other.digest != run.digest:
+        raise Conflict(
+            f"the key {run.key!r} was used for another config: {other.run_id}", run_id=other.run_id
+        )
+    return other
+
+
+def _one(connection: sqlite3.Connection, query: str, values: tuple[Any, ...]) -> Run | None:
+    found = rows(connection, QUERIES[query], values)
+    return read_run(found[0]) if found else None

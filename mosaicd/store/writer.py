@@ -1,0 +1,245 @@
+"""The writer thread: group commit over the one writing connection.
+
+What is sent within one turn of the event loop, and while the thread is busy, shares the next COMMIT (and its
+fsync).  Each piece of work has a SAVEPOINT, so one that fails fails alone; a disk that fails fails the
+batch, and the next one tries again.  There is no artificial delay but for work that is not urgent, which
+waits for urgent company, at most `delay_s`.
+
+A reader would get wrong: `settled` is called on the loop after the COMMIT, for each piece in order, also
+when the one who waits was cancelled meanwhile: the work was done all the same.
+"""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from mosaicd.protocol.errors import MosaicError, Unavailable
+from mosaicd.store.database import disk_trouble
+
+Work = Callable[[sqlite3.Connection], Any]
+Settled = Callable[[Any, BaseException | None], None]
+
+BATCH_LIMIT = 512
+
+
+class LostUpdate(Exception):
+    """The row moved since it was read: somebody writes to the registry behind the daemon's back."""
+
+
+#: What a piece of work may fail of by itself.  Anything else stops the writer.
+_OWN_FAULTS = (
+    MosaicError, LostUpdate, ValueError, TypeError, OverflowError, sqlite3.IntegrityError,
+    sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError,
+)  # fmt: skip
+
+
+class Piece:
+    """One piece of work on its way: what to do, whom to tell, how it went."""
+
+    __slots__ = ("error", "future", "is_outside", "result", "settled", "work")
+
+    def __init__(
+        self, work: Work, future: asyncio.Future[Any] | None, settled: Settled | None, is_outside: bool
+    ) -> None:
+        self.work = work
+        self.future = future
+        self.settled = settled
+        self.is_outside = is_outside
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class Writer:
+    """Sends work to the thread; all methods belong to the event loop."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        path: Path,
+        *,
+        delay_s: float,
+        on_batch: Callable[[], None],
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self._connection = connection
+        self._path = path
+        self._delay_s = delay_s
+        self._on_batch = on_batch
+        self._on_fatal = on_fatal
+        self._loop = asyncio.get_running_loop()
+        self._pending: list[Piece] = []  # not yet sent to the thread
+        self._is_sending = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._refusal: BaseException | None = None
+        self._ended = self._loop.create_future()
+        self._inbox: SimpleQueue[list[Piece] | None] = SimpleQueue()
+        self.turned_mono = self._loop.time()
+        self._thread = threading.Thread(target=self._serve, name="registry-writer", daemon=True)
+        self._thread.start()
+
+    def send(self, work: Work, settled: Settled | None = None, *, urgent: bool = True) -> asyncio.Future[Any]:
+        """Have `work` done in a transaction; the future has its result once that is on disk."""
+        future = self._loop.create_future()
+        self._add(Piece(work, future, settled, is_outside=False), urgent)
+        return future
+
+    def post(self, work: Work, settled: Settled, *, urgent: bool = False) -> None:
+        """Have `work` done, with nobody waiting for it."""
+        self._add(Piece(work, None, settled, is_outside=False), urgent)
+
+    def send_outside(self, work: Work) -> asyncio.Future[Any]:
+        """Have `work` done between transactions (a checkpoint)."""
+        future = self._loop.create_future()
+        self._add(Piece(work, future, None, is_outside=True), urgent=True)
+        return future
+
+    def hurry(self) -> None:
+        """Send what waits for company now."""
+        if self._pending and not self._is_sending:
+            self._is_sending = True
+            self._loop.call_soon(self._hand_over)
+
+    async def close(self) -> None:
+        """Do what was sent, then end the thread and close the file."""
+        if self._refusal is None:
+            self._refusal = Unavailable("the daemon is shutting down")
+            self._hand_over()
+            self._inbox.put(None)
+        await self._ended
+        self._thread.join()
+
+    def _add(self, piece: Piece, urgent: bool) -> None:
+        if self._refusal is not None:
+            raise self._refusal
+        self._pending.append(piece)
+        if urgent:
+            self.hurry()
+        elif self._timer is None and not self._is_sending:
+            self._timer = self._loop.call_later(self._delay_s, self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._is_sending = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._pending:
+            self._inbox.put(self._pending)
+            self._pending = []
+
+    # --- on the loop, after a batch ------------------------------------------------------------
+
+    def _settle(self, batch: list[Piece]) -> None:
+        self.turned_mono = self._loop.time()
+        try:
+            for piece in batch:
+                if piece.settled is not None:
+                    piece.settled(piece.result, piece.error)
+            self._on_batch()
+        finally:
+            for piece in batch:
+                _resolve(piece)
+
+    def _perish(self, error: BaseException, batch: list[Piece]) -> None:
+        """The thread has ended of something unforeseen: everybody who waits, now or later, gets to know."""
+        self._refusal = error
+        self._hand_over()
+        left = batch + self._left_in_inbox()
+        for piece in left:
+            piece.error = error
+        try:
+            self._on_fatal(error)
+        finally:
+            self._settle(left)
+            self._ended.set_result(None)
+
+    def _left_in_inbox(self) -> list[Piece]:
+        left: list[Piece] = []
+        while not self._inbox.empty():
+            left += self._inbox.get_nowait() or []
+        return left
+
+    # --- in the thread ---------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        batch: list[Piece] = []
+        try:
+            while batch := self._next_batch():
+                self._carry_out(batch)
+                self._loop.call_soon_threadsafe(self._settle, batch)
+            self._connection.close()
+        except BaseException as error:
+            self._connection.close()
+            self._loop.call_soon_threadsafe(self._perish, error, batch)
+            raise
+        self._loop.call_soon_threadsafe(self._ended.set_result, None)
+
+    def _next_batch(self) -> list[Piece]:
+        """Wait for work; return all there is of it, or an empty list when there will be none."""
+        batch = self._inbox.get()
+        if batch is None:
+            return []
+        while len(batch) < BATCH_LIMIT:
+            try:
+                more = self._inbox.get_nowait()
+            except Empty:
+                break
+            if more is None:
+                self._inbox.put(None)  # for the next turn
+                break
+            batch += more
+        return batch
+
+    def _carry_out(self, batch: list[Piece]) -> None:
+        inside = [piece for piece in batch if not piece.is_outside]
+        if inside:
+            self._commit(inside)
+        for piece in batch:
+            if piece.is_outside:
+                try:
+                    piece.result = piece.work(self._connection)
+                except sqlite3.Error as error:
+                    piece.error = self._trouble_or_raise(error)
+
+    def _commit(self, pieces: list[Piece]) -> None:
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for piece in pieces:
+                _attempt(connection, piece)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            trouble = self._trouble_or_raise(error)
+            if connection.in_transaction:  # a full disk has often rolled back already
+                connection.execute("ROLLBACK")
+            for piece in pieces:
+                piece.result, piece.error = None, piece.error or trouble
+
+    def _trouble_or_raise(self, error: sqlite3.Error) -> Unavailable:
+        trouble = disk_trouble(error, self._path)
+        if trouble is None:
+            raise error
+        return trouble
+
+
+def _attempt(connection: sqlite3.Connection, piece: Piece) -> None:
+    connection.execute("SAVEPOINT piece")
+    try:
+        piece.result = piece.work(connection)
+    except _OWN_FAULTS as error:
+        piece.error = error
+        connection.execute("ROLLBACK TO piece")
+    connection.execute("RELEASE piece")
+
+
+def _resolve(piece: Piece) -> None:
+    future = piece.future
+    if future is None or future.done():  # whoever waited was cancelled
+        return
+    if piece.error is not None:
+        future.set_exception(piece.error)
+    else:
+        future.set_result(piece.result)
