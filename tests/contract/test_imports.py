@@ -8,7 +8,7 @@ import pytest
 from tests.contract.sources import PACKAGES, Module, all_modules, imports, modules, parse, uses
 
 MIDDLE = tuple(
-    """auth broadcaster deadline_watch discovery dispatcher gpus lock orders reconcile rundirs shim_link
+    """announce auth broadcaster deadline_watch discovery dispatcher gpus lock orders reconcile rundirs shim_link
     systemd""".split()
 )
 #: Tools of the middle tier that every peer may use: they know nothing of runs.
