@@ -11,19 +11,20 @@ import logging
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
 from mosaicd.core import catchup, fsm
 from mosaicd.core.deadlines import Deadline, backoff_s
+from mosaicd.core.explain import Holder, Scene
 from mosaicd.core.fsm import Action, Event, Kind, owed
-from mosaicd.core.queue import Capacity, Waiting, next_runs
+from mosaicd.core.queue import Queue, Start, Waiting
 from mosaicd.core.run import Run
+from mosaicd.core.slots import Capacity
 from mosaicd.deadline_watch import DeadlineWatch
 from mosaicd.orders import Orders
 from mosaicd.protocol.errors import MosaicError, NotFound
-from mosaicd.protocol.states import CauseKind, State, Want
+from mosaicd.protocol.states import CauseKind, State
 from mosaicd.rundirs import Found, RunDirs
 from mosaicd.shim_link import LaunchFailed, ShimLink
 from mosaicd.store.registry import Committed, Registry
@@ -51,6 +52,8 @@ class Dispatcher:
         self._clock = clock
         self._on_fatal = on_fatal
         self._deadlines = DeadlineWatch(clock, registry.live.get, self._deadline_missed)
+        self._queue = Queue()
+        self._holding: dict[str, Run] = {}
         self._busy: set[str] = set()
         self._again: set[str] = set()
         self._launches: dict[tuple[str, int], int] = {}
@@ -66,6 +69,7 @@ class Dispatcher:
     def start(self) -> None:
         """Carry out what every live run is owed, and begin to dispatch."""
         for run in self._registry.live.values():
+            self._sort(run)
             self._deadlines.observe(run)
             self.poke(run.run_id)
         self._wake.set()
@@ -110,6 +114,7 @@ class Dispatcher:
     def _committed(self, batch: Sequence[Committed]) -> None:
         for committed in batch:
             run = committed.run
+            self._sort(run)
             self._deadlines.observe(run)
             if run.is_final:
                 self._ended(run)
@@ -296,13 +301,14 @@ class Dispatcher:
             self._wake.clear()
             if self.draining:
                 continue
-            chosen = self._choose()
-            if chosen:
-                await asyncio.gather(*chosen)
+            starts = self._queue.plan(self.capacity(), self._used(), self._clock.wall())
+            self._arm_turn_timer()
+            if starts:
+                await asyncio.gather(*(self._dispatch(start) for start in starts))
 
     def capacity(self) -> Capacity:
         """Return what the machine has and what live runs hold."""
-        holding = [run for run in self._registry.live.values() if run.is_holding]
+        holding = self._holding.values()
         return Capacity(
             cpus_total=self._settings.cpus.slots,
             cpus_used=sum(run.cpus_granted or 0 for run in holding),
@@ -310,39 +316,62 @@ class Dispatcher:
             gpu_slots_used=frozenset(slot for run in holding for slot in run.slots),
         )
 
-    def waiting(self) -> list[Waiting]:
-        """Return the runs that wait for their turn, held ones too."""
-        runs = [run for run in self._registry.live.values() if owed(run) is Action.AWAIT_TURN]
-        return [as_waiting(run) for run in runs]
+    def scene(self) -> Scene:
+        """Return all that the queue's plan depends on, and who holds the machine."""
+        holders = [
+            Holder(run.run_id, run.name, run.owner, run.owner_uid, run.cpus_granted or 0, run.slots)
+            for run in self._holding.values()
+        ]
+        owners = {run.owner_uid: run.owner for run in self._registry.live.values()}
+        return Scene(self.capacity(), self._used(), self._clock.wall(), holders, owners)
 
-    def _choose(self) -> list[Awaitable[None]]:
-        now = self._clock.wall()
-        waiting = self.waiting()
-        self._arm_turn_timer(waiting, now)
-        return [self._dispatch(grant.run_id, grant.cpus, grant.slots) for grant in next_runs(waiting, self.capacity(), now)]
+    @property
+    def queue(self) -> Queue:
+        """The runs that wait for their turn, held ones too; only to be read."""
+        return self._queue
 
-    def _arm_turn_timer(self, waiting: Sequence[Waiting], now: float) -> None:
+    def _used(self) -> dict[int, int]:
+        used: dict[int, int] = {}
+        for run in self._holding.values():
+            used[run.owner_uid] = used.get(run.owner_uid, 0) + (run.cpus_granted or 0)
+        return used
+
+    def _sort(self, run: Run) -> None:
+        """Keep queue and holders in step with a run's newest row."""
+        if run.is_holding:
+            self._holding[run.run_id] = run
+        else:
+            self._holding.pop(run.run_id, None)
+        if owed(run) is Action.AWAIT_TURN:
+            self._queue.put(as_waiting(run))
+        else:
+            self._queue.discard(run.run_id)
+
+    def _arm_turn_timer(self) -> None:
         if self._turn_timer is not None:
             self._turn_timer.cancel()
             self._turn_timer = None
-        hours = [run.not_before for run in waiting if run.not_before is not None and run.not_before > now and not run.held]
-        if hours:
-            delay = min(max(0.001, min(hours) - now), 60.0)  # the wall clock may jump: look again each minute
+        now = self._clock.wall()
+        due = self._queue.next_due(now)
+        if due is not None:
+            delay = min(max(0.001, due - now), 60.0)  # the wall clock may jump: look again each minute
             self._turn_timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
 
-    async def _dispatch(self, run_id: str, cpus: int, slots: Sequence[int]) -> None:
+    async def _dispatch(self, start: Start) -> None:
+        grant = start.grant
+
         def decide(now: Run) -> list[Event]:
-            if owed(now) is not Action.AWAIT_TURN or now.held or now.want is not Want.RUN:
+            if owed(now) is not Action.AWAIT_TURN or now.held:
                 return []
-            data = {"attempt": now.attempt + 1, "nonce": secrets.token_hex(8), "slots": list(slots), "cpus": cpus}
+            data = {"attempt": now.attempt + 1, "nonce": secrets.token_hex(8), "slots": list(grant.slots), "cpus": grant.cpus}
             return [Event(Kind.DISPATCHED, self._clock.wall(), data=data)]
 
-        await self._record(run_id, decide)
+        await self._record(start.run_id, decide)
 
 
 def as_waiting(run: Run) -> Waiting:
     """Return what the queue needs to know of a run."""
     return Waiting(
         run_id=run.run_id, owner_uid=run.owner_uid, priority=run.priority, cpus=run.cpus, gpus=run.gpus,
-        mandatory=run.gpus_mandatory, not_before=run.not_before, held=run.held, created_seq=run.created_at,
+        mandatory=run.gpus_mandatory, not_before=run.not_before, held=run.held, created_seq=int(run.created_at * 1e6),
     )  # fmt: skip

@@ -21,8 +21,6 @@ class Secrets(Protocol):
 
     def launch_secret(self, run_id: str, attempt: int, nonce: str) -> str: ...
 
-    def clear(self, run_id: str) -> None: ...
-
 
 class Orders:
     """Builds orders for runs that are owed one."""
@@ -64,9 +62,8 @@ class Orders:
         )
 
     def forget(self, run: Run) -> None:
-        """Remove what only a live run needs: its environment's values and its secrets."""
+        """Remove what only a live run needs: its environment's values."""
         self._rundirs.forget_environment(run.run_id)
-        self._secrets.clear(run.run_id)
 
     def _placement(self, run: Run) -> Placement:
         path = str(self._rundirs.path(run.run_id))

@@ -34,13 +34,11 @@ class Report:
     nonsense: dict[str, str] = field(default_factory=dict)
     removed_directories: list[str] = field(default_factory=list)
 
-    def __str__(self) -> str:
-        counts = {
-            "alive": self.alive, "ended meanwhile": self.ended, "lost": self.lost,
-            "to launch again": self.owed_a_launch, "quarantined": self.nonsense,
-        }  # fmt: skip
-        said = [f"{len(found)} {name}" for name, found in counts.items() if found]
-        return ", ".join(said) or "nothing to take up"
+    def counts(self) -> dict[str, int]:
+        """Return how many runs were found in which condition."""
+        kinds = {"alive": self.alive, "ended": self.ended, "lost": self.lost, "to_launch": self.owed_a_launch}
+        counted = {name: len(found) for name, found in kinds.items()}
+        return {"runs": sum(counted.values()) + len(self.nonsense), **counted}
 
 
 async def reconcile(

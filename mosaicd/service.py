@@ -7,19 +7,19 @@ answer everybody -> READY=1.  Stop: the reverse, and never a run: shims and work
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 from mosaicd import log as operator_log
-from mosaicd import systemd
+from mosaicd.announce import announce
 from mosaicd.auth import Auth
 from mosaicd.broadcaster import Broadcaster
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
 from mosaicd.discovery import Discovery
 from mosaicd.dispatcher import Dispatcher
+from mosaicd.lock import Locks
 from mosaicd.log import Catalogue
 from mosaicd.orders import Orders
 from mosaicd.reconcile import reconcile
@@ -27,58 +27,59 @@ from mosaicd.rpc.context import Services
 from mosaicd.rpc.server import Server
 from mosaicd.rundirs import RunDirs
 from mosaicd.shim_link import ShimLink
-from mosaicd.store.database import Database
 from mosaicd.store.history import History
-from mosaicd.store.registry import Committed, Registry
+from mosaicd.store.registry import Registry
+from mosaicd.systemd import Notifier
 
 log = logging.getLogger(__name__)
 
 REGISTRY_FILE = "registry.sqlite3"
 
 
-@dataclass
 class Service:
-    """One daemon.  `run` returns its exit code."""
+    """One daemon."""
 
-    settings: Settings
-    clock: Clock
-    _fatal: "asyncio.Future[None]" = field(init=False)
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, listening: socket.socket) -> int:
-        """Serve `listening` until SIGTERM or SIGINT (0), or until an error that must end the daemon (raised)."""
-        loop = asyncio.get_running_loop()
-        self._fatal = loop.create_future()
-        stopping = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopping.set)
-        notifier = systemd.Notifier(self.settings.supervisor.notify_socket)
+        """Serve until cancelled (an orderly stop), or raise the error that the daemon must not survive."""
+        notifier = Notifier(self._settings.supervisor)
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(notifier.close)
             services = await self._build(stack)
             server = Server(services)
             await server.start(listening)
-            stack.push_async_callback(server.close, self.settings.timeouts.shutdown_s)
+            stack.push_async_callback(server.close, self._settings.timeouts.shutdown_s)
             await self._take_up(services, stack)
             server.open()
-            self._announce(services, notifier)
-            stack.enter_context(self._status(services, notifier))
-            await stack.enter_async_context(_background(self._maintain(services), self._watchdog(services, notifier)))
-            await asyncio.wait([self._fatal, loop.create_task(stopping.wait())], return_when=asyncio.FIRST_COMPLETED)
-            notifier.stopping()
-            operator_log.event(Catalogue.DAEMON_STOPPING, live=len(services.registry.live))
-        if self._fatal.done():
-            self._fatal.result()
+            services.registry.subscribe(lambda batch: _show(notifier, services))
+            notifier.ready(status_line(services))
+            waiting = len(services.dispatcher.queue)
+            operator_log.event(Catalogue.DAEMON_READY, live=len(services.registry.live), waiting=waiting)
+            stack.callback(notifier.stopping)
+            works = (
+                self._maintain(services),
+                self._pulse(services, notifier.watchdog_s),
+                notifier.watch(lambda: self._is_healthy(services, notifier.watchdog_s)),
+            )
+            async with _background(*works):
+                await self._fatal
         return 0
 
     async def _build(self, stack: contextlib.AsyncExitStack) -> Services:
-        settings, clock = self.settings, self.clock
+        settings, clock = self._settings, self._clock
         path = settings.state_dir / REGISTRY_FILE
-        database = await Database.open(path, group_commit_s=settings.registry.group_commit_ms / 1000)
-        stack.push_async_callback(database.close)
-        registry = await Registry.load(database)
-        history = History(path)
+        registry = await Registry.open(
+            path, clock=clock, group_commit_s=settings.registry.group_commit_ms / 1000, on_fatal=self._on_fatal
+        )
+        stack.push_async_callback(registry.close)
+        history = History(path, on_bad=registry.set_aside)
         stack.push_async_callback(history.close)
         rundirs = RunDirs(settings.state_dir / "runs")
-        auth = Auth(settings.state_dir)
+        auth = Auth.open(settings.state_dir)
         broadcaster = Broadcaster(registry, history, settings.watch)
         stack.push_async_callback(broadcaster.close)
         shims = ShimLink(on_gone=lambda run_id: dispatcher.shim_gone(run_id), on_detached=lambda run_id: None)
@@ -96,36 +97,37 @@ class Service:
             self._fatal.set_exception(error)
 
     async def _take_up(self, services: Services, stack: contextlib.AsyncExitStack) -> None:
+        began = self._clock.mono()
         services.shims.start()
         stack.push_async_callback(services.shims.close)
+        services.registry.subscribe(announce)
         report = await reconcile(
             services.registry, services.history, services.rundirs, services.shims, services.dispatcher.events_of,
-            self.settings.timeouts.reconcile_s,
+            self._settings.timeouts.reconcile_s,
         )  # fmt: skip
-        services.quarantine.update(report.nonsense)
-        log.info("reconciled: %s", report)
+        operator_log.event(Catalogue.RECONCILED, error=None, seconds=self._clock.mono() - began, **report.counts())
+        services.warnings.extend(f"run {run_id}: {why}" for run_id, why in report.nonsense.items())
         services.dispatcher.start()
         stack.push_async_callback(services.dispatcher.close)
-        services.registry.subscribe(_log_ends)
-
-    def _announce(self, services: Services, notifier: systemd.Notifier) -> None:
-        notifier.ready(status_line(services))
-        operator_log.event(Catalogue.DAEMON_READY, socket=str(self.settings.socket), state_dir=str(self.settings.state_dir))
-
-    @contextlib.contextmanager
-    def _status(self, services: Services, notifier: systemd.Notifier):  # type: ignore[no-untyped-def]
-        services.registry.subscribe(lambda batch: notifier.status(status_line(services)))
-        yield
 
     async def _maintain(self, services: Services) -> None:
         """Checkpoint the registry from time to time."""
         while True:
-            await asyncio.sleep(self.settings.registry.checkpoint_interval_s)
-            busy, frames, checkpointed = await services.registry.checkpoint()
-            operator_log.event(Catalogue.CHECKPOINT, busy=busy, log=frames, checkpointed=checkpointed)
+            await asyncio.sleep(self._settings.registry.checkpoint_interval_s)
+            await services.registry.checkpoint()
 
-    async def _watchdog(self, services: Services, notifier: systemd.Notifier) -> None:
-        await systemd.watchdog(notifier, self.settings.supervisor.watchdog_s, services.registry.healthy)
+    async def _pulse(self, services: Services, watchdog_s: float | None) -> None:
+        """Have the writer turn now and then, so that its silence means something."""
+        while watchdog_s is not None:
+            await services.registry.flush()
+            await asyncio.sleep(watchdog_s / 4)
+
+    def _is_healthy(self, services: Services, watchdog_s: float | None) -> bool:
+        return watchdog_s is None or self._clock.mono() - services.registry.healthy() < watchdog_s
+
+
+def _show(notifier: Notifier, services: Services) -> None:
+    notifier.status(status_line(services))
 
 
 def status_line(services: Services) -> str:
@@ -137,18 +139,8 @@ def status_line(services: Services) -> str:
     return f"{len(services.registry.live)} live runs" + (f": {said}" if said else "")
 
 
-def _log_ends(batch: Sequence[Committed]) -> None:
-    for committed in batch:
-        run = committed.run
-        if run.is_final:
-            operator_log.event(
-                Catalogue.RUN_ENDED, run_id=run.run_id, attempt=run.attempt, seq=committed.seq, owner=run.owner,
-                outcome=run.outcome, cause=(run.cause or {}).get("kind"),
-            )  # fmt: skip
-
-
 @contextlib.asynccontextmanager
-async def _background(*works) -> AsyncIterator[None]:  # type: ignore[no-untyped-def]
+async def _background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     tasks = [asyncio.get_running_loop().create_task(work) for work in works]
     try:
         yield
@@ -158,6 +150,6 @@ async def _background(*works) -> AsyncIterator[None]:  # type: ignore[no-untyped
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def run(settings: Settings, listening: socket.socket, clock: Clock) -> int:
-    """Run one daemon on a socket that is already listening; return its exit code."""
+async def run(settings: Settings, listening: socket.socket, locks: Locks, clock: Clock) -> int:
+    """Run one daemon on a socket that already listens, under `locks` that the caller holds; its exit code."""
     return await Service(settings, clock).run(listening)

@@ -12,25 +12,22 @@ from mosaicd.core import catchup
 from mosaicd.core.fsm import Event, Kind, apply
 from mosaicd.core.run import Run
 from mosaicd.protocol import PROTOCOL_VERSION
-from mosaicd.protocol.errors import InvalidParams, NotFound, Unauthenticated
+from mosaicd.protocol.errors import InvalidParams, NotFound
 from mosaicd.protocol.messages import Register
 from mosaicd.protocol.states import State, Want
 from mosaicd.rpc.context import Caller, Services
 
 
 async def handle(services: Services, caller: Caller, params: Register) -> dict[str, Any]:
-    """Authenticate, fold what was missed, bind the connection."""
+    """Fold what was missed and bind the connection; the router has checked the launch secret."""
     if params.proto_version != PROTOCOL_VERSION:
         rule = f"this daemon speaks version {PROTOCOL_VERSION}, not {params.proto_version}"
         raise InvalidParams(f"proto_version: {rule}", errors=[{"path": "proto_version", "rule": rule}])
     run = services.registry.live.get(params.run_id)
     if run is None or not run.is_holding or run.attempt != params.attempt:
         raise NotFound(f"there is no attempt {params.attempt} of run {params.run_id} to take up")
-    nonce = run.nonce or ""
-    if caller.uid != run.owner_uid or not services.auth.is_launch_secret(params.secret, run.run_id, run.attempt, nonce):
-        raise Unauthenticated("this is not the launch secret of that attempt")
     run = await services.registry.record_if(params.run_id, lambda now: _missed(services, now, params))
-    token = services.auth.new_session(params.run_id, params.attempt)
+    token = services.auth.issue_token(params.run_id)
     services.shims.attach(params.run_id, params.attempt, caller.connection, params.shim_pid, params.shim_start_ticks)
     services.dispatcher.attached(params.run_id)
     return {

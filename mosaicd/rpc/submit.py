@@ -15,7 +15,7 @@ from typing import Any
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.program import Defaults, WorkerProgram
 from mosaicd.core.run import INFRASTRUCTURE_CAUSES, Progress, Run
-from mosaicd.core.slots import refuse_impossible
+from mosaicd.core.slots import check_possible
 from mosaicd.core.spec import Spec, normalise_submit
 from mosaicd.protocol import ulid
 from mosaicd.protocol.errors import Conflict, Draining, Unavailable
@@ -30,7 +30,7 @@ async def handle(services: Services, caller: Caller, params: Submit) -> dict[str
     if services.dispatcher.draining:
         raise Draining()
     spec = normalise_submit(params, await _defaults(services, caller, params))
-    refuse_impossible(spec.resources.cpus, spec.resources.gpus, spec.resources.gpus_mandatory, services.dispatcher.capacity())
+    check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.dispatcher.capacity())
     run = new_run(services, caller, spec)
     if params.dry_run:
         return view(services, run, progress=Progress())

@@ -1,0 +1,272 @@
+"""A real daemon in a directory of its own, and what a test asks of it.
+
+Everything is real: process, socket, registry, launcher, shims, workers.  A reader would get wrong: the
+house outlives the daemon on purpose (`kill`, `start`), because most promises are about exactly that.
+"""
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mosaicctl.client import Client, connect
+from mosaicd.core.fsm import Event, Kind, replay
+from mosaicd.protocol import rundir
+
+T = TypeVar("T")
+DEADLINE_S = 20.0
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Time limits of the product, shortened.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "cpus": {"slots": 2},
+    "gpus": {"static": 0},
+    "timeouts": {"grace_s": 1.0, "worker_grace_s": 2.0, "handshake_s": 10.0, "pause_ack_s": 1.0},
+    "retries": {"backoff_s": 0.05, "backoff_max_s": 0.2},
+}
+
+
+def eventually(read: Callable[[], T], is_wanted: Callable[[T], bool], what: str, deadline_s: float = DEADLINE_S) -> T:
+    """Return the first value that is wanted; fail with the last one seen after the deadline."""
+    end = time.monotonic() + deadline_s
+    while True:
+        value = read()
+        if is_wanted(value):
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {deadline_s:g} s; last seen: {value!r}")
+        time.sleep(0.01)
+
+
+class House:
+    """One state directory, one socket, and the daemon that serves them when it runs."""
+
+    def __init__(self, home: Path, settings: dict[str, dict[str, Any]] | None = None) -> None:
+        self.home = home
+        self.state_dir = home / "state"
+        self.socket = home / "s"
+        self.config = home / "mosaicd.toml"
+        self.log = home / "daemon.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.run_ids: set[str] = set()
+        self.allowed_warnings: list[str] = []
+        self.configure(settings or {})
+
+    # --- the daemon ------------------------------------------------------------------------------
+
+    def configure(self, settings: dict[str, dict[str, Any]]) -> None:
+        """Write the config file: the shortened limits, with `settings` over them."""
+        sections = {name: {**SETTINGS.get(name, {}), **settings.get(name, {})} for name in {*SETTINGS, *settings}}
+        lines = []
+        for name, values in sections.items():
+            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+        self.config.write_text("\n".join(lines) + "\n")
+
+    def start(self) -> None:
+        """Start the daemon and return when it answers everybody."""
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "workers/sdk"), str(ROOT / "workers/tabular")])}
+        environment.pop("PYTHONUNBUFFERED", None)
+        command = [sys.executable, "-m", "mosaicd", "--state-dir", str(self.state_dir), "--socket", str(self.socket), "--config", str(self.config), "--log-level", "info"]
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, cwd=self.home)
+        eventually(self._ready, lambda answer: answer is True, f"the daemon is ready\n{self.log.read_text()[-2000:]}")
+
+    def _ready(self) -> Any:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError(f"the daemon ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}")
+        try:
+            with connect(str(self.socket)) as client:
+                return client.call("daemon.health", timeout_s=5)["ready"]
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is what was last seen
+            return repr(error)
+
+    def stop(self) -> int:
+        """End the daemon in good order; return its exit code."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(DEADLINE_S)
+
+    def kill(self) -> None:
+        """kill -9 of the daemon."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(DEADLINE_S)
+
+    def restart(self) -> None:
+        """kill -9, and start again."""
+        self.kill()
+        self.start()
+
+    def launcher_pid(self) -> int:
+        """The pid of the daemon's launcher."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        for child in children:
+            if b"launcher" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return int(child)
+        raise AssertionError(f"no launcher among {children}")
+
+    # --- requests ---------------------------------------------------------------------------------
+
+    def client(self) -> Client:
+        """A connection."""
+        return connect(str(self.socket))
+
+    def call(self, method: str, timeout_s: float = 30.0, **params: Any) -> Any:
+        """One request on a connection of its own."""
+        with self.client() as client:
+            return client.call(method, params, timeout_s)
+
+    def submit(self, *command: str, **params: Any) -> str:
+        """Submit a command (in the house's own directory) and return the run id."""
+        run = self.call("run.submit", command=list(command), **{"cwd": str(self.home), **params})
+        self.run_ids.add(run["run_id"])
+        return str(run["run_id"])
+
+    def python(self, code: str, *arguments: str, **params: Any) -> str:
+        """Submit a Python program."""
+        return self.submit(sys.executable, "-c", code, *arguments, **params)
+
+    def submit_config(self, config: dict[str, Any], **params: Any) -> dict[str, Any]:
+        """Submit a TrainRunConfig and return the run."""
+        run: dict[str, Any] = self.call("run.submit", config=config, **params)
+        self.run_ids.add(run["run_id"])
+        return run
+
+    def get(self, run_id: str) -> dict[str, Any]:
+        """The run as it is now."""
+        found: dict[str, Any] = self.call("run.get", run_id=run_id)
+        return found
+
+    def until(self, run_id: str, state: str, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
+        """Wait until the run is seen in `state`."""
+        return eventually(
+            lambda: self.get(run_id), lambda run: run["state"] == state, f"run {run_id} reaches {state}", deadline_s
+        )
+
+    def ended(self, run_id: str, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
+        """Wait for TERM and return the run."""
+        run: dict[str, Any] = self.call("run.wait", run_id=run_id, timeout_s=deadline_s, )
+        assert run["state"] == "TERM", run
+        return run
+
+    def ctl(self, *arguments: str, stdin: str | None = None, timeout_s: float = 60.0) -> "subprocess.CompletedProcess[str]":
+        """Run mosaicctl as a user would, with its output captured."""
+        command = [sys.executable, "-m", "mosaicctl", "--socket", str(self.socket), *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout_s, env=environment, cwd=self.home, check=False)
+
+    # --- files and processes -----------------------------------------------------------------------
+
+    def attempt(self, run_id: str, number: int = 1) -> Path:
+        """An attempt's directory."""
+        return Path(rundir.attempt_dir(str(self.state_dir / "runs" / run_id), number))
+
+    def stdout(self, run_id: str, number: int = 1) -> bytes:
+        """What the attempt printed."""
+        return (self.attempt(run_id, number) / rundir.STDOUT).read_bytes()
+
+    def telemetry(self, run_id: str, number: int = 1) -> list[dict[str, Any]]:
+        """The attempt's numbered records."""
+        return [json.loads(line) for line in (self.attempt(run_id, number) / rundir.TELEMETRY).read_bytes().splitlines()]
+
+    def pids(self, run_id: str) -> list[int]:
+        """Living processes that carry the run's marker."""
+        marker = f"{rundir.MARKER}={run_id}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    if marker in (entry / "environ").read_bytes().split(b"\0"):
+                        found.append(int(entry.name))
+                except OSError:
+                    continue
+        return found
+
+    def shims(self) -> list[int]:
+        """Shims that work for this house: processes that hold one of its attempt directories open."""
+        root = str(self.state_dir / "runs")
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    links = [os.readlink(link) for link in (entry / "fd").iterdir()]
+                except OSError:
+                    continue
+                if any(link.startswith(root) and rundir.ATTEMPT_PREFIX in link for link in links) and not self._is_marked(entry):
+                    found.append(int(entry.name))
+        return found
+
+    @staticmethod
+    def _is_marked(entry: Path) -> bool:
+        try:
+            return rundir.MARKER.encode() in (entry / "environ").read_bytes()
+        except OSError:
+            return False
+
+    # --- the end: trouble that nobody asserted on ---------------------------------------------------
+
+    def close(self) -> list[str]:
+        """End everything; return what was wrong."""
+        trouble = []
+        if self.process is not None and self.process.poll() is None:
+            self._stop_runs()
+            if self.stop() != 0:
+                trouble.append(f"the daemon left with {self.process.returncode}")
+        for run_id in self.run_ids:
+            for pid in self.pids(run_id):
+                trouble.append(f"process {pid} of run {run_id} was left")
+                os.kill(pid, signal.SIGKILL)
+        for pid in self._patient_shims():
+            trouble.append(f"shim {pid} was left")
+            os.kill(pid, signal.SIGKILL)
+        return trouble + self._loud_log() + self._replay_differs()
+
+    def _stop_runs(self) -> None:
+        with self.client() as client:
+            for run in client.call("run.list", {"live": True})["runs"]:
+                self.run_ids.add(run["run_id"])
+                client.call("run.stop", {"run_id": run["run_id"], "grace_s": 0})
+            for run_id in self.run_ids:
+                client.call("run.wait", {"run_id": run_id, "timeout_s": DEADLINE_S})
+
+    def _patient_shims(self) -> list[int]:
+        end = time.monotonic() + 5
+        while (left := self.shims()) and time.monotonic() < end:
+            time.sleep(0.01)
+        return left
+
+    def _loud_log(self) -> list[str]:
+        loud = []
+        for line in self.log.read_text(errors="replace").splitlines():
+            if re.search(r"WARNING|ERROR|CRITICAL|Traceback", line) and not any(re.search(p, line) for p in self.allowed_warnings):
+                loud.append(f"log: {line}")
+        return loud
+
+    def _replay_differs(self) -> list[str]:
+        """Replay of events equals rows."""
+        path = self.state_dir / "registry.sqlite3"
+        if not path.exists():
+            return []
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            events: dict[str, list[Event]] = {}
+            for run_id, kind, at, who, data in connection.execute("SELECT run_id, kind, at, who, data FROM events ORDER BY seq"):
+                events.setdefault(run_id, []).append(Event(Kind(kind), at, who, json.loads(data)))
+            rows = list(connection.execute("SELECT run_id, state, rev, outcome FROM runs"))
+        finally:
+            connection.close()
+        trouble = []
+        for run_id, state, rev, outcome in rows:
+            run = replay(events[run_id])
+            if (run.state, run.rev, run.outcome) != (state, rev, outcome):
+                trouble.append(f"replay of {run_id} gives {(run.state, run.rev, run.outcome)}, its row {(state, rev, outcome)}")
+        return trouble

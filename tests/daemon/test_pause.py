@@ -1,0 +1,85 @@
+"""Pause and resume: frozen means that nothing of the tree runs, verified."""
+
+import pytest
+
+from mosaicd.protocol.errors import Conflict
+from tests.daemon.house import House, eventually
+
+COUNTER = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time\\nn = 0\\nwhile True: n += 1; open('child', 'w').write(str(n)); time.sleep(0.005)"], start_new_session=True)
+n = 0
+import time
+while True:
+    n += 1
+    open("leader", "w").write(str(n))
+    time.sleep(0.005)
+"""
+
+
+def states_of(pids: list[int]) -> set[str]:
+    return {open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] for pid in pids}
+
+
+def test_frozen_tree_stands_still_and_goes_on(house: House) -> None:
+    """PAUSE: every process is stopped, a child in its own session too; resume thaws them all."""
+    run_id = house.python(COUNTER)
+    eventually(lambda: (house.home / "child").exists(), bool, "the tree works")
+    house.call("run.pause", run_id=run_id)
+    house.until(run_id, "PAUSE")
+    pids = house.pids(run_id)
+    before = [(house.home / name).read_text() for name in ("leader", "child")]
+
+    assert len(pids) == 2 and states_of(pids) == {"T"}
+    assert [(house.home / name).read_text() for name in ("leader", "child")] == before
+
+    house.call("run.resume", run_id=run_id)
+    house.until(run_id, "EXEC")
+    eventually(lambda: states_of(pids), lambda states: "T" not in states, "the tree is thawed")
+    eventually(lambda: (house.home / "child").read_text(), lambda text: text not in ("", before[1]), "the child works again")
+
+
+def test_stop_of_a_frozen_run_ends_it(house: House) -> None:
+    """TERM alone does nothing to a frozen tree; stop thaws it."""
+    run_id = house.submit("sleep", "60")
+    house.until(run_id, "EXEC")
+    house.call("run.pause", run_id=run_id)
+    house.until(run_id, "PAUSE")
+    house.call("run.stop", run_id=run_id)
+
+    run = house.ended(run_id)
+    assert run["outcome"] == "cancelled" and run["signal"] == 15
+
+
+def test_pause_of_a_waiting_run_holds_it(build) -> None:  # type: ignore[no-untyped-def]
+    """Pause in INIT is hold; resume releases it."""
+    house = build(cpus={"slots": 1})
+    first = house.submit("sleep", "60")
+    house.until(first, "EXEC")
+    second = house.submit("true")
+    assert house.call("run.pause", run_id=second)["held"] is True
+    house.call("run.stop", run_id=first, grace_s=0)
+    house.ended(first)
+
+    assert house.get(second)["state"] == "INIT"
+    house.call("run.resume", run_id=second)
+    assert house.ended(second)["exit_code"] == 0
+
+
+def test_cooperative_pause_of_a_command_is_refused(house: House) -> None:
+    """A mode that the program cannot do is a conflict that names what would work."""
+    run_id = house.submit("sleep", "60")
+    house.until(run_id, "EXEC")
+    with pytest.raises(Conflict, match="freeze"):
+        house.call("run.pause", run_id=run_id, mode="cooperative")
+    assert house.get(run_id)["want"] == "run"
+
+
+def test_pause_does_not_count_towards_the_time_limit(house: House) -> None:
+    """A run paused for longer than its limit is not timed out by the pause."""
+    run_id = house.submit("sh", "-c", "sleep 0.3; exit 3", time_limit_s=5)
+    house.until(run_id, "EXEC")
+    house.call("run.pause", run_id=run_id)
+    house.until(run_id, "PAUSE")
+    house.call("run.resume", run_id=run_id)
+    assert house.ended(run_id)["exit_code"] == 3

@@ -1,0 +1,69 @@
+"""A plain command goes from submit to TERM, with its exact end."""
+
+import signal
+
+import pytest
+
+from tests.daemon.house import House
+
+
+@pytest.mark.parametrize("code", [0, 7, 200])
+def test_exit_code_is_exact(house: House, code: int) -> None:
+    """The run ends with the code the kernel gave, and 0 alone is success."""
+    run = house.ended(house.submit("sh", "-c", f"exit {code}"))
+
+    assert run["exit_code"] == code and run["signal"] is None
+    assert run["outcome"] == ("succeeded" if code == 0 else "failed")
+    assert run["cause"] == (None if code == 0 else {"kind": "exit_code", "exit_code": code})
+
+
+def test_signal_is_exact(house: House) -> None:
+    """A segfault is reported as signal 11, with no exit code."""
+    run = house.ended(house.python("import os; os.kill(os.getpid(), 11)"))
+
+    assert run["signal"] == signal.SIGSEGV and run["exit_code"] is None
+    assert run["outcome"] == "failed" and run["cause"]["kind"] == "signal"
+
+
+def test_missing_program_is_spawn_failed(house: House) -> None:
+    """A program that does not exist faults with spawn_failed and says what was not found."""
+    run = house.ended(house.submit("/no/such/program"))
+
+    assert run["outcome"] == "failed" and run["cause"]["kind"] == "spawn_failed"
+    assert "No such file" in run["cause"]["error"]
+
+
+def test_command_passes_through_the_states(house: House) -> None:
+    """INIT, HSHK, RDY, EXEC and TERM are all in the ledger, in this order."""
+    run_id = house.submit("true")
+    house.ended(run_id)
+
+    with house.client() as client:
+        client.call("run.watch", {"since": 0})
+        seen: list[str] = []
+        while "TERM" not in seen:
+            method, params = client.next_notification(10)
+            if params.get("run_id") == run_id and params["state"] not in seen:
+                seen.append(params["state"])
+    assert seen == ["INIT", "HSHK", "RDY", "EXEC", "TERM"]
+
+
+def test_runs_that_do_not_fit_wait(build) -> None:  # type: ignore[no-untyped-def]
+    """With one CPU slot the second run starts only when the first has ended."""
+    house = build(cpus={"slots": 1})
+    first = house.submit("sleep", "60")
+    house.until(first, "EXEC")
+    second = house.submit("true")
+
+    assert house.get(second)["state"] == "INIT"
+    house.call("run.stop", run_id=first, grace_s=0)
+    assert house.ended(first)["outcome"] == "cancelled"
+    assert house.ended(second)["exit_code"] == 0
+
+
+def test_request_above_the_machine_is_granted_the_machine(house: House) -> None:
+    """cpus above the slots run with what there is, visibly."""
+    run = house.ended(house.submit("sh", "-c", "echo $OMP_NUM_THREADS", cpus=64))
+
+    assert run["cpus"] == {"requested": 64, "granted": 2}
+    assert house.stdout(run["run_id"]) == b"2\n"
