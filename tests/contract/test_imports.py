@@ -7,12 +7,13 @@ import pytest
 
 from tests.contract.sources import PACKAGES, Module, all_modules, imports, modules, parse, uses
 
-MIDDLE = tuple(
-    """announce auth broadcaster deadline_watch discovery dispatcher gpus lock orders reconcile rundirs shim_link
-    systemd""".split()
-)
-#: Tools of the middle tier that every peer may use: they know nothing of runs.
-LEAVES = ("clock", "config", "log")
+MIDDLE = tuple("announce auth broadcaster discovery dispatcher gpus reconcile shim_link systemd".split())
+
+#: Tools of the middle tier that every peer may use: they know nothing of a run's life.
+LEAVES = ("clock", "config", "log", "rundirs")
+
+#: Modules that were cut off one peer for size, and belong to it alone.
+PARTS = {"dispatcher": ("deadline_watch", "orders"), "broadcaster": ("notices",)}
 
 INNER = ("protocol", "core", "store")
 
@@ -23,14 +24,16 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "clock": ("protocol",),
     "config": ("protocol", "core"),
     "log": ("protocol",),
+    "rundirs": ("protocol",),
     "store": ("protocol", "core", "clock", "log"),
-    **dict.fromkeys(MIDDLE, (*INNER, *LEAVES)),
+    **{part: (*INNER, *LEAVES) for parts in PARTS.values() for part in parts},
+    **{peer: (*INNER, *LEAVES, *PARTS.get(peer, ())) for peer in MIDDLE},
     "rpc": (*INNER, *LEAVES, *MIDDLE),
     "shim": ("protocol",),
     "launcher": ("protocol", "shim"),
-    "service": (*INNER, *LEAVES, *MIDDLE, "rpc"),
     "lock": ("protocol",),
-    "__main__": ("protocol", "clock", "config", "log", "lock", "systemd", "service"),
+    "service": (*INNER, *LEAVES, *MIDDLE, "orders", "lock", "rpc"),
+    "__main__": ("protocol", *LEAVES, "lock", "systemd", "service"),
     "": (),
 }
 
