@@ -73,7 +73,7 @@ class Control:
 
         `save` writes a checkpoint and says so; `describe` gives the payload of `paused` and `resumed`.
         """
-        if self.stop_reason is None and time.monotonic() < self._next_poll_mono:
+        if not self._is_called() and time.monotonic() < self._next_poll_mono:
             return False
         if self._poll():
             self._attend(save, describe)
@@ -81,8 +81,8 @@ class Control:
 
     def is_called(self) -> bool:
         """True when an order or a signal waits for the next `checkpoint_point`: a cue to get there soon."""
-        if self.stop_reason is None and time.monotonic() < self._next_poll_mono:
-            return False
+        if time.monotonic() < self._next_poll_mono:
+            return self._is_called()
         return self._poll()
 
     def sleep(self, seconds: float) -> bool:
@@ -118,9 +118,10 @@ class Control:
 
     def _attend(self, save: Save | None, describe: Describe | None) -> None:
         while True:
-            if self._wants_checkpoint and save is not None:
+            if self._wants_checkpoint:
                 self._wants_checkpoint = False
-                save()
+                if save is not None:
+                    save()
             answers, self._answers = self._answers, []
             if answers and self.stop_reason is None:
                 self.is_paused = answers[-1] == "paused"
@@ -144,7 +145,10 @@ class Control:
                 self._hung_up()
                 break
             self._take(data)
-        return bool(self._answers) or self._wants_checkpoint or self.stop_reason is not None
+        return self._is_called()
+
+    def _is_called(self) -> bool:
+        return self.stop_reason is not None or self._wants_checkpoint or bool(self._answers)
 
     def _hung_up(self) -> None:
         assert self._socket is not None

@@ -91,9 +91,10 @@ def _entry_points() -> Iterable[DiscoveredWorker]:
     seen = set()
     for distribution in distributions():
         name = distribution.metadata["Name"] or "?"
-        if name in seen:  # shadowed by an earlier directory of the path
+        key = name.lower().replace("_", "-").replace(".", "-")
+        if key in seen:  # shadowed by an earlier directory of the path
             continue
-        seen.add(name)
+        seen.add(key)
         for point in distribution.entry_points:
             if point.group == WORKER_ENTRY_POINT_GROUP:
                 yield DiscoveredWorker(point.name, point.value, name, distribution.version)
@@ -109,20 +110,19 @@ def _ask(worker: DiscoveredWorker, timeout_s: float) -> None:
         "--load",
         request,
     ]
-    child = subprocess.Popen(
+    with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-    )
-    try:
-        out, err = child.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
-        worker.error = f"not loaded within {timeout_s:g} s"
-        return
+    ) as child:
+        try:
+            out, err = child.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            worker.error = f"not loaded within {timeout_s:g} s"
+            return
     try:
         answer = json.loads(out)
     except ValueError:

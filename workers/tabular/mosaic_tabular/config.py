@@ -189,6 +189,8 @@ def json_schema() -> dict[str, Any]:
             entry["exclusiveMinimum" if rule.excludes_low else "minimum"] = rule.low
         if rule.high is not None:
             entry["maximum"] = rule.high
+        if rule.kind == "string":
+            entry["minLength"] = 1
         if rule.choices:
             entry["enum"] = list(rule.choices)
         properties[name] = entry

@@ -92,14 +92,16 @@ def resolve(env_id: str) -> ResolvedId:
 def check(env_id: str, env_kwargs: Mapping[str, Any]) -> list[ConfigError]:
     """Return what is wrong with the environment that a config asks for, after making it once."""
     try:
-        _make(resolve(env_id).env_id, env_kwargs).close()
+        registered = resolve(env_id).env_id
     except LookupError as error:
         return [ConfigError("env_id", str(error.args[0]))]
+    try:
+        _make(registered, env_kwargs).close()
     except ImportError as error:
         return [ConfigError("env_id", str(error))]
     except UnsuitableSpace as error:
         return [ConfigError("env_id", str(error))]
-    except (TypeError, ValueError, AssertionError, gymnasium.error.Error) as error:
+    except (LookupError, TypeError, ValueError, AssertionError, gymnasium.error.Error) as error:
         return [ConfigError("env_kwargs", f"{type(error).__name__}: {error}")]
     return []
 

@@ -1,0 +1,136 @@
+"""`python -m mosaic_tabular` by hand and as mosaicd starts it: flags, exit codes, files, lines."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mosaic_worker import WorkerAnalyticsManifest
+
+from tests.workers.process import DEADLINE_S, Worker, environment, run_to_end
+
+SHORT: dict[str, Any] = {"env_id": "FrozenLake", "episodes": 20}
+
+
+def call(directory: Path, *flags: str, **extra: str) -> "subprocess.CompletedProcess[str]":
+    """Run the worker to its end, whatever that is."""
+    return subprocess.run(
+        [sys.executable, "-m", "mosaic_tabular", *flags],
+        cwd=directory, env=environment(**extra), timeout=DEADLINE_S,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_a_whole_run(tmp_path: Path) -> None:
+    """run_started with totals and the full config; episodes; the last checkpoint; run_completed."""
+    worker = run_to_end(tmp_path, {**SHORT, "run_id": "r", "total_timesteps": 10**6, "worker_id": "w"})
+    started = worker.lines[0]["payload"]
+    assert (started["total_episodes"], started["total_steps"], started["start_episode"]) == (20, 10**6, 0)
+    assert started["config"]["learning_rate"] == 0.1
+    assert worker.events() == ["run_started", "checkpoint_saved", "run_completed"]
+    assert [episode["episode_index"] for episode in worker.episodes()] == list(range(20))
+    last = worker.episodes()[-1]
+    assert (last["worker_id"], last["metrics"].keys()) == ("w", {"mean_return_100", "epsilon"})
+    assert last["global_step"] == sum(episode["steps"] for episode in worker.episodes())
+    assert json.loads(last["metadata_json"]).keys() >= {"epsilon", "mean_return_100"}
+    assert worker.last()["episodes"] == 20
+
+
+def test_files_go_where_mosaicd_says(tmp_path: Path) -> None:
+    """In mosaicd's environment its ids and directories win, and nothing is written elsewhere."""
+    files = tmp_path / "files"
+    work = tmp_path / "work"
+    worker = run_to_end(
+        work, {**SHORT, "run_id": "mine", "checkpoint_every_episodes": 5}, "--run-dir", "no",
+        MOSAIC_RUN_ID="01J", MOSAIC_RUN_DIR=str(files), MOSAIC_CHECKPOINT_DIR=str(files / "saved"),
+        WORKER_ID="w9",
+    )  # fmt: skip
+    assert {line["run_id"] for line in worker.lines} == {"01J"}
+    assert {episode["worker_id"] for episode in worker.episodes()} == {"w9"}
+    manifest = WorkerAnalyticsManifest.load(files / "analytics.json")
+    assert (manifest.run_id, manifest.worker_type) == ("01J", "tabular")
+    assert manifest.artifacts["checkpoints"]["directory"] == "saved"
+    assert manifest.artifacts["checkpoints"]["files"] == sorted(
+        path.name for path in (files / "saved").iterdir()
+    )
+    assert [path.name for path in work.iterdir()] == ["config.json"]
+
+
+def test_steps_are_told_on_request(tmp_path: Path) -> None:
+    """step_telemetry prints a line for every step, in order, with the worker's own step count."""
+    worker = run_to_end(tmp_path, {**SHORT, "episodes": 3, "step_telemetry": True})
+    steps = [line for line in worker.lines if line.get("type") == "step"]
+    assert [step["global_step"] for step in steps] == list(range(1, len(steps) + 1))
+    assert [step["step_index"] for step in steps if step["episode_index"] == 1] == list(
+        range(worker.episodes()[1]["steps"])
+    )
+    assert steps[-1]["terminated"] or steps[-1]["truncated"]
+
+
+def test_telemetry_can_be_thinned(tmp_path: Path) -> None:
+    """episode_telemetry n prints every n-th episode and the last; 0 prints none."""
+    worker = run_to_end(tmp_path / "some", {**SHORT, "episode_telemetry": 8})
+    assert [episode["episode_index"] for episode in worker.episodes()] == [7, 15, 19]
+    assert not run_to_end(tmp_path / "none", {**SHORT, "episode_telemetry": 0}).episodes()
+
+
+def test_a_budget_of_steps_is_exact(tmp_path: Path) -> None:
+    """total_timesteps ends the run at that very step, the last episode counted as truncated."""
+    worker = run_to_end(tmp_path, {"env_id": "Taxi", "total_timesteps": 1050})
+    assert worker.last()["global_step"] == 1050
+    assert worker.episodes()[-1]["truncated"]
+    assert worker.lines[0]["payload"]["total_episodes"] is None
+
+
+def test_a_dry_run_only_looks(tmp_path: Path) -> None:
+    """--dry-run checks and exits 0 without telemetry or files; --emit-summary prints what would be used."""
+    (tmp_path / "config.json").write_text(json.dumps(SHORT))
+    done = call(tmp_path, "--config", "config.json", "--dry-run", "--emit-summary")
+    assert done.returncode == 0
+    summary = json.loads(done.stdout)["summary"]
+    assert (summary["dry_run"], summary["episodes"], summary["gamma"]) == (True, 20, 0.99)
+    assert summary["env_id"].startswith("FrozenLake-v")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_bad_config_exits_2_with_everything(tmp_path: Path) -> None:
+    """All errors, those of the environment too, are on stderr and in run_failed; nothing is written."""
+    config = {"run_id": "r", "episodes": -1, "gama": 1, "env_id": "Taksi-v3"}
+    with Worker(tmp_path, config) as worker:
+        assert worker.finish() == 2
+    assert worker.events() == ["run_failed"]
+    assert [error["path"] for error in worker.last()["errors"]] == ["episodes", "gama", "env_id"]
+    for line in ("episodes: -1 is less than 1", "gama: unknown key", "env_id: 'Taksi-v3' is not registered"):
+        assert line in worker.stderr.decode()
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    done = call(tmp_path, "--config", "config.json", "--dry-run")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("flags", [["--config", "absent.json"], ["--config", "."]])
+def test_a_config_that_is_no_file(flags: list[str], tmp_path: Path) -> None:
+    """A config that cannot be read is one sentence, a run_failed line and exit 2."""
+    done = call(tmp_path, *flags)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["event"] == "run_failed"
+    assert done.stderr.count("\n") == 1
+
+
+def test_flags_of_older_configs_are_harmless(tmp_path: Path) -> None:
+    """--grpc means nothing; --worker-id and --run-id are heard; the summary is the last line."""
+    config = {"metadata": {"worker": {"config": SHORT}}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    flags = ("--grpc", "--grpc-target", "x:1", "--worker-id", "w1", "--run-id", "r1", "--emit-summary")
+    done = call(tmp_path, "--config", "config.json", *flags)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (done.returncode, lines[0]["run_id"], lines[1]["worker_id"]) == (0, "r1", "w1")
+    assert lines[-1]["summary"]["episodes"] == 20
+
+
+def test_importing_it_is_light() -> None:
+    """Discovery imports the package: that loads neither numpy nor Gymnasium."""
+    code = "import sys, mosaic_tabular as worker; worker.get_worker_metadata(); worker.get_config_schema()\n"
+    code += "sys.exit('numpy' in sys.modules or 'gymnasium' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], env=environment(), timeout=DEADLINE_S, check=True)

@@ -1,0 +1,142 @@
+"""Discovery: every installed worker is listed, and a broken neighbour hides nobody."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mosaic_worker
+from mosaic_tabular import get_worker_metadata
+
+from tests.workers.process import environment
+
+TABULAR = "mosaic_tabular:get_worker_metadata"
+
+NEIGHBOURS = {
+    "raises": "raise RuntimeError('no GPU library here')\n",
+    "leaves": "import os\nos._exit(3)\n",
+    "crashes": "import os\nos.abort()\n",
+    "exits": "import sys\nsys.exit('bye')\n",
+    "shapeless": "def get_worker_metadata():\n    return 'hello'\n",
+    "typeless": "def get_worker_metadata():\n    return {'name': 'x'}, {'max_agents': 1}\n",
+    "talks": (
+        'print(\'{"not": "the answer"}\')\n'
+        "WORKER_MODULE = 'talks.special'\n"
+        "def get_config_schema():\n    return {'type': 'object'}\n"
+        "class Said:\n    def __init__(self, **fields):\n        self.__dict__.update(fields)\n"
+        "def get_worker_metadata():\n"
+        "    return Said(name='Talks', version='2'), Said(worker_type='talks', action_spaces=('discrete',))\n"
+    ),
+}
+
+
+def install(
+    site: Path, name: str, code: str | None, value: str | None = None, dist: str | None = None
+) -> None:
+    """Put a distribution with one worker into the directory `site`, as an installer would."""
+    distribution = dist or f"{name}-worker"
+    info = site / f"{distribution.replace('-', '_')}-1.5.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n")
+    (info / "entry_points.txt").write_text(
+        f"[mosaic.workers]\n{name} = {value or name + ':get_worker_metadata'}\n"
+    )
+    if code is not None:
+        (site / f"{name}.py").write_text(code)
+
+
+def discover(site: Path, *flags: str, by_path: bool = False) -> dict[str, dict[str, Any]]:
+    """Ask a fresh interpreter whose path begins with `site`."""
+    env = environment()
+    program = ["-m", "mosaic_worker.discovery"]
+    env["PYTHONPATH"] = f"{site}:{env['PYTHONPATH']}"
+    if by_path:
+        env["PYTHONPATH"] = str(site)
+        program = [str(Path(mosaic_worker.__file__).with_name("discovery.py"))]
+    done = subprocess.run(
+        [sys.executable, *program, "--json", *flags],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    answer = json.loads(done.stdout)
+    assert answer["python"] == sys.executable
+    return {worker["kind"]: worker for worker in answer["workers"] if worker["distribution_version"] == "1.5"}
+
+
+def test_the_tabular_worker_is_found(tmp_path: Path) -> None:
+    """Metadata, capabilities, module and config schema are listed for a whole worker, beside broken ones."""
+    install(tmp_path, "tabular", None, TABULAR, "mosaic-tabular")
+    for name, code in NEIGHBOURS.items():
+        install(tmp_path, name, code)
+    install(tmp_path, "absent", None)
+    found = discover(tmp_path)
+    assert found.keys() == {"tabular", "absent", *NEIGHBOURS}
+    metadata, capabilities = get_worker_metadata()
+    tabular = found["tabular"]
+    assert tabular["error"] is None
+    assert tabular["metadata"] == metadata.to_dict()
+    assert tabular["capabilities"] == capabilities.to_dict()
+    assert (tabular["module"], tabular["accepts_worker_id"]) == ("mosaic_tabular", True)
+    assert tabular["config_schema"]["properties"]["algo"]["enum"] == ["q_learning", "sarsa"]
+    check_neighbours(found)
+
+
+def check_neighbours(found: dict[str, dict[str, Any]]) -> None:
+    """Each broken worker says what is wrong with it; a foreign class and stray output are no error."""
+    expected = {
+        "raises": "RuntimeError: no GPU library here (exit code 1)",
+        "leaves": "it said nothing (exit code 3)",
+        "exits": "bye (exit code 1)",
+    }
+    assert {name: found[name]["error"] for name in expected} == expected
+    assert "killed by signal 6" in found["crashes"]["error"]
+    assert "must return (metadata, capabilities)" in found["shapeless"]["error"]
+    assert "no worker_type" in found["typeless"]["error"]
+    assert "No module named 'absent'" in found["absent"]["error"]
+    talks = found["talks"]
+    assert (talks["error"], talks["module"], talks["config_schema"]) == (
+        None,
+        "talks.special",
+        {"type": "object"},
+    )
+    assert talks["capabilities"] == {"worker_type": "talks", "action_spaces": ["discrete"]}
+
+
+def test_a_worker_that_hangs_is_cut_off(tmp_path: Path) -> None:
+    """A worker that does not load in time is listed as such, and the others are listed beside it."""
+    install(tmp_path, "hangs", "import threading\nthreading.Event().wait()\n")
+    install(tmp_path, "talks", NEIGHBOURS["talks"])
+    found = discover(tmp_path, "--timeout", "2")
+    assert found["hangs"]["error"] == "not loaded within 2 s"
+    assert found["talks"]["error"] is None
+
+
+def test_it_runs_where_the_sdk_is_not(tmp_path: Path) -> None:
+    """discovery.py run by its path lists the workers of an environment that has no mosaic_worker."""
+    install(tmp_path, "talks", NEIGHBOURS["talks"])
+    package = tmp_path / "older_worker"
+    package.mkdir()
+    (package / "cli.py").write_text("")
+    (package / "__init__.py").write_text(NEIGHBOURS["talks"].replace("WORKER_MODULE = 'talks.special'\n", ""))
+    install(tmp_path, "older", None, "older_worker:get_worker_metadata")
+    found = discover(tmp_path, by_path=True)
+    assert found["talks"]["error"] is None
+    assert found["older"]["module"] == "older_worker.cli"
+
+
+def test_one_name_twice_is_said(tmp_path: Path) -> None:
+    """Two distributions with one worker name are both listed, the second with an error."""
+    install(tmp_path, "twin", NEIGHBOURS["talks"])
+    install(tmp_path, "twin", None, None, "other-twin")
+    done = subprocess.run(
+        [sys.executable, "-m", "mosaic_worker.discovery", "--json"],
+        env={**environment(), "PYTHONPATH": f"{tmp_path}:{environment()['PYTHONPATH']}"},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    twins = [worker for worker in json.loads(done.stdout)["workers"] if worker["kind"] == "twin"]
+    assert [worker["error"] is None for worker in twins] == [True, False]
+    assert "another distribution" in twins[1]["error"]

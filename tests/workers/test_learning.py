@@ -1,0 +1,147 @@
+"""The tabular worker learns, fast, the same way every time, and by Gymnasium's own dynamics."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from mosaic_tabular import worlds
+from mosaic_tabular.learning import epsilon_at
+from mosaic_tabular.uniforms import BLOCK, Uniforms
+
+from tests.workers.process import run_to_end
+
+
+@pytest.mark.parametrize(
+    ("config", "at_least", "at_first"),
+    [
+        ({"env_id": "Taxi"}, 6.0, -100.0),
+        ({"env_id": "Taxi", "algo": "sarsa"}, 4.0, -100.0),
+        ({"env_id": "FrozenLake-v1"}, 0.6, 0.5),
+        ({"env_id": "FrozenLake", "algo": "sarsa"}, 0.6, 0.5),
+        ({"env_id": "CliffWalking"}, -20.0, -50.0),
+        ({"env_id": "CliffWalking", "algo": "sarsa"}, -30.0, -50.0),
+    ],
+    ids=str,
+)
+def test_defaults_learn(config: dict[str, Any], at_least: float, at_first: float, tmp_path: Path) -> None:
+    """With nothing but environment and rule given, the mean of 100 returns begins low and ends high."""
+    worker = run_to_end(tmp_path, {**config, "seed": 5})
+    means = [episode["metrics"]["mean_return_100"] for episode in worker.episodes()]
+    assert means[9] < at_first
+    assert means[-1] > at_least
+    assert worker.last()["mean_return_100"] == means[-1]
+    assert len(means) == worker.lines[0]["payload"]["total_episodes"]
+
+
+def test_a_seed_decides_everything(tmp_path: Path) -> None:
+    """One seed gives one table and one history, bit for bit; another seed another; null draws and says it."""
+    config = {"run_id": "r", "env_id": "FrozenLake", "episodes": 200, "seed": 3}
+    first, again = (run_to_end(tmp_path / name, config) for name in ("a", "b"))
+    assert first.episodes() == again.episodes()
+    assert first.last()["q_sha256"] == again.last()["q_sha256"]
+    drawn = run_to_end(tmp_path / "c", {**config, "seed": None})
+    seed = drawn.lines[0]["payload"]["seed"]
+    repeated = run_to_end(tmp_path / "d", {**config, "seed": seed})
+    assert drawn.episodes() == repeated.episodes()
+    assert drawn.last()["q_sha256"] != first.last()["q_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("env_id", "env_kwargs"),
+    [
+        ("Taxi", {}),
+        ("Taxi", {"is_rainy": True}),
+        ("FrozenLake", {}),
+        ("FrozenLake", {"map_name": "8x8", "is_slippery": False}),
+        ("CliffWalking", {}),
+        ("CliffWalkingSlippery", {}),
+    ],
+    ids=str,
+)
+def test_the_fast_world_is_gymnasiums(env_id: str, env_kwargs: dict[str, Any]) -> None:
+    """The table's trajectories equal those of `step`, number by number, also across a saved random state."""
+    resolved = worlds.resolve(env_id).env_id
+    fast = worlds.make(resolved, env_kwargs, 11)
+    slow = gymnasium.make(resolved, max_episode_steps=-1, **env_kwargs)
+    slow.reset(seed=11)
+    assert type(fast) is worlds.TableWorld
+    moves = np.random.default_rng(0)
+    for episode in range(60):
+        assert fast.reset() == slow.reset()[0]
+        for _ in range(100):
+            action = int(moves.integers(fast.actions))
+            state, reward, terminated, _, _ = slow.step(action)
+            assert fast.step(action) == (state, reward, terminated)
+            if terminated:
+                break
+        saved = fast.random_state()
+        assert saved["env"] == slow.unwrapped.np_random.bit_generator.state
+        if episode % 20 == 10:
+            fast = worlds.make(resolved, env_kwargs, 0)
+            fast.restore(saved)
+
+
+def test_a_world_without_a_table(tmp_path: Path) -> None:
+    """An environment whose table does not say everything is played through `step` and resumes exactly."""
+    world = worlds.make(worlds.resolve("Taxi").env_id, {"fickle_passenger": True}, 1)
+    assert type(world) is worlds.GymWorld
+    config = {
+        "run_id": "r",
+        "env_id": "Taxi",
+        "env_kwargs": {"fickle_passenger": True},
+        "epsilon_decay_episodes": 40,
+    }
+    whole = run_to_end(tmp_path / "whole", {**config, "episodes": 60})
+    run_to_end(tmp_path / "parts", {**config, "episodes": 25})
+    parts = run_to_end(tmp_path / "parts", {**config, "episodes": 60})
+    assert parts.last()["q_sha256"] == whole.last()["q_sha256"]
+
+
+def test_blocks_change_nothing() -> None:
+    """Numbers drawn in blocks are those drawn one by one, and the state is where the last one left it."""
+    plain, blocks = np.random.default_rng(4), Uniforms(np.random.default_rng(4))
+    for count in (0, 1, BLOCK - 1, 1, BLOCK, 5):
+        assert [blocks.draw() for _ in range(count)] == [plain.random() for _ in range(count)]
+        assert blocks.state() == plain.bit_generator.state
+    other = Uniforms(np.random.default_rng(9))
+    other.restore(blocks.state())
+    assert [other.draw() for _ in range(BLOCK + 3)] == [plain.random() for _ in range(BLOCK + 3)]
+
+
+def test_epsilon_falls_in_a_line() -> None:
+    """Epsilon goes from start to end over the given episodes and stays."""
+    assert [epsilon_at(episode, 1.0, 0.0, 4) for episode in range(6)] == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    assert epsilon_at(0, 1.0, 0.2, 0) == 0.2
+
+
+@pytest.mark.parametrize(
+    ("env_id", "sentence"),
+    [
+        ("Taxi-v99", "it has Taxi-v"),
+        ("Taksi", "toy-text environments are"),
+        ("CartPole-v1", "a table needs Discrete"),
+    ],
+)
+def test_an_environment_that_cannot_be(env_id: str, sentence: str) -> None:
+    """An unknown environment, or one that no table fits, is refused with a sentence that helps."""
+    (error,) = worlds.check(env_id, {})
+    assert error.path == "env_id"
+    assert sentence in error.message
+
+
+def test_an_argument_that_cannot_be() -> None:
+    """A wrong argument of the environment is an error of env_kwargs."""
+    for env_kwargs in ({"is_slipery": True}, {"map_name": "3x3"}):
+        (error,) = worlds.check("FrozenLake", env_kwargs)
+        assert error.path == "env_kwargs"
+
+
+def test_an_older_version_becomes_its_successor() -> None:
+    """An id without a version, or with one that is gone, means the newest, and the second is said."""
+    newest = worlds.resolve("Taxi")
+    assert newest.note == ""
+    assert worlds.resolve(newest.env_id) == newest
+    assert worlds.resolve("Taxi-v0").env_id == newest.env_id
+    assert "Taxi-v0 is gone" in worlds.resolve("Taxi-v0").note

@@ -1,0 +1,212 @@
+"""Telemetry lines: their exact fields, strict JSON whatever is in them, whole lines from many threads."""
+
+import io
+import json
+import os
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from mosaic_worker import Heartbeat, TelemetryEmitter
+from mosaic_worker.jsonlines import dumps
+from mosaic_worker.telemetry import LIFECYCLE_EVENTS
+
+from tests.workers.lines import Line, checked
+
+
+def printed(stream: io.StringIO) -> list[Line]:
+    return [checked(line.encode()) for line in stream.getvalue().splitlines(keepends=True)]
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def emitter(stream: io.StringIO) -> TelemetryEmitter:
+    return TelemetryEmitter("run-1", stream=stream)
+
+
+@pytest.mark.parametrize("name", LIFECYCLE_EVENTS)
+def test_a_lifecycle_line(name: str, emitter: TelemetryEmitter, stream: io.StringIO) -> None:
+    """Each lifecycle method prints {event, run_id, timestamp, payload}."""
+    getattr(emitter, name)({"episodes": 3})
+    (line,) = printed(stream)
+    assert (line["event"], line["run_id"], line["payload"]) == (name, "run-1", {"episodes": 3})
+
+
+def test_a_step_line(stream: io.StringIO) -> None:
+    """A step has the known fields; action and observation are JSON texts; extra fields are kept."""
+    TelemetryEmitter("r", "w-1", stream=stream).step(
+        episode_index=0, step_index=4, action=np.int64(3), observation={"grid": np.eye(2)}, reward=-1.0,
+        terminated=False, truncated=False, policy_label="p", backend="b", global_step=5,
+    )  # fmt: skip
+    (line,) = printed(stream)
+    assert (line["type"], line["action_json"], line["global_step"], line["worker_id"]) == (
+        "step",
+        "3",
+        5,
+        "w-1",
+    )
+    assert json.loads(line["observation_json"]) == {"grid": [[1.0, 0.0], [0.0, 1.0]]}
+
+
+def test_an_episode_line(emitter: TelemetryEmitter, stream: io.StringIO) -> None:
+    """An episode has the known fields; metadata is a JSON text."""
+    emitter.episode(
+        episode_index=7,
+        total_reward=4.0,
+        steps=15,
+        terminated=True,
+        truncated=False,
+        metadata={"epsilon": 0.1},
+    )
+    (line,) = printed(stream)
+    assert (line["total_reward"], line["steps"], line["agent_id"]) == (4.0, 15, "agent_0")
+    assert json.loads(line["metadata_json"]) == {"epsilon": 0.1}
+
+
+def test_a_failure_names_its_error(emitter: TelemetryEmitter, stream: io.StringIO) -> None:
+    """run_failed carries text, type and traceback of the exception."""
+    try:
+        raise ZeroDivisionError("by zero")
+    except ZeroDivisionError as error:
+        emitter.run_failed({"where": "update"}, exc_info=error)
+    payload = printed(stream)[0]["payload"]
+    assert (payload["error"], payload["error_type"], payload["where"]) == (
+        "by zero",
+        "ZeroDivisionError",
+        "update",
+    )
+    assert "test_telemetry.py" in payload["traceback"]
+
+
+class Odd:
+    """Something JSON has never heard of."""
+
+    def __repr__(self) -> str:
+        return "Odd()"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (float("nan"), '"NaN"'),
+        ([float("inf"), -float("inf")], '["Infinity","-Infinity"]'),
+        (np.float32(0.5), "0.5"),
+        (np.float64("nan"), '"NaN"'),
+        (np.arange(3), "[0,1,2]"),
+        (np.bool_(True), "true"),
+        ({1: Path("a/b"), None: {2}, (1, 2): b"x\xff"}, '{"1":"a/b","null":[2],"(1, 2)":"x\\ufffd"}'),
+        (Odd(), '"Odd()"'),
+        ("\ud800\u2028é", '"\\ud800\\u2028\\u00e9"'),
+    ],
+)
+def test_any_value_is_strict_json(value: Any, text: str) -> None:
+    """NaN, arrays, paths, sets, bytes, lone surrogates and objects are written; none raises."""
+    assert dumps(value) == text
+
+
+def test_a_value_that_holds_itself_is_cut() -> None:
+    """A cycle in a payload is cut off, not raised."""
+    cycle: dict[str, Any] = {}
+    cycle["self"] = cycle
+    assert '"..."' in dumps(cycle)
+
+
+def test_lines_of_many_threads_stay_whole() -> None:
+    """Lines longer than a pipe's buffer, from several threads, do not mix; printed text keeps its place."""
+    read, write = os.pipe()
+    writer = os.fdopen(write, "w")
+    emitter = TelemetryEmitter("r", stream=writer)
+    writer.write("[PROGRESS] begins\n")  # still in Python's buffer
+
+    def beat(n: int) -> None:
+        for _ in range(5):
+            emitter.heartbeat({"n": n, "pad": "x" * 200_000})
+
+    threads = [threading.Thread(target=beat, args=[n]) for n in range(4)]
+    for thread in threads:
+        thread.start()
+
+    def close_after_all() -> None:
+        for thread in threads:
+            thread.join()
+        writer.close()
+
+    closer = threading.Thread(target=close_after_all)
+    closer.start()
+    with os.fdopen(read, "rb") as reader:
+        first, *lines = reader.readlines()
+    closer.join()
+    assert first == b"[PROGRESS] begins\n"
+    assert sorted(checked(line)["payload"]["n"] for line in lines) == sorted([0, 1, 2, 3] * 5)
+
+
+def test_a_non_blocking_stdout_loses_nothing() -> None:
+    """A library that makes stdout non-blocking does not tear a line."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    lines: list[bytes] = []
+
+    def drain() -> None:
+        with os.fdopen(read, "rb") as reader:
+            lines.extend(reader.readlines())
+
+    drainer = threading.Thread(target=drain)
+    with os.fdopen(write, "w") as writer:
+        drainer.start()
+        TelemetryEmitter("r", stream=writer).heartbeat({"pad": "x" * 1_000_000})
+    drainer.join()
+    assert len(checked(lines[0])["payload"]["pad"]) == 1_000_000
+
+
+def test_a_log_constant_is_logged_too(stream: io.StringIO, caplog: pytest.LogCaptureFixture) -> None:
+    """A call with a log constant writes a log record beside the line, as workers of the original expect."""
+    import logging
+
+    constant = SimpleNamespace(code="LOG431", level="WARNING", message="runtime started")
+    emitter = TelemetryEmitter("r", logger=logging.getLogger("worker"), stream=stream)
+    emitter.run_started({"seed": 1}, constant=constant)
+    assert caplog.messages == ['LOG431 | runtime started | extra={"seed":1}']
+    assert len(printed(stream)) == 1
+
+
+class Beats:
+    """An emitter that only counts beats."""
+
+    def __init__(self) -> None:
+        self.payloads: list[dict[str, Any]] = []
+        self.news = threading.Event()
+
+    def heartbeat(self, payload: dict[str, Any]) -> None:
+        self.payloads.append(payload)
+        if len(self.payloads) >= 3:
+            self.news.set()
+
+
+def test_heartbeats_come_by_themselves() -> None:
+    """The thread beats at its interval with status and the worker's own words, and stops when closed."""
+    beats = Beats()
+    with Heartbeat(beats, 0.005, lambda: {"episodes": 2}):  # type: ignore[arg-type]
+        assert beats.news.wait(10)
+    count = len(beats.payloads)
+    assert beats.payloads[0]["status"] == "running"
+    assert beats.payloads[0]["episodes"] == 2
+    assert not [thread for thread in threading.enumerate() if thread.name == "mosaic-heartbeat"]
+    assert len(beats.payloads) == count
+
+
+def test_a_loop_that_hangs_falls_silent() -> None:
+    """With only_when_marked a beat needs a mark since the last one; a pause counts as life."""
+    beats, is_paused = Beats(), threading.Event()
+    with Heartbeat(beats, 0.005, only_when_marked=True, is_paused=is_paused.is_set):  # type: ignore[arg-type]
+        assert not beats.news.wait(0.1)
+        assert len(beats.payloads) == 1
+        is_paused.set()
+        assert beats.news.wait(10)
+    assert beats.payloads[-1]["status"] == "paused"
