@@ -2,8 +2,7 @@
 
 Nothing is guessed: a change is told only after the queue itself, asked again with the change made, has
 started the run.  What a reader would get wrong: facts are about now (a run may wait for CPUs *and* for
-its turn), and the runs "ahead" are those that take or put aside something this moment, not all that
-were submitted earlier.
+its turn), and the runs "ahead" are those with a better place now, not all that were submitted earlier.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -88,9 +87,9 @@ def explain(run_id: str, queue: Queue, scene: Scene) -> Explanation:
     probe.put(freed)
     if not _starts(freed, probe, scene):
         facts += _capacity_facts(run, scene)
-        ahead, place = _ahead(freed, probe, scene)
+        ahead = _ahead(freed, probe, scene)
         if ahead:
-            facts.append(_queue_fact(freed, ahead, place, scene))
+            facts.append(_queue_fact(freed, [*ahead.values()], scene))
     if not facts:
         return Explanation(run_id, None, [], [])
     return Explanation(run_id, reason(run, scene.capacity, scene.now), facts, _changes(run, probe, scene))
@@ -144,55 +143,70 @@ def _capacity_facts(run: Waiting, scene: Scene) -> list[dict[str, Any]]:
     return facts
 
 
-def _ahead(run: Waiting, probe: Queue, scene: Scene) -> tuple[list[Turn], int]:
-    """Return the turns before the run's that take or put aside something, and how many runs go before it."""
-    ahead: list[Turn] = []
+def _ahead(run: Waiting, probe: Queue, scene: Scene) -> dict[str, Turn | Waiting]:
+    """Return what goes before the run: the turns of this moment, then who else has a better place."""
+    ahead: dict[str, Turn | Waiting] = {}
     for turn in probe.turns(scene.capacity, scene.used, scene.now):
         if turn.run.run_id == run.run_id:
-            return ahead, len(ahead)
-        ahead.append(turn)
-    order = probe.order(scene.capacity, scene.used, scene.now)
-    return ahead, [waiting.run_id for waiting in order].index(run.run_id)
+            return ahead
+        ahead[turn.run.run_id] = turn
+    for waiting in probe.order(scene.capacity, scene.used, scene.now):
+        if waiting.run_id == run.run_id:
+            break
+        ahead.setdefault(waiting.run_id, waiting)
+    return ahead
 
 
-def _queue_fact(run: Waiting, ahead: Sequence[Turn], place: int, scene: Scene) -> dict[str, Any]:
-    count = max(place, len(ahead))
-    names = sorted({_owner(turn.run, scene) for turn in ahead})
+def _queue_fact(run: Waiting, ahead: Sequence[Turn | Waiting], scene: Scene) -> dict[str, Any]:
+    others = [
+        (turn.run, turn.grant is not None) if isinstance(turn, Turn) else (turn, False) for turn in ahead
+    ]
+    names = sorted({_owner(other, scene) for other, _ in others})
+    count = len(others)
     return {
         "fact": "queue",
         "text": f"{count} run{'s go' if count > 1 else ' goes'} before it ({', '.join(names[:MAX_NAMED])})",
         "ahead": count,
         "runs": [
             {
-                "run_id": turn.run.run_id,
-                "owner": _owner(turn.run, scene),
-                "cpus": turn.run.cpus,
-                "gpus": turn.run.gpus,
-                "priority": turn.run.priority,
-                "because": _because(run, turn.run),
-                "starts": turn.grant is not None,
+                "run_id": other.run_id,
+                "owner": _owner(other, scene),
+                "cpus": other.cpus,
+                "gpus": other.gpus,
+                "priority": other.priority,
+                "because": _because(run, other, scene.used),
+                "starts": starts,
             }
-            for turn in ahead[:MAX_NAMED]
+            for other, starts in others[:MAX_NAMED]
         ],
     }
 
 
-def _because(run: Waiting, other: Waiting) -> str:
+def _because(run: Waiting, other: Waiting, used: Mapping[int, int]) -> str:
     """Return the first rule of the order that puts `other` before `run`."""
     if other.priority > run.priority:
         return "higher priority"
-    if other.owner_uid != run.owner_uid and other.created_seq > run.created_seq:
+    theirs, own = used.get(other.owner_uid, 0), used.get(run.owner_uid, 0)
+    if theirs < own:
         return "its owner holds less"
-    return "submitted earlier" if other.owner_uid == run.owner_uid else "its owner holds no more"
+    if theirs == own and other.created_seq < run.created_seq:
+        return "submitted earlier"
+    return "its owner's turn"  # the shares after what starts before them
 
 
 def _changes(run: Waiting, probe: Queue, scene: Scene) -> list[list[dict[str, Any]]]:
-    """Return alternatives that each start the run now, smallest first: its lock, its rank, its size, others."""
+    """Return alternatives that each start the run now, smallest first: its lock, its rank, its size, others.
+
+    What it cannot do without (release, its hour, GPUs that are there) is part of each.
+    """
     needed: list[dict[str, Any]] = []
     if run.held:
         needed.append({"change": "release", "text": "release it"})
     if run.not_before is not None and run.not_before > scene.now:
         needed.append({"change": "begin", "text": "let it begin now"})
+    if run.mandatory and run.gpus > scene.capacity.gpu_slots_total:
+        run = replace(run, gpus=scene.capacity.gpu_slots_total)
+        needed.append(_size_step("gpus", "GPUs", run.gpus))
     run = replace(run, held=False, not_before=None)
     if needed and _starts(run, probe, scene):
         return [needed]
@@ -200,17 +214,22 @@ def _changes(run: Waiting, probe: Queue, scene: Scene) -> list[list[dict[str, An
     for step in (_raise_priority, _shrink, _end_holders):
         steps = step(run, probe, scene)
         if steps:
-            found.append(needed + steps)
+            found.append(_merged(needed + steps))
     if not found:
         first = replace(run, priority=min(_top(probe, scene) + 1, MAX_PRIORITY))
         steps = _end_holders(first, probe, scene) or _shrink(first, probe, scene)
-        if steps:
-            found.append([*needed, _priority_step(first.priority), *steps])
+        if steps and first.priority > run.priority:
+            found.append(_merged([*needed, _priority_step(first.priority), *steps]))
     return found
 
 
+def _merged(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the steps with only the last word on each thing."""
+    return list({(step["change"], step.get("run_id")): step for step in steps}.values())
+
+
 def _raise_priority(run: Waiting, probe: Queue, scene: Scene) -> list[dict[str, Any]]:
-    levels = sorted({turn.run.priority + 1 for turn in probe.turns(scene.capacity, scene.used, scene.now)})
+    levels = sorted({waiting.priority + 1 for waiting in probe})
     higher = [level for level in levels if run.priority < level <= MAX_PRIORITY]
     priority = _first(higher, lambda level: _starts(replace(run, priority=level), probe, scene))
     return [] if priority is None else [_priority_step(priority)]
@@ -220,9 +239,7 @@ def _shrink(run: Waiting, probe: Queue, scene: Scene) -> list[dict[str, Any]]:
     """Return the largest smaller request that starts: fewer CPUs, else fewer GPUs, else both."""
     cpus = cpus_due(run.cpus, scene.capacity)
     fewer_cpus = range(cpus - 1, 0, -1)
-    fewer_gpus = range(gpus_due(run.gpus, scene.capacity), -1, -1)
-    if run.gpus == gpus_due(run.gpus, scene.capacity):
-        fewer_gpus = fewer_gpus[1:]
+    fewer_gpus = range(gpus_due(run.gpus, scene.capacity) - 1, -1, -1)
     one = _first(fewer_cpus, lambda n: _starts(replace(run, cpus=n), probe, scene))
     if one is not None:
         return [_size_step("cpus", "CPUs", one)]
@@ -287,7 +304,8 @@ def _first(candidates: Sequence[int], is_enough: Callable[[int], bool]) -> int |
 
 
 def _top(probe: Queue, scene: Scene) -> int:
-    return max((turn.run.priority for turn in probe.turns(scene.capacity, scene.used, scene.now)), default=0)
+    order = probe.order(scene.capacity, scene.used, scene.now)
+    return order[0].priority if order else 0
 
 
 def _owner(run: Waiting, scene: Scene) -> str:

@@ -1,0 +1,96 @@
+"""What makes two submits the same run."""
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mosaicd.core.digest import canonical, command_digest, config_digest, is_ambient
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+def shuffled(value: Any, chance: random.Random) -> Any:
+    if isinstance(value, dict):
+        keys = list(value)
+        chance.shuffle(keys)
+        return {key: shuffled(value[key], chance) for key in keys}
+    return [shuffled(item, chance) for item in value] if isinstance(value, list) else value
+
+
+@given(JSON, st.randoms(use_true_random=False))
+def test_key_order_never_counts(value: Any, chance: random.Random) -> None:
+    """Keys are sorted at every depth: order does not change the digest."""
+    other = shuffled(value, chance)
+    assert canonical(other) == canonical(value)
+    metadata = {"a": value, "b": 1}
+    assert config_digest({"metadata": metadata}, {}) == config_digest(
+        {"metadata": shuffled(metadata, chance)}, {}
+    )
+
+
+@given(JSON, JSON)
+def test_any_other_difference_counts(one: Any, other: Any) -> None:
+    """Two metadata that JSON writes differently have two digests."""
+    same = canonical(one) == canonical(other)
+    digests = [config_digest({"metadata": {"x": value}}, {}) for value in (one, other)]
+    assert (digests[0] == digests[1]) is same
+
+
+def test_run_ids_are_left_out() -> None:
+    """The run id is left out, at the top and inside the worker's config, and nothing is changed by that."""
+    config = {
+        "metadata": {"worker": {"module": "w", "config": {"run_id": "one", "seed": 1}}},
+        "run_id": "one",
+    }
+    bare = {"metadata": {"worker": {"module": "w", "config": {"seed": 1}}}}
+    assert config_digest(config, {}) == config_digest(bare, {})
+    assert config["metadata"]["worker"]["config"]["run_id"] == "one"  # type: ignore[index]
+    deeper = {"metadata": {"worker": {"module": "w", "config": {"seed": 1, "x": {"run_id": "one"}}}}}
+    assert config_digest(deeper, {}) != config_digest(bare, {})
+
+
+@pytest.mark.parametrize(
+    "name", ["CLEANRL_RUN_ID", "XUANCE_RUN_ID", "RUN_ID", "CUDA_VISIBLE_DEVICES", "WORKER_ID"]
+)
+def test_variables_that_the_launch_overwrites_are_left_out(name: str) -> None:
+    """What we overwrite cannot make two runs differ."""
+    assert config_digest({}, {"A": "1", name: "x"}) == config_digest({}, {"A": "1", name: "y"})
+    assert config_digest({}, {"A": "1"}) != config_digest({}, {"A": "2"})
+
+
+def test_a_command_is_its_words_its_place_and_its_environment() -> None:
+    """For commands the working directory is part of the digest; the submitter's shell is not."""
+    limits = {"time_limit_s": None}
+    first = command_digest(["true"], "/a", {"A": "1", "TERM": "xterm"}, {"cpus": 1}, limits)
+    assert first == command_digest(["true"], "/a", {"LC_ALL": "C", "A": "1"}, {"cpus": 1}, limits)
+    for other in (
+        command_digest(["true", ""], "/a", {"A": "1"}, {"cpus": 1}, limits),
+        command_digest(["true"], "/b", {"A": "1"}, {"cpus": 1}, limits),
+        command_digest(["true"], "/a", {"A": "2"}, {"cpus": 1}, limits),
+        command_digest(["true"], "/a", {"A": "1"}, {"cpus": 2}, limits),
+        command_digest(["true"], "/a", {"A": "1"}, {"cpus": 1}, {"time_limit_s": 5}),
+    ):
+        assert other != first
+
+
+def test_the_digest_is_pinned() -> None:
+    """Digests are stored and compared over restarts and releases: this one may never change."""
+    assert (
+        command_digest(["true"], "/", {}, {"cpus": 1}, {})
+        == "3f1577cdbe97af8343e5a09c00e780a0e5a05e569818d6d89d46389a311c8ff0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("PATH", True), ("LC_TIME", True), ("XDG_X", True), ("PYTHONPATH", False)]
+)
+def test_ambient_variables(name: str, expected: bool) -> None:
+    """What a shell exports unasked is ambient; what changes the work is not."""
+    assert is_ambient(name) is expected

@@ -1,0 +1,201 @@
+"""Why a run waits, and what would start it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mosaicd.core.explain import Explanation, Holder, Scene, explain, reason
+from mosaicd.core.queue import Queue, Waiting
+from mosaicd.core.slots import Capacity
+
+ADA, BEA = 1000, 1001
+NOW = 100.0
+
+
+def scene(capacity: Capacity, holders: Sequence[Holder] = ()) -> Scene:
+    """The machine with what these runs hold of it."""
+    used: dict[int, int] = {}
+    for holder in holders:
+        capacity = capacity.less(holder.grant)
+        used[holder.owner_uid] = used.get(holder.owner_uid, 0) + holder.cpus
+    return Scene(capacity, used, NOW, holders, {ADA: "ada", BEA: "bea"})
+
+
+def why(waiting: Waiting, where: Scene, others: Sequence[Waiting] = ()) -> Explanation:
+    return explain(waiting.run_id, Queue([*others, waiting]), where)
+
+
+def kinds(explanation: Explanation) -> list[str]:
+    return [fact["fact"] for fact in explanation.facts]
+
+
+def texts(explanation: Explanation) -> list[list[str]]:
+    return [[step["text"] for step in steps] for steps in explanation.changes]
+
+
+BIG = Holder("h1", "big", "bea", BEA, 3, (0,))
+SMALL = Holder("h2", "small", "ada", ADA, 1)
+
+
+def test_nothing_blocks_a_run_that_starts_next() -> None:
+    """No fact, no reason, no change."""
+    assert why(Waiting("w", ADA), scene(Capacity(4))) == Explanation("w", None, [], [])
+
+
+def test_held_is_said_and_release_is_the_change() -> None:
+    """A held run on a free machine: one fact, one step."""
+    told = why(Waiting("w", ADA, held=True), scene(Capacity(4)))
+    assert kinds(told) == ["held"] and texts(told) == [["release it"]]
+
+
+def test_its_hour_is_said_with_the_seconds_left() -> None:
+    """not_before: when, and how long until then."""
+    told = why(Waiting("w", ADA, not_before=NOW + 12.5), scene(Capacity(4)))
+    assert told.facts == [
+        {"fact": "not_before", "text": "it may start in 12.5 s", "not_before": NOW + 12.5, "wait_s": 12.5}
+    ]
+    assert texts(told) == [["let it begin now"]]
+
+
+def test_what_is_too_little_and_who_holds_it() -> None:
+    """Numbers and owners: needed, free, total, held by whom; the smallest end that is enough comes first."""
+    told = why(Waiting("w", ADA, cpus=2, gpus=1, mandatory=True), scene(Capacity(4, 0, 1), [BIG, SMALL]))
+    assert kinds(told) == ["cpus", "gpus"]
+    assert told.facts[0]["text"] == "it needs 2 CPUs; 0 of 4 are free"
+    assert [holder["owner"] for holder in told.facts[0]["held_by"]] == ["bea", "ada"]
+    assert told.facts[1]["held_by"] == [
+        {"run_id": "h1", "name": "big", "owner": "bea", "cpus": 3, "slots": [0]}
+    ]
+    assert texts(told) == [["big of bea ends"]]
+
+
+def test_fewer_cpus_are_named_when_they_would_do() -> None:
+    """The largest smaller request that starts."""
+    told = why(Waiting("w", ADA, cpus=4), scene(Capacity(4), [SMALL]))
+    assert texts(told) == [["ask for 3 CPUs"], ["small of ada ends"]]
+
+
+def test_runs_ahead_are_named_with_the_rule_that_puts_them_there() -> None:
+    """Who goes first and why, and the least priority that would pass them."""
+    others = [
+        Waiting("a", BEA, priority=5, cpus=2, created_seq=9),
+        Waiting("b", BEA, cpus=2, created_seq=1),
+        Waiting("c", ADA, cpus=2, created_seq=2),
+    ]
+    told = why(Waiting("w", ADA, cpus=2, created_seq=3), scene(Capacity(4)), others)
+    (fact,) = told.facts
+    assert fact["text"] == "3 runs go before it (ada, bea)"
+    assert [(run["run_id"], run["because"]) for run in fact["runs"]] == [
+        ("a", "higher priority"),
+        ("c", "submitted earlier"),
+        ("b", "submitted earlier"),
+    ]
+    assert [run["starts"] for run in fact["runs"]] == [True, True, False]
+    assert told.reason == "waits for its turn"
+    assert texts(told)[0] == ["raise its priority to 1"]
+
+
+def test_a_neighbour_who_holds_less_goes_first() -> None:
+    """Fair share is a fact like any other."""
+    told = why(
+        Waiting("w", ADA, created_seq=1), scene(Capacity(2), [SMALL]), [Waiting("b", BEA, created_seq=5)]
+    )
+    assert told.facts[0]["runs"][0]["because"] == "its owner holds less"
+
+
+def test_gpus_that_the_machine_has_no_more() -> None:
+    """Impossible is said as such, with what is possible."""
+    told = why(Waiting("w", ADA, gpus=3, mandatory=True), scene(Capacity(4, 0, 2)))
+    assert kinds(told)[0] == "impossible"
+    assert told.reason == "needs 3 GPUs, the machine has 2"
+    assert texts(told) == [["ask for 2 GPUs"]]
+
+
+def test_a_run_that_does_not_wait_is_a_key_error() -> None:
+    """Only waiting runs are explained."""
+    with pytest.raises(KeyError):
+        explain("nobody", Queue(), scene(Capacity(1)))
+
+
+@pytest.mark.parametrize(
+    ("waiting", "text"),
+    [
+        (Waiting("w", ADA, held=True), "held"),
+        (Waiting("w", ADA, not_before=NOW + 1), "waits for its hour"),
+        (Waiting("w", ADA, cpus=9, gpus=1), "needs 4 CPUs, 0 of 4 free; 1 GPUs, 0 of 1 free"),
+    ],
+)
+def test_the_short_reason(waiting: Waiting, text: str) -> None:
+    """A few words for each run object."""
+    assert reason(waiting, scene(Capacity(4, 0, 1), [BIG, SMALL]).capacity, NOW) == text
+    assert reason(Waiting("w", ADA), Capacity(1), NOW) == "waits for its turn"
+
+
+@st.composite
+def machines(draw: st.DrawFn) -> tuple[list[Waiting], Scene]:
+    """A machine, runs that hold parts of it, and runs that wait."""
+    capacity = Capacity(draw(st.integers(1, 6)), 0, draw(st.integers(0, 3)))
+    holders: list[Holder] = []
+    left = capacity
+    for number in range(draw(st.integers(0, 4))):
+        if not left.cpus_free:
+            break
+        slots = left.gpus_free[: draw(st.integers(0, 2))]
+        owner = draw(st.sampled_from([ADA, BEA]))
+        holder = Holder(
+            f"h{number}", f"name{number}", str(owner), owner, draw(st.integers(1, left.cpus_free)), slots
+        )
+        holders.append(holder)
+        left = left.less(holder.grant)
+    runs = [
+        Waiting(
+            f"w{seq}", draw(st.sampled_from([ADA, BEA])), draw(st.integers(-1, 1)), draw(st.integers(1, 7)),
+            draw(st.integers(0, 4)), draw(st.booleans()), draw(st.none() | st.floats(NOW, NOW + 9)),
+            draw(st.booleans()) and draw(st.booleans()), seq,
+        )
+        for seq in range(draw(st.integers(1, 6)))
+    ]  # fmt: skip
+    return runs, scene(capacity, holders)
+
+
+def changed(run: Waiting, where: Scene, steps: list[dict[str, Any]]) -> tuple[Waiting, Scene]:
+    """Carry the steps out, as somebody would who read them."""
+    ended = []
+    for step in steps:
+        match step["change"]:
+            case "release":
+                run = replace(run, held=False)
+            case "begin":
+                run = replace(run, not_before=None)
+            case "end":
+                ended.append(step["run_id"])
+            case "priority" | "cpus" | "gpus" as what:
+                run = replace(run, **{what: step[what]})
+            case other:
+                raise AssertionError(other)
+    total = Capacity(where.capacity.cpus_total, 0, where.capacity.gpu_slots_total)
+    return run, scene(total, [holder for holder in where.holders if holder.run_id not in ended])
+
+
+@given(machines())
+def test_every_change_told_starts_the_run(machine: tuple[list[Waiting], Scene]) -> None:
+    """A change is a promise: carried out, the next plan starts the run.  Without a fact it starts anyway."""
+    runs, where = machine
+    queue = Queue(runs)
+    starting = {start.run_id for start in queue.plan(where.capacity, where.used, NOW)}
+    for run in runs:
+        told = explain(run.run_id, queue, where)
+        assert (not told.facts) == (run.run_id in starting)
+        assert bool(told.facts) == bool(told.changes), "there is always something that would start it"
+        assert json.loads(json.dumps(told.to_dict())) == told.to_dict()
+        for steps in told.changes:
+            assert steps and len({json.dumps(step) for step in steps}) == len(steps)
+            other, then = changed(run, where, steps)
+            again = Queue([other, *(waiting for waiting in runs if waiting is not run)])
+            assert run.run_id in {start.run_id for start in again.plan(then.capacity, then.used, NOW)}
+    assert set(queue) == set(runs), "asking changes nothing"

@@ -1,0 +1,211 @@
+"""What a worker is started with."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mosaicd.core.digest import OURS
+from mosaicd.core.launch import (
+    THREAD_COUNTS,
+    Budget,
+    LaunchSettings,
+    Placement,
+    base_environment,
+    grace_s,
+    launch_order,
+    teardown_order,
+    worker_config,
+    worker_environment,
+)
+from mosaicd.core.program import Defaults, WorkerProgram
+from mosaicd.core.spec import Spec, normalise_submit
+from mosaicd.protocol.messages import Submit
+
+RUN_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+AT = Placement(RUN_ID, 2, f"/state/runs/{RUN_ID}", (1, 3), 2)
+BASE = base_environment("ada", "/home/ada", "/bin/bash", "C.UTF-8")
+WORKERS = {
+    "able": WorkerProgram("able", supports_pause=True, supports_checkpoint=True),
+    "plain": WorkerProgram("plain"),
+}
+
+
+def spec_of(**params: Any) -> Spec:
+    return normalise_submit(Submit(**params), Defaults("/opt/python", "/home/ada", WORKERS))
+
+
+def command(**environment: str) -> Spec:
+    return spec_of(command=["true"], environment=environment)
+
+
+def worker(module: str = "able", environment: dict[str, str] | None = None, **params: Any) -> Spec:
+    config = {
+        "run_name": "taxi",
+        "entry_point": "python",
+        "arguments": [],
+        "environment": environment or {},
+        "resources": {"cpus": 2, "memory_mb": 512, "gpus": {"requested": 0}},
+        "artifacts": {},
+        "metadata": {"worker": {"module": module, "config": {"run_id": "placeholder", "seed": 7}}},
+    }
+    return spec_of(config=config, **params)
+
+
+def test_the_whole_environment_of_a_worker() -> None:
+    """The base, what was submitted, and ours: nothing else."""
+    files = f"/state/runs/{RUN_ID}/files"
+    assert worker_environment(BASE, worker(environment={"SEED": "1"}), AT) == {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": "/home/ada",
+        "USER": "ada",
+        "LOGNAME": "ada",
+        "SHELL": "/bin/bash",
+        "LANG": "C.UTF-8",
+        "SEED": "1",
+        "OMP_NUM_THREADS": "2",
+        "MKL_NUM_THREADS": "2",
+        "OPENBLAS_NUM_THREADS": "2",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": "1,3",
+        "MOSAIC_ATTEMPT": "2",
+        "MOSAIC_RUN_ID": RUN_ID,
+        "MOSAIC_RUN_DIR": files,
+        "MOSAIC_CHECKPOINT_DIR": f"{files}/checkpoints",
+        "MOSAIC_CONFIG_FILE": f"/state/runs/{RUN_ID}/attempt-2/worker-config.json",
+        "RUN_ID": RUN_ID,
+        "WORKER_ID": "able",
+    }
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(OURS)),
+        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+    )
+)
+def test_nothing_overrides_ours(environment: dict[str, str]) -> None:
+    """Whatever is submitted under our names, the worker sees what it would have seen without."""
+    assert worker_environment(BASE, command(**environment), AT) == worker_environment(BASE, command(), AT)
+
+
+def test_a_run_without_gpus_sees_none() -> None:
+    """No slot granted: an empty CUDA_VISIBLE_DEVICES hides every GPU."""
+    at = Placement(RUN_ID, 1, "/r")
+    assert worker_environment(BASE, command(CUDA_VISIBLE_DEVICES="0"), at)["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_thread_counts_follow_the_grant_unless_the_submitter_set_one() -> None:
+    """OMP/MKL/OPENBLAS_NUM_THREADS are the granted CPUs; one set explicitly stays."""
+    environment = worker_environment(BASE, command(MKL_NUM_THREADS="8"), AT)
+    assert [environment[name] for name in THREAD_COUNTS] == ["2", "8", "2"]
+
+
+@pytest.mark.parametrize(
+    "name", ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"]
+)
+def test_systemds_variables_never_reach_a_worker(name: str) -> None:
+    """A worker must not speak to systemd in the daemon's name, from wherever the variable comes."""
+    assert name not in worker_environment(BASE | {name: "x"}, command(**{name: "x"}), AT)
+
+
+def test_only_well_known_names_of_the_base_are_taken() -> None:
+    """The daemon's own environment does not leak."""
+    assert "SECRET" not in worker_environment(BASE | {"SECRET": "x"}, command(), AT)
+
+
+def test_what_is_not_ours_passes_though_it_looks_so() -> None:
+    """MOSAIC_ROOT and the like belong to existing workers."""
+    given = {"MOSAIC_ROOT": "/m", "MOSAIC_FASTLANE_ENABLED": "0", "MOSAICD_SOCKET": "/s"}
+    environment = worker_environment(BASE, command(**given), AT)
+    assert {name: environment[name] for name in given} == given
+
+
+def test_the_submitters_shell_wins_over_the_base() -> None:
+    """PATH and LANG as handed over, where they are."""
+    assert worker_environment(BASE, command(PATH="/v/bin", LANG="C"), AT)["PATH"] == "/v/bin"
+
+
+@pytest.mark.parametrize("name", ["CLEANRL_RUN_ID", "XUANCE_RUN_ID"])
+def test_older_run_id_variables_are_rewritten_where_present(name: str) -> None:
+    """Where present rewritten, else absent."""
+    assert worker_environment(BASE, worker(environment={name: "old"}), AT)[name] == RUN_ID
+    assert name not in worker_environment(BASE, worker(), AT)
+
+
+def test_without_a_config_there_is_no_config_file() -> None:
+    """A stale MOSAIC_CONFIG_FILE of an outer run would name the wrong config."""
+    assert "MOSAIC_CONFIG_FILE" not in worker_environment(BASE, command(MOSAIC_CONFIG_FILE="/old"), AT)
+
+
+def test_the_workers_config_is_flat_with_the_runs_own_id() -> None:
+    """run_id is overwritten, worker_id defaulted, the rest untouched; the spec is not changed."""
+    spec = worker()
+    assert worker_config(spec, RUN_ID) == {"run_id": RUN_ID, "seed": 7, "worker_id": "able"}
+    assert spec.worker_config == {"run_id": "placeholder", "seed": 7}
+    assert worker_config(command(), RUN_ID) is None
+
+
+def order_of(spec: Spec, **changes: Any) -> dict[str, Any]:
+    fixed: dict[str, Any] = {
+        "base": BASE, "nonce": "n", "secret": "s", "socket": "/s.sock", "uid": 1000,
+        "settings": LaunchSettings(),
+    }  # fmt: skip
+    return launch_order(spec, AT, **fixed | changes)
+
+
+def test_the_order_is_complete_and_json_safe() -> None:
+    """The shim is told everything it needs, once."""
+    order = order_of(worker())
+    assert json.loads(json.dumps(order, allow_nan=False)) == order
+    run_dir = f"/state/runs/{RUN_ID}"
+    environment, limits = order.pop("environment"), order.pop("limits")
+    assert environment == worker_environment(BASE, worker(), AT)
+    assert order == {
+        "order": "launch", "run_id": RUN_ID, "attempt": 2, "nonce": "n", "secret": "s", "socket": "/s.sock",
+        "run_dir": run_dir, "attempt_dir": f"{run_dir}/attempt-2", "files_dir": f"{run_dir}/files",
+        "kind": "worker", "argv": ["/opt/python", "-m", "able"], "cwd": f"{run_dir}/files",
+        "worker_id": "able", "worker_kind": "able", "supports_checkpoint": True,
+        "worker_config": {"run_id": RUN_ID, "seed": 7, "worker_id": "able"}, "config_flag": True,
+        "cooperative": True, "slots": [1, 3], "cpus": 2, "uid": 1000,
+    }  # fmt: skip
+    assert limits == {
+        "time_limit_s": None, "max_steps": None, "grace_s": 30.0, "handshake_timeout_s": 30.0,
+        "pause_ack_timeout_s": 10.0, "stdout_limit_bytes": 1 << 30, "stderr_limit_bytes": 1 << 30,
+    }  # fmt: skip
+
+
+def test_a_commands_order() -> None:
+    """A plain command runs where it was submitted and is never asked to cooperate."""
+    order = order_of(spec_of(command=["true"], cwd="/data", grace_s=0, handshake_timeout_s=1.5))
+    assert (order["kind"], order["cwd"], order["cooperative"]) == ("command", "/data", False)
+    assert (order["worker_id"], order["worker_kind"], order["worker_config"]) == ("command", "command", None)
+    assert (order["limits"]["grace_s"], order["limits"]["handshake_timeout_s"]) == (0, 1.5)
+
+
+def test_grace_is_longer_for_a_worker_that_checkpoints() -> None:
+    """5 s; 30 s for a worker that declares checkpointing; the run's own before both."""
+    settings = LaunchSettings(grace_s=1, worker_grace_s=2)
+    assert grace_s(worker("plain"), settings) == 1
+    assert grace_s(worker("able"), settings) == 2
+    assert grace_s(worker("able", grace_s=0), settings) == 0
+
+
+def test_limits_are_what_is_left_of_them() -> None:
+    """What earlier attempts used is taken off; nothing goes below zero."""
+    spec = spec_of(command=["true"], time_limit_s=10, max_steps=100)
+    limits = order_of(spec, used=Budget(4.5, 30))["limits"]
+    assert (limits["time_limit_s"], limits["max_steps"]) == (5.5, 70)
+    limits = order_of(spec, used=Budget(11, 101))["limits"]
+    assert (limits["time_limit_s"], limits["max_steps"]) == (0, 0)
+
+
+def test_the_teardown_order() -> None:
+    """A teardown shim needs the attempt, the identity of its leader and the grace."""
+    assert teardown_order(AT, nonce="n", grace_s=5, pid=9, start_ticks=77) == {
+        "order": "teardown", "run_id": RUN_ID, "attempt": 2, "nonce": "n",
+        "attempt_dir": f"/state/runs/{RUN_ID}/attempt-2", "limits": {"grace_s": 5},
+        "pid": 9, "start_ticks": 77,
+    }  # fmt: skip

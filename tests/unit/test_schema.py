@@ -1,0 +1,265 @@
+"""What a TrainRunConfig may hold, held against a JSON Schema validator."""
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from mosaicd.core.schema import MAX_DEPTH, MAX_FAULTS, Faults, check, check_json, dotted, filled
+from mosaicd.protocol.errors import InvalidParams
+
+# The table of the compatibility page, written down a second time and in another language.
+WHOLE = {"type": "integer", "minimum": 1}
+SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["run_name", "entry_point", "arguments", "environment", "resources", "artifacts"],
+    "properties": {
+        "run_name": {"type": "string", "minLength": 1, "maxLength": 120},
+        "entry_point": {"type": "string", "minLength": 1},
+        "arguments": {"type": "array", "items": {"type": "string"}, "default": []},
+        "environment": {"type": "object", "additionalProperties": {"type": "string"}, "default": {}},
+        "resources": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["cpus", "memory_mb", "gpus"],
+            "properties": {
+                "cpus": WHOLE,
+                "memory_mb": {"type": "integer", "minimum": 256},
+                "gpus": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "required": ["requested"],
+                    "properties": {
+                        "requested": {"type": "integer", "minimum": 0, "maximum": 8},
+                        "mandatory": {"type": "boolean", "default": False},
+                    },
+                },
+            },
+        },
+        "artifacts": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "output_prefix": {"type": "string", "minLength": 1},
+                "persist_logs": {"type": "boolean", "default": True},
+                "keep_checkpoints": {"type": "boolean", "default": True},
+            },
+            "default": {},
+        },
+        "metadata": {"type": "object", "default": {}},
+        "schedule": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {"max_duration_seconds": WHOLE, "max_steps": WHOLE},
+        },
+    },
+}
+VALIDATOR = Draft202012Validator(SCHEMA)
+
+
+def config() -> dict[str, Any]:
+    return {
+        "run_name": "taxi-q-learning",
+        "entry_point": "python",
+        "arguments": ["-m", "tabular_worker"],
+        "environment": {"TRACK": "0"},
+        "resources": {"cpus": 4, "memory_mb": 2048, "gpus": {"requested": 0, "mandatory": False}},
+        "artifacts": {"output_prefix": "runs/taxi", "persist_logs": True, "keep_checkpoints": False},
+        "metadata": {"ui": {"algo": "q"}, "worker": {"module": "tabular_worker", "config": {"seed": 1}}},
+        "schedule": {"max_duration_seconds": 60, "max_steps": 1000},
+    }
+
+
+def ours(value: object) -> set[str]:
+    faults = Faults()
+    check(value, faults)
+    assert faults.count <= MAX_FAULTS, "too many to compare"
+    return {fault["path"] for fault in faults.told()}
+
+
+def theirs(value: Any) -> set[str]:
+    """The validator's paths; a missing or unknown key is told at its parent there, at the key itself here."""
+    paths = set()
+    for error in VALIDATOR.iter_errors(value):
+        at = tuple(error.absolute_path)
+        if error.validator == "required":
+            paths |= {dotted((*at, key)) for key in error.validator_value if key not in error.instance}
+        elif error.validator == "additionalProperties" and error.schema["additionalProperties"] is False:
+            paths |= {dotted((*at, key)) for key in error.instance if key not in error.schema["properties"]}
+        else:
+            paths.add(dotted(at))
+    return paths
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = [at]
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            found += places(item, (*at, key))
+    return found
+
+
+KEYS = st.sampled_from(
+    ["cpus", "gpus", "requested", "run_name", "schedule", "max_steps", "x", "a.b", "", "ü"]
+)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 300)
+    | st.sampled_from([0.5, 1.0, 8.0, 9.0, 255.9, 256.0, 1e300, "", "x", "y" * 120, "z" * 121, "é" * 120])
+    | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@st.composite
+def broken(draw: st.DrawFn) -> Any:
+    """A valid config, hurt in one to six places: a value replaced, a key dropped or added, an item added."""
+    value: Any = config()
+    for _ in range(draw(st.integers(1, 6))):
+        if not isinstance(value, dict):
+            break
+        *path, last = draw(st.sampled_from([place for place in places(value) if place]))
+        parent = value
+        for key in path:
+            parent = parent[key]
+        how = draw(st.sampled_from(["replace", "drop", "add"]))
+        if how == "replace":
+            parent[last] = draw(VALUES)
+        elif how == "drop":
+            del parent[last]
+        elif isinstance(parent, dict):
+            parent[draw(KEYS)] = draw(VALUES)
+        else:
+            parent.append(draw(VALUES))
+        if not places(value)[1:]:
+            break
+    return value
+
+
+@given(broken() | VALUES)
+@example(config())
+@example({})
+@example([])
+def test_verdict_and_paths_are_those_of_a_json_schema_validator(value: Any) -> None:
+    """The same errors a JSON Schema validator would give: all of them at once, each with its path."""
+    before = copy.deepcopy(value)
+    assert ours(value) == theirs(value)
+    assert value == before
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "rule"),
+    [
+        ("resources.gpus.requested", 9, "9 is more than the 8 allowed"),
+        ("resources.gpus.mandatory", 1, "must be a boolean, not an integer"),
+        ("resources.cpus", True, "must be an integer, not a boolean"),
+        ("resources.cpus", 1.5, "must be an integer, not 1.5"),
+        ("resources.cpus", "4", "must be an integer, not a string"),
+        ("resources.memory_mb", 255, "255 is less than 256, the least allowed"),
+        ("resources.cpu", 1, "is not a known key; did you mean cpus?"),
+        ("run_name", "n" * 121, "121 characters are more than the 120 allowed"),
+        ("run_name", "", "must not be empty"),
+        ("entry_point", None, "must be a string, not null"),
+        ("arguments", "-m", "must be an array, not a string"),
+        ("environment", [], "must be an object, not an array"),
+        ("schedule.max_steps", 0, "0 is less than 1, the least allowed"),
+        ("metadata", [], "must be an object, not an array"),
+    ],
+)
+def test_a_fault_names_its_place_and_the_rule(path: str, value: object, rule: str) -> None:
+    """A fault says where it is and what is allowed there, in words."""
+    whole = config()
+    *parents, last = path.split(".")
+    parent = whole
+    for key in parents:
+        parent = parent[key]
+    parent[last] = value
+    faults = Faults()
+    check(whole, faults)
+    assert faults.told() == [{"path": path, "rule": rule}]
+
+
+def test_array_items_and_odd_keys_have_readable_paths() -> None:
+    """Arrays are written [i], keys that are no plain words in quotes."""
+    whole = config() | {"arguments": ["a", 2], "environment": {"A.B": 1}}
+    assert ours(whole) == {"arguments[1]", 'environment["A.B"]'}
+
+
+def test_metadata_and_environment_take_any_key() -> None:
+    """Unknown keys are refused everywhere but in metadata and environment."""
+    whole = config() | {"metadata": {"anything": [{"at": {"all": None}}]}, "environment": {"any": "thing"}}
+    assert ours(whole) == set()
+
+
+def test_defaults_are_filled_and_integral_floats_made_whole() -> None:
+    """1.0 is an integer in JSON Schema and 1 from here on; defaults are in place; the original stays."""
+    whole = config()
+    whole["resources"] = {"cpus": 1.0, "memory_mb": 256.0, "gpus": {"requested": 0}}
+    whole["artifacts"] = {}
+    del whole["metadata"], whole["schedule"]
+    before = copy.deepcopy(whole)
+    full = filled(whole)
+    assert full["resources"] == {"cpus": 1, "memory_mb": 256, "gpus": {"requested": 0, "mandatory": False}}
+    assert json.dumps(full["resources"]["cpus"]) == "1"
+    assert full["artifacts"] == {"persist_logs": True, "keep_checkpoints": True}
+    assert full["metadata"] == {} and full["schedule"] == {}
+    assert whole == before
+
+
+def test_a_flood_of_faults_is_counted_not_told() -> None:
+    """A reply stays small however broken the config is."""
+    whole = config() | {f"k{n}": 1 for n in range(5000)}
+    faults = Faults()
+    check(whole, faults)
+    assert faults.count == 5000
+    assert len(faults.told()) == MAX_FAULTS + 1
+    assert faults.told()[-1] == {"path": "", "rule": f"and {5000 - MAX_FAULTS} more faults"}
+
+
+def test_refuse_raises_all_faults_at_once() -> None:
+    """The error's data holds every fault; its message the first and how many more."""
+    faults = Faults()
+    faults.refuse()
+    faults.add(("a", 0), "is wrong")
+    faults.add((), "is worse")
+    with pytest.raises(InvalidParams, match=r"a\[0\]: is wrong \(and 1 more\)") as caught:
+        faults.refuse()
+    told = [{"path": "a[0]", "rule": "is wrong"}, {"path": "", "rule": "is worse"}]
+    assert caught.value.data == {"errors": told}
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ({"a": [0.5, float("nan")]}, "a[1]"),
+        ({"a": float("inf")}, "a"),
+        ({"a": "\ud800"}, "a"),
+        ({"\udfff": 1}, ""),
+        ({"a": {"b": {1, 2}}}, "a.b"),
+    ],
+)
+def test_what_json_cannot_carry_is_refused(value: object, path: str) -> None:
+    """NaN, lone surrogates and foreign types never reach a file or a reply."""
+    faults = Faults()
+    check_json(value, faults)
+    assert [fault["path"] for fault in faults.told()] == [path]
+
+
+def test_deep_nesting_is_refused_without_recursion() -> None:
+    """The depth is the sender's choice and must not be our stack's."""
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    faults = Faults()
+    check_json({"metadata": value}, faults)
+    assert [fault["rule"] for fault in faults.told()] == [f"is nested deeper than {MAX_DEPTH} levels"]
+    while value:  # else its end would recurse as deep
+        value = value.pop()
