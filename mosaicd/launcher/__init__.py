@@ -1,0 +1,29 @@
+"""The launcher: a small process that keeps the shim's code warm and forks one shim an order.
+
+The daemon starts it with `command(fd)`, where `fd` is its end of an AF_UNIX SOCK_SEQPACKET pair, passed
+on and inheritable, and nothing else:
+
+    subprocess.Popen(launcher.command(fd), pass_fds=(fd,), stdin=subprocess.DEVNULL, start_new_session=True)
+
+It ends when that socket does.  This module is imported by the daemon, so it imports nothing.
+"""
+
+import os
+import sys
+
+_BOOTSTRAP = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from mosaicd.launcher.__main__ import main; sys.exit(main(sys.argv[1:]))"
+)
+
+
+def command(fd: int) -> list[str]:
+    """Return the argv that starts a launcher on the order socket `fd`.
+
+    The interpreter runs isolated (-I), which leaves PYTHONPATH and the current directory out; a daemon
+    that runs from a source tree therefore says where that tree is.
+    """
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    if os.path.basename(root) in ("site-packages", "dist-packages"):
+        return [sys.executable, "-I", "-m", "mosaicd.launcher", "--fd", str(fd)]
+    return [sys.executable, "-I", "-c", _BOOTSTRAP, root, "--fd", str(fd)]

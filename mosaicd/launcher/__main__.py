@@ -1,0 +1,17 @@
+"""`python -I -m mosaicd.launcher --fd N`: see mosaicd.launcher.command."""
+
+import sys
+
+from mosaicd.launcher import serve
+
+
+def main(arguments: list[str]) -> int:
+    """Serve the order socket whose number follows --fd; 2 on any other command line."""
+    if len(arguments) != 2 or arguments[0] != "--fd" or not arguments[1].isdecimal():
+        sys.stderr.write("usage: python -I -m mosaicd.launcher --fd N\n")
+        return 2
+    return serve.serve(int(arguments[1]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

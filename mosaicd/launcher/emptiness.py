@@ -1,0 +1,37 @@
+"""Is a run's tree empty?  One walk over /proc answers for any number of runs.
+
+This answer, never a shim's, frees a slot.  A process counts when its environment names the run, or when
+it descends from the run's living shim; a zombie does not count, and neither does the shim.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from mosaicd.shim import containment
+
+_NAMED_PIDS = 50
+
+
+def answer(orders: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the `empty` replies to these is_empty orders, all from the same look."""
+    orders = list(orders)
+    table = containment.survey()
+    carriers: dict[str, list[int]] = {order["run_id"]: [] for order in orders}
+    for process in table.values():
+        if process.is_alive:
+            run_id = containment.marker_of(process.pid)
+            if run_id in carriers:
+                carriers[run_id].append(process.pid)
+    return [_reply(order, table, carriers[order["run_id"]]) for order in orders]
+
+
+def _reply(order: dict[str, Any], table: containment.Survey, carriers: list[int]) -> dict[str, Any]:
+    living = set(carriers)
+    shim = table.get(order.get("shim_pid") or 0)
+    if shim and shim.start_ticks == order.get("shim_start"):
+        below = containment.descendants(table, [shim.pid])
+        living.update(process.pid for process in below if process.is_alive)
+    return {
+        "reply": "empty", "id": order["id"], "run_id": order["run_id"], "empty": not living,
+        "pids": sorted(living)[:_NAMED_PIDS],
+    }  # fmt: skip

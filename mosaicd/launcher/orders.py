@@ -1,0 +1,57 @@
+"""The order socket: one JSON object a packet, with at most one descriptor."""
+
+import array
+import json
+import os
+import socket
+from typing import Any, NamedTuple
+
+PACKET_BYTES = 4096
+
+
+class Order(NamedTuple):
+    """One packet: what is asked, and the descriptor that came with it (the receiver closes it)."""
+
+    content: dict[str, Any]
+    fd: int | None
+
+    def close(self) -> None:
+        if self.fd is not None:
+            os.close(self.fd)
+
+
+class OrderSocket:
+    """The launcher's end."""
+
+    def __init__(self, fd: int) -> None:
+        os.set_inheritable(fd, False)
+        self._socket = socket.socket(fileno=fd)
+
+    @property
+    def fd(self) -> int:
+        return self._socket.fileno()
+
+    def receive(self) -> Order | None:
+        """Return the next order; BlockingIOError when none waits, None when the daemon has gone."""
+        size = array.array("i").itemsize
+        try:
+            data, ancillary, _, _ = self._socket.recvmsg(
+                PACKET_BYTES, socket.CMSG_SPACE(size), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:
+            return None
+        fds = array.array("i")
+        for level, kind, part in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(part[: len(part) - len(part) % size])
+        if not data:
+            return None
+        content = json.loads(data)
+        return Order(content, fds[0] if fds else None)
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Answer; OSError when the daemon has gone."""
+        self._socket.send(json.dumps(message, separators=(",", ":")).encode())
+
+    def close(self) -> None:
+        self._socket.close()

@@ -1,0 +1,150 @@
+"""The launcher's loop: take an order, fork a shim; reap shims; answer whether a tree is empty.
+
+Single-threaded, so a fork copies nothing half-done.  The order's content is read by the child alone: no
+run's secrets ever lie in this process.  INT and HUP, which a terminal sends to the whole foreground,
+do nothing; TERM and the end of the order socket end the launcher after the order in hand, and its
+shims live on.
+"""
+
+import gc
+import os
+import select
+import signal
+from types import FrameType
+from typing import Any
+
+from mosaicd.launcher import emptiness
+from mosaicd.launcher.orders import Order, OrderSocket
+from mosaicd.shim import child, containment, life
+
+_TITLE = "mosaic-launcher"
+_ORDERS_A_ROUND = 64
+_READ_BYTES = 512
+
+
+class Launcher:
+    """The order socket, and the shims that were forked and not yet reaped."""
+
+    def __init__(self, orders: OrderSocket) -> None:
+        self._orders = orders
+        self._shims: dict[int, Order] = {}
+        self._is_leaving = False
+        self._wake_fd, self._wake_write_fd = os.pipe()
+        os.set_blocking(self._wake_fd, False)
+        os.set_blocking(self._wake_write_fd, False)
+        signal.set_wakeup_fd(self._wake_write_fd, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, _nothing)
+        signal.signal(signal.SIGTERM, self._leave)
+
+    def run(self) -> None:
+        """Serve until the daemon has gone."""
+        poll = select.poll()
+        poll.register(self._orders.fd, select.POLLIN)
+        poll.register(self._wake_fd, select.POLLIN)
+        while not self._is_leaving:
+            ready = dict(poll.poll())
+            if self._wake_fd in ready:
+                self._drain_wake()
+                self._reap()
+            if self._orders.fd in ready:
+                self._take_orders()
+
+    def _take_orders(self) -> None:
+        """Carry out what waits; questions are kept for one look at the end."""
+        questions: list[dict[str, Any]] = []
+        for _ in range(_ORDERS_A_ROUND):
+            try:
+                order = self._orders.receive()
+            except BlockingIOError:
+                break
+            if order is None:
+                self._is_leaving = True
+                break
+            if order.content.get("order") == "is_empty":
+                questions.append(order.content)
+                order.close()
+            else:
+                self._fork(order)
+        if questions and not self._is_leaving:
+            for reply in emptiness.answer(questions):
+                self._orders.send(reply)
+
+    def _fork(self, order: Order) -> None:
+        content = order.content
+        if order.fd is None or content.get("order") not in ("launch", "teardown"):
+            order.close()
+            self._fail(content, "not an order with a descriptor")
+            return
+        try:
+            pid = os.fork()
+        except OSError as error:  # no process to be had now; the daemon tries again later
+            order.close()
+            self._fail(content, str(error))
+            return
+        if pid == 0:
+            self._forget()
+            life.become(order.fd)
+        order.close()
+        self._shims[pid] = order
+        self._orders.send({
+            "reply": "launched", "id": content["id"], "pid": pid,
+            "start_ticks": containment.start_ticks(pid),
+        })  # fmt: skip
+
+    def _fail(self, content: dict[str, Any], error: str) -> None:
+        self._orders.send({"reply": "failed", "id": content.get("id"), "error": error})
+
+    def _forget(self) -> None:
+        """In the child: give up everything that is the launcher's."""
+        signal.set_wakeup_fd(-1)
+        self._orders.close()
+        os.close(self._wake_fd)
+        os.close(self._wake_write_fd)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            order = self._shims.pop(pid, None)
+            if order is not None:
+                self._orders.send({
+                    "fact": "reaped", "pid": pid, "run_id": order.content.get("run_id"),
+                    "attempt": order.content.get("attempt"), "status": status,
+                })  # fmt: skip
+
+    def _drain_wake(self) -> None:
+        try:
+            while len(os.read(self._wake_fd, _READ_BYTES)) == _READ_BYTES:
+                pass
+        except BlockingIOError:
+            pass
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._is_leaving = True
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    del number, frame
+
+
+def serve(fd: int) -> int:
+    """Serve the order socket `fd` until its other end is closed; 0."""
+    try:
+        os.setsid()  # out of the terminal's foreground group
+    except PermissionError:
+        pass  # the daemon has started us in a session of our own
+    child.set_name(_TITLE)
+    launcher = Launcher(OrderSocket(fd))
+    gc.collect()
+    gc.freeze()  # what is shared with every shim is never touched by a collection there
+    try:
+        launcher.run()
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the daemon went away while we answered
+    return 0

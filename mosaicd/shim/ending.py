@@ -1,0 +1,103 @@
+"""How an attempt ended: what exit.json says.
+
+Written once, as soon as the leader is reaped and the pipes are read; what the rest of the tree prints
+while it is swept still goes to the logs, so a reader takes a file's own length over the counts here.
+"""
+
+import time
+from typing import Any
+
+from mosaicd.shim.child import Ended
+from mosaicd.shim.order import LaunchOrder
+from mosaicd.shim.progress import Progress
+from mosaicd.shim.spool import Spool
+
+_TEXT_LIMIT = 256
+
+HANDSHAKE_TIMEOUT = "handshake_timeout"
+SPAWN_FAILED = "spawn_failed"
+
+
+class Stop:
+    """A stop or limit that was begun, and who and what began it."""
+
+    def __init__(self, kind: str, who: str | None, reason: str | None, grace_s: float) -> None:
+        self.kind = kind
+        self.who = who
+        self.reason = reason[:_TEXT_LIMIT] if reason else reason
+        self.grace_s = grace_s
+
+    def content(self, forced: bool) -> dict[str, Any]:
+        """Return the stop as exit.json and the daemon see it."""
+        return {
+            "kind": self.kind, "who": self.who, "reason": self.reason, "forced": forced,
+            "grace_s": self.grace_s,
+        }  # fmt: skip
+
+
+class Ending:
+    """Collects what is known of the end until it can be written."""
+
+    def __init__(self, order: LaunchOrder) -> None:
+        self._order = order
+        self.started_at: float | None = None
+        self.stop: Stop | None = None
+        self.is_release = False
+        self.fault: str | None = None
+        self.error: str | None = None
+
+    def content(
+        self, ended: Ended | None, spool: Spool | None, progress: Progress, forced: bool, swept: bool
+    ) -> dict[str, Any]:
+        """Return exit.json; `ended` is None where no worker ever ran."""
+        return {
+            "run_id": self._order.run_id,
+            "attempt": self._order.attempt,
+            "nonce": self._order.nonce,
+            "exit_code": ended.code if ended else None,
+            "signal": ended.signal if ended else None,
+            "core_dumped": bool(ended and ended.core_dumped),
+            "started_at": self.started_at,
+            "finished_at": time.time(),
+            "rusage": _usage(ended),
+            "stop": self.stop.content(forced) if self.stop else None,
+            "released": self.is_release and not forced,
+            "last_word": progress.last_word,
+            "error": self.error[:_TEXT_LIMIT] if self.error else None,
+            "fault": self.fault,
+            **counts(spool, progress),
+            "unparsed_lines": spool.unparsed_lines if spool else 0,
+            "shed": _shed(spool),
+            "swept": swept,
+        }
+
+
+def counts(spool: Spool | None, progress: Progress) -> dict[str, Any]:
+    """Return the cursors and last values, for exit.json and for every advance."""
+    return {
+        "telemetry_seq": spool.journal.written_seq if spool else 0,
+        "stdout_bytes": spool.stdout.size_bytes if spool else 0,
+        "stderr_bytes": spool.stderr.size_bytes if spool else 0,
+        "steps": progress.steps,
+        "episodes": progress.episodes,
+        "metrics": progress.metrics,
+    }
+
+
+def _usage(ended: Ended | None) -> dict[str, float | int] | None:
+    if ended is None:
+        return None
+    return {
+        "utime_s": round(ended.utime_s, 6),
+        "stime_s": round(ended.stime_s, 6),
+        "maxrss_kb": ended.maxrss_kb,
+    }
+
+
+def _shed(spool: Spool | None) -> dict[str, int]:
+    """Return what caps and full disks kept out of the files."""
+    return {
+        "stdout_bytes": spool.stdout.lost_bytes if spool else 0,
+        "stderr_bytes": spool.stderr.lost_bytes if spool else 0,
+        "telemetry_records": spool.journal.shed_records if spool else 0,
+    }

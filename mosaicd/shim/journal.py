@@ -1,0 +1,123 @@
+"""telemetry.jsonl: numbering and appending records, in batches, never blocking and never half-numbered.
+
+A number is used once, whether its record reached the disk or not: with a full disk a bounded amount
+waits in memory, what comes after that is shed, and a gap record says which numbers are missing.
+`written_seq` is the last number in the file and the only one that may be told to anybody.
+"""
+
+import json
+import os
+import time
+from typing import Any
+
+from mosaicd.protocol import telemetry
+from mosaicd.protocol.telemetry import Recognised
+
+#: What may wait in memory for a disk that is full.
+_WAITING_LIMIT_BYTES = 1 << 20
+
+
+class Journal:
+    """The numbered records of one attempt."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._batch: list[bytes] = []
+        self._waiting = b""  # whole records (after the rest of one) that a full disk refused
+        self._shed_from = 0
+        self.seq = 0
+        self.written_seq = 0
+        self.shed_records = 0
+        self._at = 0.0
+
+    def stamp(self) -> None:
+        """Take the time for the records to come: one clock reading a round."""
+        self._at = time.time()
+
+    def add(self, record: Recognised) -> None:
+        """Number a record; it is written with the next flush."""
+        self.seq += 1
+        tail = b',"replaced":true}\n' if record.replaced else b"}\n"
+        self._batch.append(
+            b'{"seq":%d,"at":%.6f,"kind":"%b","data":%b%b'
+            % (self.seq, self._at, record.kind.encode(), record.text, tail)
+        )
+
+    def add_gap(self, evidence: dict[str, Any]) -> None:
+        """Number a record that says what was shed."""
+        self._at = self._at or time.time()
+        text = json.dumps(evidence, separators=(",", ":")).encode()
+        self.add(Recognised(telemetry.GAP, evidence, text, False))
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether records wait for room on the disk."""
+        return bool(self._waiting or self._shed_from)
+
+    def flush(self) -> None:
+        """Write what there is; what a full disk refuses waits, up to a limit, for the next flush."""
+        if self._waiting or self._shed_from:
+            self._retry()
+        if not self._batch:
+            return
+        data = b"".join(self._batch)
+        count = len(self._batch)
+        self._batch.clear()
+        if self._shed_from:
+            self.shed_records += count
+            return
+        is_cut = False
+        if not self._waiting:
+            rest = self._write(data)
+            if not rest:
+                self.written_seq = self.seq
+                return
+            is_cut, data = len(rest) < len(data), rest
+        self._keep(data, is_cut)
+
+    def _keep(self, data: bytes, is_cut: bool) -> None:
+        """Let whole records wait, as many as there is room for; the rest of a cut one always waits."""
+        end = len(data)
+        room = _WAITING_LIMIT_BYTES - len(self._waiting)
+        if end > room:
+            end = data.rfind(b"\n", 0, max(room, 0)) + 1
+            if is_cut:
+                end = max(end, data.find(b"\n") + 1)
+        self._waiting += data[:end]
+        lost = data.count(b"\n", end)
+        if lost:
+            self.shed_records += lost
+            self._shed_from = self.seq - lost + 1
+
+    def _retry(self) -> None:
+        """Write what waited; once that is in, say which numbers were shed meanwhile."""
+        self._waiting = self._write(self._waiting)
+        if self._waiting:
+            return
+        if not self._shed_from:
+            self.written_seq = self.seq - len(self._batch)
+            return
+        self.written_seq = self._shed_from - 1
+        first, self._shed_from = self._shed_from, 0
+        last = self.seq
+        lost = last - first + 1
+        self.shed_records += len(self._batch)  # numbered while we still shed
+        self._batch.clear()
+        self.stamp()
+        self.add_gap({
+            "stream": "telemetry", "reason": "disk_full", "from": first, "to": last, "records": lost,
+        })  # fmt: skip
+
+    def _write(self, data: bytes) -> bytes:
+        """Write, and return what did not go in."""
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError:
+            pass  # no room, or no quota: the caller keeps or sheds the rest
+        return data
+
+    def close(self) -> None:
+        """Write what can be written and close the file."""
+        self.flush()
+        os.close(self._fd)

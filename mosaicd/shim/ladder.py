@@ -1,0 +1,101 @@
+"""The kill ladder: TERM and CONT, a grace, then STOP and KILL, again and again until the tree is empty.
+
+STOP comes before KILL because of trees that repair themselves: what stands still neither forks nor
+notices that a sibling died.  A MOSAIC worker's leader gets TERM first and alone, since it checkpoints
+with the help of its children; they get theirs when it has gone.  `is_forced` says that KILL met the
+leader alive.
+"""
+
+import signal
+
+from mosaicd.shim import child, containment
+from mosaicd.shim.containment import Process
+from mosaicd.shim.tree import Tree, stop_moving
+
+_STOP_PASSES = 8
+_FIRST_ROUND_S = 0.002
+_LAST_ROUND_S = 0.1
+#: From this round on the tree is taken for one that runs away from surveys.
+_CHASE_ROUND = 3
+_CHASES = 32
+
+
+class Ladder:
+    """At most one descent a tree; a second order can only make it shorter."""
+
+    def __init__(self, tree: Tree, leader_first: bool) -> None:
+        self._tree = tree
+        self._leader_first = leader_first
+        self._kill_at: float | None = None
+        self._round_s = _FIRST_ROUND_S
+        self._round_at = 0.0
+        self._rounds = 0
+        self.is_forced = False
+
+    @property
+    def has_begun(self) -> bool:
+        return self._kill_at is not None
+
+    @property
+    def is_killing(self) -> bool:
+        return self._rounds > 0
+
+    def begin(self, now: float, grace_s: float) -> None:
+        """Start, or shorten the grace of a ladder that has begun."""
+        if self._kill_at is not None:
+            self._kill_at = min(self._kill_at, now + grace_s)
+            return
+        self._kill_at = now + grace_s
+        if grace_s > 0:
+            leader = self._tree.leader()
+            self._end_gently([leader] if leader and self._leader_first else self._tree.look().members)
+
+    def leader_has_ended(self) -> None:
+        """Tell what is left of the tree, if it was spared so far."""
+        if self._leader_first and not self.is_killing:
+            self._end_gently(self._tree.look().members)
+
+    def next_at(self) -> float | None:
+        """When the next round of KILL is due."""
+        if self._kill_at is None:
+            return None
+        return max(self._kill_at, self._round_at)
+
+    def tick(self, now: float) -> None:
+        """Do a round of KILL if one is due."""
+        due = self.next_at()
+        if due is None or now < due:
+            return
+        self._rounds += 1
+        self._kill_round()
+        self._round_at = now + self._round_s
+        self._round_s = min(self._round_s * 2, _LAST_ROUND_S)
+
+    def _end_gently(self, members: list[Process]) -> None:
+        for process in members:
+            child.send(process, signal.SIGTERM)
+        thawed = self._tree.look().members if self._leader_first else members
+        for process in thawed:
+            child.send(process, signal.SIGCONT)  # what is frozen does not act on TERM until it thaws
+
+    def _kill_round(self) -> None:
+        if self._tree.leader() is not None:
+            self.is_forced = True
+        view = self._tree.look()
+        for _ in range(_STOP_PASSES):
+            if not stop_moving(view):
+                break
+            view = self._tree.look()
+        for process in view.members:
+            child.send(process, signal.SIGKILL)
+        if self._rounds >= _CHASE_ROUND:
+            self._chase()
+
+    def _chase(self) -> None:
+        """Kill our direct children as fast as they can be read: a chain of fork and exit outruns a survey."""
+        for _ in range(_CHASES):
+            children = containment.children_of_this_process()
+            if not children:
+                return
+            for pid in children:
+                child.send_to_child(pid, signal.SIGKILL)

@@ -1,0 +1,84 @@
+"""What a fresh fork of the launcher becomes: a process of its own, then a shim, then nothing.
+
+Nothing of the launcher's may stay with it: no terminal, no descriptors (a pipe of the daemon's held
+open by a shim would keep `mosaicd | tee log` from ending), no signal handlers.
+"""
+
+import os
+import time
+import traceback
+from typing import NoReturn
+
+from mosaicd.shim import child, containment, order, record, start, teardown
+from mosaicd.shim.loop import Shim
+from mosaicd.shim.wake import Wake
+
+_CRASHED = 70
+_TITLE = "mosaic-shim"
+
+
+def run(order_fd: int) -> int:
+    """Carry out the order in `order_fd`; return the exit status of this process."""
+    os.setsid()
+    child.set_name(_TITLE)
+    _leave_standard_streams()
+    wake = Wake()
+    child.become_subreaper()
+    raw = order.read(order_fd)
+    attempt_dir: str = raw["attempt_dir"]
+    try:
+        if raw["order"] == "teardown":
+            return teardown.run(order.TeardownOrder(raw), wake)
+        return _launch(order.LaunchOrder(raw), wake)
+    except BaseException:
+        _write_crash(attempt_dir)
+        raise
+
+
+def _launch(launch: order.LaunchOrder, wake: Wake) -> int:
+    try:
+        held = record.Record(launch.attempt_dir)
+        setup_error = _prepare(launch, held)
+    except record.Taken:
+        return 0  # an order may be repeated: somebody else carries this one out, or has
+    shim = Shim(launch, held, wake)
+    shim.setup_error = setup_error
+    shim.run()
+    return 0
+
+
+def _prepare(launch: order.LaunchOrder, held: record.Record) -> str | None:
+    """Make what the attempt needs; return why it cannot be made, for the daemon to be told."""
+    try:
+        held.write_launch(start.launch_content(launch, containment.start_ticks(os.getpid())))
+        held.reserve_exit()
+        record.make_files(launch.files_dir)
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def _leave_standard_streams() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    if null > 2:
+        os.close(null)
+
+
+def _write_crash(attempt_dir: str) -> None:
+    """Leave the traceback of a shim that broke where somebody who asks will look."""
+    try:
+        with open(os.path.join(attempt_dir, "shim-crash.txt"), "a") as file:
+            file.write(f"{time.time():.3f} pid {os.getpid()}\n{traceback.format_exc()}\n")
+    except OSError:
+        pass
+
+
+def become(order_fd: int) -> NoReturn:
+    """`run`, in a fresh fork: nothing of the parent's clean-up may happen here."""
+    status = _CRASHED
+    try:
+        status = run(order_fd)
+    finally:
+        os._exit(status)

@@ -1,0 +1,84 @@
+"""What the run has done so far, as far as its telemetry says: counts, last values, its last word.
+
+`steps` is the worker's own global step once it reports one, else the number of step records; a worker
+that continues an earlier attempt starts its own count where that one left off.
+"""
+
+from collections import deque
+from typing import Any
+
+from mosaicd.protocol import telemetry
+from mosaicd.protocol.telemetry import Recognised
+
+_WINDOW = 100
+_METRICS_LIMIT = 16
+_NAME_LIMIT = 40
+
+
+class Progress:
+    """Counters and last values of one attempt."""
+
+    def __init__(self) -> None:
+        self.steps: int | None = None
+        self.episodes: int | None = None
+        self.total_steps: int | None = None
+        self.total_episodes: int | None = None
+        self.metrics: dict[str, float | int] = {}
+        self.last_word: str | None = None
+        self._step_records = 0
+        self._reported_steps: int | None = None
+        self._episode_base = 0
+        self._returns: deque[float] = deque(maxlen=_WINDOW)
+
+    def note(self, record: Recognised) -> None:
+        """Take one record into account."""
+        kind, data = record.kind, record.data
+        if kind == "step":
+            self._step_records += 1
+        elif kind == "episode":
+            self._note_episode(data)
+        elif kind == "run_started":
+            self._note_plan(telemetry.payload_of(data))
+        elif kind in telemetry.LAST_WORDS:
+            self.last_word = kind
+        if kind != "run_started":
+            reported = telemetry.global_step(data)
+            if reported is not None:
+                self._reported_steps = max(reported, self._reported_steps or 0)
+        self._count_steps()
+        found = telemetry.scalars(kind, data)
+        if found:
+            self._merge(found)
+
+    def _count_steps(self) -> None:
+        if self._reported_steps is not None:
+            self.steps = self._reported_steps
+        elif self._step_records:
+            self.steps = self._step_records
+
+    def _note_episode(self, data: dict[str, Any]) -> None:
+        if self.episodes is None:
+            index = telemetry.first_number(data, ("episode_index", "episode"))
+            self._episode_base = int(index) if index is not None and index > 1 else 0
+            self.episodes = self._episode_base
+        self.episodes += 1
+        value = telemetry.first_number(data, telemetry.RETURN)
+        if value is not None:
+            self._returns.append(value)
+            mean = sum(self._returns) / len(self._returns)
+            self._merge({"episode_return": value, "mean_return_100": mean})
+        length = telemetry.first_number(data, telemetry.LENGTH)
+        if length is not None:
+            self._merge({"episode_length": length})
+
+    def _note_plan(self, plan: dict[str, Any]) -> None:
+        total = telemetry.first_number(plan, telemetry.TOTAL_STEPS)
+        self.total_steps = None if total is None else int(total)
+        total = telemetry.first_number(plan, telemetry.TOTAL_EPISODES)
+        self.total_episodes = None if total is None else int(total)
+
+    def _merge(self, found: dict[str, Any]) -> None:
+        """Keep last values; a message must stay small, so the first few names win."""
+        for name, value in found.items():
+            if name in self.metrics or (len(self.metrics) < _METRICS_LIMIT and len(name) <= _NAME_LIMIT):
+                self.metrics[name] = value

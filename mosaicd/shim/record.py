@@ -1,0 +1,113 @@
+"""The attempt directory: its lock, and the four small records that a shim writes once.
+
+Everything is done relative to one descriptor of the directory, which also carries the lock, for as long
+as the shim lives.  started.json and exit.json are durable when the call returns; the directory's fsync
+makes launch.json durable with them.  A full disk cannot keep exit.json from being written: its block is
+reserved at the start.
+"""
+
+import errno
+import fcntl
+import json
+import os
+from typing import Any
+
+from mosaicd.protocol import rundir
+
+_TEMPORARY = ".tmp"
+_RESERVED_BYTES = 4096
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Taken(Exception):
+    """Another shim holds this attempt, or held it."""
+
+
+class Record:
+    """An attempt directory whose lock is held."""
+
+    def __init__(self, path: str) -> None:
+        """Make the directory where it is missing and take its lock; Taken when somebody else has it."""
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        self.path = path
+        self.dir_fd = os.open(path, _DIRECTORY)
+        try:
+            fcntl.flock(self.dir_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self.dir_fd)
+            raise Taken(path) from None
+
+    def write_launch(self, content: dict[str, Any]) -> None:
+        """Write launch.json; Taken when it is there, whatever it says."""
+        try:
+            fd = self._open(rundir.LAUNCH, os.O_EXCL)
+        except FileExistsError:
+            raise Taken(self.path) from None
+        _write_and_close(fd, content)
+
+    def write_worker_config(self, content: dict[str, Any]) -> str:
+        """Write worker-config.json and return its path."""
+        _write_and_close(self._open(rundir.WORKER_CONFIG, os.O_TRUNC), content)
+        return os.path.join(self.path, rundir.WORKER_CONFIG)
+
+    def reserve_exit(self) -> None:
+        """Claim the block that exit.json will need."""
+        fd = self._open(rundir.EXIT + _TEMPORARY, os.O_TRUNC)
+        try:
+            os.posix_fallocate(fd, 0, _RESERVED_BYTES)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSPC, errno.EDQUOT):
+                raise
+        finally:
+            os.close(fd)
+
+    def write_durably(self, name: str, content: dict[str, Any]) -> None:
+        """Write `name` so that a reader sees all of it or nothing, and a power cut loses nothing."""
+        temporary = name + _TEMPORARY
+        fd = self._open(temporary, 0)
+        try:
+            data = _encode(content)
+            _write_all(fd, data)
+            os.ftruncate(fd, len(data))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, name, src_dir_fd=self.dir_fd, dst_dir_fd=self.dir_fd)
+        os.fsync(self.dir_fd)
+
+    def open_log(self, name: str) -> int:
+        """Open a file for appending; the descriptor is not inherited."""
+        return self._open(name, os.O_APPEND)
+
+    def _open(self, name: str, flags: int) -> int:
+        return os.open(
+            name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600, dir_fd=self.dir_fd
+        )
+
+
+def make_files(files_dir: str) -> None:
+    """Make the directory that a worker keeps over attempts, and its usual places."""
+    for name in ("", rundir.CHECKPOINTS, "videos", "tensorboard"):
+        os.makedirs(os.path.join(files_dir, name), mode=0o700, exist_ok=True)
+
+
+def boot_id() -> str:
+    """Return the kernel's name for this boot."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def _encode(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+def _write_and_close(fd: int, content: dict[str, Any]) -> None:
+    try:
+        _write_all(fd, _encode(content))
+    finally:
+        os.close(fd)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]

@@ -1,0 +1,68 @@
+"""From an accepted order to a started worker and its started.json."""
+
+import os
+import socket
+import time
+from typing import Any
+
+from mosaicd.protocol import rundir
+from mosaicd.shim import child, record
+from mosaicd.shim.order import LaunchOrder
+from mosaicd.shim.pause import ControlLine
+
+_CONTROL_FD = "MOSAIC_CONTROL_FD"
+_CONTAINMENT = "process-group"
+
+
+class Started:
+    """A worker that runs, the line to it, and what started.json says of it."""
+
+    def __init__(
+        self, worker: child.Worker, control: ControlLine | None, at: float, evidence: dict[str, Any]
+    ) -> None:
+        self.worker = worker
+        self.control = control
+        self.at = at
+        self.evidence = evidence
+
+
+def start(order: LaunchOrder, held: record.Record) -> Started:
+    """Start the worker and record it; OSError when it cannot be executed."""
+    argv = list(order.argv)
+    if order.worker_config is not None:
+        path = held.write_worker_config(order.worker_config)
+        if order.config_flag:
+            argv += ["--config", path]
+    environment = dict(order.environment)
+    ours = theirs = None
+    if order.cooperative:
+        ours, theirs = socket.socketpair()
+        environment[_CONTROL_FD] = str(theirs.fileno())
+    try:
+        worker = child.spawn(argv, order.cwd, environment, theirs)
+    except OSError:
+        if ours:
+            ours.close()
+        raise
+    finally:
+        if theirs:
+            theirs.close()
+    at = time.time()
+    evidence = {
+        "pid": worker.pid, "start_ticks": worker.start_ticks, "boot_id": record.boot_id(),
+        "pgid": worker.pid, "sid": worker.pid, "containment": _CONTAINMENT, "at": at,
+    }  # fmt: skip
+    try:
+        held.write_durably(rundir.STARTED, evidence)
+    except OSError:
+        pass  # a full disk fails requests, not runs: the fact carries the same words
+    return Started(worker, ControlLine(ours) if ours else None, at, evidence)
+
+
+def launch_content(order: LaunchOrder, shim_start_ticks: int | None) -> dict[str, Any]:
+    """Return launch.json: what was ordered, without secrets."""
+    return {
+        "run_id": order.run_id, "attempt": order.attempt, "nonce": order.nonce, "argv": order.argv,
+        "cwd": order.cwd, "slots": order.slots, "cpus": order.cpus, "kind": order.kind,
+        "shim_pid": os.getpid(), "shim_started_at": shim_start_ticks, "at": time.time(),
+    }  # fmt: skip

@@ -1,0 +1,56 @@
+"""A shim for an orphaned tree: its own shim died, and what is left must be ended all the same.
+
+It takes the attempt's lock (so the dead shim is really dead), runs the kill ladder until a look at /proc
+finds no member twice in a row, and writes teardown.json and nothing else.  Leaves quietly when the
+lock is taken: then a living shim is in charge.
+"""
+
+import select
+import time
+
+from mosaicd.shim import child, record
+from mosaicd.shim.ladder import Ladder
+from mosaicd.shim.order import TeardownOrder
+from mosaicd.shim.tree import OrphanTree
+from mosaicd.shim.wake import Wake
+
+TEARDOWN = "teardown.json"
+_LOOK_S = 0.02
+
+
+def run(order: TeardownOrder, wake: Wake) -> int:
+    """End the tree; 0 when it is empty."""
+    try:
+        held = record.Record(order.attempt_dir)
+    except record.Taken:
+        return 0
+    began_at = time.time()
+    tree = OrphanTree(order.run_id, order.pid, order.start_ticks)
+    found = tree.look().members
+    ladder = Ladder(tree, leader_first=False)
+    if found:
+        ladder.begin(time.monotonic(), order.grace_s)
+        _until_empty(tree, ladder, wake)
+    try:
+        held.write_durably(TEARDOWN, {
+            "run_id": order.run_id, "attempt": order.attempt, "found": [p.pid for p in found[:50]],
+            "forced": ladder.is_killing, "at": began_at, "finished_at": time.time(),
+        })  # fmt: skip
+    except OSError:
+        pass  # only a note: the tree is what counts
+    return 0
+
+
+def _until_empty(tree: OrphanTree, ladder: Ladder, wake: Wake) -> None:
+    poll = select.poll()
+    poll.register(wake.fd, select.POLLIN)
+    empty_looks = 0
+    while empty_looks < 2:
+        now = time.monotonic()
+        ladder.tick(now)
+        due = ladder.next_at() or now
+        poll.poll(max(0.0, min(_LOOK_S, due - now)) * 1000 + 1)
+        wake.drain()
+        wake.take_term()  # told to end: it is ending something, and only that
+        child.reap()
+        empty_looks = 0 if tree.look().members else empty_looks + 1

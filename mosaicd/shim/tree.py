@@ -1,0 +1,97 @@
+"""The process tree of a run, as something that can be signalled and looked at until it is empty.
+
+Two kinds: the shim's own tree (everything below the subreaper, and what carries the marker), and the
+orphaned tree of a shim that died (found by the leader's identity and the marker).
+"""
+
+import os
+import signal
+from typing import NamedTuple, Protocol
+
+from mosaicd.shim import child, containment
+from mosaicd.shim.containment import Process
+
+
+class View(NamedTuple):
+    """The living members at one look, and the process groups that hold nobody else."""
+
+    members: list[Process]
+    groups: frozenset[int]
+
+
+class Tree(Protocol):
+    """What the ladder and the pause need to know of a tree."""
+
+    def look(self) -> View:
+        """Return who belongs to the tree as of now."""
+
+    def leader(self) -> Process | None:
+        """Return the leader while it is alive."""
+
+
+class OwnTree:
+    """The tree of this shim's worker."""
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self.worker: child.Worker | None = None
+
+    def look(self) -> View:
+        table = containment.survey()
+        below = containment.descendants(table, [os.getpid()])
+        strays = containment.marked(table, self._run_id, skip=[process.pid for process in below])
+        below += strays
+        below += containment.descendants(table, [process.pid for process in strays])
+        return _view(table, below)
+
+    def leader(self) -> Process | None:
+        if self.worker is None or self.worker.is_reaped:
+            return None
+        process = containment.look_at(self.worker.pid)
+        return process if process and process.is_alive else None
+
+
+class OrphanTree:
+    """A tree whose shim is gone: nobody reaps for us, and every pid has to be proven."""
+
+    def __init__(self, run_id: str, pid: int | None, start_ticks: int | None) -> None:
+        self._run_id = run_id
+        self._pid = pid
+        self._start_ticks = start_ticks
+        self._known: dict[int, int] = {}  # pid -> start ticks of every member seen: its children are members
+
+    def look(self) -> View:
+        table = containment.survey()
+        found = {process.pid: process for process in containment.marked(table, self._run_id)}
+        if self._pid is not None and self._start_ticks is not None:
+            for process in containment.in_session(table, self._pid, self._start_ticks):
+                found[process.pid] = process
+        for pid, start in self._known.items():
+            now = table.get(pid)
+            if now is not None and now.start_ticks == start:
+                found[pid] = now
+        for process in containment.descendants(table, list(found)):
+            found[process.pid] = process
+        found.pop(os.getpid(), None)
+        self._known = {process.pid: process.start_ticks for process in found.values()}
+        return _view(table, list(found.values()))
+
+    def leader(self) -> Process | None:
+        process = containment.look_at(self._pid) if self._pid is not None else None
+        if process and process.start_ticks == self._start_ticks and process.is_alive:
+            return process
+        return None
+
+
+def _view(table: containment.Survey, members: list[Process]) -> View:
+    alive = [process for process in members if process.is_alive]
+    return View(alive, containment.own_groups(table, alive))
+
+
+def stop_moving(view: View) -> list[Process]:
+    """Send STOP to every member that still runs, and to its group at one instant; return those that did."""
+    running = [process for process in view.members if not containment.is_held(process)]
+    stopped = [process for process in running if child.send(process, signal.SIGSTOP)]
+    for pgid in {process.pgid for process in stopped} & view.groups:
+        child.send_to_group(pgid, signal.SIGSTOP)  # pinned: a member of it has just been stopped
+    return running

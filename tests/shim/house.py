@@ -1,0 +1,217 @@
+"""A launcher, the peer that plays the daemon, and runs between them; leaves nothing behind.
+
+Every process that a test starts through it carries the marker of one of its runs, or is a shim or a
+launcher whose pid it knows; `close` fails the test that left one alive, and ends it.
+"""
+
+import array
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mosaicd import launcher
+from mosaicd.shim import containment
+from tests.shim.peer import Message, Peer
+
+PYTHON = sys.executable
+
+
+class Run:
+    """One ordered run and where its traces are."""
+
+    def __init__(self, house: "House", run_id: str, order: Message) -> None:
+        self.house = house
+        self.run_id = run_id
+        self.order = order
+        self.dir = Path(order["attempt_dir"])
+        self.shim_pid = 0
+        self.shim_start = 0
+
+    def json(self, name: str) -> Message:
+        content: Message = json.loads((self.dir / name).read_text())
+        return content
+
+    def has(self, name: str) -> bool:
+        return (self.dir / name).exists()
+
+    def exit(self, timeout_s: float = 10.0) -> Message:
+        """Return exit.json once the daemon was told, too."""
+        self.house.peer.until(lambda: self.facts("exited"), timeout_s, lambda: self.facts())
+        return self.json("exit.json")
+
+    def facts(self, name: str | None = None) -> list[Message]:
+        return self.house.peer.facts_of(self.run_id, name)
+
+    def fact(self, name: str, timeout_s: float = 10.0, count: int = 1) -> Message:
+        self.house.peer.until(lambda: len(self.facts(name)) >= count, timeout_s, lambda: self.facts())
+        return self.facts(name)[count - 1]
+
+    def telemetry(self) -> list[Message]:
+        return [json.loads(line) for line in (self.dir / "telemetry.jsonl").read_bytes().splitlines()]
+
+    def control(self, word: str, **params: Any) -> None:
+        self.house.peer.control(self.run_id, word, **params)
+
+    def says(self, text: str, timeout_s: float = 10.0) -> None:
+        """Wait until stdout.log holds `text`."""
+        path = self.dir / "stdout.log"
+        self.house.peer.until(
+            lambda: path.exists() and text.encode() in path.read_bytes(), timeout_s,
+            lambda: path.read_bytes()[-500:] if path.exists() else "no log",
+        )  # fmt: skip
+
+    def shim_is_gone(self) -> bool:
+        return containment.start_ticks(self.shim_pid) != self.shim_start or self._is_zombie()
+
+    def _is_zombie(self) -> bool:
+        process = containment.look_at(self.shim_pid)
+        return process is not None and not process.is_alive
+
+    def leaves(self, timeout_s: float = 10.0) -> None:
+        """Wait until the shim has gone."""
+        self.house.peer.until(self.shim_is_gone, timeout_s, lambda: f"shim {self.shim_pid} lives")
+
+    def members(self) -> list[int]:
+        """Return the living processes below the shim or with the run's marker."""
+        table = containment.survey()
+        below = containment.descendants(table, [self.shim_pid])
+        found = below + containment.marked(table, self.run_id, [p.pid for p in below])
+        return [process.pid for process in found if process.is_alive]
+
+
+class House:
+    """What one test needs."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.peer = Peer(str(root / "sock"))
+        self.runs: list[Run] = []
+        self.heard: list[Message] = []
+        self._ids = 0
+        self._stamp = f"{os.getpid():x}{time.monotonic_ns():x}"
+        self.start_launcher()
+
+    def start_launcher(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        fd = theirs.fileno()
+        self.launcher = subprocess.Popen(
+            launcher.command(fd), pass_fds=(fd,), stdin=subprocess.DEVNULL, start_new_session=True,
+            cwd="/", env={"PATH": os.environ["PATH"]},
+        )  # fmt: skip
+        theirs.close()
+        ours.setblocking(False)
+        self.orders = ours
+
+    def make(self, argv: list[str], **changes: Any) -> Run:
+        """Compose the order of a new run; nothing is sent."""
+        run_id = f"run-{self._stamp}-{len(self.runs)}"
+        run_dir = self.root / run_id
+        limits = {
+            "time_limit_s": None, "max_steps": None, "grace_s": 1.0, "handshake_timeout_s": 10.0,
+            "pause_ack_timeout_s": 0.5, "stdout_limit_bytes": 1 << 30, "stderr_limit_bytes": 1 << 30,
+        }  # fmt: skip
+        limits |= changes.pop("limits", {})
+        environment = {"PATH": os.environ["PATH"], "MOSAIC_RUN_ID": run_id, **changes.pop("environment", {})}
+        order = {
+            "order": "launch", "run_id": run_id, "attempt": 1, "nonce": "n1", "secret": "s1",
+            "socket": self.peer.path, "run_dir": str(run_dir), "attempt_dir": str(run_dir / "attempt-1"),
+            "files_dir": str(run_dir / "files"), "kind": "command", "argv": argv, "cwd": str(self.root),
+            "environment": environment, "worker_config": None, "config_flag": False, "cooperative": False,
+            "slots": [], "cpus": 1, "uid": os.getuid(), "limits": limits, **changes,
+        }  # fmt: skip
+        run = Run(self, run_id, order)
+        self.runs.append(run)
+        return run
+
+    def launch(self, argv: list[str], **changes: Any) -> Run:
+        """Order a new run and wait until its shim is forked."""
+        run = self.make(argv, **changes)
+        self.send(run)
+        return run
+
+    def python(self, code: str, **changes: Any) -> Run:
+        """Launch a Python worker with unbuffered output."""
+        return self.launch([PYTHON, "-u", "-c", code], **changes)
+
+    def send(self, run: Run) -> None:
+        reply = self.ask({"order": "launch", "run_id": run.run_id, "attempt": 1}, run.order)
+        assert reply["reply"] == "launched", reply
+        run.shim_pid, run.shim_start = reply["pid"], reply["start_ticks"]
+
+    def teardown(self, run: Run, grace_s: float = 0.3) -> Message:
+        """Order a teardown shim for `run` and return the fact that it has ended."""
+        started = run.json("started.json") if run.has("started.json") else {}
+        order = {
+            "order": "teardown", "run_id": run.run_id, "attempt": 1, "nonce": "n1",
+            "attempt_dir": str(run.dir), "limits": {"grace_s": grace_s},
+            "pid": started.get("pid"), "start_ticks": started.get("start_ticks"),
+        }  # fmt: skip
+        reply = self.ask({"order": "teardown", "run_id": run.run_id, "attempt": 1}, order)
+        return self.hear(lambda m: m.get("fact") == "reaped" and m["pid"] == reply["pid"])
+
+    def is_empty(self, run: Run) -> Message:
+        question = {"order": "is_empty", "run_id": run.run_id, "shim_pid": run.shim_pid}
+        return self.ask({**question, "shim_start": run.shim_start})
+
+    def ask(self, packet: Message, content: Message | None = None) -> Message:
+        """Send an order, with `content` in a descriptor, and return the reply to it."""
+        self._ids += 1
+        packet = {**packet, "id": self._ids}
+        ancillary = []
+        fd = None
+        if content is not None:
+            fd = os.memfd_create("order")
+            os.write(fd, json.dumps(content).encode())
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+        self.orders.sendmsg([json.dumps(packet).encode()], ancillary)
+        if fd is not None:
+            os.close(fd)
+        return self.hear(lambda message: message.get("id") == packet["id"])
+
+    def hear(self, wanted: Callable[[Message], bool], timeout_s: float = 10.0) -> Message:
+        """Return the first message of the launcher's that is `wanted`, once it has come."""
+
+        def look() -> Message | None:
+            try:
+                while data := self.orders.recv(4096):
+                    self.heard.append(json.loads(data))
+            except BlockingIOError:
+                pass
+            return next((message for message in self.heard if wanted(message)), None)
+
+        found = self.peer.until(look, timeout_s, lambda: self.heard)
+        assert found is not None
+        return found
+
+    def left_behind(self) -> list[str]:
+        """Name every living process that a test of ours started."""
+        table = containment.survey()
+        found = []
+        for run in self.runs:
+            found += [f"{p.pid} of {run.run_id}" for p in containment.marked(table, run.run_id)]
+            if run.shim_pid and not run.shim_is_gone():
+                found.append(f"{run.shim_pid}, the shim of {run.run_id}")
+        return found
+
+    def close(self) -> None:
+        """End the launcher, then the peer; fail if anything is left alive."""
+        deadline = time.monotonic() + 5
+        while (left := self.left_behind()) and time.monotonic() < deadline:
+            self.peer.pump()
+        self.orders.close()
+        self.launcher.wait(5)
+        self.peer.close()
+        for entry in left:
+            psutil.Process(int(entry.split()[0].rstrip(","))).send_signal(signal.SIGKILL)
+        assert not left, f"left behind: {left}"
+        crashes = [path.read_text() for path in self.root.rglob("shim-crash.txt")]
+        assert not crashes, crashes[0]
