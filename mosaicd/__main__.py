@@ -1,0 +1,133 @@
+"""The command `mosaicd`: settings, locks, socket, then the service, until a signal.
+
+What is imported at the top is what `--help` needs; everything else is imported when it is used.
+A signal ends the daemon and only the daemon: runs live in their shims.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mosaicd import __version__
+
+if TYPE_CHECKING:
+    from socket import socket
+
+    from mosaicd.clock import Clock
+    from mosaicd.config import Settings
+    from mosaicd.lock import Locks
+
+EXIT_USAGE = 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; every flag of it is in mosaicd(8)."""
+    parser = argparse.ArgumentParser(
+        prog="mosaicd",
+        description="Share one GPU workstation between long training runs.  Runs outlive this process.",
+        epilog="See mosaicd(8) and mosaicd.toml(5).",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--system", action="store_true", help="serve every user of this machine (not yet)")
+    parser.add_argument("--config", metavar="FILE", help="read settings from FILE instead of the default one")
+    parser.add_argument("--state-dir", metavar="DIR", help="keep registry and runs in DIR")
+    parser.add_argument("--socket", metavar="PATH", help="listen on PATH")
+    parser.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error")
+    parser.add_argument("--print-config", action="store_true", help="print the effective settings and exit")
+    parser.add_argument("--version", action="version", version=f"mosaicd {__version__}")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the daemon; return its exit code (2: usage, settings, or another daemon is there first)."""
+    options = build_parser().parse_args(argv)
+    if options.system:
+        return _refuse(
+            "--system, one daemon for all users, is not there yet; without it mosaicd serves you alone"
+        )
+
+    from mosaicd import config, lock
+
+    try:
+        settings = config.load(
+            config.Overrides(options.config, options.state_dir, options.socket, options.log_level)
+        )
+        if options.print_config:
+            print(config.to_toml(settings), end="")
+            return 0
+        return serve(settings)
+    except (config.ConfigError, lock.CannotServe) as error:
+        return _refuse(str(error))
+
+
+def serve(settings: "Settings") -> int:
+    """Lock, listen and serve until a signal; CannotServe where another daemon or a file is in the way."""
+    import asyncio
+
+    from mosaicd import config, lock, log, systemd
+    from mosaicd.clock import Clock
+
+    log.setup(settings.log.level, settings.supervisor.journal_stream)
+    clock = Clock()
+    try:
+        passed = systemd.listen_fds(config.process_environment())
+    except ValueError as error:
+        raise lock.CannotServe(str(error)) from error
+    if passed:
+        listening, path = lock.adopt(passed)
+        settings = config.with_socket(settings, path)
+    locks = lock.acquire(settings.state_dir, settings.socket, started_at=clock.wall())
+    try:
+        if not passed:
+            listening = lock.bind(settings.socket, locks)
+        log.event(
+            log.Catalogue.DAEMON_STARTED, version=__version__, pid=locks.holder.pid,
+            socket=settings.socket, state_dir=settings.state_dir,
+        )  # fmt: skip
+        with listening:
+            code = asyncio.run(_until_signal(settings, listening, locks, clock))
+        if not passed:
+            lock.remove(settings.socket, locks)
+        log.event(log.Catalogue.DAEMON_STOPPED)
+        return code
+    finally:
+        locks.close()
+
+
+async def _until_signal(settings: "Settings", listening: "socket", locks: "Locks", clock: "Clock") -> int:
+    """Run the service; SIGTERM, SIGINT and SIGHUP cancel it, once: its order to stop."""
+    import asyncio
+    import signal
+
+    from mosaicd import log
+    from mosaicd.service import run
+
+    serving = asyncio.ensure_future(run(settings, listening, locks, clock))
+    asked: list[str] = []
+
+    def stop(name: str) -> None:
+        if not asked:
+            asked.append(name)
+            log.event(log.Catalogue.DAEMON_STOPPING, reason=name)
+            serving.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+            asyncio.get_running_loop().add_signal_handler(number, stop, number.name)
+    try:
+        return await serving
+    except asyncio.CancelledError:
+        if not asked:
+            raise
+        return 0
+
+
+def _refuse(sentence: str) -> int:
+    for line in sentence.splitlines():
+        print(f"mosaicd: {line}", file=sys.stderr)
+    return EXIT_USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Settings: the only reader of the environment and of the config file.
+
+Flags win over the file, the file over the defaults (settings.py, where each lives once).  The
+environment only says where things are (XDG) and who started us (systemd); it never changes a limit.
+An unknown key is a typo that would silently keep a default, so it is refused; all faults are told at once.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mosaicd.config import locations
+from mosaicd.config.reading import Faults, read_groups, to_toml
+from mosaicd.config.settings import LEVELS, Log, Paths, Settings, Supervisor, Worker
+
+__all__ = [
+    "LEVELS", "ConfigError", "Log", "Overrides", "Paths", "Settings", "Supervisor", "Worker",
+    "load", "process_environment", "to_toml", "with_socket",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What the command line said; None where it said nothing."""
+
+    config: str | None = None
+    state_dir: str | None = None
+    socket: str | None = None
+    log_level: str | None = None
+    system: bool = False
+
+
+class ConfigError(Exception):
+    """The settings cannot be used; `faults` is a list of (path, rule), `source` a file name or None."""
+
+    def __init__(self, source: str | None, faults: list[tuple[str, str]]) -> None:
+        self.source = source
+        self.faults = faults
+        super().__init__("\n".join(self._said(path, rule) for path, rule in faults))
+
+    def _said(self, path: str, rule: str) -> str:
+        is_of_the_file = self.source and not path.startswith(("--", "the default "))
+        return (f"{self.source}: " if is_of_the_file else "") + f"{path} {rule}".lstrip()
+
+
+def process_environment() -> MutableMapping[str, str]:
+    """Return this process's own environment, live: for `systemd.listen_fds`, which takes variables out."""
+    return os.environ
+
+
+def load(overrides: Overrides | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Return the effective settings; ConfigError with every fault at once, nothing created or changed."""
+    overrides = overrides or Overrides()
+    environ = os.environ if environ is None else environ
+    places = locations.SYSTEM if overrides.system else locations.user_locations(environ, os.getuid())
+    file = _config_file(overrides, places.config_file)
+    document = _parse(file) if file else {}
+    faults = Faults()
+    groups = read_groups(document, faults)
+    paths = _paths(overrides, document, places, faults)
+    if "retries" in groups and groups["retries"].backoff_max_s < groups["retries"].backoff_s:
+        faults.add("[retries] backoff_max_s", "must not be less than backoff_s")
+    if overrides.log_level is not None:
+        if overrides.log_level not in LEVELS:
+            faults.add("--log-level", f"must be one of {', '.join(LEVELS)}, not {overrides.log_level!r}")
+        groups["log"] = Log(overrides.log_level)
+    if faults.found:
+        raise ConfigError(str(file) if file else None, faults.found)
+    return Settings(paths=paths, supervisor=_supervisor(environ), config_file=file, **groups)
+
+
+def _config_file(overrides: Overrides, default: Path) -> Path | None:
+    if overrides.config is not None:
+        return locations.absolute(overrides.config)
+    try:
+        return default if default.is_file() else None
+    except PermissionError:
+        return default  # it may well be there: reading it says what is wrong
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_bytes().decode())
+    except OSError as error:
+        raise ConfigError(None, [("", f"cannot read the config file {file}: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(file), [("", f"is not UTF-8 (byte {error.start})")]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(str(file), [("", f"is not valid TOML: {error}")]) from error
+
+
+def _paths(
+    overrides: Overrides, document: Mapping[str, Any], places: locations.Locations, faults: Faults
+) -> Paths:
+    """Return both paths: flag, else file, else the mode's default; a default can be too long as well."""
+    table = document.get("paths", {})
+    if not isinstance(table, dict):
+        faults.add("paths", "must be a section: [paths]")
+        table = {}
+    for key in table.keys() - {"state_dir", "socket"}:
+        faults.add(f"[paths] {key}", "is not a setting; [paths] has state_dir, socket")
+    chosen = {}
+    for key, limit in (("state_dir", None), ("socket", locations.SOCKET_PATH_LIMIT_BYTES)):
+        flag, value = getattr(overrides, key), table.get(key)
+        if flag is not None:
+            said, path = "--" + key.replace("_", "-"), locations.absolute(flag)
+        elif value is None:
+            said, path = f"the default {key}", getattr(places, key)
+        elif isinstance(value, str) and value:
+            said, path = f"[paths] {key}", Path(value)
+        else:
+            faults.add(f"[paths] {key}", f"must be an absolute path, not {value!r}")
+            continue
+        fault = locations.path_fault(path, limit)
+        if fault:
+            faults.add(said, fault)
+        chosen[key] = path
+    return Paths(**{"state_dir": places.state_dir, "socket": places.socket, **chosen})
+
+
+def _supervisor(environ: Mapping[str, str]) -> Supervisor:
+    """Return what systemd said to this very process; what it said to a parent of ours is not for us."""
+    watchdog_s = None
+    usec = environ.get("WATCHDOG_USEC", "")
+    if usec.isascii() and usec.isdigit() and int(usec) and _is_ours(environ.get("WATCHDOG_PID")):
+        watchdog_s = int(usec) / 1e6
+    return Supervisor(
+        environ.get("NOTIFY_SOCKET") or None, watchdog_s, environ.get("JOURNAL_STREAM") or None
+    )
+
+
+def _is_ours(pid: str | None) -> bool:
+    return pid is None or pid == str(os.getpid())
+
+
+def with_socket(settings: Settings, socket: Path) -> Settings:
+    """Return `settings` with the path of a socket that systemd passed."""
+    return replace(settings, paths=replace(settings.paths, socket=socket))

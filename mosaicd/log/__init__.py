@@ -1,0 +1,168 @@
+"""What the daemon tells its operator: to the journal with fields, or as readable lines on stderr.
+
+    log.event(Catalogue.RUN_ENDED, run_id=run.run_id, outcome=run.outcome)
+    log.logger(__name__).debug("...")
+
+Structured events go through the catalogue; the stdlib's logging carries them, so libraries arrive in the
+same place.  What belongs to a run's owner (environments, secrets, tokens) is withheld by field name,
+at any depth, before a record is made: a reader of the journal is not the owner of a run.
+"""
+
+import json
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from string import Formatter
+from typing import Any, TextIO
+
+from mosaicd.log.catalogue import Catalogue, Entry, journal_catalogue
+from mosaicd.log.journal import Journal, is_ours
+
+__all__ = ["Catalogue", "Entry", "event", "journal_catalogue", "logger", "setup"]
+
+ROOT = "mosaicd"
+
+_WITHHELD = re.compile(r"(environ(ment)?|env|secret|password|.*_secret|.*_password|(.*_)?token)", re.I)
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+
+def logger(name: str) -> logging.Logger:
+    """Return the logger of one of our modules."""
+    return logging.getLogger(name if name.startswith(ROOT) else f"{ROOT}.{name}")
+
+
+def event(entry: Catalogue, *, error: BaseException | None = None, **fields: Any) -> None:
+    """Log one event of the catalogue with its fields, and with the traceback of `error` if given."""
+    known = {name: value for name, value in withhold(fields).items() if value is not None}
+    message = _sentence(entry.value.sentence, known)
+    logging.getLogger(ROOT).log(
+        entry.value.level, "%s", message,
+        exc_info=error, stacklevel=2, extra={"mosaic_event": entry, "mosaic_fields": known},
+    )  # fmt: skip
+
+
+def setup(level: str, journal_stream: str | None = None, stream: TextIO | None = None) -> logging.Handler:
+    """Send everything to the journal if stderr is its stream, else to stderr; replaces an earlier setup."""
+    is_journal = stream is None and is_ours(journal_stream)
+    handler = JournalHandler(Journal()) if is_journal else LineHandler(stream or sys.stderr)
+    handler.setFormatter(Lines())
+    root = logging.getLogger()
+    for old in [h for h in root.handlers if isinstance(h, JournalHandler | LineHandler)]:
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger(ROOT).setLevel(level.upper())
+    return handler
+
+
+def withhold(value: Any) -> Any:
+    """Return `value` with everything under a name that may be secret replaced, at every depth."""
+    if isinstance(value, Mapping):
+        return {
+            name: "(withheld)" if _WITHHELD.fullmatch(str(name)) else withhold(inner)
+            for name, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [withhold(inner) for inner in value]
+    return value
+
+
+class _Absent(dict[str, Any]):
+    def __missing__(self, name: str) -> str:
+        return "-"
+
+
+def _sentence(template: str, fields: dict[str, Any]) -> str:
+    try:
+        return template.format_map(_Absent(fields))
+    except ValueError:  # a number was wanted and is absent: the fields still say what is known
+        return template
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _one_line(text: str) -> str:
+    """Return `text` with control characters escaped: a run's name must not forge a line of the log."""
+    return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
+
+
+class Lines(logging.Formatter):
+    """`2026-11-21T23:46:01.123+00:00 WARNING run ... broke (attempt=1)`, then a traceback, if any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).astimezone().isoformat(timespec="milliseconds")
+        message = record.getMessage()
+        said_already = _names_in(record)
+        fields: dict[str, Any] = getattr(record, "mosaic_fields", {})
+        rest = [f"{name}={_shown(value)}" for name, value in fields.items() if name not in said_already]
+        said = f"{at} {record.levelname} {message}" + (f" ({' '.join(rest)})" if rest else "")
+        line = _one_line(said)
+        return line + "\n" + _traceback(record) if record.exc_info else line
+
+
+def _names_in(record: logging.LogRecord) -> set[str]:
+    entry: Catalogue | None = getattr(record, "mosaic_event", None)
+    return {name for _, name, _, _ in Formatter().parse(entry.value.sentence) if name} if entry else set()
+
+
+def _traceback(record: logging.LogRecord) -> str:
+    if not record.exc_info or record.exc_info[1] is None:
+        return ""
+    return "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n")
+
+
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Lines on stderr: a terminal, a file, or a journal that turns each into a record."""
+
+
+class JournalHandler(logging.Handler):
+    """Native records; lines on stderr where the journal's socket is gone."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__()
+        self.journal = journal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one record; never raises and never waits."""
+        try:
+            if self.journal.send(fields_of(record)) and self.journal.dropped:
+                lost, self.journal.dropped = self.journal.dropped, 0
+                event(Catalogue.LOG_DROPPED, count=lost)
+        except OSError:
+            print(self.format(record), file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        self.journal.close()
+        super().close()
+
+
+def _field_name(name: str) -> str:
+    return re.sub(r"[^A-Z0-9_]", "_", name.upper()).lstrip("_")[:64]
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, str]:
+    """Return the journal fields of a record; the fields of an event under their names in capitals."""
+    fields: dict[str, Any] = getattr(record, "mosaic_fields", {})
+    made = {_field_name(name): _shown(value) for name, value in fields.items()}
+    entry: Catalogue | None = getattr(record, "mosaic_event", None)
+    if entry:
+        made |= {"MESSAGE_ID": entry.value.message_id, "MOSAIC_EVENT": entry.name}
+    if record.exc_info:
+        made["TRACEBACK"] = _traceback(record)
+    return {
+        **made,
+        "MESSAGE": _one_line(record.getMessage()),
+        "PRIORITY": str(next((p for level, p in _PRIORITIES if record.levelno >= level), 7)),
+        "SYSLOG_IDENTIFIER": ROOT,
+        "LOGGER": record.name,
+        "CODE_FILE": record.pathname,
+        "CODE_LINE": str(record.lineno),
+        "CODE_FUNC": record.funcName or "",
+    }
