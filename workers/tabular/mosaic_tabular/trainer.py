@@ -111,11 +111,13 @@ class TabularRuntime:
 
     def _on_step(self, episode: int, limit: int) -> Any:
         """Return the function that tells a step and then waits for the watcher."""
-        config, control, emitter, before = self.config, self._run.control, self._run.emitter, self._steps
+        config, before = self.config, self._steps
+        control, emitter, heartbeat = self._run.control, self._run.emitter, self._run.heartbeat
         is_hurried = False
 
         def on_step(index: int, state: int, action: int, reward: float, is_terminated: bool) -> None:
             nonlocal is_hurried
+            heartbeat.mark()
             if config.step_telemetry:
                 emitter.step(
                     episode_index=episode,
