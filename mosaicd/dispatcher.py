@@ -31,8 +31,8 @@ from mosaicd.store.registry import Committed, Registry
 
 log = logging.getLogger(__name__)
 
-#: How often an unempty tree is looked at again when nothing tells of a change: first and longest wait.
-RECHECK_S = (0.2, 5.0)
+#: The longest wait between two looks at a tree that is not empty, where nothing tells of a change.
+MOST_RECHECK_S = 5.0
 #: Launch orders that came to nothing (no launch.json) before the run is told so.
 LAUNCH_TRIES = 3
 
@@ -57,7 +57,7 @@ class Dispatcher:
         self._busy: set[str] = set()
         self._again: set[str] = set()
         self._launches: dict[tuple[str, int], int] = {}
-        self._rechecks: dict[str, float] = {}
+        self._unempty: dict[str, tuple[float, float]] = {}  # since when (mono), next wait
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._turn_timer: asyncio.TimerHandle | None = None
@@ -125,7 +125,7 @@ class Dispatcher:
     def _ended(self, run: Run) -> None:
         self._shims.forget(run.run_id)
         self._launches.pop((run.run_id, run.attempt), None)
-        self._rechecks.pop(run.run_id, None)
+        self._unempty.pop(run.run_id, None)
         self._orders.forget(run)
         self._wake.set()
 
@@ -177,13 +177,16 @@ class Dispatcher:
         found = await asyncio.to_thread(self._rundirs.examine, run.run_id, run.attempt, run.owner_uid)
         if found.is_held:
             # another shim of this attempt lives (an order was repeated): watch that one
-            launch = found.launch or {}
-            self._shims.watch(run.run_id, run.attempt, int(launch.get("shim_pid", 0)), int(launch.get("shim_start_ticks", 0)))
+            self._shims.watch_found(run.run_id, run.attempt, found.launch)
             return
         if found.launch is None and found.exit is None and run.state is State.HSHK:
             self.poke(run.run_id)  # the order came to nothing: it is owed again
             return
-        await self._record(run.run_id, lambda now: self.events_of(now, found) if now.attempt == run.attempt else [])
+
+        def decide(now: Run) -> list[Event]:
+            return self.events_of(now, found) if now.is_holding and now.attempt == run.attempt else []
+
+        await self._record(run.run_id, decide)
         self.poke(run.run_id)
 
     def events_of(self, run: Run, found: Found) -> list[Event]:
@@ -191,16 +194,13 @@ class Dispatcher:
         at = self._clock.wall()
         status = catchup.status_from_files(run.kind, found.started, found.exit)
         events = catchup.from_status(run, status, "files") if found.exit else []
-        if run.exit is None and not any(event.kind is Kind.EXITED for event in events) and not self._is_torn_down(run):
+        has_exit = run.exit is not None or any(event.kind is Kind.EXITED for event in events)
+        if not has_exit and run.state is not State.FAULT:  # in FAULT the gone shim was the teardown's
             boot_id = (found.started or found.launch or {}).get("boot_id") or run.boot_id
             rebooted = boot_id is not None and boot_id != self._clock.boot_id()
             kind = CauseKind.REBOOTED if rebooted else CauseKind.SHIM_LOST
             events.append(Event(Kind.LOST, at, data={"kind": kind}))
         return events
-
-    @staticmethod
-    def _is_torn_down(run: Run) -> bool:
-        return run.state is State.FAULT
 
     # --- carrying out -------------------------------------------------------------------------------------
 
@@ -269,29 +269,30 @@ class Dispatcher:
             return
         empty, pids = await self._shims.is_empty(run.run_id, (run.shim_pid, run.shim_start_ticks))
         if empty:
-            self._rechecks.pop(run.run_id, None)
-            wait_s = backoff_s(
-                run.retries_used, self._settings.retries.backoff_s, self._settings.retries.backoff_max_s, random.random()
-            )
-            await self._follow(run, Action.EMPTY_TREE, lambda now: fsm.conclude(now, self._clock.wall(), wait_s))
+            self._unempty.pop(run.run_id, None)
+            await self._follow(run, Action.EMPTY_TREE, self._conclusion)
             return
         if not alive:
-            await self._teardown(run, pids)
-        self._recheck_later(run)
+            try:
+                await self._shims.teardown(self._orders.teardown(run))
+            except LaunchFailed as error:
+                log.error("no teardown shim for run %s: %s", run.run_id, error)
+        await self._still_there(run, pids)
 
-    async def _teardown(self, run: Run, pids: list[int]) -> None:
-        if self._rechecks.get(run.run_id, 0.0) >= RECHECK_S[1] and run.state is State.FAULT and not run.unkillable:
+    def _conclusion(self, run: Run) -> Event:
+        retries = self._settings.retries
+        wait_s = backoff_s(run.retries_used, retries.backoff_s, retries.backoff_max_s, random.random())
+        return fsm.conclude(run, self._clock.wall(), wait_s)
+
+    async def _still_there(self, run: Run, pids: list[int]) -> None:
+        """Look again later, and say so once a tree has been there for too long."""
+        now = self._clock.mono()
+        since, wait_s = self._unempty.get(run.run_id, (now, self._settings.timeouts.empty_retry_s))
+        if now - since > self._settings.timeouts.unkillable_s and run.state is State.FAULT and not run.unkillable:
             event = Event(Kind.UNKILLABLE, self._clock.wall(), data={"pids": pids[:20]})
             await self._follow(run, Action.EMPTY_TREE, lambda now: event)
-        try:
-            await self._shims.teardown(self._orders.teardown(run))
-        except LaunchFailed as error:
-            log.error("no teardown shim for run %s: %s", run.run_id, error)
-
-    def _recheck_later(self, run: Run) -> None:
-        wait = min(RECHECK_S[1], 2 * self._rechecks.get(run.run_id, RECHECK_S[0] / 2))
-        self._rechecks[run.run_id] = wait
-        asyncio.get_running_loop().call_later(wait, self.poke, run.run_id)
+        self._unempty[run.run_id] = since, min(MOST_RECHECK_S, 2 * wait_s)
+        asyncio.get_running_loop().call_later(wait_s, self.poke, run.run_id)
 
     # --- whose turn it is -----------------------------------------------------------------------------------
 

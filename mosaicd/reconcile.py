@@ -64,10 +64,7 @@ async def _take_up(
 ) -> None:  # fmt: skip
     found = await asyncio.to_thread(rundirs.examine, run.run_id, run.attempt, run.owner_uid)
     if found.is_held:
-        launch = found.launch or {}
-        identity = launch.get("shim_pid"), launch.get("shim_start_ticks")
-        if isinstance(identity[0], int) and isinstance(identity[1], int):
-            shims.watch(run.run_id, run.attempt, identity[0], identity[1])
+        shims.watch_found(run.run_id, run.attempt, found.launch)
         report.alive.append(run.run_id)
         return
     if found.launch is None and found.exit is None and run.state is State.HSHK:

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 RESTART_DELAY_S = 0.2
 PACKET_BYTES = 1 << 16
+#: The launcher and its shims need nothing of ours; a worker's environment comes whole with its order.
+LAUNCHER_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 
 class Connection(Protocol):
@@ -84,7 +86,8 @@ class ShimLink:
                 launcher.command(theirs.fileno()),
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
-                env=launcher.environment(),
+                start_new_session=True,
+                env=LAUNCHER_ENVIRONMENT,
                 cwd="/",
             )
         ours.setblocking(False)
@@ -257,6 +260,12 @@ class ShimLink:
             loop.call_soon(self._set_gone, run_id, shim)
             return
         loop.add_reader(shim.pidfd, self._set_gone, run_id, shim)
+
+    def watch_found(self, run_id: str, attempt: int, launch: Mapping[str, Any] | None) -> None:
+        """Watch the shim that launch.json names; nothing when it names none (its shim will register)."""
+        pid, ticks = (launch or {}).get("shim_pid"), (launch or {}).get("shim_start_ticks")
+        if isinstance(pid, int) and isinstance(ticks, int) and pid > 0:
+            self.watch(run_id, attempt, pid, ticks)
 
     def notify(self, run_id: str, method: str, params: Mapping[str, Any]) -> bool:
         """Send the run's shim a control notification; False when it is not connected."""

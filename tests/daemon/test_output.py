@@ -1,0 +1,121 @@
+"""Output is never lost and never blocks the worker; every telemetry line has its number."""
+
+import json
+
+import pytest
+
+from tests.daemon.house import House
+
+LINE = '{"type":"step","run_id":"r","episode_index":%d,"step_index":%d,"reward":0.5,"ts_unix_ns":1}'
+
+
+def test_only_lifecycle_lines_reach_exec(house: House) -> None:
+    """A worker that prints only lifecycle lines is EXEC on run_started."""
+    code = """
+import json, sys, time, os
+def say(event): print(json.dumps({"event": event, "payload": {}, "run_id": os.environ["MOSAIC_RUN_ID"], "timestamp": time.time()}), flush=True)
+say("run_started")
+while not os.path.exists(sys.argv[1]): time.sleep(0.01)
+say("run_completed")
+"""
+    script = house.home / "worker.py"
+    script.write_text("#!/usr/bin/env python3\n" + code)
+    script.chmod(0o755)
+    gate = house.home / "gate"
+    worker = {"script": str(script), "arguments": [str(gate)]}
+    run = house.submit_config({"run_name": "w", "entry_point": "x", "resources": {"cpus": 1, "memory_mb": 512, "gpus": {"requested": 0}}, "artifacts": {}, "metadata": {"worker": worker}})
+    assert run["kind"] == "worker"
+    house.until(run["run_id"], "EXEC")
+    gate.touch()
+    ended = house.ended(run["run_id"])
+    assert ended["outcome"] == "succeeded"
+    assert [record["kind"] for record in house.telemetry(run["run_id"])] == ["run_started", "run_completed"]
+
+
+def test_burst_of_steps_is_kept_and_numbered(house: House) -> None:
+    """20,000 step lines in one burst: each has its number, in order, and the counters agree."""
+    code = f"import sys; sys.stdout.write(''.join({LINE!r} % (i // 100, i) + chr(10) for i in range(20000)))"
+    run = house.ended(house.python(code), 60)
+    records = house.telemetry(run["run_id"])
+
+    assert [record["seq"] for record in records] == list(range(1, 20001))
+    assert [record["data"]["step_index"] for record in records] == list(range(20000))
+    assert run["progress"]["steps"] == 20000 and run["progress"]["telemetry_seq"] == 20000
+
+
+def test_hostile_output_is_kept_whole(house: House) -> None:
+    """A 200 KB line, 40,000 carriage returns on stderr, bare NaN and invalid UTF-8 block and lose nothing."""
+    code = r"""
+import sys, json
+out, err = sys.stdout.buffer, sys.stderr.buffer
+big = json.dumps({"type": "step", "step_index": 1, "observation_json": "x" * 200000, "reward": 1.0}).encode()
+out.write(big + b"\n")
+for i in range(40000): err.write(b"\rprogress %d" % i)
+out.write(b'{"type": "episode", "episode_index": 0, "total_reward": NaN, "steps": 3}\n')
+out.write(b'{"type": "step", "step_index": 2, "policy_label": "\xff\xfe", "reward": -Infinity}\n')
+out.write(b'\xff\xfe not json { at all\n[PROGRESS] 10%\n{"unfinished": ')
+"""
+    run = house.ended(house.python(code))
+    records = house.telemetry(run["run_id"])
+
+    assert run["exit_code"] == 0
+    assert [record["kind"] for record in records] == ["step", "episode", "step"]
+    assert len(records[0]["data"]["observation_json"]) == 200000
+    assert records[1]["data"]["total_reward"] == "NaN"
+    stderr = (house.attempt(run["run_id"]) / "stderr.log").read_bytes()
+    assert stderr == b"".join(b"\rprogress %d" % i for i in range(40000))
+    assert house.stdout(run["run_id"]).endswith(b'\xff\xfe not json { at all\n[PROGRESS] 10%\n{"unfinished": ')
+    assert run["progress"]["stdout_bytes"] == len(house.stdout(run["run_id"]))
+
+
+@pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_ten_megabytes_a_second_on_both_pipes(house: House, seconds: int) -> None:
+    """10 MB/s on both pipes: the worker keeps its pace and every byte is in the files."""
+    code = r"""
+import sys, time, threading
+seconds = int(sys.argv[1])
+block = (b"%07d" % 0) * 14979 + b"\n"
+def pour(stream):
+    began = time.monotonic()
+    for n in range(100 * seconds):
+        stream.write(block)
+        stream.flush()
+        time.sleep(max(0, began + n / 100 - time.monotonic()))
+threads = [threading.Thread(target=pour, args=(s.buffer,)) for s in (sys.stdout, sys.stderr)]
+began = time.monotonic()
+[t.start() for t in threads]; [t.join() for t in threads]
+sys.exit(0 if time.monotonic() - began < seconds + 2 else 9)
+"""
+    run = house.ended(house.python(code, str(seconds)), 60)
+
+    assert run["exit_code"] == 0, "the worker was held up"
+    expected = 100 * seconds * (7 * 14979 + 1)
+    for stream in ("stdout", "stderr"):
+        assert (house.attempt(run["run_id"]) / f"{stream}.log").stat().st_size == expected
+        assert run["progress"][f"{stream}_bytes"] == expected
+
+
+def test_logs_come_back_exactly(house: House) -> None:
+    """run.logs gives the very bytes, in chunks, whatever they are."""
+    code = "import os, sys; sys.stdout.buffer.write(bytes(range(256)) * 1000)"
+    run_id = house.python(code)
+    house.ended(run_id)
+    assert house.ctl("logs", run_id).returncode == 0
+    import subprocess
+    import sys
+
+    from tests.daemon.house import ROOT
+
+    raw = subprocess.run([sys.executable, "-m", "mosaicctl", "--socket", str(house.socket), "logs", run_id], capture_output=True, check=True, cwd=ROOT).stdout
+    assert raw == bytes(range(256)) * 1000
+
+
+def test_every_record_is_strict_json(house: House) -> None:
+    """telemetry.jsonl stays strict JSON whatever a worker prints."""
+    run = house.ended(house.submit("sh", "-c", """echo '{"type":"step","reward":NaN,"nested":{"x":[Infinity]}}'"""))
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    for line in (house.attempt(run["run_id"]) / "telemetry.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
