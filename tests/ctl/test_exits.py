@@ -1,0 +1,113 @@
+"""Exit codes: scripts branch on them, so each is pinned."""
+
+from collections.abc import Callable
+
+import pytest
+
+from mosaicctl.exits import code_of_run
+from mosaicd.protocol.errors import ERRORS, EXIT_CODES, InvalidParams, MosaicError
+from tests.ctl.scripted import ScriptedDaemon, a_run, an_ended_run
+
+Ctl = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ({}, 0),
+        ({"outcome": "failed", "exit_code": 7, "cause": {"kind": "exit_code", "exit_code": 7}}, 7),
+        ({"outcome": "failed", "exit_code": 200, "cause": {"kind": "exit_code"}}, 200),
+        ({"outcome": "failed", "exit_code": None, "signal": 11, "cause": {"kind": "signal"}}, 139),
+        ({"outcome": "timeout", "exit_code": None, "signal": 15, "cause": {"kind": "time_limit"}}, 124),
+        ({"outcome": "cancelled", "exit_code": 0, "cause": {"kind": "by_user"}}, 130),
+        ({"outcome": "failed", "exit_code": None, "cause": {"kind": "spawn_failed"}}, 127),
+        # The budget is done: the signal that ended the process is ours.
+        ({"outcome": "succeeded", "exit_code": None, "signal": 15, "cause": {"kind": "step_limit"}}, 0),
+        # The worker said run_failed and then exited 0: its word counts.
+        ({"outcome": "failed", "exit_code": 0, "cause": {"kind": "worker_failed"}}, 1),
+        ({"outcome": "interrupted", "exit_code": None, "cause": {"kind": "rebooted"}}, 125),
+    ],
+)
+def test_code_of_a_run(end: dict[str, object], code: int) -> None:
+    """`run` and `wait` exit with the run's own code, 128 + signal, 124, 127, 130."""
+    assert code_of_run(an_ended_run(**end)) == code
+
+
+@pytest.mark.parametrize(
+    "kind", sorted(ERRORS.values(), key=lambda kind: kind.name), ids=lambda kind: kind.name
+)
+def test_code_of_an_error(kind: type[MosaicError], daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """Every error of the daemon has its exit code, and is told in one line on standard error."""
+
+    def refuse(params: object, peer: object) -> None:
+        raise kind("the reason")
+
+    daemon.handlers["run.list"] = refuse
+    assert ctl("list") == (EXIT_CODES.get(kind.name, 125), "", "mosaicctl: the reason\n")
+
+
+def test_every_fault_is_told(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """A config with several faults gets them all, a line each, with path and rule."""
+
+    def refuse(params: object, peer: object) -> None:
+        faults = [{"path": "resources.cpus", "rule": "must be at least 1"}, {"path": "", "rule": "is empty"}]
+        raise InvalidParams("the config is not valid", errors=faults)
+
+    daemon.handlers["run.submit"] = refuse
+    code, out, err = ctl("submit", "--", "true")
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        "mosaicctl: the config is not valid",
+        "  resources.cpus: must be at least 1",
+        "  (top level): is empty",
+    ]
+
+
+def test_wait_exits_with_the_runs_code(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`wait` takes the code of the first run that is not 0."""
+    daemon.handlers["run.wait"] = lambda params, peer: (
+        an_ended_run(2, outcome="failed", exit_code=7) if params["run_id"] == "b" else an_ended_run(1)
+    )
+    assert ctl("wait", "a", "b")[0] == 7
+    assert ctl("wait", "a")[0] == 0
+
+
+def test_wait_for_a_state(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """--state: 0 when it was reached, 5 when the run ended first, which is waited for, too."""
+    daemon.handlers["run.wait"] = lambda params, peer: a_run() if params["run_id"] == "a" else an_ended_run()
+    assert ctl("wait", "--state", "running", "a")[0] == 0
+    assert ctl("wait", "--state", "PAUSE", "b")[0] == 5
+    assert daemon.asked("run.wait")[0]["states"] == ["EXEC", "TERM"]
+
+
+def test_wait_gives_up(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """--timeout is sent along, and its passing is 124."""
+    from mosaicd.protocol.errors import TimedOut
+
+    def refuse(params: object, peer: object) -> None:
+        raise TimedOut
+
+    daemon.handlers["run.wait"] = refuse
+    code, _, err = ctl("wait", "--timeout", "2m", "a")
+    assert code == 124
+    assert "after 2m" in err
+    assert 119 < daemon.asked("run.wait")[0]["timeout_s"] <= 120
+
+
+def test_the_first_refusal_is_the_code_and_the_others_are_still_stopped(
+    daemon: ScriptedDaemon, ctl: Ctl
+) -> None:
+    """`stop a b c` with b gone stops a and c and exits 3."""
+    from mosaicd.protocol.errors import NotFound
+
+    def stop(params: dict[str, str], peer: object) -> object:
+        if params["run_id"] == "b":
+            raise NotFound
+        return a_run(1, want="stop", name=params["run_id"])
+
+    daemon.handlers["run.stop"] = stop
+    code, out, err = ctl("stop", "a", "b", "c")
+    assert code == 3
+    assert [params["run_id"] for params in daemon.asked("run.stop")] == ["a", "b", "c"]
+    assert err == "mosaicctl: b: There is no such run.\n"
+    assert out.count("stopping (EXEC)") == 2

@@ -1,0 +1,238 @@
+"""Streams: logs byte for byte, events each once, over a daemon that goes away in the middle."""
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mosaicd.protocol.errors import Conflict
+from tests.ctl.scripted import Hangup, Peer, ScriptedDaemon, a_chunk, a_run, an_ended_run, an_event
+
+Ctl = Callable[..., tuple[int, str, str]]
+RUN_ID = a_run()["run_id"]
+
+
+class Spool:
+    """Output in pieces, served as run.logs serves it; `hang_up_at` ends the connection at that call."""
+
+    def __init__(self, data: bytes, chunk_bytes: int = 10) -> None:
+        self.data = data
+        self.chunk_bytes = chunk_bytes
+        self.hang_up_at: set[int] = set()
+        self._calls = 0
+
+    def read(self, params: dict[str, Any], peer: Peer) -> object:
+        self._calls += 1
+        if self._calls in self.hang_up_at:
+            raise Hangup
+        cursor = params["cursor"]
+        if "tail_lines" in params:
+            cursor = len(self.data) - len(b"".join(self.data.splitlines(True)[-params["tail_lines"] :]))
+        data = self.data[cursor : cursor + self.chunk_bytes]
+        end = cursor + len(data)
+        reply = a_chunk(data, end, eof=end == len(self.data), size=len(self.data))
+        if params.get("follow"):
+            reply["subscription"] = 1
+            self._follow(peer, end)
+        return reply
+
+    def _follow(self, peer: Peer, cursor: int) -> None:
+        """Tell the rest, one chunk twice and overlapping, then end."""
+        told = {"subscription": 1, "run_id": RUN_ID, "attempt": 1, "stream": "stdout"}
+        while cursor < len(self.data):
+            data = self.data[cursor : cursor + self.chunk_bytes]
+            cursor += len(data)
+            peer.notify("run.log", a_chunk(data, cursor, **told))
+        peer.notify("run.log", a_chunk(self.data[-15:], len(self.data), **told))
+        peer.notify("run.end", {"subscription": 1, "reason": "terminated", "cursor": cursor})
+
+
+BINARY = bytes(range(256)) * 2 + b"\r\x1b[31m no newline at the end, \xe2\x82"
+
+
+@pytest.mark.parametrize("flags", [[], ["-f"]])
+@pytest.mark.parametrize("chunk_bytes", [1, 7, 4096])
+def test_logs_are_the_bytes_of_the_run(
+    flags: list[str], chunk_bytes: int, daemon: ScriptedDaemon, ctl: Ctl
+) -> None:
+    """Whatever the chunks, repeats and overlaps, what is printed is what was written, byte for byte."""
+    daemon.handlers["run.get"] = lambda params, peer: a_run()
+    daemon.handlers["run.logs"] = Spool(BINARY, chunk_bytes).read
+    code, out, err = ctl("logs", *flags, "x")
+    assert (code, err) == (0, "")
+    assert out.encode(errors="surrogateescape") == BINARY
+
+
+def test_tail_begins_where_the_daemon_found_the_lines(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """--tail N prints the last N lines, once, and goes on from there."""
+    daemon.handlers["run.get"] = lambda params, peer: a_run()
+    daemon.handlers["run.logs"] = Spool(b"one\ntwo\nthree\nfour\n", 4).read
+    assert ctl("logs", "--tail", "2", "x")[1] == "three\nfour\n"
+
+
+def test_both_goes_to_both(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """--both prints each stream to its own; --stderr prints it to standard output."""
+    spools = {"stdout": Spool(b"out"), "stderr": Spool(b"err")}
+    daemon.handlers["run.get"] = lambda params, peer: a_run()
+    daemon.handlers["run.logs"] = lambda params, peer: spools[params["stream"]].read(params, peer)
+    assert ctl("logs", "--both", "x") == (0, "out", "err")
+    assert ctl("logs", "--stderr", "x") == (0, "err", "")
+
+
+@pytest.mark.parametrize("hang_up_at", [{2}, {2, 3}])
+def test_logs_go_on_after_the_daemon_restarts(hang_up_at: set[int], daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`logs -f` reconnects by itself, continues at its byte, and says so on standard error."""
+    spool = Spool(b"0123456789" * 20)
+    spool.hang_up_at = hang_up_at
+
+    def read(params: dict[str, Any], peer: Peer) -> object:
+        reply = spool.read(params, peer)
+        if len(daemon.asked("run.logs")) == 1:
+            peer.after = [
+                *peer.after[:3],
+                ("run.end", {"subscription": 1, "reason": "draining", "cursor": 40}),
+            ]
+        return reply
+
+    daemon.handlers["run.get"] = lambda params, peer: a_run()
+    daemon.handlers["run.logs"] = read
+    code, out, err = ctl("logs", "-f", "x")
+    assert (code, out) == (0, "0123456789" * 20)
+    assert "mosaicctl: reconnected to the daemon" in err
+    assert daemon.connections == 1 + len(hang_up_at)
+
+
+def test_a_skipped_piece_is_fetched(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """When a notification begins after the cursor, what lies between is read, not lost."""
+    spool = Spool(b"abcdefghijklmnopqrstuvwxyz", 5)
+
+    def read(params: dict[str, Any], peer: Peer) -> object:
+        reply = spool.read(params, peer)
+        if params.get("follow"):
+            del peer.after[0:2]
+        return reply
+
+    daemon.handlers["run.get"] = lambda params, peer: a_run()
+    daemon.handlers["run.logs"] = read
+    assert ctl("logs", "-f", "x")[1] == "abcdefghijklmnopqrstuvwxyz"
+
+
+def a_ledger(daemon: ScriptedDaemon, break_after: int | None) -> None:
+    """Serve five events of a run that ends; the first watcher is cut off after `break_after` of them."""
+    events = [
+        an_event(11, "dispatched", "HSHK", slots=[0]),
+        an_event(12, "registered", "RDY"),
+        an_event(13, "started", "EXEC"),
+        an_event(14, "exited", "EXEC", exit_code=0),
+        an_event(15, "finished", "TERM", outcome="succeeded"),
+    ]
+
+    def watch(params: dict[str, Any], peer: Peer) -> object:
+        fresh = [event for event in events if event["seq"] > params.get("since", 10)]
+        mine = len(daemon.asked("run.watch"))  # a connection's subscriptions are numbered
+        is_first = mine == 1
+        if is_first and break_after is not None:
+            fresh = fresh[:break_after]
+        for event in fresh:
+            peer.notify("run.event", {**event, "subscription": mine})
+        if is_first and break_after is not None:
+            peer.notify("run.end", {"subscription": 1, "reason": "draining", "cursor": 10})
+        return {"epoch": "e1", "cursor": 10, "runs": [a_run(state="INIT", rev=1)], "subscription": mine}
+
+    daemon.handlers["run.get"] = lambda params, peer: a_run(state="INIT", rev=1)
+    daemon.handlers["run.watch"] = watch
+
+
+@pytest.mark.parametrize("break_after", [None, 0, 1, 3])
+def test_watch_tells_every_event_once(break_after: int | None, daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """Piped, watch prints a line an event, each once and in order, over a restart, and ends with the run."""
+    a_ledger(daemon, break_after)
+    code, out, err = ctl("watch", "x")
+    assert code == 0
+    kinds = [line.split()[3] for line in out.splitlines()[1:]]
+    assert kinds == ["dispatched", "registered", "started", "exited", "finished"]
+    assert [line.split()[2] for line in out.splitlines()] == ["INIT", "HSHK", "RDY", "EXEC", "EXEC", "TERM"]
+    if break_after is not None:
+        again = daemon.asked("run.watch")[1]
+        assert (again["since"], again["epoch"]) == (10 + break_after, "e1")
+        assert "reconnected" in err
+
+
+def test_watch_as_jsonl(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """-o jsonl prints the events themselves."""
+    a_ledger(daemon, None)
+    events = [json.loads(line) for line in ctl("watch", "-o", "jsonl", "x")[1].splitlines()]
+    assert [event["seq"] for event in events] == [11, 12, 13, 14, 15]
+    assert events[0]["slots"] == [0]
+
+
+def test_another_history_is_told_not_mixed(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """A daemon whose ledger was replaced meanwhile refuses the old cursor; watch says so and goes on."""
+    a_ledger(daemon, 1)
+    ledger = daemon.handlers["run.watch"]
+
+    def watch(params: dict[str, Any], peer: Peer) -> object:
+        if params.get("epoch") == "e1":
+            raise Conflict("this is epoch e2")
+        return ledger(params, peer)
+
+    daemon.handlers["run.watch"] = watch
+    code, _, err = ctl("watch", "x")
+    assert code == 0
+    assert "another one than before" in err
+
+
+def test_a_gap_is_read_again(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """After a gap record the ledger is asked again from the cursor, and no event is lost."""
+    a_ledger(daemon, None)
+    ledger = daemon.handlers["run.watch"]
+
+    def watch(params: dict[str, Any], peer: Peer) -> object:
+        reply = ledger(params, peer)
+        if len(daemon.asked("run.watch")) == 1:
+            peer.after = [
+                *peer.after[:1],
+                ("run.gap", {"subscription": 1, "from": 12, "to": 13}),
+                *peer.after[3:],
+            ]
+        return reply
+
+    daemon.handlers["run.watch"] = watch
+    daemon.handlers["run.unwatch"] = lambda params, peer: {}
+    out = ctl("watch", "x")[1]
+    assert [line.split()[3] for line in out.splitlines()[1:]][:3] == ["dispatched", "registered", "started"]
+    assert daemon.asked("run.unwatch") == [{"subscription": 1}]
+
+
+def test_watching_an_ended_run_returns_at_once(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """There is nothing to wait for: its end is told."""
+    daemon.handlers["run.get"] = lambda params, peer: an_ended_run()
+    code, out, _ = ctl("watch", "x")
+    assert code == 0
+    assert "ended succeeded" in out
+
+
+def test_wait_outlives_a_restart(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """wait asks again on a new connection, while the daemon is really away for a moment."""
+    is_asked = threading.Event()
+
+    def wait(params: dict[str, Any], peer: Peer) -> object:
+        if len(daemon.asked("run.wait")) == 1:
+            is_asked.set()
+            raise Hangup
+        return an_ended_run(outcome="failed", exit_code=3)
+
+    def restart() -> None:
+        is_asked.wait(10)
+        daemon.stop()
+        daemon.start()
+
+    daemon.handlers["run.wait"] = wait
+    thread = threading.Thread(target=restart)
+    thread.start()
+    code, _, _ = ctl("wait", "x")
+    thread.join()
+    assert code == 3
+    assert len(daemon.asked("run.wait")) == 2

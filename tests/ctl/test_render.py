@@ -1,0 +1,142 @@
+"""What is printed, in every format, to a terminal or not."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mosaicctl import render
+from tests.ctl.scripted import Peer, ScriptedDaemon, a_run, an_ended_run
+
+Ctl = Callable[..., tuple[int, str, str]]
+
+
+class Terminal:
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def two_runs(daemon: ScriptedDaemon) -> None:
+    def answer(params: dict[str, Any], peer: Peer) -> object:
+        ended = [an_ended_run(1, outcome="failed", exit_code=7, cause={"kind": "exit_code", "exit_code": 7})]
+        runs = {True: [a_run(2, name="\x1b[31mred")], False: ended, None: [*ended, a_run(2)]}[
+            params.get("live")
+        ]
+        return {"runs": runs, "cursor": None}
+
+    daemon.handlers["run.list"] = answer
+
+
+@pytest.mark.usefixtures("two_runs")
+def test_the_table_is_plain_when_piped(ctl: Ctl) -> None:
+    """Piped: no colour, no cut line, and no control character out of anybody's run name."""
+    code, out, _ = ctl("list")
+    assert code == 0
+    header, first, second = out.splitlines()
+    assert header.split() == ["RUN", "NAME", "STATE", "OUTCOME", "PROGRESS", "TIME", "NOTE"]
+    assert first.split()[:4] == [a_run(1)["run_id"], "run-1", "TERM", "failed"]
+    assert first.endswith("exit code 7")
+    assert "?[31mred" in second
+    assert "\x1b" not in out
+
+
+@pytest.mark.usefixtures("two_runs")
+def test_machine_formats_hold_every_run(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """json is one array, jsonl an object a line, name the ids; none leaves out a run that ended long ago."""
+    ids = [a_run(1)["run_id"], a_run(2)["run_id"]]
+    assert [run["run_id"] for run in json.loads(ctl("-o", "json", "list")[1])] == ids
+    assert [json.loads(line)["run_id"] for line in ctl("-o", "jsonl", "list")[1].splitlines()] == ids
+    assert ctl("-o", "name", "list")[1].split() == ids
+    assert daemon.asked("run.list") == [{}, {}, {}]
+
+
+def test_show_is_one_object(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`-o json show RUN` is the run object itself; of several runs, an array."""
+    daemon.handlers["run.get"] = lambda params, peer: a_run(1)
+    assert json.loads(ctl("-o", "json", "show", "a")[1]) == a_run(1)
+    assert len(json.loads(ctl("-o", "json", "show", "a", "b")[1])) == 2
+
+
+def test_show_tells_what_is_known(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """The readable form has state, why, grants that fell short, command as one could type it."""
+    run = a_run(
+        1, cpus={"requested": 4, "granted": 2}, command=["sh", "-c", "echo hi there"], want="stop",
+        metrics={"loss": 0.123456, "episodes": 3.0}, labels={"team": "a"}, time_limit_s=5400,
+    )  # fmt: skip
+    daemon.handlers["run.get"] = lambda params, peer: run
+    out = ctl("show", "a")[1]
+    facts = dict(line.strip().split("  ", 1) for line in out.splitlines()[1:] if "  " in line.strip())
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    assert facts["state"] == "EXEC (stopping)"
+    assert facts["cpus"] == "2 of the 4 asked for"
+    assert facts["command"] == "sh -c 'echo hi there'"
+    assert facts["loss"] == "0.1235"
+    assert facts["time limit"] == "1h30m"
+
+
+def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal gets colour, unless NO_COLOR is set or it is dumb."""
+    terminal: Any = Terminal()
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert render.has_colour(terminal)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not render.has_colour(terminal)
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert not render.has_colour(terminal)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"state": "INIT", "held": True}, "held"),
+        ({"state": "INIT", "reason": "needs 2 CPUs, 1 of 2 free"}, "needs 2 CPUs, 1 of 2 free"),
+        ({"want": "stop"}, "stopping"),
+        ({"want": "pause"}, "pausing"),
+        ({"state": "PAUSE", "want": "pause"}, ""),
+        ({"state": "PAUSE", "want": "run"}, "resuming"),
+        ({"state": "PAUSE", "want": "pause", "released": True}, "released its slots"),
+        ({"state": "TERM", "cause": {"kind": "signal", "signal": 11}}, "signal 11"),
+        ({"state": "TERM", "cause": {"kind": "by_user", "who": "ada", "reason": None}}, "by user who=ada"),
+    ],
+)
+def test_note(changes: dict[str, object], words: str) -> None:
+    """The note says the one thing worth knowing beside the state."""
+    assert render.note(a_run(**changes)) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(3, "3"), (3.0, "3"), (0.123456, "0.1235"), (1e20, "1e+20"), ("NaN", "NaN"), (True, "True")],
+)
+def test_number(value: object, text: str) -> None:
+    """Numbers are short; what is no number is told as it is."""
+    assert render.number(value) == text
+
+
+def test_a_closed_pipe_is_quiet(daemon: ScriptedDaemon) -> None:
+    """`mosaicctl list | head -1` prints no traceback and exits as SIGPIPE would."""
+    import subprocess
+    import sys
+
+    daemon.handlers["run.list"] = lambda params, peer: {
+        "runs": [a_run(n) for n in range(3000)],
+        "cursor": None,
+    }
+    program = "import os, sys; sys.stdin.close(); os.close(0)"
+    reader = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
+    reader.wait()
+    writer = subprocess.run(
+        [sys.executable, "-m", "mosaicctl", "list", "-a"],
+        stdout=reader.stdin,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    assert reader.stdin is not None
+    reader.stdin.close()
+    assert (writer.returncode, writer.stderr) == (141, b"")

@@ -1,0 +1,44 @@
+"""mosaicctl starts fast: it is typed at a prompt and called in loops."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.ctl.scripted import ScriptedDaemon, a_run
+
+HEAVY = (
+    "asyncio concurrent.futures dataclasses inspect importlib.metadata logging subprocess tempfile tomllib "
+    "msgspec mosaicd.protocol.messages mosaicd.protocol.methods mosaicctl.submission "
+    "mosaicctl.follow mosaicctl.plot"
+).split()
+
+
+@pytest.mark.parametrize("argv", [["--version"], ["list"], ["-o", "json", "list"]])
+def test_nothing_heavy_is_imported(argv: list[str], daemon: ScriptedDaemon) -> None:
+    """--version and list load no module that costs milliseconds, and no verb but their own."""
+    daemon.handlers["run.list"] = lambda params, peer: {"runs": [a_run()], "cursor": None}
+    program = (
+        "import sys\nfrom mosaicctl.__main__ import main\n"
+        f"try:\n    main({argv!r})\nexcept SystemExit:\n    pass\n"
+        "sys.stderr.write(' '.join(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not [name for name in HEAVY if name in done.stderr.split()]
+
+
+def test_list_takes_less_than_five_bare_pythons(daemon: ScriptedDaemon) -> None:
+    """`list` answers within 5 times a bare `python -c pass` (best of several, since machines are noisy)."""
+    daemon.handlers["run.list"] = lambda params, peer: {"runs": [a_run(n) for n in range(20)], "cursor": None}
+    bare, listed = [], []
+    for _ in range(7):
+        bare.append(_seconds([sys.executable, "-c", "pass"]))
+        listed.append(_seconds([sys.executable, "-m", "mosaicctl", "list"]))
+    assert min(listed) < 5 * min(bare), (listed, bare)
+
+
+def _seconds(argv: list[str]) -> float:
+    begun = time.perf_counter()
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - begun
