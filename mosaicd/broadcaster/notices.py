@@ -1,0 +1,100 @@
+"""What watchers are sent, as encoded lines: events, progress, gaps.  Each stays under 4 KiB.
+
+The params of an event are the same whether it comes from memory or from the ledger, and begin with what
+is always there; the event's own data follows, flattened, and never hides one of those names.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mosaicd.core.run import Progress, Run
+from mosaicd.protocol.framing import SMALL_LIMIT_BYTES, encode, request
+from mosaicd.store.history import StoredEvent
+from mosaicd.store.registry import Committed
+
+#: What the envelope and the subscription's number may take of a message.
+ENVELOPE_BYTES = 128
+BODY_LIMIT_BYTES = SMALL_LIMIT_BYTES - ENVELOPE_BYTES
+LONGEST_TEXT = 200
+#: What is told of a run in its `submitted` event; run.get has the rest.
+SUBMITTED_FIELDS = ("name", "owner", "kind", "worker_kind", "priority", "digest", "origin", "held")
+
+_encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=dict)
+
+
+def committed_body(commit: Committed) -> bytes:
+    """Return the params of a `run.event` from memory, without the subscription."""
+    run, event = commit.run, commit.event
+    head = {
+        "seq": commit.seq, "run_id": run.run_id, "kind": event.kind, "at": event.at, "who": event.who,
+        "attempt": run.attempt, "rev": run.rev, "state": run.state, "want": run.want, "outcome": run.outcome,
+    }  # fmt: skip
+    return _body(head, event.data)
+
+
+def stored_body(event: StoredEvent) -> bytes:
+    """Return the params of a `run.event` from the ledger, without the subscription."""
+    head = {
+        "seq": event.seq, "run_id": event.run_id, "kind": event.kind, "at": event.at, "who": event.who,
+        "attempt": event.attempt, "rev": event.rev, "state": event.state, "want": event.want,
+        "outcome": event.outcome,
+    }  # fmt: skip
+    return _body(head, event.data)
+
+
+def event_line(subscription: int, body: bytes) -> bytes:
+    """Return the notification of an event to one watcher."""
+    head = b'{"jsonrpc":"2.0","method":"run.event","params":{"subscription":%d,' % subscription
+    return head + body[1:] + b"}\n"
+
+
+def gap_line(subscription: int, first: int, last: int) -> bytes:
+    """Return the notification that the events `first` to `last` were left out."""
+    return encode(request("run.gap", {"subscription": subscription, "from": first, "to": last}, None))
+
+
+def progress_line(subscription: int, run: Run, progress: Progress) -> bytes:
+    """Return the notification of a live run's last values; metrics that are too many are left out."""
+    params: dict[str, Any] = {
+        "subscription": subscription, "run_id": run.run_id, "attempt": run.attempt, "state": run.state,
+        "last_heartbeat_at": progress.last_heartbeat_at, "progress": progress.to_dict(),
+        "metrics": dict(progress.metrics),
+    }  # fmt: skip
+    line = encode(request("run.progress", params, None))
+    if len(line) >= SMALL_LIMIT_BYTES:
+        line = encode(request("run.progress", {**params, "metrics": {}, "reduced": ["metrics"]}, None))
+    return line
+
+
+def _body(head: dict[str, Any], data: Mapping[str, Any]) -> bytes:
+    fields = {name: value for name, value in data.items() if name not in head and name != "subscription"}
+    run = fields.pop("run", None)
+    if isinstance(run, Mapping):
+        fields |= {name: run[name] for name in SUBMITTED_FIELDS if name in run and name not in head}
+    body = _encode({**head, **fields})
+    if len(body) <= BODY_LIMIT_BYTES:
+        return body
+    return _encode({**head, **_reduced(fields, BODY_LIMIT_BYTES - len(_encode(head)))})
+
+
+def _reduced(fields: dict[str, Any], limit_bytes: int) -> dict[str, Any]:
+    """Return `fields` with texts cut and then the largest ones left out, till all fit; `reduced` says which."""
+    reduced: dict[str, Any] = dict(fields)
+    touched: list[str] = []
+    sizes = {name: len(_encode({name: value})) for name, value in fields.items()}
+    for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        touched.append(name)
+        value = reduced[name]
+        if isinstance(value, str) and len(value) > LONGEST_TEXT:
+            reduced[name] = value[:LONGEST_TEXT] + "…"
+            if len(_encode({**reduced, "reduced": touched})) <= limit_bytes:
+                break
+        del reduced[name]
+        if len(_encode({**reduced, "reduced": touched})) <= limit_bytes:
+            break
+    return {**reduced, "reduced": touched[:32]}
+
+
+def _encode(value: Any) -> bytes:
+    return _encoder.encode(value).encode()

@@ -1,0 +1,140 @@
+"""Which workers are installed, asked of each configured interpreter in a process of its own.
+
+Workers live in environments that exclude one another, so nothing of theirs is imported here.  One
+interpreter that is broken, slow or silent is listed with its error and hides nobody.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import pwd
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from mosaicd import log
+from mosaicd.config import Settings, Worker
+from mosaicd.log import Catalogue
+
+logger = logging.getLogger(__name__)
+
+ANSWER_LIMIT_BYTES = 4 << 20
+ARGUMENTS = ("-m", "mosaic_worker.discovery", "--json")
+PATH = "/usr/local/bin:/usr/bin:/bin"
+
+Row = dict[str, Any]
+Rows = list[Row]
+Rows = Rows
+
+
+class Discovery:
+    """Remembers what the interpreters said; several who ask at once share one round of questions."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str] | None = None) -> None:
+        """`environment` replaces the minimal one that interpreters are asked in."""
+        self._workers = settings.workers
+        self._limit_s = settings.timeouts.discovery_s
+        self._environment = dict(environment) if environment is not None else _environment()
+        self._asking: asyncio.Task[Rows] | None = None
+        self._known: Rows | None = None
+
+    async def list(self, refresh: bool = False) -> Rows:
+        """Return every worker: kind, module, python, metadata, capabilities, config_schema, error."""
+        if self._known is not None and not refresh:
+            return self._known
+        if self._asking is None:
+            self._asking = asyncio.get_running_loop().create_task(self._ask_all())
+            self._asking.add_done_callback(self._asked)
+        return await asyncio.shield(self._asking)
+
+    async def lookup(self, module: str) -> Row | None:
+        """Return the usable worker that `python -m module` runs, or None."""
+        rows = await self.list()
+        return next((row for row in rows if row.get("module") == module and not row.get("error")), None)
+
+    async def close(self) -> None:
+        """End the questions that are being asked."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    def _asked(self, task: "asyncio.Task[Rows]") -> None:
+        self._asking = None
+        if not task.cancelled() and task.exception() is None:
+            self._known = task.result()
+
+    async def _ask_all(self) -> Rows:
+        pythons = {sys.executable, *(worker.python for worker in self._workers.values())}
+        answers = dict(zip(pythons, await asyncio.gather(*map(self._ask, pythons)), strict=True))
+        rows = {row["kind"]: row for row in _rows(answers[sys.executable], sys.executable)}
+        for kind, worker in self._workers.items():
+            rows[kind] = _configured(kind, worker, answers[worker.python])
+        for row in rows.values():
+            if row.get("error"):
+                log.event(Catalogue.WORKER_KIND_BROKEN, kind=row["kind"], why=row["error"])
+        return sorted(rows.values(), key=lambda row: str(row["kind"]))
+
+    async def _ask(self, python: str) -> Rows | str:
+        """Return what one interpreter lists, or why it does not."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                python, *ARGUMENTS, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE, env=self._environment, start_new_session=True, cwd="/",
+                limit=ANSWER_LIMIT_BYTES,
+            )  # fmt: skip
+        except OSError as error:
+            return f"{python} cannot be started: {error.strerror}"
+        try:
+            async with asyncio.timeout(self._limit_s):
+                out, err = await process.communicate()
+        except TimeoutError:
+            return f"{python} did not answer within {self._limit_s:g} s"
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        return _read_answer(python, process.returncode, out, err)
+
+
+def _read_answer(python: str, code: int | None, out: bytes, err: bytes) -> Rows | str:
+    try:
+        answer = json.loads(out)
+    except ValueError:
+        lines = [line.strip() for line in err.decode(errors="replace").splitlines() if line.strip()]
+        return f"{python}: {lines[-1][:300]}" if lines else f"{python} said nothing (exit code {code})"
+    workers = answer.get("workers") if isinstance(answer, dict) else answer
+    if not isinstance(workers, list):
+        return f"{python} gave an answer that is no list of workers"
+    return [worker for worker in workers if isinstance(worker, dict)]
+
+
+def _rows(answer: Rows | str, python: str) -> Rows:
+    """Return the workers of our own environment; that it has no SDK is no error."""
+    if isinstance(answer, str):
+        logger.info("no workers are known in the daemon's own environment: %s", answer)
+        return []
+    return [{**row, "python": python} for row in answer if isinstance(row.get("kind"), str)]
+
+
+def _configured(kind: str, worker: Worker, answer: Rows | str) -> Row:
+    """Return the row of one [workers.KIND] section."""
+    empty = {"kind": kind, "module": worker.module, "python": worker.python}
+    if isinstance(answer, str):
+        return {**empty, "error": answer}
+    rows = [row for row in answer if row.get("kind") == kind]
+    rows = rows or [row for row in answer if worker.module is not None and row.get("module") == worker.module]
+    if not rows:
+        # Its module can be run all the same: what it can do is simply not known.
+        missing = None if worker.module else f"{worker.python} has no worker {kind!r}"
+        return {**empty, "metadata": None, "capabilities": None, "error": missing}
+    return {**rows[0], **empty, "module": worker.module or rows[0].get("module")}
+
+
+def _environment() -> dict[str, str]:
+    """Return the little that an interpreter needs; nothing of the daemon's own, such as NOTIFY_SOCKET."""
+    try:
+        home = pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        home = "/"
+    return {"PATH": PATH, "HOME": home, "LANG": "C.UTF-8"}

@@ -1,0 +1,239 @@
+"""One connection: lines in, lines out, never more of either than its limits.
+
+What a reader would get wrong: lines are cut lazily and taken one a turn (see turns), and reading stops
+while a line waits, so what a peer sends faster than it is served stays in the kernel's buffer.  Replies
+leave in the order of completion; only the worker.* family is worked on one after the other.
+"""
+
+import asyncio
+import itertools
+import re
+import select
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mosaicd.auth import Principal
+from mosaicd.protocol.errors import MosaicError, TooLarge
+from mosaicd.protocol.framing import LineReader, Oversized, encode, request
+from mosaicd.rpc import envelope
+from mosaicd.rpc.context import Caller
+from mosaicd.rpc.envelope import Envelope
+from mosaicd.rpc.marks import Marks
+from mosaicd.rpc.streams import Streams
+
+if TYPE_CHECKING:
+    from mosaicd.rpc.server import Server
+
+READ_BYTES = 16 << 10
+HIGH_WATER_BYTES = 256 << 10
+MANY_LINES = 64
+#: How often a peer that has shut its sending side is looked at: a full hang-up is not told apart otherwise.
+HALF_CLOSED_S = 1.0
+_BLANK_LINES = re.compile(rb"\n[ \t\r\n]*\n")
+
+
+class Connection(asyncio.BufferedProtocol):
+    """The server's end of one client or shim."""
+
+    def __init__(self, server: "Server") -> None:
+        self._server = server
+        self._limits = server.services.settings.limits
+        self._received = bytearray(READ_BYTES)
+        self._reader = LineReader(self._limits.request_bytes)
+        self._source: Iterator[bytes] = iter(())
+        self._line: bytes | None = None
+        self._in_flight = 0
+        self._in_order: deque[Envelope] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._can_write = asyncio.Event()
+        self._can_write.set()
+        self._on_close: list[Callable[[], None]] = []
+        self._is_half_closed = False
+        self.is_closed = False
+        self.peer: Principal | None = None
+        self.streams = Streams(self)
+        self.marks = Marks()
+
+    # --- what handlers use ---------------------------------------------------------------------------
+
+    def notify(self, method: str, params: Mapping[str, Any]) -> bool:
+        """Send a notification without waiting; False when the peer is gone, or cut off for not reading."""
+        if self.is_closed:
+            return False
+        line = encode(request(method, dict(params), None))
+        if self._transport.get_write_buffer_size() + len(line) > self._limits.write_buffer_bytes:
+            self._transport.abort()
+            self._gone()
+            return False
+        self._transport.write(line)
+        return True
+
+    async def send(self, data: bytes) -> None:
+        """Send whole lines once the peer has read enough of those before; ConnectionResetError: it is gone."""
+        await self._can_write.wait()
+        if self.is_closed:
+            raise ConnectionResetError("the peer hung up")
+        self._transport.write(data)
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once when the connection ends, at once when it already has."""
+        if self.is_closed:
+            callback()
+        else:
+            self._on_close.append(callback)
+
+    # --- asyncio's side ------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        high = min(HIGH_WATER_BYTES, self._limits.write_buffer_bytes // 4)
+        transport.set_write_buffer_limits(high=high, low=high // 4)
+        try:
+            self.peer = self._server.admit(self, transport.get_extra_info("socket"))
+        except MosaicError as refusal:
+            self.is_closed = True
+            transport.write(self._server.router.refusal(refusal))
+            transport.close()
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._received
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(memoryview(self._received)[:nbytes])
+        if data.count(b"\n") > MANY_LINES:
+            data = _BLANK_LINES.sub(b"\n", data)  # a flood of empty lines is cut here, not one by one
+        lines = self._reader.feed(data)
+        self._source = lines if self._line is None else itertools.chain(self._source, lines)
+        if self._line is None:
+            self._line = next(self._source, None)
+        self._server.turns.join(self)
+
+    def eof_received(self) -> bool:
+        """Keep a peer that only shut its sending side until it has its answers; drop one that hung up."""
+        self._is_half_closed = True
+        self._watch_half_closed()
+        return not self.is_closed
+
+    def _watch_half_closed(self) -> None:
+        if self.is_closed:
+            return
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), 0)
+        if poll.poll(0):
+            self._transport.abort()
+            self._gone()
+        else:
+            self.close_when_done()
+            asyncio.get_running_loop().call_later(HALF_CLOSED_S, self._watch_half_closed)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._gone()
+
+    def _gone(self) -> None:
+        """Stop what is done for the peer alone; requests that write go on (see router)."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self._line, self._source = None, iter(())
+        self._in_order.clear()
+        self._can_write.set()
+        self.streams.close()
+        for task in self._tasks:
+            task.cancel()
+        callbacks, self._on_close = self._on_close, []
+        for callback in callbacks:
+            callback()
+        self._server.forget(self)
+
+    def pause_writing(self) -> None:
+        self._can_write.clear()
+
+    def resume_writing(self) -> None:
+        self._can_write.set()
+        self._server.turns.join(self)
+
+    # --- one line a turn -----------------------------------------------------------------------------
+
+    def line_bytes(self) -> int | None:
+        is_full = self._in_flight >= self._limits.in_flight or not self._can_write.is_set()
+        return None if self._line is None or is_full else len(self._line)
+
+    def take_line(self) -> None:
+        line = self._line
+        assert line is not None
+        self._line = next(self._source, None)
+        if self._line is not None:
+            self._transport.pause_reading()
+        elif not self._is_half_closed:
+            self._transport.resume_reading()
+        try:
+            if isinstance(line, Oversized):
+                limit = self._limits.request_bytes
+                raise TooLarge(f"A line has at most {limit} bytes; this one was skipped", limit_bytes=limit)
+            message = envelope.read(line, self._limits.batch)
+        except MosaicError as fault:
+            self._transport.write(self._server.router.refusal(fault))
+            self.close_when_done()
+        else:
+            self._begin(message)
+
+    def _begin(self, message: Envelope) -> None:
+        self._in_flight += 1
+        if not message.is_ordered:
+            self._spawn(self._work(message))
+        else:
+            self._in_order.append(message)
+            if len(self._in_order) == 1:
+                self._spawn(self._work_in_order())
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _work_in_order(self) -> None:
+        while self._in_order:
+            await self._work(self._in_order[0])
+            if self._in_order:
+                self._in_order.popleft()
+
+    async def _work(self, message: Envelope) -> None:
+        peer = self.peer
+        assert peer is not None
+        caller = Caller(peer.uid, peer.gid, peer.pid, peer.name, peer.is_admin, self)
+        try:
+            reply = await self._server.router.answer(message, caller)
+        finally:
+            self._in_flight -= 1
+        if self.is_closed:
+            return
+        if reply is not None:
+            self._transport.write(reply)
+        caller.answered()
+        self._server.turns.join(self)
+        self.close_when_done()
+
+    # --- the end -------------------------------------------------------------------------------------
+
+    def close_when_done(self) -> None:
+        """Hang up on a peer that will ask nothing more, once it has everything it asked for."""
+        if self._is_half_closed and not self._in_flight and self._line is None and not self.streams:
+            self._transport.close()
+
+    async def close(self, grace_s: float) -> None:
+        """Take no more lines, end the streams, let requests in flight finish for `grace_s`, and hang up."""
+        self._line, self._source = None, iter(())
+        self.streams.end("draining")
+        if not self.is_closed:
+            self._transport.pause_reading()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=grace_s)
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Hang up at once."""
+        self._transport.abort()
+        self._gone()
+

@@ -1,0 +1,44 @@
+"""daemon.health: whether the daemon is up, ready and well.
+
+Input: nothing.  Output: who and where it is, runs by state, slots, registry, quarantine, warnings.
+Caveats: answered while the daemon is still starting; `ready` says so.
+"""
+
+import os
+from typing import Any
+
+from mosaicd import __version__
+from mosaicd.protocol import PROTOCOL_VERSION
+from mosaicd.protocol.messages import NoParams
+from mosaicd.rpc.context import Caller, Services
+
+
+async def handle(services: Services, caller: Caller, params: NoParams) -> dict[str, Any]:
+    """Return the report."""
+    settings, registry = services.settings, services.registry
+    capacity = services.dispatcher.turns.capacity()
+    return {
+        "pid": os.getpid(),
+        "version": __version__,
+        "protocol": PROTOCOL_VERSION,
+        "ready": services.ready.is_set(),
+        "draining": services.dispatcher.turns.draining,
+        "uptime_s": round(services.clock.mono() - services.started_mono, 3),
+        "socket": str(settings.socket),
+        "state_dir": str(settings.state_dir),
+        "epoch": registry.epoch,
+        "last_seq": services.broadcaster.last_seq,
+        "counts": await services.history.counts(),
+        "cpus": {"total": capacity.cpus_total, "free": capacity.cpus_free},
+        "gpus": {"total": capacity.gpu_slots_total, "free": len(capacity.gpus_free)},
+        "wal": services.wal,
+        "watchers": services.broadcaster.watchers,
+        "quarantine": _quarantine(services),
+        "warnings": list(services.warnings),
+    }
+
+
+def _quarantine(services: Services) -> list[dict[str, Any]]:
+    """Records that are set aside, by the registry and by reconcile."""
+    nonsense = [{"run_id": run_id, "why": why} for run_id, why in services.quarantine.items()]
+    return [*services.registry.quarantine, *nonsense][:200]

@@ -1,0 +1,50 @@
+"""run.list: runs, ended ones too, oldest first, in pages.
+
+Input: filters, joined by AND.  Output: {runs, cursor}; cursor null: that was all.
+Caveats: users who are no admins see their own.  A page ends early where its runs are large, so only the
+cursor says whether there are more.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from mosaicd.core.run import Progress, Run
+from mosaicd.protocol.framing import REQUEST_LIMIT_BYTES
+from mosaicd.protocol.messages import ListRuns
+from mosaicd.rpc import validate
+from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.requests import view
+
+PAGE_BYTES = REQUEST_LIMIT_BYTES * 3 // 4
+#: An object without its command and labels, generously.
+PLAIN_BYTES = 4096
+
+
+async def handle(services: Services, caller: Caller, params: ListRuns) -> dict[str, Any]:
+    """Return one page."""
+    validate.at_least(params, 1, "limit")
+    owner = None if caller.is_admin else caller.uid
+    limit = min(params.limit or services.settings.limits.page_runs, services.settings.limits.page_runs)
+    page, cursor = await services.history.list(params, owner, limit=limit)
+    fitting = _fitting(page)
+    if fitting < len(page):
+        page, cursor = await services.history.list(params, owner, limit=fitting)
+    known = services.registry.progress
+    runs = [view(services, run, progress=known.get(run.run_id, progress)) for run, progress in page]
+    return {"runs": runs, "cursor": cursor}
+
+
+def _fitting(page: Sequence[tuple[Run, Progress]]) -> int:
+    """Return how many runs of the page go into one reply: at least one."""
+    left = PAGE_BYTES
+    for count, (run, _) in enumerate(page):
+        left -= PLAIN_BYTES + _size(run)
+        if left < 0:
+            return max(1, count)
+    return len(page)
+
+
+def _size(run: Run) -> int:
+    texts = [*run.command, *run.labels, *run.labels.values()]
+    return len(json.dumps(texts)) if sum(map(len, texts)) > PLAIN_BYTES // 8 else 0

@@ -1,0 +1,126 @@
+"""The streams of one connection: watches and followed output.
+
+A stream begins after the reply that names it has left, writes with back-pressure, and ends with
+`run.end` {subscription, reason, cursor}, from which the client can always continue.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from mosaicd import log
+from mosaicd.log import Catalogue
+from mosaicd.protocol.errors import MosaicError, NotFound, Unavailable
+from mosaicd.protocol.framing import encode, request
+
+if TYPE_CHECKING:
+    from mosaicd.rpc.connection import Connection
+    from mosaicd.rpc.context import Caller
+
+#: How many streams one connection may have open.
+STREAMS = 64
+_numbers = count(1)
+
+
+class Stream:
+    """One subscription.  Who feeds it keeps `cursor` at what was sent last."""
+
+    def __init__(self, connection: "Connection", method: str, cursor: int) -> None:
+        self.subscription = next(_numbers)
+        self.method = method
+        self.cursor = cursor
+        self.reason = "terminated"
+        self.task: asyncio.Task[None] | None = None
+        self._connection = connection
+
+    async def send(self, method: str, params: Mapping[str, Any]) -> None:
+        """Send a notification that names this subscription; ConnectionResetError when the peer is gone."""
+        await self.write(encode(request(method, {"subscription": self.subscription, **params}, None)))
+
+    async def write(self, lines: bytes) -> None:
+        """Send whole lines that somebody else encoded."""
+        await self._connection.send(lines)
+
+
+class Streams:
+    """All streams of a connection, by their number."""
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+        self._open: dict[int, Stream] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(
+        self, caller: "Caller", method: str, cursor: int, feed: Callable[[Stream], Awaitable[None]]
+    ) -> Stream:
+        """Return a stream that `feed` fills once the caller has its reply; Unavailable: there are too many."""
+        if len(self._open) >= STREAMS:
+            raise Unavailable(f"A connection has at most {STREAMS} streams", limit=STREAMS)
+        stream = Stream(self._connection, method, cursor)
+        self._open[stream.subscription] = stream
+        caller.when_answered(lambda: self._start(stream, feed))
+        return stream
+
+    def _start(self, stream: Stream, feed: Callable[[Stream], Awaitable[None]]) -> None:
+        if stream.subscription not in self._open:  # ended before it began
+            self._say_end(stream)
+            return
+
+        async def fed() -> None:
+            await feed(stream)
+
+        stream.task = asyncio.get_running_loop().create_task(fed())
+        stream.task.add_done_callback(lambda task: self._ended(stream, task))
+
+    def _ended(self, stream: Stream, task: asyncio.Task[None]) -> None:
+        self._open.pop(stream.subscription, None)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, ConnectionResetError):
+            return
+        if error is not None:
+            stream.reason = "error"
+        self._say_end(stream, **_told(stream, error))
+
+    def _say_end(self, stream: Stream, **more: Any) -> None:
+        end = {"subscription": stream.subscription, "reason": stream.reason, "cursor": stream.cursor}
+        self._connection.notify("run.end", {**end, **more})
+        self._connection.close_when_done()
+
+    def unsubscribe(self, subscription: int) -> int:
+        """End one stream and return its cursor; NotFound when it is none of this connection's."""
+        stream = self._open.get(subscription)
+        if stream is None:
+            raise NotFound(f"This connection has no stream {subscription}")
+        self._cancel(stream, "unsubscribed")
+        return stream.cursor
+
+    def end(self, reason: str) -> None:
+        """End every stream, saying why."""
+        for stream in list(self._open.values()):
+            self._cancel(stream, reason)
+
+    def close(self) -> None:
+        """End every stream of a connection that is gone."""
+        self.end("gone")
+
+    def _cancel(self, stream: Stream, reason: str) -> None:
+        stream.reason = reason
+        if stream.task is None:
+            self._open.pop(stream.subscription, None)
+        else:
+            stream.task.cancel()
+
+
+def _told(stream: Stream, error: BaseException | None) -> dict[str, Any]:
+    """Return what the peer may know of the error that ended its stream; a mistake of ours is logged here."""
+    if error is None:
+        return {}
+    if isinstance(error, MosaicError):
+        return {"name": error.name, "message": error.message}
+    reference = secrets.token_hex(4)
+    log.event(Catalogue.REQUEST_FAILED, error=error, method=stream.method, reference=reference)
+    return {"reference": reference}

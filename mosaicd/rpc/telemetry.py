@@ -1,0 +1,152 @@
+"""run.telemetry: numbered records of one attempt, after `cursor` (a seq); with `follow`, until its end.
+
+Input: attempt (default: the newest), cursor, kinds, limit, follow.
+Output: {run_id, attempt, cursor, records, eof, unreadable} and, when followed, `subscription`; then
+`run.telemetry` notifications.  `eof`: nothing more was there; else ask again from `cursor`.
+Caveats: a page may hold no record of the kinds asked for and still not be the last.  A message has at
+most 64 KiB of records, or one record that is larger; one that no message can hold comes without its data.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from mosaicd.protocol.messages import ReadTelemetry
+from mosaicd.protocol.rundir import TELEMETRY
+from mosaicd.rpc import validate
+from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.files import READ_BYTES, Tail, attempt_file
+from mosaicd.rpc.follow import chosen_attempt, follow
+from mosaicd.rpc.get import newest
+from mosaicd.rpc.marks import Place
+from mosaicd.rpc.streams import Stream
+
+PAGE_BYTES = 60 << 10
+PAGE_RECORDS = 1000
+#: A record above this comes without its data.
+RECORD_BYTES = 960 << 10
+#: What one request looks through at most.
+SCAN_BYTES = 64 << 20
+_SEQ = re.compile(rb'\{"seq":(\d{1,18}),')
+
+
+@dataclass
+class Page:
+    """What one reading gave."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    size_bytes: int = 0
+    eof: bool = False
+    unreadable: int = 0
+
+
+async def handle(services: Services, caller: Caller, params: ReadTelemetry) -> dict[str, Any]:
+    """Return the first page; the rest follows where it was asked for."""
+    validate.at_least(params, 0, "cursor")
+    validate.at_least(params, 1, "attempt", "limit")
+    run, _ = await newest(services, params.run_id)
+    attempt = chosen_attempt(run, params.attempt)
+    key, marks = (run.run_id, attempt), caller.connection.marks
+    place, page = Place(params.cursor), Page(eof=True)
+    async with attempt_file(services, run, attempt, TELEMETRY) as file:
+        if file is not None:
+            known = marks.before(key, params.cursor)
+            place.offset = known.offset if await _is_a_start(file, known.offset) else 0
+            page = await read_page(file, place, params.kinds, params.limit or PAGE_RECORDS)
+            marks.add(key, place)
+    reply = {
+        "run_id": run.run_id, "attempt": attempt, "cursor": place.seq, "records": page.records,
+        "eof": page.eof, "unreadable": page.unreadable,
+    }  # fmt: skip
+    if params.follow:
+        reply["subscription"] = _open(services, caller, params, attempt, place).subscription
+    return reply
+
+
+def _open(services: Services, caller: Caller, params: ReadTelemetry, attempt: int, place: Place) -> Stream:
+    async def feed(stream: Stream) -> None:
+        async def step(file: Tail, now: int) -> bool:
+            page = await read_page(file, place, params.kinds, PAGE_RECORDS)
+            if page.records:
+                sent = {"run_id": params.run_id, "attempt": now, "cursor": place.seq, "records": page.records}
+                await stream.send("run.telemetry", sent)
+            stream.cursor = place.seq
+            return not page.eof
+
+        def restart(now: int) -> None:
+            place.seq = place.offset = stream.cursor = 0
+
+        await follow(services, params.run_id, attempt, params.attempt, TELEMETRY, step, restart)
+
+    return caller.connection.streams.open(caller, "run.telemetry", place.seq, feed)
+
+
+async def _is_a_start(file: Tail, offset: int) -> bool:
+    """Whether a record can begin there: the file is its owner's, who may have cut it."""
+    return offset == 0 or await file.read(offset - 1, 1) == b"\n"
+
+
+async def read_page(file: Tail, place: Place, kinds: list[str] | None, limit: int) -> Page:
+    """Return the next page and move `place` behind it; an unfinished line at the end waits for its rest."""
+    page = Page()
+    buffer = b""
+    skipped = 0
+    scanned = 0
+    position = place.offset
+    while True:
+        data = await file.read(position, READ_BYTES)
+        position += len(data)
+        scanned += len(data)
+        if not data:
+            page.eof = True
+            return page
+        buffer += data
+        start = 0
+        while (end := buffer.find(b"\n", start)) >= 0:
+            line = buffer[start:end]
+            if not _take(page, place, line, skipped + len(line), kinds):
+                return page
+            place.offset += skipped + end + 1 - start
+            start, skipped = end + 1, 0
+            if len(page.records) >= limit:
+                return page
+        buffer = buffer[start:]
+        if len(buffer) > RECORD_BYTES + READ_BYTES:  # keep what tells its number, not what it says
+            skipped += len(buffer) - RECORD_BYTES
+            buffer = buffer[:RECORD_BYTES]
+        if scanned >= SCAN_BYTES and not skipped and place.offset > 0:
+            return page
+
+
+def _take(page: Page, place: Place, line: bytes, size_bytes: int, kinds: list[str] | None) -> bool:
+    """Take one line into the page and count it as seen; False when it belongs to the next page."""
+    found = _SEQ.match(line)
+    if found is None:
+        page.unreadable += 1 if line else 0
+        return True
+    seq = int(found[1])
+    if seq <= place.seq:
+        return True
+    record = _decoded(line, size_bytes, seq)
+    if record is None:
+        page.unreadable += 1
+    elif kinds is None or record.get("kind") in kinds:
+        size = min(size_bytes, RECORD_BYTES)
+        if page.records and page.size_bytes + size > PAGE_BYTES:
+            return False
+        page.records.append(record)
+        page.size_bytes += size
+    place.seq = seq
+    return True
+
+
+def _decoded(line: bytes, size_bytes: int, seq: int) -> dict[str, Any] | None:
+    if size_bytes > RECORD_BYTES:
+        return {"seq": seq, "at": None, "kind": "event", "data": None, "reduced": True, "bytes": size_bytes}
+    try:
+        record = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None

@@ -1,0 +1,76 @@
+"""run.watch and run.unwatch: ledger events from a cursor, then live.
+
+Input: `since` (0: the whole ledger; absent: from now), `epoch` (of the cursor), one run, progress or not.
+Output: subscription, epoch, cursor, last_seq and, when it begins now, the live runs as of that cursor.
+Caveats: Conflict for another epoch or a cursor that is ahead of the ledger.  The snapshot is bounded:
+`complete` false means that run.list has more.
+"""
+
+from typing import Any
+
+from mosaicd.broadcaster import Watch
+from mosaicd.protocol.errors import Conflict
+from mosaicd.protocol.messages import Unwatch, WatchRuns
+from mosaicd.rpc import validate
+from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.requests import view
+from mosaicd.rpc.streams import Stream
+
+SNAPSHOT_RUNS = 100
+
+
+async def handle(services: Services, caller: Caller, params: WatchRuns) -> dict[str, Any]:
+    """Subscribe; events follow once the reply has left."""
+    validate.at_least(params, 0, "since")
+    broadcaster = services.broadcaster
+    if params.epoch is not None and params.epoch != broadcaster.epoch:
+        raise Conflict(
+            f"The cursor is of epoch {params.epoch[:64]}, this ledger is {broadcaster.epoch}: begin anew",
+            epoch=broadcaster.epoch, yours=params.epoch[:64],
+        )  # fmt: skip
+    if params.since is not None and params.since > broadcaster.last_seq:
+        raise Conflict(
+            f"The ledger ends at {broadcaster.last_seq}, before your cursor {params.since}: begin anew",
+            epoch=broadcaster.epoch, last_seq=broadcaster.last_seq,
+        )  # fmt: skip
+    run_id = None
+    if params.run_id is not None:
+        run_id = (await services.find(caller, params.run_id)).run_id
+    return _begin(services, caller, params, run_id)
+
+
+def _begin(services: Services, caller: Caller, params: WatchRuns, run_id: str | None) -> dict[str, Any]:
+    # Nothing is awaited from here on: snapshot and cursor are of one moment.
+    broadcaster = services.broadcaster
+    cursor = broadcaster.last_seq if params.since is None else params.since
+    owner_uid = None if caller.is_admin else caller.uid
+
+    async def feed(stream: Stream) -> None:
+        watch = Watch(stream.subscription, cursor, caller.uid, run_id, owner_uid, params.progress)
+
+        async def write(lines: bytes) -> None:
+            await stream.write(lines)
+            stream.cursor = watch.cursor
+
+        await broadcaster.feed(watch, write)
+
+    stream = caller.connection.streams.open(caller, "run.watch", cursor, feed)
+    shown = [
+        run
+        for run in services.registry.live.values()
+        if params.since is None and run_id in (None, run.run_id) and owner_uid in (None, run.owner_uid)
+    ]
+    return {
+        "subscription": stream.subscription,
+        "epoch": broadcaster.epoch,
+        "cursor": cursor,
+        "last_seq": broadcaster.last_seq,
+        "runs": [view(services, run) for run in shown[-SNAPSHOT_RUNS:]],
+        "complete": len(shown) <= SNAPSHOT_RUNS,
+    }
+
+
+async def handle_unwatch(services: Services, caller: Caller, params: Unwatch) -> dict[str, Any]:
+    """End one stream of the caller's connection."""
+    cursor = caller.connection.streams.unsubscribe(params.subscription)
+    return {"subscription": params.subscription, "cursor": cursor}

@@ -1,0 +1,14 @@
+"""worker.list: the installed workers, what each can do, and what its config takes.
+
+Input: refresh (ask the interpreters again).  Output: {workers}; a broken one is listed with its error.
+"""
+
+from typing import Any
+
+from mosaicd.protocol.messages import ListWorkers
+from mosaicd.rpc.context import Caller, Services
+
+
+async def handle(services: Services, caller: Caller, params: ListWorkers) -> dict[str, Any]:
+    """Return what discovery knows."""
+    return {"workers": await services.discovery.list(params.refresh)}
