@@ -8,6 +8,8 @@ Json = dict[str, Any]
 
 #: Fields of an event that are the run's own after it.
 _STANDING = ("state", "want", "outcome", "rev", "attempt")
+#: Fields of a `submitted` event that are the run's own.
+_BORN = ("name", "owner", "kind", "worker_kind", "priority", "held")
 #: Fields of an event worth printing, in this order, beside its kind.
 _TELLING = ("slots", "cpus", "exit_code", "signal", "mode", "reason", "limit", "not_before", "error")
 
@@ -24,21 +26,25 @@ class Board:
         if known is None or run.get("rev", 0) >= known.get("rev", 0):
             self.runs[run["run_id"]] = run
 
-    def fold(self, event: Json) -> tuple[Json, str | None]:
-        """Return the run after `event`, and the state it was known in before (None: not known).
+    def fold(self, event: Json) -> Json:
+        """Return the run after `event`.
 
         An event that a snapshot already contains changes nothing.
         """
         run_id = event["run_id"]
         before = self.runs.get(run_id)
-        run = before if before is not None else {"run_id": run_id, **(event.get("run") or {})}
+        run = (
+            before
+            if before is not None
+            else {"run_id": run_id, **{key: event[key] for key in _BORN if key in event}}
+        )
         if before is None or event.get("rev", 0) > before.get("rev", 0):
             news = {key: event[key] for key in (*_STANDING, "cause") if key in event}
             run = {**run, **news}
             if event.get("state") == "EXEC" and not run.get("started_at"):
                 run["started_at"] = event.get("at")
             self.runs[run_id] = run
-        return run, None if before is None else before.get("state")
+        return run
 
     def advance(self, progress: Json) -> None:
         """Take a run.progress notification."""

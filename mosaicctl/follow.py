@@ -11,13 +11,23 @@ from collections.abc import Callable
 
 from mosaicctl.client import Client, Disconnected, Json
 from mosaicctl.link import Link
-from mosaicd.protocol.errors import Conflict, Draining, Unavailable
+from mosaicd.protocol.errors import Conflict, Draining, InternalError, Unavailable
 
 
 def raw(chunk: Json) -> bytes:
     """Return the bytes of a chunk of output, whichever way they were sent."""
     data = str(chunk.get("data") or "")
     return b64decode(data) if chunk.get("encoding") == "base64" else data.encode("utf-8", "surrogateescape")
+
+
+def is_over(end: Json) -> bool:
+    """Whether all was told; Disconnected when the daemon leaves, InternalError when it failed."""
+    reason = end.get("reason")
+    if reason == "error":
+        raise InternalError(f"the daemon could not go on (its log: {end.get('reference')})")
+    if reason not in ("terminated", "unsubscribed"):
+        raise Disconnected(f"the daemon ended the stream: {reason}")
+    return True
 
 
 class Stream:
@@ -86,32 +96,30 @@ class EventStream(Stream):
             self.is_open = False
             client.call("run.unwatch", {"subscription": self.subscription})
         elif method == "run.end":
-            if params.get("reason") in ("terminated", "unsubscribed"):
-                self.is_done = True
-            else:
-                raise Disconnected(f"the daemon ended the stream: {params.get('reason')}")
+            self.is_done = is_over(params)
 
 
 class LogStream(Stream):
-    """One stream of one attempt's output, byte for byte, to `write`."""
+    """Output, byte for byte, to `write`: of one attempt, or of the newest and all that follow."""
 
     def __init__(
         self, run_id: str, stream: str, write: Callable[[bytes], object], attempt: int | None = None,
         tail_lines: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.run_id, self.stream, self.attempt = run_id, stream, attempt
+        self.run_id, self.stream = run_id, stream
         self.cursor = 0
+        self._asked = attempt
+        self._attempt = attempt or 0  # the one that `cursor` is an offset of; 0: none yet
         self._write = write
         self._tail_lines = tail_lines
 
     def open(self, client: Client) -> None:
-        reply = self._ask(client, follow=True)
+        self._catch_up(client)
+        params = {"follow": True} if self._asked is None else {"follow": True, "attempt": self._asked}
+        reply = self._ask(client, params)
         self.subscription = reply.get("subscription")
         self.is_open = True
-        if self.subscription is None:
-            self.drain(client)
-            self.is_done = True
 
     def take(self, client: Client, method: str, params: Json) -> None:
         if method == "run.log":
@@ -119,25 +127,28 @@ class LogStream(Stream):
         elif method == "run.gap":
             self.drain(client)
         elif method == "run.end":
-            self.is_done = params.get("reason") in ("terminated", "unsubscribed")
             self.drain(client)
-            if not self.is_done:
-                raise Disconnected(f"the daemon ended the stream: {params.get('reason')}")
+            self.is_done = is_over(params)
 
     def drain(self, client: Client) -> None:
-        """Write all that there is by now after the cursor."""
+        """Write all that there is by now after the cursor, of the attempt that is being read."""
         while True:
             before = self.cursor
-            self._ask(client, follow=False)
+            self._ask(client, {"attempt": self._attempt} if self._attempt else {})
             if self.cursor <= before:
                 return
 
-    def _ask(self, client: Client, follow: bool) -> Json:
-        params: Json = {"run_id": self.run_id, "stream": self.stream, "cursor": self.cursor}
-        if follow:
-            params["follow"] = True
-        if self.attempt is not None:
-            params["attempt"] = self.attempt
+    def _catch_up(self, client: Client) -> None:
+        """Finish attempts that ended while nobody told us: the cursor must be one of the newest attempt."""
+        if self._asked is not None or not self._attempt:
+            return
+        newest = client.call("run.get", {"run_id": self.run_id})["attempt"]
+        while self._attempt < newest:
+            self.drain(client)
+            self._attempt, self.cursor = self._attempt + 1, 0
+
+    def _ask(self, client: Client, more: Json) -> Json:
+        params: Json = {"run_id": self.run_id, "stream": self.stream, "cursor": self.cursor, **more}
         if self._tail_lines is not None:
             params["tail_lines"] = self._tail_lines
         reply: Json = client.call("run.logs", params)
@@ -146,14 +157,14 @@ class LogStream(Stream):
             # The first reply begins where the daemon found those lines; from here on the cursor counts.
             self._tail_lines = None
             self.cursor = reply["cursor"] - len(data)
+        self._attempt = reply.get("attempt") or self._attempt
         self._advance(reply["cursor"], data)
         return reply
 
     def _accept(self, client: Client, chunk: Json) -> None:
-        if self.attempt is None:
-            self.attempt = chunk.get("attempt")
-        elif chunk.get("attempt", self.attempt) != self.attempt:
-            self.attempt, self.cursor = chunk["attempt"], 0
+        attempt = chunk.get("attempt") or self._attempt
+        if attempt != self._attempt:
+            self._attempt, self.cursor = attempt, 0
         data = raw(chunk)
         if chunk["cursor"] - len(data) > self.cursor:
             self.drain(client)

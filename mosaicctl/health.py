@@ -41,7 +41,7 @@ def describe(report: Json) -> str:
     quarantine = report.get("quarantine") or []
     text = facts(
         [
-            ("state", "ready" if report.get("ready", True) else "starting"),
+            ("state", _state(report)),
             ("version", f"{report.get('version')} (protocol {report.get('protocol')})"),
             ("pid", report.get("pid")),
             ("uptime", format_duration(report.get("uptime_s") or 0)),
@@ -58,6 +58,12 @@ def describe(report: Json) -> str:
     lines = [f"warning: {warning}" for warning in report.get("warnings") or []]
     lines += [f"quarantined: {to_json(record, None).strip()}" for record in quarantine]
     return text + "".join(paint(line, "33", on) + "\n" for line in lines)
+
+
+def _state(report: Json) -> str:
+    if not report.get("ready", True):
+        return "starting"
+    return "draining: it takes no new runs" if report.get("draining") else "ready"
 
 
 def share(slots: Json | None) -> str | None:

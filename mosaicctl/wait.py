@@ -8,12 +8,12 @@ import time
 from typing import Any
 
 from mosaicctl.client import Json, connect
-from mosaicctl.exits import DONE, TIMEOUT, WRONG_STATE, code_of_run
+from mosaicctl.exits import DONE, TIMEOUT, WRONG_STATE, code_of_run, explain
 from mosaicctl.link import Link
 from mosaicctl.render import emit, ending_words, label
 from mosaicctl.select import references, selector_argument, states
 from mosaicctl.submission import duration
-from mosaicd.protocol.errors import TimedOut
+from mosaicd.protocol.errors import Conflict, TimedOut
 
 _EPILOG = """\
 Exits with the run's own code: its exit code, 128 + the signal that ended it, 124 when its time limit
@@ -52,8 +52,13 @@ def execute(args: Any) -> int:
                 sys.stderr.write(f"mosaicctl: {reference}: not yet, after {args.timeout}\n")
                 code = code or TIMEOUT
                 break
+            except Conflict as error:
+                # It ended, and can no longer get there.
+                sys.stderr.write(explain(error, reference))
+                code = code or WRONG_STATE
+                continue
             runs.append(run)
-            code = code or _code(run, wanted)
+            code = code or (DONE if wanted else code_of_run(run))
     text = "".join(f"{label(run)}: {ending_words(run) or run.get('state')}\n" for run in runs)
     emit(args.output, runs, text, single=len(runs) == 1 and len(args.runs) <= 1)
     return code
@@ -65,8 +70,7 @@ def _wait(link: Link, reference: str, wanted: list[str] | None, deadline: float 
     def ask() -> Json:
         params: Json = {"run_id": reference}
         if wanted:
-            # A run that ends without getting there must not be waited for for ever.
-            params["states"] = list(dict.fromkeys([*wanted, "TERM"]))
+            params["states"] = wanted
         if deadline is None:
             run: Json = link.client.call("run.wait", params, timeout_s=None)
             return run
@@ -75,12 +79,3 @@ def _wait(link: Link, reference: str, wanted: list[str] | None, deadline: float 
         return run
 
     return link.insist(ask, deadline)
-
-
-def _code(run: Json, wanted: list[str] | None) -> int:
-    if wanted is None:
-        return code_of_run(run)
-    if run.get("state") in wanted:
-        return DONE
-    sys.stderr.write(f"mosaicctl: {label(run)}: ended without reaching {' or '.join(wanted)}\n")
-    return WRONG_STATE

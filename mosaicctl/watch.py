@@ -40,10 +40,14 @@ def arguments(parser: Any) -> None:
 def execute(args: Any) -> int:
     """Follow the chosen runs."""
     with Link(connect(args.socket), args.socket) as link:
+        # Asked before the runs are: nothing that happens in between is missed, at worst it is known already.
+        hello = link.client.call("daemon.hello", {"client": "mosaicctl"})
         named = references(link.client, args.runs)
         runs = [link.client.call("run.get", {"run_id": reference}) for reference in named]
         watcher = Watcher(args, runs)
-        stream = watcher.stream(args.since)
+        since = hello["last_seq"] if runs and args.since is None else args.since
+        stream = watcher.stream(since)
+        stream.epoch = hello["epoch"]
         streams = Streams(link)
         streams.add(stream)
         while not (watcher.is_over() or stream.is_done):
@@ -64,6 +68,8 @@ class Watcher:
         self.board = Board()
         self._chosen = {run["run_id"] for run in runs}
         self._wants_progress = args.progress
+        self._is_replay = args.since is not None
+        self._first_revs: dict[str, int] = {}
         self._rates: dict[str, Rate] = {}
         for run in runs:
             self._take_run(run)
@@ -106,6 +112,8 @@ class Watcher:
     def _take_run(self, run: Json) -> None:
         before = self.board.runs.get(run["run_id"])
         self.board.put(run)
+        if before is None and not self._is_replay:
+            self._first_revs[run["run_id"]] = run.get("rev", 0)
         if before is None and self.output == "table":
             words = f"ended {ending_words(run)}" if run.get("state") == "TERM" else "at first sight"
             self.screen.say(told(run, words, time.time(), self.screen.has_colour))
@@ -113,7 +121,9 @@ class Watcher:
     def _take_event(self, event: Json) -> None:
         if not self._is_ours(event["run_id"]):
             return
-        run, _ = self.board.fold(event)
+        if event["rev"] <= self._first_revs.get(event["run_id"], 0):
+            return
+        run = self.board.fold(event)
         if self.output == "table":
             seen = {**run, "state": event.get("state"), "outcome": event.get("outcome")}
             self.screen.say(told(seen, describe(event), event["at"], self.screen.has_colour))

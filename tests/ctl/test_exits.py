@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from mosaicctl.exits import code_of_run
-from mosaicd.protocol.errors import ERRORS, EXIT_CODES, InvalidParams, MosaicError
+from mosaicd.protocol.errors import ERRORS, EXIT_CODES, Conflict, InvalidParams, MosaicError
 from tests.ctl.scripted import ScriptedDaemon, a_run, an_ended_run
 
 Ctl = Callable[..., tuple[int, str, str]]
@@ -74,10 +74,16 @@ def test_wait_exits_with_the_runs_code(daemon: ScriptedDaemon, ctl: Ctl) -> None
 
 def test_wait_for_a_state(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     """--state: 0 when it was reached, 5 when the run ended first, which is waited for, too."""
-    daemon.handlers["run.wait"] = lambda params, peer: a_run() if params["run_id"] == "a" else an_ended_run()
+
+    def wait(params: dict[str, str], peer: object) -> object:
+        if params["run_id"] == "b":
+            raise Conflict("run b has ended and cannot be PAUSE")
+        return a_run()
+
+    daemon.handlers["run.wait"] = wait
     assert ctl("wait", "--state", "running", "a")[0] == 0
     assert ctl("wait", "--state", "PAUSE", "b")[0] == 5
-    assert daemon.asked("run.wait")[0]["states"] == ["EXEC", "TERM"]
+    assert daemon.asked("run.wait")[0]["states"] == ["EXEC"]
 
 
 def test_wait_gives_up(daemon: ScriptedDaemon, ctl: Ctl) -> None:

@@ -32,7 +32,7 @@ class Spool:
             cursor = len(self.data) - len(b"".join(self.data.splitlines(True)[-params["tail_lines"] :]))
         data = self.data[cursor : cursor + self.chunk_bytes]
         end = cursor + len(data)
-        reply = a_chunk(data, end, eof=end == len(self.data), size=len(self.data))
+        reply = a_chunk(data, end, attempt=1, eof=end == len(self.data), size=len(self.data))
         if params.get("follow"):
             reply["subscription"] = 1
             self._follow(peer, end)
@@ -143,6 +143,7 @@ def a_ledger(daemon: ScriptedDaemon, break_after: int | None) -> None:
 
     daemon.handlers["run.get"] = lambda params, peer: a_run(state="INIT", rev=1)
     daemon.handlers["run.watch"] = watch
+    daemon.handlers["daemon.hello"] = lambda params, peer: {"epoch": "e1", "last_seq": 10}
 
 
 @pytest.mark.parametrize("break_after", [None, 0, 1, 3])
@@ -208,6 +209,7 @@ def test_a_gap_is_read_again(daemon: ScriptedDaemon, ctl: Ctl) -> None:
 
 def test_watching_an_ended_run_returns_at_once(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     """There is nothing to wait for: its end is told."""
+    daemon.handlers["daemon.hello"] = lambda params, peer: {"epoch": "e1", "last_seq": 10}
     daemon.handlers["run.get"] = lambda params, peer: an_ended_run()
     code, out, _ = ctl("watch", "x")
     assert code == 0
@@ -236,3 +238,25 @@ def test_wait_outlives_a_restart(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     thread.join()
     assert code == 3
     assert len(daemon.asked("run.wait")) == 2
+
+
+def test_a_retry_while_the_daemon_was_away(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """A new attempt that began unseen: the rest of the old one comes first, then the new one from its start."""
+    texts = {1: b"first attempt\n", 2: b"second\n"}
+    newest = [1]
+
+    def read(params: dict[str, Any], peer: Peer) -> object:
+        attempt = params.get("attempt") or newest[0]
+        end = 5 if newest == [1] else len(texts[attempt])
+        reply = a_chunk(texts[attempt][params["cursor"] : end], end, attempt=attempt)
+        if params.get("follow"):
+            reply["subscription"] = len(daemon.calls)
+            reason = "draining" if newest == [1] else "terminated"
+            peer.notify("run.end", {"subscription": reply["subscription"], "reason": reason, "cursor": 0})
+        else:
+            newest[0] = 2 if attempt == 1 else newest[0]
+        return reply
+
+    daemon.handlers["run.get"] = lambda params, peer: a_run(attempt=newest[0])
+    daemon.handlers["run.logs"] = read
+    assert ctl("logs", "-f", "x")[1] == "first attempt\nsecond\n"

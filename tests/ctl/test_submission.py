@@ -72,8 +72,8 @@ def test_every_option_is_sent_under_its_name(submitted: Submitted, ctl: Ctl) -> 
     del params["environment"]
     assert params == {
         "command": ["true"], "cwd": "/tmp", "name": "nm", "cpus": 2, "gpus": 1, "time_limit_s": 5400.0,
-        "priority": 5, "retries": 3, "retry_on": ["oom"], "grace_s": 0.0, "dedup": "fail", "labels": {"a": "b", "c": "d"},
-        "max_steps": 10, "key": "k", "hold": True,
+        "priority": 5, "retries": 3, "retry_on": ["oom"], "grace_s": 0.0, "dedup": "fail",
+        "labels": {"a": "b", "c": "d"}, "max_steps": 10, "key": "k", "hold": True,
     }  # fmt: skip
 
 
