@@ -19,7 +19,9 @@ def announce(batch: Sequence[Committed]) -> None:
         if row is not None:
             entry, fields = row
             run = committed.run
-            log.event(entry, run_id=run.run_id, attempt=run.attempt or None, seq=committed.seq, **fields(committed))
+            log.event(
+                entry, run_id=run.run_id, attempt=run.attempt or None, seq=committed.seq, **fields(committed)
+            )
 
 
 def _end(committed: Committed) -> dict[str, Any]:
@@ -37,7 +39,10 @@ def _request(committed: Committed) -> dict[str, Any]:
 
 _ROWS: Mapping[Kind, tuple[Catalogue, Callable[[Committed], dict[str, Any]]]] = {
     Kind.SUBMITTED: (Catalogue.RUN_SUBMITTED, lambda c: {"name": c.run.name, "owner": c.run.owner}),
-    Kind.DISPATCHED: (Catalogue.RUN_DISPATCHED, lambda c: {"slots": list(c.run.slots), "cpus": c.run.cpus_granted}),
+    Kind.DISPATCHED: (
+        Catalogue.RUN_DISPATCHED,
+        lambda c: {"slots": list(c.run.slots), "cpus": c.run.cpus_granted},
+    ),
     Kind.STARTED: (Catalogue.RUN_STARTED, lambda c: {"pid": c.run.pid}),
     Kind.PAUSED: (Catalogue.RUN_PAUSED, lambda c: {"mode": c.event.data.get("mode")}),
     Kind.CONTINUED: (Catalogue.RUN_CONTINUED, lambda c: {}),
@@ -45,7 +50,10 @@ _ROWS: Mapping[Kind, tuple[Catalogue, Callable[[Committed], dict[str, Any]]]] = 
     Kind.SPAWN_FAILED: (Catalogue.RUN_FAULTED, _fault),
     Kind.DEADLINE_MISSED: (Catalogue.RUN_FAULTED, _fault),
     Kind.LOST: (Catalogue.SHIM_LOST, _fault),
-    Kind.UNKILLABLE: (Catalogue.RUN_UNKILLABLE, lambda c: {"slots": list(c.run.slots), "pids": c.event.data.get("pids")}),
+    Kind.UNKILLABLE: (
+        Catalogue.RUN_UNKILLABLE,
+        lambda c: {"slots": list(c.run.slots), "pids": c.event.data.get("pids")},
+    ),
     Kind.REQUEUED: (Catalogue.RUN_REQUEUED, lambda c: {"not_before": c.run.not_before}),
     Kind.FINISHED: (Catalogue.RUN_ENDED, _end),
     Kind.GAVE_UP: (Catalogue.RUN_ENDED, _end),

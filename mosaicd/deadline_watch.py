@@ -16,7 +16,9 @@ from mosaicd.protocol.states import State
 class DeadlineWatch:
     """Call `on_missed(run, deadline)` on the loop when a run's deadline passes without a sign of life."""
 
-    def __init__(self, clock: Clock, lookup: Callable[[str], Run | None], on_missed: Callable[[Run, Deadline], None]) -> None:
+    def __init__(
+        self, clock: Clock, lookup: Callable[[str], Run | None], on_missed: Callable[[Run, Deadline], None]
+    ) -> None:
         self._clock = clock
         self._lookup = lookup
         self._on_missed = on_missed

@@ -1,4 +1,4 @@
-"""Wake, choose the next run, record it; and carry out what each run is owed.
+"""Carries out what each run is owed.
 
 Everything starts from a commit: the registry tells what was committed, `owed` says what follows, and the
 effect ends in another event.  So recovery after a crash is the same code, started once over all live
@@ -9,22 +9,19 @@ lock.  Nothing here decides a transition, and nothing here touches a process.
 import asyncio
 import logging
 import random
-import secrets
 from collections.abc import Awaitable, Callable, Sequence
 
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
 from mosaicd.core import catchup, fsm
 from mosaicd.core.deadlines import Deadline, backoff_s
-from mosaicd.core.explain import Holder, Scene
 from mosaicd.core.fsm import Action, Event, Kind, owed
-from mosaicd.core.queue import Queue, Start, Waiting
 from mosaicd.core.run import Run
-from mosaicd.core.slots import Capacity
 from mosaicd.deadline_watch import DeadlineWatch
 from mosaicd.orders import Orders
 from mosaicd.protocol.errors import MosaicError, NotFound
 from mosaicd.protocol.states import CauseKind, State
+from mosaicd.queue_pump import QueuePump
 from mosaicd.rundirs import Found, RunDirs
 from mosaicd.shim_link import LaunchFailed, ShimLink
 from mosaicd.store.registry import Committed, Registry
@@ -41,8 +38,8 @@ class Dispatcher:
     """Carries out what is owed.  `on_fatal` is called with an error that the daemon must not survive."""
 
     def __init__(
-        self, registry: Registry, shims: ShimLink, rundirs: RunDirs, orders: Orders, settings: Settings, clock: Clock,
-        on_fatal: Callable[[BaseException], None],
+        self, registry: Registry, shims: ShimLink, rundirs: RunDirs, orders: Orders, settings: Settings,
+        clock: Clock, on_fatal: Callable[[BaseException], None],
     ) -> None:  # fmt: skip
         self._registry = registry
         self._shims = shims
@@ -52,16 +49,12 @@ class Dispatcher:
         self._clock = clock
         self._on_fatal = on_fatal
         self._deadlines = DeadlineWatch(clock, registry.live.get, self._deadline_missed)
-        self._queue = Queue()
-        self._holding: dict[str, Run] = {}
+        self.turns = QueuePump(settings, clock, self._record)
         self._busy: set[str] = set()
         self._again: set[str] = set()
         self._launches: dict[tuple[str, int], int] = {}
         self._unempty: dict[str, tuple[float, float]] = {}  # since when (mono), next wait
         self._tasks: set[asyncio.Task[None]] = set()
-        self._wake = asyncio.Event()
-        self._turn_timer: asyncio.TimerHandle | None = None
-        self.draining = False
         registry.subscribe(self._committed)
 
     # --- start and stop ------------------------------------------------------------------------------
@@ -69,17 +62,15 @@ class Dispatcher:
     def start(self) -> None:
         """Carry out what every live run is owed, and begin to dispatch."""
         for run in self._registry.live.values():
-            self._sort(run)
+            self.turns.sort(run)
             self._deadlines.observe(run)
             self.poke(run.run_id)
-        self._wake.set()
-        self._spawn(self._pump())
+        self._spawn(self.turns.pump())
 
     async def close(self) -> None:
         """Stop carrying out; what is owed stays owed."""
         self._deadlines.close()
-        if self._turn_timer is not None:
-            self._turn_timer.cancel()
+        self.turns.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -103,7 +94,7 @@ class Dispatcher:
 
     def _wake_later(self, delay_s: float) -> None:
         def look_again() -> None:
-            self._wake.set()
+            self.turns.wake()
             for run_id in list(self._registry.live):
                 self.poke(run_id)
 
@@ -114,12 +105,10 @@ class Dispatcher:
     def _committed(self, batch: Sequence[Committed]) -> None:
         for committed in batch:
             run = committed.run
-            self._sort(run)
+            self.turns.sort(run)
             self._deadlines.observe(run)
             if run.is_final:
                 self._ended(run)
-            elif run.is_waiting:
-                self._wake.set()
             self.poke(run.run_id)
 
     def _ended(self, run: Run) -> None:
@@ -127,7 +116,6 @@ class Dispatcher:
         self._launches.pop((run.run_id, run.attempt), None)
         self._unempty.pop(run.run_id, None)
         self._orders.forget(run)
-        self._wake.set()
 
     def poke(self, run_id: str) -> None:
         """Carry out what the run is owed, now or after what is being carried out for it."""
@@ -158,10 +146,14 @@ class Dispatcher:
             self._spawn(self._examine(run))
 
     def _deadline_missed(self, run: Run, missed: Deadline) -> None:
-        event = Event(Kind.DEADLINE_MISSED, self._clock.wall(), data={"kind": missed.cause, "after_s": missed.after_s})
+        event = Event(
+            Kind.DEADLINE_MISSED, self._clock.wall(), data={"kind": missed.cause, "after_s": missed.after_s}
+        )
 
         def decide(now: Run) -> list[Event]:
-            return [event] if now.state is run.state and now.attempt == run.attempt and now.exit is None else []
+            return (
+                [event] if now.state is run.state and now.attempt == run.attempt and now.exit is None else []
+            )
 
         self._spawn(self._record(run.run_id, decide))
 
@@ -246,7 +238,9 @@ class Dispatcher:
         stop = dict(run.stop or run.fault or {})
         grace = stop.get("grace_s")
         params = {"kind": stop.get("kind"), "who": stop.get("who", "daemon"), "reason": stop.get("reason")}
-        self._shims.notify(run.run_id, "control.stop", {**params, "grace_s": run.grace_s if grace is None else grace})
+        self._shims.notify(
+            run.run_id, "control.stop", {**params, "grace_s": run.grace_s if grace is None else grace}
+        )
 
     async def _launch(self, run: Run) -> None:
         key = (run.run_id, run.attempt)
@@ -288,91 +282,12 @@ class Dispatcher:
         """Look again later, and say so once a tree has been there for too long."""
         now = self._clock.mono()
         since, wait_s = self._unempty.get(run.run_id, (now, self._settings.timeouts.empty_retry_s))
-        if now - since > self._settings.timeouts.unkillable_s and run.state is State.FAULT and not run.unkillable:
+        if (
+            now - since > self._settings.timeouts.unkillable_s
+            and run.state is State.FAULT
+            and not run.unkillable
+        ):
             event = Event(Kind.UNKILLABLE, self._clock.wall(), data={"pids": pids[:20]})
             await self._follow(run, Action.EMPTY_TREE, lambda now: event)
         self._unempty[run.run_id] = since, min(MOST_RECHECK_S, 2 * wait_s)
         asyncio.get_running_loop().call_later(wait_s, self.poke, run.run_id)
-
-    # --- whose turn it is -----------------------------------------------------------------------------------
-
-    async def _pump(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            if self.draining:
-                continue
-            starts = self._queue.plan(self.capacity(), self._used(), self._clock.wall())
-            self._arm_turn_timer()
-            if starts:
-                await asyncio.gather(*(self._dispatch(start) for start in starts))
-
-    def capacity(self) -> Capacity:
-        """Return what the machine has and what live runs hold."""
-        holding = self._holding.values()
-        return Capacity(
-            cpus_total=self._settings.cpus.slots,
-            cpus_used=sum(run.cpus_granted or 0 for run in holding),
-            gpu_slots_total=self._settings.gpus.static,
-            gpu_slots_used=frozenset(slot for run in holding for slot in run.slots),
-        )
-
-    def scene(self) -> Scene:
-        """Return all that the queue's plan depends on, and who holds the machine."""
-        holders = [
-            Holder(run.run_id, run.name, run.owner, run.owner_uid, run.cpus_granted or 0, run.slots)
-            for run in self._holding.values()
-        ]
-        owners = {run.owner_uid: run.owner for run in self._registry.live.values()}
-        return Scene(self.capacity(), self._used(), self._clock.wall(), holders, owners)
-
-    @property
-    def queue(self) -> Queue:
-        """The runs that wait for their turn, held ones too; only to be read."""
-        return self._queue
-
-    def _used(self) -> dict[int, int]:
-        used: dict[int, int] = {}
-        for run in self._holding.values():
-            used[run.owner_uid] = used.get(run.owner_uid, 0) + (run.cpus_granted or 0)
-        return used
-
-    def _sort(self, run: Run) -> None:
-        """Keep queue and holders in step with a run's newest row."""
-        if run.is_holding:
-            self._holding[run.run_id] = run
-        else:
-            self._holding.pop(run.run_id, None)
-        if owed(run) is Action.AWAIT_TURN:
-            self._queue.put(as_waiting(run))
-        else:
-            self._queue.discard(run.run_id)
-
-    def _arm_turn_timer(self) -> None:
-        if self._turn_timer is not None:
-            self._turn_timer.cancel()
-            self._turn_timer = None
-        now = self._clock.wall()
-        due = self._queue.next_due(now)
-        if due is not None:
-            delay = min(max(0.001, due - now), 60.0)  # the wall clock may jump: look again each minute
-            self._turn_timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
-
-    async def _dispatch(self, start: Start) -> None:
-        grant = start.grant
-
-        def decide(now: Run) -> list[Event]:
-            if owed(now) is not Action.AWAIT_TURN or now.held:
-                return []
-            data = {"attempt": now.attempt + 1, "nonce": secrets.token_hex(8), "slots": list(grant.slots), "cpus": grant.cpus}
-            return [Event(Kind.DISPATCHED, self._clock.wall(), data=data)]
-
-        await self._record(start.run_id, decide)
-
-
-def as_waiting(run: Run) -> Waiting:
-    """Return what the queue needs to know of a run."""
-    return Waiting(
-        run_id=run.run_id, owner_uid=run.owner_uid, priority=run.priority, cpus=run.cpus, gpus=run.gpus,
-        mandatory=run.gpus_mandatory, not_before=run.not_before, held=run.held, created_seq=int(run.created_at * 1e6),
-    )  # fmt: skip

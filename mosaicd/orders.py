@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mosaicd.config import Settings
-from mosaicd.core.launch import Budget, LaunchSettings, Placement, base_environment, launch_order, teardown_order
+from mosaicd.core.launch import (
+    Budget,
+    LaunchSettings,
+    Placement,
+    base_environment,
+    launch_order,
+    teardown_order,
+)
 from mosaicd.core.run import Run
 from mosaicd.core.spec import Spec
 from mosaicd.rundirs import RunDirs
@@ -40,7 +47,7 @@ class Orders:
         )
 
     def launch(self, run: Run) -> dict[str, Any]:
-        """Return the order for the run's present attempt; OSError or ValueError when its files are not whole."""
+        """Return the order for the run's attempt; OSError or ValueError when its files are not whole."""
         assert run.nonce is not None, "a dispatched run has a nonce"
         spec = Spec.from_dict(self._rundirs.load_spec(run.run_id), self._rundirs.load_environment(run.run_id))
         return launch_order(
@@ -58,7 +65,11 @@ class Orders:
     def teardown(self, run: Run) -> dict[str, Any]:
         """Return the order that ends the run's orphaned tree."""
         return teardown_order(
-            self._placement(run), nonce=run.nonce or "", grace_s=run.grace_s, pid=run.pid, start_ticks=run.start_ticks
+            self._placement(run),
+            nonce=run.nonce or "",
+            grace_s=run.grace_s,
+            pid=run.pid,
+            start_ticks=run.start_ticks,
         )
 
     def forget(self, run: Run) -> None:

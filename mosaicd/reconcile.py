@@ -60,7 +60,8 @@ async def reconcile(
 
 
 async def _take_up(
-    run: Run, registry: Registry, rundirs: RunDirs, shims: ShimLink, events_of: Callable[[Run, Found], list[Event]], report: Report
+    run: Run, registry: Registry, rundirs: RunDirs, shims: ShimLink,
+    events_of: Callable[[Run, Found], list[Event]], report: Report,
 ) -> None:  # fmt: skip
     found = await asyncio.to_thread(rundirs.examine, run.run_id, run.attempt, run.owner_uid)
     if found.is_held:
@@ -76,10 +77,14 @@ async def _take_up(
         report.nonsense[run.run_id] = str(error)
         log.error("run %s: its files and its row contradict each other: %s", run.run_id, error)
         return
-    (report.lost if owed(after) is Action.EMPTY_TREE and after.exit is None else report.ended).append(run.run_id)
+    (report.lost if owed(after) is Action.EMPTY_TREE and after.exit is None else report.ended).append(
+        run.run_id
+    )
 
 
-async def _remove_unacknowledged(registry: Registry, history: History, rundirs: RunDirs, report: Report) -> None:
+async def _remove_unacknowledged(
+    registry: Registry, history: History, rundirs: RunDirs, report: Report
+) -> None:
     """Remove directories of submits that crashed before their COMMIT: nobody was told of these runs."""
     for name in await asyncio.to_thread(rundirs.unacknowledged):
         if ulid.is_ulid(name) and name not in registry.live and await history.get(name) is None:

@@ -52,12 +52,12 @@ class Service:
             services = await self._build(stack)
             server = Server(services)
             await server.start(listening)
-            stack.push_async_callback(server.close, self._settings.timeouts.shutdown_s)
+            stack.push_async_callback(server.close)
             await self._take_up(services, stack)
             server.open()
             services.registry.subscribe(lambda batch: _show(notifier, services))
             notifier.ready(status_line(services))
-            waiting = len(services.dispatcher.queue)
+            waiting = len(services.dispatcher.turns.queue)
             operator_log.event(Catalogue.DAEMON_READY, live=len(services.registry.live), waiting=waiting)
             stack.callback(notifier.stopping)
             works = (
@@ -73,7 +73,10 @@ class Service:
         settings, clock = self._settings, self._clock
         path = settings.state_dir / REGISTRY_FILE
         registry = await Registry.open(
-            path, clock=clock, group_commit_s=settings.registry.group_commit_ms / 1000, on_fatal=self._on_fatal
+            path,
+            clock=clock,
+            group_commit_s=settings.registry.group_commit_ms / 1000,
+            on_fatal=self._on_fatal,
         )
         stack.push_async_callback(registry.close)
         history = History(path, on_bad=registry.set_aside)
@@ -81,7 +84,6 @@ class Service:
         rundirs = RunDirs(settings.state_dir / "runs")
         auth = Auth.open(settings.state_dir)
         broadcaster = Broadcaster(registry, history, settings.watch)
-        stack.push_async_callback(broadcaster.close)
         shims = ShimLink(on_gone=lambda run_id: dispatcher.shim_gone(run_id), on_detached=lambda run_id: None)
         orders = Orders(rundirs, auth, settings, settings.socket)
         dispatcher = Dispatcher(registry, shims, rundirs, orders, settings, clock, self._on_fatal)
@@ -92,7 +94,9 @@ class Service:
         )  # fmt: skip
 
     def _on_fatal(self, error: BaseException) -> None:
-        log.critical("an error that the daemon must not survive; its runs are safe in their shims", exc_info=error)
+        log.critical(
+            "an error that the daemon must not survive; its runs are safe in their shims", exc_info=error
+        )
         if not self._fatal.done():
             self._fatal.set_exception(error)
 
@@ -102,11 +106,13 @@ class Service:
         stack.push_async_callback(services.shims.close)
         services.registry.subscribe(announce)
         report = await reconcile(
-            services.registry, services.history, services.rundirs, services.shims, services.dispatcher.events_of,
-            self._settings.timeouts.reconcile_s,
+            services.registry, services.history, services.rundirs, services.shims,
+            services.dispatcher.events_of, self._settings.timeouts.reconcile_s,
         )  # fmt: skip
-        operator_log.event(Catalogue.RECONCILED, error=None, seconds=self._clock.mono() - began, **report.counts())
-        services.warnings.extend(f"run {run_id}: {why}" for run_id, why in report.nonsense.items())
+        operator_log.event(
+            Catalogue.RECONCILED, error=None, seconds=self._clock.mono() - began, **report.counts()
+        )
+        services.quarantine.update(report.nonsense)
         services.dispatcher.start()
         stack.push_async_callback(services.dispatcher.close)
 

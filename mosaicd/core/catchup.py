@@ -17,7 +17,9 @@ from mosaicd.protocol.states import CauseKind, PauseMode, RunKind, State, Want
 HINTS = frozenset({"emptied"})
 
 
-def from_facts(run: Run, facts: Iterable[Mapping[str, Any]], who: str = "shim") -> tuple[list[Event], list[str]]:
+def from_facts(
+    run: Run, facts: Iterable[Mapping[str, Any]], who: str = "shim"
+) -> tuple[list[Event], list[str]]:
     """Return the events that `facts` add to `run`, and the names of those that have no row or no meaning."""
     events: list[Event] = []
     rejected: list[str] = []
@@ -53,7 +55,12 @@ def _facts_of(run: Run, status: Mapping[str, Any]) -> Iterable[Mapping[str, Any]
         yield {"fact": "started", "at": status["started_at"]}
     stop = status.get("stop") or {}
     if stop.get("kind") in ("time_limit", "step_limit"):
-        yield {"fact": "limit_reached", "at": stop.get("at", 0.0), "kind": stop["kind"], "reason": stop.get("reason")}
+        yield {
+            "fact": "limit_reached",
+            "at": stop.get("at", 0.0),
+            "kind": stop["kind"],
+            "reason": stop.get("reason"),
+        }
     if exit:
         at = exit.get("finished_at") or 0.0
         if exit.get("fault") == "spawn_failed":
@@ -105,7 +112,9 @@ def _is_known(run: Run, event: Event) -> bool:
         case Kind.SPAWNED:
             return run.pid is not None
         case Kind.STARTED:
-            return run.state in (State.EXEC, State.PAUSE) or (run.started_at is not None and run.exit is not None)
+            return run.state in (State.EXEC, State.PAUSE) or (
+                run.started_at is not None and run.exit is not None
+            )
         case Kind.PAUSED:
             return run.state is State.PAUSE
         case Kind.CONTINUED:
@@ -120,9 +129,17 @@ def _is_known(run: Run, event: Event) -> bool:
             return False
 
 
-def status_from_files(kind: RunKind, started: Mapping[str, Any] | None, exit: Mapping[str, Any] | None) -> dict[str, Any]:
+def status_from_files(
+    kind: RunKind, started: Mapping[str, Any] | None, exit: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """Return a status as a shim would report it, from started.json and exit.json (None where absent)."""
     started_at = None
     if started and (kind is RunKind.COMMAND or (exit and exit.get("telemetry_seq"))):
         started_at = started.get("at")
-    return {"spawned": started, "started_at": started_at, "frozen": False, "stop": (exit or {}).get("stop"), "exit": exit}
+    return {
+        "spawned": started,
+        "started_at": started_at,
+        "frozen": False,
+        "stop": (exit or {}).get("stop"),
+        "exit": exit,
+    }

@@ -45,4 +45,4 @@ def deadline(run: Run, since_mono: float, beat_mono: float) -> Deadline | None:
 
 def backoff_s(retries_used: int, first_s: float, most_s: float, jitter: float) -> float:
     """Return how long retry number `retries_used` + 1 waits: doubling, capped, spread by jitter in [0, 1)."""
-    return float(min(most_s, first_s * 2**min(retries_used, 30)) * (0.75 + 0.5 * jitter))
+    return float(min(most_s, first_s * 2 ** min(retries_used, 30)) * (0.75 + 0.5 * jitter))

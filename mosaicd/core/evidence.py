@@ -14,9 +14,11 @@ METRICS_LIMIT = 64
 
 _NUMBER = (int, float)
 _EXIT_FIELDS: Mapping[str, tuple[type, ...]] = {
-    "exit_code": (int,), "signal": (int,), "core_dumped": (bool,), "started_at": _NUMBER, "finished_at": _NUMBER,
+    "exit_code": (int,), "signal": (int,), "core_dumped": (bool,), "started_at": _NUMBER,
+    "finished_at": _NUMBER,
     "released": (bool,), "last_word": (str,), "error": (str,), "fault": (str,), "telemetry_seq": (int,),
-    "stdout_bytes": (int,), "stderr_bytes": (int,), "steps": (int,), "episodes": (int,), "unparsed_lines": (int,),
+    "stdout_bytes": (int,), "stderr_bytes": (int,), "steps": (int,), "episodes": (int,),
+    "unparsed_lines": (int,),
     "swept": (bool,), "active_s": _NUMBER, "gap_bytes": (int,),
 }  # fmt: skip
 _STOP_FIELDS: Mapping[str, tuple[type, ...]] = {
@@ -60,7 +62,12 @@ def numbers(data: Mapping[str, Any]) -> dict[str, int | float]:
     """Return the finite numbers of `data`, at most METRICS_LIMIT of them."""
     found: dict[str, int | float] = {}
     for name, value in data.items():
-        if isinstance(value, _NUMBER) and not isinstance(value, bool) and abs(value) < 1e300 and len(found) < METRICS_LIMIT:
+        if (
+            isinstance(value, _NUMBER)
+            and not isinstance(value, bool)
+            and abs(value) < 1e300
+            and len(found) < METRICS_LIMIT
+        ):
             found[str(name)[:80]] = value
     return found
 

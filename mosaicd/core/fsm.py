@@ -228,11 +228,17 @@ def verdict(run: Run) -> tuple[Outcome, dict[str, Any] | None]:
     leader; else a MOSAIC worker's own last word; else how the process ended.
     """
     exit = run.exit or {}
-    evidence = {name: exit[name] for name in ("exit_code", "signal", "core_dumped") if exit.get(name) is not None}
+    evidence = {name: exit[name] for name in ("exit_code", "signal") if exit.get(name) is not None}
+    if exit.get("core_dumped"):
+        evidence["core_dumped"] = True
     stop = exit.get("stop")
     if stop:
         kind = CauseKind(stop["kind"])
-        cause = {"kind": kind, **{n: stop[n] for n in ("who", "reason", "forced") if stop.get(n) is not None}, **evidence}
+        cause = {
+            "kind": kind,
+            **{n: stop[n] for n in ("who", "reason", "forced") if stop.get(n) is not None},
+            **evidence,
+        }
         return _STOPPED.get(kind, Outcome.FAILED), cause
     if exit.get("fault"):
         return Outcome.FAILED, {"kind": CauseKind(exit["fault"]), "error": exit.get("error"), **evidence}
@@ -299,7 +305,11 @@ def is_retry_due(run: Run) -> bool:
 
 
 def _stop_requested(run: Run, event: Event) -> dict[str, Any]:
-    return {"want": Want.STOP, "stop": {"kind": CauseKind.BY_USER, "who": event.who, **event.data}, "pause_mode": None}
+    return {
+        "want": Want.STOP,
+        "stop": {"kind": CauseKind.BY_USER, "who": event.who, **event.data},
+        "pause_mode": None,
+    }
 
 
 def _pause_requested(run: Run, event: Event) -> dict[str, Any]:
@@ -436,7 +446,7 @@ _FOLDS: Mapping[Kind, Callable[[Run, Event], dict[str, Any]]] = {
 
 
 def replay(events: list[Event]) -> Run:
-    """Return the run that `events` (from `submitted` on, in order) lead to; IllegalTransition if they cannot."""
+    """Return the run that `events` (from `submitted` on, in order) lead to; IllegalTransition else."""
     run = submitted(events[0])
     for event in events[1:]:
         run = apply(run, event)

@@ -158,7 +158,16 @@ class Progress:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the part that clients see under `progress`."""
-        names = ("steps", "episodes", "total_steps", "total_episodes", "telemetry_seq", "stdout_bytes", "stderr_bytes", "steps_per_s")
+        names = (
+            "steps",
+            "episodes",
+            "total_steps",
+            "total_episodes",
+            "telemetry_seq",
+            "stdout_bytes",
+            "stderr_bytes",
+            "steps_per_s",
+        )
         return {name: getattr(self, name) for name in names}
 
     def dump(self) -> dict[str, Any]:

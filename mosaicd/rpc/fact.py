@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 async def handle(services: Services, caller: Caller, params: Facts) -> dict[str, Any]:
-    """Fold the facts; then look whether the tree is empty, where one says so.  The router has checked the token."""
+    """Fold the facts; then look whether the tree is empty, where one says so."""
     rejected: list[str] = []
 
     def decide(run: Run) -> list[Event]:

@@ -46,7 +46,9 @@ def refuse(run: Run, mode: str | None) -> None:
     if mode == PauseMode.COOPERATIVE and not run.can_pause:
         raise Conflict("this worker does not declare supports_pause_resume; use mode freeze", state=run.state)
     if mode == PauseMode.RELEASE and not run.can_checkpoint:
-        raise Conflict("this worker does not declare supports_checkpointing; use mode freeze", state=run.state)
+        raise Conflict(
+            "this worker does not declare supports_checkpointing; use mode freeze", state=run.state
+        )
 
 
 def reason_of(reason: str | None) -> dict[str, str]:

@@ -28,11 +28,14 @@ async def handle(services: Services, caller: Caller, params: Register) -> dict[s
         raise NotFound(f"there is no attempt {params.attempt} of run {params.run_id} to take up")
     run = await services.registry.record_if(params.run_id, lambda now: _missed(services, now, params))
     token = services.auth.issue_token(params.run_id)
-    services.shims.attach(params.run_id, params.attempt, caller.connection, params.shim_pid, params.shim_start_ticks)
+    services.shims.attach(
+        params.run_id, params.attempt, caller.connection, params.shim_pid, params.shim_start_ticks
+    )
     services.dispatcher.attached(params.run_id)
     return {
         "accepted_version": PROTOCOL_VERSION, "session_token": token, "order": _order(run, params),
-        "want": run.want, "pause_mode": run.pause_mode, "grace_s": run.grace_s, "stop": dict(run.stop or run.fault or {}) or None,
+        "want": run.want, "pause_mode": run.pause_mode, "grace_s": run.grace_s,
+        "stop": dict(run.stop or run.fault or {}) or None,
     }  # fmt: skip
 
 

@@ -10,8 +10,10 @@ from mosaicd.protocol.errors import Conflict, NotFound
 from mosaicd.rpc.context import Services
 
 
-async def request(services: Services, run_id: str, decide: Callable[[Run], Sequence[Event]]) -> dict[str, Any]:
-    """Record what `decide` says of the newest row (nothing when it is so already); Conflict for an ended run."""
+async def request(
+    services: Services, run_id: str, decide: Callable[[Run], Sequence[Event]]
+) -> dict[str, Any]:
+    """Record what `decide` says of the newest row (nothing when it is so); Conflict for an ended run."""
     try:
         run = await services.registry.record_if(run_id, decide)
     except NotFound:
@@ -27,7 +29,9 @@ def ended(run: Run) -> Conflict:
     return Conflict(f"run {run.run_id} has ended ({run.outcome})", state=run.state, outcome=run.outcome)
 
 
-def view(services: Services, run: Run, *, progress: Progress | None = None, duplicate: bool = False) -> dict[str, Any]:
+def view(
+    services: Services, run: Run, *, progress: Progress | None = None, duplicate: bool = False
+) -> dict[str, Any]:
     """Return the wire's run object."""
     known = progress or services.registry.progress.get(run.run_id) or Progress()
     return run_object(run, known, str(services.rundirs.path(run.run_id)), duplicate=duplicate)

@@ -22,7 +22,9 @@ async def handle(services: Services, caller: Caller, params: SetFields) -> dict[
     wanted = {"priority": params.priority, "labels": params.labels, "name": params.name}
 
     def decide(run: Run) -> list[Event]:
-        changed = {name: value for name, value in wanted.items() if value is not None and getattr(run, name) != value}
+        changed = {
+            name: value for name, value in wanted.items() if value is not None and getattr(run, name) != value
+        }
         return [Event(Kind.SET, services.clock.wall(), caller.name, changed)] if changed else []
 
     return await request(services, params.run_id, decide)

@@ -27,10 +27,10 @@ from mosaicd.rpc.requests import view
 
 async def handle(services: Services, caller: Caller, params: Submit) -> dict[str, Any]:
     """Check, write the run's directory, commit, and return the run."""
-    if services.dispatcher.draining:
+    if services.dispatcher.turns.draining:
         raise Draining()
     spec = normalise_submit(params, await _defaults(services, caller, params))
-    check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.dispatcher.capacity())
+    check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.dispatcher.turns.capacity())
     run = new_run(services, caller, spec)
     if params.dry_run:
         return view(services, run, progress=Progress())
@@ -49,7 +49,9 @@ async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> di
     except FileExistsError:
         raise Conflict(f"run id {run.run_id} is taken", run_id=run.run_id) from None
     except OSError as error:
-        raise Unavailable(f"cannot write {directories.runs}: {error.strerror}", path=str(directories.runs)) from error
+        raise Unavailable(
+            f"cannot write {directories.runs}: {error.strerror}", path=str(directories.runs)
+        ) from error
     kept = False
     try:
         stored, duplicate = await services.registry.add(event, dedup=spec.dedup, key=spec.key)
@@ -61,7 +63,7 @@ async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> di
 
 
 async def _known(services: Services, caller: Caller, spec: Spec) -> Run | None:
-    """Return the run that this submit already is, by its own id; Conflict when the id means another config."""
+    """Return the run that this submit already is, by its own id; Conflict for another config."""
     if spec.run_id is None:
         return None
     live = services.registry.live.get(spec.run_id)
@@ -83,15 +85,16 @@ def new_run(services: Services, caller: Caller, spec: Spec, origin: str | None =
     if grace is None:
         grace = timeouts.worker_grace_s if spec.supports_checkpoint else timeouts.grace_s
     start, heartbeat = limits.start_timeout_s, limits.heartbeat_timeout_s
+    handshake = limits.handshake_timeout_s
     return Run(
         run_id=spec.run_id or ulid.encode(int(at * 1000), os.urandom(10)),
         owner_uid=caller.uid, owner=caller.name, kind=spec.kind, name=spec.name, command=spec.argv,
-        digest=spec.digest, created_at=at, worker_kind=spec.worker_kind, worker_id=spec.worker_id, key=spec.key,
-        origin=origin, labels=dict(spec.labels), priority=spec.priority, cwd=spec.cwd, cpus=resources.cpus,
-        gpus=resources.gpus, gpus_mandatory=resources.gpus_mandatory, memory_mb=resources.memory_mb,
+        digest=spec.digest, created_at=at, worker_kind=spec.worker_kind, worker_id=spec.worker_id,
+        key=spec.key, origin=origin, labels=dict(spec.labels), priority=spec.priority, cwd=spec.cwd,
+        cpus=resources.cpus, gpus=resources.gpus, gpus_mandatory=resources.gpus_mandatory, memory_mb=resources.memory_mb,
         time_limit_s=limits.time_limit_s, max_steps=limits.max_steps, grace_s=grace, retries=limits.retries,
         retry_on=INFRASTRUCTURE_CAUSES if limits.retry_on is None else tuple(map(CauseKind, limits.retry_on)),
-        handshake_timeout_s=timeouts.handshake_s if limits.handshake_timeout_s is None else limits.handshake_timeout_s,
+        handshake_timeout_s=timeouts.handshake_s if handshake is None else handshake,
         start_timeout_s=timeouts.start_s if is_worker and start is None else start if is_worker else None,
         heartbeat_timeout_s=timeouts.heartbeat_s if is_worker and heartbeat is None else heartbeat,
         can_pause=is_worker and spec.supports_pause, can_checkpoint=is_worker and spec.supports_checkpoint,
@@ -103,7 +106,11 @@ async def _defaults(services: Services, caller: Caller, params: Submit) -> Defau
     """Return what a submit leaves open; workers are looked up only where a config may name one."""
     home = await asyncio.to_thread(_home_of, caller.uid)
     workers: dict[str, WorkerProgram] = {}
-    if params.config is not None and isinstance(params.config.get("metadata"), dict) and params.config["metadata"].get("worker"):
+    if (
+        params.config is not None
+        and isinstance(params.config.get("metadata"), dict)
+        and params.config["metadata"].get("worker")
+    ):
         workers = {row["kind"]: _program(row) for row in await services.discovery.list() if "kind" in row}
         for kind, worker in services.settings.workers.items():
             workers.setdefault(kind, WorkerProgram(module=worker.module, python=worker.python))

@@ -23,7 +23,15 @@ say("run_completed")
     script.chmod(0o755)
     gate = house.home / "gate"
     worker = {"script": str(script), "arguments": [str(gate)]}
-    run = house.submit_config({"run_name": "w", "entry_point": "x", "resources": {"cpus": 1, "memory_mb": 512, "gpus": {"requested": 0}}, "artifacts": {}, "metadata": {"worker": worker}})
+    run = house.submit_config(
+        {
+            "run_name": "w",
+            "entry_point": "x",
+            "resources": {"cpus": 1, "memory_mb": 512, "gpus": {"requested": 0}},
+            "artifacts": {},
+            "metadata": {"worker": worker},
+        }
+    )
     assert run["kind"] == "worker"
     house.until(run["run_id"], "EXEC")
     gate.touch()
@@ -64,7 +72,9 @@ out.write(b'\xff\xfe not json { at all\n[PROGRESS] 10%\n{"unfinished": ')
     assert records[1]["data"]["total_reward"] == "NaN"
     stderr = (house.attempt(run["run_id"]) / "stderr.log").read_bytes()
     assert stderr == b"".join(b"\rprogress %d" % i for i in range(40000))
-    assert house.stdout(run["run_id"]).endswith(b'\xff\xfe not json { at all\n[PROGRESS] 10%\n{"unfinished": ')
+    assert house.stdout(run["run_id"]).endswith(
+        b'\xff\xfe not json { at all\n[PROGRESS] 10%\n{"unfinished": '
+    )
     assert run["progress"]["stdout_bytes"] == len(house.stdout(run["run_id"]))
 
 
@@ -106,13 +116,20 @@ def test_logs_come_back_exactly(house: House) -> None:
 
     from tests.daemon.house import ROOT
 
-    raw = subprocess.run([sys.executable, "-m", "mosaicctl", "--socket", str(house.socket), "logs", run_id], capture_output=True, check=True, cwd=ROOT).stdout
+    raw = subprocess.run(
+        [sys.executable, "-m", "mosaicctl", "--socket", str(house.socket), "logs", run_id],
+        capture_output=True,
+        check=True,
+        cwd=ROOT,
+    ).stdout
     assert raw == bytes(range(256)) * 1000
 
 
 def test_every_record_is_strict_json(house: House) -> None:
     """telemetry.jsonl stays strict JSON whatever a worker prints."""
-    run = house.ended(house.submit("sh", "-c", """echo '{"type":"step","reward":NaN,"nested":{"x":[Infinity]}}'"""))
+    run = house.ended(
+        house.submit("sh", "-c", """echo '{"type":"step","reward":NaN,"nested":{"x":[Infinity]}}'""")
+    )
 
     def refuse(word: str) -> None:
         raise AssertionError(word)

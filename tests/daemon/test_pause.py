@@ -36,7 +36,11 @@ def test_frozen_tree_stands_still_and_goes_on(house: House) -> None:
     house.call("run.resume", run_id=run_id)
     house.until(run_id, "EXEC")
     eventually(lambda: states_of(pids), lambda states: "T" not in states, "the tree is thawed")
-    eventually(lambda: (house.home / "child").read_text(), lambda text: text not in ("", before[1]), "the child works again")
+    eventually(
+        lambda: (house.home / "child").read_text(),
+        lambda text: text not in ("", before[1]),
+        "the child works again",
+    )
 
 
 def test_stop_of_a_frozen_run_ends_it(house: House) -> None:

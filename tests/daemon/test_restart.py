@@ -25,7 +25,11 @@ def test_runs_live_through_kill_9_of_the_daemon(house: House) -> None:
         eventually(lambda run_id=run_id: house.stdout(run_id).count(b"\n"), lambda n: n > 20, "lines")
     house.kill()
     gates[0].touch()
-    eventually(lambda: os.path.exists(house.attempt(runs[0]) / "exit.json"), bool, "the first run ends while the daemon is down")
+    eventually(
+        lambda: os.path.exists(house.attempt(runs[0]) / "exit.json"),
+        bool,
+        "the first run ends while the daemon is down",
+    )
     house.start()
 
     first = house.ended(runs[0])
@@ -124,9 +128,15 @@ def test_lost_shim_is_retried_by_policy(house: House) -> None:
     house.until(run_id, "EXEC")
     [shim] = house.shims()
     os.kill(shim, signal.SIGKILL)
-    eventually(lambda: house.get(run_id), lambda run: run["attempt"] == 2 and run["state"] == "EXEC", "a second attempt")
+    eventually(
+        lambda: house.get(run_id),
+        lambda run: run["attempt"] == 2 and run["state"] == "EXEC",
+        "a second attempt",
+    )
     gate.touch()
 
     run = house.ended(run_id)
     assert run["exit_code"] == 7 and run["retries_used"] == 1
-    assert (house.attempt(run_id, 1) / "launch.json").exists() and (house.attempt(run_id, 2) / "exit.json").exists()
+    assert (house.attempt(run_id, 1) / "launch.json").exists() and (
+        house.attempt(run_id, 2) / "exit.json"
+    ).exists()

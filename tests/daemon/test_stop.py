@@ -33,7 +33,11 @@ def test_stubborn_tree_is_gone_before_its_slot_is_used(build: Callable[..., Hous
     """TERM ignored, own session, double fork: all gone within grace + 1 s, the slot not reused before."""
     house = build(cpus={"slots": 1})
     run_id = house.python(STUBBORN)
-    printed = eventually(lambda: house.stdout(run_id) if house.get(run_id)["state"] == "EXEC" else b"", lambda b: b.endswith(b"\n"), "pids")
+    printed = eventually(
+        lambda: house.stdout(run_id) if house.get(run_id)["state"] == "EXEC" else b"",
+        lambda b: b.endswith(b"\n"),
+        "pids",
+    )
     pids = [*map(int, printed.split()), house.get(run_id)["pid"]]
     assert all(map(is_alive, pids))
     check = "import os, sys; sys.exit(any(os.path.exists(f'/proc/{p}') and open(f'/proc/{p}/stat').read().rpartition(')')[2].split()[0] not in 'ZX' for p in sys.argv[1:]))"
@@ -45,7 +49,11 @@ def test_stubborn_tree_is_gone_before_its_slot_is_used(build: Callable[..., Hous
 
     assert time.monotonic() - began < 2.0
     assert not any(map(is_alive, pids))
-    assert run["outcome"] == "cancelled" and run["cause"]["kind"] == "by_user" and run["cause"]["reason"] == "drill"
+    assert (
+        run["outcome"] == "cancelled"
+        and run["cause"]["kind"] == "by_user"
+        and run["cause"]["reason"] == "drill"
+    )
     assert house.ended(follower)["exit_code"] == 0, "the next run saw a process of the one before"
 
 
@@ -92,7 +100,9 @@ def test_stop_is_a_no_op_where_it_is_true(house: House) -> None:
 
 def test_helper_left_behind_is_swept_after_a_clean_exit(house: House) -> None:
     """A library's helper that outlives exit 0 is ended before the slot is free."""
-    run_id = house.python("import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True).pid)")
+    run_id = house.python(
+        "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True).pid)"
+    )
     run = house.ended(run_id)
 
     assert run["outcome"] == "succeeded" and run["exit_code"] == 0

@@ -42,7 +42,9 @@ def test_every_error_is_reported_with_its_path(house: House) -> None:
         house.call("run.submit", config=broken)
 
     paths = {fault["path"] for fault in caught.value.data["errors"]}
-    assert {"run_name", "resources.cpus", "resources.memory_mb", "resources.gpus.requested", "typo"} <= {p.removeprefix("config.") for p in paths}
+    assert {"run_name", "resources.cpus", "resources.memory_mb", "resources.gpus.requested", "typo"} <= {
+        p.removeprefix("config.") for p in paths
+    }
     assert house.call("run.list")["runs"] == []
     assert os.listdir(house.state_dir / "runs") == []
 
@@ -82,7 +84,9 @@ def test_idempotency_key_finds_the_ended_run(house: House) -> None:
     """The same key gives the same run back, ended or not."""
     run_id = house.submit("true", key="nightly-1")
     house.ended(run_id)
-    assert house.call("run.submit", command=["true"], key="nightly-1", cwd=str(house.home))["run_id"] == run_id
+    assert (
+        house.call("run.submit", command=["true"], key="nightly-1", cwd=str(house.home))["run_id"] == run_id
+    )
 
 
 def test_mandatory_gpus_beyond_the_machine_are_refused(house: House) -> None:
@@ -108,11 +112,15 @@ def test_gpu_slots_are_held_alone(build) -> None:  # type: ignore[no-untyped-def
 
 def test_secrets_are_in_one_file_only_and_go_with_the_run(house: House) -> None:
     """Environment values are not in the registry, spec.json, replies, logs or the shim's command line."""
-    run_id = house.submit("sh", "-c", "test \"$TOKEN\" = s3cr3t-value && sleep 60", environment={"TOKEN": "s3cr3t-value"})
+    run_id = house.submit(
+        "sh", "-c", 'test "$TOKEN" = s3cr3t-value && sleep 60', environment={"TOKEN": "s3cr3t-value"}
+    )
     run = house.until(run_id, "EXEC")
     run_dir = house.state_dir / "runs" / run_id
     holders = [
-        str(path.relative_to(house.home)) for path in house.home.rglob("*") if path.is_file() and b"s3cr3t-value" in path.read_bytes()
+        str(path.relative_to(house.home))
+        for path in house.home.rglob("*")
+        if path.is_file() and b"s3cr3t-value" in path.read_bytes()
     ]
     assert holders == [f"state/runs/{run_id}/environment.json"]
     assert (run_dir / "environment.json").stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,129 @@
+"""Whose turn it is: keeps queue and holders in step with the rows, and records `dispatched` for the next.
+
+One plan at a time: the next plan is made only when every start of the one before is committed, so no
+slot is ever promised twice.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+
+from mosaicd.clock import Clock
+from mosaicd.config import Settings
+from mosaicd.core.explain import Holder, Scene
+from mosaicd.core.fsm import Action, Event, Kind, owed
+from mosaicd.core.queue import Queue, Start, Waiting
+from mosaicd.core.run import Run
+from mosaicd.core.slots import Capacity
+
+#: The wall clock may jump: a wait for an hour of the day is looked at again this often.
+MOST_WAIT_S = 60.0
+
+Record = Callable[[str, Callable[[Run], Sequence[Event]]], Awaitable[None]]
+
+
+class QueuePump:
+    """`record(run_id, decide)` folds events into a run, and is silent about one that ended meanwhile."""
+
+    def __init__(self, settings: Settings, clock: Clock, record: Record) -> None:
+        self._cpus, self._gpus = settings.cpus.slots, settings.gpus.static
+        self._clock = clock
+        self._record = record
+        self._queue = Queue()
+        self._holding: dict[str, Run] = {}
+        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self.draining = False
+
+    def wake(self) -> None:
+        """Plan soon: something may start."""
+        self._wake.set()
+
+    def sort(self, run: Run) -> None:
+        """Keep queue and holders in step with a run's newest row, and plan where that can start something."""
+        if run.is_holding:
+            self._holding[run.run_id] = run
+        elif self._holding.pop(run.run_id, None) is not None:
+            self._wake.set()
+        if owed(run) is Action.AWAIT_TURN:
+            self._queue.put(as_waiting(run))
+            self._wake.set()
+        else:
+            self._queue.discard(run.run_id)
+
+    async def pump(self) -> None:
+        """Start what may start, whenever woken; until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self.draining:
+                continue
+            starts = self._queue.plan(self.capacity(), self._used(), self._clock.wall())
+            self._arm_timer()
+            if starts:
+                await asyncio.gather(*(self._dispatch(start) for start in starts))
+
+    def close(self) -> None:
+        """Cancel the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def capacity(self) -> Capacity:
+        """Return what the machine has and what live runs hold."""
+        holding = self._holding.values()
+        return Capacity(
+            cpus_total=self._cpus,
+            cpus_used=sum(run.cpus_granted or 0 for run in holding),
+            gpu_slots_total=self._gpus,
+            gpu_slots_used=frozenset(slot for run in holding for slot in run.slots),
+        )
+
+    def scene(self) -> Scene:
+        """Return all that a plan depends on, and who holds the machine."""
+        holders = [
+            Holder(run.run_id, run.name, run.owner, run.owner_uid, run.cpus_granted or 0, run.slots)
+            for run in self._holding.values()
+        ]
+        return Scene(self.capacity(), self._used(), self._clock.wall(), holders)
+
+    @property
+    def queue(self) -> Queue:
+        """The runs that wait for their turn, held ones too; only to be read."""
+        return self._queue
+
+    def _used(self) -> dict[int, int]:
+        used: dict[int, int] = {}
+        for run in self._holding.values():
+            used[run.owner_uid] = used.get(run.owner_uid, 0) + (run.cpus_granted or 0)
+        return used
+
+    def _arm_timer(self) -> None:
+        self.close()
+        now = self._clock.wall()
+        due = self._queue.next_due(now)
+        if due is not None:
+            delay = min(max(0.001, due - now), MOST_WAIT_S)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
+
+    async def _dispatch(self, start: Start) -> None:
+        def decide(now: Run) -> list[Event]:
+            if owed(now) is not Action.AWAIT_TURN or now.held:
+                return []
+            data = {
+                "attempt": now.attempt + 1,
+                "nonce": secrets.token_hex(8),
+                "slots": list(start.grant.slots),
+                "cpus": start.grant.cpus,
+            }
+            return [Event(Kind.DISPATCHED, self._clock.wall(), data=data)]
+
+        await self._record(start.run_id, decide)
+
+
+def as_waiting(run: Run) -> Waiting:
+    """Return what the queue needs to know of a run."""
+    return Waiting(
+        run_id=run.run_id, owner_uid=run.owner_uid, priority=run.priority, cpus=run.cpus, gpus=run.gpus,
+        mandatory=run.gpus_mandatory, not_before=run.not_before, held=run.held,
+        created_seq=int(run.created_at * 1e6),
+    )  # fmt: skip
