@@ -18,7 +18,7 @@ are the truth.  One thread, no asyncio: everything is driven from `loop`.
 
     life         from a fresh fork to a shim        containment  who belongs to a tree (reads /proc)
     loop         the poll loop                      tree         a tree to look at and to signal
-    shim         what each event leads to           ladder       TERM, CONT, grace, STOP, KILL, until empty
+    attempt      what each event leads to           ladder       TERM, CONT, grace, STOP, KILL, until empty
     order        the order, decoded                 pause        freeze, thaw, cooperative pause
     record       lock and small records             limits       time limit and max_steps
     start        from order to worker               progress     steps, episodes, last metrics

@@ -23,8 +23,8 @@ class Stop:
 
     def __init__(self, kind: str, who: str | None, reason: str | None, grace_s: float) -> None:
         self.kind = kind
-        self.who = who
-        self.reason = reason[:_TEXT_LIMIT] if reason else reason
+        self.who = _short(who)
+        self.reason = _short(reason)
         self.grace_s = grace_s
 
     def content(self, forced: bool) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class Ending:
             "stop": self.stop.content(forced) if self.stop else None,
             "released": self.is_release and not forced,
             "last_word": progress.last_word,
-            "error": self.error[:_TEXT_LIMIT] if self.error else None,
+            "error": _short(self.error),
             "fault": self.fault,
             **counts(spool, progress),
             "unparsed_lines": spool.unparsed_lines if spool else 0,
@@ -101,3 +101,8 @@ def _shed(spool: Spool | None) -> dict[str, int]:
         "stderr_bytes": spool.stderr.lost_bytes if spool else 0,
         "telemetry_records": spool.journal.shed_records if spool else 0,
     }
+
+
+def _short(text: str | None) -> str | None:
+    """Return `text` as it can be sent in a small message, whatever a client put into it."""
+    return None if text is None else str(text)[:_TEXT_LIMIT].encode("utf-8", "replace").decode()

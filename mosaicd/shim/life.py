@@ -10,7 +10,8 @@ import traceback
 from typing import NoReturn
 
 from mosaicd.shim import child, containment, order, record, start, teardown
-from mosaicd.shim.loop import Shim
+from mosaicd.shim.attempt import Attempt
+from mosaicd.shim.loop import Loop
 from mosaicd.shim.wake import Wake
 
 _CRASHED = 70
@@ -41,9 +42,7 @@ def _launch(launch: order.LaunchOrder, wake: Wake) -> int:
         setup_error = _prepare(launch, held)
     except record.Taken:
         return 0  # an order may be repeated: somebody else carries this one out, or has
-    shim = Shim(launch, held, wake)
-    shim.setup_error = setup_error
-    shim.run()
+    Loop(Attempt(launch, held, setup_error), wake).run()
     return 0
 
 

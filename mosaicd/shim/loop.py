@@ -1,406 +1,79 @@
-"""The shim's life: one poll loop, and what each event leads to.
+"""The shim's poll loop: it waits, hands each event to the attempt, and never does anything slow itself.
 
-Order matters in three places: a record is on the disk before the fact that tells of it; telemetry is in
-its file before a cursor that covers it; the tree is empty before the shim leaves.
+Pipes, daemon and signals share one poll.  Output that trickles is left to gather for a moment, so that
+one wake takes many lines; the pipes hold far more than arrives in that time.
 """
 
-import os
 import select
 import time
-from typing import Any
 
-from mosaicd.protocol import rundir
-from mosaicd.protocol.telemetry import Recognised
-from mosaicd.shim import child, containment, ending, record
-from mosaicd.shim.dialogue import Dialogue
-from mosaicd.shim.ending import Ending, Stop
-from mosaicd.shim.journal import Journal
-from mosaicd.shim.ladder import Ladder
-from mosaicd.shim.limits import RunLimits
-from mosaicd.shim.link import Link, Message
-from mosaicd.shim.order import LaunchOrder
-from mosaicd.shim.pause import Pause
-from mosaicd.shim.progress import Progress
-from mosaicd.shim.spool import Log, Spool
-from mosaicd.shim.start import Started, start
-from mosaicd.shim.tree import OwnTree
+from mosaicd.shim.attempt import Attempt
 from mosaicd.shim.wake import Wake
 
-_SWEEP_GRACE_S = 2.0  # for what a worker leaves behind when it ends by itself
-_GATHER_S = 0.002  # output that trickles is read this seldom, so that one wake takes many lines
-_DAEMON_AWAY_S = 2.0  # with everything on the disk: how long to try to say goodbye
-_ANSWER_WAIT_S = 30.0
+_GATHER_S = 0.002
+_GATHER_BELOW_BYTES = 64 << 10
 _DISK_RETRY_S = 1.0
 
 
-class Shim:
-    """One attempt of one run, from its lock to its empty tree."""
+class Loop:
+    """Drives one attempt to its end."""
 
-    def __init__(self, order: LaunchOrder, held: record.Record, wake: Wake) -> None:
-        self._order = order
-        self._record = held
+    def __init__(self, attempt: Attempt, wake: Wake) -> None:
+        self._attempt = attempt
         self._wake = wake
-        self._born = time.monotonic()
-        self._start_ticks = containment.start_ticks(os.getpid())
-        self._tree = OwnTree(order.run_id)
-        self._ladder = Ladder(self._tree, leader_first=order.is_worker)
-        self._limits = RunLimits(order.limits.time_limit_s, order.limits.max_steps)
-        self._pause = Pause(self._tree, order.limits.pause_ack_timeout_s, self._paused, self._continued)
-        self._progress = Progress()
-        self._ending = Ending(order)
-        self._link = Link(order.socket)
-        self._dialogue = Dialogue(
-            self._link, order.run_id, self._registration, self._advance, self._registered, self._refused,
-            self._control,
-        )  # fmt: skip
-        self._spool: Spool | None = None
-        self._started: Started | None = None
-        self._exit: dict[str, Any] | None = None
-        self._exit_written = False
-        self._exit_retry_at: float | None = None
-        self._ended_at: float | None = None
-        self._first_sign_at: float | None = None
-        self._is_childless = True
-        self._emptied = False
-        self._beat = False
         self._gather_until = 0.0
-        self._is_done = False
-        self.setup_error: str | None = None
-
-    # ------------------------------------------------------------------ the loop
 
     def run(self) -> None:
-        """Live until the run's end has been recorded and told, or there is nothing to live for."""
-        while not self._is_done:
-            now = time.monotonic()
-            self._wait(now)
-            self._tick(time.monotonic())
-        self._dialogue.finish(time.monotonic())
-        if self._spool:
-            self._spool.close()
+        """Return when the attempt is over."""
+        attempt = self._attempt
+        attempt.tick(time.monotonic())
+        while not attempt.is_over:
+            self._wait(time.monotonic())
+            attempt.tick(time.monotonic())
+        attempt.finish()
 
     def _wait(self, now: float) -> None:
+        attempt, link = self._attempt, self._attempt.link
         poll = select.poll()
         poll.register(self._wake.fd, select.POLLIN)
-        link_fd = self._link.fd
+        link_fd = link.fd
         if link_fd is not None:
-            poll.register(link_fd, select.POLLIN | (select.POLLOUT if self._link.has_backlog else 0))
-        pipes = self._spool.open_fds if self._spool and now >= self._gather_until else []
+            poll.register(link_fd, select.POLLIN | (select.POLLOUT if link.has_backlog else 0))
+        pipes = attempt.spool.open_fds if attempt.spool and now >= self._gather_until else []
         for fd in pipes:
             poll.register(fd, select.POLLIN)
-        due = self._next_at(now)
-        ready = dict(poll.poll(None if due is None else max(0.0, (due - now) * 1000 + 0.5)))
+        ready = dict(poll.poll(self._timeout_ms(now)))
         now = time.monotonic()
         if self._wake.fd in ready:
-            self._signalled(now)
-        readable = [fd for fd in pipes if fd in ready]
-        if readable:
-            self._read(readable, now)
+            self._wake.drain()
+            if self._wake.take_term():
+                attempt.terminate(now)
+            attempt.reap(now)
+        self._read([fd for fd in pipes if fd in ready], now)
         if link_fd is not None and link_fd in ready:
-            self._link.flush()
+            link.flush()
             if ready[link_fd] & ~select.POLLOUT:
-                self._dialogue.receive(now)
+                attempt.dialogue.receive(now)
 
-    def _next_at(self, now: float) -> float | None:
-        moments = [
-            self._dialogue.next_at(), self._ladder.next_at() if not self._emptied else None,
-            self._pause.next_at(), self._exit_retry_at,
-        ]  # fmt: skip
-        if self._exit is None:
-            moments.append(None if self._ladder.has_begun else self._limits.next_at())
-            if self._started is None:
-                moments.append(self._born + self._order.limits.handshake_timeout_s)
+    def _timeout_ms(self, now: float) -> float | None:
+        moments = [self._attempt.next_at()]
         if self._gather_until > now:
             moments.append(self._gather_until)
-        if self._spool and self._spool.journal.is_waiting:
+        if self._attempt.spool and self._attempt.spool.journal.is_waiting:
             moments.append(now + _DISK_RETRY_S)
-        if self._ended_at is not None and self._emptied:
-            moments.append(self._leave_at())
-        return min((moment for moment in moments if moment is not None), default=None)
-
-    def _tick(self, now: float) -> None:
-        self._dialogue.tick(now)
-        if self._started is None and self._exit is None:
-            if now >= self._born + self._order.limits.handshake_timeout_s:
-                self._handshake_timed_out()
-            return
-        if self._exit is None:
-            self._check_limits(now)
-            self._pause.tick(now)
-        if not self._emptied:
-            self._ladder.tick(now)
-        if self._exit_retry_at is not None and now >= self._exit_retry_at:
-            self._write_exit(now)
-        if self._spool and self._spool.journal.is_waiting:
-            self._spool.journal.flush()
-        self._consider_leaving(now)
-
-    def _signalled(self, now: float) -> None:
-        self._wake.drain()
-        if self._wake.take_term():
-            self._stop(Stop("by_user", None, "the shim was told to terminate", self._order.limits.grace_s), now)
-        if self._started is None:
-            return
-        ended, self._is_childless = child.reap()
-        leader = self._started.worker
-        for one in ended:
-            if one.pid == leader.pid and not leader.is_reaped:
-                leader.note_reaped()
-                self._leader_ended(one, now)
-        if self._is_childless and self._exit is not None:
-            self._consider_empty(now)
-
-    # ------------------------------------------------------------------ output
+        due = min((moment for moment in moments if moment is not None), default=None)
+        return None if due is None else max(0.0, (due - now) * 1000)
 
     def _read(self, fds: list[int], now: float) -> None:
-        spool = self._spool
-        assert spool is not None
+        spool = self._attempt.spool
+        if spool is None:
+            return
         before = spool.read_bytes
         for fd in fds:
             spool.read(fd)
         spool.journal.flush()
         taken = spool.read_bytes - before
-        if 0 < taken < (64 << 10) * len(fds):
-            self._gather_until = now + _GATHER_S
         if taken:
-            self._beat = True
-            self._dialogue.note_change()
-
-    def _recorded(self, found: Recognised) -> None:
-        """A telemetry line came: count it, and see what it answers."""
-        self._progress.note(found)
-        if self._first_sign_at is None and found.kind != "error":
-            self._first_sign_at = time.time()
-            if self._order.is_worker:
-                self._dialogue.say({"fact": "started", "at": self._first_sign_at})
-        self._pause.note_line(found.kind)
-
-    def _check_limits(self, now: float) -> None:
-        if self._ladder.has_begun:
-            return
-        kind = self._limits.passed(now, self._progress.steps)
-        if kind is None:
-            return
-        ran_s = round(self._limits.ran_s(now), 3)
-        self._dialogue.say({
-            "fact": "limit_reached", "at": time.time(), "kind": kind, "ran_s": ran_s,
-            "steps": self._progress.steps,
-        })  # fmt: skip
-        self._stop(Stop(kind, None, None, self._order.limits.grace_s), now)
-
-    # ------------------------------------------------------------------ the daemon's word
-
-    def _registered(self, reply: Message) -> None:
-        now = time.monotonic()
-        word = reply.get("order")
-        if word == "leave":
-            self._is_done = self._started is None or self._exit is not None
-        elif word == "stop" or (word == "attach" and reply.get("want") == "stop"):
-            asked = reply.get("stop") if isinstance(reply.get("stop"), dict) else {}
-            self._control("stop", {"grace_s": reply.get("grace_s"), **(asked or {})})
-        elif word == "start" and self._started is None and self._exit is None:
-            self._launch(now)
-        elif word in ("start", "attach") and self._started is not None and self._exit is None:
-            if reply.get("want") == "pause" and self._pause.mode is None:
-                self._control("pause", {"mode": reply.get("pause_mode")})
-            elif reply.get("want") == "run" and self._pause.mode is not None:
-                self._control("resume", {})
-
-    def _refused(self, code: int) -> None:
-        """The daemon does not know us: without a living tree there is nothing to stay for."""
-        del code
-        if self._started is None or (self._emptied and self._exit_written):
-            self._is_done = True
-
-    def _control(self, word: str, params: Message) -> None:
-        now = time.monotonic()
-        if word == "stop":
-            asked = params.get("grace_s")
-            grace_s = float(asked) if isinstance(asked, int | float) else self._order.limits.grace_s
-            kind = str(params.get("kind") or "by_user")
-            self._stop(Stop(kind, params.get("who"), params.get("reason"), max(0.0, grace_s)), now)
-        elif self._started is None or self._exit is not None or self._ladder.has_begun:
-            return
-        elif word == "pause" and params.get("mode") == "release":
-            self._release(now)
-        elif word == "pause":
-            self._pause.request(str(params.get("mode") or "freeze"), now)
-        elif word == "resume":
-            self._pause.resume(now)
-        elif word == "checkpoint" and self._pause.control:
-            self._pause.control.say("checkpoint")
-
-    def _registration(self) -> Message:
-        order = self._order
-        return {
-            "run_id": order.run_id, "attempt": order.attempt, "secret": order.secret,
-            "worker_id": order.worker_id, "worker_kind": order.kind, "supports_pause": order.cooperative,
-            "supports_checkpoint": order.cooperative, "shim_pid": os.getpid(),
-            "shim_start_ticks": self._start_ticks,
-            "status": {
-                "spawned": self._started.evidence if self._started else None,
-                "sign_of_life": self._first_sign_at is not None,
-                "started_at": self._first_sign_at,
-                "frozen": self._pause.is_frozen,
-                "paused_mode": self._pause.mode,
-                "stop": self._ending.stop.content(self._ladder.is_forced) if self._ending.stop else None,
-                "exit": self._exit,
-                "swept": self._emptied,
-            },
-        }  # fmt: skip
-
-    def _advance(self) -> Message:
-        beat, self._beat = self._beat, False
-        return {
-            **ending.counts(self._spool, self._progress),
-            "beat_at": time.time(),
-            "worker_beat": beat,
-            "total_steps": self._progress.total_steps,
-            "total_episodes": self._progress.total_episodes,
-        }
-
-    # ------------------------------------------------------------------ start, pause, stop
-
-    def _launch(self, now: float) -> None:
-        try:
-            if self.setup_error:
-                raise OSError(0, self.setup_error)
-            journal = Journal(self._record.open_log(rundir.TELEMETRY))
-            limits = self._order.limits
-            self._spool = Spool(
-                Log("stdout", self._record.open_log(rundir.STDOUT), limits.stdout_limit_bytes, journal),
-                Log("stderr", self._record.open_log(rundir.STDERR), limits.stderr_limit_bytes, journal),
-                journal, self._recorded,
-            )  # fmt: skip
-            self._started = started = start(self._order, self._record)
-        except OSError as error:
-            self._spawn_failed(error)
-            return
-        self._tree.worker = started.worker
-        self._pause.control = started.control
-        self._is_childless = False
-        self._spool.attach(started.worker.stdout_fd, started.worker.stderr_fd)
-        self._ending.started_at = started.at
-        self._limits.start(now)
-        facts: list[dict[str, Any]] = [{"fact": "spawned", **started.evidence}]
-        if not self._order.is_worker:
-            self._first_sign_at = started.at
-            facts.append({"fact": "started", "at": started.at})
-        self._dialogue.say(*facts)
-
-    def _spawn_failed(self, error: OSError) -> None:
-        self._ending.fault = ending.SPAWN_FAILED
-        self._ending.error = str(error) if error.errno else error.strerror
-        self._end_without_worker()
-        self._dialogue.say({
-            "fact": "spawn_failed", "at": time.time(), "errno": error.errno or None,
-            "error": self._ending.error, "exit": self._exit,
-        })  # fmt: skip
-
-    def _handshake_timed_out(self) -> None:
-        waited_s = self._order.limits.handshake_timeout_s
-        self._ending.fault = ending.HANDSHAKE_TIMEOUT
-        self._ending.error = f"the daemon did not accept this shim within {waited_s:g} s"
-        self._end_without_worker()
-        self._is_done = self._exit_written
-
-    def _end_without_worker(self) -> None:
-        self._exit = self._ending.content(None, self._spool, self._progress, forced=False, swept=True)
-        self._emptied = True
-        self._ended_at = time.monotonic()
-        self._write_exit(self._ended_at)
-
-    def _stop(self, stop: Stop, now: float) -> None:
-        if self._exit is not None:
-            self._ladder.begin(now, stop.grace_s)  # only the sweep of what is left can still be shortened
-            return
-        if self._ending.stop is None:
-            self._ending.stop = stop
-        if self._started is None:
-            self._end_without_worker()
-            self._dialogue.say({"fact": "exited", "at": time.time(), **(self._exit or {})})
-            return
-        if self._pause.control:
-            self._pause.control.say("stop", grace_s=stop.grace_s)
-        self._pause.abandon()
-        self._ladder.begin(now, stop.grace_s)
-
-    def _release(self, now: float) -> None:
-        """Have the worker save and leave; the record says `released`, not stopped."""
-        self._ending.is_release = True
-        grace_s = self._order.limits.grace_s
-        if self._pause.control:
-            self._pause.control.say("checkpoint")
-            self._pause.control.say("stop", grace_s=grace_s)
-        self._pause.abandon()
-        self._ladder.begin(now, grace_s)
-
-    def _paused(self, mode: str) -> None:
-        self._limits.pause(time.monotonic())
-        self._dialogue.say({"fact": "paused", "at": time.time(), "mode": mode})
-
-    def _continued(self) -> None:
-        self._limits.start(time.monotonic())
-        self._dialogue.say({"fact": "continued", "at": time.time()})
-
-    # ------------------------------------------------------------------ the end
-
-    def _leader_ended(self, ended: child.Ended, now: float) -> None:
-        assert self._spool is not None
-        self._spool.read_all()
-        self._pause.abandon()
-        self._exit = self._ending.content(
-            ended, self._spool, self._progress, self._ladder.is_forced, swept=self._is_childless
-        )
-        self._ended_at = now
-        self._write_exit(now)
-        self._dialogue.note_change()
-        self._dialogue.say({"fact": "exited", "at": self._exit["finished_at"], **self._exit})
-        if self._is_childless:
-            return
-        if self._ladder.has_begun:
-            self._ladder.leader_has_ended()
-        else:
-            self._ladder.begin(now, min(_SWEEP_GRACE_S, self._order.limits.grace_s))
-
-    def _write_exit(self, now: float) -> None:
-        assert self._exit is not None
-        try:
-            self._record.write_durably(rundir.EXIT, self._exit)
-        except OSError:  # a disk in trouble: the fact still tells the daemon, and we try again
-            self._exit_retry_at = now + _DISK_RETRY_S
-            return
-        self._exit_retry_at = None
-        self._exit_written = True
-
-    def _consider_empty(self, now: float) -> None:
-        """Nothing descended from the worker is left; after a ladder, look for strays with the marker too."""
-        if self._emptied or (self._ladder.has_begun and self._tree.look().members):
-            return
-        self._emptied = True
-        assert self._spool is not None and self._exit is not None
-        self._spool.read_all()
-        if not self._exit["swept"]:
-            self._dialogue.say({
-                "fact": "emptied", "at": time.time(), "telemetry_seq": self._spool.journal.written_seq,
-                "stdout_bytes": self._spool.stdout.size_bytes, "stderr_bytes": self._spool.stderr.size_bytes,
-            })  # fmt: skip
-        self._dialogue.note_change()
-
-    def _leave_at(self) -> float | None:
-        """When to leave without the daemon's answer: everything it needs is on the disk."""
-        if not self._exit_written or self._ended_at is None:
-            return None
-        down_since = self._link.down_since
-        if down_since is not None:
-            return max(self._ended_at, down_since) + _DAEMON_AWAY_S
-        return self._ended_at + _ANSWER_WAIT_S
-
-    def _consider_leaving(self, now: float) -> None:
-        if self._exit is None or not self._emptied:
-            return
-        if self._exit_written and self._dialogue.is_accepted and not self._dialogue.has_unacknowledged_facts:
-            self._is_done = True
-            return
-        at = self._leave_at()
-        self._is_done = at is not None and now >= at
+            self._attempt.note_output()
+            if taken < _GATHER_BELOW_BYTES:
+                self._gather_until = now + _GATHER_S

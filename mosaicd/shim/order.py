@@ -8,6 +8,8 @@ import json
 import os
 from typing import Any
 
+_NAME_LIMIT = 128
+
 
 class Limits:
     """Durations in seconds, sizes in bytes; None where the run has no such limit."""
@@ -58,7 +60,8 @@ class LaunchOrder:
     @property
     def worker_id(self) -> str:
         """The worker's own name, as it finds it in its environment."""
-        return self.environment.get("WORKER_ID") or self.run_id
+        name = self.environment.get("WORKER_ID") or self.run_id
+        return name[:_NAME_LIMIT].encode("utf-8", "replace").decode()
 
 
 class TeardownOrder:

@@ -78,7 +78,10 @@ class Progress:
         self.total_episodes = None if total is None else int(total)
 
     def _merge(self, found: dict[str, Any]) -> None:
-        """Keep last values; a message must stay small, so the first few names win."""
+        """Keep last values; a message must stay small and be text, so the first few short names win."""
         for name, value in found.items():
-            if name in self.metrics or (len(self.metrics) < _METRICS_LIMIT and len(name) <= _NAME_LIMIT):
+            if (name in self.metrics or self._has_room_for(name)) and telemetry.is_number(value):
                 self.metrics[name] = value
+
+    def _has_room_for(self, name: str) -> bool:
+        return len(self.metrics) < _METRICS_LIMIT and len(name) <= _NAME_LIMIT and name.isprintable()

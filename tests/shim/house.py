@@ -55,6 +55,15 @@ class Run:
         self.house.peer.until(lambda: len(self.facts(name)) >= count, timeout_s, lambda: self.facts())
         return self.facts(name)[count - 1]
 
+    def ends_empty(self, timeout_s: float = 10.0) -> None:
+        """Wait until the shim has reported an empty tree, and see that it is."""
+        self.house.peer.until(
+            lambda: self.facts("emptied") or any(fact["swept"] for fact in self.facts("exited")), timeout_s,
+            lambda: self.facts(),
+        )  # fmt: skip
+        assert self.members() == []
+        self.leaves()
+
     def telemetry(self) -> list[Message]:
         return [json.loads(line) for line in (self.dir / "telemetry.jsonl").read_bytes().splitlines()]
 
@@ -86,6 +95,29 @@ class Run:
         below = containment.descendants(table, [self.shim_pid])
         found = below + containment.marked(table, self.run_id, [p.pid for p in below])
         return [process.pid for process in found if process.is_alive]
+
+
+class Gate:
+    """Something a worker waits at (`read x < gate`) until the test lets it pass."""
+
+    def __init__(self, house: "House", path: Path) -> None:
+        self._house = house
+        self._path = path
+        os.mkfifo(path)
+
+    def open(self) -> None:
+        """Let the reader pass, once it is there."""
+
+        def try_to_write() -> bool:
+            try:
+                fd = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:
+                return False
+            os.write(fd, b"go\n")
+            os.close(fd)
+            return True
+
+        self._house.peer.until(try_to_write)
 
 
 class House:
@@ -120,7 +152,8 @@ class House:
             "pause_ack_timeout_s": 0.5, "stdout_limit_bytes": 1 << 30, "stderr_limit_bytes": 1 << 30,
         }  # fmt: skip
         limits |= changes.pop("limits", {})
-        environment = {"PATH": os.environ["PATH"], "MOSAIC_RUN_ID": run_id, **changes.pop("environment", {})}
+        environment = {"PATH": os.environ["PATH"], "MOSAIC_RUN_ID": run_id, "WORKER_ID": run_id}
+        environment |= changes.pop("environment", {})
         order = {
             "order": "launch", "run_id": run_id, "attempt": 1, "nonce": "n1", "secret": "s1",
             "socket": self.peer.path, "run_dir": str(run_dir), "attempt_dir": str(run_dir / "attempt-1"),
@@ -157,6 +190,17 @@ class House:
         }  # fmt: skip
         reply = self.ask({"order": "teardown", "run_id": run.run_id, "attempt": 1}, order)
         return self.hear(lambda m: m.get("fact") == "reaped" and m["pid"] == reply["pid"])
+
+    def signal(self, pid: int, number: int) -> None:
+        psutil.Process(pid).send_signal(number)
+
+    def cpu_s(self, pid: int) -> float:
+        times = psutil.Process(pid).cpu_times()
+        return float(times.user + times.system)
+
+    def gate(self, name: str = "gate") -> "Gate":
+        """Make a FIFO in the runs' directory that blocks its reader until it is opened."""
+        return Gate(self, self.root / name)
 
     def is_empty(self, run: Run) -> Message:
         question = {"order": "is_empty", "run_id": run.run_id, "shim_pid": run.shim_pid}

@@ -1,0 +1,214 @@
+"""Orders: locks, repeats, refusals, the launcher's own life, and teardown."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mosaicd import launcher
+from mosaicd.shim import containment, record
+from tests.shim import trees
+from tests.shim.house import PYTHON, House
+
+
+def test_a_repeated_order_starts_nothing(house: House) -> None:
+    """A second shim finds the lock taken and leaves without a word."""
+    run = house.launch(["sleep", "1000"])
+    run.fact("started")
+    first, started = (run.shim_pid, run.shim_start), run.json("started.json")
+    house.send(run)
+    second = run.shim_pid
+    fact = house.hear(lambda m: m.get("fact") == "reaped" and m["pid"] == second)
+    assert (fact["status"], fact["run_id"], fact["attempt"]) == (0, run.run_id, 1)
+    run.shim_pid, run.shim_start = first
+    assert run.json("started.json") == started
+    assert len(house.peer.registers) == 1
+    run.control("stop", grace_s=1)
+    run.ends_empty()
+
+
+def test_an_attempt_is_never_started_twice(house: House) -> None:
+    """With the lock free, launch.json alone says that somebody was here."""
+    run = house.launch(["true"])
+    run.exit()
+    run.leaves()
+    house.send(run)
+    run.leaves()
+    assert len(house.peer.registers) == 1
+
+
+def test_a_daemon_that_never_accepts(house: House) -> None:
+    """After the handshake timeout the shim says so on the disk and leaves; nothing was started."""
+    house.peer.close()
+    run = house.launch(["touch", "made"], limits={"handshake_timeout_s": 0.3})
+    run.leaves(3)
+    content = run.json("exit.json")
+    assert (content["fault"], content["swept"]) == ("handshake_timeout", True)
+    assert content["error"] == "the daemon did not accept this shim within 0.3 s"
+    assert not (house.root / "made").exists()
+
+
+def test_a_daemon_that_comes_late(house: House) -> None:
+    """A shim whose daemon restarts right after the order waits for it, and starts then."""
+    house.peer.close()
+    run = house.launch(["true"])
+    house.peer.until(lambda: run.has("launch.json"))
+    house.peer.open()
+    assert run.exit()["exit_code"] == 0
+    run.leaves()
+
+
+@pytest.mark.parametrize("code", [-32008, -32003, -32001])
+def test_a_refused_shim_leaves(house: House, code: int) -> None:
+    """A shim that the daemon does not know, and that has started nothing, goes."""
+    house.peer.answer = lambda _: {"error": {"code": code, "message": "no"}}
+    run = house.launch(["touch", "made"])
+    run.leaves()
+    assert not (house.root / "made").exists()
+    assert not run.has("exit.json")
+
+
+def test_an_unavailable_daemon_is_asked_again(house: House) -> None:
+    """Any other error is the daemon's trouble of the moment."""
+    answers = [{"error": {"code": -32005, "message": "later"}}, {"order": "start", "want": "run"}]
+    house.peer.answer = lambda _: answers.pop(0)
+    assert house.launch(["true"]).exit()["exit_code"] == 0
+
+
+def test_the_order_leave(house: House) -> None:
+    """`leave` is obeyed without a trace."""
+    house.peer.answer = lambda _: {"order": "leave"}
+    run = house.launch(["touch", "made"])
+    run.leaves()
+    assert not run.has("exit.json")
+
+
+def test_a_shim_holds_nothing_of_its_makers(house: House) -> None:
+    """No terminal, no order socket, no output of the daemon's; a session and a name of its own."""
+    run = house.launch(["sleep", "1000"])
+    run.fact("started")
+    fds = {fd: os.readlink(f"/proc/{run.shim_pid}/fd/{fd}") for fd in os.listdir(f"/proc/{run.shim_pid}/fd")}
+    assert {fds[fd] for fd in "012"} == {"/dev/null"}
+    order_socket = os.readlink(f"/proc/self/fd/{house.orders.fileno()}")
+    assert order_socket not in fds.values()
+    kinds = sorted(target.split(":")[0] if ":" in target else Path(target).name for target in fds.values())
+    assert kinds == sorted([
+        *["null"] * 3, "attempt-1", "stdout.log", "stderr.log", "telemetry.jsonl",
+        *["pipe"] * 4, "socket",
+    ])  # fmt: skip
+    assert os.getsid(run.shim_pid) == run.shim_pid
+    assert Path(f"/proc/{run.shim_pid}/comm").read_text() == "mosaic-shim\n"
+    run.control("stop", grace_s=1)
+    run.ends_empty()
+
+
+def test_a_killed_launcher_takes_nobody_along(house: House) -> None:
+    """kill -9 of the launcher: shims and workers live on, and end as they should."""
+    gate = house.gate()
+    run = house.launch(["sh", "-c", "read x < gate; exit 6"])
+    run.fact("started")
+    house.signal(house.launcher.pid, signal.SIGKILL)
+    house.launcher.wait(5)
+    house.start_launcher()
+    gate.open()
+    assert run.exit()["exit_code"] == 6
+    run.leaves()
+    assert house.launch(["true"]).exit()["exit_code"] == 0
+
+
+def test_the_launcher_ends_with_its_socket(house: House) -> None:
+    """End of file is its order to go; a Ctrl-C in the daemon's terminal is not."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        house.signal(house.launcher.pid, number)
+    run = house.launch(["true"])
+    run.exit()
+    assert os.getsid(house.launcher.pid) == house.launcher.pid
+    house.orders.close()
+    assert house.launcher.wait(5) == 0
+    house.start_launcher()
+
+
+def test_the_launchers_environment_does_not_matter(tmp_path: Path) -> None:
+    """`command` works from any directory, with any PYTHONPATH, also broken ones."""
+    (tmp_path / "mosaicd.py").write_text("raise SystemExit('the wrong one')")
+    argv = launcher.command(0)
+    done = subprocess.run(
+        argv, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "the wrong one" not in done.stderr
+    assert "not a socket" in done.stderr.lower() or "non-socket" in done.stderr
+
+
+def test_is_empty_names_what_lives(house: House) -> None:
+    """The answer covers marked processes and everything below the shim, disguised or not."""
+    run = house.launch(["sh", "-c", trees.DISGUISED])
+    run.says("ready")
+    house.peer.until(lambda: len(run.members()) >= 5)
+    answer = house.is_empty(run)
+    assert answer["empty"] is False
+    assert set(answer["pids"]) >= {run.json("started.json")["pid"]}
+    assert len(answer["pids"]) >= 5
+    run.control("stop", grace_s=0)
+    run.ends_empty()
+    assert house.is_empty(run)["empty"] is True
+
+
+@pytest.mark.parametrize("tree", ["STUBBORN", "DISGUISED"])
+def test_the_orphans_of_a_killed_shim_are_ended(house: House, tree: str) -> None:
+    """A teardown shim finds the tree by leader, session, marker and descent, and ends all of it."""
+    run = house.launch(["sh", "-c", getattr(trees, tree)])
+    run.says("ready")
+    house.peer.until(lambda: len(run.members()) >= 5)
+    orphans = run.members()
+    house.signal(run.shim_pid, signal.SIGKILL)
+    run.leaves()
+    assert house.is_empty(run)["empty"] is False
+    fact = house.teardown(run)
+    assert fact["status"] == 0
+    alive = [pid for pid in orphans if (found := containment.look_at(pid)) and found.is_alive]
+    for pid in alive if tree == "DISGUISED" else []:
+        # without a cgroup nothing ties this one to the run: its parents are gone and its environment is clean
+        house.signal(pid, signal.SIGKILL)
+        alive = alive[1:]
+    assert alive == []
+    assert house.is_empty(run)["empty"] is True
+    assert run.json("teardown.json")["forced"] is True
+    assert not run.has("exit.json")
+
+
+def test_a_teardown_leaves_a_living_shim_alone(house: House) -> None:
+    """Where the lock is taken somebody is in charge."""
+    run = house.launch(["sleep", "1000"])
+    run.fact("started")
+    assert house.teardown(run)["status"] == 0
+    assert psutil.pid_exists(run.json("started.json")["pid"])
+    assert not run.has("teardown.json")
+    run.control("stop", grace_s=1)
+    run.ends_empty()
+
+
+def test_a_recycled_pid_is_not_hit(house: House) -> None:
+    """A teardown for a leader whose pid is somebody else's by now touches nobody."""
+    bystander = subprocess.Popen([PYTHON, "-S", "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
+    run = house.make(["true"])
+    run.dir.mkdir(parents=True)
+    start = containment.start_ticks(bystander.pid)
+    assert start is not None
+    (run.dir / "started.json").write_text(f'{{"pid": {bystander.pid}, "start_ticks": {start - 1}}}')
+    house.teardown(run)
+    assert bystander.poll() is None
+    bystander.communicate(b"\n", timeout=5)
+    assert bystander.returncode == 0
+
+
+def test_a_lock_is_the_directorys(tmp_path: Path) -> None:
+    """Two holders of one attempt are impossible, in one process or two."""
+    held = record.Record(str(tmp_path))
+    with pytest.raises(record.Taken):
+        record.Record(str(tmp_path))
+    os.close(held.dir_fd)
+    os.close(record.Record(str(tmp_path)).dir_fd)

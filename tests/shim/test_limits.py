@@ -1,0 +1,76 @@
+"""The run's own limits: kept by the shim, whatever the daemon does."""
+
+import json
+
+from tests.shim.house import House
+
+STEPPING = """
+import json, time, itertools
+for n in itertools.count():
+    print(json.dumps({"type": "step", "step_index": n, **%s}))
+    time.sleep(0.005)
+"""
+
+
+def test_the_time_limit_ends_the_run(house: House) -> None:
+    """When the time is up the shim says so and begins the ladder."""
+    run = house.launch(["sleep", "1000"], limits={"time_limit_s": 0.2})
+    fact = run.fact("limit_reached")
+    assert (fact["kind"], fact["ran_s"] >= 0.2) == ("time_limit", True)
+    record = run.exit()
+    assert (record["signal"], record["stop"]["kind"]) == (15, "time_limit")
+    run.leaves()
+
+
+def test_the_time_limit_acts_while_the_daemon_is_down(house: House) -> None:
+    """Nobody has to be there: the record on the disk is complete, and the shim leaves."""
+    run = house.launch(["sleep", "1000"], limits={"time_limit_s": 0.3})
+    run.fact("started")
+    house.peer.close()
+    house.peer.until(lambda: run.has("exit.json"))
+    record = run.json("exit.json")
+    assert (record["signal"], record["stop"]["kind"], record["swept"]) == (15, "time_limit", True)
+    run.leaves()
+
+
+def test_step_records_are_counted(house: House) -> None:
+    """`max_steps` counts step records of a worker that reports no step of its own."""
+    run = house.python(STEPPING % "{}", kind="worker", limits={"max_steps": 5})
+    fact = run.fact("limit_reached")
+    assert (fact["kind"], fact["steps"] >= 5) == ("step_limit", True)
+    record = run.exit()
+    assert record["stop"]["kind"] == "step_limit"
+    assert record["steps"] < 60
+    run.leaves()
+
+
+def test_the_workers_own_step_counts(house: House) -> None:
+    """One record that says `global_step` 4000 is four thousand steps."""
+    run = house.python(STEPPING % '{"global_step": 1000 * n}', limits={"max_steps": 4000})
+    assert run.fact("limit_reached")["steps"] >= 4000
+    assert 5 <= len(run.telemetry()) < 60
+    run.exit()
+    run.leaves()
+
+
+def test_progress_and_metrics(house: House) -> None:
+    """Counts, totals and last values are told to the daemon and kept in the record."""
+    lines: list[dict[str, object]] = [
+        {"event": "run_started", "payload": {"total_timesteps": 500, "num_episodes": 9}},
+        *({"type": "episode", "episode_index": n, "total_reward": float(n), "steps": 10} for n in range(3)),
+        {"event": "heartbeat", "payload": {"num_timesteps": 30, "loss": 0.25, "status": "ok"}},
+        {"event": "run_completed", "payload": {}},
+    ]
+    text = "\n".join(json.dumps(line) for line in lines)
+    run = house.launch(["printf", "%s\\n", text])
+    record = run.exit()
+    assert (record["steps"], record["episodes"], record["last_word"]) == (30, 3, "run_completed")
+    assert record["metrics"] == {
+        "episode_return": 2.0, "mean_return_100": 1.0, "episode_length": 10, "loss": 0.25,
+        "num_timesteps": 30,
+    }  # fmt: skip
+    run.leaves()
+    advance = house.peer.last_advance(run.run_id)
+    assert advance is not None
+    assert (advance["total_steps"], advance["total_episodes"]) == (500, 9)
+    assert (advance["telemetry_seq"], advance["metrics"]) == (6, record["metrics"])

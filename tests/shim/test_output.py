@@ -1,0 +1,187 @@
+"""Output: never lost, never in the worker's way, every telemetry line numbered."""
+
+import json
+import os
+import time
+
+import pytest
+
+from tests.shim.house import House, Run
+
+
+def numbers(run: Run) -> list[int]:
+    return [record["seq"] for record in run.telemetry()]
+
+
+def test_a_line_of_200_kb(house: House) -> None:
+    """A record's size does not matter."""
+    run = house.python(
+        "import json; print(json.dumps({'type': 'step', 'observation': 'x' * 200_000}), flush=True)"
+    )
+    record = run.exit()
+    assert record["telemetry_seq"] == 1
+    assert len(run.telemetry()[0]["data"]["observation"]) == 200_000
+    assert record["stdout_bytes"] > 200_000
+    run.leaves()
+
+
+def test_forty_thousand_carriage_returns_on_stderr(house: House) -> None:
+    """A progress bar without a newline blocks nobody, and all of it is in the log."""
+    run = house.python(
+        "import sys\nfor n in range(40_000): sys.stderr.write(f'\\r{n:6d} it/s |######      |')\nprint('done')"
+    )
+    assert run.exit()["exit_code"] == 0
+    log = (run.dir / "stderr.log").read_bytes()
+    assert log.count(b"\r") == 40_000
+    assert log.endswith(b" 39999 it/s |######      |")
+    run.leaves()
+
+
+def test_a_burst_of_20000_step_lines(house: House) -> None:
+    """Every line has its number, in order, and its own object unchanged."""
+    code = """
+import sys
+line = '{"type": "step", "step_index": %d, "reward": 0.5}\\n'
+sys.stdout.write("".join(line % n for n in range(20_000)))
+"""
+    run = house.python(code)
+    record = run.exit()
+    lines = run.telemetry()
+    assert [line["seq"] for line in lines] == list(range(1, 20_001))
+    assert [line["data"]["step_index"] for line in lines] == list(range(20_000))
+    assert (record["telemetry_seq"], record["steps"], record["unparsed_lines"]) == (20_000, 20_000, 0)
+    run.leaves()
+
+
+FLOOD = """
+import os, time
+block = (b"x" * 99 + b"\\n") * 2000
+began = time.monotonic()
+written = waited = 0
+while time.monotonic() < began + %s:
+    for fd in (1, 2):
+        before = time.monotonic()
+        os.write(fd, block)
+        waited = max(waited, time.monotonic() - before)
+    written += len(block)
+    time.sleep(max(0, began + written / 10e6 - time.monotonic()))
+os.write(1, b'\\n{"event": "heartbeat", "payload": {"written": %%d, "waited": %%f}}\\n' %% (written, waited))
+"""
+
+
+@pytest.mark.parametrize("seconds", [1.5, pytest.param(10, marks=pytest.mark.slow)])
+def test_ten_megabytes_a_second_on_both_pipes(house: House, seconds: float) -> None:
+    """The worker never blocks and not a byte is missing."""
+    run = house.python(FLOOD % seconds)
+    record = run.exit(seconds + 10)
+    seen = run.telemetry()[0]["data"]["payload"]
+    assert seen["written"] >= 9e6 * seconds
+    assert seen["waited"] < 0.25
+    assert os.path.getsize(run.dir / "stderr.log") == seen["written"] == record["stderr_bytes"]
+    assert os.path.getsize(run.dir / "stdout.log") == record["stdout_bytes"] > seen["written"]
+    run.leaves()
+
+
+def test_bare_nan_and_broken_text(house: House) -> None:
+    """NaN becomes a string, invalid UTF-8 is replaced and said so, the raw log keeps the worker's bytes."""
+    raw = b'{"type": "episode", "total_reward": NaN, "steps": 3}\n{"type": "step", "note": "\xff\xfe"}\n'
+    raw += b'{"type": broken\n[1, 2]\n{"type": "Feature"}\n\xff\xff\x00\n'
+    run = house.python(f"import os; os.write(1, {raw!r})")
+    record = run.exit()
+    assert (run.dir / "stdout.log").read_bytes() == raw
+    first, second = run.telemetry()
+    assert first["data"] == {"type": "episode", "total_reward": "NaN", "steps": 3}
+    assert (second["data"]["note"], second["replaced"]) == ("\ufffd\ufffd", True)
+    assert (record["unparsed_lines"], record["episodes"], record["metrics"]) == (1, 1, {"episode_length": 3})
+    run.leaves()
+
+
+def test_a_record_after_progress_text_and_one_without_its_newline(house: House) -> None:
+    """`\\r` ends a line as well, and the last line needs no end at all."""
+    text = '[##  ] 10%\\r{"event": "heartbeat"}\\r\\n  {"type": "step"}\\n{"event": "run_completed"}'
+    run = house.python(f"import sys; sys.stdout.write('{text}')")
+    assert run.exit()["last_word"] == "run_completed"
+    assert [line["kind"] for line in run.telemetry()] == ["heartbeat", "step", "run_completed"]
+    run.leaves()
+
+
+def test_a_last_word_counts_though_a_helper_holds_the_pipe(house: House) -> None:
+    """The end is recorded when the leader ends, not when the last helper closes stdout."""
+    run = house.launch(["sh", "-c", """sleep 1000 & printf '%s' '{"event": "run_completed"}'"""])
+    assert run.exit()["last_word"] == "run_completed"
+    run.ends_empty()
+
+
+def test_a_log_has_a_cap(house: House) -> None:
+    """Beyond its cap a log is counted, the worker goes on, and gap records say how much is missing."""
+    code = "import os\nfor _ in range(100): os.write(1, b'y' * 1000); os.write(2, b'z' * 10)"
+    run = house.python(code, limits={"stdout_limit_bytes": 12_345})
+    record = run.exit()
+    assert (run.dir / "stdout.log").stat().st_size == record["stdout_bytes"] == 12_345
+    assert record["shed"] == {"stdout_bytes": 100_000 - 12_345, "stderr_bytes": 0, "telemetry_records": 0}
+    assert record["stderr_bytes"] == 1000
+    assert [(line["seq"], line["kind"], line["data"]) for line in run.telemetry()] == [
+        (1, "gap", {"stream": "stdout", "reason": "limit", "offset": 12_345, "lost_bytes": None}),
+        (2, "gap", {"stream": "stdout", "reason": "limit", "offset": 12_345, "lost_bytes": 87_655}),
+    ]
+    run.leaves()
+
+
+def test_telemetry_goes_on_beyond_the_cap_of_the_raw_log(house: House) -> None:
+    """The cap is the raw log's: records are still recognised and numbered."""
+    code = "print('q' * 5000); print('{\"type\": \"step\"}')"
+    run = house.python(code, limits={"stdout_limit_bytes": 100})
+    run.exit()
+    assert [line["kind"] for line in run.telemetry()] == ["gap", "step", "gap"]
+    run.leaves()
+
+
+def test_a_cursor_is_in_the_file_before_it_is_told(house: House) -> None:
+    """No advance names a record or a byte that a reader would not find."""
+    code = """
+import time
+for n in range(300):
+    print('{"type": "step", "step_index": %d}' % n, flush=True)
+    time.sleep(0.002)
+"""
+    run = house.python(code)
+
+    def check() -> bool:
+        advance = house.peer.last_advance(run.run_id)
+        if advance and advance["telemetry_seq"]:
+            text = (run.dir / "telemetry.jsonl").read_bytes()
+            assert text.count(b"\n") >= advance["telemetry_seq"]
+            assert (run.dir / "stdout.log").stat().st_size >= advance["stdout_bytes"]
+        return bool(run.facts("exited"))
+
+    house.peer.until(check)
+    run.leaves()
+    advances = [a for a in house.peer.advances if a["run_id"] == run.run_id]
+    assert 4 <= len(advances) <= 30, "about ten a second"
+    last = house.peer.until(lambda: [a for a in house.peer.advances if a["steps"] == 300])[-1]
+    assert (last["telemetry_seq"], last["worker_beat"]) == (300, True)
+
+
+def test_messages_are_small(house: House) -> None:
+    """However long names and texts are, no message of a shim passes 4 KiB."""
+    metrics = {f"{n:02d}" * 20: 1e300 / 7 for n in range(100)}
+    text = json.dumps({"event": "heartbeat", "payload": {**metrics, "\ud800": 1, "big": 10**30}})
+    (house.root / "given").write_text(text + "\n")
+    run = house.launch(["sh", "-c", "cat given; sleep 1000"])
+    house.peer.until(lambda: (house.peer.last_advance(run.run_id) or {}).get("metrics"))
+    run.control("stop", grace_s=0, kind="by_user", who="w" * 2000, reason="ä" * 3000)
+    assert len(run.exit()["metrics"]) == 16
+    assert house.peer.longest_line < 4096
+    run.leaves()
+
+
+def test_idle_costs_nothing(house: House) -> None:
+    """A silent run's shim sleeps between beats."""
+    run = house.launch(["sleep", "1000"])
+    run.fact("started")
+    before = house.cpu_s(run.shim_pid)
+    until = time.monotonic() + 1
+    house.peer.until(lambda: time.monotonic() > until)
+    assert house.cpu_s(run.shim_pid) - before <= 0.02
+    run.control("stop", grace_s=0)
+    run.ends_empty()

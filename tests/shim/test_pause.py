@@ -1,0 +1,197 @@
+"""Pause and resume: verified in /proc, or by the worker's own word."""
+
+import time
+
+from mosaicd.shim import containment
+from tests.shim.house import House, Run
+
+TICKING = """
+setsid sh -c 'while :; do echo child; sleep 0.01; done' &
+(setsid sh -c 'while :; do echo grandchild; sleep 0.01; done' &)
+while :; do echo leader; sleep 0.01; done
+"""
+
+#: Answers on the control line as the SDK does, and prints an episode whenever it is not paused.
+COOPERATIVE = """
+import json, os, socket
+line = socket.socket(fileno=int(os.environ["MOSAIC_CONTROL_FD"])).makefile("r")
+def say(event):
+    print(json.dumps({"event": event, "run_id": os.environ["WORKER_ID"], "timestamp": 1, "payload": {}}))
+say("run_started")
+for text in line:
+    word = json.loads(text)["control"]
+    print("told", word)
+    if word in ("pause", "resume"):
+        say({"pause": "paused", "resume": "resumed"}[word])
+    elif word == "checkpoint":
+        say("checkpoint_saved")
+"""
+
+#: Takes the control line and never answers.
+DEAF = """
+import os, signal
+print('{"event": "run_started", "payload": {}, "run_id": "x", "timestamp": 1}')
+signal.pause()
+"""
+
+
+def states(run: Run) -> set[str]:
+    looks = (containment.look_at(pid) for pid in run.members())
+    return {process.state for process in looks if process}
+
+
+def sizes(run: Run) -> int:
+    return (run.dir / "stdout.log").stat().st_size
+
+
+def test_a_frozen_tree_stands_still_to_the_last_process(house: House) -> None:
+    """`paused` means that leader, child and grandchild are stopped; `continued` that all run again."""
+    run = house.launch(["sh", "-c", TICKING])
+    for word in ("leader", "child\n", "grandchild"):
+        run.says(word)
+    run.control("pause", mode="freeze")
+    assert run.fact("paused")["mode"] == "freeze"
+    assert states(run) == {"T"}
+    assert len(run.members()) >= 3
+    run.control("resume")
+    run.fact("continued")
+    assert "T" not in states(run)
+    before = sizes(run)
+    house.peer.until(lambda: sizes(run) > before)
+    run.control("stop", grace_s=1)
+    run.ends_empty()
+
+
+def test_pause_and_resume_may_be_repeated(house: House) -> None:
+    """Both are idempotent: asked again, the shim says again where it stands."""
+    run = house.launch(["sleep", "1000"])
+    run.fact("started")
+    for count in (1, 2):
+        run.control("pause", mode="freeze")
+        run.fact("paused", count=count)
+    for count in (1, 2):
+        run.control("resume")
+        run.fact("continued", count=count)
+    run.control("pause", mode="freeze")
+    run.fact("paused", count=3)
+    assert states(run) == {"T"}
+    run.control("stop", grace_s=5)
+    record = run.exit()
+    assert (record["signal"], record["stop"]["forced"]) == (15, False)  # a stop thaws what is frozen
+    run.leaves()
+
+
+def test_a_resume_overtakes_a_pause(house: House) -> None:
+    """Pause and resume in one breath leave the run running."""
+    run = house.launch(["sh", "-c", TICKING])
+    run.says("grandchild")
+    run.control("pause", mode="freeze")
+    run.control("resume")
+    run.fact("continued")
+    assert "T" not in states(run)
+    run.control("resume")
+    run.control("stop", grace_s=0)
+    run.ends_empty()
+
+
+def test_a_cooperative_worker_is_asked(house: House) -> None:
+    """The worker's own lines `paused` and `resumed` are the facts; nothing is frozen."""
+    run = house.python(COOPERATIVE, kind="worker", cooperative=True)
+    run.fact("started")
+    run.control("pause", mode="cooperative")
+    assert run.fact("paused")["mode"] == "cooperative"
+    assert "T" not in states(run)
+    run.control("resume")
+    run.fact("continued")
+    run.control("checkpoint")
+    run.says("checkpoint_saved")
+    run.control("stop", grace_s=2)
+    run.exit()
+    kinds = [record["kind"] for record in run.telemetry()]
+    assert kinds == ["run_started", "paused", "resumed", "checkpoint_saved"]
+    run.leaves()
+
+
+def test_a_deaf_worker_is_frozen(house: House) -> None:
+    """Without an answer in `pause_ack_timeout_s` the tree is frozen; on resume it is thawed."""
+    run = house.python(DEAF, kind="worker", cooperative=True, limits={"pause_ack_timeout_s": 0.1})
+    run.fact("started")
+    run.control("pause", mode="cooperative")
+    assert run.fact("paused")["mode"] == "freeze"
+    assert states(run) == {"T"}
+    run.control("resume")
+    run.fact("continued")
+    assert states(run) == {"S"}
+    run.control("stop", grace_s=1)
+    run.exit()
+    run.leaves()
+
+
+def test_a_worker_that_answers_late_finds_the_resume(house: House) -> None:
+    """A worker that was frozen while it still had our question to read goes on after the thaw."""
+    code = "import signal, time\nsignal.signal(signal.SIGUSR1, lambda *_: None)\n" + COOPERATIVE.replace(
+        "for text in line:", "print('busy')\nsignal.pause()\nfor text in line:"
+    )
+    run = house.python(code, kind="worker", cooperative=True, limits={"pause_ack_timeout_s": 0.1})
+    run.says("busy")
+    run.control("pause", mode="cooperative")
+    assert run.fact("paused")["mode"] == "freeze"
+    run.control("resume")
+    run.fact("continued")
+    house.signal(run.json("started.json")["pid"], 10)
+    run.says("told resume")
+    run.control("stop", grace_s=1)
+    run.exit()
+    run.leaves()
+
+
+def test_a_stop_during_a_cooperative_pause(house: House) -> None:
+    """A paused worker ends like any other."""
+    run = house.python(COOPERATIVE, kind="worker", cooperative=True)
+    run.fact("started")
+    run.control("pause", mode="cooperative")
+    run.fact("paused")
+    run.control("stop", grace_s=2)
+    assert run.exit()["signal"] == 15
+    run.control("resume")
+    run.leaves()
+
+
+def test_release_is_a_checkpoint_and_a_clean_leave(house: House) -> None:
+    """Mode `release` asks for a checkpoint and the end; the record says released, not stopped."""
+    code = COOPERATIVE + '    elif word == "stop":\n        break\n'
+    code = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + code
+    run = house.python(code, kind="worker", cooperative=True, limits={"grace_s": 5.0})
+    run.fact("started")
+    run.control("pause", mode="release")
+    record = run.exit()
+    assert (record["exit_code"], record["released"], record["stop"]) == (0, True, None)
+    assert [line["kind"] for line in run.telemetry()] == ["run_started", "checkpoint_saved"]
+    run.leaves()
+
+
+def test_a_frozen_leader_that_is_killed_from_outside(house: House) -> None:
+    """An out-of-memory kill of a frozen leader ends the run; its frozen children are thawed and swept."""
+    run = house.launch(["sh", "-c", TICKING])
+    run.says("grandchild")
+    run.control("pause", mode="freeze")
+    run.fact("paused")
+    house.signal(run.json("started.json")["pid"], 9)
+    assert run.exit()["signal"] == 9
+    run.ends_empty()
+
+
+def test_a_pause_does_not_count_towards_the_time_limit(house: House) -> None:
+    """The limit's clock stands still while the tree is frozen."""
+    run = house.launch(["sleep", "1000"], limits={"time_limit_s": 0.4})
+    run.fact("started")
+    run.control("pause", mode="freeze")
+    run.fact("paused")
+    frozen_until = time.monotonic() + 0.6
+    house.peer.until(lambda: time.monotonic() > frozen_until)
+    assert not run.facts("limit_reached")
+    run.control("resume")
+    fact = run.fact("limit_reached")
+    assert 0.4 <= fact["ran_s"] < 0.6
+    run.exit()
+    run.leaves()

@@ -1,0 +1,157 @@
+"""Stop: TERM, CONT, grace, KILL, and nothing of the tree is left."""
+
+import time
+
+import pytest
+
+from tests.shim import trees
+from tests.shim.house import PYTHON, House, Run
+
+GRACE_S = 0.5
+
+
+def stop(run: Run, grace_s: float, **more: object) -> float:
+    """Ask for the end and return how long it took until the tree was reported empty."""
+    asked = time.monotonic()
+    run.control("stop", grace_s=grace_s, kind="by_user", who="ada", reason="enough", **more)
+    run.ends_empty()
+    return time.monotonic() - asked
+
+
+def test_a_plain_command_dies_of_term(house: House) -> None:
+    """The record of a stop names who and why, and that nothing had to be forced."""
+    run = house.launch(["sleep", "1000"])
+    run.fact("started")
+    took_s = stop(run, 5.0)
+    record = run.exit()
+    assert (record["signal"], record["exit_code"]) == (15, None)
+    assert record["stop"] == {
+        "kind": "by_user", "who": "ada", "reason": "enough", "forced": False, "grace_s": 5.0,
+    }  # fmt: skip
+    assert took_s < 1
+    run.leaves()
+
+
+@pytest.mark.parametrize("tree", ["STUBBORN", "DISGUISED"])
+def test_a_stubborn_tree_is_gone_within_grace_plus_one_second(house: House, tree: str) -> None:
+    """Own sessions, double forks, a cleared environment, TERM ignored: gone, and not reported before."""
+    run = house.launch(["sh", "-c", getattr(trees, tree)])
+    run.says("ready")
+    house.peer.until(lambda: len(run.members()) >= 5, 10, run.members)
+    assert house.is_empty(run)["empty"] is False
+    took_s = stop(run, GRACE_S)
+    assert GRACE_S <= took_s < GRACE_S + 1
+    record = run.exit()
+    assert (record["signal"], record["stop"]["forced"]) == (9, True)
+    assert house.is_empty(run) | {"id": 0} == {
+        "reply": "empty", "id": 0, "run_id": run.run_id, "empty": True, "pids": [],
+    }  # fmt: skip
+    run.leaves()
+
+
+@pytest.mark.parametrize("tree", ["REPAIRING", "BOMB", "COMET"])
+def test_trees_that_outrun_a_survey(house: House, tree: str) -> None:
+    """What repairs itself, multiplies, or changes its pid all the time ends too."""
+    run = house.launch([PYTHON, "-S", "-c", getattr(trees, tree)])
+    run.says("ready")
+    if tree == "BOMB":
+        house.peer.until(lambda: len(run.members()) > 100, 10, lambda: len(run.members()))
+    took_s = stop(run, 0.2)
+    assert took_s < 0.2 + 3
+    run.leaves()
+
+
+def test_a_grace_of_zero_kills_at_once(house: House) -> None:
+    """`grace_s` 0 is legal."""
+    run = house.launch(["sh", "-c", trees.STUBBORN])
+    run.says("ready")
+    assert stop(run, 0.0) < 1
+    run.leaves()
+
+
+def test_a_second_stop_may_only_shorten_the_grace(house: House) -> None:
+    """The first stop stays on the record; a longer grace afterwards changes nothing."""
+    run = house.launch(["sh", "-c", trees.STUBBORN])
+    run.says("ready")
+    run.control("stop", grace_s=60, kind="by_user", who="ada", reason="first")
+    run.control("stop", grace_s=0.2, kind="by_user", who="bob", reason="second")
+    assert stop(run, 60) < 2
+    assert run.exit()["stop"]["reason"] == "first"
+    run.leaves()
+
+
+def test_a_worker_may_clean_up(house: House) -> None:
+    """TERM reaches a MOSAIC worker's leader alone, which ends in its own way with its children's help."""
+    code = """
+import subprocess, signal, sys
+helper = subprocess.Popen([sys.executable, "-c", "import time; print('up', flush=True); time.sleep(1000)"])
+def end(*_):
+    print('{"event": "run_cancelled", "payload": {"helper": %s}}' % (str(helper.poll() is None).lower()))
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+signal.pause()
+"""
+    run = house.python(code, kind="worker")
+    run.says("up")
+    run.control("stop", grace_s=5, kind="by_user", who="ada", reason=None)
+    record = run.exit()
+    assert (record["exit_code"], record["last_word"]) == (0, "run_cancelled")
+    assert run.telemetry()[0]["data"]["payload"] == {"helper": True}
+    assert record["stop"]["forced"] is False
+    run.fact("emptied")
+    run.leaves()
+
+
+def test_a_cooperative_worker_is_told_before_term(house: House) -> None:
+    """`stop` with its grace arrives on the control line."""
+    code = """
+import os, socket, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+line = socket.socket(fileno=int(os.environ["MOSAIC_CONTROL_FD"]))
+print("ready")
+print(line.recv(100).decode())
+"""
+    run = house.python(code, kind="worker", cooperative=True)
+    run.says("ready")
+    run.control("stop", grace_s=4, kind="by_user", who="ada", reason=None)
+    assert run.exit()["exit_code"] == 0
+    assert '{"control": "stop", "grace_s": 4.0}' in (run.dir / "stdout.log").read_text()
+    run.leaves()
+
+
+def test_a_stop_before_the_start(house: House) -> None:
+    """An order `stop` at the register means that nothing is ever started, and says so on the disk."""
+    house.peer.answer = lambda _: {
+        "order": "stop", "want": "stop", "pause_mode": None, "grace_s": 1,
+        "stop": {"kind": "by_user", "who": "ada", "reason": "no"},
+    }  # fmt: skip
+    run = house.launch(["touch", "made"])
+    record = run.exit()
+    assert (record["exit_code"], record["signal"], record["started_at"]) == (None, None, None)
+    assert record["stop"]["who"] == "ada"
+    assert not run.has("started.json")
+    run.leaves()
+    assert not (house.root / "made").exists()
+
+
+def test_term_to_the_shim_stops_its_run(house: House) -> None:
+    """A user may end a run with a plain kill of its shim; the record says how it came."""
+    run = house.launch(["sleep", "1000"])
+    run.fact("started")
+    house.signal(run.shim_pid, 15)
+    record = run.exit()
+    assert record["signal"] == 15
+    assert (record["stop"]["kind"], record["stop"]["reason"]) == ("by_user", "the shim was told to terminate")
+    run.leaves()
+
+
+@pytest.mark.parametrize("number", [1, 2, 13])
+def test_other_signals_do_nothing_to_the_shim(house: House, number: int) -> None:
+    """A hang-up, a Ctrl-C in the daemon's terminal and a broken pipe are not the run's end."""
+    gate = house.gate()
+    run = house.launch(["sh", "-c", "read x < gate; exit 4"])
+    run.fact("started")
+    house.signal(run.shim_pid, number)
+    gate.open()
+    assert run.exit()["exit_code"] == 4
+    run.leaves()

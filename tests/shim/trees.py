@@ -1,0 +1,73 @@
+"""Process trees that do not want to end, as shell one-liners."""
+
+#: Ignores TERM; a child in its own session and a double-forked grandchild do, too.
+STUBBORN = """
+trap '' TERM
+setsid sh -c 'trap "" TERM; while :; do sleep 0.2; done' &
+(setsid sh -c 'trap "" TERM; sleep 0.1; while :; do sleep 0.2; done' & )
+echo ready
+while :; do sleep 0.2; done
+"""
+
+#: Grandchildren without our marker, in sessions of their own; the second one's parent is gone.
+DISGUISED = """
+trap '' TERM
+env -i setsid /bin/sh -c 'trap "" TERM; while :; do /bin/sleep 0.2; done' &
+(env -i setsid /bin/sh -c 'trap "" TERM; while :; do /bin/sleep 0.2; done' & )
+echo ready
+while :; do sleep 0.2; done
+"""
+
+#: A child that starts a new sibling whenever one dies.
+REPAIRING = """
+import os, sys, time, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def pair(depth):
+    while True:
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            while True:
+                grand = os.fork()
+                if grand == 0:
+                    signal.pause()
+                os.waitpid(grand, 0)
+        os.waitpid(pid, 0)
+for _ in range(3):
+    if os.fork() == 0:
+        pair(0)
+print("ready", flush=True)
+signal.pause()
+"""
+
+#: Two hundred processes that fork on and on, each in a session of its own.
+BOMB = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+leader = os.getpid()
+lives = time.monotonic() + 60
+print("ready", flush=True)
+made = 0
+while time.monotonic() < lives:
+    if made < 3:
+        made += 1
+        if os.fork() == 0:
+            os.setsid()
+            if made > 1 or os.getpid() % 2:
+                made = 0 if len(os.listdir("/proc")) < 400 else 3
+    else:
+        time.sleep(0.01)
+"""
+
+#: A process that is never the same for long: it forks, the parent ends, the child goes on.
+COMET = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("ready", flush=True)
+lives = time.monotonic() + 60
+while time.monotonic() < lives:
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+"""
