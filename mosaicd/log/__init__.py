@@ -85,7 +85,8 @@ def _sentence(template: str, fields: dict[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    is_plain = isinstance(value, dict | list | int | float)
+    return json.dumps(value, default=str, ensure_ascii=False) if is_plain else str(value)
 
 
 def _one_line(text: str) -> str:
@@ -133,10 +134,15 @@ class JournalHandler(logging.Handler):
         """Send one record; never raises and never waits."""
         try:
             if self.journal.send(fields_of(record)) and self.journal.dropped:
-                lost, self.journal.dropped = self.journal.dropped, 0
-                event(Catalogue.LOG_DROPPED, count=lost)
+                self._tell_dropped()
         except OSError:
             print(self.format(record), file=sys.stderr, flush=True)
+
+    def _tell_dropped(self) -> None:
+        lost, self.journal.dropped = self.journal.dropped, 0
+        event(Catalogue.LOG_DROPPED, count=lost)
+        if self.journal.dropped:  # no room for that either
+            self.journal.dropped = lost
 
     def close(self) -> None:
         self.journal.close()

@@ -1,0 +1,224 @@
+"""Settings: where they come from, what is refused, and that all faults are told at once."""
+
+import os
+import tomllib
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mosaicd import config
+from mosaicd.config import ConfigError, Overrides, Settings, locations
+from mosaicd.config.settings import GROUPS
+
+UID = os.getuid()
+
+
+def load(tmp_path: Path, text: str, **overrides: Any) -> Settings:
+    file = tmp_path / "mosaicd.toml"
+    file.write_text(text)
+    return config.load(Overrides(config=str(file), **overrides), {"HOME": "/home/ada"})
+
+
+def faults(tmp_path: Path, text: str, **overrides: Any) -> list[tuple[str, str]]:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text, **overrides)
+    return caught.value.faults
+
+
+def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
+    """No config file is no error: every setting has a default."""
+    settings = config.load(environ={"HOME": str(tmp_path)})
+    assert settings.timeouts.grace_s == 5.0
+    assert settings.cpus.slots == len(os.sched_getaffinity(0))
+    assert settings.gpus.static == 0
+    assert settings.config_file is None
+
+
+def test_the_users_own_file_is_found(tmp_path: Path) -> None:
+    """$XDG_CONFIG_HOME/mosaicd/mosaicd.toml is read where it exists."""
+    file = tmp_path / "mosaicd/mosaicd.toml"
+    file.parent.mkdir()
+    file.write_text("[gpus]\nstatic = 3\n")
+    settings = config.load(environ={"HOME": "/", "XDG_CONFIG_HOME": str(tmp_path)})
+    assert settings.gpus.static == 3
+    assert settings.config_file == file
+
+
+def test_a_named_file_must_be_there(tmp_path: Path) -> None:
+    """--config FILE that cannot be read is refused with its name and the reason."""
+    with pytest.raises(ConfigError, match=r"nothing\.toml: No such file"):
+        config.load(Overrides(config=str(tmp_path / "nothing.toml")), {})
+    with pytest.raises(ConfigError, match="Is a directory"):
+        config.load(Overrides(config=str(tmp_path)), {})
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    """A path or level on the command line wins over the file; relative paths are made absolute."""
+    text = '[paths]\nstate_dir = "/var/tmp/a"\nsocket = "/var/tmp/a.sock"\n[log]\nlevel = "error"\n'
+    settings = load(tmp_path, text, state_dir="state", log_level="debug")
+    assert settings.state_dir == Path.cwd() / "state"
+    assert settings.socket == Path("/var/tmp/a.sock")
+    assert settings.log.level == "debug"
+
+
+def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+    """Unknown sections and keys, wrong types and ranges: all in one error, each with path and rule."""
+    text = """
+        [timeouts]
+        grace_s = true
+        start_s = -1
+        heartbeat_s = nan
+        hartbeat_s = 3
+        [cpus]
+        slots = 0
+        [gpus]
+        static = 65
+        [limits]
+        batch = 1.5
+        [log]
+        level = "loud"
+        [wrokers]
+        [workers.tabular]
+        pyhton = "/usr/bin/python3"
+        [paths]
+        socket = 3
+        state = "/x"
+    """
+    found = dict(faults(tmp_path, text))
+    assert list(found) == [
+        "[timeouts] grace_s", "[timeouts] start_s", "[timeouts] heartbeat_s", "[timeouts] hartbeat_s",
+        "[cpus] slots", "[gpus] static", "[limits] batch", "[log] level", "[wrokers]",
+        "[workers.tabular] pyhton", "[workers.tabular] python", "[paths] state", "[paths] socket",
+    ]  # fmt: skip
+    assert found["[timeouts] grace_s"] == "must be a number of seconds from 0 to 31536000, not true"
+    assert found["[gpus] static"] == "must be a whole number from 0 to 64, not 65"
+    assert "debug, info" in found["[log] level"]
+
+
+def test_each_line_of_the_error_names_the_file(tmp_path: Path) -> None:
+    """Each fault is a line that begins with the file it is in; a flag's does not."""
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, "[cpus]\nslots = 0\n[x]\n", log_level="loud")
+    lines = str(caught.value).splitlines()
+    assert [line.startswith(f"{tmp_path}/mosaicd.toml: [") for line in lines] == [True, True, False]
+    assert lines[2].startswith("--log-level must be one of")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"[cpus\n", "not valid TOML.*line 1"),
+        (b"a = '\xff'", "not UTF-8"),
+        (b"cpus = 3", "cpus must be a section"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
+    """A file that is not TOML, or not UTF-8, is refused with its name and where."""
+    file = tmp_path / "x.toml"
+    file.write_bytes(data)
+    with pytest.raises(ConfigError, match=rf"x\.toml: .*{words}"):
+        config.load(Overrides(config=str(file)), {"HOME": "/"})
+
+
+def test_the_longest_back_off_is_not_shorter_than_the_first(tmp_path: Path) -> None:
+    """Settings that contradict each other are refused."""
+    assert faults(tmp_path, "[retries]\nbackoff_s = 20\nbackoff_max_s = 10") == [
+        ("[retries] backoff_max_s", "must not be less than backoff_s")
+    ]
+
+
+def test_workers_are_read(tmp_path: Path) -> None:
+    """[workers.KIND] says which interpreter has a worker installed, and its module."""
+    text = '[workers.tabular]\npython = "/opt/t/bin/python"\n[workers.x]\npython = "/p"\nmodule = "m"'
+    settings = load(tmp_path, text)
+    assert settings.workers["tabular"] == config.Worker("/opt/t/bin/python")
+    assert settings.workers["x"].module == "m"
+
+
+def test_whole_numbers_are_seconds_too(tmp_path: Path) -> None:
+    """`grace_s = 3` is 3.0 seconds."""
+    grace_s = load(tmp_path, "[timeouts]\ngrace_s = 3").timeouts.grace_s
+    assert isinstance(grace_s, float)
+    assert grace_s == 3.0
+
+
+def test_a_socket_path_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    """A path of more than 107 bytes cannot be a socket's: said early, also for a default."""
+    long = "/" + "d" * 107
+    (fault,) = faults(tmp_path, "", socket=long)
+    assert fault[0] == "--socket"
+    assert "108 bytes long" in fault[1]
+    assert load(tmp_path, "", socket=long[:-1]).socket == Path(long[:-1])
+    with pytest.raises(ConfigError, match="the default socket is 1"):
+        config.load(environ={"HOME": "/", "XDG_RUNTIME_DIR": long})
+
+
+def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    """Paths are sent as JSON, so one that is not UTF-8 is refused."""
+    assert faults(tmp_path, "", state_dir="/x/\udcff") == [("--state-dir", "is not valid UTF-8")]
+
+
+def test_the_socket_follows_the_runtime_directory(tmp_path: Path) -> None:
+    """$XDG_RUNTIME_DIR, else /run/user/<uid> where it exists, else a directory of one's own in /tmp."""
+    assert locations.runtime_dir({"XDG_RUNTIME_DIR": "/run/x"}, 7) == Path("/run/x/mosaicd")
+    (tmp_path / "7").mkdir()
+    assert locations.runtime_dir({}, 7, tmp_path) == tmp_path / "7/mosaicd"
+    assert locations.runtime_dir({"XDG_RUNTIME_DIR": "relative"}, 8, tmp_path) == Path("/tmp/mosaicd-8")
+
+
+def test_state_follows_xdg() -> None:
+    """$XDG_STATE_HOME/mosaicd, else ~/.local/state/mosaicd; the home is the user database's where unset."""
+    assert locations.user_locations({"XDG_STATE_HOME": "/s"}, UID).state_dir == Path("/s/mosaicd")
+    places = locations.user_locations({"HOME": "/home/ada"}, UID)
+    assert places.state_dir == Path("/home/ada/.local/state/mosaicd")
+    assert places.config_file == Path("/home/ada/.config/mosaicd/mosaicd.toml")
+    assert locations.user_locations({}, UID).state_dir.is_absolute()
+
+
+def test_system_mode_has_its_own_places() -> None:
+    """The system daemon lives in /run/mosaicd and /var/lib/mosaicd, whatever the environment says."""
+    settings = config.load(Overrides(system=True), {"HOME": "/home/ada", "XDG_RUNTIME_DIR": "/run/user/1"})
+    assert settings.paths == config.Paths(Path("/var/lib/mosaicd"), Path("/run/mosaicd/mosaicd.sock"))
+
+
+def test_printed_settings_give_the_same_settings(tmp_path: Path) -> None:
+    """What --print-config prints is a config file that gives the same settings again."""
+    settings = load(
+        tmp_path,
+        '[timeouts]\ngrace_s = 0.25\n[limits]\nbatch = 7\n[workers."a.b"]\npython = "/p \\"q\\"\\n\\u007f"\n',
+        state_dir="/x/ä", socket="/x/s",
+    )  # fmt: skip
+    printed = config.to_toml(settings)
+    again = load(tmp_path, printed)
+    assert replace(again, config_file=None) == replace(settings, config_file=None)
+    assert set(tomllib.loads(printed)) == {"paths", *GROUPS, "workers"}
+
+
+def test_every_setting_says_what_it_is() -> None:
+    """Each setting has a sentence and a range or choices, and its default is within."""
+    for name, cls in GROUPS.items():
+        group = cls()
+        for field in fields(cls):
+            assert field.metadata["doc"], (name, field.name)
+            value = getattr(group, field.name)
+            if "choices" in field.metadata:
+                assert value in field.metadata["choices"]
+            else:
+                assert field.metadata["low"] <= value <= field.metadata["high"], (name, field.name)
+
+
+def test_what_systemd_said_to_a_parent_is_not_for_us() -> None:
+    """WATCHDOG_USEC counts only when WATCHDOG_PID is ours or absent."""
+    said = {"HOME": "/", "WATCHDOG_USEC": "3000000", "NOTIFY_SOCKET": "@x", "JOURNAL_STREAM": "8:1"}
+    assert config.load(environ=said).supervisor == config.Supervisor("@x", 3.0, "8:1")
+    assert config.load(environ={**said, "WATCHDOG_PID": str(os.getpid())}).supervisor.watchdog_s == 3.0
+    assert config.load(environ={**said, "WATCHDOG_PID": "1"}).supervisor.watchdog_s is None
+    assert config.load(environ={**said, "WATCHDOG_USEC": "soon"}).supervisor.watchdog_s is None
+
+
+def test_a_passed_socket_gives_the_path() -> None:
+    """With a socket from systemd the settings name that one: it is what shims are told."""
+    settings = config.load(environ={"HOME": "/"})
+    assert config.with_socket(settings, Path("/run/z")).socket == Path("/run/z")

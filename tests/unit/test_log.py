@@ -1,0 +1,209 @@
+"""What operators read: native journal records with fields, or readable lines; never a secret."""
+
+import array
+import io
+import logging
+import mmap
+import os
+import re
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mosaicd import log
+from mosaicd.log import Catalogue, JournalHandler, Lines, journal
+from mosaicd.log.journal import Journal
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[socket.socket]:
+    """A datagram socket where journald's would be."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as received:
+        received.bind(str(tmp_path / "journal"))
+        received.settimeout(10)
+        yield received
+
+
+@pytest.fixture
+def to_journal(receiver: socket.socket) -> Iterator[JournalHandler]:
+    """Our loggers, connected to the receiver."""
+    handler = JournalHandler(Journal(receiver.getsockname()))
+    handler.setFormatter(Lines())
+    root = logging.getLogger("mosaicd")
+    level = root.level
+    root.setLevel(logging.DEBUG)
+    root.addHandler(handler)
+    yield handler
+    root.removeHandler(handler)
+    root.setLevel(level)
+    handler.close()
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    """What goes to stderr, at level info."""
+    stream = io.StringIO()
+    handler = log.setup("info", stream=stream)
+    yield stream
+    logging.getLogger().removeHandler(handler)
+    handler.close()
+
+
+def decoded(record: bytes) -> dict[str, str]:
+    """Read a record of the native protocol."""
+    fields = {}
+    while record:
+        line, _, record = record.partition(b"\n")
+        name, is_short, value = line.partition(b"=")
+        if not is_short:
+            (size,) = struct.unpack("<Q", record[:8])
+            value, record = record[8 : 8 + size], record[8 + size + 1 :]
+        fields[name.decode()] = value.decode()
+    return fields
+
+
+def test_an_event_arrives_with_its_fields(receiver: socket.socket, to_journal: JournalHandler) -> None:
+    """An event has its MESSAGE_ID, its priority, our name, and each field under its name in capitals."""
+    log.event(Catalogue.RUN_ENDED, run_id="01X", outcome="failed", attempt=2, seq=17, cause={"kind": "oom"})
+    fields = decoded(receiver.recv(65536))
+    assert fields["MESSAGE"] == "run 01X ended: failed"
+    assert fields["MESSAGE_ID"] == Catalogue.RUN_ENDED.value.message_id
+    assert fields["PRIORITY"] == "6"
+    assert fields["SYSLOG_IDENTIFIER"] == "mosaicd"
+    assert (fields["RUN_ID"], fields["ATTEMPT"], fields["SEQ"]) == ("01X", "2", "17")
+    assert fields["CAUSE"] == '{"kind": "oom"}'
+    assert fields["CODE_FUNC"] == "test_an_event_arrives_with_its_fields"
+
+
+def test_text_of_many_lines_is_one_record(receiver: socket.socket, to_journal: JournalHandler) -> None:
+    """A traceback is a field of its own, newlines and all."""
+    try:
+        raise ValueError("bad\nthing")
+    except ValueError as error:
+        log.event(Catalogue.REQUEST_FAILED, method="run.stop", reference="abc", error=error)
+    fields = decoded(receiver.recv(65536))
+    assert fields["PRIORITY"] == "3"
+    assert "\n" not in fields["MESSAGE"]
+    assert fields["TRACEBACK"].endswith("ValueError: bad\nthing")
+
+
+def test_a_big_record_goes_as_a_sealed_file(receiver: socket.socket, to_journal: JournalHandler) -> None:
+    """A record above the datagram limit arrives in a memory file that nobody can change any more."""
+    big = "x" * 3_000_000
+    log.logger("mosaicd.test").info("%s", big)
+    fds = array.array("i")
+    data, ancillary, _, _ = receiver.recvmsg(16, socket.CMSG_SPACE(fds.itemsize))
+    assert data == b""
+    fds.frombytes(ancillary[0][2][: fds.itemsize])
+    with open(fds[0], "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        assert decoded(content[:])["MESSAGE"] == big
+        with pytest.raises(PermissionError):
+            os.ftruncate(file.fileno(), 0)
+
+
+def test_a_slow_journal_does_not_hold_the_daemon(receiver: socket.socket, to_journal: JournalHandler) -> None:
+    """When nobody reads, records are dropped and counted, and the count is told when there is room again."""
+    logger = log.logger("mosaicd.test")
+    sent = 0
+    while not to_journal.journal.dropped:
+        logger.info("record %d", sent)
+        sent += 1
+        assert sent < 100_000
+    receiver.recv(65536)
+    logger.info("room for this one, not for the count")
+    receiver.recv(65536)
+    receiver.recv(65536)
+    logger.info("room for both")
+    receiver.setblocking(False)
+    messages = []
+    try:
+        while True:
+            messages.append(decoded(receiver.recv(65536))["MESSAGE"])
+    except BlockingIOError:
+        pass
+    assert messages[-1] == "1 log records were lost: the journal did not take them"
+
+
+def test_without_a_journal_the_line_is_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the journal's socket is gone, a record becomes a line on stderr."""
+    handler = JournalHandler(Journal(str(tmp_path / "gone")))
+    handler.setFormatter(Lines())
+    handler.emit(logging.LogRecord("mosaicd", logging.INFO, __file__, 1, "said", (), None))
+    handler.close()
+    assert " INFO said" in capsys.readouterr().err
+
+
+def test_the_journal_is_used_only_when_stderr_is_its_stream(tmp_path: Path) -> None:
+    """JOURNAL_STREAM counts when it names the very file that stderr is (a redirected stderr is not)."""
+    file = tmp_path / "stderr"
+    with file.open("w") as stream:
+        status = os.fstat(stream.fileno())
+        assert journal.is_ours(f"{status.st_dev}:{status.st_ino}", stream.fileno())
+        assert not journal.is_ours(f"{status.st_dev}:{status.st_ino + 1}", stream.fileno())
+    assert not journal.is_ours(None)
+    assert not journal.is_ours("", 1000)
+
+
+def test_a_wrong_field_name_is_refused() -> None:
+    """A field that journald would drop in silence is our mistake and is said aloud."""
+    with pytest.raises(ValueError, match="_PID"):
+        journal.encode({"_PID": "1"})
+
+
+def test_lines_are_readable(lines: io.StringIO) -> None:
+    """On stderr an event is one line: time, level, sentence, and the fields that the sentence leaves out."""
+    log.event(Catalogue.RUN_DISPATCHED, run_id="01X", attempt=1, slots=[0, 1], reason=None)
+    log.logger("mosaicd.x").debug("not shown at info")
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\S+ INFO run 01X attempt 1 dispatched \(slots=\[0, 1\]\)\n", lines.getvalue()
+    )
+
+
+def test_a_name_cannot_forge_a_line(lines: io.StringIO) -> None:
+    """Control characters in what users chose are escaped."""
+    log.event(Catalogue.RUN_SUBMITTED, run_id="01X", name="a\n2026 INFO forged\x1b[31m", owner="ada")
+    assert lines.getvalue().count("\n") == 1
+    assert "a\\n2026 INFO forged\\x1b[31m" in lines.getvalue()
+
+
+def test_a_field_that_is_missing_is_a_dash(lines: io.StringIO) -> None:
+    """An event without a field of its sentence is still logged."""
+    log.event(Catalogue.RUN_ENDED, run_id="01X")
+    log.event(Catalogue.RECONCILED)
+    assert "run 01X ended: -" in lines.getvalue()
+    assert "reconciled" in lines.getvalue()
+
+
+def test_secrets_are_withheld(lines: io.StringIO) -> None:
+    """Whatever goes by the name of an environment, a secret or a token is never logged, however deep."""
+    log.event(
+        Catalogue.RUN_SUBMITTED, run_id="01X", name="n", owner="ada", environment={"A": "s3cret"},
+        session_token="s3cret", run={"spec": [{"launch_secret": "s3cret", "env": {"B": "s3cret"}}]},
+    )  # fmt: skip
+    assert "s3cret" not in lines.getvalue()
+    assert "environment=(withheld)" in lines.getvalue()
+
+
+def test_libraries_are_heard_from_warnings_on(lines: io.StringIO) -> None:
+    """A library's warning arrives in the same place; its chatter does not."""
+    logging.getLogger("some.library").info("chatter")
+    logging.getLogger("some.library").warning("trouble")
+    assert "chatter" not in lines.getvalue()
+    assert "WARNING trouble" in lines.getvalue()
+
+
+def test_message_ids_are_well_formed_and_unique() -> None:
+    """Each event has its own 128-bit id, which is never given to another."""
+    ids = [event.value.message_id for event in Catalogue]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch("[0-9a-f]{32}", id) for id in ids)
+
+
+def test_the_journal_catalogue_has_every_event() -> None:
+    """The catalogue file for `journalctl -x` has a block an event, in journald's form."""
+    text = "\n".join(log.journal_catalogue())
+    assert re.findall("^-- ([0-9a-f]{32})$", text, re.MULTILINE) == [e.value.message_id for e in Catalogue]
+    assert text.count("Subject: ") == text.count("Defined-By: mosaicd") == len(Catalogue)
