@@ -1,0 +1,90 @@
+"""How fast output leaves a run's pipe: plain lines into the log, telemetry lines into numbered records.
+
+The clock of a run starts at the stamp that it prints before `cat` and stops at `finished_at` of its exit
+record: by then all is in the files.
+"""
+
+import json
+from pathlib import Path
+
+from benchmarks import plain
+from benchmarks.house import Failed, House
+from benchmarks.rows import Row, Target, of_rounds
+from mosaicctl.client import Client
+from mosaicd.protocol import rundir
+
+LOG_TARGET = Target(0.5, at_least=True, of_ratio=True)
+LINES_TARGET = Target(20_000.0, at_least=True)
+SCRIPT = 'date +%s.%N >&2; exec cat "$0"'
+LINE = b"epoch 00017 batch 00342 loss 0.318250 entropy 1.337 lr 0.00025 fps 10423 eta 00:12:51\n"
+
+
+def log_drain(is_quick: bool) -> list[Row]:
+    """Measure MB/s of ordinary lines beside `cat | cat > file` with the same bytes."""
+    size_bytes, rounds = (4 << 20, 1) if is_quick else (192 << 20, 3)
+    ours, beside = [], []
+    with House(slots=2) as house, house.client() as client:
+        source = house.home / "lines"
+        _fill(source, LINE, size_bytes)
+        size_bytes = source.stat().st_size
+        for _ in range(rounds):
+            beside.append(size_bytes / 1e6 / plain.cat_s(source, house.home / "copy"))
+            run_id, took = _cat_run(house, client, source)
+            ours.append(size_bytes / 1e6 / took)
+            log = house.attempt(run_id) / rundir.STDOUT
+            if log.stat().st_size != size_bytes:
+                raise Failed(f"the log has {log.stat().st_size} of {size_bytes} bytes")
+            log.unlink()
+    note = f"{rounds} x {size_bytes / 1e6:.0f} MB"
+    return [of_rounds("drain", "log drain", "MB/s", ours, beside, "cat | cat", LOG_TARGET, note)]
+
+
+def telemetry(is_quick: bool) -> list[Row]:
+    """Measure telemetry lines a second, every one numbered and unchanged."""
+    count, rounds = (2_000, 1) if is_quick else (100_000, 3)
+    ours, beside = [], []
+    with House(slots=2) as house, house.client() as client:
+        source = house.home / "steps"
+        with open(source, "w") as file:
+            file.writelines(_step(n) for n in range(count))
+        for _ in range(rounds):
+            beside.append(count / plain.cat_s(source, house.home / "copy"))
+            run_id, took = _cat_run(house, client, source)
+            _check(house, run_id, count)
+            ours.append(count / took)
+    note = f"{rounds} x {count} step lines, none lost"
+    return [of_rounds("telemetry", "telemetry lines", "/s", ours, beside, "cat | cat", LINES_TARGET, note)]
+
+
+def _fill(path: Path, line: bytes, size_bytes: int) -> None:
+    block = line * max(1, (1 << 20) // len(line))
+    with open(path, "wb") as file:
+        for _ in range(max(1, size_bytes // len(block))):
+            file.write(block)
+
+
+def _step(n: int) -> str:
+    step = {
+        "event": "step", "run_id": "bench", "episode": n // 200, "step": n, "reward": -1.0,
+        "terminated": False, "observation": n % 500, "action": n % 6,
+    }  # fmt: skip
+    return json.dumps(step) + "\n"
+
+
+def _cat_run(house: House, client: Client, source: Path) -> tuple[str, float]:
+    """Run `cat`; return the run and the seconds from its first instruction until all is in the files."""
+    run_id = house.submit(client, "sh", "-c", SCRIPT, str(source))
+    house.ended(client, run_id)
+    began = float((house.attempt(run_id) / rundir.STDERR).read_bytes())
+    return run_id, float(house.record(run_id, rundir.EXIT)["finished_at"]) - began
+
+
+def _check(house: House, run_id: str, count: int) -> None:
+    seqs, steps = [], []
+    with open(house.attempt(run_id) / rundir.TELEMETRY, "rb") as file:
+        for line in file:
+            record = json.loads(line)
+            seqs.append(record["seq"])
+            steps.append(record["data"]["step"])
+    if seqs != list(range(1, count + 1)) or steps != list(range(count)):
+        raise Failed(f"telemetry was lost or disordered: {len(seqs)} records of {count} lines")

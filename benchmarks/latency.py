@@ -1,0 +1,59 @@
+"""How long until a command runs: from its submit, and from the end of the run before it.
+
+Both ends are stamps of the wall clock: ours before the request is written, and the command's own first
+instructions (`date`).  So the time of exec and of the program's start is inside, as in the plain way.
+"""
+
+import os
+import time
+from itertools import pairwise
+
+from benchmarks import plain
+from benchmarks.house import House
+from benchmarks.rows import Row, Target, percentiles
+
+TARGET = Target(15.0)
+
+
+def submit_to_start(is_quick: bool) -> list[Row]:
+    """Measure submit -> first instruction on an idle daemon, over an open connection."""
+    ours, beside, answered = [], [], []
+    with House(slots=2) as house, house.client() as client:
+        house.ended(client, house.submit(client, *plain.STAMP))
+        for _ in range(5 if is_quick else 100):
+            time.sleep(plain.SETTLE_S)
+            began = time.time()
+            beside.append(plain.stamp() - began)
+            time.sleep(plain.SETTLE_S)
+            began = time.time()
+            run_id = house.submit(client, *plain.STAMP)
+            answered.append(time.time() - began)
+            house.ended(client, run_id)
+            ours.append(float(house.stdout(run_id)) - began)
+    name = "submit-to-start"
+    rows = percentiles(name, "submit -> first instruction", ours, beside, "subprocess", TARGET)
+    answer_ms = [1000 * s for s in sorted(answered)]
+    middle = answer_ms[len(answer_ms) // 2]
+    return [*rows, Row(name, "submit -> durable answer, p50", "ms", middle, answer_ms[0], answer_ms[-1])]
+
+
+def exit_to_start(is_quick: bool) -> list[Row]:
+    """Measure the gap between the stamps of two runs that follow one another on the only slot."""
+    count = 6 if is_quick else 100
+    with House(slots=1) as house, house.client() as client:
+        gate = house.home / "gate"
+        os.mkfifo(gate)
+        blocker = house.submit(client, "sh", "-c", f"read line < {gate}")
+        runs = [house.submit(client, *plain.STAMP) for _ in range(count)]
+        gate.write_text("go\n")
+        house.ended(client, blocker)
+        for run_id in runs:
+            house.ended(client, run_id)
+        ours = _gaps([float(house.stdout(run_id)) for run_id in runs])
+    beside = _gaps([plain.stamp() for _ in range(count)])
+    what = "exit -> the slot's next run"
+    return percentiles("exit-to-start", what, ours, beside, "subprocess", TARGET)
+
+
+def _gaps(stamps: list[float]) -> list[float]:
+    return [later - earlier for earlier, later in pairwise(stamps)]

@@ -1,0 +1,77 @@
+"""How long `mosaicctl list` takes with thousands of past runs, beside `python -c pass`.
+
+The past is written straight into the registry while no daemon runs: one run that really ran, many times
+over, with its events.
+"""
+
+import sqlite3
+import subprocess
+import sys
+import time
+
+from benchmarks import plain
+from benchmarks.house import CTL, House
+from benchmarks.rows import Row, Target, of_rounds
+from mosaicd.protocol import ulid
+
+TARGET = Target(5.0, of_ratio=True)
+REGISTRY = "registry.sqlite3"
+
+
+def listing(is_quick: bool) -> list[Row]:
+    """Measure the command at 1,000 and 10,000 past runs."""
+    rows = []
+    with House(slots=2) as house:
+        with house.client() as client:
+            model = house.submit(client, "true")
+            house.ended(client, model)
+        past = 1
+        for wanted in (100,) if is_quick else (1_000, 10_000):
+            house.stop()
+            _write_past(house, model, past, wanted)
+            past = wanted
+            house.start()
+            rows.append(_timed(house, wanted, 3 if is_quick else 25))
+    return rows
+
+
+def _timed(house: House, past: int, rounds: int) -> Row:
+    ours, beside = [], []
+    for _ in range(rounds):
+        beside.append(1000 * plain.python_pass_s())
+        began = time.monotonic()
+        subprocess.run(
+            [sys.executable, "-c", CTL, "list"], env=house.environment, stdout=subprocess.DEVNULL, check=True
+        )
+        ours.append(1000 * (time.monotonic() - began))
+    what = f"`mosaicctl list`, {past} past runs"
+    return of_rounds("list", what, "ms", ours, beside, "python -c pass", TARGET, f"n = {rounds}")
+
+
+def _write_past(house: House, model: str, first: int, end: int) -> None:
+    """Copy the model's row and events under new ids until there are `end` runs."""
+    connection = sqlite3.connect(house.state_dir / REGISTRY)
+    try:
+        with connection:
+            runs, events = _columns(connection, "runs", "n"), _columns(connection, "events", "seq")
+            for number in range(first, end):
+                run_id = ulid.encode(int(time.time() * 1000), number.to_bytes(10, "big"))
+                _copy(connection, "runs", runs, model, run_id)
+                _copy(connection, "events", events, model, run_id)
+    finally:
+        connection.close()
+
+
+def _columns(connection: sqlite3.Connection, table: str, key: str) -> list[str]:
+    names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+    return [name for name in names if name != key]
+
+
+def _copy(connection: sqlite3.Connection, table: str, columns: list[str], model: str, run_id: str) -> None:
+    special = {
+        "run_id": ":run_id",
+        **{name: f"replace({name}, :model, :run_id)" for name in ("body", "data")},
+    }
+    new = ", ".join(special.get(name, name) for name in columns)
+    statement = f"INSERT INTO {table} ({', '.join(columns)}) SELECT {new} FROM {table} WHERE run_id = :model"
+    connection.execute(statement, {"run_id": run_id, "model": model})

@@ -1,0 +1,44 @@
+"""Where it was measured: figures mean little without."""
+
+import os
+import platform
+import sqlite3
+from pathlib import Path
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("model name", "Processor"):
+            return value.strip()
+    return platform.machine()
+
+
+def _memory_gib() -> float:
+    pages: int = os.sysconf("SC_PHYS_PAGES")
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+
+
+def filesystem_of(path: Path) -> str:
+    """Return the type of the filesystem that holds `path`."""
+    best, kind = "", "unknown"
+    for line in Path("/proc/self/mounts").read_text(errors="replace").splitlines():
+        mount, found = line.split()[1:3]
+        place = mount.replace("\\040", " ")
+        if len(place) >= len(best) and (path == Path(place) or Path(place) in path.parents):
+            best, kind = place, found
+    return kind
+
+
+def facts(directory: Path) -> dict[str, str | int | float]:
+    """Return what describes this machine, and how busy it was."""
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "cpu": _cpu_model(),
+        "memory_gib": _memory_gib(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "filesystem": filesystem_of(directory.resolve()),
+        "load_1min": round(os.getloadavg()[0], 2),
+    }

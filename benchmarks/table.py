@@ -1,0 +1,39 @@
+"""The table that a person reads: one line a figure, printed as soon as it is known."""
+
+from benchmarks.rows import Row
+
+_LINE = "{what:<41} {value:>10} {unit:<7} {spread:>17} {plain:>10} {ratio:>8} {target:>9} {word}"
+
+
+def head(facts: dict[str, str | int | float]) -> str:
+    """Return the machine's facts and the columns' names."""
+    said = ", ".join(f"{name} {value}" for name, value in facts.items())
+    names = _LINE.format(
+        what="", value="mosaicd", unit="", spread="(min - max)", plain="plain", ratio="ratio",
+        target="target", word="",
+    )  # fmt: skip
+    return f"{said}\n\n{names.rstrip()}"
+
+
+def line(row: Row) -> str:
+    """Return one figure."""
+    spread = "" if row.low is None or row.high is None else f"{number(row.low)} - {number(row.high)}"
+    word = {True: "reached", False: "MISSED", None: ""}[row.is_reached]
+    said = _LINE.format(
+        what=row.what, value=number(row.value), unit=row.unit, spread=spread,
+        plain="" if row.plain is None else number(row.plain), ratio=_ratio(row.ratio),
+        target=str(row.target or ""), word=word,
+    )  # fmt: skip
+    about = "; ".join(part for part in (row.plain_what and f"plain: {row.plain_what}", row.note) if part)
+    return f"{said:<118} {about}".rstrip() if about else said.rstrip()
+
+
+def number(value: float) -> str:
+    """Return three significant digits, or the whole number."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _ratio(ratio: float | None) -> str:
+    return "" if ratio is None else f"{number(ratio)}x"

@@ -1,0 +1,60 @@
+"""How many runs of `true` a second, submitted over one connection, several slots at once."""
+
+import socket
+import time
+
+from benchmarks import plain
+from benchmarks.house import Failed, House
+from benchmarks.rows import Row, Target, of_rounds
+from mosaicd.protocol.framing import LineReader, encode, request
+
+SLOTS = 8
+#: Requests under way at once: enough that the connection is never the one to wait.
+WINDOW = 32
+TARGET = Target(150.0, at_least=True)
+
+
+def runs_per_s(is_quick: bool) -> list[Row]:
+    """Measure from the first request until the last of the runs has ended."""
+    count, rounds = (16, 1) if is_quick else (300, 3)
+    ours, beside = [], []
+    with House(slots=SLOTS) as house:
+        _burst(house, 4)
+        for _ in range(rounds):
+            beside.append(plain.runs_per_s(count, SLOTS))
+            time.sleep(plain.SETTLE_S)
+            ours.append(_burst(house, count))
+    note = f"{rounds} x {count} runs, {SLOTS} slots"
+    return [of_rounds("runs", "runs of `true`", "/s", ours, beside, "subprocess", TARGET, note)]
+
+
+def _burst(house: House, count: int) -> float:
+    with house.client() as client:
+        before = client.call("daemon.health")["last_seq"]
+        began = time.monotonic()
+        _submit_many(house, count)
+        house.all_ended(client)
+        took = time.monotonic() - began
+        if client.call("daemon.health")["last_seq"] - before < 3 * count:
+            raise Failed("fewer events than runs: not all were accepted")
+    return count / took
+
+
+def _submit_many(house: House, count: int) -> None:
+    """Send `count` submits over one connection, at most WINDOW unanswered."""
+    reader, sent, answered = LineReader(1 << 20), 0, 0
+    params = {"command": ["true"], "cwd": str(house.home)}
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(house.environment["MOSAICD_SOCKET"])
+        while answered < count:
+            window = min(count, answered + WINDOW)
+            if sent < window:
+                link.sendall(b"".join(encode(request("run.submit", params, n)) for n in range(sent, window)))
+                sent = window
+            data = link.recv(1 << 16)
+            if not data:
+                raise Failed("the daemon hung up")
+            for line in reader.feed(data):
+                if b'"error":{' in bytes(line)[:80]:
+                    raise Failed(f"a submit was refused: {bytes(line)[:300]!r}")
+                answered += 1
