@@ -6,12 +6,12 @@ must follow how fast the run is now and not how long it has been paused.
 
 from typing import Any
 
-from mosaicctl.render import clean, colour, number, paint
+from mosaicctl.render import clean, colour, paint
 from mosaicd.protocol.durations import format_duration
 
 Json = dict[str, Any]
 
-BAR_COLUMNS = 24
+BAR_COLUMNS = 20
 #: Metric names that mean "how well it does", best first.
 _RETURNS = ("mean_return_100", "episode_return", "return", "episode_reward", "total_reward", "mean_reward")
 _BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -98,7 +98,9 @@ def _counts(done: float, total: float | None, unit: str) -> str:
 
 def _rate(run: Json) -> str:
     per_s = (run.get("progress") or {}).get("steps_per_s")
-    return f"{number(round(per_s, 1))} steps/s" if per_s and run.get("state") == "EXEC" else ""
+    if not per_s or run.get("state") != "EXEC":
+        return ""
+    return f"{per_s:.0f} steps/s" if per_s >= 10 else f"{per_s:.1f} steps/s"
 
 
 def _last_return(run: Json) -> str:

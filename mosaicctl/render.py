@@ -22,6 +22,12 @@ _OUTCOME_COLOURS = {
     "interrupted": "31",
     "cancelled": "33",
 }
+_STOPPED = {
+    "by_user": "stopped",
+    "time_limit": "its time limit was up",
+    "step_limit": "its steps were done",
+    "preempted": "preempted",
+}
 _WANTED = {"stop": "stopping", "pause": "pausing", "run": "resuming"}
 
 
@@ -108,8 +114,19 @@ def cause(run: Json) -> str:
         return f"exit code {details.pop('exit_code', run.get('exit_code'))}"
     if kind == "signal":
         return f"signal {details.pop('signal', run.get('signal'))}"
+    if kind in _STOPPED:
+        return _stopped(kind, details)
     words = " ".join(f"{key}={_brief(value)}" for key, value in details.items())
     return f"{kind.replace('_', ' ')} {words}".strip()
+
+
+def _stopped(kind: str, details: Json) -> str:
+    """Return why somebody, or a limit, ended a run; the signal that did it is ours and says nothing."""
+    who = "itself" if details.get("who") == "worker" else clean(details.get("who") or "its owner")
+    text = f"stopped by {who}" if kind == "by_user" else _STOPPED[kind]
+    if details.get("reason"):
+        text += f": {clean(details['reason'])}"
+    return f"{text}; it had to be killed" if details.get("forced") else text
 
 
 def ending_words(run: Json) -> str:

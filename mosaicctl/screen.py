@@ -36,9 +36,12 @@ class Screen:
         """Live lines there is room for."""
         return max(1, shutil.get_terminal_size((100, 24)).lines - 2)
 
-    def say(self, text: str) -> None:
-        """Print a line that stays, above the live block."""
-        self.stream.write(f"{self._wiped()}{text}\n{''.join(line + chr(10) for line in self._block)}")
+    def say(self, text: str, lines: list[str] | None = None) -> None:
+        """Print a line that stays, above the live block (which becomes `lines`, if given)."""
+        wipe = self._wiped()
+        if lines is not None and self.is_live:
+            self._block, self._drawn_mono = lines, time.monotonic()
+        self.stream.write(f"{wipe}{text}\n{''.join(f'{line}{chr(10)}' for line in self._block)}")
         self.stream.flush()
 
     def live(self, lines: list[str], now: bool = False) -> None:

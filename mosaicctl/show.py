@@ -46,9 +46,8 @@ def execute(args: Any) -> int:
 def describe(run: Json) -> str:
     """Return a run as readable lines; what is not known is left out."""
     title = paint(run["run_id"], "1", has_colour(sys.stdout))
-    return f"{title}\n" + "".join(
-        f"  {line}\n" for part in (_life(run), _work(run), _place(run)) for line in facts(part).splitlines()
-    )
+    lines = facts([*_life(run), *_work(run), *_place(run)]).splitlines()
+    return f"{title}\n" + "".join(f"  {line}\n" for line in lines)
 
 
 def _life(run: Json) -> list[tuple[str, object]]:

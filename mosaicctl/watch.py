@@ -51,7 +51,9 @@ def execute(args: Any) -> int:
         streams = Streams(link)
         streams.add(stream)
         while not (watcher.is_over() or stream.is_done):
-            streams.step(1.0 if watcher.screen.is_live else None)
+            has_news = streams.step(1.0 if watcher.screen.is_live or watcher.has_ended else None)
+            if not has_news and watcher.has_ended:
+                break  # what there was to tell of ended runs has been told
             watcher.redraw()
         watcher.screen.live([], now=True)
     return DONE
@@ -71,8 +73,11 @@ class Watcher:
         self._is_replay = args.since is not None
         self._first_revs: dict[str, int] = {}
         self._rates: dict[str, Rate] = {}
+        #: Whether every named run had ended before we looked: then nothing will come but the past.
+        self.has_ended = bool(runs) and all(run.get("state") == "TERM" for run in runs)
         for run in runs:
-            self._take_run(run)
+            # A replay tells a run from its beginning: what it is now comes last.
+            self._take_run({**run, "state": "INIT", "outcome": None, "rev": 0} if self._is_replay else run)
 
     def stream(self, since: int | None) -> EventStream:
         """Return the stream that feeds this watcher."""
@@ -89,13 +94,16 @@ class Watcher:
             self.board.runs[run_id].get("state") == "TERM" for run_id in self._chosen
         )
 
-    def redraw(self, now: bool = False) -> None:
+    def redraw(self) -> None:
         """Draw the living lines."""
+        self.screen.live(self._lines())
+
+    def _lines(self) -> list[str]:
         runs = self.board.live()
         lines = [self._line(run) for run in runs[: self.screen.height]]
         if len(runs) > len(lines):
             lines[-1] = f"... and {len(runs) - len(lines) + 1} more"
-        self.screen.live(lines, now)
+        return lines
 
     def _line(self, run: Json) -> str:
         rate = self._rates.setdefault(run["run_id"], Rate())
@@ -112,10 +120,11 @@ class Watcher:
     def _take_run(self, run: Json) -> None:
         before = self.board.runs.get(run["run_id"])
         self.board.put(run)
-        if before is None and not self._is_replay:
-            self._first_revs[run["run_id"]] = run.get("rev", 0)
-        if before is None and self.output == "table":
-            words = f"ended {ending_words(run)}" if run.get("state") == "TERM" else "at first sight"
+        if before is not None or self._is_replay:
+            return
+        self._first_revs[run["run_id"]] = run.get("rev", 0)
+        if self.output == "table":
+            words = f"ended {ending_words(run)}" if run.get("state") == "TERM" else "(as found)"
             self.screen.say(told(run, words, time.time(), self.screen.has_colour))
 
     def _take_event(self, event: Json) -> None:
@@ -126,13 +135,12 @@ class Watcher:
         run = self.board.fold(event)
         if self.output == "table":
             seen = {**run, "state": event.get("state"), "outcome": event.get("outcome")}
-            self.screen.say(told(seen, describe(event), event["at"], self.screen.has_colour))
+            self.screen.say(told(seen, describe(event), event["at"], self.screen.has_colour), self._lines())
         elif self.output == "name":
             self.screen.say(event["run_id"])
         else:
             sys.stdout.write(to_json({key: event[key] for key in event if key != "subscription"}, None))
             sys.stdout.flush()
-        self.redraw(now=True)
 
     def _take_progress(self, progress: Json) -> None:
         if not self._is_ours(progress["run_id"]):

@@ -57,7 +57,8 @@ def describe(run: Json, answer: Json) -> str:
 
 def _holder(holder: Json) -> str:
     gpus = ",".join(str(slot) for slot in holder.get("slots") or [])
-    held = f"{holder.get('cpus')} CPUs" + (f", GPU {gpus}" if gpus else "")
+    cpus = holder.get("cpus")
+    held = f"{cpus} CPU{'' if cpus == 1 else 's'}" + (f", GPU {gpus}" if gpus else "")
     return (
         f"{held}: {clean(holder.get('name') or '')} ({holder.get('run_id')}) of {clean(holder.get('owner'))}"
     )

@@ -241,7 +241,7 @@ def test_wait_outlives_a_restart(daemon: ScriptedDaemon, ctl: Ctl) -> None:
 
 
 def test_a_retry_while_the_daemon_was_away(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """A new attempt that began unseen: the rest of the old one comes first, then the new one from its start."""
+    """A new attempt that began unseen: the rest of the old one comes first, then the new one, whole."""
     texts = {1: b"first attempt\n", 2: b"second\n"}
     newest = [1]
 

@@ -102,7 +102,16 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
         ({"state": "PAUSE", "want": "run"}, "resuming"),
         ({"state": "PAUSE", "want": "pause", "released": True}, "released its slots"),
         ({"state": "TERM", "cause": {"kind": "signal", "signal": 11}}, "signal 11"),
-        ({"state": "TERM", "cause": {"kind": "by_user", "who": "ada", "reason": None}}, "by user who=ada"),
+        ({"state": "TERM", "cause": {"kind": "by_user", "who": "ada", "signal": 15}}, "stopped by ada"),
+        ({"state": "TERM", "cause": {"kind": "by_user", "who": "worker"}}, "stopped by itself"),
+        (
+            {"state": "TERM", "cause": {"kind": "time_limit", "forced": True, "signal": 9}},
+            "its time limit was up; it had to be killed",
+        ),
+        (
+            {"state": "FAULT", "cause": {"kind": "spawn_failed", "error": "no such file"}},
+            "spawn failed error=no such file",
+        ),
     ],
 )
 def test_note(changes: dict[str, object], words: str) -> None:
