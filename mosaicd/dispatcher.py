@@ -16,7 +16,7 @@ from mosaicd.config import Settings
 from mosaicd.core import catchup, fsm
 from mosaicd.core.deadlines import Deadline, backoff_s
 from mosaicd.core.fsm import Action, Event, Kind, owed
-from mosaicd.core.run import Run
+from mosaicd.core.run import Progress, Run
 from mosaicd.deadline_watch import DeadlineWatch
 from mosaicd.orders import Orders
 from mosaicd.protocol.errors import MosaicError, NotFound
@@ -107,6 +107,9 @@ class Dispatcher:
             run = committed.run
             self.turns.sort(run)
             self._deadlines.observe(run)
+            if committed.event.kind is Kind.EXITED:
+                progress = self._registry.progress.get(run.run_id, Progress())
+                self._registry.advance(run.run_id, progress.after_exit(committed.event.data))
             if run.is_final:
                 self._ended(run)
             self.poke(run.run_id)

@@ -6,7 +6,7 @@ with the next event.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from mosaicd.protocol.states import CauseKind, Outcome, PauseMode, RunKind, State, Want
@@ -173,6 +173,12 @@ class Progress:
     def dump(self) -> dict[str, Any]:
         """Return everything, for the registry."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def after_exit(self, exit: Mapping[str, Any]) -> "Progress":
+        """Return the last values as the exit record has them: the shim's own final count."""
+        names = ("telemetry_seq", "stdout_bytes", "stderr_bytes", "steps", "episodes", "metrics")
+        final = {name: exit[name] for name in names if exit.get(name) is not None}
+        return replace(self, **final, last_heartbeat_at=exit.get("finished_at") or self.last_heartbeat_at)
 
     @classmethod
     def load(cls, data: Mapping[str, Any]) -> Self:

@@ -44,7 +44,7 @@ def run_object(
         "dispatched_at": run.dispatched_at,
         "started_at": run.started_at,
         "finished_at": run.finished_at,
-        "last_heartbeat_at": progress.last_heartbeat_at,
+        "last_heartbeat_at": progress.last_heartbeat_at or run.started_at,
         "not_before": run.not_before,
         "held": run.held,
         "pause_mode": _word(run.pause_mode),

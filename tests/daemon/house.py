@@ -6,9 +6,7 @@ house outlives the daemon on purpose (`kill`, `start`), because most promises ar
 
 import json
 import os
-import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -17,12 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mosaicctl.client import Client, connect
-from mosaicd.core.fsm import Event, Kind, replay
 from mosaicd.protocol import rundir
+from tests.daemon.trouble import loud_lines, replay_differs
 
 T = TypeVar("T")
 DEADLINE_S = 20.0
 ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = Path(__file__).parent / "programs"
 
 #: Time limits of the product, shortened.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -163,6 +162,10 @@ class House:
         """Submit a Python program."""
         return self.submit(sys.executable, "-c", code, *arguments, **params)
 
+    def program(self, name: str, *arguments: str, **params: Any) -> str:
+        """Submit one of the programs beside the tests."""
+        return self.submit(sys.executable, str(PROGRAMS / f"{name}.py"), *arguments, **params)
+
     def submit_config(self, config: dict[str, Any], **params: Any) -> dict[str, Any]:
         """Submit a TrainRunConfig and return the run."""
         run: dict[str, Any] = self.call("run.submit", config=config, **params)
@@ -209,6 +212,17 @@ class House:
             cwd=self.home,
             check=False,
         )
+
+    def events(self, run_id: str) -> list[dict[str, Any]]:
+        """The ledger of an ended run, as run.watch tells it."""
+        told: list[dict[str, Any]] = []
+        with self.client() as client:
+            client.call("run.watch", {"since": 0, "run_id": run_id})
+            while not told or told[-1]["state"] != "TERM":
+                found = client.next_notification(DEADLINE_S)
+                assert found is not None, f"the ledger of {run_id} stops after {told}"
+                told.append(found[1])
+        return told
 
     # --- files and processes -----------------------------------------------------------------------
 
@@ -279,7 +293,8 @@ class House:
         for pid in self._patient_shims():
             trouble.append(f"shim {pid} was left")
             os.kill(pid, signal.SIGKILL)
-        return trouble + self._loud_log() + self._replay_differs()
+        registry = self.state_dir / "registry.sqlite3"
+        return trouble + loud_lines(self.log, self.allowed_warnings) + replay_differs(registry)
 
     def _stop_runs(self) -> None:
         with self.client() as client:
@@ -294,36 +309,3 @@ class House:
         while (left := self.shims()) and time.monotonic() < end:
             time.sleep(0.01)
         return left
-
-    def _loud_log(self) -> list[str]:
-        loud = []
-        for line in self.log.read_text(errors="replace").splitlines():
-            if re.search(r"WARNING|ERROR|CRITICAL|Traceback", line) and not any(
-                re.search(p, line) for p in self.allowed_warnings
-            ):
-                loud.append(f"log: {line}")
-        return loud
-
-    def _replay_differs(self) -> list[str]:
-        """Replay of events equals rows."""
-        path = self.state_dir / "registry.sqlite3"
-        if not path.exists():
-            return []
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-        try:
-            events: dict[str, list[Event]] = {}
-            for run_id, kind, at, who, data in connection.execute(
-                "SELECT run_id, kind, at, who, data FROM events ORDER BY seq"
-            ):
-                events.setdefault(run_id, []).append(Event(Kind(kind), at, who, json.loads(data)))
-            rows = list(connection.execute("SELECT run_id, state, rev, outcome FROM runs"))
-        finally:
-            connection.close()
-        trouble = []
-        for run_id, state, rev, outcome in rows:
-            run = replay(events[run_id])
-            if (run.state, run.rev, run.outcome) != (state, rev, outcome):
-                trouble.append(
-                    f"replay of {run_id} gives {(run.state, run.rev, run.outcome)}, its row {(state, rev, outcome)}"
-                )
-        return trouble

@@ -1,25 +1,18 @@
 """Output is never lost and never blocks the worker; every telemetry line has its number."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
-from tests.daemon.house import House
-
-LINE = '{"type":"step","run_id":"r","episode_index":%d,"step_index":%d,"reward":0.5,"ts_unix_ns":1}'
+from tests.daemon.house import PROGRAMS, ROOT, House
 
 
 def test_only_lifecycle_lines_reach_exec(house: House) -> None:
     """A worker that prints only lifecycle lines is EXEC on run_started."""
-    code = """
-import json, sys, time, os
-def say(event): print(json.dumps({"event": event, "payload": {}, "run_id": os.environ["MOSAIC_RUN_ID"], "timestamp": time.time()}), flush=True)
-say("run_started")
-while not os.path.exists(sys.argv[1]): time.sleep(0.01)
-say("run_completed")
-"""
-    script = house.home / "worker.py"
-    script.write_text("#!/usr/bin/env python3\n" + code)
+    script = house.home / "worker"
+    script.write_text(f"#!{sys.executable}\n" + (PROGRAMS / "lifecycle.py").read_text())
     script.chmod(0o755)
     gate = house.home / "gate"
     worker = {"script": str(script), "arguments": [str(gate)]}
@@ -27,6 +20,8 @@ say("run_completed")
         {
             "run_name": "w",
             "entry_point": "x",
+            "arguments": [],
+            "environment": {},
             "resources": {"cpus": 1, "memory_mb": 512, "gpus": {"requested": 0}},
             "artifacts": {},
             "metadata": {"worker": worker},
@@ -42,8 +37,7 @@ say("run_completed")
 
 def test_burst_of_steps_is_kept_and_numbered(house: House) -> None:
     """20,000 step lines in one burst: each has its number, in order, and the counters agree."""
-    code = f"import sys; sys.stdout.write(''.join({LINE!r} % (i // 100, i) + chr(10) for i in range(20000)))"
-    run = house.ended(house.python(code), 60)
+    run = house.ended(house.program("burst"), 60)
     records = house.telemetry(run["run_id"])
 
     assert [record["seq"] for record in records] == list(range(1, 20001))
@@ -53,17 +47,7 @@ def test_burst_of_steps_is_kept_and_numbered(house: House) -> None:
 
 def test_hostile_output_is_kept_whole(house: House) -> None:
     """A 200 KB line, 40,000 carriage returns on stderr, bare NaN and invalid UTF-8 block and lose nothing."""
-    code = r"""
-import sys, json
-out, err = sys.stdout.buffer, sys.stderr.buffer
-big = json.dumps({"type": "step", "step_index": 1, "observation_json": "x" * 200000, "reward": 1.0}).encode()
-out.write(big + b"\n")
-for i in range(40000): err.write(b"\rprogress %d" % i)
-out.write(b'{"type": "episode", "episode_index": 0, "total_reward": NaN, "steps": 3}\n')
-out.write(b'{"type": "step", "step_index": 2, "policy_label": "\xff\xfe", "reward": -Infinity}\n')
-out.write(b'\xff\xfe not json { at all\n[PROGRESS] 10%\n{"unfinished": ')
-"""
-    run = house.ended(house.python(code))
+    run = house.ended(house.program("hostile"))
     records = house.telemetry(run["run_id"])
 
     assert run["exit_code"] == 0
@@ -81,22 +65,7 @@ out.write(b'\xff\xfe not json { at all\n[PROGRESS] 10%\n{"unfinished": ')
 @pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_ten_megabytes_a_second_on_both_pipes(house: House, seconds: int) -> None:
     """10 MB/s on both pipes: the worker keeps its pace and every byte is in the files."""
-    code = r"""
-import sys, time, threading
-seconds = int(sys.argv[1])
-block = (b"%07d" % 0) * 14979 + b"\n"
-def pour(stream):
-    began = time.monotonic()
-    for n in range(100 * seconds):
-        stream.write(block)
-        stream.flush()
-        time.sleep(max(0, began + n / 100 - time.monotonic()))
-threads = [threading.Thread(target=pour, args=(s.buffer,)) for s in (sys.stdout, sys.stderr)]
-began = time.monotonic()
-[t.start() for t in threads]; [t.join() for t in threads]
-sys.exit(0 if time.monotonic() - began < seconds + 2 else 9)
-"""
-    run = house.ended(house.python(code, str(seconds)), 60)
+    run = house.ended(house.program("pour", str(seconds)), 60)
 
     assert run["exit_code"] == 0, "the worker was held up"
     expected = 100 * seconds * (7 * 14979 + 1)
@@ -110,12 +79,6 @@ def test_logs_come_back_exactly(house: House) -> None:
     code = "import os, sys; sys.stdout.buffer.write(bytes(range(256)) * 1000)"
     run_id = house.python(code)
     house.ended(run_id)
-    assert house.ctl("logs", run_id).returncode == 0
-    import subprocess
-    import sys
-
-    from tests.daemon.house import ROOT
-
     raw = subprocess.run(
         [sys.executable, "-m", "mosaicctl", "--socket", str(house.socket), "logs", run_id],
         capture_output=True,

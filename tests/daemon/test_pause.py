@@ -1,29 +1,20 @@
 """Pause and resume: frozen means that nothing of the tree runs, verified."""
 
+from pathlib import Path
+
 import pytest
 
 from mosaicd.protocol.errors import Conflict
 from tests.daemon.house import House, eventually
 
-COUNTER = """
-import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", "import time\\nn = 0\\nwhile True: n += 1; open('child', 'w').write(str(n)); time.sleep(0.005)"], start_new_session=True)
-n = 0
-import time
-while True:
-    n += 1
-    open("leader", "w").write(str(n))
-    time.sleep(0.005)
-"""
-
 
 def states_of(pids: list[int]) -> set[str]:
-    return {open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] for pid in pids}
+    return {Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in pids}
 
 
 def test_frozen_tree_stands_still_and_goes_on(house: House) -> None:
     """PAUSE: every process is stopped, a child in its own session too; resume thaws them all."""
-    run_id = house.python(COUNTER)
+    run_id = house.program("counters")
     eventually(lambda: (house.home / "child").exists(), bool, "the tree works")
     house.call("run.pause", run_id=run_id)
     house.until(run_id, "PAUSE")

@@ -5,21 +5,11 @@ import signal
 
 from tests.daemon.house import House, eventually
 
-TICKER = """
-import os, sys, time
-n = 0
-while not os.path.exists(sys.argv[1]):
-    n += 1
-    print(n, flush=True)
-    time.sleep(0.001)
-sys.exit(7)
-"""
-
 
 def test_runs_live_through_kill_9_of_the_daemon(house: House) -> None:
     """Same processes, same states, no line lost or doubled; one that ended meanwhile has its exact code."""
     gates = [house.home / "gate0", house.home / "gate1"]
-    runs = [house.python(TICKER, str(gate)) for gate in gates]
+    runs = [house.program("ticker", str(gate)) for gate in gates]
     before = [house.until(run_id, "EXEC") for run_id in runs]
     for run_id in runs:
         eventually(lambda run_id=run_id: house.stdout(run_id).count(b"\n"), lambda n: n > 20, "lines")
@@ -44,10 +34,10 @@ def test_runs_live_through_kill_9_of_the_daemon(house: House) -> None:
 
 
 def test_runs_live_through_kill_9_of_the_launcher(house: House) -> None:
-    """A dead launcher disturbs no run, and another one takes its place."""
+    """A dead launcher disturbs no run; another one takes its place."""
     house.allowed_warnings.append("launcher")
     gate = house.home / "gate"
-    run_id = house.python(TICKER, str(gate))
+    run_id = house.program("ticker", str(gate))
     before = house.until(run_id, "EXEC")
     old = house.launcher_pid()
     os.kill(old, signal.SIGKILL)
@@ -98,7 +88,7 @@ def test_stop_asked_before_a_crash_is_carried_out_after_it(house: House) -> None
 def test_orderly_stop_leaves_runs_alive(house: House) -> None:
     """SIGTERM ends the daemon with 0 and no run."""
     gate = house.home / "gate"
-    run_id = house.python(TICKER, str(gate))
+    run_id = house.program("ticker", str(gate))
     pid = house.until(run_id, "EXEC")["pid"]
     assert house.stop() == 0
     assert house.pids(run_id) == [pid]
@@ -108,7 +98,7 @@ def test_orderly_stop_leaves_runs_alive(house: House) -> None:
 
 
 def test_lost_shim_ends_its_tree_and_says_so(house: House) -> None:
-    """kill -9 of a shim: the orphaned tree is ended by a teardown shim, and the run is interrupted, shim_lost."""
+    """kill -9 of a shim: a teardown shim ends the orphaned tree; the run is interrupted, shim_lost."""
     house.allowed_warnings.append("shim of run")
     run_id = house.submit("sh", "-c", "trap '' TERM HUP PIPE; while :; do sleep 0.05; done")
     house.until(run_id, "EXEC")
@@ -124,7 +114,7 @@ def test_lost_shim_is_retried_by_policy(house: House) -> None:
     """With retries left, a lost shim means another attempt in a directory of its own."""
     house.allowed_warnings.append("shim of run")
     gate = house.home / "gate"
-    run_id = house.python(TICKER, str(gate), retries=1)
+    run_id = house.program("ticker", str(gate), retries=1)
     house.until(run_id, "EXEC")
     [shim] = house.shims()
     os.kill(shim, signal.SIGKILL)

@@ -38,13 +38,8 @@ def test_command_passes_through_the_states(house: House) -> None:
     run_id = house.submit("true")
     house.ended(run_id)
 
-    with house.client() as client:
-        client.call("run.watch", {"since": 0})
-        seen: list[str] = []
-        while "TERM" not in seen:
-            method, params = client.next_notification(10)
-            if params.get("run_id") == run_id and params["state"] not in seen:
-                seen.append(params["state"])
+    seen = list(dict.fromkeys(event["state"] for event in house.events(run_id)))
+
     assert seen == ["INIT", "HSHK", "RDY", "EXEC", "TERM"]
 
 

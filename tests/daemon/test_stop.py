@@ -7,19 +7,6 @@ import pytest
 
 from tests.daemon.house import House, eventually
 
-#: A tree that does not want to go: TERM ignored, a child in a session of its own, a double-forked grandchild
-#: that even cleared its environment.
-STUBBORN = """
-import os, signal, subprocess, sys, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-hold = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
-children = [subprocess.Popen([sys.executable, "-c", hold], start_new_session=True).pid]
-middle = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', %r], start_new_session=True, env={}).pid)" % hold
-children.append(int(subprocess.run([sys.executable, "-c", middle], capture_output=True, check=True).stdout))
-print(*children, flush=True)
-time.sleep(600)
-"""
-
 
 def is_alive(pid: int) -> bool:
     try:
@@ -32,7 +19,7 @@ def is_alive(pid: int) -> bool:
 def test_stubborn_tree_is_gone_before_its_slot_is_used(build: Callable[..., House]) -> None:
     """TERM ignored, own session, double fork: all gone within grace + 1 s, the slot not reused before."""
     house = build(cpus={"slots": 1})
-    run_id = house.python(STUBBORN)
+    run_id = house.program("stubborn")
     printed = eventually(
         lambda: house.stdout(run_id) if house.get(run_id)["state"] == "EXEC" else b"",
         lambda b: b.endswith(b"\n"),
@@ -40,8 +27,7 @@ def test_stubborn_tree_is_gone_before_its_slot_is_used(build: Callable[..., Hous
     )
     pids = [*map(int, printed.split()), house.get(run_id)["pid"]]
     assert all(map(is_alive, pids))
-    check = "import os, sys; sys.exit(any(os.path.exists(f'/proc/{p}') and open(f'/proc/{p}/stat').read().rpartition(')')[2].split()[0] not in 'ZX' for p in sys.argv[1:]))"
-    follower = house.python(check, *map(str, pids))
+    follower = house.program("are_gone", *map(str, pids))
 
     began = time.monotonic()
     house.call("run.stop", run_id=run_id, grace_s=1.0, reason="drill")
@@ -78,11 +64,7 @@ def test_clean_term_is_cancelled_not_failed(house: House) -> None:
     run = house.ended(run_id)
 
     assert run["outcome"] == "cancelled" and run["signal"] == 15
-    with house.client() as client:
-        client.call("run.watch", {"since": 0})
-        kinds = []
-        while "finished" not in kinds:
-            kinds.append(client.next_notification(10)[1]["kind"])
+    kinds = [event["kind"] for event in house.events(run_id)]
     assert "broke" not in kinds
 
 
@@ -100,9 +82,7 @@ def test_stop_is_a_no_op_where_it_is_true(house: House) -> None:
 
 def test_helper_left_behind_is_swept_after_a_clean_exit(house: House) -> None:
     """A library's helper that outlives exit 0 is ended before the slot is free."""
-    run_id = house.python(
-        "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True).pid)"
-    )
+    run_id = house.program("leaves_helper")
     run = house.ended(run_id)
 
     assert run["outcome"] == "succeeded" and run["exit_code"] == 0
