@@ -34,6 +34,8 @@ def ask_each(
         runs, late = _settle(client, runs, settled)
         code = code or late
     single = len(args.runs) == 1 and len(references) == 1
+    if single and not runs:
+        return code
     emit(args.output, runs, "".join(f"{label(run)}: {status(run)}\n" for run in runs), single)
     return code
 

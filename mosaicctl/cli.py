@@ -29,7 +29,6 @@ VERBS: dict[str, str] = {
     "hold": "keep waiting runs from starting",
     "release": "let held runs start when their turn comes",
     "set": "change priority, labels or name of runs",
-    "retry": "hand in ended runs again",
     "why": "say what keeps a run from starting",
     "workers": "list the installed workers and what they can do",
     "health": "ask the daemon how it is",

@@ -35,17 +35,19 @@ def explain(error: MosaicError, subject: str = "") -> str:
     lead = f"mosaicctl: {subject}: " if subject else "mosaicctl: "
     lines = [lead + error.message]
     faults = error.data.get("errors")
-    for fault in faults if isinstance(faults, list) else []:
-        if isinstance(fault, dict):
-            path, rule = fault.get("path") or "(top level)", fault.get("rule", "")
-            lines.append(f"  {path}: {rule}")
+    told = [_fault(fault) for fault in faults if isinstance(fault, dict)] if isinstance(faults, list) else []
+    if told != [error.message]:
+        lines += [f"  {fault}" for fault in told]
     advice = error.data.get("help")
     if isinstance(advice, str):
         lines.append(f"  {advice}")
-    reference = error.data.get("reference")
-    if reference:
-        lines.append(f"  the daemon's log holds the details under {reference}")
+    if error.name == "internal_error" and error.data.get("reference"):
+        lines.append(f"  the daemon's log holds the details under {error.data['reference']}")
     return "\n".join(lines) + "\n"
+
+
+def _fault(fault: dict[str, Any]) -> str:
+    return f"{fault.get('path') or '(top level)'}: {fault.get('rule', '')}"
 
 
 def code_of_run(run: dict[str, Any]) -> int:

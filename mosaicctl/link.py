@@ -44,8 +44,10 @@ class Link:
         while True:
             try:
                 self.client = connect(self._path)
+                # A dying daemon may still take a connection: only an answer counts.
+                self.client.call("daemon.hello", {"client": "mosaicctl"})
                 break
-            except NoDaemon as error:
+            except (NoDaemon, Disconnected) as error:
                 now = time.monotonic()
                 if deadline is not None and now >= deadline:
                     raise TimedOut("the daemon is away, and the time is up") from error

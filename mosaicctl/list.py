@@ -20,7 +20,7 @@ json, jsonl and name always hold all that fit the filters.
   mosaicctl list
   mosaicctl list --live --mine
   mosaicctl list --state paused -l team=vision
-  mosaicctl list --name 'sweep-*' --outcome failed -o name | xargs -r mosaicctl retry
+  mosaicctl list --name 'sweep-*' --outcome failed -o name | xargs -rn1 mosaicctl logs --stderr
 """
 
 

@@ -116,6 +116,8 @@ def cause(run: Json) -> str:
         return f"signal {details.pop('signal', run.get('signal'))}"
     if kind in _STOPPED:
         return _stopped(kind, details)
+    if isinstance(details.get("error"), str):
+        return f"{kind.replace('_', ' ')}: {clean(details['error'])}"
     words = " ".join(f"{key}={_brief(value)}" for key, value in details.items())
     return f"{kind.replace('_', ' ')} {words}".strip()
 

@@ -48,8 +48,8 @@ def execute(args: Any) -> int:
         for reference in named:
             try:
                 run = _wait(link, reference, wanted, deadline)
-            except TimedOut:
-                sys.stderr.write(f"mosaicctl: {reference}: not yet, after {args.timeout}\n")
+            except TimedOut as error:
+                sys.stderr.write(explain(error, reference))
                 code = code or TIMEOUT
                 break
             except Conflict as error:

@@ -43,7 +43,9 @@ class ScriptedDaemon:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.handlers: dict[str, Handler] = {}
+        self.handlers: dict[str, Handler] = {
+            "daemon.hello": lambda params, peer: {"epoch": "e1", "last_seq": 10}
+        }
         self.calls: list[tuple[str, Json]] = []
         self.connections = 0
         self._listener: socket.socket | None = None

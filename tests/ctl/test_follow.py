@@ -143,7 +143,6 @@ def a_ledger(daemon: ScriptedDaemon, break_after: int | None) -> None:
 
     daemon.handlers["run.get"] = lambda params, peer: a_run(state="INIT", rev=1)
     daemon.handlers["run.watch"] = watch
-    daemon.handlers["daemon.hello"] = lambda params, peer: {"epoch": "e1", "last_seq": 10}
 
 
 @pytest.mark.parametrize("break_after", [None, 0, 1, 3])
@@ -209,7 +208,6 @@ def test_a_gap_is_read_again(daemon: ScriptedDaemon, ctl: Ctl) -> None:
 
 def test_watching_an_ended_run_returns_at_once(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     """There is nothing to wait for: its end is told."""
-    daemon.handlers["daemon.hello"] = lambda params, peer: {"epoch": "e1", "last_seq": 10}
     daemon.handlers["run.get"] = lambda params, peer: an_ended_run()
     code, out, _ = ctl("watch", "x")
     assert code == 0

@@ -110,7 +110,7 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
         ),
         (
             {"state": "FAULT", "cause": {"kind": "spawn_failed", "error": "no such file"}},
-            "spawn failed error=no such file",
+            "spawn failed: no such file",
         ),
     ],
 )

@@ -82,7 +82,6 @@ def test_filters_choose_among_my_live_runs(
         (["stop", "-l", "nonsense"], "K=V"),
         (["stop", "--grace", "soon", "x"], "--grace: 'soon' is not a duration"),
         (["set", "x"], "set what"),
-        (["retry"], "which runs"),
     ],
 )
 def test_a_choice_that_makes_no_sense_is_2(
