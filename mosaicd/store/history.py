@@ -17,7 +17,7 @@ from mosaicd.core.run import Progress, Run
 from mosaicd.protocol.errors import Conflict, NotFound
 from mosaicd.protocol.messages import ListRuns
 from mosaicd.protocol.states import State
-from mosaicd.store.database import open_reader, rows
+from mosaicd.store.database import disk_trouble, open_reader, rows
 from mosaicd.store.listing import page_query
 from mosaicd.store.rows import BadRow, StoredEvent, read_progress, read_run, read_stored_event
 from mosaicd.store.statements import QUERIES
@@ -41,7 +41,7 @@ class History:
         self._on_bad = on_bad
         self._mine = threading.local()
         self._connections: list[sqlite3.Connection] = []
-        self._pool = ThreadPoolExecutor(THREADS, "history", initializer=self._connect)
+        self._pool = ThreadPoolExecutor(THREADS, "history")
 
     async def get(self, run_id: str) -> Seen | None:
         """Return a run by its full id, or None."""
@@ -108,13 +108,19 @@ class History:
         for connection in self._connections:
             connection.close()
 
-    def _connect(self) -> None:
-        self._mine.connection = open_reader(self._path)
-        self._connections.append(self._mine.connection)
-
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, lambda: work(self._mine.connection))
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._carry_out, work)
+
+    def _carry_out(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work` with this thread's connection, in the thread; Unavailable when the disk is at fault."""
+        try:
+            connection: sqlite3.Connection | None = getattr(self._mine, "connection", None)
+            if connection is None:
+                connection = self._mine.connection = open_reader(self._path)
+                self._connections.append(connection)
+            return work(connection)
+        except sqlite3.Error as error:
+            raise disk_trouble(error, self._path) or error from error
 
     def _readable(self, found: Rows) -> Seen | None:
         page, _, bad = _page(found, 1)

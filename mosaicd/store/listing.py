@@ -4,12 +4,12 @@ Every value is a bound parameter; only words of our own are put together.  A pag
 submission, so it stays right while runs are added.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mosaicd.protocol.errors import InvalidParams
 from mosaicd.protocol.messages import ListRuns
-from mosaicd.protocol.states import LEGACY_OUTCOMES, Outcome, State, parse_state
+from mosaicd.protocol.states import LEGACY_OUTCOMES, LEGACY_STATES, Outcome, State, parse_state
 
 Condition = tuple[str, list[Any]]
 
@@ -24,18 +24,29 @@ def page_query(filters: ListRuns, owner_uid: int | None, after: str | None, limi
 
 
 def _conditions(filters: ListRuns, owner_uid: int | None) -> Iterator[Condition]:
+    is_live = filters.live or _are_live(filters.state or ())
     plain = {
-        "owner_uid = ?": owner_uid,
+        # the few live runs are found by their own index, never through an owner's long past
+        ("+owner_uid = ?" if is_live else "owner_uid = ?"): owner_uid,
         "owner = ?": filters.user,
         "name = ?": filters.name,
         "created_at >= ?": filters.since,
     }
     yield from ((sql, [value]) for sql, value in plain.items() if value is not None)
-    if filters.live is not None:
-        yield ("state <> 'TERM'" if filters.live else "state = 'TERM'"), []
+    if is_live:
+        yield "state <> 'TERM'", []
+    if filters.live is False:
+        yield "state = 'TERM'", []
     for label, value in (filters.label or {}).items():
         yield "EXISTS (SELECT 1 FROM json_each(body, '$.labels') WHERE key = ? AND value = ?)", [label, value]
     yield from _words(filters)
+
+
+def _are_live(words: Sequence[str]) -> bool:
+    """Whether these state words name live states only (words that mean nothing are refused elsewhere)."""
+    return bool(words) and all(
+        LEGACY_STATES.get(word.lower(), State.TERM) is not State.TERM for word in words
+    )
 
 
 def _words(filters: ListRuns) -> Iterator[Condition]:

@@ -143,13 +143,8 @@ class Registry:
         if future is None:
             lock.release()
             return run
-        await future
-        return self._outcome_of(future)
-
-    @staticmethod
-    def _outcome_of(future: asyncio.Future[Any]) -> Run:
-        run: Run = future.result()[0]
-        return run
+        written: tuple[Run, list[int]] = await future
+        return written[0]
 
     def advance(self, run_id: str, progress: Progress) -> None:
         """Take over last values of a live run; written with its next event, or within about a second."""
@@ -182,9 +177,12 @@ class Registry:
     # --- care ------------------------------------------------------------------------------------
 
     async def flush(self) -> None:
-        """Return when everything sent so far is on disk and the writer thread has turned once more."""
+        """Return when everything sent so far is on disk, or was refused by it, and the writer has turned.
+
+        A full disk does not make this fail: the watchdog asks whether the writer lives, not the disk.
+        """
         self._write_progress()
-        await self._writer.send(lambda connection: None)
+        await self._writer.send_outside(lambda connection: None)
 
     async def checkpoint(self) -> tuple[int, int, int]:
         """Move the WAL into the database and truncate it; return (busy, log, checkpointed) of SQLite."""

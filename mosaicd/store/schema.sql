@@ -35,6 +35,7 @@ CREATE TABLE runs (
 ) STRICT;
 
 CREATE INDEX runs_live ON runs (owner_uid, digest) WHERE state <> 'TERM';
+CREATE INDEX runs_live_order ON runs (n) WHERE state <> 'TERM';
 CREATE UNIQUE INDEX runs_key ON runs (owner_uid, key) WHERE key IS NOT NULL;
 CREATE INDEX runs_owner ON runs (owner_uid, n);
 CREATE INDEX runs_name ON runs (name, n);

@@ -88,7 +88,10 @@ class Writer:
         return future
 
     def post(self, work: Work, settled: Settled, *, urgent: bool = False) -> None:
-        """Have `work` done, with nobody waiting for it."""
+        """Have `work` done, with nobody waiting for it; a closed or dead writer tells `settled` at once."""
+        if self._refusal is not None:
+            settled(None, self._refusal)
+            return
         self._add(Piece(work, None, settled, is_outside=False), urgent)
 
     def send_outside(self, work: Work) -> asyncio.Future[Any]:

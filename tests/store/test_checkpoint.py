@@ -1,0 +1,84 @@
+"""The writer truncates the WAL: (busy, log, checkpointed), and a warning when a reader is in its way."""
+
+import logging
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from mosaicd.protocol.states import Dedup
+from mosaicd.store.database import open_reader
+from mosaicd.store.history import History
+from mosaicd.store.registry import Registry
+from tests.store.building import new_run, submission
+
+
+async def fill(registry: Registry, runs: int = 20) -> None:
+    for _ in range(runs):
+        await registry.add(submission(new_run()), dedup=Dedup.NEW)
+
+
+def wal_bytes(path: Path) -> int:
+    return path.with_name(path.name + "-wal").stat().st_size
+
+
+async def test_a_checkpoint_truncates_the_wal(registry: Registry, path: Path) -> None:
+    """After a round nothing is left in the WAL and everything is in the database."""
+    await fill(registry)
+    assert wal_bytes(path) > 0
+    assert await registry.checkpoint() == (0, 0, 0)
+    assert wal_bytes(path) == 0
+    await fill(registry, 1)
+
+
+@pytest.mark.usefixtures("may_warn")
+async def test_three_busy_rounds_are_a_warning(
+    registry: Registry, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An old snapshot keeps the WAL from shrinking; writers go on, and the third round in a row says so."""
+    await fill(registry, 1)
+    reader = open_reader(path)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM runs").fetchone()
+    for round_number in range(1, 5):
+        await fill(registry)
+        busy, log, checkpointed = await registry.checkpoint()
+        assert busy == 1
+        assert log > checkpointed >= 0
+        assert len(warnings(caplog)) == max(0, round_number - 2)
+    assert "a reader holds it" in warnings(caplog)[0]
+    assert reader.execute("SELECT count(*) FROM runs").fetchone()[0] == 1  # its snapshot stood still
+    reader.execute("COMMIT")
+    reader.close()
+    assert (await registry.checkpoint())[0] == 0
+    await fill(registry)
+    assert (await registry.checkpoint())[0] == 0
+    assert len(warnings(caplog)) == 2
+
+
+async def test_history_never_holds_a_snapshot(registry: Registry, history: History) -> None:
+    """Reads between checkpoints do not make a round busy: connections stay, snapshots do not."""
+    for _ in range(4):
+        await fill(registry)
+        await history.list()
+        await history.events(0, 5)
+        await history.counts()
+        assert (await registry.checkpoint())[0] == 0
+
+
+async def test_a_closed_registry_is_one_file(path: Path) -> None:
+    """A clean close leaves no WAL behind: the file can be copied as it is."""
+    registry = await Registry.open(path)
+    history = History(path)
+    await fill(registry)
+    await history.counts()
+    await history.close()
+    await registry.close()
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT count(*) FROM runs").fetchone()[0] == 20
+    connection.close()
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]

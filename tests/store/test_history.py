@@ -1,0 +1,282 @@
+"""Reads: pages, filters, references, the ledger from a cursor; beside a writer, over ten thousand runs."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mosaicd.core.fsm import apply, submitted
+from mosaicd.core.run import Run
+from mosaicd.core.view import run_object
+from mosaicd.protocol.errors import Conflict, InvalidParams, NotFound, Unavailable
+from mosaicd.protocol.messages import ListRuns
+from mosaicd.protocol.states import Dedup
+from mosaicd.store.history import History
+from mosaicd.store.registry import Registry
+from mosaicd.store.rows import event_values, run_values
+from mosaicd.store.statements import QUERIES
+from tests.store.building import AT, new_run, raw, submission, to_exec, to_term
+from tests.store.freeze import LIVES
+
+
+@pytest.fixture
+async def runs(registry: Registry) -> dict[str, Run]:
+    """One run in each situation (those of the frozen registry), by name; ada's, but two of bob's."""
+    made = {}
+    for number, (name, events) in enumerate(LIVES.items()):
+        owner = {"owner_uid": 1001, "owner": "bob"} if name in ("works", "done") else {}
+        run = new_run(
+            name=name, labels={"n": str(number), "é": "x y"}, retries=1, created_at=AT + number, **owner
+        )
+        await registry.add(submission(run), dedup=Dedup.NEW)
+        made[name] = await registry.record(run.run_id, *events)
+    return made
+
+
+async def names(history: History, owner_uid: int | None = None, **filters: Any) -> list[str]:
+    page, cursor = await history.list(ListRuns(**filters), owner_uid)
+    assert cursor is None
+    return [run.name for run, _ in page]
+
+
+LIVE = ["waits", "shakes", "ready", "works", "frozen", "left", "broken", "again"]
+ENDED = ["done", "seven", "stopped", "late", "lost", "never"]
+
+FILTERS: list[tuple[dict[str, Any], list[str]]] = [
+    ({}, LIVE + ENDED),
+    ({"newest_first": True}, [*reversed(LIVE + ENDED)]),
+    ({"live": True}, LIVE),
+    ({"live": False}, ENDED),
+    ({"state": ["EXEC"]}, ["works"]),
+    ({"state": ["running", "pending"]}, ["waits", "works", "again"]),
+    ({"state": ["PAUSE"]}, ["frozen", "left"]),
+    ({"state": ["completed"]}, ["done"]),
+    ({"state": ["cancelled", "FAULT"]}, ["broken", "stopped", "never"]),
+    ({"state": ["TERM"], "live": True}, []),
+    ({"state": []}, []),
+    ({"outcome": ["failed", "timeout"]}, ["seven", "late"]),
+    ({"outcome": ["failed"], "state": ["completed"]}, []),
+    ({"user": "bob"}, ["works", "done"]),
+    ({"user": "nobody"}, []),
+    ({"name": "late"}, ["late"]),
+    ({"label": {"n": "3"}}, ["works"]),
+    ({"label": {"n": "3", "é": "x y"}}, ["works"]),
+    ({"label": {"n": "3", "é": "x"}}, []),
+    ({"label": {"$.n' OR 1=1 --": "3"}}, []),
+    ({"since": AT + 12}, ["lost", "never"]),
+]
+
+
+@pytest.mark.parametrize(("filters", "expected"), FILTERS, ids=lambda value: str(value)[:40])
+async def test_filters(
+    history: History, runs: dict[str, Run], filters: dict[str, Any], expected: list[str]
+) -> None:
+    """Filters are joined by AND; older words are understood; without one, ended runs are there too."""
+    assert await names(history, **filters) == expected
+
+
+async def test_an_owner_sees_only_their_own(history: History, runs: dict[str, Run]) -> None:
+    """With an owner, every filter looks at that owner's runs alone."""
+    assert await names(history, 1001) == ["works", "done"]
+    assert await names(history, 1001, live=True) == ["works"]
+    assert await names(history, 1000, user="bob") == []
+    assert await names(history, 7) == []
+
+
+async def test_every_wrong_word_is_named(history: History) -> None:
+    """A word that means nothing is refused with its path, all at once."""
+    with pytest.raises(InvalidParams) as caught:
+        await history.list(ListRuns(state=["EXEC", "asleep"], outcome=["great"]))
+    assert [error["path"] for error in caught.value.data["errors"]] == ["state[1]", "outcome[0]"]
+    for cursor in ("x", "-1", "1; DROP TABLE runs", "９", "9" * 30):
+        with pytest.raises(InvalidParams, match="cursor"):
+            await history.list(ListRuns(), after=cursor)
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_pages_hold_each_run_once_while_runs_are_added(
+    history: History, registry: Registry, runs: dict[str, Run], newest_first: bool
+) -> None:
+    """Following cursors gives every run that was there at the start, once, in order."""
+    seen: list[str] = []
+    cursor: str | None = None
+    while True:
+        page, cursor = await history.list(ListRuns(newest_first=newest_first, limit=3), after=cursor)
+        seen += [run.name for run, _ in page]
+        if cursor is None:
+            break
+        if len(seen) < 10:
+            await registry.add(submission(new_run(name="late-comer")), dedup=Dedup.NEW)
+    old = [name for name in seen if name != "late-comer"]
+    assert old == (list(reversed(LIVE + ENDED)) if newest_first else LIVE + ENDED)
+
+
+async def test_a_page_that_just_fits_has_no_cursor(history: History, runs: dict[str, Run]) -> None:
+    """The cursor is there if and only if something follows."""
+    assert (await history.list(limit=14))[1] is None
+    assert (await history.list(limit=13))[1] is not None
+
+
+async def test_a_run_is_found_by_id_prefix_and_name(history: History, registry: Registry) -> None:
+    """The full id in any case, a prefix that only it has, or the newest run of that name."""
+    first, _ = await registry.add(
+        submission(new_run(run_id="01AAAAAAAA" + "0" * 16, name="x")), dedup=Dedup.NEW
+    )
+    second, _ = await registry.add(
+        submission(new_run(run_id="01AAAAAABB" + "0" * 16, name="x")), dedup=Dedup.NEW
+    )
+    await registry.record(second.run_id, *to_exec(), *to_term())
+    for reference in (first.run_id, first.run_id.lower(), "01aaaaaaaa", "01AAAAAAAA0"):
+        assert (await history.find(None, reference)).run_id == first.run_id
+    for reference in ("x", "01AAAAAAB", second.run_id):
+        assert (await history.find(None, reference)).run_id == second.run_id
+
+
+async def test_an_ambiguous_prefix_names_the_candidates(history: History, registry: Registry) -> None:
+    """Several runs begin with it: a conflict that lists them; unless one has exactly that name."""
+    for letter in "ABC":
+        await registry.add(submission(new_run(run_id=f"01{letter}" + "0" * 23)), dedup=Dedup.NEW)
+    with pytest.raises(Conflict, match="ambiguous") as caught:
+        await history.find(None, "01")
+    assert [c["run_id"][2] for c in caught.value.data["candidates"]] == ["C", "B", "A"]
+    named, _ = await registry.add(submission(new_run(name="01")), dedup=Dedup.NEW)
+    assert (await history.find(None, "01")).run_id == named.run_id
+
+
+@pytest.mark.parametrize("reference", ["", "01ZZ", "no such", "%", "~", "' OR 1=1 --", "\x00", "É"])
+async def test_what_is_not_there_is_not_found(history: History, runs: dict[str, Run], reference: str) -> None:
+    """No reference is a pattern."""
+    with pytest.raises(NotFound):
+        await history.find(None, reference)
+
+
+async def test_somebody_elses_run_is_not_found(history: History, runs: dict[str, Run]) -> None:
+    """With an owner, another's run is found neither by id, prefix nor name."""
+    works = runs["works"]
+    for reference in (works.run_id, works.run_id[:20], works.run_id[:-1], "works"):
+        if reference != works.run_id[:20]:
+            with pytest.raises(NotFound):
+                await history.find(1000, reference)
+    assert (await history.find(1001, "works")).run_id == works.run_id
+
+
+async def test_the_ledger_from_a_cursor(history: History, registry: Registry, runs: dict[str, Run]) -> None:
+    """Pages of events are in order of seq, whole, and each says what the run was after it."""
+    everything = await history.events(0, 1000)
+    assert [e.seq for e in everything] == list(range(1, registry.last_seq + 1))
+    assert await history.last_seq() == registry.last_seq
+    paged: list[int] = []
+    while more := await history.events(paged[-1] if paged else 0, 7):
+        paged += [e.seq for e in more]
+    assert paged == [e.seq for e in everything]
+    late = await history.events(0, 1000, runs["late"].run_id)
+    assert [e.kind for e in late[-3:]] == ["limit_reached", "exited", "finished"]
+    assert [(e.state, e.want, e.outcome) for e in late[-3:]] == [
+        ("EXEC", "stop", None), ("EXEC", "stop", None), ("TERM", "stop", "timeout"),
+    ]  # fmt: skip
+    assert [e.rev for e in late] == list(range(1, len(late) + 1))
+    assert late[-1].data["cause"]["kind"] == "time_limit"
+    assert await history.events(late[-2].seq, 1000, runs["late"].run_id) == late[-1:]
+    assert await history.events(registry.last_seq, 10) == []
+
+
+async def test_counts(history: History, runs: dict[str, Run]) -> None:
+    """Every state is named, also one that no run is in."""
+    expected = {"INIT": 2, "HSHK": 1, "RDY": 1, "EXEC": 1, "PAUSE": 2, "FAULT": 1, "TERM": 6}
+    assert await history.counts() == expected
+
+
+async def test_an_empty_registry(history: History) -> None:
+    """Nothing is not an error."""
+    assert await history.list() == ([], None)
+    assert (await history.events(0, 10), await history.last_seq()) == ([], 0)
+    assert sum((await history.counts()).values()) == 0
+
+
+async def test_reads_beside_a_writer_see_whole_commits(history: History, registry: Registry) -> None:
+    """While runs come and go, no read fails or sees a row without its events or half a transaction."""
+    done = False
+
+    async def live() -> None:
+        for _ in range(40):
+            run, _ = await registry.add(submission(new_run()), dedup=Dedup.NEW)
+            await registry.record(run.run_id, *to_exec())
+            await registry.record(run.run_id, *to_term())
+
+    async def look() -> int:
+        rounds = 0
+        while not done:
+            page, _ = await history.list(ListRuns(newest_first=True, limit=5))
+            for run, _ in page:
+                events = await history.events(0, 100, run.run_id)
+                assert len(events) >= run.rev
+                assert run.rev in (1, 5, 7)
+            rounds += 1
+        return rounds
+
+    lookers = [asyncio.create_task(look()) for _ in range(3)]
+    await asyncio.gather(*(live() for _ in range(8)))
+    done = True
+    assert all(rounds > 0 for rounds in await asyncio.gather(*lookers))
+    assert (await history.counts())["TERM"] == 320
+
+
+def fill(path: Path, count: int) -> None:
+    """Put `count` ended runs into a registry the quick way."""
+    connection = raw(path)
+    connection.execute("BEGIN")
+    for _ in range(count):
+        first = submission(new_run())
+        run = submitted(first)
+        for step in (*to_exec(), *to_term()):
+            run = apply(run, step)
+        connection.execute(QUERIES["insert_run"], {**run_values(run), "progress": "{}"})
+        connection.execute(QUERIES["insert_event"], event_values(run, step))
+    connection.execute("COMMIT")
+    connection.close()
+
+
+async def test_ten_thousand_past_runs(history: History, registry: Registry, path: Path) -> None:
+    """A page of 1000 out of 10,000 is quick from either end, and a live run among them is found at once."""
+    await asyncio.to_thread(fill, path, 10_000)
+    run, _ = await registry.add(submission(new_run(name="needle")), dedup=Dedup.NEW)
+    took: dict[str, float] = {}
+
+    async def timed(name: str, filters: ListRuns, expected: int) -> None:
+        started = time.perf_counter()
+        page, _ = await history.list(filters)
+        for found, progress in page:
+            run_object(found, progress, "/x")
+        took[name] = time.perf_counter() - started
+        assert len(page) == expected
+
+    await timed("oldest", ListRuns(limit=1000), 1000)
+    await timed("newest", ListRuns(limit=1000, newest_first=True), 1000)
+    await timed("live", ListRuns(live=True), 1)
+    await timed("state", ListRuns(state=["INIT"], newest_first=True), 1)
+    await timed("name", ListRuns(name="needle"), 1)
+    started = time.perf_counter()
+    assert (await history.counts())["TERM"] == 10_000
+    assert (await history.find(None, run.run_id[:25])).run_id == run.run_id
+    took["counts and find"] = time.perf_counter() - started
+    slow = {
+        name: seconds
+        for name, seconds in took.items()
+        if seconds > (1.0 if name in ("oldest", "newest") else 0.25)
+    }
+    assert not slow, took
+
+
+async def test_what_cannot_be_read_now_may_be_read_later(tmp_path: Path) -> None:
+    """A reader that finds no file creates none and says so; the same reader works once it is there."""
+    path = tmp_path / "registry.sqlite3"
+    history = History(path)
+    with pytest.raises(Unavailable, match="cannot be opened"):
+        await history.counts()
+    assert not list(tmp_path.iterdir())
+    registry = await Registry.open(path)
+    assert (await history.counts())["INIT"] == 0
+    await history.close()
+    await registry.close()

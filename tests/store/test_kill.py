@@ -1,0 +1,117 @@
+"""An acknowledged request is never lost: kill -9 of a process that commits, again and again, any time."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mosaicd.core.fsm import replay
+from mosaicd.store.database import rows
+from mosaicd.store.rows import read_event, read_run
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def committer(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tests.store.committer", str(path)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+    )  # fmt: skip
+    try:
+        yield child
+    finally:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.close()
+        child.stdout.close()
+        child.wait(10)
+
+
+def words(child: subprocess.Popen[bytes], pending: bytearray) -> Iterator[list[str]]:
+    """Yield the lines of the child as words, unbuffered by anybody but us."""
+    assert child.stdout is not None
+    while True:
+        line, found, rest = bytes(pending).partition(b"\n")
+        if found:
+            pending[:] = rest
+            yield line.decode().split()
+            continue
+        more = os.read(child.stdout.fileno(), 65536)
+        assert more, "the committer has ended by itself"
+        pending += more
+
+
+def one_life(child: subprocess.Popen[bytes], seed: int, acks: int, newest: dict[str, int]) -> None:
+    """Start a life, kill it after `acks` acknowledgements, and note every one that reached us."""
+    assert child.stdin is not None
+    child.stdin.write(f"{seed}\n".encode())
+    pid, seen = 0, 0
+    for line in words(child, bytearray()):
+        if line[0] == "pid":
+            pid = int(line[1])
+        elif line[0] == "dead":
+            return
+        else:
+            newest[line[2]] = max(newest.get(line[2], 0), int(line[3]))
+            seen += 1
+        if pid and seen >= acks:
+            os.kill(pid, signal.SIGKILL)
+            acks = sys.maxsize
+
+
+def check(path: Path, newest: dict[str, int]) -> int:
+    """Every acknowledged revision is there, ledger and rows agree; return the last seq."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        revs = dict(connection.execute("SELECT run_id, rev FROM runs"))
+        lost = {run_id: rev for run_id, rev in newest.items() if revs.get(run_id, 0) < rev}
+        assert not lost
+        assert connection.execute("PRAGMA quick_check").fetchone()[0] == "ok"
+        unequal = connection.execute(
+            "SELECT runs.run_id FROM runs JOIN events USING (run_id) GROUP BY run_id "
+            "HAVING max(events.rev) <> runs.rev OR count(*) <> runs.rev"
+        ).fetchall()
+        assert not unequal
+        return int(connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
+    finally:
+        connection.close()
+
+
+def kill_many(path: Path, kills: int) -> None:
+    luck = random.Random(kills)
+    newest: dict[str, int] = {}
+    last = 0
+    with committer(path) as child:
+        for seed in range(kills):
+            one_life(child, seed, luck.choice([0, 1, 2, 5, 20, 60]), newest)
+            if seed % 20 == 19:
+                seq = check(path, newest)
+                assert seq >= last
+                last = seq
+    check(path, newest)
+    assert len(newest) > kills / 2
+    connection = sqlite3.connect(path)
+    for row in rows(connection, "SELECT * FROM runs ORDER BY n DESC LIMIT 300"):
+        events = rows(connection, "SELECT * FROM events WHERE run_id = ? ORDER BY rev", (row["run_id"],))
+        assert replay([read_event(event) for event in events]) == read_run(row)
+    connection.close()
+
+
+def test_kill_9_loses_nothing_that_was_acknowledged(path: Path) -> None:
+    """Two hundred kills: before the first answer, between any two, in the middle of a checkpoint."""
+    kill_many(path, 200)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_kill_9_by_the_thousand(path: Path) -> None:
+    """The same, two thousand times on one registry."""
+    kill_many(path, 2000)

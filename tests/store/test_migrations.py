@@ -1,0 +1,139 @@
+"""Migrations: old files load for ever, newer ones are refused, and half a step never happens."""
+
+import ast
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import mosaicd.store
+from mosaicd.core.fsm import Kind, replay
+from mosaicd.store.database import open_writer
+from mosaicd.store.history import History
+from mosaicd.store.migrations import VERSION, NewerRegistry, bring_up
+from mosaicd.store.registry import Registry
+from mosaicd.store.statements import SCHEMA, split
+from tests.store.building import event, ledger
+
+FROZEN = sorted(Path(__file__).parent.glob("frozen/v*.sqlite3"))
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def structure(connection: sqlite3.Connection) -> set[str]:
+    found = connection.execute(
+        "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"
+    )
+    return {" ".join(sql.split()) for (sql,) in found}
+
+
+def test_there_is_a_frozen_file_of_every_version() -> None:
+    """Who raises VERSION freezes a file of the version before."""
+    assert [path.stem for path in FROZEN] == [f"v{number}" for number in range(1, VERSION + 1)]
+
+
+@pytest.mark.parametrize("frozen", FROZEN, ids=lambda path: path.stem)
+async def test_a_frozen_registry_loads_for_ever(frozen: Path, path: Path) -> None:
+    """Its live runs, ended runs, ledger, slots and last values are read, replay, and can be carried on."""
+    shutil.copy(frozen, path)
+    registry = await Registry.open(path)
+    history = History(path)
+    assert registry.quarantine == []
+    places = {run.name: (run.state, run.released) for run in registry.live.values()}
+    assert places == {
+        "waits": ("INIT", False), "shakes": ("HSHK", False), "ready": ("RDY", False),
+        "works": ("EXEC", False), "frozen": ("PAUSE", False), "left": ("PAUSE", True),
+        "broken": ("FAULT", False), "again": ("INIT", False),
+    }  # fmt: skip
+    for run_id, run in registry.live.items():
+        assert replay(ledger(path, run_id)) == run
+    works = next(run for run in registry.live.values() if run.name == "works")
+    assert (works.slots, works.labels, registry.progress[works.run_id].steps) == (
+        (0, 3),
+        {"sweep": "ä"},
+        1200,
+    )
+    page, _ = await history.list()
+    ends = {run.name: (run.outcome, (run.cause or {}).get("kind")) for run, _ in page if run.is_final}
+    assert ends == {
+        "done": ("succeeded", None), "seven": ("failed", "exit_code"),
+        "stopped": ("cancelled", "by_user"), "late": ("timeout", "time_limit"),
+        "lost": ("interrupted", "shim_lost"), "never": ("cancelled", "by_user"),
+    }  # fmt: skip
+    assert (await registry.record(works.run_id, event(Kind.PAUSE_REQUESTED))).want == "pause"
+    await history.close()
+    await registry.close()
+
+
+@pytest.mark.parametrize("frozen", FROZEN, ids=lambda path: path.stem)
+def test_a_migrated_file_is_like_a_new_one(frozen: Path, path: Path, tmp_path: Path) -> None:
+    """schema.sql and the steps describe the same thing."""
+    shutil.copy(frozen, path)
+    old, new = open_writer(path), open_writer(tmp_path / "new.sqlite3")
+    assert structure(old) == structure(new)
+    assert version_of(old) == version_of(new) == VERSION
+    old.close()
+    new.close()
+
+
+def test_a_newer_registry_is_refused_untouched(path: Path) -> None:
+    """An older mosaicd says what it found and what it knows, and writes nothing."""
+    connection = open_writer(path)
+    connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(NewerRegistry) as caught:
+        open_writer(path)
+    assert f"version {VERSION + 1}" in str(caught.value)
+    assert "install" in str(caught.value)
+    assert path.read_bytes() == before
+
+
+STEPS = {
+    2: "CREATE TABLE two (a TEXT) STRICT;",
+    3: "ALTER TABLE two ADD COLUMN b TEXT;\nINSERT INTO two VALUES ('x', 'y');",
+}
+
+
+def test_steps_are_taken_in_order(path: Path) -> None:
+    """A file two versions back takes both steps, and a second start takes none."""
+    connection = open_writer(path)
+    assert bring_up(connection, "x", version=3, steps=STEPS) == 1
+    assert version_of(connection) == 3
+    assert connection.execute("SELECT * FROM two").fetchall() == [("x", "y")]
+    assert bring_up(connection, "x", version=3, steps=STEPS) == 3
+    connection.close()
+
+
+def test_half_a_step_never_happens(path: Path) -> None:
+    """A step that fails in its middle leaves the file as the last whole step left it."""
+    connection = open_writer(path)
+    broken = {2: STEPS[2], 3: "INSERT INTO two VALUES ('x');\nCREATE TABLE three (a TEXT);\nSELECT nonsense;"}
+    with pytest.raises(sqlite3.OperationalError, match="nonsense"):
+        bring_up(connection, "x", version=3, steps=broken)
+    assert version_of(connection) == 2
+    assert connection.execute("SELECT count(*) FROM two").fetchone()[0] == 0
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        connection.execute("SELECT * FROM three")
+    bring_up(connection, "x", version=3, steps=STEPS)
+    assert version_of(connection) == 3
+    connection.close()
+
+
+def test_nothing_runs_a_script_that_commits_by_itself() -> None:
+    """executescript commits whatever is open: the store never calls it."""
+    for source in Path(mosaicd.store.__path__[0]).rglob("*.py"):
+        calls = [n for n in ast.walk(ast.parse(source.read_text())) if isinstance(n, ast.Attribute)]
+        assert "executescript" not in {call.attr for call in calls}, source
+
+
+def test_a_script_is_split_with_its_triggers_whole() -> None:
+    """A trigger's inner statements stay inside it; comments and strings do not confuse the cut."""
+    assert len(list(split(SCHEMA))) == SCHEMA.count("\nCREATE ")
+    assert list(split("-- a;\nSELECT ';';\n\nSELECT 2;\n")) == ["SELECT ';';", "SELECT 2;"]
+    with pytest.raises(ValueError, match="unfinished"):
+        list(split("SELECT 1"))

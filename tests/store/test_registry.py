@@ -1,0 +1,290 @@
+"""The registry: one transaction a change, compare-and-set, a mirror that moves after COMMIT and in order."""
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from mosaicd.core.fsm import Event, IllegalTransition, Kind, place
+from mosaicd.core.run import Progress, Run
+from mosaicd.protocol.errors import NotFound
+from mosaicd.protocol.states import Dedup, State, Want
+from mosaicd.store.history import History
+from mosaicd.store.registry import Committed, LostUpdate, Registry
+from tests.store.building import (
+    dispatched,
+    event,
+    ledger,
+    new_run,
+    raw,
+    registered,
+    row,
+    submission,
+    to_exec,
+    to_term,
+)
+
+
+async def add(registry: Registry, **fields: object) -> Run:
+    run, _ = await registry.add(submission(new_run(**fields)), dedup=Dedup.NEW)
+    return run
+
+
+async def test_a_life_from_submit_to_term(registry: Registry, path: Path) -> None:
+    """Row, ledger, slots and mirror say the same at every step, and a run that ended leaves the mirror."""
+    run = await add(registry)
+    assert (run.state, run.rev) == (State.INIT, 1)
+    run = await registry.record(run.run_id, *to_exec(0, 1))
+    assert registry.live[run.run_id] == run
+    assert slots(path) == [(0, run.run_id), (1, run.run_id)]
+    assert (row(path, run.run_id)["state"], row(path, run.run_id)["rev"]) == ("EXEC", 5)
+    run = await registry.record(run.run_id, *to_term())
+    assert (run.state, run.outcome, run.rev) == (State.TERM, "succeeded", 7)
+    assert run.run_id not in registry.live
+    assert run.run_id not in registry.progress
+    assert slots(path) == []
+    kinds = [e.kind for e in ledger(path, run.run_id)]
+    assert kinds == ["submitted", "dispatched", "registered", "spawned", "started", "exited", "finished"]
+
+
+async def test_what_is_not_live_is_not_found(registry: Registry) -> None:
+    """Neither an unknown run nor one that ended takes an event."""
+    run = await add(registry)
+    await registry.record(run.run_id, *to_exec(), *to_term())
+    for run_id in (run.run_id, "0" * 26):
+        with pytest.raises(NotFound):
+            await registry.record(run_id, event(Kind.SET, priority=1))
+
+
+async def test_an_illegal_event_changes_nothing(registry: Registry, path: Path) -> None:
+    """Of several events either all are stored or none, and the run takes the next one as before."""
+    run = await add(registry)
+    before = row(path, run.run_id)
+    with pytest.raises(IllegalTransition):
+        await registry.record(run.run_id, dispatched(0), event(Kind.CONTINUED))
+    assert row(path, run.run_id) == before
+    assert len(ledger(path, run.run_id)) == 1
+    assert registry.live[run.run_id] == run
+    assert (await registry.record(run.run_id, dispatched(0))).state is State.HSHK
+
+
+async def test_a_lost_update_is_refused(path: Path) -> None:
+    """Compare-and-set on the revision: what somebody else changed behind our back is never overwritten."""
+    registry = await Registry.open(path)
+    run = await add(registry)
+    with raw(path) as other:
+        other.execute("UPDATE runs SET rev = 2, want = 'stop' WHERE run_id = ?", (run.run_id,))
+    other.close()
+    with pytest.raises(LostUpdate):
+        await registry.record(run.run_id, dispatched(0))
+    assert (row(path, run.run_id)["state"], row(path, run.run_id)["want"]) == ("INIT", "stop")
+    assert slots(path) == []
+    assert len(ledger(path, run.run_id)) == 1
+    await registry.close()
+
+
+async def test_a_slot_has_one_owner(registry: Registry, path: Path) -> None:
+    """A slot that is held cannot be claimed by a second run; it can once the first gave it back."""
+    first, second = await add(registry), await add(registry)
+    await registry.record(first.run_id, dispatched(0, 1))
+    with pytest.raises(sqlite3.IntegrityError):
+        await registry.record(second.run_id, dispatched(1, 2))
+    assert registry.live[second.run_id].state is State.INIT
+    assert slots(path) == [(0, first.run_id), (1, first.run_id)]
+    await registry.record(first.run_id, event(Kind.LOST, kind="shim_lost"))
+    await registry.record(
+        first.run_id, event(Kind.GAVE_UP, outcome="interrupted", cause={"kind": "shim_lost"})
+    )
+    await registry.record(second.run_id, dispatched(1, 2))
+    assert slots(path) == [(1, second.run_id), (2, second.run_id)]
+
+
+async def test_a_requeued_run_gives_its_slots_back_in_the_same_commit(registry: Registry, path: Path) -> None:
+    """FAULT to INIT frees the slots, and the next attempt may hold others."""
+    run = await add(registry, retries=1)
+    await registry.record(run.run_id, *to_exec(0), event(Kind.LOST, kind="shim_lost"))
+    await registry.record(run.run_id, event(Kind.REQUEUED, not_before=1.0, cause={"kind": "shim_lost"}))
+    assert slots(path) == []
+    again = await registry.record(run.run_id, *to_exec(1, attempt=2))
+    assert (again.attempt, slots(path)) == (2, [(1, run.run_id)])
+
+
+async def test_64_tasks_on_one_run_lose_nothing(registry: Registry, path: Path) -> None:
+    """Every one of 64 simultaneous requests gets its own revision, in an unbroken ledger."""
+    run = await add(registry)
+    done = await asyncio.gather(
+        *(registry.record(run.run_id, event(Kind.SET, priority=number)) for number in range(64))
+    )
+    assert sorted(after.rev for after in done) == list(range(2, 66))
+    stored = ledger(path, run.run_id)
+    assert sorted(e.data["priority"] for e in stored[1:]) == list(range(64))
+    assert registry.live[run.run_id].priority == stored[-1].data["priority"]
+
+
+async def test_64_tasks_on_many_runs(registry: Registry, path: Path) -> None:
+    """Lives that run side by side do not mix, and each ledger replays to its row."""
+
+    async def life() -> Run:
+        run = await add(registry)
+        for step in (*to_exec(), *to_term()):
+            run = await registry.record(run.run_id, step)
+        return run
+
+    done = await asyncio.gather(*(life() for _ in range(64)))
+    assert {run.state for run in done} == {State.TERM}
+    assert not registry.live
+    assert all(len(ledger(path, run.run_id)) == 7 for run in done)
+
+
+async def test_decide_sees_the_newest_row(registry: Registry) -> None:
+    """record_if derives its events under the run's lock: a read-modify-write by 50 tasks counts to 50."""
+    run = await add(registry)
+
+    def more(now: Run) -> Sequence[Event]:
+        return [event(Kind.SET, priority=now.priority + 1)]
+
+    await asyncio.gather(*(registry.record_if(run.run_id, more) for _ in range(50)))
+    assert registry.live[run.run_id].priority == 50
+
+
+async def test_nothing_to_do_writes_nothing(registry: Registry) -> None:
+    """No events, no revision; and a decision that fails lets the next caller in."""
+    run = await add(registry)
+    assert await registry.record_if(run.run_id, lambda now: []) == run
+
+    def fail(now: Run) -> Sequence[Event]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await registry.record_if(run.run_id, fail)
+    assert (await registry.record(run.run_id, event(Kind.HOLD))).held
+
+
+async def test_a_cancelled_caller_neither_loses_nor_blocks(registry: Registry, path: Path) -> None:
+    """A write whose caller went away still happens, moves the mirror, and lets the next one in after it."""
+    run = await add(registry)
+    gone = asyncio.create_task(registry.record(run.run_id, event(Kind.SET, priority=1)))
+    waits = asyncio.create_task(registry.record(run.run_id, event(Kind.SET, priority=2)))
+    await asyncio.sleep(0)  # both have begun: one has sent its write, one waits for the run
+    gone.cancel()
+    after = await registry.record(run.run_id, event(Kind.HOLD))
+    await waits
+    assert gone.cancelled() or gone.cancelling()
+    assert (after.rev, after.priority) == (4, 2)
+    assert [e.kind for e in ledger(path, run.run_id)] == ["submitted", "set", "set", "hold"]
+
+
+async def test_subscribers_hear_every_event_once_in_order_after_commit(
+    registry: Registry, path: Path
+) -> None:
+    """What a subscriber is told is on disk and in the mirror, in the order of seq, without gaps."""
+    heard: list[Committed] = []
+
+    def listen(batch: Sequence[Committed]) -> None:
+        with raw(path) as reader:
+            last = reader.execute("SELECT max(seq) FROM events").fetchone()[0]
+        reader.close()
+        assert batch[-1].seq <= last
+        newest = {committed.run.run_id: committed.run for committed in batch}
+        for run_id, run in newest.items():
+            assert run.is_final or registry.live[run_id].rev >= run.rev
+            assert run_id in registry.progress  # also of one that has just ended
+        heard.extend(batch)
+
+    registry.subscribe(listen)
+    runs = await asyncio.gather(*(add(registry) for _ in range(20)))
+    await asyncio.gather(*(registry.record(run.run_id, *to_exec(), *to_term()) for run in runs))
+    assert [committed.seq for committed in heard] == list(range(1, 141))
+    assert registry.last_seq == 140
+    for run in runs:
+        mine = [committed for committed in heard if committed.run.run_id == run.run_id]
+        assert [committed.run.rev for committed in mine] == list(range(1, 8))
+        assert mine[-1].event.kind is Kind.FINISHED
+
+
+async def test_the_mirror_comes_back(path: Path) -> None:
+    """After a restart the mirror holds the same live runs with their last values, and seq goes on."""
+    first = await Registry.open(path)
+    runs = [await add(first, labels={"a": "ü"}, command=("x", "\udcff")) for _ in range(3)]
+    await first.record(runs[0].run_id, *to_exec(0))
+    await first.record(runs[1].run_id, *to_exec(1), *to_term())
+    first.advance(runs[0].run_id, Progress(telemetry_seq=7, steps=70, metrics={"loss": 0.5}))
+    live, progress, epoch, seq = dict(first.live), dict(first.progress), first.epoch, first.last_seq
+    await first.close()
+    second = await Registry.open(path)
+    assert dict(second.live) == live
+    assert second.progress == progress
+    assert (second.epoch, second.last_seq, second.quarantine) == (epoch, seq, [])
+    assert (await second.record(runs[0].run_id, event(Kind.PAUSED))).state is State.PAUSE
+    await second.close()
+
+
+async def test_last_values_ride_with_the_next_event(registry: Registry, history: History) -> None:
+    """advance is memory only; the next event of the run stores it, and so does a flush."""
+    run = await add(registry)
+    await registry.record(run.run_id, *to_exec())
+    registry.advance(run.run_id, Progress(steps=10))
+    assert (await seen(history, run.run_id)).steps is None
+    await registry.record(run.run_id, event(Kind.PAUSE_REQUESTED))
+    assert (await seen(history, run.run_id)).steps == 10
+    registry.advance(run.run_id, Progress(steps=20, metrics={"loss": float("nan")}))
+    await registry.flush()
+    stored = await seen(history, run.run_id)
+    assert (stored.steps, stored.metrics) == (20, {"loss": "nan"})
+    registry.advance(run.run_id, Progress(steps=30))
+    await registry.record(run.run_id, *to_term())
+    assert (await seen(history, run.run_id)).steps == 30
+    registry.advance(run.run_id, Progress(steps=40))  # too late: the run has ended
+    await registry.flush()
+    assert (await seen(history, run.run_id)).steps == 30
+
+
+async def test_a_new_attempt_counts_its_output_from_zero(registry: Registry) -> None:
+    """Cursors belong to an attempt; steps and metrics stay until the worker says otherwise."""
+    run = await add(registry, retries=1)
+    await registry.record(run.run_id, *to_exec())
+    registry.advance(run.run_id, Progress(telemetry_seq=9, stdout_bytes=8, stderr_bytes=7, steps=6))
+    await registry.record(run.run_id, event(Kind.LOST, kind="shim_lost"))
+    await registry.record(run.run_id, event(Kind.REQUEUED, not_before=1.0, cause={"kind": "shim_lost"}))
+    assert registry.progress[run.run_id].telemetry_seq == 9
+    await registry.record(run.run_id, dispatched(attempt=2))
+    assert registry.progress[run.run_id] == Progress(steps=6)
+
+
+async def test_a_waiting_write_is_not_held_up_by_a_patient_one(path: Path) -> None:
+    """An urgent event of a run does not wait out the delay of the not urgent one before it."""
+    registry = await Registry.open(path, group_commit_s=3600)
+    run = await add(registry)
+    patient = asyncio.create_task(registry.record(run.run_id, dispatched(), urgent=False))
+    await asyncio.sleep(0)
+    assert registry.live[run.run_id].state is State.INIT
+    async with asyncio.timeout(10):
+        assert (await registry.record(run.run_id, registered())).state is State.RDY
+    assert (await patient).state is State.HSHK
+    await registry.close()
+
+
+async def test_want_and_state_are_apart(registry: Registry, path: Path) -> None:
+    """A request moves the row's want and its revision, and leaves the state alone."""
+    run = await add(registry)
+    await registry.record(run.run_id, *to_exec())
+    after = await registry.record(run.run_id, event(Kind.STOP_REQUESTED, reason="enough"))
+    assert (place(after), after.want, after.rev) == ("EXEC", Want.STOP, 6)
+    stored = row(path, run.run_id)
+    assert (stored["state"], stored["want"]) == ("EXEC", "stop")
+
+
+async def seen(history: History, run_id: str) -> Progress:
+    found = await history.get(run_id)
+    assert found is not None
+    return found[1]
+
+
+def slots(path: Path) -> list[tuple[int, str]]:
+    connection = raw(path)
+    try:
+        return connection.execute("SELECT slot, run_id FROM slots ORDER BY slot").fetchall()
+    finally:
+        connection.close()

@@ -1,0 +1,144 @@
+"""Admission: ids, keys and dedup are settled inside the writer's transaction, so that no race gets by."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from mosaicd.core.run import Run
+from mosaicd.protocol.errors import Conflict
+from mosaicd.protocol.states import Dedup
+from mosaicd.store.registry import Registry
+from tests.store.building import new_run, submission, to_exec, to_term
+
+
+async def add(
+    registry: Registry, run: Run, dedup: Dedup = Dedup.NEW, key: str | None = None
+) -> tuple[Run, bool]:
+    return await registry.add(submission(run), dedup=dedup, key=key)
+
+
+async def test_attach_gives_the_live_run_back(registry: Registry) -> None:
+    """The same config again is the same run, in its newest state; the ledger does not grow."""
+    first, _ = await add(registry, new_run())
+    now = await registry.record(first.run_id, *to_exec())
+    found, duplicate = await add(registry, new_run(digest=first.digest), Dedup.ATTACH)
+    assert (found, duplicate) == (now, True)
+    assert registry.last_seq == 5
+
+
+async def test_fail_names_the_live_run(registry: Registry) -> None:
+    """dedup=fail answers which run is in the way, and stores nothing."""
+    first, _ = await add(registry, new_run())
+    with pytest.raises(Conflict) as caught:
+        await add(registry, new_run(digest=first.digest), Dedup.FAIL)
+    assert caught.value.data["run_id"] == first.run_id
+    assert list(registry.live) == [first.run_id]
+
+
+async def test_new_asks_nobody(registry: Registry) -> None:
+    """dedup=new runs the same thing twice."""
+    first, _ = await add(registry, new_run())
+    second, duplicate = await add(registry, new_run(digest=first.digest))
+    assert not duplicate
+    assert set(registry.live) == {first.run_id, second.run_id}
+
+
+@pytest.mark.parametrize("dedup", [Dedup.ATTACH, Dedup.FAIL])
+async def test_an_ended_run_blocks_nobody(registry: Registry, dedup: Dedup) -> None:
+    """A run that ended never stands in the way of the same config."""
+    first, _ = await add(registry, new_run())
+    await registry.record(first.run_id, *to_exec(), *to_term())
+    second, duplicate = await add(registry, new_run(digest=first.digest), dedup)
+    assert not duplicate
+    assert second.run_id != first.run_id
+
+
+async def test_dedup_is_per_owner(registry: Registry) -> None:
+    """Another user's run of the same config is another run; the same goes for keys."""
+    mine, _ = await add(registry, new_run(), key="k")
+    other, duplicate = await add(
+        registry, new_run(digest=mine.digest, owner_uid=1001, owner="bob"), Dedup.ATTACH, "k"
+    )
+    assert not duplicate
+    assert other.run_id != mine.run_id
+
+
+@pytest.mark.parametrize("dedup", list(Dedup))
+async def test_a_key_finds_ended_runs_too(registry: Registry, dedup: Dedup) -> None:
+    """A retried submit with its idempotency key gets its run, in any state, whatever dedup says."""
+    first, _ = await add(registry, new_run(), key="nightly")
+    ended = await registry.record(first.run_id, *to_exec(), *to_term())
+    found, duplicate = await add(registry, new_run(digest=first.digest), dedup, key="nightly")
+    assert (found, duplicate) == (ended, True)
+
+
+async def test_a_key_of_another_config_is_a_conflict(registry: Registry) -> None:
+    """One key cannot stand for two things."""
+    first, _ = await add(registry, new_run(), key="nightly")
+    with pytest.raises(Conflict) as caught:
+        await add(registry, new_run(), key="nightly")
+    assert caught.value.data["run_id"] == first.run_id
+
+
+async def test_the_key_is_part_of_the_run(registry: Registry) -> None:
+    """The key is stored with the run and in its first event, so that replay of events equals the row."""
+    run, _ = await add(registry, new_run(), key="nightly")
+    assert registry.live[run.run_id].key == "nightly"  # the fixture compares row and replay
+
+
+async def test_the_same_id_and_config_are_the_same_run(registry: Registry) -> None:
+    """A client's own id makes a submit repeatable, in any state."""
+    run = new_run()
+    await add(registry, run)
+    assert (await add(registry, run))[1]
+    ended = await registry.record(run.run_id, *to_exec(), *to_term())
+    assert await add(registry, run) == (ended, True)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"digest": "other"}, {"owner_uid": 1001, "owner": "bob"}], ids=["config", "owner"]
+)
+async def test_a_taken_id_is_a_conflict(registry: Registry, fields: dict[str, object]) -> None:
+    """The same id with another config, or from somebody else, is refused and says nothing about the run."""
+    run = new_run()
+    await add(registry, run)
+    with pytest.raises(Conflict, match="taken"):
+        await add(registry, replace(run, **fields), Dedup.ATTACH)  # type: ignore[arg-type]
+    assert registry.last_seq == 1
+
+
+async def test_50_submits_at_once_make_one_run(registry: Registry) -> None:
+    """The lookup and the insert are one transaction: a race has one winner and 49 that attach to it."""
+    digest = new_run().digest
+    done = await asyncio.gather(*(add(registry, new_run(digest=digest), Dedup.ATTACH) for _ in range(50)))
+    assert sorted(duplicate for _, duplicate in done) == [False] + [True] * 49
+    assert len({run.run_id for run, _ in done}) == len(registry.live) == registry.last_seq == 1
+
+
+async def test_50_submits_with_one_key_make_one_run(registry: Registry) -> None:
+    """The same for idempotency keys."""
+    digest = new_run().digest
+    done = await asyncio.gather(*(add(registry, new_run(digest=digest), key="k") for _ in range(50)))
+    assert len({run.run_id for run, _ in done}) == 1
+
+
+async def test_fail_at_once_fails_all_but_one(registry: Registry) -> None:
+    """In one batch one submit is accepted, and each that fails fails alone."""
+    digest = new_run().digest
+    done = await asyncio.gather(
+        *(add(registry, new_run(digest=digest), Dedup.FAIL) for _ in range(20)),
+        *(add(registry, new_run(), Dedup.FAIL) for _ in range(20)),
+        return_exceptions=True,
+    )
+    assert [isinstance(answer, Conflict) for answer in done].count(True) == 19
+    assert len(registry.live) == 21
+
+
+async def test_a_name_that_is_no_text_is_the_callers_fault(registry: Registry) -> None:
+    """What cannot be stored as UTF-8 fails its own submit and nobody else's."""
+    bad = add(registry, new_run(name="\udcff"))
+    good = add(registry, new_run())
+    first, second = await asyncio.gather(bad, good, return_exceptions=True)
+    assert isinstance(first, UnicodeEncodeError)
+    assert not isinstance(second, BaseException)

@@ -1,0 +1,112 @@
+"""The run object of the wire: every key, always, and JSON-safe."""
+
+import json
+
+import pytest
+
+from mosaicd.core.run import Progress, Run
+from mosaicd.core.view import run_object
+from mosaicd.protocol.states import CauseKind, Outcome, PauseMode, RunKind, State, Want
+
+KEYS = """run_id name owner owner_uid kind worker_kind state want outcome cause exit_code signal pid attempt
+    slots gpus cpus memory_mb priority labels digest duplicate created_at dispatched_at started_at finished_at
+    last_heartbeat_at not_before held pause_mode released run_dir cwd command time_limit_s max_steps grace_s
+    retries retries_used
+    progress metrics containment reason rev""".split()
+
+
+def run(**fields: object) -> Run:
+    values: dict[str, object] = {
+        "run_id": "0" * 26, "owner_uid": 1000, "owner": "ada", "kind": RunKind.COMMAND, "name": "taxi",
+        "command": ("sh", "-c", "true"), "digest": "d", "created_at": 1.5, "labels": {"a": "b"}, "rev": 3,
+    }  # fmt: skip
+    return Run(**{**values, **fields})  # type: ignore[arg-type]
+
+
+def test_every_key_is_there_from_the_start() -> None:
+    """Scripts may rely on each key; what is not known yet is null."""
+    shown = run_object(run(), Progress(), "/state/runs/0")
+    assert list(shown) == KEYS
+    assert shown["outcome"] is shown["cause"] is shown["exit_code"] is shown["signal"] is shown["pid"] is None
+    assert (shown["slots"], shown["duplicate"], shown["reason"], shown["metrics"]) == ([], False, None, {})
+    assert shown["gpus"] == {"requested": 0, "mandatory": False, "granted": None}
+    assert shown["cpus"] == {"requested": 1, "granted": None}
+    assert shown["run_dir"] == "/state/runs/0"
+    assert shown["command"] == ["sh", "-c", "true"]
+
+
+def test_it_is_json_with_plain_words() -> None:
+    """Enums leave as their words, at every depth, and nothing needs a special encoder."""
+    shown = run_object(
+        run(
+            kind=RunKind.WORKER, state=State.TERM, want=Want.STOP, outcome=Outcome.TIMEOUT,
+            pause_mode=PauseMode.FREEZE,
+            cause={"kind": CauseKind.TIME_LIMIT, "signal": 15}, exit={"signal": 15},
+        ),
+        Progress(), "/x",
+    )  # fmt: skip
+    assert json.loads(json.dumps(shown)) == shown
+    words = (
+        shown["kind"],
+        shown["state"],
+        shown["want"],
+        shown["outcome"],
+        shown["pause_mode"],
+        shown["cause"]["kind"],
+    )
+    assert words == ("worker", "TERM", "stop", "timeout", "freeze", "time_limit")
+    assert {type(word) for word in words} == {str}
+    assert (shown["exit_code"], shown["signal"]) == (None, 15)
+
+
+def test_duplicate_and_reason_are_the_callers() -> None:
+    """Neither is stored: they belong to one reply."""
+    shown = run_object(run(), Progress(), "/x", duplicate=True, reason="waits for 2 CPU slots")
+    assert (shown["duplicate"], shown["reason"]) == (True, "waits for 2 CPU slots")
+
+
+def test_a_fault_shows_its_cause_before_the_end() -> None:
+    """In FAULT the cause is what broke; a retry that waits shows none; the end shows the end's."""
+    fault = {"kind": CauseKind.SHIM_LOST}
+    assert run_object(run(state=State.FAULT, fault=fault), Progress(), "/x")["cause"] == {"kind": "shim_lost"}
+    assert run_object(run(), Progress(), "/x")["cause"] is None
+    ended = run(state=State.TERM, outcome=Outcome.SUCCEEDED, fault=fault, cause=None)
+    assert run_object(ended, Progress(), "/x")["cause"] is None
+
+
+@pytest.mark.parametrize(
+    ("state", "released", "granted"),
+    [(State.INIT, False, None), (State.HSHK, False, 2), (State.EXEC, False, 2), (State.PAUSE, False, 2),
+     (State.PAUSE, True, None), (State.FAULT, False, 2), (State.TERM, False, 2)],
+)  # fmt: skip
+def test_what_was_granted_is_not_said_of_a_waiting_run(
+    state: State, released: bool, granted: int | None
+) -> None:
+    """A run that waits (again) has been granted nothing; one that ended says what it had."""
+    outcome = Outcome.SUCCEEDED if state is State.TERM else None
+    waiting = run(state=state, released=released, outcome=outcome, cpus_granted=2, gpus_granted=2)
+    shown = run_object(waiting, Progress(), "/x")
+    assert (shown["cpus"]["granted"], shown["gpus"]["granted"]) == (granted, granted)
+
+
+def test_progress_and_metrics() -> None:
+    """Last values as they are; the total falls back on the limit that was asked for."""
+    progress = Progress(steps=5, telemetry_seq=9, last_heartbeat_at=7.5, metrics={"loss": 0.5})
+    shown = run_object(run(max_steps=100), progress, "/x")
+    assert shown["progress"] == {
+        "steps": 5, "episodes": None, "total_steps": 100, "total_episodes": None, "telemetry_seq": 9,
+        "stdout_bytes": 0, "stderr_bytes": 0, "steps_per_s": None,
+    }  # fmt: skip
+    assert (shown["last_heartbeat_at"], shown["metrics"]) == (7.5, {"loss": 0.5})
+    progress.total_steps = 50
+    assert run_object(run(max_steps=100), progress, "/x")["progress"]["total_steps"] == 50
+
+
+def test_the_object_is_a_copy() -> None:
+    """Who changes a reply changes no run and no progress."""
+    progress = Progress(metrics={"loss": 0.5})
+    original = run()
+    shown = run_object(original, progress, "/x")
+    shown["labels"]["x"] = shown["metrics"]["x"] = 1
+    assert original.labels == {"a": "b"}
+    assert progress.metrics == {"loss": 0.5}
