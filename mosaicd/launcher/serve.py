@@ -139,8 +139,8 @@ def serve(fd: int) -> int:
         os.setsid()  # out of the terminal's foreground group
     except PermissionError:
         pass  # the daemon has started us in a session of our own
-    child.set_name(_TITLE)
     launcher = Launcher(OrderSocket(fd))
+    child.set_name(_TITLE)
     gc.collect()
     gc.freeze()  # what is shared with every shim is never touched by a collection there
     try:

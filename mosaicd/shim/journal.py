@@ -23,6 +23,7 @@ class Journal:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._batch: list[bytes] = []
+        self._owed: dict[tuple[str, str, bool], dict[str, Any]] = {}
         self._waiting = b""  # whole records (after the rest of one) that a full disk refused
         self._shed_from = 0
         self.seq = 0
@@ -44,10 +45,16 @@ class Journal:
         )
 
     def add_gap(self, evidence: dict[str, Any]) -> None:
-        """Number a record that says what was shed."""
-        self._at = self._at or time.time()
-        text = json.dumps(evidence, separators=(",", ":")).encode()
-        self.add(Recognised(telemetry.GAP, evidence, text, False))
+        """Owe a record of what was shed: it is never shed itself, and waits until it can be written.
+
+        Gaps of one stream and reason that wait together become one.
+        """
+        key = (evidence["stream"], evidence["reason"], evidence["lost_bytes"] is None)
+        earlier = self._owed.get(key)
+        if earlier is None:
+            self._owed[key] = evidence
+        elif evidence["lost_bytes"] is not None:
+            earlier["lost_bytes"] += evidence["lost_bytes"]
 
     @property
     def is_waiting(self) -> bool:
@@ -58,8 +65,16 @@ class Journal:
         """Write what there is; what a full disk refuses waits, up to a limit, for the next flush."""
         if self._waiting or self._shed_from:
             self._retry()
-        if not self._batch:
-            return
+        if self._batch:
+            self._write_batch()
+        if self._owed and not self._waiting and not self._shed_from:
+            self.stamp()
+            owed, self._owed = self._owed, {}
+            for evidence in owed.values():
+                self._add_evidence(evidence)
+            self._write_gaps()
+
+    def _write_batch(self) -> None:
         data = b"".join(self._batch)
         count = len(self._batch)
         self._batch.clear()
@@ -74,6 +89,17 @@ class Journal:
                 return
             is_cut, data = len(rest) < len(data), rest
         self._keep(data, is_cut)
+
+    def _write_gaps(self) -> None:
+        """Write a batch that may wait but not be shed."""
+        self._waiting = self._write(b"".join(self._batch))
+        self._batch.clear()
+        if not self._waiting:
+            self.written_seq = self.seq
+
+    def _add_evidence(self, evidence: dict[str, Any]) -> None:
+        text = json.dumps(evidence, separators=(",", ":")).encode()
+        self.add(Recognised(telemetry.GAP, evidence, text, False))
 
     def _keep(self, data: bytes, is_cut: bool) -> None:
         """Let whole records wait, as many as there is room for; the rest of a cut one always waits."""
@@ -97,16 +123,15 @@ class Journal:
         if not self._shed_from:
             self.written_seq = self.seq - len(self._batch)
             return
-        self.written_seq = self._shed_from - 1
-        first, self._shed_from = self._shed_from, 0
-        last = self.seq
-        lost = last - first + 1
         self.shed_records += len(self._batch)  # numbered while we still shed
         self._batch.clear()
+        first, last, self._shed_from = self._shed_from, self.seq, 0
         self.stamp()
-        self.add_gap({
-            "stream": "telemetry", "reason": "disk_full", "from": first, "to": last, "records": lost,
+        self._add_evidence({
+            "stream": "telemetry", "reason": "disk_full", "from": first, "to": last,
+            "records": last - first + 1,
         })  # fmt: skip
+        self._write_gaps()
 
     def _write(self, data: bytes) -> bytes:
         """Write, and return what did not go in."""

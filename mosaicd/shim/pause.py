@@ -1,9 +1,10 @@
 """Pausing a tree: freeze and thaw, verified in /proc, or ask the worker and wait for its word.
 
 A freeze counts when two surveys in a row show the same members and every one of them stopped: what
-forked between the first reading and the last STOP would be in the second.  A worker that was asked and
-did not answer in time is frozen; when it thaws it still finds our question, so the answer "resume" is
-sent before CONT.
+forked between the first reading and the last STOP would be in the second.  A child that was stopped
+between vfork and exec keeps its parent in the kernel, where STOP cannot take effect: it is let go on for
+a moment.  A worker that was asked and did not answer in time is frozen; when it thaws it still finds our
+question, so the answer "resume" is sent before CONT.
 """
 
 import json
@@ -12,6 +13,7 @@ import socket
 from collections.abc import Callable
 
 from mosaicd.shim import child
+from mosaicd.shim.containment import Process
 from mosaicd.shim.tree import Tree, stop_moving
 
 FREEZE = "freeze"
@@ -27,6 +29,7 @@ _RESUMING = "resuming"
 _FIRST_LOOK_S = 0.001
 _LAST_LOOK_S = 0.05
 _THAW_LIMIT_S = 2.0
+_NUDGES = 50
 
 
 class ControlLine:
@@ -66,6 +69,7 @@ class Pause:
         self._give_up_at = 0.0
         self._look_s = _FIRST_LOOK_S
         self._still: frozenset[int] = frozenset()
+        self._nudges = 0
 
     @property
     def mode(self) -> str | None:
@@ -138,6 +142,7 @@ class Pause:
 
     def _freeze(self, now: float) -> None:
         self._still = frozenset()
+        self._nudges = 0
         self._look_s = _FIRST_LOOK_S
         self._enter(_FREEZING, now)
 
@@ -145,11 +150,25 @@ class Pause:
         view = self._tree.look()
         moving = stop_moving(view)
         pids = frozenset(process.pid for process in view.members)
+        if not moving and self._nudge(view.members):
+            moving = view.members
+            self._look_s = _FIRST_LOOK_S
         if not moving and pids and pids == self._still:
             self._paused(FREEZE)
             return
         self._still = frozenset() if moving else pids
         self._look_again(now)
+
+    def _nudge(self, members: list[Process]) -> bool:
+        """Let stopped children that keep their parents in the kernel go on; whether there were any."""
+        if self._nudges == _NUDGES:
+            return False
+        waiting = {process.pid for process in members if not process.is_stopped}
+        held_up = [process for process in members if process.ppid in waiting and process.is_stopped]
+        for process in held_up:
+            child.send(process, signal.SIGCONT)
+        self._nudges += bool(held_up)
+        return bool(held_up)
 
     def _look_thawed(self, now: float) -> None:
         stopped = [process for process in self._tree.look().members if process.state == "T"]

@@ -7,6 +7,7 @@ launcher whose pid it knows; `close` fails the test that left one alive, and end
 import array
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -70,9 +71,9 @@ class Run:
     def control(self, word: str, **params: Any) -> None:
         self.house.peer.control(self.run_id, word, **params)
 
-    def says(self, text: str, timeout_s: float = 10.0) -> None:
-        """Wait until stdout.log holds `text`."""
-        path = self.dir / "stdout.log"
+    def says(self, text: str, timeout_s: float = 10.0, log: str = "stdout.log") -> None:
+        """Wait until the log holds `text`."""
+        path = self.dir / log
         self.house.peer.until(
             lambda: path.exists() and text.encode() in path.read_bytes(), timeout_s,
             lambda: path.read_bytes()[-500:] if path.exists() else "no log",
@@ -128,6 +129,7 @@ class House:
         self.peer = Peer(str(root / "sock"))
         self.runs: list[Run] = []
         self.heard: list[Message] = []
+        self.orders: socket.socket | None = None
         self._ids = 0
         self._stamp = f"{os.getpid():x}{time.monotonic_ns():x}"
         self.start_launcher()
@@ -141,6 +143,8 @@ class House:
         )  # fmt: skip
         theirs.close()
         ours.setblocking(False)
+        if self.orders:
+            self.orders.close()
         self.orders = ours
 
     def make(self, argv: list[str], **changes: Any) -> Run:
@@ -198,6 +202,11 @@ class House:
         times = psutil.Process(pid).cpu_times()
         return float(times.user + times.system)
 
+    def limit_files(self, pid: int, size_bytes: int) -> None:
+        """Let a process write files of at most this size: a full disk, as far as it can tell."""
+        hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size_bytes, hard))
+
     def gate(self, name: str = "gate") -> "Gate":
         """Make a FIFO in the runs' directory that blocks its reader until it is opened."""
         return Gate(self, self.root / name)
@@ -216,6 +225,7 @@ class House:
             fd = os.memfd_create("order")
             os.write(fd, json.dumps(content).encode())
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+        assert self.orders
         self.orders.sendmsg([json.dumps(packet).encode()], ancillary)
         if fd is not None:
             os.close(fd)
@@ -224,9 +234,12 @@ class House:
     def hear(self, wanted: Callable[[Message], bool], timeout_s: float = 10.0) -> Message:
         """Return the first message of the launcher's that is `wanted`, once it has come."""
 
+        orders = self.orders
+        assert orders
+
         def look() -> Message | None:
             try:
-                while data := self.orders.recv(4096):
+                while data := orders.recv(4096):
                     self.heard.append(json.loads(data))
             except BlockingIOError:
                 pass
@@ -251,6 +264,7 @@ class House:
         deadline = time.monotonic() + 5
         while (left := self.left_behind()) and time.monotonic() < deadline:
             self.peer.pump()
+        assert self.orders
         self.orders.close()
         self.launcher.wait(5)
         self.peer.close()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import time
 
 import pytest
@@ -27,9 +28,8 @@ def test_a_line_of_200_kb(house: House) -> None:
 
 def test_forty_thousand_carriage_returns_on_stderr(house: House) -> None:
     """A progress bar without a newline blocks nobody, and all of it is in the log."""
-    run = house.python(
-        "import sys\nfor n in range(40_000): sys.stderr.write(f'\\r{n:6d} it/s |######      |')\nprint('done')"
-    )
+    code = "import sys\nfor n in range(40_000): sys.stderr.write(f'\\r{n:6d} it/s |######      |')"
+    run = house.python(code)
     assert run.exit()["exit_code"] == 0
     log = (run.dir / "stderr.log").read_bytes()
     assert log.count(b"\r") == 40_000
@@ -132,7 +132,46 @@ def test_telemetry_goes_on_beyond_the_cap_of_the_raw_log(house: House) -> None:
     code = "print('q' * 5000); print('{\"type\": \"step\"}')"
     run = house.python(code, limits={"stdout_limit_bytes": 100})
     run.exit()
-    assert [line["kind"] for line in run.telemetry()] == ["gap", "step", "gap"]
+    assert sorted(line["kind"] for line in run.telemetry()) == ["gap", "gap", "step"]
+    run.leaves()
+
+
+def test_a_full_disk_sheds_and_counts(house: House) -> None:
+    """A full disk never stops the worker; when there is room again, gap records say what is missing."""
+    code = """
+import sys
+line = '{"type": "step", "step_index": %d, "note": "' + "x" * 60 + '"}\\n'
+for _ in range(3):
+    open("gate").read()
+    sys.stdout.write("".join(line % n for n in range(20_000)))
+    sys.stdout.flush()
+    print("written", file=sys.stderr)
+"""
+    gate = house.gate()
+    run = house.python(code)
+    run.fact("started")
+    for limit_bytes, count in ((100_000, 1), (100_000, 2), (resource.RLIM_INFINITY, 3)):
+        house.limit_files(run.shim_pid, limit_bytes)
+        gate.open()
+        run.says("written\n" * count, log="stderr.log")
+    record = run.exit()
+    assert record["exit_code"] == 0
+    shed = record["shed"]
+    assert shed["telemetry_records"] > 10_000
+    sizes = [len('{"type": "step", "step_index": , "note": ""}\n') + 60 + len(str(n)) for n in range(20_000)]
+    assert record["stdout_bytes"] + shed["stdout_bytes"] == 3 * sum(sizes)
+    assert (run.dir / "stdout.log").stat().st_size == record["stdout_bytes"]
+    lines = run.telemetry()
+    gaps = [line["data"] for line in lines if line["kind"] == "gap"]
+    missing = [gap for gap in gaps if gap["stream"] == "telemetry"]
+    numbers = [line["seq"] for line in lines]
+    for gap in missing:
+        numbers += range(gap["from"], gap["to"] + 1)
+    assert sorted(numbers) == list(range(1, record["telemetry_seq"] + 1))
+    assert sum(gap["records"] for gap in missing) == shed["telemetry_records"]
+    assert sum(line["kind"] == "step" for line in lines) + shed["telemetry_records"] == 60_000
+    lost = [gap["lost_bytes"] for gap in gaps if gap["stream"] == "stdout"]
+    assert sum(lost) == shed["stdout_bytes"]
     run.leaves()
 
 

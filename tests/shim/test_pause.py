@@ -62,6 +62,20 @@ def test_a_frozen_tree_stands_still_to_the_last_process(house: House) -> None:
     run.ends_empty()
 
 
+def test_a_tree_caught_between_vfork_and_exec(house: House) -> None:
+    """Time and again, every member of a tree that starts programs all the time is really stopped."""
+    run = house.launch(["sh", "-c", "echo up; while :; do /bin/true; done & while :; do /bin/true; done"])
+    run.says("up")
+    for count in range(1, 31):
+        run.control("pause", mode="freeze")
+        run.fact("paused", count=count)
+        assert states(run) == {"T"}
+        run.control("resume")
+        run.fact("continued", count=count)
+    run.control("stop", grace_s=1)
+    run.ends_empty()
+
+
 def test_pause_and_resume_may_be_repeated(house: House) -> None:
     """Both are idempotent: asked again, the shim says again where it stands."""
     run = house.launch(["sleep", "1000"])

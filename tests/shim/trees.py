@@ -18,6 +18,14 @@ echo ready
 while :; do sleep 0.2; done
 """
 
+#: Only the first of them: it has a parent that can be found.
+DISGUISED_CHILD = """
+trap '' TERM
+env -i setsid /bin/sh -c 'trap "" TERM; while :; do /bin/sleep 0.2; done' &
+echo ready
+while :; do sleep 0.2; done
+"""
+
 #: A child that starts a new sibling whenever one dies.
 REPAIRING = """
 import os, sys, time, signal
