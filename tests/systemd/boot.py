@@ -226,7 +226,7 @@ def wait_for_user_manager(first: int, keeper: int, uid: int) -> bool:
             return False
         if private.exists():
             break
-    enter = ["nsenter", f"--target={first}", "--all", "--root", "--wd=/"]
+    enter = ["nsenter", f"--target={first}", "--all", "--root", "--wd"]
     asked = [*enter, "systemctl", "is-active", "--quiet", f"user@{uid}.service"]
     tries = until(time.monotonic() + BOOT_LIMIT_S)
     return any(subprocess.run(asked, check=False).returncode == 0 for _ in tries)

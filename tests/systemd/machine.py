@@ -71,7 +71,7 @@ class Machine:
 
     def argv(self, command: Sequence[str], root: bool = False, **environment: str) -> list[str]:
         """The command line that runs `command` inside."""
-        enter = ["nsenter", f"--target={self.pid}", "--all", "--root", "--wd=/"]
+        enter = ["nsenter", f"--target={self.pid}", "--all", "--root", "--wd"]
         identity = [] if root else ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--init-groups"]
         mine = {"HOME": HOME, "USER": USER, "XDG_RUNTIME_DIR": RUNTIME}
         given = {"PATH": PATH, "LANG": "C.UTF-8", **({"HOME": "/root"} if root else mine), **environment}
@@ -111,6 +111,7 @@ class UserService:
         self.machine = machine
         self.python = sys.executable
         self.installer = str(ROOT / "packaging/systemd/install_user.py")
+        self.since_us = int(time.time() * 1e6)
 
     # -- units
 
@@ -152,12 +153,13 @@ class UserService:
         return int(self.show("MainPID"))
 
     def journal(self) -> list[dict[str, Any]]:
-        """The journal's records about the service, its own and systemd's, in order."""
+        """The journal's records about the service, its own and systemd's, in order, of this test alone."""
         said = self.machine.run(
             "journalctl", "--no-pager", "-o", "json", "_SYSTEMD_USER_UNIT=mosaicd.service", "+",
             "USER_UNIT=mosaicd.service", root=True,
         )  # fmt: skip
-        return [json.loads(line) for line in said.stdout.splitlines()]
+        records = [json.loads(line) for line in said.stdout.splitlines()]
+        return [record for record in records if int(record["__REALTIME_TIMESTAMP"]) >= self.since_us]
 
     def messages(self) -> list[str]:
         return [str(record.get("MESSAGE")) for record in self.journal()]
