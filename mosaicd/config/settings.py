@@ -68,7 +68,6 @@ class Timeouts:
     unkillable_s: float = _time(10.0, "from KILL until a tree that is still there is called unkillable")
     empty_retry_s: float = _time(0.1, "between two looks at a tree that is not empty yet")
     reconcile_s: float = _time(10.0, "for all of the start-up reconciliation together")
-    launcher_s: float = _time(10.0, "for the launcher to answer one order")
     request_s: float = _time(30.0, "for one request, but submit")
     submit_s: float = _time(60.0, "for one submit")
     discovery_s: float = _time(20.0, "for one interpreter to say which workers it has")
@@ -102,9 +101,7 @@ class Registry:
     """How the registry commits and checkpoints."""
 
     group_commit_ms: float = _time(20.0, "the longest that a row nobody waits for is held", 0.0, 10_000.0)
-    progress_interval_s: float = _time(1.0, "between two writes of the last values of live runs")
     checkpoint_interval_s: float = _time(60.0, "between two checkpoints of the write-ahead log")
-    busy_rounds: int = _count(3, "busy checkpoints in a row before a warning", 1, 1000)
 
 
 @dataclass(frozen=True, slots=True)

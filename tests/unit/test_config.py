@@ -1,6 +1,7 @@
 """Settings: where they come from, what is refused, and that all faults are told at once."""
 
 import os
+import re
 import tomllib
 from dataclasses import fields, replace
 from pathlib import Path
@@ -207,6 +208,15 @@ def test_every_setting_says_what_it_is() -> None:
                 assert value in field.metadata["choices"]
             else:
                 assert field.metadata["low"] <= value <= field.metadata["high"], (name, field.name)
+
+
+def test_every_setting_is_used() -> None:
+    """A setting that nothing reads promises what does not happen."""
+    package = Path(config.__file__).parents[1]
+    sources = [path for path in package.rglob("*.py") if package / "config" not in path.parents]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    names = {field.name for cls in GROUPS.values() for field in fields(cls)}
+    assert not {name for name in names if not re.search(rf"\.{name}\b", code)}
 
 
 def test_what_systemd_said_to_a_parent_is_not_for_us() -> None:
