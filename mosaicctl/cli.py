@@ -1,13 +1,15 @@
-"""The command line: one table of verbs, and a parser that reads a verb's options only when it is used.
+"""The command line: one table of verbs, and the parser of the verb that is used.
 
-Building every verb's options costs more than `list` itself takes, so main() leaves them until argparse
-reaches the verb; `build_parser()` fills them all, for tests and for the manual.  Everything after `--`
-is cut off before argparse sees it: versions of argparse differ in what they do with it.
+Building every verb's parser costs more than `list` itself takes, so a command line gets only its own;
+`build_parser()` makes them all, for --help, for tests and for the manual.  Everything after `--` is cut
+off before argparse sees it: versions of argparse differ in what they do with it.
 """
 
 import argparse
+import os
+from collections.abc import Iterable
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from mosaicctl import __version__
 
@@ -46,54 +48,64 @@ or by @: your last one.
 """
 
 
-class VerbParser(argparse.ArgumentParser):
-    """A parser whose options come from the module of its verb, at the first use."""
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Knows the width without shutil, whose import would cost every call two milliseconds."""
 
-    verb: str | None = None
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
+        except (ValueError, OSError):
+            columns = 80
+        super().__init__(prog, width=max(40, columns - 2))
 
-    def fill(self) -> None:
-        """Add the verb's options, once."""
-        verb, self.verb = self.verb, None
-        if verb is None:
-            return
-        module = import_module(f"mosaicctl.{verb}")
-        self.formatter_class = argparse.RawDescriptionHelpFormatter
-        module.arguments(self)
-        _shared_options(self, argparse.SUPPRESS)
-        self.set_defaults(execute=module.execute, verb=verb)
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        self.fill()
-        return super().parse_known_args(args, namespace)
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, and where to read more."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"mosaicctl: {message}\n(`{self.prog} --help` shows how)\n")
 
 
-def build_parser(lazy: bool = False) -> argparse.ArgumentParser:
-    """Return the whole parser; with `lazy`, verbs get their options when they are parsed."""
-    parser = VerbParser(
+def build_parser(verbs: Iterable[str] = VERBS) -> argparse.ArgumentParser:
+    """Return the parser; it understands the given verbs only, and imports no others."""
+    parser = _Parser(
         prog="mosaicctl",
         usage="mosaicctl [--socket PATH] [-o FORMAT] VERB ...",
         description="Hand in training runs to mosaicd, and watch, pause, resume and stop them.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"mosaicctl {__version__}")
     _shared_options(parser, None)
-    verbs = parser.add_subparsers(metavar="VERB", title="verbs", prog="mosaicctl", parser_class=VerbParser)
-    for verb, summary in VERBS.items():
-        child = verbs.add_parser(verb, help=summary, description=_sentence(summary), allow_abbrev=False)
-        child.verb = verb
-        if not lazy:
-            child.fill()
+    children = parser.add_subparsers(metavar="VERB", title="verbs", prog="mosaicctl", parser_class=_Parser)
+    for verb in verbs:
+        summary = VERBS[verb]
+        child = children.add_parser(
+            verb, help=summary, description=_sentence(summary), formatter_class=_Formatter, allow_abbrev=False
+        )
+        module = import_module(f"mosaicctl.{verb}")
+        module.arguments(child)
+        _shared_options(child, argparse.SUPPRESS)
+        child.set_defaults(execute=module.execute, verb=verb)
     return parser
+
+
+def verb_of(argv: list[str]) -> str | None:
+    """Return the verb of a command line, or None where only the whole parser can say what is meant."""
+    words = iter(argv)
+    for word in words:
+        if word in ("-o", "--output", "--socket"):
+            next(words, None)
+        elif not word.startswith(("-o", "--output=", "--socket=")):
+            return word if word in VERBS else None
+    return None
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Return the parsed command line with `execute` set; argparse exits 2 (or 0 for --help) itself."""
-    parser = build_parser(lazy=True)
+    verb = verb_of(argv)
+    parser = build_parser([verb] if verb else [] if argv == ["--version"] else VERBS)
     head, tail = argv, None
     if "--" in argv:
         cut = argv.index("--")

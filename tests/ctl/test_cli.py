@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mosaicctl.cli import VERBS, build_parser, parse
+from mosaicctl.cli import VERBS, build_parser, parse, verb_of
 
 
 def test_every_verb_has_a_module_and_examples_in_its_help() -> None:
@@ -49,6 +49,24 @@ def test_an_option_before_the_verb_is_not_reset_by_the_verb() -> None:
 def test_the_command_is_kept_word_for_word(argv: list[str], command: list[str]) -> None:
     """Everything after -- , or after the first word that is no option, is the command's, later -- too."""
     assert parse(argv).command == command
+
+
+@pytest.mark.parametrize(
+    ("argv", "verb"),
+    [
+        (["list"], "list"),
+        (["-o", "list", "show"], "show"),
+        (["--socket", "list", "-ojson", "--output=name", "stop", "list"], "stop"),
+        (["--socket=/x", "wait"], "wait"),
+        (["--version"], None),
+        (["lits"], None),
+        (["-o"], None),
+        ([], None),
+    ],
+)
+def test_the_verb_is_found_before_anything_is_built(argv: list[str], verb: str | None) -> None:
+    """Only the parser of the verb in use is built; an option's value is never taken for the verb."""
+    assert verb_of(argv) == verb
 
 
 def test_two_dashes_end_the_options_of_any_verb() -> None:

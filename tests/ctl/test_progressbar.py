@@ -1,5 +1,7 @@
 """The living line of a run."""
 
+from typing import Any
+
 import pytest
 
 from mosaicctl.progressbar import Rate, bar, line, measure
@@ -74,7 +76,7 @@ def test_the_line_never_wraps(width: int) -> None:
         ({"state": "INIT"}, "waiting for its turn"),
     ],
 )
-def test_the_line_says_what_is_wanted(changes: dict[str, object], words: str) -> None:
+def test_the_line_says_what_is_wanted(changes: dict[str, Any], words: str) -> None:
     """What was asked for and has not happened is told."""
     assert words in line(a_run(**changes), Rate(), 120)
 

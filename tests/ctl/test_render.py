@@ -114,7 +114,7 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
         ),
     ],
 )
-def test_note(changes: dict[str, object], words: str) -> None:
+def test_note(changes: dict[str, Any], words: str) -> None:
     """The note says the one thing worth knowing beside the state."""
     assert render.note(a_run(**changes)) == words
 

@@ -147,7 +147,12 @@ def test_the_first_interrupt_stops_the_run_and_follows_it(daemon: ScriptedDaemon
 def test_a_second_interrupt_leaves(daemon: ScriptedDaemon) -> None:
     """Ctrl-C twice: the client leaves at once, the daemon ends the run in its own time."""
     life = Life(daemon, {}, stays=True)
-    daemon.handlers["run.stop"] = lambda params, peer: life.is_stopped.set() or a_run(want="stop")
+
+    def stop_in_its_own_time(params: dict[str, Any], peer: Peer) -> object:
+        life.is_stopped.set()
+        return a_run(want="stop")
+
+    daemon.handlers["run.stop"] = stop_in_its_own_time
     process = start()
     daemon.wait_for(lambda: len(daemon.asked("run.logs")) >= 4)
     process.send_signal(signal.SIGINT)

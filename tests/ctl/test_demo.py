@@ -1,0 +1,83 @@
+"""`make demo`: a stranger sees it happen, and nothing is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("mosaic_tabular") is None, reason="the tabular worker is not installed"),
+]
+
+
+def start(home: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "demo/demo.py"], cwd=ROOT, env={**os.environ, "TMPDIR": str(home)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def survivors(home: Path) -> list[str]:
+    """Every process that has something in `home` in its arguments or its environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if str(home).encode() in told and process.name != str(os.getpid()):
+            found.append(told.decode(errors="replace")[:200])
+    return found
+
+
+def assert_nothing_is_left(home: Path) -> None:
+    deadline = time.monotonic() + 10
+    while (left := survivors(home)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == []
+    assert list(home.iterdir()) == []
+
+
+def test_the_demo_plays_without_a_terminal(tmp_path: Path) -> None:
+    """Under 40 s: every state is seen, a run is paused, one waits and is stopped, the taxi has learned."""
+    begun = time.monotonic()
+    process = start(tmp_path)
+    out, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, out
+    assert time.monotonic() - begun < 40
+    for word in (
+        "INIT",
+        "HSHK",
+        "RDY",
+        "EXEC",
+        "PAUSE",
+        "TERM",
+        "cancelled",
+        "2000 episodes",
+        "has learned its trade",
+    ):
+        assert word in out, out
+    assert_nothing_is_left(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C in the middle: runs, daemon and directory are gone."""
+    process = start(tmp_path)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "EXEC" in line and "started" in line:
+            break
+    os.killpg(process.pid, number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    assert "nothing is left behind" in out
+    assert_nothing_is_left(tmp_path)
