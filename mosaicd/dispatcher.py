@@ -10,12 +10,14 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
 from mosaicd.core import catchup, fsm
 from mosaicd.core.deadlines import Deadline, backoff_s
 from mosaicd.core.fsm import Action, Event, Kind, owed
+from mosaicd.core.launch import LaunchFailed
 from mosaicd.core.run import Progress, Run
 from mosaicd.deadline_watch import DeadlineWatch
 from mosaicd.orders import Orders
@@ -23,8 +25,10 @@ from mosaicd.protocol.errors import MosaicError, NotFound
 from mosaicd.protocol.states import CauseKind, State
 from mosaicd.queue_pump import QueuePump
 from mosaicd.rundirs import Found, RunDirs
-from mosaicd.shim_link import LaunchFailed, ShimLink
 from mosaicd.store.registry import Committed, Registry
+
+if TYPE_CHECKING:
+    from mosaicd.shim_link import ShimLink
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +42,7 @@ class Dispatcher:
     """Carries out what is owed.  `on_fatal` is called with an error that the daemon must not survive."""
 
     def __init__(
-        self, registry: Registry, shims: ShimLink, rundirs: RunDirs, orders: Orders, settings: Settings,
+        self, registry: Registry, shims: "ShimLink", rundirs: RunDirs, orders: Orders, settings: Settings,
         clock: Clock, on_fatal: Callable[[BaseException], None],
     ) -> None:  # fmt: skip
         self._registry = registry
@@ -118,7 +122,8 @@ class Dispatcher:
         self._shims.forget(run.run_id)
         self._launches.pop((run.run_id, run.attempt), None)
         self._unempty.pop(run.run_id, None)
-        self._orders.forget(run)
+        # Off the loop: a file system that is busy with others' fsyncs lets an unlink wait for them.
+        asyncio.get_running_loop().run_in_executor(None, self._orders.forget, run)
 
     def poke(self, run_id: str) -> None:
         """Carry out what the run is owed, now or after what is being carried out for it."""
@@ -145,7 +150,11 @@ class Dispatcher:
     def shim_gone(self, run_id: str) -> None:
         """A run's shim, or teardown shim, has ended: read what it left."""
         run = self._registry.live.get(run_id)
-        if run is not None and run.is_holding:
+        if run is None or not run.is_holding:
+            return
+        if run.exit is not None and run.state is not State.FAULT:
+            self.poke(run_id)  # it told all before it left
+        else:
             self._spawn(self._examine(run))
 
     def _deadline_missed(self, run: Run, missed: Deadline) -> None:

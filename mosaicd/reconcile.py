@@ -10,15 +10,18 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from mosaicd.core.fsm import Action, Event, IllegalTransition, owed
 from mosaicd.core.run import Run
 from mosaicd.protocol import ulid
 from mosaicd.protocol.states import State
 from mosaicd.rundirs import Found, RunDirs
-from mosaicd.shim_link import ShimLink
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
+
+if TYPE_CHECKING:
+    from mosaicd.shim_link import ShimLink
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ async def reconcile(
     registry: Registry,
     history: History,
     rundirs: RunDirs,
-    shims: ShimLink,
+    shims: "ShimLink",
     events_of: Callable[[Run, Found], list[Event]],
     timeout_s: float,
 ) -> Report:
@@ -60,7 +63,7 @@ async def reconcile(
 
 
 async def _take_up(
-    run: Run, registry: Registry, rundirs: RunDirs, shims: ShimLink,
+    run: Run, registry: Registry, rundirs: RunDirs, shims: "ShimLink",
     events_of: Callable[[Run, Found], list[Event]], report: Report,
 ) -> None:  # fmt: skip
     found = await asyncio.to_thread(rundirs.examine, run.run_id, run.attempt, run.owner_uid)

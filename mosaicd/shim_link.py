@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mosaicd import launcher
+from mosaicd.core.launch import LaunchFailed
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,6 @@ class Connection(Protocol):
     def notify(self, method: str, params: Mapping[str, Any]) -> bool: ...
 
     def on_close(self, callback: Callable[[], None]) -> None: ...
-
-
-class LaunchFailed(Exception):
-    """The launcher could not fork a shim."""
 
 
 @dataclass(slots=True)

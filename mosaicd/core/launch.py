@@ -24,6 +24,10 @@ _BASE = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG"})
 _SERVICE_PREFIXES = ("WATCHDOG_", "LISTEN_")
 
 
+class LaunchFailed(Exception):
+    """The launcher could not fork a shim."""
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Where and as what one attempt runs: decided by the daemon, unlike what the spec asks for."""

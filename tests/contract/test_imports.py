@@ -13,7 +13,7 @@ MIDDLE = tuple("announce auth broadcaster discovery dispatcher gpus reconcile sh
 LEAVES = ("clock", "config", "log", "rundirs")
 
 #: Modules that were cut off one peer for size, and belong to it alone.
-PARTS = {"dispatcher": ("deadline_watch", "orders"), "broadcaster": ("notices",)}
+PARTS = {"dispatcher": ("deadline_watch", "orders", "queue_pump")}
 
 INNER = ("protocol", "core", "store")
 
@@ -28,6 +28,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "store": ("protocol", "core", "clock", "log"),
     **{part: (*INNER, *LEAVES) for parts in PARTS.values() for part in parts},
     **{peer: (*INNER, *LEAVES, *PARTS.get(peer, ())) for peer in MIDDLE},
+    "shim_link": (*INNER, *LEAVES, "launcher"),  # whose command line it is
     "rpc": (*INNER, *LEAVES, *MIDDLE),
     "shim": ("protocol",),
     "launcher": ("protocol", "shim"),

@@ -41,6 +41,5 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 def service(machine: Machine) -> Iterator[UserService]:
     """The user's installation of mosaicd; nothing of it is left afterwards."""
     made = UserService(machine)
-    made.reset()
     yield made
     made.reset()
