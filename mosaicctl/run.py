@@ -17,7 +17,7 @@ from mosaicctl.exits import INTERRUPTED, NOT_STARTED, code_of_run
 from mosaicctl.follow import EventStream, LogStream, Streams
 from mosaicctl.link import Link
 from mosaicctl.progressbar import Rate, line, measure
-from mosaicctl.render import ending_words, label, to_json
+from mosaicctl.render import ending_words, label, progress, to_json
 from mosaicctl.screen import Screen
 from mosaicctl.submission import parameters, submission_arguments
 from mosaicctl.watch import told
@@ -160,7 +160,9 @@ class Follower:
         if (ended.get("cause") or {}).get("kind") == "spawn_failed" and code_of_run(ended) == NOT_STARTED:
             self.screen.say(f"mosaicctl: {label(ended)}: could not be started: {_error_of(ended)}")
         elif not self._quiet:
-            self.screen.say(f"mosaicctl: {label(ended)}: {ending_words(ended)}")
+            done = progress(ended)
+            reached = f", {done}" if done != "-" else ""
+            self.screen.say(f"mosaicctl: {label(ended)}: {ending_words(ended)}{reached}")
         return ended
 
     def _get(self) -> Json:
@@ -184,10 +186,10 @@ class Follower:
             self._open_logs(int(event["attempt"]))
         if not self._quiet:
             seen = {**self.run, "state": event.get("state"), "outcome": event.get("outcome")}
-            self.screen.say(told(seen, describe(event), event["at"], self.screen.has_colour))
+            self.screen.say(told(seen, describe(event), event["at"], self.screen.has_colour), self._lines())
 
-    def _advance(self, progress: Json) -> None:
-        self._board.advance(progress)
+    def _advance(self, news: Json) -> None:
+        self._board.advance(news)
         self._rate.add(time.monotonic(), measure(self.run)[0])
 
     def _open_logs(self, attempt: int) -> None:
@@ -201,11 +203,13 @@ class Follower:
             self._streams.add(stream)
 
     def _draw(self) -> None:
-        if not self.shows_logs and not self._quiet and self.screen.is_live:
-            text = line(
-                self.run, self._rate, self.screen.width, self.screen.has_colour, self.screen.has_unicode
-            )
-            self.screen.live([text])
+        self.screen.live(self._lines())
+
+    def _lines(self) -> list[str]:
+        if self.shows_logs or self._quiet:
+            return []
+        screen = self.screen
+        return [line(self.run, self._rate, screen.width, screen.has_colour, screen.has_unicode)]
 
     def _clear(self) -> None:
         self.screen.live([], now=True)
