@@ -22,10 +22,15 @@ class Power:
 POWERS = (
     Power(
         "send a signal",
-        r"os\.(kill|killpg|abort)|signal\.(pidfd_send_signal|raise_signal|pthread_kill)"
-        r"|.*\.(send_signal|terminate|kill|killpg)",
-        ("mosaicd.shim.child", "mosaicd.shim.teardown", "mosaic_worker.control", "mosaic_worker.discovery"),
+        r"os\.(kill|killpg|abort)|signal\.(pidfd_send_signal|raise_signal|pthread_kill)",
+        ("mosaicd.shim.child", "mosaic_worker.control", "mosaic_worker.discovery"),
         "from os import killpg as k\nk(1, 9)",
+    ),
+    Power(
+        "end a process by its object",  # in the shim the object is the attempt, which asks its child
+        r".*\.(send_signal|terminate|kill)",
+        ("mosaicd.shim", "mosaicd.discovery", "mosaic_worker.control", "mosaic_worker.discovery"),
+        "def f(process):\n    process.kill()",
     ),
     Power(
         "start a process",
