@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.contract import manual
-from tests.contract.sources import ROOT
+from tests.contract.sources import ROOT, python_files
 
 PAGES = (
     "mosaicctl.1", "mosaicd.8", "mosaicd.toml.5", "mosaic-rundir.5", "mosaic-worker.7", "mosaic-protocol.7",
@@ -217,6 +217,17 @@ def test_the_readme_names_every_verb() -> None:
     """README.md has a table of the verbs, and the programs it shows exist."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert not [verb for verb in verbs() if f"`{verb}`" not in text]
+
+
+@pytest.mark.parametrize("paper", ["ARCHITECTURE.md", "README.md", "CONTRIBUTING.md"])
+def test_the_papers_name_files_that_exist(paper: str) -> None:
+    """Every file that a paper names is there: `rpc/submit.py` somewhere below its room, links as they stand."""
+    text = (ROOT / paper).read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.py)`", text)
+    files = [str(path.relative_to(ROOT)) for path in python_files()]
+    assert not [name for name in named if not any(f"/{file}".endswith(f"/{name}") for file in files)]
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert not [link for link in links if not (ROOT / link).exists()]
 
 
 def test_a_flag_that_is_gone_is_seen() -> None:
