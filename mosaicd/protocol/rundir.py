@@ -1,7 +1,5 @@
 """Names inside a run directory; the contract itself is mosaic-rundir(5)."""
 
-from pathlib import PurePosixPath
-
 SPEC = "spec.json"
 ENVIRONMENT = "environment.json"
 FILES = "files"
@@ -31,4 +29,4 @@ def attempt_name(attempt: int) -> str:
 
 def attempt_dir(run_dir: str, attempt: int) -> str:
     """Return the path of an attempt's directory."""
-    return str(PurePosixPath(run_dir) / attempt_name(attempt))
+    return f"{run_dir.rstrip('/')}/{attempt_name(attempt)}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from mosaicd.protocol import rundir
 from mosaicd.protocol.telemetry import Recognised
-from mosaicd.shim import child, containment, ending, record
+from mosaicd.shim import child, ending, record
 from mosaicd.shim.dialogue import Dialogue
 from mosaicd.shim.ending import Ending, Stop
 from mosaicd.shim.journal import Journal
@@ -33,12 +33,14 @@ _DISK_RETRY_S = 1.0
 class Attempt:
     """One attempt of one run, from its lock to its empty tree."""
 
-    def __init__(self, order: LaunchOrder, held: record.Record, setup_error: str | None) -> None:
+    def __init__(
+        self, order: LaunchOrder, held: record.Record, start_ticks: int | None, setup_error: str | None
+    ) -> None:
         self._order = order
         self._record = held
         self._setup_error = setup_error
         self._born = time.monotonic()
-        self._start_ticks = containment.start_ticks(os.getpid())
+        self._start_ticks = start_ticks
         self._tree = OwnTree(order.run_id)
         self._ladder = Ladder(self._tree, leader_first=order.is_worker)
         self._limits = RunLimits(order.limits.time_limit_s, order.limits.max_steps)
@@ -68,6 +70,23 @@ class Attempt:
     def is_over(self) -> bool:
         """Whether the end has been recorded and told, or there is nothing to live for."""
         return self._is_done
+
+    def prepare(self) -> None:
+        """Make what the worker will need: done while the daemon thinks about the register."""
+        if self._setup_error:
+            return
+        held, limits = self._record, self._order.limits
+        try:
+            held.reserve_exit()
+            record.make_files(self._order.files_dir, self._order.is_worker)
+            journal = Journal(held.open_log(rundir.TELEMETRY))
+            self.spool = Spool(
+                Log("stdout", held.open_log(rundir.STDOUT), limits.stdout_limit_bytes, journal),
+                Log("stderr", held.open_log(rundir.STDERR), limits.stderr_limit_bytes, journal),
+                journal, self._recorded,
+            )  # fmt: skip
+        except OSError as error:
+            self._setup_error = str(error)
 
     def next_at(self) -> float | None:
         """When `tick` has something to do."""
@@ -223,15 +242,8 @@ class Attempt:
 
     def _launch(self, now: float) -> None:
         try:
-            if self._setup_error:
+            if self._setup_error or self.spool is None:
                 raise OSError(0, self._setup_error)
-            journal = Journal(self._record.open_log(rundir.TELEMETRY))
-            limits = self._order.limits
-            self.spool = Spool(
-                Log("stdout", self._record.open_log(rundir.STDOUT), limits.stdout_limit_bytes, journal),
-                Log("stderr", self._record.open_log(rundir.STDERR), limits.stderr_limit_bytes, journal),
-                journal, self._recorded,
-            )  # fmt: skip
             self._started = started = start(self._order, self._record)
         except OSError as error:
             self._spawn_failed(error)

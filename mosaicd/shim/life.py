@@ -6,8 +6,7 @@ open by a shim would keep `mosaicd | tee log` from ending), no signal handlers.
 
 import os
 import time
-import traceback
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mosaicd.shim import child, containment, order, record, start, teardown
 from mosaicd.shim.attempt import Attempt
@@ -37,21 +36,20 @@ def run(order_fd: int) -> int:
 
 
 def _launch(launch: order.LaunchOrder, wake: Wake) -> int:
+    start_ticks = containment.start_ticks(os.getpid())
     try:
         held = record.Record(launch.attempt_dir)
-        setup_error = _prepare(launch, held)
+        setup_error = _claim(held, start.launch_content(launch, start_ticks))
     except record.Taken:
         return 0  # an order may be repeated: somebody else carries this one out, or has
-    Loop(Attempt(launch, held, setup_error), wake).run()
+    Loop(Attempt(launch, held, start_ticks, setup_error), wake).run()
     return 0
 
 
-def _prepare(launch: order.LaunchOrder, held: record.Record) -> str | None:
-    """Make what the attempt needs; return why it cannot be made, for the daemon to be told."""
+def _claim(held: record.Record, content: dict[str, Any]) -> str | None:
+    """Write launch.json; return why that failed, for the daemon to be told.  Taken when it is there."""
     try:
-        held.write_launch(start.launch_content(launch, containment.start_ticks(os.getpid())))
-        held.reserve_exit()
-        record.make_files(launch.files_dir)
+        held.write_launch(content)
     except OSError as error:
         return str(error)
     return None
@@ -67,6 +65,8 @@ def _leave_standard_streams() -> None:
 
 def _write_crash(attempt_dir: str) -> None:
     """Leave the traceback of a shim that broke where somebody who asks will look."""
+    import traceback  # a quarter of a megabyte that no healthy shim needs
+
     try:
         with open(os.path.join(attempt_dir, "shim-crash.txt"), "a") as file:
             file.write(f"{time.time():.3f} pid {os.getpid()}\n{traceback.format_exc()}\n")

@@ -13,7 +13,7 @@ from mosaicd.protocol import framing
 
 _BACK_OFF_S = 0.010
 _BACK_OFF_LIMIT_S = 0.200
-_RECEIVE_BYTES = 1 << 16
+_RECEIVE_BYTES = 1 << 14
 
 Message = dict[str, Any]
 

@@ -27,6 +27,7 @@ class Loop:
         """Return when the attempt is over."""
         attempt = self._attempt
         attempt.tick(time.monotonic())
+        attempt.prepare()
         while not attempt.is_over:
             self._wait(time.monotonic())
             attempt.tick(time.monotonic())

@@ -85,10 +85,14 @@ class Record:
         )
 
 
-def make_files(files_dir: str) -> None:
-    """Make the directory that a worker keeps over attempts, and its usual places."""
-    for name in ("", rundir.CHECKPOINTS, "videos", "tensorboard"):
-        os.makedirs(os.path.join(files_dir, name), mode=0o700, exist_ok=True)
+def make_files(files_dir: str, for_worker: bool) -> None:
+    """Make the directory that a run keeps over attempts, and in it what its environment and workers name."""
+    os.makedirs(files_dir, mode=0o700, exist_ok=True)
+    for name in (rundir.CHECKPOINTS, "videos", "tensorboard") if for_worker else (rundir.CHECKPOINTS,):
+        try:
+            os.mkdir(os.path.join(files_dir, name), 0o700)
+        except FileExistsError:
+            pass
 
 
 def boot_id() -> str:

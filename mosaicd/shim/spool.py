@@ -15,8 +15,8 @@ from mosaicd.shim.journal import Journal
 from mosaicd.shim.scanner import Scanner
 
 PIPE_BYTES = 1 << 20
-_READ_BYTES = 256 << 10
-_READS_A_ROUND = 8
+_READ_BYTES = 128 << 10
+_READS_A_ROUND = 16
 _LIMIT = "limit"
 _DISK_FULL = "disk_full"
 

@@ -143,9 +143,16 @@ class House:
         )  # fmt: skip
         theirs.close()
         ours.setblocking(False)
-        if self.orders:
-            self.orders.close()
+        self.close_orders()
         self.orders = ours
+        self.peer.wake_for(ours)
+
+    def close_orders(self) -> None:
+        """Hang up on the launcher."""
+        if self.orders:
+            self.peer.forget(self.orders)
+            self.orders.close()
+            self.orders = None
 
     def make(self, argv: list[str], **changes: Any) -> Run:
         """Compose the order of a new run; nothing is sent."""
@@ -264,8 +271,7 @@ class House:
         deadline = time.monotonic() + 5
         while (left := self.left_behind()) and time.monotonic() < deadline:
             self.peer.pump()
-        assert self.orders
-        self.orders.close()
+        self.close_orders()
         self.launcher.wait(5)
         self.peer.close()
         for entry in left:

@@ -69,10 +69,17 @@ class Peer:
 
     def pump(self, timeout_s: float = 0.02) -> None:
         for key, _ in self._selector.select(timeout_s):
-            if key.data is None:
+            if key.fileobj is self._listener:
                 self._accept()
-            else:
+            elif key.data is not None:
                 self._read(key.data)
+
+    def wake_for(self, stream: socket.socket) -> None:
+        """End a pump when this can be read, too; who waits for it reads it."""
+        self._selector.register(stream, selectors.EVENT_READ, None)
+
+    def forget(self, stream: socket.socket) -> None:
+        self._selector.unregister(stream)
 
     def until(self, what: Callable[[], T], timeout_s: float = 10.0, shown: Callable[[], Any] = str) -> T:
         """Return the first true value of `what`; fail with `shown` when it does not come in time."""

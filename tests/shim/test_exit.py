@@ -80,7 +80,7 @@ def test_the_worker_gets_what_was_ordered_and_nothing_else(house: House) -> None
 
 def test_records_of_a_start(house: House) -> None:
     """launch.json and started.json say what was ordered and what it became; no secret is on the disk."""
-    run = house.launch(["true"], slots=[1], cpus=2)
+    run = house.launch(["true"], slots=[1], cpus=2, kind="worker")
     run.exit()
     launch, started = run.json("launch.json"), run.json("started.json")
     assert (launch["argv"], launch["slots"], launch["cpus"]) == (["true"], [1], 2)

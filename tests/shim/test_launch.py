@@ -129,8 +129,7 @@ def test_the_launcher_ends_with_its_socket(house: House) -> None:
         house.signal(house.launcher.pid, number)
     house.launch(["true"]).exit()
     assert os.getsid(house.launcher.pid) == house.launcher.pid
-    assert house.orders
-    house.orders.close()
+    house.close_orders()
     assert house.launcher.wait(5) == 0
     house.start_launcher()
 
