@@ -17,13 +17,22 @@ Who may know that a process tree is empty is not decided here: `conclude` must b
 launcher has confirmed it.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
-from typing import Any
 
+from mosaicd.core.event import Event, Kind
+from mosaicd.core.folds import FOLDS
 from mosaicd.core.run import Run
-from mosaicd.protocol.states import CauseKind, Outcome, PauseMode, State, Want
+from mosaicd.core.verdict import is_clean, is_release, is_retry_due, verdict
+from mosaicd.protocol.states import CauseKind, Outcome, State, Want
+
+__all__ = [
+    "TABLE", "Action", "Event", "IllegalTransition", "Kind", "Place", "apply", "breaking", "conclude",
+    "is_legal", "owed", "place", "replay", "submitted",
+]  # fmt: skip
+
+_INTERRUPTED = (CauseKind.SHIM_LOST, CauseKind.REBOOTED)
 
 
 class Place(StrEnum):
@@ -42,36 +51,6 @@ class Place(StrEnum):
     def state(self) -> State:
         """The state that clients see."""
         return State.PAUSE if self is Place.RELEASED else State(self.value)
-
-
-class Kind(StrEnum):
-    """Event kinds; stored, never renamed."""
-
-    SUBMITTED = "submitted"
-    STOP_REQUESTED = "stop_requested"
-    PAUSE_REQUESTED = "pause_requested"
-    RESUME_REQUESTED = "resume_requested"
-    HOLD = "hold"
-    RELEASE = "release"
-    SET = "set"
-    DISPATCHED = "dispatched"
-    REGISTERED = "registered"
-    SPAWNED = "spawned"
-    STARTED = "started"
-    PAUSED = "paused"
-    CONTINUED = "continued"
-    RELEASED = "released"
-    LIMIT_REACHED = "limit_reached"
-    EXITED = "exited"
-    FINISHED = "finished"
-    BROKE = "broke"
-    SPAWN_FAILED = "spawn_failed"
-    DEADLINE_MISSED = "deadline_missed"
-    LOST = "lost"
-    UNKILLABLE = "unkillable"
-    REQUEUED = "requeued"
-    GAVE_UP = "gave_up"
-    WITHDRAWN = "withdrawn"
 
 
 P, K = Place, Kind
@@ -118,16 +97,6 @@ TABLE: Mapping[Place, Mapping[Kind, Place]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One fact or request.  `who` is a user name, or "daemon", "shim", "launcher"; `data` is JSON-safe."""
-
-    kind: Kind
-    at: float
-    who: str = "daemon"
-    data: Mapping[str, Any] = field(default_factory=dict)
-
-
 class IllegalTransition(Exception):
     """The event has no row where the run stands; nothing was changed."""
 
@@ -172,7 +141,7 @@ def apply(run: Run, event: Event) -> Run:
     target = TABLE[place(run)].get(event.kind)
     if target is None:
         raise IllegalTransition(run, event)
-    fold = _FOLDS.get(event.kind)
+    fold = FOLDS.get(event.kind)
     changes = fold(run, event) if fold else {}
     return replace(run, state=target.state, released=target is Place.RELEASED, rev=run.rev + 1, **changes)
 
@@ -208,69 +177,6 @@ def _owed_released(run: Run) -> Action | None:
     return Action.AWAIT_TURN if run.want is Want.RUN else None
 
 
-# --- the end -------------------------------------------------------------------------------------
-
-
-def is_release(run: Run) -> bool:
-    """Whether the exit was the worker leaving its slots on request, to come back later."""
-    return bool(run.exit and run.exit.get("released") and run.want is not Want.STOP)
-
-
-def is_clean(run: Run) -> bool:
-    """Whether the exit needs no FAULT: nothing bad in the evidence, or the end was wanted."""
-    return run.want is Want.STOP or verdict(run)[0] is not Outcome.FAILED
-
-
-def verdict(run: Run) -> tuple[Outcome, dict[str, Any] | None]:
-    """Return outcome and cause that the exit record speaks for.
-
-    Whose word decides (lifecycle.md): a stop or limit that the shim had begun before it reaped the
-    leader; else a MOSAIC worker's own last word; else how the process ended.
-    """
-    exit = run.exit or {}
-    evidence = {name: exit[name] for name in ("exit_code", "signal") if exit.get(name) is not None}
-    if exit.get("core_dumped"):
-        evidence["core_dumped"] = True
-    stop = exit.get("stop")
-    if stop:
-        kind = CauseKind(stop["kind"])
-        cause = {
-            "kind": kind,
-            **{n: stop[n] for n in ("who", "reason", "forced") if stop.get(n) is not None},
-            **evidence,
-        }
-        return _STOPPED.get(kind, Outcome.FAILED), cause
-    if exit.get("fault"):
-        return Outcome.FAILED, {"kind": CauseKind(exit["fault"]), "error": exit.get("error"), **evidence}
-    word = exit.get("last_word") if run.kind == "worker" else None
-    if word == "run_failed":
-        return Outcome.FAILED, {"kind": CauseKind.WORKER_FAILED, "error": exit.get("error"), **evidence}
-    if word == "run_cancelled":
-        return Outcome.CANCELLED, {"kind": CauseKind.BY_USER, "who": "worker", **evidence}
-    bad = _bad_end(exit, evidence)
-    if word == "run_completed":
-        return Outcome.SUCCEEDED, bad
-    return (Outcome.FAILED, bad) if bad else (Outcome.SUCCEEDED, None)
-
-
-def _bad_end(exit: Mapping[str, Any], evidence: dict[str, Any]) -> dict[str, Any] | None:
-    if exit.get("signal") is not None:
-        return {"kind": CauseKind.SIGNAL, **evidence}
-    if exit.get("exit_code"):
-        return {"kind": CauseKind.EXIT_CODE, **evidence}
-    return None
-
-
-_STOPPED: Mapping[CauseKind, Outcome] = {
-    CauseKind.BY_USER: Outcome.CANCELLED,
-    CauseKind.TIME_LIMIT: Outcome.TIMEOUT,
-    CauseKind.STEP_LIMIT: Outcome.SUCCEEDED,
-    CauseKind.PREEMPTED: Outcome.INTERRUPTED,
-}
-
-_INTERRUPTED = (CauseKind.SHIM_LOST, CauseKind.REBOOTED)
-
-
 def breaking(run: Run, at: float) -> Event:
     """Return the `broke` event of a run whose exit is bad and was not wanted."""
     return Event(Kind.BROKE, at, data={"cause": verdict(run)[1] or {}})
@@ -293,156 +199,6 @@ def conclude(run: Run, at: float, backoff_s: float) -> Event:
         return Event(Kind.RELEASED, at)
     outcome, cause_ = verdict(run)
     return Event(Kind.FINISHED, at, data={"outcome": outcome, "cause": cause_})
-
-
-def is_retry_due(run: Run) -> bool:
-    """Whether a faulted run is to be queued again: attempts left, a cause that is retried, no stop wanted."""
-    kind = (run.fault or {}).get("kind")
-    return run.want is not Want.STOP and run.retries_used < run.retries and kind in run.retry_on
-
-
-# --- folds: what each event stores -----------------------------------------------------------------
-
-
-def _stop_requested(run: Run, event: Event) -> dict[str, Any]:
-    return {
-        "want": Want.STOP,
-        "stop": {"kind": CauseKind.BY_USER, "who": event.who, **event.data},
-        "pause_mode": None,
-    }
-
-
-def _pause_requested(run: Run, event: Event) -> dict[str, Any]:
-    mode = event.data.get("mode")
-    return {"want": Want.PAUSE, "pause_mode": PauseMode(mode) if mode else None}
-
-
-def _resume_requested(run: Run, event: Event) -> dict[str, Any]:
-    return {"want": Want.RUN, "pause_mode": None, "held": False if run.state is State.INIT else run.held}
-
-
-def _set(run: Run, event: Event) -> dict[str, Any]:
-    return {name: event.data[name] for name in ("priority", "labels", "name") if name in event.data}
-
-
-def _dispatched(run: Run, event: Event) -> dict[str, Any]:
-    data = event.data
-    return {
-        "attempt": data["attempt"], "nonce": data["nonce"], "slots": tuple(data["slots"]),
-        "cpus_granted": data["cpus"], "gpus_granted": len(data["slots"]),
-        "dispatched_at": event.at, "not_before": None, **_NO_PROCESS,
-    }  # fmt: skip
-
-
-def _registered(run: Run, event: Event) -> dict[str, Any]:
-    return {"shim_pid": event.data["shim_pid"], "shim_start_ticks": event.data["shim_start_ticks"]}
-
-
-def _spawned(run: Run, event: Event) -> dict[str, Any]:
-    return {name: event.data.get(name) for name in ("pid", "start_ticks", "boot_id", "containment")}
-
-
-def _started(run: Run, event: Event) -> dict[str, Any]:
-    return {"started_at": run.started_at if run.started_at is not None else event.at}
-
-
-def _released(run: Run, event: Event) -> dict[str, Any]:
-    return {**_carried(run), **_NO_PROCESS, **_NO_SLOTS}
-
-
-def _limit_reached(run: Run, event: Event) -> dict[str, Any]:
-    if run.want is Want.STOP:
-        return {}  # the first reason to stop is the one that is remembered
-    return {"want": Want.STOP, "stop": {"who": "daemon", **event.data}, "pause_mode": None}
-
-
-def _exited(run: Run, event: Event) -> dict[str, Any]:
-    changes: dict[str, Any] = {"exit": dict(event.data)}
-    if run.state is State.FAULT and run.fault is not None:
-        evidence = {n: event.data[n] for n in ("exit_code", "signal") if event.data.get(n) is not None}
-        changes["fault"] = {**evidence, **run.fault}
-    return changes
-
-
-def _finished(run: Run, event: Event) -> dict[str, Any]:
-    return {
-        "outcome": Outcome(event.data["outcome"]), "cause": event.data.get("cause"),
-        "finished_at": _ended_at(run, event), **_NO_SLOTS,
-    }  # fmt: skip
-
-
-def _broke(run: Run, event: Event) -> dict[str, Any]:
-    return {"fault": dict(event.data["cause"])}
-
-
-def _spawn_failed(run: Run, event: Event) -> dict[str, Any]:
-    return {"fault": {"kind": CauseKind.SPAWN_FAILED, **event.data}}
-
-
-def _deadline_missed(run: Run, event: Event) -> dict[str, Any]:
-    return {"fault": dict(event.data)}
-
-
-def _lost(run: Run, event: Event) -> dict[str, Any]:
-    return {"fault": run.fault or dict(event.data)}
-
-
-def _requeued(run: Run, event: Event) -> dict[str, Any]:
-    return {
-        **_carried(run), **_NO_PROCESS, **_NO_SLOTS, "active_s": 0.0, "fault": None, "unkillable": False,
-        "retries_used": run.retries_used + 1, "not_before": event.data["not_before"],
-    }  # fmt: skip
-
-
-def _withdrawn(run: Run, event: Event) -> dict[str, Any]:
-    stop = run.stop or {}
-    cause = {name: stop[name] for name in ("kind", "who", "reason") if stop.get(name) is not None}
-    return {"outcome": Outcome.CANCELLED, "cause": cause or None, "finished_at": event.at}
-
-
-def _carried(run: Run) -> dict[str, Any]:
-    exit = run.exit or {}
-    return {
-        "steps_before": run.steps_before + int(exit.get("steps") or 0),
-        "active_s": run.active_s + float(exit.get("active_s") or 0.0),
-    }
-
-
-def _ended_at(run: Run, event: Event) -> float:
-    finished = (run.exit or {}).get("finished_at")
-    return float(finished) if finished else event.at
-
-
-_NO_PROCESS: dict[str, Any] = {
-    "exit": None, "pid": None, "start_ticks": None, "boot_id": None, "containment": None,
-    "shim_pid": None, "shim_start_ticks": None,
-}  # fmt: skip
-_NO_SLOTS: dict[str, Any] = {"slots": ()}
-
-_FOLDS: Mapping[Kind, Callable[[Run, Event], dict[str, Any]]] = {
-    K.STOP_REQUESTED: _stop_requested,
-    K.PAUSE_REQUESTED: _pause_requested,
-    K.RESUME_REQUESTED: _resume_requested,
-    K.HOLD: lambda run, event: {"held": True},
-    K.RELEASE: lambda run, event: {"held": False},
-    K.SET: _set,
-    K.DISPATCHED: _dispatched,
-    K.REGISTERED: _registered,
-    K.SPAWNED: _spawned,
-    K.STARTED: _started,
-    K.RELEASED: _released,
-    K.LIMIT_REACHED: _limit_reached,
-    K.EXITED: _exited,
-    K.FINISHED: _finished,
-    K.BROKE: _broke,
-    K.SPAWN_FAILED: _spawn_failed,
-    K.DEADLINE_MISSED: _deadline_missed,
-    K.LOST: _lost,
-    K.UNKILLABLE: lambda run, event: {"unkillable": True},
-    K.REQUEUED: _requeued,
-    K.GAVE_UP: _finished,
-    K.WITHDRAWN: _withdrawn,
-}
 
 
 def replay(events: list[Event]) -> Run:
