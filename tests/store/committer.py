@@ -11,32 +11,39 @@ import sys
 from pathlib import Path
 
 from mosaicd.core.fsm import Kind
-from mosaicd.protocol.states import Dedup
+from mosaicd.core.run import Run
+from mosaicd.protocol import ulid
+from mosaicd.protocol.states import Dedup, State
 from mosaicd.store.registry import Registry
 from tests.store.building import event, new_run, submission, to_exec, to_term
 
 CALLERS = 6
+
+LOST = event(Kind.LOST, kind="shim_lost")
+GAVE_UP = event(Kind.GAVE_UP, outcome="interrupted", cause={"kind": "shim_lost"})
 
 
 def say(*words: object) -> None:
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
+async def end(registry: Registry, run: Run) -> None:
+    """End what an earlier life left, so that lives do not get longer."""
+    events = [event(Kind.WITHDRAWN)] if run.state is State.INIT else [LOST, GAVE_UP]
+    after = await registry.record(run.run_id, *events)
+    say("ack", "end", after.run_id, after.rev)
+
+
 async def live_and_die(path: Path, seed: int) -> None:
     registry = await Registry.open(path)
     assert not registry.quarantine
-    for run_id in list(registry.live)[:20]:  # keep the mirror small: end what earlier lives left
-        await registry.record(run_id, event(Kind.STOP_REQUESTED))
-        say("ack", "stop", run_id, registry.live[run_id].rev)
+    await asyncio.gather(*(end(registry, run) for run in registry.live.values()))
     luck = random.Random(seed)
 
     async def caller() -> None:
         while True:
-            made = new_run(run_id="", digest=os.urandom(8).hex())
-            run_id = f"{luck.getrandbits(125):026X}"[:26]
-            run, _ = await registry.add(
-                submission(made.__class__.from_dict({**made.to_dict(), "run_id": run_id})), dedup=Dedup.NEW
-            )
+            made = new_run(run_id=ulid.encode(seed, luck.randbytes(10)))
+            run, _ = await registry.add(submission(made), dedup=Dedup.NEW)
             say("ack", "add", run.run_id, run.rev)
             for step in (*to_exec(), *to_term()):
                 run = await registry.record(run.run_id, step)
