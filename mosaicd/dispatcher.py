@@ -122,8 +122,14 @@ class Dispatcher:
         self._shims.forget(run.run_id)
         self._launches.pop((run.run_id, run.attempt), None)
         self._unempty.pop(run.run_id, None)
-        # Off the loop: a file system that is busy with others' fsyncs lets an unlink wait for them.
-        asyncio.get_running_loop().run_in_executor(None, self._orders.forget, run)
+        # Off the loop: where others fsync, an unlink waits for them.
+        asyncio.get_running_loop().run_in_executor(None, self._forget_order, run)
+
+    def _forget_order(self, run: Run) -> None:
+        try:
+            self._orders.forget(run)
+        except OSError as error:
+            log.warning("the environment of run %s stays on the disk: %s", run.run_id, error)
 
     def poke(self, run_id: str) -> None:
         """Carry out what the run is owed, now or after what is being carried out for it."""
@@ -197,7 +203,7 @@ class Dispatcher:
         """Return what the files of an attempt, whose shim is gone, add to its run."""
         at = self._clock.wall()
         status = catchup.status_from_files(run.kind, found.started, found.exit)
-        events = catchup.from_status(run, status, "files") if found.exit else []
+        events = catchup.from_status(run, status, at, "files") if found.exit else []
         has_exit = run.exit is not None or any(event.kind is Kind.EXITED for event in events)
         if not has_exit and run.state is not State.FAULT:  # in FAULT the gone shim was the teardown's
             boot_id = (found.started or found.launch or {}).get("boot_id") or run.boot_id

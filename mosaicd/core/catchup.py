@@ -15,6 +15,10 @@ from mosaicd.protocol.states import CauseKind, PauseMode, RunKind, State, Want
 
 #: Facts that move nothing: they only ask the daemon to look.
 HINTS = frozenset({"emptied"})
+#: How much of a name that nobody knows is repeated.
+NAME_LIMIT = 40
+
+_LIMITS = (CauseKind.TIME_LIMIT, CauseKind.STEP_LIMIT)
 
 
 def from_facts(
@@ -24,12 +28,12 @@ def from_facts(
     events: list[Event] = []
     rejected: list[str] = []
     for fact in facts:
-        name = str(fact.get("fact"))
+        name = evidence.text(fact.get("fact")) or "?"
         if name in HINTS:
             continue
         event = _event(fact, who)
         if event is None:
-            rejected.append(name)
+            rejected.append(name[:NAME_LIMIT])
         elif not _is_known(run, event):
             if not is_legal(run, event.kind):
                 rejected.append(name)
@@ -39,58 +43,64 @@ def from_facts(
     return events, rejected
 
 
-def from_status(run: Run, status: Mapping[str, Any], who: str = "shim") -> list[Event]:
+def from_status(run: Run, status: Mapping[str, Any], at: float, who: str = "shim") -> list[Event]:
     """Return the events that `run` lacks, given all that its attempt has come to.
 
     `status` has the keys of worker.register: spawned, started_at, frozen, paused_mode, stop, exit.
+    `at` is taken for the time of what the status does not date.
     """
-    return from_facts(run, _facts_of(run, status), who)[0]
+    return from_facts(run, _facts_of(run, status, at), who)[0]
 
 
-def _facts_of(run: Run, status: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    spawned, exit = status.get("spawned"), status.get("exit")
+def _facts_of(run: Run, status: Mapping[str, Any], at: float) -> Iterable[Mapping[str, Any]]:
+    spawned, exit, stop = (_object(status.get(name)) for name in ("spawned", "exit", "stop"))
     if spawned:
-        yield {"fact": "spawned", **spawned}
+        yield {**spawned, "fact": "spawned", "at": _time(spawned.get("at"), at)}
     if status.get("started_at") is not None:
-        yield {"fact": "started", "at": status["started_at"]}
-    stop = status.get("stop") or {}
-    if stop.get("kind") in ("time_limit", "step_limit"):
-        yield {
-            "fact": "limit_reached",
-            "at": stop.get("at", 0.0),
-            "kind": stop["kind"],
-            "reason": stop.get("reason"),
-        }
+        yield {"fact": "started", "at": _time(status["started_at"], at)}
+    if stop.get("kind") in _LIMITS:
+        yield {**stop, "fact": "limit_reached", "at": _time(stop.get("at"), at)}
     if exit:
-        at = exit.get("finished_at") or 0.0
+        ended_at = _time(exit.get("finished_at"), at)
         if exit.get("fault") == "spawn_failed":
-            yield {"fact": "spawn_failed", "at": at, "error": exit.get("error")}
-        yield {"fact": "exited", "at": at, **exit}
-    elif status.get("frozen") and run.state is State.EXEC:
-        yield {"fact": "paused", "at": status.get("frozen_at", 0.0), "mode": status.get("paused_mode")}
-    elif run.state is State.PAUSE and not status.get("frozen"):
-        yield {"fact": "continued", "at": status.get("thawed_at", 0.0)}
+            yield {"fact": "spawn_failed", "at": ended_at, "error": exit.get("error")}
+        yield {**exit, "fact": "exited", "at": ended_at}
+        return
+    is_paused = bool(status.get("frozen") or status.get("paused_mode"))
+    if is_paused and run.state is State.EXEC:
+        yield {"fact": "paused", "at": _time(status.get("frozen_at"), at), "mode": status.get("paused_mode")}
+    elif run.state is State.PAUSE and not is_paused:
+        yield {"fact": "continued", "at": _time(status.get("thawed_at"), at)}
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _time(value: Any, otherwise: float) -> float:
+    at = evidence.seconds(value)
+    return otherwise if at is None else at
 
 
 def _event(fact: Mapping[str, Any], who: str) -> Event | None:
-    name, at = fact.get("fact"), fact.get("at")
-    if name not in _FACTS or isinstance(at, bool) or not isinstance(at, int | float):
+    name, at = fact.get("fact"), evidence.seconds(fact.get("at"))
+    if not isinstance(name, str) or name not in _FACTS or at is None:
         return None
-    kind = Kind(str(name))
+    kind = Kind(name)
     try:
-        return Event(kind, float(at), who, _EVIDENCE[kind](fact))
+        return Event(kind, at, who, _EVIDENCE[kind](fact))
     except ValueError:
         return None
 
 
 def _limit(fact: Mapping[str, Any]) -> dict[str, Any]:
-    if fact.get("kind") not in (CauseKind.TIME_LIMIT, CauseKind.STEP_LIMIT):
+    if fact.get("kind") not in _LIMITS:
         raise ValueError("kind: time_limit or step_limit")
     return {"kind": fact["kind"], "reason": evidence.text(fact.get("reason"))}
 
 
 def _paused(fact: Mapping[str, Any]) -> dict[str, Any]:
-    return {"mode": fact["mode"]} if fact.get("mode") in frozenset(PauseMode) else {}
+    return {"mode": fact["mode"]} if fact.get("mode") in tuple(PauseMode) else {}
 
 
 _EVIDENCE: Mapping[Kind, Callable[[Mapping[str, Any]], dict[str, Any]]] = {

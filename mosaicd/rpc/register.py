@@ -47,7 +47,7 @@ def _missed(services: Services, run: Run, params: Register) -> list[Event]:
         identity = {"shim_pid": params.shim_pid, "shim_start_ticks": params.shim_start_ticks}
         events.append(Event(Kind.REGISTERED, services.clock.wall(), "shim", identity))
         run = apply(run, events[0])
-    return events + catchup.from_status(run, params.status)
+    return events + catchup.from_status(run, params.status, services.clock.wall())
 
 
 def _order(run: Run, params: Register) -> str:

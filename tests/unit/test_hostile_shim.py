@@ -1,0 +1,146 @@
+"""A user owns the user's shim and exit.json: whatever they say, the daemon can fold, store and tell it."""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from mosaicd.broadcaster import notices
+from mosaicd.core import catchup, fsm
+from mosaicd.core.event import Event, Kind
+from mosaicd.core.fsm import Action, owed
+from mosaicd.core.run import Progress, Run
+from mosaicd.core.view import run_object
+from mosaicd.protocol.framing import encode
+from mosaicd.protocol.states import RunKind, State
+from mosaicd.store.registry import Committed
+from mosaicd.store.rows import event_values, run_values
+
+RUN_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+
+#: What JSON can say in the place of any value; the daemon's own reader of files takes NaN and Infinity too.
+HOSTILE: list[Any] = [
+    None, True, False, 0, -1, 1, 255, 256, 2**31, 2**63, -(2**63) - 1, 10**400, -(10**400), 0.5, -0.0, 1e308,
+    float("nan"), float("inf"), float("-inf"), "", "x" * 5000, "\ud800", "a\0b", "by_user", "run_failed",
+    "spawn_failed", [], [1], {}, {"kind": "by_user"}, {"kind": []}, {"\ud800": 1}, {"a": 10**400},
+]  # fmt: skip
+
+EXIT: dict[str, Any] = {
+    "exit_code": 0, "signal": None, "core_dumped": False, "started_at": 1.0, "finished_at": 2.0,
+    "rusage": {"utime_s": 1.0}, "stop": None, "released": False, "last_word": None, "error": None,
+    "fault": None, "telemetry_seq": 1, "stdout_bytes": 1, "stderr_bytes": 1, "steps": 1, "episodes": 1,
+    "metrics": {},
+    "unparsed_lines": 0, "swept": True, "active_s": 1.0, "gap_bytes": 0,
+}  # fmt: skip
+STOP = {"kind": "time_limit", "who": "a", "reason": "b", "forced": False, "grace_s": 1.0, "at": 1.0}
+SPAWNED = {"pid": 7, "start_ticks": 8, "boot_id": "b", "containment": "process-group", "at": 1.0}
+
+
+def run_in(state: State, kind: RunKind = RunKind.COMMAND) -> Run:
+    """A run that holds slots in `state`."""
+    run = Run(
+        run_id=RUN_ID, owner_uid=1, owner="ann", kind=kind, name="n", command=("x",), digest="d",
+        created_at=1.0, retries=3, rev=1,
+    )  # fmt: skip
+    steps = [
+        Event(Kind.DISPATCHED, 1.0, data={"attempt": 1, "nonce": "n", "slots": [0], "cpus": 1}),
+        Event(Kind.REGISTERED, 1.0, data={"shim_pid": 5, "shim_start_ticks": 6}),
+        Event(Kind.STARTED, 1.0),
+        Event(Kind.PAUSED, 1.0),
+    ]
+    order = [State.HSHK, State.RDY, State.EXEC, State.PAUSE]
+    for event in steps[: order.index(state) + 1] if state in order else steps[:3]:
+        run = fsm.apply(run, event)
+    if state is State.FAULT:
+        run = fsm.apply(run, Event(Kind.LOST, 1.0, data={"kind": "shim_lost"}))
+    return run
+
+
+def statuses() -> Iterator[Mapping[str, Any]]:
+    """Every part of a status, each with every hostile value in its place."""
+    for value in HOSTILE:
+        for name in ("spawned", "started_at", "frozen", "paused_mode", "stop", "exit"):
+            yield {"exit": EXIT, "spawned": SPAWNED, name: value}
+            yield {name: value}
+        for name in EXIT:
+            yield {"exit": {**EXIT, name: value}}
+        for name in STOP:
+            yield {"stop": {**STOP, name: value}}
+            yield {"exit": {**EXIT, "stop": {**STOP, name: value}}, "stop": {**STOP, name: value}}
+        for name in SPAWNED:
+            yield {"spawned": {**SPAWNED, name: value}}
+        yield {"exit": {**EXIT, "metrics": {"m": value}, "rusage": {"m": value}}}
+
+
+def check_end(run: Run, events: list[Event]) -> None:
+    """Fold, store and tell the events; then carry the run to its end as the dispatcher would."""
+    for _ in range(4):
+        for event in events:
+            run = fsm.apply(run, event)
+            told = event_values(run, event)
+            values = run_values(run)
+            for number in (told[4], values["created_at"], values["finished_at"]):
+                assert number is None or abs(number) < 1e18
+            json.dumps([told[6], values["body"]]).encode()
+            encode(run_object(run, Progress().after_exit(run.exit or {}), "/r"))
+            notices.committed_body(Committed(1, run, event))
+        action = owed(run)
+        if action is Action.BREAK:
+            events = [fsm.breaking(run, 3.0)]
+        elif action is Action.EMPTY_TREE:
+            events = [fsm.conclude(run, 3.0, 1.0)]
+        else:
+            return
+    raise AssertionError(f"no end of {run}")
+
+
+@pytest.mark.parametrize("state", [State.HSHK, State.RDY, State.EXEC, State.PAUSE, State.FAULT])
+@pytest.mark.parametrize("kind", list(RunKind))
+def test_no_status_breaks_the_fold(state: State, kind: RunKind) -> None:
+    """Wrong types, huge, negative and unsayable numbers, unknown words: refused or cut, no exception."""
+    run = run_in(state, kind)
+    for status in statuses():
+        check_end(run, catchup.from_status(run, status, 2.5))
+
+
+@pytest.mark.parametrize("state", [State.HSHK, State.RDY, State.EXEC, State.PAUSE, State.FAULT])
+def test_no_fact_breaks_the_fold(state: State) -> None:
+    """The same for facts, whose names and times may be anything too."""
+    run = run_in(state)
+    for name, value in itertools.product([*catchup.HINTS, *Kind, *HOSTILE], HOSTILE):
+        words = dict.fromkeys(("mode", "kind", "reason", "error"), value)
+        evidence = {**words, "pid": value, "exit_code": 0}
+        for fact in ({"fact": name, "at": value}, {"fact": name, "at": 1.0, **evidence}):
+            events, _ = catchup.from_facts(run, [fact])
+            check_end(run, events)
+
+
+@pytest.mark.parametrize("word", ["exited", "exit.json"])
+def test_a_release_that_nobody_can_have_asked_for_is_an_end(word: str) -> None:
+    """`released` before the run worked has no row of its own: the exit decides, and the daemon goes on."""
+    run = run_in(State.RDY)
+    exit = {**EXIT, "released": True}
+    events = (
+        catchup.from_facts(run, [{"fact": "exited", "at": 2.0, **exit}])[0]
+        if word == "exited"
+        else catchup.from_status(run, {"exit": exit}, 2.5)
+    )
+    for event in events:
+        run = fsm.apply(run, event)
+    assert fsm.conclude(run, 3.0, 1.0).kind is Kind.FINISHED
+
+
+def test_a_cooperative_pause_is_still_one_after_a_lost_connection() -> None:
+    """A worker that paused by itself is not frozen: a register says so and moves nothing."""
+    run = run_in(State.PAUSE, RunKind.WORKER)
+    assert catchup.from_status(run, {"frozen": False, "paused_mode": "cooperative"}, 2.5) == []
+    [event] = catchup.from_status(run, {"frozen": False, "paused_mode": None}, 2.5)
+    assert (event.kind, event.at) == (Kind.CONTINUED, 2.5)
+
+
+def test_a_pause_that_was_missed_is_folded_with_a_time_of_today() -> None:
+    """What a status does not date gets the time of the register, not the year 1970."""
+    [event] = catchup.from_status(run_in(State.EXEC), {"paused_mode": "cooperative"}, 2.5)
+    assert (event.kind, event.at, event.data) == (Kind.PAUSED, 2.5, {"mode": "cooperative"})
