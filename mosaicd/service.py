@@ -6,9 +6,10 @@ answer everybody -> READY=1.  Stop: the reverse, and never a run: shims and work
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from mosaicd import log as operator_log
@@ -34,6 +35,8 @@ from mosaicd.systemd import Notifier
 log = logging.getLogger(__name__)
 
 REGISTRY_FILE = "registry.sqlite3"
+#: How far systemd's STATUS may be behind.
+STATUS_DELAY_S = 0.2
 
 
 class Service:
@@ -55,11 +58,13 @@ class Service:
             stack.push_async_callback(server.close)
             await self._take_up(services, stack)
             server.open()
-            services.registry.subscribe(lambda batch: _show(notifier, services))
+            services.registry.subscribe(_shown_soon(notifier, services))
             notifier.ready(status_line(services))
             waiting = len(services.dispatcher.turns.queue)
             operator_log.event(Catalogue.DAEMON_READY, live=len(services.registry.live), waiting=waiting)
             stack.callback(notifier.stopping)
+            gc.collect()
+            gc.freeze()  # modules and services stay: no later collection looks at them again
             works = (
                 self._maintain(services),
                 self._pulse(services, notifier.watchdog_s),
@@ -132,8 +137,21 @@ class Service:
         return watchdog_s is None or self._clock.mono() - services.registry.healthy() < watchdog_s
 
 
-def _show(notifier: Notifier, services: Services) -> None:
-    notifier.status(status_line(services))
+def _shown_soon(notifier: Notifier, services: Services) -> Callable[[object], None]:
+    """Return a subscriber after which STATUS follows a moment later: counting takes in every live run."""
+    timer: asyncio.TimerHandle | None = None
+
+    def show() -> None:
+        nonlocal timer
+        timer = None
+        notifier.status(status_line(services))
+
+    def changed(_: object) -> None:
+        nonlocal timer
+        if timer is None:
+            timer = asyncio.get_running_loop().call_later(STATUS_DELAY_S, show)
+
+    return changed
 
 
 def status_line(services: Services) -> str:

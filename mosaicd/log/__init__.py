@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from string import Formatter
 from typing import Any, TextIO
 
@@ -100,7 +101,7 @@ class Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).astimezone().isoformat(timespec="milliseconds")
         message = record.getMessage()
-        said_already = _names_in(record)
+        said_already = _names_in(getattr(record, "mosaic_event", None))
         fields: dict[str, Any] = getattr(record, "mosaic_fields", {})
         rest = [f"{name}={_shown(value)}" for name, value in fields.items() if name not in said_already]
         said = f"{at} {record.levelname} {message}" + (f" ({' '.join(rest)})" if rest else "")
@@ -108,9 +109,10 @@ class Lines(logging.Formatter):
         return line + "\n" + _traceback(record) if record.exc_info else line
 
 
-def _names_in(record: logging.LogRecord) -> set[str]:
-    entry: Catalogue | None = getattr(record, "mosaic_event", None)
-    return {name for _, name, _, _ in Formatter().parse(entry.value.sentence) if name} if entry else set()
+@cache
+def _names_in(entry: Catalogue | None) -> frozenset[str]:
+    parts = Formatter().parse(entry.value.sentence) if entry else ()
+    return frozenset(name for _, name, _, _ in parts if name)
 
 
 def _traceback(record: logging.LogRecord) -> str:

@@ -24,6 +24,8 @@ from mosaicd.protocol.states import CauseKind, RunKind
 from mosaicd.rpc.context import Caller, Services
 from mosaicd.rpc.requests import view
 
+_HOMES: dict[int, str] = {}
+
 
 async def handle(services: Services, caller: Caller, params: Submit) -> dict[str, Any]:
     """Check, write the run's directory, commit, and return the run."""
@@ -105,7 +107,9 @@ def new_run(services: Services, caller: Caller, spec: Spec, origin: str | None =
 
 async def _defaults(services: Services, caller: Caller, params: Submit) -> Defaults:
     """Return what a submit leaves open; workers are looked up only where a config may name one."""
-    home = await asyncio.to_thread(_home_of, caller.uid)
+    home = _HOMES.get(caller.uid)
+    if home is None:  # a directory service may take its time
+        home = _HOMES[caller.uid] = await asyncio.to_thread(_home_of, caller.uid)
     workers: dict[str, WorkerProgram] = {}
     if (
         params.config is not None

@@ -9,7 +9,7 @@ import pytest
 
 from mosaicd.protocol import ulid
 from mosaicd.protocol.errors import CapacityImpossible, Conflict, InvalidParams
-from tests.daemon.house import House
+from tests.daemon.house import House, eventually
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def test_secrets_are_in_one_file_only_and_go_with_the_run(house: House) -> None:
     assert "s3cr3t-value" not in json.dumps(run)
     house.call("run.stop", run_id=run_id)
     house.ended(run_id)
-    assert not (run_dir / "environment.json").exists()
+    eventually((run_dir / "environment.json").exists, lambda there: not there, "the values go with the run")
 
 
 def test_dry_run_keeps_nothing(house: House) -> None:
