@@ -28,7 +28,7 @@ OWNERS = 4096
 Write = Callable[[bytes], Awaitable[None]]
 
 
-@dataclass
+@dataclass(eq=False)
 class Watch:
     """One subscription: `cursor` is the seq of the last event that was sent, or was not for it."""
 
