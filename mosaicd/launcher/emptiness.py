@@ -1,7 +1,9 @@
 """Is a run's tree empty?  One walk over /proc answers for any number of runs.
 
 This answer, never a shim's, frees a slot.  A process counts when its environment names the run, or when
-it descends from the run's living shim; a zombie does not count, and neither does the shim.
+it descends from the run's living shim; a zombie does not count, and neither does the shim.  Environments are
+dear to read, and nothing of an attempt is older than its shim (what an earlier attempt had was empty before),
+so only those of processes that are younger are read.
 """
 
 from collections.abc import Iterable
@@ -17,8 +19,9 @@ def answer(orders: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     orders = list(orders)
     table = containment.survey()
     carriers: dict[str, list[int]] = {order["run_id"]: [] for order in orders}
+    oldest = min((order.get("shim_start") or 0 for order in orders), default=0)
     for process in table.values():
-        if process.is_alive:
+        if process.is_alive and process.start_ticks >= oldest:
             run_id = containment.marker_of(process.pid)
             if run_id in carriers:
                 carriers[run_id].append(process.pid)
