@@ -59,6 +59,7 @@ class Attempt:
         self._exit_retry_at: float | None = None
         self._ended_at: float | None = None
         self._first_sign_at: float | None = None
+        self._paused_at: float | None = None
         self._is_childless = True
         self._is_emptied = False
         self._beat = False
@@ -221,6 +222,7 @@ class Attempt:
                 "sign_of_life": self._first_sign_at is not None,
                 "started_at": self._first_sign_at,
                 "frozen": self._pause.is_frozen,
+                "frozen_at": self._paused_at,
                 "paused_mode": self._pause.mode,
                 "stop": self._ending.stop.content(self._ladder.is_forced) if self._ending.stop else None,
                 "exit": self._exit,
@@ -313,10 +315,12 @@ class Attempt:
 
     def _paused(self, mode: str) -> None:
         self._limits.pause(time.monotonic())
-        self.dialogue.say({"fact": "paused", "at": time.time(), "mode": mode})
+        self._paused_at = self._paused_at or time.time()
+        self.dialogue.say({"fact": "paused", "at": self._paused_at, "mode": mode})
 
     def _continued(self) -> None:
         self._limits.start(time.monotonic())
+        self._paused_at = None
         self.dialogue.say({"fact": "continued", "at": time.time()})
 
     # ------------------------------------------------------------------ the end

@@ -26,12 +26,13 @@ class Stop:
         self.who = _short(who)
         self.reason = _short(reason)
         self.grace_s = grace_s
+        self.at = time.time()
 
     def content(self, forced: bool) -> dict[str, Any]:
         """Return the stop as exit.json and the daemon see it."""
         return {
             "kind": self.kind, "who": self.who, "reason": self.reason, "forced": forced,
-            "grace_s": self.grace_s,
+            "grace_s": self.grace_s, "at": self.at,
         }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ def test_a_plain_command_dies_of_term(house: House) -> None:
     took_s = stop(run, 5.0)
     record = run.exit()
     assert (record["signal"], record["exit_code"]) == (15, None)
+    assert record["stop"].pop("at") <= record["finished_at"]
     assert record["stop"] == {
         "kind": "by_user", "who": "ada", "reason": "enough", "forced": False, "grace_s": 5.0,
     }  # fmt: skip
