@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
-from mosaicd.core.explain import Holder, Scene
+from mosaicd.core.explain import Holder, Scene, reason
 from mosaicd.core.fsm import Action, Event, Kind, owed
 from mosaicd.core.queue import Queue, Start, Waiting
 from mosaicd.core.run import Run
@@ -61,7 +61,10 @@ class QueuePump:
             starts = self._queue.plan(self.capacity(), self._used(), self._clock.wall())
             self._arm_timer()
             if starts:
-                await asyncio.gather(*(self._dispatch(start) for start in starts))
+                done = await asyncio.gather(*map(self._dispatch, starts), return_exceptions=True)
+                for failure in done:  # only now: a plan is over when every start of it is decided
+                    if failure is not None:
+                        raise failure
 
     def close(self) -> None:
         """Cancel the timer."""
@@ -85,6 +88,11 @@ class QueuePump:
             for run in self._holding.values()
         ]
         return Scene(self.capacity(), self._used(), self._clock.wall(), holders)
+
+    def reason(self, run_id: str) -> str | None:
+        """Return in a few words why a run waits, or None when it does not."""
+        waiting = self._queue.get(run_id)
+        return reason(waiting, self.capacity(), self._clock.wall()) if waiting is not None else None
 
     @property
     def queue(self) -> Queue:

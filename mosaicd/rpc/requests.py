@@ -34,4 +34,5 @@ def view(
 ) -> dict[str, Any]:
     """Return the wire's run object."""
     known = progress or services.registry.progress.get(run.run_id) or Progress()
-    return run_object(run, known, str(services.rundirs.path(run.run_id)), duplicate=duplicate)
+    reason = services.dispatcher.turns.reason(run.run_id)
+    return run_object(run, known, str(services.rundirs.path(run.run_id)), duplicate=duplicate, reason=reason)
