@@ -1,7 +1,7 @@
 """Runtime of `core.deadlines`: one timer a live run, re-armed only when it fires.
 
 A beat costs one dictionary write; the timer looks at it when it is due.  Deadlines start anew at every
-change of state and at every attach.
+change of state, at a stop and at every attach.
 """
 
 import asyncio
@@ -10,19 +10,24 @@ from collections.abc import Callable
 from mosaicd.clock import Clock
 from mosaicd.core.deadlines import Deadline, deadline
 from mosaicd.core.run import Run
-from mosaicd.protocol.states import State
+from mosaicd.protocol.states import State, Want
 
 
 class DeadlineWatch:
     """Call `on_missed(run, deadline)` on the loop when a run's deadline passes without a sign of life."""
 
     def __init__(
-        self, clock: Clock, lookup: Callable[[str], Run | None], on_missed: Callable[[Run, Deadline], None]
+        self,
+        clock: Clock,
+        lookup: Callable[[str], Run | None],
+        on_missed: Callable[[Run, Deadline], None],
+        unkillable_s: float = 10.0,
     ) -> None:
         self._clock = clock
         self._lookup = lookup
         self._on_missed = on_missed
-        self._since: dict[str, tuple[State, float]] = {}
+        self._unkillable_s = unkillable_s
+        self._since: dict[str, tuple[State, bool, float]] = {}  # state, being stopped, since when
         self._beats: dict[str, float] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -30,12 +35,12 @@ class DeadlineWatch:
         """Take note of a run after a commit."""
         if not run.is_holding:
             self.forget(run.run_id)
-        elif self._since.get(run.run_id, (None, 0.0))[0] is not run.state:
+        elif self._since.get(run.run_id, ())[:2] != (run.state, run.want is Want.STOP):
             self.restart(run)
 
     def restart(self, run: Run) -> None:
-        """Start the run's deadline anew (a change of state, an attach)."""
-        self._since[run.run_id] = (run.state, self._clock.mono())
+        """Start the run's deadline anew (a change of state, a stop, an attach)."""
+        self._since[run.run_id] = (run.state, run.want is Want.STOP, self._clock.mono())
         self._arm(run)
 
     def beat(self, run_id: str) -> None:
@@ -65,8 +70,8 @@ class DeadlineWatch:
             self._timers[run.run_id] = asyncio.get_running_loop().call_later(delay, self._fired, run.run_id)
 
     def _deadline(self, run: Run) -> Deadline | None:
-        since = self._since[run.run_id][1]
-        return deadline(run, since, self._beats.get(run.run_id, since))
+        since = self._since[run.run_id][2]
+        return deadline(run, since, self._beats.get(run.run_id, since), self._unkillable_s)
 
     def _fired(self, run_id: str) -> None:
         self._timers.pop(run_id, None)

@@ -9,13 +9,14 @@ lock.  Nothing here decides a transition, and nothing here touches a process.
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
 from mosaicd.core import catchup, fsm
-from mosaicd.core.deadlines import Deadline, backoff_s
+from mosaicd.core.deadlines import Deadline, backoff_s, grace_s
 from mosaicd.core.fsm import Action, Event, Kind, owed
 from mosaicd.core.launch import LaunchFailed
 from mosaicd.core.run import Progress, Run
@@ -36,6 +37,18 @@ log = logging.getLogger(__name__)
 MOST_RECHECK_S = 5.0
 #: Launch orders that came to nothing (no launch.json) before the run is told so.
 LAUNCH_TRIES = 3
+#: How long until what was refused, or could not be known, is tried again.
+RETRY_S = 1.0
+REFUSALS_QUIET_S = 30.0
+
+
+@dataclass(slots=True)
+class _Unempty:
+    """A tree that is still there: since when, how long until the next look, and what brings it about."""
+
+    since_mono: float
+    wait_s: float
+    timer: asyncio.TimerHandle | None = None
 
 
 class Dispatcher:
@@ -52,13 +65,17 @@ class Dispatcher:
         self._settings = settings
         self._clock = clock
         self._on_fatal = on_fatal
-        self._deadlines = DeadlineWatch(clock, registry.live.get, self._deadline_missed)
+        self._deadlines = DeadlineWatch(
+            clock, registry.live.get, self._deadline_missed, settings.timeouts.unkillable_s
+        )
         self.turns = QueuePump(settings, clock, self._record)
         self._busy: set[str] = set()
         self._again: set[str] = set()
         self._launches: dict[tuple[str, int], int] = {}
-        self._unempty: dict[str, tuple[float, float]] = {}  # since when (mono), next wait
+        self._unempty: dict[str, _Unempty] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+        self._quiet_until = 0.0
         registry.subscribe(self._committed)
 
     # --- start and stop ------------------------------------------------------------------------------
@@ -69,23 +86,31 @@ class Dispatcher:
             self.turns.sort(run)
             self._deadlines.observe(run)
             self.poke(run.run_id)
-        self._spawn(self.turns.pump())
+            self._look_again_at(run.run_id)  # a shim that lives will have registered by then
+        self._pump()
+
+    def _pump(self) -> None:
+        self.turns.wake()
+        self._spawn(self.turns.pump(), self._pump)
 
     async def close(self) -> None:
         """Stop carrying out; what is owed stays owed."""
+        self._is_closed = True
         self._deadlines.close()
         self.turns.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _spawn(self, work: Awaitable[None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], again: Callable[[], None]) -> None:
+        """Have `work` done; where the registry refuses it for now, call `again` a moment later."""
+
         async def guarded() -> None:
             try:
                 await work
             except MosaicError as error:
-                log.warning("%s; trying again", error)
-                self._wake_later(1.0)
+                self._say_refused(error)
+                self._later(RETRY_S, again)
             except asyncio.CancelledError:
                 raise
             except BaseException as error:
@@ -96,13 +121,18 @@ class Dispatcher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _wake_later(self, delay_s: float) -> None:
-        def look_again() -> None:
-            self.turns.wake()
-            for run_id in list(self._registry.live):
-                self.poke(run_id)
+    def _say_refused(self, error: MosaicError) -> None:
+        """Log a refusal: with a full disk every run has one a second, and one line says it all."""
+        if self._clock.mono() >= self._quiet_until:
+            self._quiet_until = self._clock.mono() + REFUSALS_QUIET_S
+            log.warning("%s; trying again until it works", error)
 
-        asyncio.get_running_loop().call_later(delay_s, look_again)
+    def _later(self, delay_s: float, act: Callable[[], None]) -> asyncio.TimerHandle:
+        def unless_closed() -> None:
+            if not self._is_closed:
+                act()
+
+        return asyncio.get_running_loop().call_later(delay_s, unless_closed)
 
     # --- what happened ---------------------------------------------------------------------------------
 
@@ -140,7 +170,7 @@ class Dispatcher:
             self._again.add(run_id)
         else:
             self._busy.add(run_id)
-            self._spawn(self._carry_out(run_id))
+            self._spawn(self._carry_out(run_id), lambda: self.poke(run_id))
 
     def attached(self, run_id: str) -> None:
         """A shim registered: its deadlines start anew, and it is told what its run is owed."""
@@ -161,7 +191,17 @@ class Dispatcher:
         if run.exit is not None and run.state is not State.FAULT:
             self.poke(run_id)  # it told all before it left
         else:
-            self._spawn(self._examine(run))
+            self._spawn(self._examine(run), lambda: self.shim_gone(run_id))
+
+    def _look_again_at(self, run_id: str) -> None:
+        """Read a little later what a run's attempt has left, unless a shim of it is known by then."""
+
+        def look() -> None:
+            run = self._registry.live.get(run_id)
+            if run is not None and not self._shims.is_alive(run_id, run.attempt):
+                self.shim_gone(run_id)
+
+        self._later(RETRY_S, look)
 
     def _deadline_missed(self, run: Run, missed: Deadline) -> None:
         event = Event(
@@ -173,7 +213,7 @@ class Dispatcher:
                 [event] if now.state is run.state and now.attempt == run.attempt and now.exit is None else []
             )
 
-        self._spawn(self._record(run.run_id, decide))
+        self._spawn(self._record(run.run_id, decide), lambda: self._deadline_missed(run, missed))
 
     async def _record(self, run_id: str, decide: Callable[[Run], Sequence[Event]]) -> None:
         try:
@@ -186,8 +226,10 @@ class Dispatcher:
     async def _examine(self, run: Run) -> None:
         found = await asyncio.to_thread(self._rundirs.examine, run.run_id, run.attempt, run.owner_uid)
         if found.is_held:
-            # another shim of this attempt lives (an order was repeated): watch that one
+            # Another shim of this attempt lives (an order was repeated): watch that one.  Where nothing says
+            # who it is (a shim that just begins, a worker between the fork and its exec), look again.
             self._shims.watch_found(run.run_id, run.attempt, found.launch)
+            self._look_again_at(run.run_id)
             return
         if found.launch is None and found.exit is None and run.state is State.HSHK:
             self.poke(run.run_id)  # the order came to nothing: it is owed again
@@ -203,7 +245,9 @@ class Dispatcher:
         """Return what the files of an attempt, whose shim is gone, add to its run."""
         at = self._clock.wall()
         status = catchup.status_from_files(run.kind, found.started, found.exit)
-        events = catchup.from_status(run, status, at, "files") if found.exit else []
+        if not found.exit:  # of the rest only who the worker was still matters
+            status = {"spawned": found.started} if run.state is State.RDY else {}
+        events = catchup.from_status(run, status, at, "files") if status else []
         has_exit = run.exit is not None or any(event.kind is Kind.EXITED for event in events)
         if not has_exit and run.state is not State.FAULT:  # in FAULT the gone shim was the teardown's
             boot_id = (found.started or found.launch or {}).get("boot_id") or run.boot_id
@@ -238,7 +282,7 @@ class Dispatcher:
             case Action.EMPTY_TREE:
                 await self._empty_tree(run)
             case Action.STOP:
-                self._tell_stop(run)
+                self._tell_stop(run)  # a shim that is not connected hears of it when it registers
             case Action.PAUSE:
                 self._shims.notify(run.run_id, "control.pause", {"mode": run.pause_mode})
             case Action.RESUME:
@@ -276,11 +320,12 @@ class Dispatcher:
 
     async def _empty_tree(self, run: Run) -> None:
         alive = self._shims.is_alive(run.run_id, run.attempt)
-        if run.exit is None and alive:
+        if run.exit is None and alive and run.run_id not in self._unempty:
             self._tell_stop(run)  # its exit, or its end, comes back as a fact
-            return
         empty, pids = await self._shims.is_empty(run.run_id, (run.shim_pid, run.shim_start_ticks))
-        if empty:
+        if empty and alive and run.exit is None:
+            pids = [pid for pid in (run.shim_pid,) if pid is not None]  # it may still start its worker
+        elif empty:
             self._unempty.pop(run.run_id, None)
             await self._follow(run, Action.EMPTY_TREE, self._conclusion)
             return
@@ -298,14 +343,13 @@ class Dispatcher:
 
     async def _still_there(self, run: Run, pids: list[int]) -> None:
         """Look again later, and say so once a tree has been there for too long."""
-        now = self._clock.mono()
-        since, wait_s = self._unempty.get(run.run_id, (now, self._settings.timeouts.empty_retry_s))
-        if (
-            now - since > self._settings.timeouts.unkillable_s
-            and run.state is State.FAULT
-            and not run.unkillable
-        ):
+        now, timeouts = self._clock.mono(), self._settings.timeouts
+        tree = self._unempty.setdefault(run.run_id, _Unempty(now, timeouts.empty_retry_s))
+        is_overdue = now - tree.since_mono > grace_s(run) + timeouts.unkillable_s
+        if is_overdue and run.state is State.FAULT and not run.unkillable:
             event = Event(Kind.UNKILLABLE, self._clock.wall(), data={"pids": pids[:20]})
             await self._follow(run, Action.EMPTY_TREE, lambda now: event)
-        self._unempty[run.run_id] = since, min(MOST_RECHECK_S, 2 * wait_s)
-        asyncio.get_running_loop().call_later(wait_s, self.poke, run.run_id)
+        if tree.timer is not None:
+            tree.timer.cancel()  # looked at for another reason: one timer a run is enough
+        tree.timer = self._later(tree.wait_s, lambda: self.poke(run.run_id))
+        tree.wait_s = min(MOST_RECHECK_S, 2 * tree.wait_s)

@@ -56,7 +56,7 @@ class RunDirs:
             _write_durably(directory / rundir.ENVIRONMENT, environment, 0o600)
             _sync_directory(directory)
             _sync_directory(self.runs)
-        except OSError:
+        except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
             raise
 
@@ -80,13 +80,18 @@ class RunDirs:
         """Return what the attempt's directory says; everything absent when there is none."""
         try:
             directory = os.open(rundir.attempt_dir(str(self.path(run_id)), attempt), _SAFE | os.O_DIRECTORY)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return Found()
+        except OSError as error:  # a link or a file in its place, or its owner closed it to us
+            log.warning("attempt %d of run %s cannot be looked at: %s", attempt, run_id, error)
+            return Found(launch={})
         try:
-            is_held = _is_locked(directory)
-            names = (rundir.LAUNCH, rundir.STARTED, rundir.EXIT)
-            records = [_read_record(directory, name, owner_uid) for name in names]
-            return Found(is_held, *records)
+            found = _read_attempt(directory, owner_uid)
+            if found.launch is None or found.is_held:
+                return found
+            # It may have begun, or written its end, while we looked: only what is read after a look at
+            # the lock that found it free is final.
+            return _read_attempt(directory, owner_uid)
         finally:
             os.close(directory)
 
@@ -101,6 +106,12 @@ class RunDirs:
         return found
 
 
+def _read_attempt(directory: int, owner_uid: int) -> Found:
+    is_held = _is_locked(directory)
+    names = (rundir.LAUNCH, rundir.STARTED, rundir.EXIT)
+    return Found(is_held, *(_read_record(directory, name, owner_uid) for name in names))
+
+
 def _is_locked(directory: int) -> bool:
     # A shared, momentary lock: a shim that starts just now tries again for a while before it believes us.
     try:
@@ -112,24 +123,25 @@ def _is_locked(directory: int) -> bool:
 
 
 def _read_record(directory: int, name: str, owner_uid: int) -> Mapping[str, Any] | None:
+    """Return the record, empty where it says nothing that can be used; None when it is not there."""
     try:
         descriptor = os.open(name, _SAFE, dir_fd=directory)
     except FileNotFoundError:
         return None
     except OSError as error:
         log.warning("%s cannot be opened: %s", name, error)
-        return None
+        return {}
     with os.fdopen(descriptor, "rb") as file:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode) or facts.st_uid != owner_uid or facts.st_size > RECORD_LIMIT_BYTES:
             log.warning("%s is not a regular file of its owner, or too large: ignored", name)
-            return None
+            return {}
         try:
             record = json.loads(file.read(RECORD_LIMIT_BYTES))
-        except ValueError:
+        except (ValueError, RecursionError, OSError):
             log.warning("%s is not whole: ignored", name)
-            return None
-    return record if isinstance(record, dict) else None
+            return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _load(path: Path) -> dict[str, Any]:

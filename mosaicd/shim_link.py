@@ -233,8 +233,8 @@ class ShimLink:
         def closed() -> None:
             if shim.connection is connection:
                 shim.connection = None
-                if self._shims.get(run_id) is shim and not shim.gone:
-                    self.on_detached(run_id)
+                if self._shims.get(run_id) is shim:
+                    (self.on_gone if shim.gone else self.on_detached)(run_id)
 
         connection.on_close(closed)
 
@@ -249,7 +249,7 @@ class ShimLink:
         loop = asyncio.get_running_loop()
         try:
             shim.pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
+        except (OSError, OverflowError):  # gone, or never the pid of a process
             loop.call_soon(self._set_gone, run_id, shim)
             return
         if read_start_ticks(pid) != start_ticks:
@@ -260,7 +260,7 @@ class ShimLink:
 
     def watch_found(self, run_id: str, attempt: int, launch: Mapping[str, Any] | None) -> None:
         """Watch the shim that launch.json names; nothing when it names none (its shim will register)."""
-        pid, ticks = (launch or {}).get("shim_pid"), (launch or {}).get("shim_start_ticks")
+        pid, ticks = (launch or {}).get("shim_pid"), (launch or {}).get("shim_started_at")
         if isinstance(pid, int) and isinstance(ticks, int) and pid > 0:
             self.watch(run_id, attempt, pid, ticks)
 
@@ -275,9 +275,11 @@ class ShimLink:
         return shim is not None and shim.attempt == attempt and shim.connection is not None
 
     def is_alive(self, run_id: str, attempt: int) -> bool:
-        """Whether the attempt's shim (or a teardown shim) is known to run."""
+        """Whether the attempt's shim (or a teardown shim) is known to run: by its process, or by its word."""
         shim = self._shims.get(run_id)
-        return shim is not None and shim.attempt == attempt and not shim.gone
+        if shim is None or shim.attempt != attempt:
+            return False
+        return not shim.gone or shim.connection is not None
 
     def forget(self, run_id: str) -> None:
         """Drop what is known of the shim of a run that ended."""

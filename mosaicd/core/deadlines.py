@@ -7,7 +7,7 @@ and use a clock that stops with the machine: a suspended laptop faults nobody.
 from dataclasses import dataclass
 
 from mosaicd.core.run import Run
-from mosaicd.protocol.states import CauseKind, State
+from mosaicd.protocol.states import CauseKind, State, Want
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,24 +23,37 @@ class Deadline:
 HANDSHAKE_MARGIN_S = 2.0
 
 
-def deadline(run: Run, since_mono: float, beat_mono: float) -> Deadline | None:
+def deadline(
+    run: Run, since_mono: float, beat_mono: float, unkillable_s: float = 10.0
+) -> Deadline | None:
     """Return the deadline that `run` is under, or None.
 
-    `since_mono`: when it entered its state or was attached; `beat_mono`: its last sign of life.
+    `since_mono`: when it entered its state, was asked to stop, or was attached; `beat_mono`: its last sign
+    of life; `unkillable_s`: how long after its grace a run that is being stopped may still be there.
     """
     if run.exit is not None:
         return None
     match run.state:
+        case State.RDY | State.EXEC if run.want is Want.STOP:
+            limit = grace_s(run) + unkillable_s
+            return Deadline(CauseKind.UNKILLABLE, since_mono + limit, limit)
         case State.HSHK:
             limit = run.handshake_timeout_s
             return Deadline(CauseKind.HANDSHAKE_TIMEOUT, since_mono + limit + HANDSHAKE_MARGIN_S, limit)
-        case State.RDY if run.start_timeout_s is not None:
-            return Deadline(CauseKind.START_TIMEOUT, since_mono + run.start_timeout_s, run.start_timeout_s)
+        case State.RDY:
+            limit = run.handshake_timeout_s if run.start_timeout_s is None else run.start_timeout_s
+            return Deadline(CauseKind.START_TIMEOUT, since_mono + limit, limit)
         case State.EXEC if run.heartbeat_timeout_s is not None:
             last = max(since_mono, beat_mono)
             return Deadline(CauseKind.HEARTBEAT_LOST, last + run.heartbeat_timeout_s, run.heartbeat_timeout_s)
         case _:
             return None
+
+
+def grace_s(run: Run) -> float:
+    """Return how long the run has from TERM to KILL: what its stop says, else its own."""
+    asked = (run.stop or {}).get("grace_s")
+    return run.grace_s if asked is None else float(asked)
 
 
 def backoff_s(retries_used: int, first_s: float, most_s: float, jitter: float) -> float:
