@@ -5,7 +5,8 @@ here, so that a fact told twice is folded once, whichever way it came.  Events a
 order of the lifecycle table; what is known already is left out; what has no row is returned apart.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from mosaicd.core import evidence
@@ -27,7 +28,7 @@ def from_facts(
     """Return the events that `facts` add to `run`, and the names of those that have no row or no meaning."""
     events: list[Event] = []
     rejected: list[str] = []
-    for fact in facts:
+    for fact in chain.from_iterable(map(_with_its_exit, facts)):
         name = evidence.text(fact.get("fact")) or "?"
         if name in HINTS:
             continue
@@ -41,6 +42,13 @@ def from_facts(
             run = apply(run, event)
             events.append(event)
     return events, rejected
+
+
+def _with_its_exit(fact: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the fact, and the exit record that a spawn_failed carries as the fact that it also is."""
+    yield fact
+    if fact.get("fact") == Kind.SPAWN_FAILED and _object(fact.get("exit")):
+        yield {**_object(fact.get("exit")), "fact": "exited", "at": fact.get("at")}
 
 
 def from_status(run: Run, status: Mapping[str, Any], at: float, who: str = "shim") -> list[Event]:
