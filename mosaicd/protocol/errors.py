@@ -123,8 +123,9 @@ class TimedOut(MosaicError):
 ERRORS: dict[int, type[MosaicError]] = {
     cls.code: cls
     for cls in (
-        MosaicError, ParseError, InvalidRequest, MethodNotFound, InvalidParams, InternalError, NotFound,
-        NotPermitted, Conflict, CapacityImpossible, Unavailable, Draining, TooLarge, Unauthenticated, TimedOut,
+        MosaicError, ParseError, InvalidRequest, MethodNotFound, InvalidParams, InternalError,
+        NotFound, NotPermitted, Conflict, CapacityImpossible, Unavailable, Draining, TooLarge,
+        Unauthenticated, TimedOut,
     )
 }  # fmt: skip
 

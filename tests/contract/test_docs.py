@@ -221,7 +221,7 @@ def test_the_readme_names_every_verb() -> None:
 
 @pytest.mark.parametrize("paper", ["ARCHITECTURE.md", "README.md", "CONTRIBUTING.md"])
 def test_the_papers_name_files_that_exist(paper: str) -> None:
-    """Every file that a paper names is there: `rpc/submit.py` somewhere below its room, links as they stand."""
+    """Every file that a paper names is there, `rpc/submit.py` somewhere below its room; links lead on."""
     text = (ROOT / paper).read_text(encoding="utf-8")
     named = re.findall(r"`([\w/]+\.py)`", text)
     files = [str(path.relative_to(ROOT)) for path in python_files()]
