@@ -43,7 +43,7 @@ class LineReader:
         self._skipping = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield each complete line in `data` and what came before, without newline; blank ones are skipped."""
+        """Yield each complete line in `data` and what came before, without newline; skip blank ones."""
         self._buffer += data
         while True:
             end = self._buffer.find(b"\n")
