@@ -18,7 +18,7 @@ ENVELOPE_BYTES = 128
 BODY_LIMIT_BYTES = SMALL_LIMIT_BYTES - ENVELOPE_BYTES
 LONGEST_TEXT = 200
 #: What is told of a run in its `submitted` event; run.get has the rest.
-SUBMITTED_FIELDS = ("name", "owner", "kind", "worker_kind", "priority", "digest", "origin", "held")
+SUBMITTED_FIELDS = ("name", "owner", "worker_kind", "priority", "digest", "origin", "held")
 
 _encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=dict)
 
@@ -71,7 +71,7 @@ def _body(head: dict[str, Any], data: Mapping[str, Any]) -> bytes:
     fields = {name: value for name, value in data.items() if name not in head and name != "subscription"}
     run = fields.pop("run", None)
     if isinstance(run, Mapping):
-        fields |= {name: run[name] for name in SUBMITTED_FIELDS if name in run and name not in head}
+        fields |= {name: run[name] for name in SUBMITTED_FIELDS if name in run}
     body = _encode({**head, **fields})
     if len(body) <= BODY_LIMIT_BYTES:
         return body
@@ -79,7 +79,7 @@ def _body(head: dict[str, Any], data: Mapping[str, Any]) -> bytes:
 
 
 def _reduced(fields: dict[str, Any], limit_bytes: int) -> dict[str, Any]:
-    """Return `fields` with texts cut and then the largest ones left out, till all fit; `reduced` says which."""
+    """Return `fields` with texts cut, then the largest left out, until all fit; `reduced` says which."""
     reduced: dict[str, Any] = dict(fields)
     touched: list[str] = []
     sizes = {name: len(_encode({name: value})) for name, value in fields.items()}

@@ -70,7 +70,7 @@ class Connection(asyncio.BufferedProtocol):
         return True
 
     async def send(self, data: bytes) -> None:
-        """Send whole lines once the peer has read enough of those before; ConnectionResetError: it is gone."""
+        """Send whole lines once the peer has read enough of the earlier; ConnectionResetError: it is gone."""
         await self._can_write.wait()
         if self.is_closed:
             raise ConnectionResetError("the peer hung up")
@@ -180,7 +180,7 @@ class Connection(asyncio.BufferedProtocol):
             self._begin(message)
 
     def _begin(self, message: Envelope) -> None:
-        self._in_flight += 1
+        self._in_flight += len(message.items)
         if not message.is_ordered:
             self._spawn(self._work(message))
         else:
@@ -206,7 +206,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             reply = await self._server.router.answer(message, caller)
         finally:
-            self._in_flight -= 1
+            self._in_flight -= len(message.items)
         if self.is_closed:
             return
         if reply is not None:
@@ -236,4 +236,3 @@ class Connection(asyncio.BufferedProtocol):
         """Hang up at once."""
         self._transport.abort()
         self._gone()
-

@@ -34,7 +34,7 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "mosaicd",
             "version": __version__,
-            "description": f"Protocol {PROTOCOL_VERSION}: JSON-RPC 2.0, one message a line, Unix stream socket.",
+            "description": f"Protocol {PROTOCOL_VERSION}: JSON-RPC 2.0 lines on a Unix stream socket.",
         },
         "methods": [_method(row, schemas[row.params.__name__]) for row in METHODS.values()],
         "components": {"schemas": {**schemas, **RESULTS}, "errors": _errors()},

@@ -4,16 +4,17 @@ Opened relative to directory descriptors, through no link, only regular files of
 and read in a few threads of their own, so that a dead disk holds up readers of logs and nobody else.
 """
 
+import asyncio
+import errno
 import os
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import aiofiles
-from aiofiles.threadpool.binary import AsyncFileIO
+from aiofiles.os import wrap
 
 from mosaicd.core.run import Run
 from mosaicd.protocol import rundir
@@ -35,24 +36,29 @@ class Files:
 
 
 class Tail:
-    """One open file that grows."""
+    """One open file that grows.  Its descriptor is closed only when no thread is using it."""
 
-    def __init__(self, file: AsyncFileIO) -> None:
-        self._file = file
-        self._position = 0
+    def __init__(self, descriptor: int, pool: ThreadPoolExecutor) -> None:
+        self._descriptor = descriptor
+        self._pool = pool
+        self._reading: asyncio.Future[bytes] | None = None
 
     async def read(self, offset: int, size: int) -> bytes:
         """Return at most `size` (<= 64 KiB) bytes from `offset`; fewer at the end, b"" behind it."""
-        if offset != self._position:
-            await self._file.seek(offset)
-            self._position = offset
-        data = await self._file.read(min(size, READ_BYTES))
-        self._position += len(data)
-        return bytes(data)
+        work = _pread(self._descriptor, min(size, READ_BYTES), offset, executor=self._pool)
+        self._reading = asyncio.ensure_future(work)
+        return await asyncio.shield(self._reading)
 
     def size(self) -> int:
         """Return how long the file is now."""
-        return os.fstat(self._file.fileno()).st_size
+        return os.fstat(self._descriptor).st_size
+
+    def close(self) -> None:
+        """Close the file, at once or when the thread that still reads it has come back."""
+        if self._reading is None or self._reading.done():
+            os.close(self._descriptor)
+        else:  # whoever waited for it was cancelled
+            self._reading.add_done_callback(lambda _: os.close(self._descriptor))
 
     async def start_of_last_lines(self, count: int, most_bytes: int) -> int:
         """Return the offset where the last `count` lines begin; looks back `most_bytes` at most."""
@@ -76,35 +82,49 @@ class Tail:
 async def attempt_file(services: "Services", run: Run, attempt: int, name: str) -> AsyncIterator[Tail | None]:
     """Open a file of an attempt; None where there is none yet, Unavailable where it cannot be trusted."""
     owners = (run.owner_uid, os.getuid())
-    opener = _opener(services.rundirs.path(run.run_id), rundir.attempt_name(attempt), owners)
+    place = (services.rundirs.path(run.run_id), rundir.attempt_name(attempt), name)
+    opening = asyncio.ensure_future(_open(*place, owners, executor=services.files.pool))
     try:
-        file = await aiofiles.open(name, "rb", buffering=0, opener=opener, executor=services.files.pool)
+        descriptor = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_unwanted)
+        raise
     except (FileNotFoundError, NotADirectoryError):
         yield None
         return
     except OSError as error:
         raise Unavailable(f"{name} of attempt {attempt} cannot be read: {error.strerror}") from error
+    file = Tail(descriptor, services.files.pool)
     try:
-        yield Tail(file)
+        yield file
     finally:
-        await file.close()
+        file.close()
 
 
-def _opener(run_dir: Path, attempt: str, owners: tuple[int, ...]) -> Callable[[str, int], int]:
-    def open_within(name: str, flags: int) -> int:
-        outer = os.open(run_dir, _SAFE | os.O_DIRECTORY)
-        try:
-            inner = os.open(attempt, _SAFE | os.O_DIRECTORY, dir_fd=outer)
-        finally:
-            os.close(outer)
-        try:
-            descriptor = os.open(name, _SAFE, dir_fd=inner)
-        finally:
-            os.close(inner)
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_uid not in owners:
-            os.close(descriptor)
-            raise PermissionError(1, "it is not a regular file of the run's owner")
-        return descriptor
+def _close_unwanted(opening: "asyncio.Future[int]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result())
 
-    return open_within
+
+def _open_carefully(run_dir: Path, attempt: str, name: str, owners: tuple[int, ...]) -> int:
+    """Return a descriptor of the file; OSError for anything but a regular file of one of `owners`."""
+    outer = os.open(run_dir, _SAFE | os.O_DIRECTORY)
+    try:
+        inner = os.open(attempt, _SAFE | os.O_DIRECTORY, dir_fd=outer)
+    finally:
+        os.close(outer)
+    try:
+        descriptor = os.open(name, _SAFE, dir_fd=inner)
+    finally:
+        os.close(inner)
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_uid not in owners:
+        os.close(descriptor)
+        raise PermissionError(errno.EPERM, "it is not a regular file of the run's owner")
+    return descriptor
+
+
+# aiofiles' way to a thread; its file objects would need two hops a read, and are not closed when a caller is
+# cancelled in the middle of one.
+_open = wrap(_open_carefully)
+_pread = wrap(os.pread)

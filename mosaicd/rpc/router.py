@@ -13,6 +13,7 @@ import inspect
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from jsonrpcserver import JsonRpcError, Success
@@ -20,7 +21,6 @@ from jsonrpcserver.async_main import dispatch_to_serializable
 
 from mosaicd import log
 from mosaicd.log import Catalogue
-from mosaicd.protocol import errors
 from mosaicd.protocol.errors import (
     Draining,
     InternalError,
@@ -64,10 +64,15 @@ class _Methods(dict[str, Callable[..., Awaitable[Any]]]):
 
     def __missing__(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def unknown(caller: Caller, /, *listed: Any, **params: Any) -> Any:
-            near = difflib.get_close_matches(name[:64], self, 3, 0.5)
+            near = _close_to(name[:64], tuple(self))
             raise _wire(MethodNotFound(f"There is no method {name[:64]!r}", did_you_mean=near))
 
         return unknown
+
+
+@lru_cache(256)
+def _close_to(name: str, known: tuple[str, ...]) -> list[str]:
+    return difflib.get_close_matches(name, known, 3, 0.5)
 
 
 class Router:
@@ -268,4 +273,4 @@ def _mistake(method: str, error: BaseException) -> InternalError:
     """Log a mistake of ours with its traceback, and return what the caller may know of it."""
     reference = secrets.token_hex(4)
     log.event(Catalogue.REQUEST_FAILED, error=error, method=method, reference=reference)
-    return InternalError(f"{errors.InternalError().message} {reference}", reference=reference)
+    return InternalError(f"The daemon made a mistake; its log has it as {reference}", reference=reference)

@@ -57,7 +57,7 @@ class Streams:
     def open(
         self, caller: "Caller", method: str, cursor: int, feed: Callable[[Stream], Awaitable[None]]
     ) -> Stream:
-        """Return a stream that `feed` fills once the caller has its reply; Unavailable: there are too many."""
+        """Return a stream that `feed` fills once the caller has its reply; Unavailable: too many are open."""
         if len(self._open) >= STREAMS:
             raise Unavailable(f"A connection has at most {STREAMS} streams", limit=STREAMS)
         stream = Stream(self._connection, method, cursor)

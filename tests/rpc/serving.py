@@ -1,0 +1,284 @@
+"""A real server on a real socket, over a real registry in a real file; only what starts processes is missing.
+
+`Serving` is the daemon's wire side; `Peer` is a client that says exactly the bytes it is told to.
+"""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mosaicd.auth import Auth
+from mosaicd.broadcaster import Broadcaster
+from mosaicd.clock import Clock
+from mosaicd.config import Paths, Settings
+from mosaicd.core.fsm import Event, Kind
+from mosaicd.core.run import Progress, Run
+from mosaicd.discovery import Discovery
+from mosaicd.protocol import rundir, ulid
+from mosaicd.protocol.methods import METHODS, Method
+from mosaicd.protocol.states import Dedup, RunKind
+from mosaicd.queue_pump import QueuePump
+from mosaicd.rpc import handlers
+from mosaicd.rpc.context import Services
+from mosaicd.rpc.handlers import Handler
+from mosaicd.rpc.router import Router
+from mosaicd.rpc.server import Server
+from mosaicd.rundirs import RunDirs
+from mosaicd.store.history import History
+from mosaicd.store.registry import Committed, Registry
+
+AT = 1_800_000_000.0
+#: How long a test waits for what must happen.
+PATIENCE_S = 10.0
+
+
+class Idle:
+    """Stands for the dispatcher: its queue is real, but nothing is started."""
+
+    def __init__(self, settings: Settings, clock: Clock, registry: Registry) -> None:
+        self.turns = QueuePump(settings, clock, self._record)
+        self.poked: list[str] = []
+        registry.subscribe(self._committed)
+
+    def _committed(self, batch: Sequence[Committed]) -> None:
+        for commit in batch:
+            self.turns.sort(commit.run)
+
+    async def _record(self, run_id: str, decide: Callable[[Run], Sequence[Event]]) -> None:
+        raise AssertionError("nothing is started here")
+
+    def poke(self, run_id: str) -> None:
+        self.poked.append(run_id)
+
+    def attached(self, run_id: str) -> None:
+        self.poked.append(run_id)
+
+    def beat(self, run_id: str) -> None:
+        self.poked.append(run_id)
+
+
+class Shims:
+    """Stands for the shim link: remembers who attached."""
+
+    def __init__(self) -> None:
+        self.connections: dict[str, Any] = {}
+
+    def attach(self, run_id: str, attempt: int, connection: Any, pid: int, start_ticks: int) -> None:
+        self.connections[run_id] = connection
+
+
+class Serving:
+    """The wire side of a daemon, up and answering."""
+
+    def __init__(self, home: Path, settings: Settings) -> None:
+        self.home = home
+        self.settings = settings
+        self.peers: list[Peer] = []
+        self._count = 0
+
+    @classmethod
+    async def start(
+        cls,
+        home: Path,
+        *,
+        is_open: bool = True,
+        extra: Mapping[Method, Handler] | None = None,
+        **groups: Mapping[str, Any],
+    ) -> "Serving":
+        """Start one in `home`; `groups` are settings to change, `extra` further methods."""
+        settings = Settings(paths=Paths(home / "state", home / "s"))
+        for group, values in groups.items():
+            settings = replace(settings, **{group: replace(getattr(settings, group), **values)})
+        serving = cls(home, settings)
+        await serving._open(is_open, extra or {})
+        return serving
+
+    async def _open(self, is_open: bool, extra: Mapping[Method, Handler]) -> None:
+        state = self.settings.state_dir
+        self.registry = await Registry.open(state / "registry.sqlite3")
+        self.history = History(state / "registry.sqlite3")
+        self.auth = Auth.open(state)
+        self.registry.subscribe(self.auth.committed)
+        self.broadcaster = Broadcaster(self.registry, self.history, self.settings.watch)
+        clock = Clock()
+        self.dispatcher, self.shims = Idle(self.settings, clock, self.registry), Shims()
+        self.services = Services(
+            settings=self.settings, clock=clock, registry=self.registry, history=self.history,
+            dispatcher=self.dispatcher, broadcaster=self.broadcaster, shims=self.shims,  # type: ignore[arg-type]
+            auth=self.auth,
+            discovery=Discovery(self.settings), rundirs=RunDirs(state / "runs"), started_mono=clock.mono(),
+        )  # fmt: skip
+        rows = {**METHODS, **{row.name: row for row in extra}}
+        table = {**handlers.load(), **{row.name: handler for row, handler in extra.items()}}
+        self.server = Server(self.services, Router(self.services, table, rows))
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(str(self.settings.socket))
+        await self.server.start(listener)
+        if is_open:
+            self.server.open()
+
+    async def close(self) -> None:
+        """Stop, and check that nothing is left of anybody."""
+        for peer in self.peers:
+            peer.hang_up()
+        await self.server.close()
+        assert not self.server.connections
+        await self.services.discovery.close()
+        self.services.files.pool.shutdown()
+        await self.history.close()
+        await self.registry.close()
+        assert not self.broadcaster.watchers
+
+    async def peer(self) -> "Peer":
+        """Connect."""
+        reader, writer = await asyncio.open_unix_connection(str(self.settings.socket), limit=32 << 20)
+        peer = Peer(reader, writer)
+        self.peers.append(peer)
+        return peer
+
+    # --- runs ------------------------------------------------------------------------------------------
+
+    async def add(self, **fields: Any) -> Run:
+        """Store a new run of this user and return it."""
+        self._count += 1
+        values: dict[str, Any] = {
+            "run_id": ulid.encode(int(AT * 1000) + self._count, self._count.to_bytes(10, "big")),
+            "owner_uid": os.getuid(), "owner": "ada", "kind": RunKind.COMMAND, "name": f"run-{self._count}",
+            "command": ("true",), "digest": f"sha256:{self._count:064x}", "created_at": AT + self._count,
+        }  # fmt: skip
+        run = Run(**{**values, **fields})
+        event = Event(Kind.SUBMITTED, run.created_at, run.owner, {"run": run.to_dict()})
+        stored, _ = await self.registry.add(event, dedup=Dedup.NEW)
+        return stored
+
+    async def execute(self, run: Run, attempt: int = 1) -> Run:
+        """Bring a waiting run to EXEC."""
+        return await self.registry.record(
+            run.run_id,
+            Event(Kind.DISPATCHED, AT, data={"attempt": attempt, "nonce": "n" * 8, "slots": [], "cpus": 1}),
+            Event(Kind.REGISTERED, AT, "shim", {"shim_pid": 1, "shim_start_ticks": 1}),
+            Event(Kind.SPAWNED, AT, "shim", {"pid": 2, "start_ticks": 2, "boot_id": "b", "containment": "c"}),
+            Event(Kind.STARTED, AT, "shim"),
+        )
+
+    async def end(self, run: Run) -> Run:
+        """End a run in EXEC well."""
+        return await self.registry.record(
+            run.run_id,
+            Event(Kind.EXITED, AT + 9, "shim", {"exit_code": 0, "finished_at": AT + 9}),
+            Event(Kind.FINISHED, AT + 9, data={"outcome": "succeeded", "cause": None}),
+        )
+
+    async def renamed(self, run: Run, times: int) -> None:
+        """Add `times` events to the ledger: the cheapest there are."""
+        for number in range(times):
+            await self.registry.record(run.run_id, Event(Kind.SET, AT, "ada", {"priority": number % 50}))
+
+    def advance(self, run: Run, **values: Any) -> None:
+        """What worker.advance does."""
+        self.registry.advance(run.run_id, Progress(**values))
+        self.broadcaster.advanced(run.run_id)
+
+    def file(self, run: Run, name: str, attempt: int = 1) -> Path:
+        """Return the path of an attempt's file, its directory made."""
+        directory = Path(rundir.attempt_dir(str(self.services.rundirs.path(run.run_id)), attempt))
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return directory / name
+
+
+class Peer:
+    """A client of few words."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.notes: list[dict[str, Any]] = []
+        self._id = 0
+
+    def say(self, data: bytes) -> None:
+        """Send bytes, as they are."""
+        self.writer.write(data)
+
+    def ask(self, method: str, params: Any = None, id: Any = None) -> Any:
+        """Send a request and return its id."""
+        self._id += 1
+        number = self._id if id is None else id
+        message = {"jsonrpc": "2.0", "method": method, "params": params or {}, "id": number}
+        self.say(json.dumps(message).encode() + b"\n")
+        return number
+
+    async def line(self) -> Any:
+        """Return the next message, whatever it is."""
+        async with asyncio.timeout(PATIENCE_S):
+            line = await self.reader.readline()
+        if not line:
+            raise ConnectionResetError("hung up")
+        return json.loads(line)
+
+    async def reply(self, number: Any) -> dict[str, Any]:
+        """Return the reply to one request; notifications that come first are kept in `notes`."""
+        while True:
+            message = await self.line()
+            if isinstance(message, dict) and "method" in message:
+                self.notes.append(message)
+            else:
+                assert isinstance(message, dict) and message["id"] == number, message
+                return message
+
+    async def call(self, method: str, params: Any = None) -> Any:
+        """Return a method's result."""
+        reply = await self.reply(self.ask(method, params))
+        assert "result" in reply, reply
+        return reply["result"]
+
+    async def refused(self, method: str, params: Any = None) -> dict[str, Any]:
+        """Return the error that a request is answered."""
+        reply = await self.reply(self.ask(method, params))
+        assert "error" in reply, reply
+        error: dict[str, Any] = reply["error"]
+        return error
+
+    async def note(self, method: str | Sequence[str] | None = None) -> dict[str, Any]:
+        """Return the params of the next notification (of `method`)."""
+        while True:
+            message = self.notes.pop(0) if self.notes else await self.line()
+            if method is None or message.get("method") in ((method,) if isinstance(method, str) else method):
+                params: dict[str, Any] = message["params"]
+                return params
+
+    async def notes_until(self, is_last: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+        """Return whole notifications up to the one that `is_last` says yes to."""
+        seen = []
+        while True:
+            message = self.notes.pop(0) if self.notes else await self.line()
+            seen.append(message)
+            if is_last(message):
+                return seen
+
+    async def is_gone(self) -> bool:
+        """Whether the server hangs up; what it says before is dropped."""
+        async with asyncio.timeout(PATIENCE_S):
+            try:
+                while await self.reader.read(1 << 16):
+                    pass
+            except ConnectionResetError:
+                pass
+        return True
+
+    def hang_up(self) -> None:
+        """Close, whatever is under way."""
+        self.writer.transport.abort()
+
+
+async def until(is_so: Callable[[], Any], what: str) -> None:
+    """Return once `is_so`; fails with `what` after the test's patience."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE_S
+    while not is_so():
+        assert loop.time() < deadline, what
+        await asyncio.sleep(0.001)

@@ -1,0 +1,217 @@
+"""Guarantee 11: bad input gets a clear error, leaves nothing behind, and the connection goes on."""
+
+import asyncio
+import json
+import socket
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mosaicd.protocol.errors import ERRORS
+from mosaicd.protocol.methods import METHODS
+from tests.rpc.conftest import Start
+from tests.rpc.serving import PATIENCE_S, Peer, Serving, until
+
+HELLO = b'{"jsonrpc":"2.0","method":"daemon.hello","id":7}\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (b"hello", "parse_error"),
+        (b'{"jsonrpc":"2.0"', "parse_error"),
+        (b'{"jsonrpc":"2.0","method":"a","id":1} trailing', "parse_error"),
+        (b"\xff\xfe{}", "parse_error"),
+        (b'{"a":"\xff"}', "parse_error"),
+        (b'{"a":"\\ud800"}', "parse_error"),
+        (b"\xef\xbb\xbf{}", "parse_error"),
+        (b'{"a":NaN}', "parse_error"),
+        (b'{"a":1e999}', "parse_error"),
+        (b"[" * 40_000, "parse_error"),
+        (b'{"a":' * 40_000, "parse_error"),
+        (b"[" * 100_000, "too_large"),
+        (b"[" + b"{}," * 100_000 + b"0]", "too_large"),
+        (b"9" * 900_000, "parse_error"),
+        (b"\x00\x01\x02", "parse_error"),
+        (b"1", "invalid_request"),
+        (b"null", "invalid_request"),
+        (b'"text"', "invalid_request"),
+        (b"{}", "invalid_request"),
+        (b"[]", "invalid_request"),
+        (b'{"jsonrpc":"1.0","method":"daemon.hello"}', "invalid_request"),
+        (b'{"jsonrpc":2.0,"method":"daemon.hello"}', "invalid_request"),
+        (b'{"jsonrpc":"2.0","method":1}', "invalid_request"),
+        (b'{"jsonrpc":"2.0","method":"daemon.hello","params":null}', "invalid_request"),
+        (b'{"jsonrpc":"2.0","method":"daemon.hello","params":"x"}', "invalid_request"),
+        (b'{"jsonrpc":"2.0","method":"daemon.hello","id":{}}', "invalid_request"),
+        (b'{"jsonrpc":"2.0","method":"daemon.hello","id":true}', "invalid_request"),
+        (b'{"jsonrpc":"2.0","method":"daemon.hello","id":123456789012345678901234567890}', "invalid_request"),
+        (b'{"jsonrpc":"2.0","method":"daemon.hello","id":"' + b"x" * 129 + b'"}', "invalid_request"),
+    ],
+)
+async def test_what_is_no_request_is_answered(line: bytes, name: str, peer: Peer) -> None:
+    """Each kind of malformed line gets its code and a null id, and the next request is answered."""
+    peer.say(line + b"\n" + HELLO)
+    reply = await peer.line()
+    assert (reply["id"], reply["error"]["data"]["name"]) == (None, name)
+    assert (await peer.line())["id"] == 7
+
+
+async def test_the_id_of_an_invalid_request_is_echoed(peer: Peer) -> None:
+    """Where the id can be read it comes back, however broken the rest is."""
+    peer.say(b'{"jsonrpc":"2.0","id":"mine","method":5}\n{"id":0}\n')
+    assert (await peer.line())["id"] == "mine"
+    assert (await peer.line())["id"] == 0
+
+
+async def test_an_oversized_line_is_refused_and_the_connection_goes_on(peer: Peer) -> None:
+    """1 MiB + 1 is too large, 1 MiB is not; what follows is served."""
+    frame = b'{"jsonrpc":"2.0","method":"daemon.hello","id":1,"params":{"client":"%s"}}'
+    fill = (1 << 20) - len(frame) + 2
+    peer.say(frame % (b"x" * fill) + b"\n")
+    assert (await peer.line())["result"]["protocol"] == 1
+    peer.say(frame % (b"x" * (fill + 1)) + b"\n" + HELLO)
+    refusal = await peer.line()
+    assert (refusal["id"], refusal["error"]["data"]["name"]) == (None, "too_large")
+    assert refusal["error"]["data"]["limit_bytes"] == 1 << 20
+    assert (await peer.line())["id"] == 7
+
+
+async def test_an_endless_line_costs_no_memory(peer: Peer, serving: Serving) -> None:
+    """32 MiB without a newline are dropped as they come; one error, and the connection goes on."""
+    for _ in range(32):
+        peer.say(b"x" * (1 << 20))
+        await peer.writer.drain()
+    peer.say(b"\n" + HELLO)
+    assert (await peer.line())["error"]["data"]["name"] == "too_large"
+    assert (await peer.line())["id"] == 7
+    (connection,) = serving.server.connections
+    assert connection._reader.pending_bytes == 0
+
+
+@pytest.mark.parametrize("half", [b'{"jsonrpc":"2.0","method":"run.su', b"\xc3", b"{", HELLO[:-1]])
+async def test_half_a_line_and_a_hang_up_leave_nothing(half: bytes, serving: Serving) -> None:
+    """A client that goes away in the middle of a line is forgotten, and nothing of it is carried out."""
+    peer = await serving.peer()
+    peer.say(half)
+    await peer.writer.drain()
+    peer.writer.close()
+    await until(lambda: not serving.server.connections, "the connection is still there")
+
+
+async def test_blank_lines_and_carriage_returns_are_nothing(peer: Peer) -> None:
+    """Empty lines get no answer, and \\r\\n ends a line as well."""
+    peer.say(b"\n\r\n  \n" + HELLO[:-1] + b"\r\n\n" * 5000 + HELLO)
+    assert (await peer.line())["id"] == 7
+    assert (await peer.line())["id"] == 7
+
+
+async def test_a_line_may_come_in_pieces(peer: Peer) -> None:
+    """A request that arrives byte by byte is a request."""
+    for byte in HELLO:
+        peer.say(bytes([byte]))
+        await peer.writer.drain()
+    assert (await peer.line())["id"] == 7
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+METHOD_NAMES = sorted(METHODS.keys() - {"run.wait", "run.submit", "worker.list"})
+
+
+@st.composite
+def near_requests(draw: st.DrawFn) -> Any:
+    """Something like a request, with anything anywhere."""
+    names = sorted({name for row in METHODS.values() for name in (f.name for f in fields(row.params))})
+    message = {
+        "jsonrpc": draw(st.just("2.0") | json_values),
+        "method": draw(st.sampled_from(METHOD_NAMES) | st.text()),
+        "params": draw(
+            st.dictionaries(st.sampled_from(names) | st.text(), json_values, max_size=5) | json_values
+        ),
+        "id": draw(st.integers(0, 9) | json_values),
+    }
+    for name in draw(st.sets(st.sampled_from(sorted(message)), max_size=2)):
+        del message[name]
+    return message
+
+
+lines = st.binary(max_size=200).map(lambda data: data.replace(b"\n", b"")) | (
+    near_requests() | st.lists(near_requests(), max_size=4) | json_values
+).map(lambda value: json.dumps(value).encode())
+
+
+@settings(
+    max_examples=250,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    derandomize=True,
+)
+@given(said=st.lists(lines, min_size=1, max_size=4))
+def test_nothing_that_is_said_hurts(said: list[bytes], served: Any) -> None:
+    """Whatever a client sends, each answer is a JSON-RPC reply with a known code, and it is still served."""
+    served.run(_talk(served.serving, said))
+
+
+async def _talk(serving: Serving, said: list[bytes]) -> None:
+    peer = await serving.peer()
+    serving.peers.clear()
+    for line in said:
+        peer.say(line + b"\n")
+    peer.say(b'{"jsonrpc":"2.0","method":"daemon.hello","id":"the end"}\n')
+    is_answered = False
+    while not is_answered:
+        message = await peer.line()
+        replies = message if isinstance(message, list) else [message]
+        for reply in replies:
+            if "method" in reply:
+                continue
+            assert reply["jsonrpc"] == "2.0" and ("result" in reply) != ("error" in reply)
+            if "error" in reply:
+                cls = ERRORS[reply["error"]["code"]]
+                assert reply["error"]["data"]["name"] == cls.name != "internal_error", reply
+            is_answered = is_answered or reply["id"] == "the end"
+    peer.hang_up()
+
+
+async def test_strangers_cannot_use_up_the_daemon(start: Start) -> None:
+    """Connections above a user's cap are refused with a reason; the others go on, and places come back."""
+    serving = await start(limits={"connections_per_user": 8})
+    held = [await serving.peer() for _ in range(8)]
+    refused = await serving.peer()
+    assert (await refused.line())["error"]["data"]["name"] == "unavailable"
+    assert await refused.is_gone()
+    assert (await held[0].call("daemon.hello"))["ready"]
+    held[1].hang_up()
+    await until(lambda: len(serving.server.connections) == 7, "the place is not given back")
+    assert (await (await serving.peer()).call("daemon.hello"))["ready"]
+
+
+async def test_ten_thousand_connections_are_survived(serving: Serving) -> None:
+    """10,000 connections that say nothing: the cap's worth is kept, the rest refused, others are answered."""
+    first = await serving.peer()
+    loop = asyncio.get_running_loop()
+    idle: list[socket.socket] = []
+    try:
+        for number in range(10_000):
+            link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            link.setblocking(False)
+            await loop.sock_connect(link, str(serving.settings.socket))
+            if len(idle) < 600:
+                idle.append(link)
+            else:
+                link.close()
+            if number % 1000 == 0:
+                async with asyncio.timeout(PATIENCE_S):
+                    assert (await first.call("daemon.hello"))["ready"]
+    finally:
+        for link in idle:
+            link.close()
+    await until(lambda: len(serving.server.connections) == 1, "connections are left")
+    assert (await first.call("daemon.hello"))["ready"]
