@@ -15,8 +15,12 @@ def is_release(run: Run) -> bool:
 
     A shim's word is not enough: only a run that worked, and whose worker checkpoints, can come back.
     """
+    return _has_left(run) and run.want is not Want.STOP
+
+
+def _has_left(run: Run) -> bool:
     is_able = run.can_checkpoint and run.state in (State.EXEC, State.PAUSE)
-    return bool(is_able and run.exit and run.exit.get("released") and run.want is not Want.STOP)
+    return bool(is_able and run.exit and run.exit.get("released"))
 
 
 def is_clean(run: Run) -> bool:
@@ -35,6 +39,8 @@ def verdict(run: Run) -> tuple[Outcome, dict[str, Any] | None]:
     if exit.get("core_dumped"):
         evidence["core_dumped"] = True
     stop = exit.get("stop")
+    if not stop and _has_left(run) and run.want is Want.STOP:
+        stop = run.stop  # it left in order to come back, and may not: that is no success
     if stop:
         kind = CauseKind(stop["kind"])
         cause = {
