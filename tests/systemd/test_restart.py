@@ -170,8 +170,8 @@ def test_nobody_is_turned_away_during_a_restart(live: LiveRun) -> None:
     live.check_end()
 
 
-def test_a_client_that_comes_while_it_is_down(live: LiveRun) -> None:
-    """With the daemon down and the socket up, a client's question starts it and is answered."""
+def test_the_socket_brings_it_back(live: LiveRun) -> None:
+    """With the socket up, stopping the service alone is no rest: a client, or a live run's shim, starts it."""
     live.service.systemctl("stop", "mosaicd.service")
     assert live.service.show("ActiveState", "mosaicd.socket") == "active"
     live.check_undisturbed()

@@ -118,6 +118,7 @@ def test_a_refused_service_is_not_tried_again(service: UserService) -> None:
     service.machine.run("sh", "-c", start)
     eventually(lambda: service.ctl("--socket", elsewhere, "health").returncode, lambda code: code == 0)
     assert service.systemctl("start", "mosaicd", check=False).returncode != 0
+    assert service.show("ActiveState") == "failed"  # "activating" while another try is due
     assert service.show("Result") == "exit-code"
     assert service.show("ExecMainStatus") == "2"
     assert service.show("NRestarts") == "0"
