@@ -171,7 +171,7 @@ def test_nobody_is_turned_away_during_a_restart(live: LiveRun) -> None:
 
 
 def test_the_socket_brings_it_back(live: LiveRun) -> None:
-    """With the socket up, stopping the service alone is no rest: a client, or a live run's shim, starts it."""
+    """With the socket up, stopping the service is no rest: a client, or a live run's shim, starts it."""
     live.service.systemctl("stop", "mosaicd.service")
     assert live.service.show("ActiveState", "mosaicd.socket") == "active"
     live.check_undisturbed()
