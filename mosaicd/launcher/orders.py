@@ -21,7 +21,7 @@ class Order(NamedTuple):
 
 
 class OrderSocket:
-    """The launcher's end."""
+    """Our end: the launcher's to the daemon, or one of the two between launcher and spare."""
 
     def __init__(self, fd: int) -> None:
         os.set_inheritable(fd, False)
@@ -49,9 +49,10 @@ class OrderSocket:
         content = json.loads(data)
         return Order(content, fds[0] if fds else None)
 
-    def send(self, message: dict[str, Any]) -> None:
-        """Answer; OSError when the daemon has gone."""
-        self._socket.send(json.dumps(message, separators=(",", ":")).encode())
+    def send(self, message: dict[str, Any], fd: int | None = None) -> None:
+        """Send a message, with a descriptor if given; OSError when the other end has gone."""
+        rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+        self._socket.sendmsg([json.dumps(message, separators=(",", ":")).encode()], rights)
 
     def close(self) -> None:
         self._socket.close()

@@ -1,5 +1,6 @@
 """The launcher's loop: take an order, fork a shim; reap shims; answer whether a tree is empty.
 
+A fork takes a millisecond or two, so once orders pause one shim is forked ahead (see spare).
 Single-threaded, so a fork copies nothing half-done.  The order's content is read by the child alone: no
 run's secrets ever lie in this process.  INT and HUP, which a terminal sends to the whole foreground,
 do nothing; TERM and the end of the order socket end the launcher after the order in hand, and its
@@ -15,11 +16,13 @@ from typing import Any
 
 from mosaicd.launcher import emptiness
 from mosaicd.launcher.orders import Order, OrderSocket
+from mosaicd.launcher.spare import Spare
 from mosaicd.shim import child, containment, life
 
 _TITLE = "mosaic-launcher"
 _ORDERS_A_ROUND = 64
 _READ_BYTES = 512
+_PAUSE_MS = 10  # without orders, before a spare is forked: not while others need the processors
 
 
 class Launcher:
@@ -28,6 +31,7 @@ class Launcher:
     def __init__(self, orders: OrderSocket) -> None:
         self._orders = orders
         self._shims: dict[int, Order] = {}
+        self._spare: Spare | None = None
         self._is_leaving = False
         self._wake_fd, self._wake_write_fd = os.pipe()
         os.set_blocking(self._wake_fd, False)
@@ -43,7 +47,9 @@ class Launcher:
         poll.register(self._orders.fd, select.POLLIN)
         poll.register(self._wake_fd, select.POLLIN)
         while not self._is_leaving:
-            ready = dict(poll.poll())
+            ready = dict(poll.poll(None if self._spare else _PAUSE_MS))
+            if not ready:
+                self._fork_ahead()
             if self._wake_fd in ready:
                 self._drain_wake()
                 self._reap()
@@ -77,14 +83,11 @@ class Launcher:
             self._fail(content, "not an order with a descriptor")
             return
         try:
-            pid = os.fork()
+            pid = self._hand_to_spare(order) or self._fork_for(order.fd)
         except OSError as error:  # no process to be had now; the daemon tries again later
             order.close()
             self._fail(content, str(error))
             return
-        if pid == 0:
-            self._forget()
-            life.become(order.fd)
         order.close()
         self._shims[pid] = order
         self._orders.send({
@@ -92,12 +95,31 @@ class Launcher:
             "start_ticks": containment.start_ticks(pid),
         })  # fmt: skip
 
+    def _hand_to_spare(self, order: Order) -> int | None:
+        spare, self._spare = self._spare, None
+        return spare.pid if spare is not None and spare.hand(order) else None
+
+    def _fork_for(self, order_fd: int) -> int:
+        pid = os.fork()
+        if pid == 0:
+            self._forget()
+            life.become(order_fd)
+        return pid
+
+    def _fork_ahead(self) -> None:
+        try:
+            self._spare = Spare(self._forget)
+        except OSError:
+            pass  # no process to be had now: an order, or the next pause, tries again
+
     def _fail(self, content: dict[str, Any], error: str) -> None:
         self._orders.send({"reply": "failed", "id": content.get("id"), "error": error})
 
     def _forget(self) -> None:
         """In the child: give up everything that is the launcher's."""
         signal.set_wakeup_fd(-1)
+        if self._spare is not None:
+            self._spare.close()
         self._orders.close()
         os.close(self._wake_fd)
         os.close(self._wake_write_fd)
@@ -110,6 +132,9 @@ class Launcher:
                 return
             if pid == 0:
                 return
+            if self._spare is not None and self._spare.pid == pid:
+                self._spare.close()
+                self._spare = None
             order = self._shims.pop(pid, None)
             if order is not None:
                 self._orders.send({

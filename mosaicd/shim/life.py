@@ -17,13 +17,18 @@ _CRASHED = 70
 _TITLE = "mosaic-shim"
 
 
-def run(order_fd: int) -> int:
-    """Carry out the order in `order_fd`; return the exit status of this process."""
+def settle() -> Wake:
+    """Leave the launcher's session, streams and signals; needs no order."""
     os.setsid()
-    child.set_name(_TITLE)
     _leave_standard_streams()
     wake = Wake()
     child.become_subreaper()
+    return wake
+
+
+def carry_out(order_fd: int, wake: Wake) -> int:
+    """Carry out the order in `order_fd`; return the exit status of this process."""
+    child.set_name(_TITLE)
     raw = order.read(order_fd)
     attempt_dir: str = raw["attempt_dir"]
     try:
@@ -75,9 +80,9 @@ def _write_crash(attempt_dir: str) -> None:
 
 
 def become(order_fd: int) -> NoReturn:
-    """`run`, in a fresh fork: nothing of the parent's clean-up may happen here."""
+    """Carry out the order in a fresh fork: nothing of the parent's clean-up may happen here."""
     status = _CRASHED
     try:
-        status = run(order_fd)
+        status = carry_out(order_fd, settle())
     finally:
         os._exit(status)
