@@ -65,10 +65,12 @@ def serve(settings: "Settings") -> int:
     """Lock, listen and serve until a signal; CannotServe where another daemon or a file is in the way."""
     import asyncio
 
-    from mosaicd import config, lock, log, systemd
+    from mosaicd import config, crash_points, lock, log, systemd
     from mosaicd.clock import Clock
 
     log.setup(settings.log.level, settings.supervisor.journal_stream)
+    if settings.crash_at and not crash_points.is_forked(settings.crash_at):
+        crash_points.arm(settings.crash_at)
     clock = Clock()
     try:
         passed = systemd.listen_fds(config.process_environment())

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mosaicd import crash_points
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
 from mosaicd.core import catchup, fsm
@@ -149,6 +150,7 @@ class Dispatcher:
             self.poke(run.run_id)
 
     def _ended(self, run: Run) -> None:
+        crash_points.reach("exit.concluded")
         self._shims.forget(run.run_id)
         self._launches.pop((run.run_id, run.attempt), None)
         self._unempty.pop(run.run_id, None)
@@ -308,6 +310,7 @@ class Dispatcher:
         key = (run.run_id, run.attempt)
         if self._shims.is_alive(*key):
             return
+        crash_points.reach("dispatch.recorded")
         tries = self._launches[key] = self._launches.get(key, 0) + 1
         try:
             if tries > LAUNCH_TRIES:
@@ -327,6 +330,7 @@ class Dispatcher:
             pids = [pid for pid in (run.shim_pid,) if pid is not None]  # it may still start its worker
         elif empty:
             self._unempty.pop(run.run_id, None)
+            crash_points.reach("exit.before_conclude")
             await self._follow(run, Action.EMPTY_TREE, self._conclusion)
             return
         if not alive:

@@ -8,6 +8,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 
+from mosaicd import crash_points
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
 from mosaicd.core.explain import Holder, Scene, reason
@@ -125,6 +126,7 @@ class QueuePump:
             }
             return [Event(Kind.DISPATCHED, self._clock.wall(), data=data)]
 
+        crash_points.reach("dispatch.chosen")
         await self._record(start.run_id, decide)
 
 

@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
+from mosaicd import crash_points
 from mosaicd import log as operator_log
 from mosaicd.announce import announce
 from mosaicd.auth import Auth
@@ -52,12 +53,15 @@ class Service:
         notifier = Notifier(self._settings.supervisor)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(notifier.close)
+            crash_points.reach("startup.listening")
             services = await self._build(stack)
+            crash_points.reach("startup.loaded")
             server = Server(services)
             await server.start(listening)
             stack.push_async_callback(server.close)
             await self._take_up(services, stack)
             server.open()
+            crash_points.reach("startup.ready")
             services.registry.subscribe(_shown_soon(notifier, services))
             notifier.ready(status_line(services))
             waiting = len(services.dispatcher.turns.queue)
@@ -89,7 +93,11 @@ class Service:
         rundirs = RunDirs(settings.state_dir / "runs")
         auth = Auth.open(settings.state_dir)
         broadcaster = Broadcaster(registry, history, settings.watch)
-        shims = ShimLink(on_gone=lambda run_id: dispatcher.shim_gone(run_id), on_detached=lambda run_id: None)
+        shims = ShimLink(
+            on_gone=lambda run_id: dispatcher.shim_gone(run_id),
+            on_detached=lambda run_id: None,
+            crash_at=settings.crash_at,
+        )
         orders = Orders(rundirs, auth, settings, settings.socket)
         dispatcher = Dispatcher(registry, shims, rundirs, orders, settings, clock, self._on_fatal)
         return Services(
@@ -118,6 +126,7 @@ class Service:
             Catalogue.RECONCILED, error=None, seconds=self._clock.mono() - began, **report.counts()
         )
         services.quarantine.update(report.nonsense)
+        crash_points.reach("startup.reconciled")
         services.dispatcher.start()
         stack.push_async_callback(services.dispatcher.close)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mosaicd import launcher
+from mosaicd import crash_points, launcher
 from mosaicd.core.launch import LaunchFailed
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ class ShimLink:
     launcher_restarts: int = 0
 
     # --- the launcher ------------------------------------------------------------------------------
+    crash_at: str | None = None
 
     def start(self) -> None:
         """Start the launcher."""
@@ -84,7 +85,7 @@ class ShimLink:
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                env=LAUNCHER_ENVIRONMENT,
+                env=LAUNCHER_ENVIRONMENT | self._drill(),
                 cwd="/",
             )
         ours.setblocking(False)
@@ -97,6 +98,11 @@ class ShimLink:
 
     @property
     def launcher_pid(self) -> int | None:
+    def _drill(self) -> dict[str, str]:
+        """What arms a crash point in the launcher or its shims: the first launcher only."""
+        crash_at, self.crash_at = self.crash_at, None
+        return {crash_points.VARIABLE: crash_at} if crash_at and crash_points.is_forked(crash_at) else {}
+
         """The launcher's pid, or None while there is none."""
         return self._process.pid if self._process else None
 
@@ -166,6 +172,7 @@ class ShimLink:
                 self._socket.sendmsg([packet], rights)
         except BlockingIOError:
             asyncio.get_running_loop().call_later(0.01, self._send_again, order)
+            crash_points.reach("order.sent")
         except (BrokenPipeError, ConnectionResetError):
             pass  # its pidfd tells; sent again by _restart
 
@@ -211,12 +218,14 @@ class ShimLink:
         run_id, attempt = order["run_id"], order["attempt"]
         reply = await self._order({"order": kind, "run_id": run_id, "attempt": attempt}, order)
         if reply.get("reply") == "failed":
+        crash_points.reach("order.made")
             raise LaunchFailed(str(reply.get("error")))
         shim = self._shims.get(run_id)
         if shim is None or shim.attempt != attempt or shim.connection is None:
             self.watch(run_id, attempt, reply["pid"], reply["start_ticks"])
 
     async def is_empty(self, run_id: str, shim: tuple[int | None, int | None]) -> tuple[bool, list[int]]:
+        crash_points.reach("order.answered")
         """Return whether no process of the run is left, and the pids of those that are."""
         packet = {"order": "is_empty", "run_id": run_id, "shim_pid": shim[0], "shim_start": shim[1]}
         reply = await self._order(packet)

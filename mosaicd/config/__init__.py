@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mosaicd import crash_points
 from mosaicd.config import locations
 from mosaicd.config.reading import Faults, read_groups, to_toml
 from mosaicd.config.settings import LEVELS, Log, Paths, Settings, Supervisor, Worker
@@ -67,9 +68,11 @@ def load(overrides: Overrides | None = None, environ: Mapping[str, str] | None =
         if overrides.log_level not in LEVELS:
             faults.add("--log-level", f"must be one of {', '.join(LEVELS)}, not {overrides.log_level!r}")
         groups["log"] = Log(overrides.log_level)
+    crash_at = _crash_at(environ, faults)
     if faults.found:
         raise ConfigError(str(file) if file else None, faults.found)
-    return Settings(paths=paths, supervisor=_supervisor(environ), config_file=file, **groups)
+    supervisor = _supervisor(environ)
+    return Settings(paths=paths, supervisor=supervisor, config_file=file, crash_at=crash_at, **groups)
 
 
 def _config_file(overrides: Overrides, default: Path) -> Path | None:
@@ -119,6 +122,16 @@ def _paths(
             faults.add(said, fault)
         chosen[key] = path
     return Paths(**{"state_dir": places.state_dir, "socket": places.socket, **chosen})
+
+
+def _crash_at(environ: Mapping[str, str], faults: Faults) -> str | None:
+    crash_at = environ.get(crash_points.VARIABLE) or None
+    try:
+        if crash_at is not None:
+            crash_points.parse(crash_at)
+    except ValueError as fault:
+        faults.add(crash_points.VARIABLE, str(fault))
+    return crash_at
 
 
 def _supervisor(environ: Mapping[str, str]) -> Supervisor:

@@ -157,6 +157,8 @@ class Settings:
     log: Log = field(default_factory=Log)
     supervisor: Supervisor = field(default_factory=Supervisor)
     config_file: Path | None = None
+    crash_at: str | None = None
+    """A drill, from the environment only: where daemon, launcher or a shim is to die (crash_points)."""
 
     @property
     def state_dir(self) -> Path:

@@ -3,6 +3,7 @@
 import sys
 
 from mosaicd.launcher import serve
+from mosaicd import crash_points
 
 
 def main(arguments: list[str]) -> int:
@@ -11,6 +12,8 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: python -I -m mosaicd.launcher --fd N\n")
         return 2
     return serve.serve(int(arguments[1]))
+    if crash_at := os.environ.get(crash_points.VARIABLE):
+        crash_points.arm(crash_at)
 
 
 if __name__ == "__main__":

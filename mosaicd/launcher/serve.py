@@ -14,6 +14,7 @@ import signal
 from types import FrameType
 from typing import Any
 
+from mosaicd import crash_points
 from mosaicd.launcher import emptiness
 from mosaicd.launcher.orders import Order, OrderSocket
 from mosaicd.launcher.spare import Spare
@@ -82,12 +83,14 @@ class Launcher:
             order.close()
             self._fail(content, "not an order with a descriptor")
             return
+        crash_points.reach("launcher.order_taken")
         try:
             pid = self._hand_to_spare(order) or self._fork_for(order.fd)
         except OSError as error:  # no process to be had now; the daemon tries again later
             order.close()
             self._fail(content, str(error))
             return
+        crash_points.reach("launcher.forked")
         order.close()
         self._shims[pid] = order
         self._orders.send({

@@ -7,6 +7,7 @@ stands (refused, logged, nothing changed).  Caveats: a fact told twice is accept
 import logging
 from typing import Any
 
+from mosaicd import crash_points
 from mosaicd.core import catchup
 from mosaicd.core.fsm import Event
 from mosaicd.core.run import Run
@@ -26,7 +27,9 @@ async def handle(services: Services, caller: Caller, params: Facts) -> dict[str,
         rejected.extend(refused)
         return events
 
+    crash_points.reach("fact.before_record")
     await services.registry.record_if(params.run_id, decide)
+    crash_points.reach("fact.before_reply")
     if rejected:
         log.warning("run %s: refused facts that have no place now: %s", params.run_id, ", ".join(rejected))
     if any(fact.get("fact") in catchup.HINTS for fact in params.facts):

@@ -8,6 +8,7 @@ knows its shim.  What the status tells and the row lacks is folded in the same t
 
 from typing import Any
 
+from mosaicd import crash_points
 from mosaicd.core import catchup
 from mosaicd.core.fsm import Event, Kind, apply
 from mosaicd.core.run import Run
@@ -23,9 +24,7 @@ async def handle(services: Services, caller: Caller, params: Register) -> dict[s
     if params.proto_version != PROTOCOL_VERSION:
         rule = f"this daemon speaks version {PROTOCOL_VERSION}, not {params.proto_version}"
         raise InvalidParams(f"proto_version: {rule}", errors=[{"path": "proto_version", "rule": rule}])
-    run = services.registry.live.get(params.run_id)
-    if run is None or not run.is_holding or run.attempt != params.attempt:
-        raise NotFound(f"there is no attempt {params.attempt} of run {params.run_id} to take up")
+    crash_points.reach("register.before_record")
     run = await services.registry.record_if(params.run_id, lambda now: _missed(services, now, params))
     token = services.auth.issue_token(params.run_id)
     services.shims.attach(
@@ -34,6 +33,7 @@ async def handle(services: Services, caller: Caller, params: Register) -> dict[s
     services.dispatcher.attached(params.run_id)
     return {
         "accepted_version": PROTOCOL_VERSION, "session_token": token, "order": _order(run, params),
+    crash_points.reach("register.before_reply")
         "want": run.want, "pause_mode": run.pause_mode, "grace_s": run.grace_s,
         "stop": dict(run.stop or run.fault or {}) or None,
     }  # fmt: skip

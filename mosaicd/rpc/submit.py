@@ -12,6 +12,7 @@ import pwd
 import sys
 from typing import Any
 
+from mosaicd import crash_points
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.program import Defaults, WorkerProgram
 from mosaicd.core.run import INFRASTRUCTURE_CAUSES, Progress, Run
@@ -54,6 +55,7 @@ async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> di
         raise Unavailable(
             f"cannot write {directories.runs}: {error.strerror}", path=str(directories.runs)
         ) from error
+    crash_points.reach("submit.directory_written")
     kept = False
     try:
         stored, duplicate = await services.registry.add(event, dedup=spec.dedup, key=spec.key)
@@ -61,6 +63,7 @@ async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> di
     finally:
         if not kept:
             await asyncio.to_thread(directories.remove, run.run_id)
+    crash_points.reach("submit.before_reply")
     return view(services, stored, duplicate=duplicate)
 
 

@@ -8,6 +8,7 @@ import os
 import time
 from typing import Any
 
+from mosaicd import crash_points
 from mosaicd.protocol import rundir
 from mosaicd.protocol.telemetry import Recognised
 from mosaicd.shim import child, ending, record
@@ -326,6 +327,7 @@ class Attempt:
     # ------------------------------------------------------------------ the end
 
     def _leader_ended(self, ended: child.Ended, now: float) -> None:
+        crash_points.reach("shim.reaped")
         assert self.spool is not None
         self.spool.read_all()
         self._pause.abandon()
@@ -351,6 +353,7 @@ class Attempt:
             self._exit_retry_at = now + _DISK_RETRY_S
             return
         self._exit_retry_at = None
+        crash_points.reach("shim.exit_written")
         self._exit_written = True
 
     def _consider_empty(self) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from mosaicd import crash_points
 from mosaicd.protocol import errors, framing, telemetry
 from mosaicd.shim.link import Link, Message
 
@@ -172,6 +173,7 @@ class Dialogue:
             **self._registration(),
         }  # fmt: skip
         self._ask("worker.register", params, now)
+        crash_points.reach("shim.registering")
 
     def _send_facts(self) -> None:
         if not self._token or self._under_way or not self._facts:

@@ -8,6 +8,7 @@ import os
 import time
 from typing import Any, NoReturn
 
+from mosaicd import crash_points
 from mosaicd.shim import child, containment, order, record, start, teardown
 from mosaicd.shim.attempt import Attempt
 from mosaicd.shim.loop import Loop
@@ -29,6 +30,7 @@ def settle() -> Wake:
 def carry_out(order_fd: int, wake: Wake) -> int:
     """Carry out the order in `order_fd`; return the exit status of this process."""
     child.set_name(_TITLE)
+    crash_points.reach("shim.forked")
     raw = order.read(order_fd)
     attempt_dir: str = raw["attempt_dir"]
     try:
@@ -44,9 +46,11 @@ def _launch(launch: order.LaunchOrder, wake: Wake) -> int:
     start_ticks = containment.start_ticks(os.getpid())
     try:
         held = record.Record(launch.attempt_dir)
+        crash_points.reach("shim.locked")
         setup_error = _claim(held, start.launch_content(launch, start_ticks))
     except record.Taken:
         return 0  # an order may be repeated: somebody else carries this one out, or has
+    crash_points.reach("shim.launch_written")
     Loop(Attempt(launch, held, start_ticks, setup_error), wake).run()
     return 0
 

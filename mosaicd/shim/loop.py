@@ -7,6 +7,7 @@ one wake takes many lines; the pipes hold far more than arrives in that time.
 import select
 import time
 
+from mosaicd import crash_points
 from mosaicd.shim.attempt import Attempt
 from mosaicd.shim.wake import Wake
 
@@ -32,6 +33,7 @@ class Loop:
             self._wait(time.monotonic())
             attempt.tick(time.monotonic())
         attempt.finish()
+        crash_points.reach("shim.leaving")
 
     def _wait(self, now: float) -> None:
         attempt, link = self._attempt, self._attempt.link

@@ -5,6 +5,7 @@ import socket
 import time
 from typing import Any
 
+from mosaicd import crash_points
 from mosaicd.protocol import rundir
 from mosaicd.shim import child, record
 from mosaicd.shim.order import LaunchOrder
@@ -28,6 +29,7 @@ class Started:
 
 def start(order: LaunchOrder, held: record.Record) -> Started:
     """Start the worker and record it; OSError when it cannot be executed."""
+    crash_points.reach("shim.accepted")
     argv = list(order.argv)
     if order.worker_config is not None:
         path = held.write_worker_config(order.worker_config)
@@ -47,6 +49,7 @@ def start(order: LaunchOrder, held: record.Record) -> Started:
     finally:
         if theirs:
             theirs.close()
+    crash_points.reach("shim.spawned")
     at = time.time()
     evidence = {
         "pid": worker.pid, "start_ticks": worker.start_ticks, "boot_id": record.boot_id(),
@@ -56,6 +59,7 @@ def start(order: LaunchOrder, held: record.Record) -> Started:
         held.write_durably(rundir.STARTED, evidence)
     except OSError:
         pass  # a full disk fails requests, not runs: the fact carries the same words
+    crash_points.reach("shim.started_written")
     return Started(worker, ControlLine(ours) if ours else None, at, evidence)
 
 

@@ -8,6 +8,7 @@ lock is taken: then a living shim is in charge.
 import select
 import time
 
+from mosaicd import crash_points
 from mosaicd.shim import child, record
 from mosaicd.shim.ladder import Ladder
 from mosaicd.shim.order import TeardownOrder
@@ -24,6 +25,7 @@ def run(order: TeardownOrder, wake: Wake) -> int:
         held = record.Record(order.attempt_dir)
     except record.Taken:
         return 0
+    crash_points.reach("shim.teardown_locked")
     began_at = time.time()
     tree = OrphanTree(order.run_id, order.pid, order.start_ticks)
     found = tree.look().members

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from mosaicd import crash_points
 from mosaicd.protocol.errors import Unavailable
 from mosaicd.store.migrations import APPLICATION_ID, NewerRegistry, bring_up
 
@@ -113,8 +114,10 @@ def truncate_wal(connection: sqlite3.Connection) -> tuple[int, int, int]:
     connection.execute(
         "PRAGMA busy_timeout = 0"
     )  # a reader with an old snapshot must not hold up every write
+    crash_points.reach("checkpoint.before")
     try:
         busy, log, checkpointed = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        crash_points.reach("checkpoint.after")
     finally:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     return int(busy), int(log), int(checkpointed)

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mosaicd import crash_points
 from mosaicd.clock import Clock
 from mosaicd.core.fsm import Event, Kind, apply, submitted
 from mosaicd.core.run import Progress, Run
@@ -291,6 +292,7 @@ class Registry:
 
         def work(connection: sqlite3.Connection) -> None:
             connection.executemany(QUERIES["update_progress"], values)
+            crash_points.reach("submit.after_commit")
 
         def settled(_: object, error: BaseException | None) -> None:
             if isinstance(error, Unavailable):  # the newest values go with the next advance or event

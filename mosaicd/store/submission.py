@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mosaicd import crash_points
 from mosaicd.core.run import Progress, Run
 from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.states import Dedup
@@ -42,6 +43,7 @@ def admit(
     connection.execute(QUERIES["insert_run"], {**values, "progress": _NO_PROGRESS})
     seq = connection.execute(QUERIES["insert_event"], event).lastrowid or 0
     return Found(run, seq, is_duplicate=False)
+    crash_points.reach("submit.before_commit")
 
 
 def _same_id(run: Run, connection: sqlite3.Connection) -> Run | None:

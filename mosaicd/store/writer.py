@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from mosaicd import crash_points
 from mosaicd.protocol.errors import MosaicError, Unavailable
 from mosaicd.store.database import disk_trouble
 
@@ -213,7 +214,9 @@ class Writer:
             connection.execute("BEGIN IMMEDIATE")
             for piece in pieces:
                 _attempt(connection, piece)
+            crash_points.reach("record.before_commit")
             connection.execute("COMMIT")
+            crash_points.reach("record.after_commit")
         except sqlite3.Error as error:
             trouble = self._trouble_or_raise(error)
             if connection.in_transaction:  # a full disk has often rolled back already

@@ -10,7 +10,7 @@ from tests.contract.sources import PACKAGES, Module, all_modules, imports, modul
 MIDDLE = tuple("announce auth broadcaster discovery dispatcher gpus reconcile shim_link systemd".split())
 
 #: Tools of the middle tier that every peer may use: they know nothing of a run's life.
-LEAVES = ("clock", "config", "log", "rundirs")
+LEAVES = ("clock", "config", "crash_points", "log", "rundirs")
 
 #: Modules that were cut off one peer for size, and belong to it alone.
 PARTS = {"dispatcher": ("deadline_watch", "orders", "queue_pump")}
@@ -22,16 +22,17 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "protocol": (),
     "core": ("protocol",),
     "clock": ("protocol",),
-    "config": ("protocol", "core"),
+    "crash_points": (),
+    "config": ("protocol", "core", "crash_points"),
     "log": ("protocol",),
     "rundirs": ("protocol",),
-    "store": ("protocol", "core", "clock", "log"),
+    "store": ("protocol", "core", "clock", "crash_points", "log"),
     **{part: (*INNER, *LEAVES) for parts in PARTS.values() for part in parts},
     **{peer: (*INNER, *LEAVES, *PARTS.get(peer, ())) for peer in MIDDLE},
     "shim_link": (*INNER, *LEAVES, "launcher"),  # whose command line it is
     "rpc": (*INNER, *LEAVES, *MIDDLE),
-    "shim": ("protocol",),
-    "launcher": ("protocol", "shim"),
+    "shim": ("protocol", "crash_points"),
+    "launcher": ("protocol", "crash_points", "shim"),
     "lock": ("protocol",),
     "service": (*INNER, *LEAVES, *MIDDLE, "orders", "lock", "rpc"),
     "__main__": ("protocol", *LEAVES, "lock", "systemd", "service"),

@@ -23,7 +23,7 @@ POWERS = (
     Power(
         "send a signal",
         r"os\.(kill|killpg|abort)|signal\.(pidfd_send_signal|raise_signal|pthread_kill)",
-        ("mosaicd.shim.child", "mosaic_worker.control", "mosaic_worker.discovery"),
+        ("mosaicd.shim.child", "mosaicd.crash_points", "mosaic_worker.control", "mosaic_worker.discovery"),
         "from os import killpg as k\nk(1, 9)",
     ),
     Power(
