@@ -125,8 +125,8 @@ class Service:
         operator_log.event(
             Catalogue.RECONCILED, error=None, seconds=self._clock.mono() - began, **report.counts()
         )
-        services.quarantine.update(report.nonsense)
         crash_points.reach("startup.reconciled")
+        services.quarantine.update(report.nonsense)
         services.dispatcher.start()
         stack.push_async_callback(services.dispatcher.close)
 

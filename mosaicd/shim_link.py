@@ -72,9 +72,9 @@ class ShimLink:
     _pidfd: int | None = None
     _closing: bool = False
     launcher_restarts: int = 0
+    crash_at: str | None = None
 
     # --- the launcher ------------------------------------------------------------------------------
-    crash_at: str | None = None
 
     def start(self) -> None:
         """Start the launcher."""
@@ -170,9 +170,9 @@ class ShimLink:
             with _memory_file(order.body) as descriptor:
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor.to_bytes(4, "little"))]
                 self._socket.sendmsg([packet], rights)
+            crash_points.reach("order.sent")
         except BlockingIOError:
             asyncio.get_running_loop().call_later(0.01, self._send_again, order)
-            crash_points.reach("order.sent")
         except (BrokenPipeError, ConnectionResetError):
             pass  # its pidfd tells; sent again by _restart
 
@@ -216,16 +216,16 @@ class ShimLink:
 
     async def _fork(self, kind: str, order: dict[str, Any]) -> None:
         run_id, attempt = order["run_id"], order["attempt"]
+        crash_points.reach("order.made")
         reply = await self._order({"order": kind, "run_id": run_id, "attempt": attempt}, order)
         if reply.get("reply") == "failed":
-        crash_points.reach("order.made")
             raise LaunchFailed(str(reply.get("error")))
         shim = self._shims.get(run_id)
         if shim is None or shim.attempt != attempt or shim.connection is None:
             self.watch(run_id, attempt, reply["pid"], reply["start_ticks"])
+        crash_points.reach("order.answered")
 
     async def is_empty(self, run_id: str, shim: tuple[int | None, int | None]) -> tuple[bool, list[int]]:
-        crash_points.reach("order.answered")
         """Return whether no process of the run is left, and the pids of those that are."""
         packet = {"order": "is_empty", "run_id": run_id, "shim_pid": shim[0], "shim_start": shim[1]}
         reply = await self._order(packet)

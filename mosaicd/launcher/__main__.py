@@ -2,8 +2,8 @@
 
 import sys
 
-from mosaicd.launcher import serve
 from mosaicd import crash_points
+from mosaicd.launcher import serve
 
 
 def main(arguments: list[str]) -> int:

@@ -31,9 +31,9 @@ async def handle(services: Services, caller: Caller, params: Register) -> dict[s
         params.run_id, params.attempt, caller.connection, params.shim_pid, params.shim_start_ticks
     )
     services.dispatcher.attached(params.run_id)
+    crash_points.reach("register.before_reply")
     return {
         "accepted_version": PROTOCOL_VERSION, "session_token": token, "order": _order(run, params),
-    crash_points.reach("register.before_reply")
         "want": run.want, "pause_mode": run.pause_mode, "grace_s": run.grace_s,
         "stop": dict(run.stop or run.fault or {}) or None,
     }  # fmt: skip

@@ -265,6 +265,7 @@ class Registry:
 
     def _admitted(self, event: Event, found: Found | None, error: BaseException | None) -> None:
         if found is not None and error is None and not found.is_duplicate:
+            crash_points.reach("submit.after_commit")
             self._enter(found.run, Progress())
             self._fresh.append(Committed(found.seq, found.run, event))
 
@@ -292,7 +293,6 @@ class Registry:
 
         def work(connection: sqlite3.Connection) -> None:
             connection.executemany(QUERIES["update_progress"], values)
-            crash_points.reach("submit.after_commit")
 
         def settled(_: object, error: BaseException | None) -> None:
             if isinstance(error, Unavailable):  # the newest values go with the next advance or event

@@ -42,8 +42,8 @@ def admit(
         return Found(other, 0, is_duplicate=True)
     connection.execute(QUERIES["insert_run"], {**values, "progress": _NO_PROGRESS})
     seq = connection.execute(QUERIES["insert_event"], event).lastrowid or 0
-    return Found(run, seq, is_duplicate=False)
     crash_points.reach("submit.before_commit")
+    return Found(run, seq, is_duplicate=False)
 
 
 def _same_id(run: Run, connection: sqlite3.Connection) -> Run | None:
