@@ -48,6 +48,7 @@ class Connection(asyncio.BufferedProtocol):
         self._tasks: set[asyncio.Task[None]] = set()
         self._can_write = asyncio.Event()
         self._can_write.set()
+        self._ended = asyncio.Event()
         self._on_close: list[Callable[[], None]] = []
         self._is_half_closed = False
         self.is_closed = False
@@ -59,7 +60,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def notify(self, method: str, params: Mapping[str, Any]) -> bool:
         """Send a notification without waiting; False when the peer is gone, or cut off for not reading."""
-        if self.is_closed:
+        if self.is_closed or self._transport.is_closing():
             return False
         line = encode(request(method, dict(params), None))
         if self._transport.get_write_buffer_size() + len(line) > self._limits.write_buffer_bytes:
@@ -136,6 +137,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.is_closed:
             return
         self.is_closed = True
+        self._ended.set()
         self._line, self._source = None, iter(())
         self._in_order.clear()
         self._can_write.set()
@@ -223,7 +225,8 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
 
     async def close(self, grace_s: float) -> None:
-        """Take no more lines, end the streams, let requests in flight finish for `grace_s`, and hang up."""
+        """Take no more lines, end the streams, give answers in flight `grace_s` to get there, and hang up."""
+        deadline = asyncio.get_running_loop().time() + grace_s
         self._line, self._source = None, iter(())
         self.streams.end("draining")
         if not self.is_closed:
@@ -231,6 +234,11 @@ class Connection(asyncio.BufferedProtocol):
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=grace_s)
         self._transport.close()
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._ended.wait()  # what is in the buffer has left
+        except TimeoutError:
+            self.abort()
 
     def abort(self) -> None:
         """Hang up at once."""

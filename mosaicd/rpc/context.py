@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from mosaicd.rpc.connection import Connection
 
 
+#: Characters of an id, prefix or name that is looked up; no name is as long.
+LONGEST_REFERENCE = 512
+
+
 @dataclass
 class Services:
     """Everything a handler may use.  `ready` is set when reconcile has ended; the rest is for health."""
@@ -54,6 +58,8 @@ class Services:
 
         The caller's own runs come first; only admins may mean somebody else's.
         """
+        if len(reference) > LONGEST_REFERENCE:
+            raise NotFound("There is no run with a name as long as that")
         if ulid.is_ulid(reference):
             run = self.registry.live.get(reference.upper())
             if run is not None and (caller.is_admin or run.owner_uid == caller.uid):

@@ -53,8 +53,6 @@ class Server:
         connections = list(self.connections)
         await asyncio.gather(*(connection.close(grace_s) for connection in connections))
         await self.router.finish(grace_s)
-        for connection in connections:
-            connection.abort()
 
     # --- the connections' side -----------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ PAGE_BYTES = 60 << 10
 PAGE_RECORDS = 1000
 #: A record above this comes without its data.
 RECORD_BYTES = 960 << 10
-#: What one request looks through at most.
+#: What one request looks through behind its cursor at most.
 SCAN_BYTES = 64 << 20
 _SEQ = re.compile(rb'\{"seq":(\d{1,18}),')
 
@@ -38,6 +38,7 @@ class Page:
 
     records: list[dict[str, Any]] = field(default_factory=list)
     size_bytes: int = 0
+    seen_bytes: int = 0
     eof: bool = False
     unreadable: int = 0
 
@@ -93,12 +94,10 @@ async def read_page(file: Tail, place: Place, kinds: list[str] | None, limit: in
     page = Page()
     buffer = b""
     skipped = 0
-    scanned = 0
     position = place.offset
     while True:
         data = await file.read(position, READ_BYTES)
         position += len(data)
-        scanned += len(data)
         if not data:
             page.eof = True
             return page
@@ -110,13 +109,17 @@ async def read_page(file: Tail, place: Place, kinds: list[str] | None, limit: in
                 return page
             place.offset += skipped + end + 1 - start
             start, skipped = end + 1, 0
-            if len(page.records) >= limit:
+            if len(page.records) >= limit or page.seen_bytes >= SCAN_BYTES:
                 return page
         buffer = buffer[start:]
         if len(buffer) > RECORD_BYTES + READ_BYTES:  # keep what tells its number, not what it says
             skipped += len(buffer) - RECORD_BYTES
             buffer = buffer[:RECORD_BYTES]
-        if scanned >= SCAN_BYTES and not skipped and place.offset > 0:
+        if (
+            skipped + len(buffer) >= SCAN_BYTES
+        ):  # no record is as long: its rest will be unreadable
+            place.offset += skipped + len(buffer)
+            page.unreadable += 1
             return page
 
 
@@ -129,6 +132,7 @@ def _take(page: Page, place: Place, line: bytes, size_bytes: int, kinds: list[st
     seq = int(found[1])
     if seq <= place.seq:
         return True
+    page.seen_bytes += size_bytes
     record = _decoded(line, size_bytes, seq)
     if record is None:
         page.unreadable += 1

@@ -18,6 +18,8 @@ from mosaicd.protocol.errors import InvalidParams
 
 T = TypeVar("T")
 
+#: Faults that are told one by one; the message counts them all.
+MOST_FAULTS = 100
 _INT64 = 1 << 63
 _NAMES = {
     str: "a string", int: "a whole number", float: "a number", bool: "true or false",
@@ -68,7 +70,7 @@ def refused(faults: list[Fault]) -> InvalidParams:
     """Return the error that tells of all `faults`."""
     first = f"{faults[0].path}: {faults[0].rule}"
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    errors = [{"path": fault.path, "rule": fault.rule} for fault in faults]
+    errors = [{"path": fault.path, "rule": fault.rule} for fault in faults[:MOST_FAULTS]]
     return InvalidParams(first + more, errors=errors)
 
 

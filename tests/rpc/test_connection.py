@@ -250,6 +250,27 @@ async def test_an_orderly_stop_answers_and_says_goodbye(start: Start) -> None:
         await closing
 
 
+async def test_a_stop_lets_slow_readers_have_their_answers(start: Start) -> None:
+    """What is in the buffer at the stop still arrives; whoever never reads is cut off in the end."""
+    serving = await start(timeouts={"shutdown_s": 1.0})
+    peer, deaf = await serving.peer(), await serving.peer()
+    for client in (peer, deaf):
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        for _ in range(30):
+            client.ask("rpc.discover")
+    await until(
+        lambda: all(not c._can_write.is_set() for c in serving.server.connections), "nobody is held back"
+    )
+    closing = asyncio.get_running_loop().create_task(serving.server.close())
+    peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
+    count = 0
+    while await peer.reader.readline():
+        count += 1
+    assert count >= 4
+    async with asyncio.timeout(PATIENCE_S):
+        await closing
+
+
 async def test_another_user_is_refused_with_a_reason(serving: Serving, monkeypatch: Any) -> None:
     """Whom this daemon does not serve is told so in one line, and is gone."""
     monkeypatch.setattr("mosaicd.auth.peer_of", lambda connection: (1, 4242, 4242))

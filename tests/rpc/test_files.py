@@ -288,6 +288,32 @@ async def test_odd_telemetry_is_survived(serving: Serving, peer: Peer) -> None:
     assert [item["seq"] for item in await pages(peer, run, cursor=5)] == [6]
 
 
+async def test_a_line_without_end_is_given_up(
+    serving: Serving, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is longer than any record is passed over by a follower, and what comes behind it arrives."""
+    monkeypatch.setattr("mosaicd.rpc.telemetry.SCAN_BYTES", 2 << 20)
+    run = await serving.execute(await serving.add())
+    serving.file(run, "telemetry.jsonl").write_bytes(record(1) + b"x" * (5 << 20) + b"\n" + record(2))
+    await peer.call("run.telemetry", {"run_id": run.run_id, "follow": True})
+    await serving.end(run)
+    notes = await peer.notes_until(lambda note: note["method"] == "run.end")
+    assert [item["seq"] for note in notes[:-1] for item in note["params"]["records"]] == [2]
+
+
+async def test_a_search_far_behind_the_cursor_gets_there(
+    serving: Serving, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies before the cursor is no reason to answer with nothing."""
+    monkeypatch.setattr("mosaicd.rpc.telemetry.SCAN_BYTES", 10_000)
+    run = await serving.execute(await serving.add())
+    lines = [record(seq, "episode" if seq == 2000 else "step") for seq in range(1, 2001)]
+    serving.file(run, "telemetry.jsonl").write_bytes(b"".join(lines))
+    page = await peer.call("run.telemetry", {"run_id": run.run_id, "cursor": 1990})
+    assert [item["seq"] for item in page["records"]] == list(range(1991, 2001))
+    assert [item["seq"] for item in await pages(peer, run, kinds=["episode"])] == [2000]
+
+
 async def test_a_file_that_was_cut_is_read_from_its_start(serving: Serving, peer: Peer) -> None:
     """A remembered place that no longer is one is not believed."""
     run = await serving.execute(await serving.add())

@@ -139,6 +139,14 @@ async def test_every_fault_of_the_params_is_told(peer: Peer) -> None:
     assert (await peer.call("run.list"))["runs"] == []
 
 
+async def test_a_flood_of_faults_is_counted(peer: Peer) -> None:
+    """A hundred faults are told, the rest counted: the refusal itself stays small."""
+    error = await peer.refused("run.submit", {"labels": {f"k{number}": number for number in range(40_000)}})
+    assert len(error["data"]["errors"]) == 100 and "39999 more" in error["message"]
+    error = await peer.refused("run.get", {"run_id": "x" * 600_000})
+    assert error["data"] == {"name": "not_found"}
+
+
 async def test_listed_params_are_refused(peer: Peer) -> None:
     """Positional params get an error that says what to do."""
     error = (await peer.reply(peer.ask("run.get", ["01"])))["error"]
