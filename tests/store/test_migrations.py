@@ -93,34 +93,37 @@ def test_a_newer_registry_is_refused_untouched(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+NEXT, LAST = VERSION + 1, VERSION + 2
+#: Two steps beyond whatever version is today's.
+NEXT, LAST = VERSION + 1, VERSION + 2
 STEPS = {
-    2: "CREATE TABLE two (a TEXT) STRICT;",
-    3: "ALTER TABLE two ADD COLUMN b TEXT;\nINSERT INTO two VALUES ('x', 'y');",
+    NEXT: "CREATE TABLE two (a TEXT) STRICT;",
+    LAST: "ALTER TABLE two ADD COLUMN b TEXT;\nINSERT INTO two VALUES ('x', 'y');",
 }
 
 
 def test_steps_are_taken_in_order(path: Path) -> None:
     """A file two versions back takes both steps, and a second start takes none."""
     connection = open_writer(path)
-    assert bring_up(connection, "x", version=3, steps=STEPS) == 1
-    assert version_of(connection) == 3
+    assert bring_up(connection, "x", version=LAST, steps=STEPS) == VERSION
+    assert version_of(connection) == LAST
     assert connection.execute("SELECT * FROM two").fetchall() == [("x", "y")]
-    assert bring_up(connection, "x", version=3, steps=STEPS) == 3
+    assert bring_up(connection, "x", version=LAST, steps=STEPS) == LAST
     connection.close()
 
 
 def test_half_a_step_never_happens(path: Path) -> None:
     """A step that fails in its middle leaves the file as the last whole step left it."""
     connection = open_writer(path)
-    broken = {2: STEPS[2], 3: "INSERT INTO two VALUES ('x');\nCREATE TABLE three (a TEXT);\nSELECT nonsense;"}
+    half = "INSERT INTO two VALUES ('x');\nCREATE TABLE three (a TEXT);\nSELECT nonsense;"
     with pytest.raises(sqlite3.OperationalError, match="nonsense"):
-        bring_up(connection, "x", version=3, steps=broken)
-    assert version_of(connection) == 2
+        bring_up(connection, "x", version=LAST, steps={**STEPS, LAST: half})
+    assert version_of(connection) == NEXT
     assert connection.execute("SELECT count(*) FROM two").fetchone()[0] == 0
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         connection.execute("SELECT * FROM three")
-    bring_up(connection, "x", version=3, steps=STEPS)
-    assert version_of(connection) == 3
+    bring_up(connection, "x", version=LAST, steps=STEPS)
+    assert version_of(connection) == LAST
     connection.close()
 
 
