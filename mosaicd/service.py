@@ -117,6 +117,7 @@ class Service:
         began = self._clock.mono()
         services.shims.start()
         stack.push_async_callback(services.shims.close)
+        services.registry.subscribe(services.auth.committed)
         services.registry.subscribe(announce)
         report = await reconcile(
             services.registry, services.history, services.rundirs, services.shims,

@@ -35,6 +35,8 @@ class Connection(Protocol):
 
     def on_close(self, callback: Callable[[], None]) -> None: ...
 
+    def abort(self) -> None: ...
+
 
 @dataclass(slots=True)
 class _Order:
@@ -96,13 +98,13 @@ class ShimLink:
         loop.add_reader(self._pidfd, self._launcher_ended)
         log.debug("launcher started, pid %d", self._process.pid)
 
-    @property
-    def launcher_pid(self) -> int | None:
     def _drill(self) -> dict[str, str]:
         """What arms a crash point in the launcher or its shims: the first launcher only."""
         crash_at, self.crash_at = self.crash_at, None
         return {crash_points.VARIABLE: crash_at} if crash_at and crash_points.is_forked(crash_at) else {}
 
+    @property
+    def launcher_pid(self) -> int | None:
         """The launcher's pid, or None while there is none."""
         return self._process.pid if self._process else None
 
@@ -234,10 +236,17 @@ class ShimLink:
     # --- the shims -----------------------------------------------------------------------------------
 
     def attach(self, run_id: str, attempt: int, connection: Connection, pid: int, start_ticks: int) -> None:
-        """Take `connection` as the one that the run's shim listens on; the newest is valid."""
+        """Take `connection` as the one that the run's shim listens on; the newest is valid.
+
+        The one before is hung up: whoever is left on it would wait for words that never come.
+        """
+        before = self._shims.get(run_id)
+        stale = before.connection if before is not None else None
         self.watch(run_id, attempt, pid, start_ticks)
         shim = self._shims[run_id]
         shim.connection = connection
+        if stale is not None and stale is not connection:
+            stale.abort()
 
         def closed() -> None:
             if shim.connection is connection:

@@ -15,7 +15,7 @@ from mosaicd.core.run import Run
 from mosaicd.protocol.states import CauseKind, PauseMode, RunKind, State, Want
 
 #: Facts that move nothing: they only ask the daemon to look.
-HINTS = frozenset({"emptied"})
+HINTS = ("emptied",)
 #: How much of a name that nobody knows is repeated.
 NAME_LIMIT = 40
 

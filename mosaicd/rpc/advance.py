@@ -13,6 +13,7 @@ from mosaicd.rpc.context import Caller, Services
 
 #: Weight of the newest rate in the smoothed steps per second.
 SMOOTHING = 0.3
+MOST_RATE = 1e12
 
 
 async def handle(services: Services, caller: Caller, params: Advance) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def _rate(before: Progress, now: Advance) -> float | None:
     passed = now.beat_at - (before.last_heartbeat_at or now.beat_at)
     if now.steps is None or before.steps is None or passed <= 0 or now.steps < before.steps:
         return before.steps_per_s
-    newest = (now.steps - before.steps) / passed
+    newest = min((now.steps - before.steps) / passed, MOST_RATE)  # a clock that stands still is no speed
     if before.steps_per_s is None:
         return round(newest, 3)
     return round(SMOOTHING * newest + (1 - SMOOTHING) * before.steps_per_s, 3)

@@ -26,6 +26,8 @@ async def handle(services: Services, caller: Caller, params: Register) -> dict[s
         raise InvalidParams(f"proto_version: {rule}", errors=[{"path": "proto_version", "rule": rule}])
     crash_points.reach("register.before_record")
     run = await services.registry.record_if(params.run_id, lambda now: _missed(services, now, params))
+    if not _is_of(run, params):  # it may have been requeued while the row's lock was waited for
+        raise NotFound(f"there is no attempt {params.attempt} of run {params.run_id} to take up")
     token = services.auth.issue_token(params.run_id)
     services.shims.attach(
         params.run_id, params.attempt, caller.connection, params.shim_pid, params.shim_start_ticks
@@ -39,8 +41,12 @@ async def handle(services: Services, caller: Caller, params: Register) -> dict[s
     }  # fmt: skip
 
 
+def _is_of(run: Run, params: Register) -> bool:
+    return run.is_holding and run.attempt == params.attempt
+
+
 def _missed(services: Services, run: Run, params: Register) -> list[Event]:
-    if run.attempt != params.attempt or not run.is_holding:
+    if not _is_of(run, params):
         return []
     events: list[Event] = []
     if run.state is State.HSHK:

@@ -1,0 +1,272 @@
+"""What goes wrong at the worst moment: a full disk, a mute shim, a shim that lies, files that lie."""
+
+import hashlib
+import hmac
+import json
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from mosaicctl.client import Client
+from mosaicd.protocol.errors import MosaicError
+from tests.daemon.house import House, eventually
+
+Build = Callable[..., House]
+
+
+@contextmanager
+def full_disk(house: House) -> Iterator[None]:
+    """Let no file of the daemon grow, as a full disk would; its shims and their logs are not concerned."""
+    assert house.process is not None
+    house.allowed_warnings += ["registry", "cannot write"]
+    room = (house.state_dir / "registry.sqlite3-wal").stat().st_size
+    resource.prlimit(house.process.pid, resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        resource.prlimit(house.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+
+
+def refusals(house: House) -> int:
+    """How often the daemon said that it will try again."""
+    return house.log.read_text().count("trying again")
+
+
+def test_a_retry_that_is_due_while_the_disk_is_full_starts_when_there_is_room(build: Build) -> None:
+    """A dispatch that could not be written is made later, and so is every dispatch after it."""
+    house = build(retries={"backoff_s": 1.0, "backoff_max_s": 1.0})
+    gate = house.home / "gate"
+    run_id = house.submit("sh", "-c", f"test -e {gate}", retries=1, retry_on=["exit_code"])
+    eventually(lambda: house.get(run_id), lambda run: run["retries_used"] == 1, "the run waits for its retry")
+    with full_disk(house):
+        gate.touch()
+        eventually(lambda: refusals(house), lambda count: count > 0, "a dispatch is refused")
+        with pytest.raises(MosaicError) as refused:
+            house.submit("true")
+        assert refused.value.name == "unavailable"
+
+    assert house.ended(run_id)["outcome"] == "succeeded"
+    assert house.ended(house.submit("true"))["outcome"] == "succeeded"
+
+
+def test_a_shim_that_dies_while_the_disk_is_full_is_not_forgotten(house: House) -> None:
+    """What could not be recorded of a lost shim is recorded when there is room again."""
+    house.allowed_warnings.append("shim of run")
+    run_id = house.submit("sleep", "60")
+    house.until(run_id, "EXEC")
+    [shim] = house.shims()
+    with full_disk(house):
+        os.kill(shim, signal.SIGKILL)
+        eventually(lambda: refusals(house), lambda count: count > 0, "the loss is refused")
+
+    run = house.ended(run_id)
+    assert (run["outcome"], run["cause"]["kind"]) == ("interrupted", "shim_lost")
+
+
+def test_a_mute_shim_that_should_stop_its_run_is_said_aloud(build: Build) -> None:
+    """A shim that is stopped, or wedged, cannot hide: FAULT, with its slots, until it acts or is gone."""
+    house = build(timeouts={"unkillable_s": 0.5})
+    house.allowed_warnings += ["cannot be killed", "broke", "unkillable"]
+    run_id = house.submit("sleep", "60", grace_s=0.1)
+    house.until(run_id, "EXEC")
+    [shim] = house.shims()
+    os.kill(shim, signal.SIGSTOP)
+    house.call("run.stop", run_id=run_id)
+    run = house.until(run_id, "FAULT")
+    assert run["cause"]["kind"] == "unkillable"
+    eventually(lambda: house.log.read_text(), lambda text: run_id in text.split("nkill", 1)[-1], "it is told")
+    assert house.call("daemon.health")["ready"]
+
+    os.kill(shim, signal.SIGCONT)
+    assert house.ended(run_id)["cause"]["kind"] == "unkillable"
+    assert house.pids(run_id) == []
+
+
+def test_a_shim_that_dies_before_it_finds_the_new_daemon_is_noticed(house: House) -> None:
+    """A daemon that comes back watches the shims that it finds, not only those that register."""
+    house.allowed_warnings.append("shim of run")
+    run_id = house.submit("sleep", "60")
+    house.until(run_id, "EXEC")
+    [shim] = house.shims()
+    os.kill(shim, signal.SIGSTOP)
+    house.restart()
+    assert house.get(run_id)["state"] == "EXEC"
+    os.kill(shim, signal.SIGKILL)
+
+    run = house.ended(run_id)
+    assert (run["outcome"], run["cause"]["kind"]) == ("interrupted", "shim_lost")
+    assert house.pids(run_id) == []
+
+
+EXITS = [
+    '{"exit_code": 0, "finished_at": NaN, "metrics": {"a": NaN}, "error": "\\ud800"}',
+    '{"exit_code": 0, "finished_at": 1e999, "active_s": -Infinity}',
+    json.dumps({"exit_code": 0, "finished_at": 10**400, "active_s": 10**400, "steps": 10**400}),
+    '{"exit_code": 0, "stop": "by_user", "finished_at": "today"}',
+    '{"exit_code": 3, "stop": {"kind": []}, "released": true}',
+    "[" * 200_000,
+    "{}",
+    "\0\0\0",
+    "",
+]
+
+
+def test_exit_records_of_any_kind_never_keep_the_daemon_down(build: Build) -> None:
+    """Whatever a user writes into exit.json, the daemon comes up and every such run ends."""
+    house = build(cpus={"slots": len(EXITS)})
+    house.allowed_warnings += ["shim of run", "ignored"]
+    runs = [house.submit("sleep", "60") for _ in EXITS]
+    for run_id in runs:
+        house.until(run_id, "EXEC")
+    shims = house.shims()
+    assert len(shims) == len(EXITS)
+    house.kill()
+    for pid in shims:
+        os.kill(pid, signal.SIGKILL)
+    for run_id, text in zip(runs, EXITS, strict=True):
+        (house.attempt(run_id) / "exit.json").write_text(text)
+    house.start()
+
+    outcomes = [house.ended(run_id)["outcome"] for run_id in runs]
+    assert outcomes[:3] == ["succeeded"] * 3 and set(outcomes[3:]) <= {"succeeded", "failed", "interrupted"}
+    assert len(house.call("run.list")["runs"]) == len(EXITS)
+
+
+class FalseShim:
+    """A user's own shim: it has the launch secret, and says what it likes."""
+
+    def __init__(self, house: House, run_id: str) -> None:
+        self.run_id = run_id
+        self.launch = json.loads((house.attempt(run_id) / "launch.json").read_text())
+        key = (house.state_dir / "launch.key").read_bytes()
+        message = f"{run_id}\0{self.launch['attempt']}\0{self.launch['nonce']}".encode()
+        self._secret = hmac.new(key, message, hashlib.sha256).hexdigest()
+        self.client: Client = house.client()
+        self.token = ""
+
+    def register(self, **changes: Any) -> dict[str, Any]:
+        """Register; the token is kept."""
+        params = {
+            "run_id": self.run_id, "attempt": self.launch["attempt"], "secret": self._secret,
+            "worker_id": "w", "worker_kind": "command", "proto_version": 1, "schema_version": 1,
+            "schema_id": "mosaic.telemetry",
+            "supports_pause": False, "supports_checkpoint": False, "shim_pid": self.launch["shim_pid"],
+            "shim_start_ticks": self.launch["shim_started_at"], "status": {}, **changes,
+        }  # fmt: skip
+        reply: dict[str, Any] = self.client.call("worker.register", params)
+        self.token = reply["session_token"]
+        return reply
+
+    def tell(self, *facts: dict[str, Any]) -> dict[str, Any]:
+        """Send facts."""
+        params = {"run_id": self.run_id, "session_token": self.token, "facts": list(facts)}
+        reply: dict[str, Any] = self.client.call("worker.fact", params)
+        return reply
+
+
+@contextmanager
+def false_shim(house: House, run_id: str) -> Iterator[FalseShim]:
+    """Take the place of the run's shim, which is stopped meanwhile."""
+    [real] = house.shims()
+    os.kill(real, signal.SIGSTOP)
+    shim = FalseShim(house, run_id)
+    try:
+        yield shim
+    finally:
+        shim.client.close()
+        os.kill(real, signal.SIGCONT)
+
+
+FACTS: list[dict[str, Any]] = [
+    {"fact": "exited", "at": 10**400, "exit_code": 0},
+    {"fact": "exited", "at": 1.0, "exit_code": 10**30},
+    {"fact": "exited", "at": 1.0, "stop": {"kind": "nonsense"}},
+    {"fact": ["exited"], "at": 1.0},
+    {"fact": "paused", "at": 1.0, "mode": {}},
+    {"fact": "dispatched", "at": 1.0, "slots": [0]},
+    {"fact": "spawned", "at": 1.0, "pid": -(10**30)},
+    {"fact": "limit_reached", "at": 1.0, "kind": []},
+    {},
+]
+
+
+def test_facts_of_any_kind_are_refused_and_harm_nobody(house: House) -> None:
+    """A shim that lies is answered each time; its run stays as it was, and so do the others."""
+    house.allowed_warnings.append("refused facts")
+    run_id = house.submit("sleep", "60")
+    before = house.until(run_id, "EXEC")
+    with false_shim(house, run_id) as shim:
+        shim.register()
+        for fact in FACTS:
+            assert shim.tell(fact)["accepted"] in (0, 1)
+        for pid in (0, -1, 2**31, 2**62):
+            shim.register(shim_pid=pid)
+        after = house.get(run_id)
+        assert (after["state"], after["pid"], after["exit_code"]) == ("EXEC", before["pid"], None)
+    house.call("run.stop", run_id=run_id)
+    assert house.ended(run_id)["outcome"] == "cancelled"
+
+
+def test_an_end_with_numbers_without_end_is_an_end(house: House) -> None:
+    """What a liar adds to a true exit is left out of the record; the run ends and can be listed."""
+    run_id = house.submit("sleep", "60")
+    house.until(run_id, "EXEC")
+    with false_shim(house, run_id) as shim:
+        shim.register()
+        shim.tell({
+            "fact": "exited", "at": 1.0, "exit_code": 4, "finished_at": 10**400, "active_s": 10**400,
+            "steps": -(10**400), "signal": None, "released": True, "metrics": {"a": 10**400},
+        })  # fmt: skip
+        for pid in house.pids(run_id):
+            os.kill(pid, signal.SIGKILL)
+        run = house.ended(run_id)
+    assert (run["outcome"], run["exit_code"], run["metrics"]) == ("failed", 4, {})
+    assert [run["run_id"] for run in house.call("run.list")["runs"]] == [run_id]
+
+
+def test_a_token_of_an_attempt_that_is_over_is_worth_nothing(build: Build) -> None:
+    """A late shim of the first attempt cannot speak for the second one, nor while the run waits for it."""
+    house = build(retries={"backoff_s": 0.5, "backoff_max_s": 0.5})
+    run_id = house.python("import time; time.sleep(60)", retries=1, retry_on=["exit_code"])
+    house.until(run_id, "EXEC")
+    with false_shim(house, run_id) as late:
+        late.register()
+        late.tell({"fact": "exited", "at": time.time(), "exit_code": 4})
+        for pid in house.pids(run_id):
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: house.get(run_id)["retries_used"], lambda used: used == 1, "the retry waits")
+        with pytest.raises(MosaicError) as refused:
+            late.tell({"fact": "exited", "at": time.time(), "exit_code": 0})
+        assert refused.value.name == "unauthenticated"
+        eventually(lambda: house.get(run_id)["attempt"], lambda attempt: attempt == 2, "the second attempt")
+        with pytest.raises(MosaicError):
+            late.tell({"fact": "exited", "at": time.time(), "exit_code": 0})
+        with pytest.raises(MosaicError):
+            late.register()
+    assert house.until(run_id, "EXEC")["attempt"] == 2
+    house.call("run.stop", run_id=run_id, grace_s=0)
+    assert house.ended(run_id)["outcome"] == "cancelled"
+
+
+def test_a_release_before_any_work_does_not_bring_the_daemon_down(house: House) -> None:
+    """`released` from a run that has not begun leads to an end, not to a daemon that dies at every start."""
+    run_id = house.submit_config(
+        {
+            "run_name": "mute", "entry_point": "x", "arguments": [], "environment": {}, "artifacts": {},
+            "resources": {"cpus": 1, "memory_mb": 512, "gpus": {"requested": 0}},
+            "metadata": {"worker": {"script": "/bin/sleep", "arguments": ["60"]}},
+        }
+    )["run_id"]  # fmt: skip
+    house.until(run_id, "RDY")
+    with false_shim(house, run_id) as shim:
+        shim.register()
+        shim.tell({"fact": "exited", "at": time.time(), "exit_code": 0, "released": True})
+        for pid in house.pids(run_id):
+            os.kill(pid, signal.SIGKILL)
+        assert house.ended(run_id)["outcome"] == "succeeded"
