@@ -93,7 +93,6 @@ def test_a_newer_registry_is_refused_untouched(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-NEXT, LAST = VERSION + 1, VERSION + 2
 #: Two steps beyond whatever version is today's.
 NEXT, LAST = VERSION + 1, VERSION + 2
 STEPS = {
