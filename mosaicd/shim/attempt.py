@@ -353,8 +353,8 @@ class Attempt:
             self._exit_retry_at = now + _DISK_RETRY_S
             return
         self._exit_retry_at = None
-        crash_points.reach("shim.exit_written")
         self._exit_written = True
+        crash_points.reach("shim.exit_written")
 
     def _consider_empty(self) -> None:
         """Nothing descended from the worker is left; after a ladder, look for strays with the marker too."""
