@@ -13,12 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mosaicd.core.retention import Ended
 from mosaicd.core.run import Progress, Run
 from mosaicd.protocol.errors import Conflict, NotFound
 from mosaicd.protocol.messages import ListRuns
 from mosaicd.protocol.states import State
+from mosaicd.store import pruning
 from mosaicd.store.database import disk_trouble, open_reader, rows
-from mosaicd.store.listing import page_query
+from mosaicd.store.listing import ended_query, page_query
 from mosaicd.store.rows import BadRow, StoredEvent, read_progress, read_run, read_stored_event
 from mosaicd.store.statements import QUERIES
 
@@ -56,7 +58,8 @@ class History:
         found = await self._read(lambda connection: _find(connection, owner_uid, reference))
         seen = self._readable(found)
         if seen is None:
-            raise NotFound(f"there is no run {reference!r}", reference=reference)
+            spent = await self._read(lambda connection: pruning.spent(connection, reference, owner_uid))
+            raise spent or NotFound(f"there is no run {reference!r}", reference=reference)
         return seen[0]
 
     async def list(
@@ -75,6 +78,11 @@ class History:
         page, cursor, bad = await self._read(lambda connection: _page(rows(connection, sql, values), size))
         self._report(bad)
         return page, cursor
+
+    async def ended(self, filters: ListRuns, owner_uid: int | None = None) -> Sequence[Ended]:
+        """Return every ended run that fits the filters, the longest ended first; InvalidParams as `list`."""
+        sql, values = ended_query(filters, owner_uid)
+        return await self._read(lambda connection: pruning.candidates(rows(connection, sql, values)))
 
     async def events(self, since: int, limit: int, run_id: str | None = None) -> Sequence[StoredEvent]:
         """Return at most `limit` events with seq > `since`, of one run or of all."""

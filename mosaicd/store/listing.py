@@ -5,6 +5,7 @@ submission, so it stays right while runs are added.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mosaicd.protocol.errors import InvalidParams
@@ -12,6 +13,9 @@ from mosaicd.protocol.messages import ListRuns
 from mosaicd.protocol.states import LEGACY_OUTCOMES, LEGACY_STATES, Outcome, State, parse_state
 
 Condition = tuple[str, list[Any]]
+
+_PINNED = "EXISTS (SELECT 1 FROM pins WHERE pins.run_id = runs.run_id) AS pinned"
+_ENDED = f"run_id, name, owner_uid, owner, outcome, created_at, finished_at, {_PINNED}"
 
 
 def page_query(filters: ListRuns, owner_uid: int | None, after: str | None, limit: int) -> Condition:
@@ -21,6 +25,14 @@ def page_query(filters: ListRuns, owner_uid: int | None, after: str | None, limi
     order = "DESC" if filters.newest_first else "ASC"
     values = [value for _, given in parts for value in given]
     return f"SELECT * FROM runs {where}ORDER BY n {order} LIMIT ?", [*values, limit]
+
+
+def ended_query(filters: ListRuns, owner_uid: int | None) -> Condition:
+    """Return SQL and values for what retention asks of ended runs; InvalidParams as `page_query`."""
+    parts = list(_conditions(replace(filters, live=False), owner_uid))
+    where = " AND ".join(sql for sql, _ in parts)
+    values = [value for _, given in parts for value in given]
+    return f"SELECT {_ENDED} FROM runs WHERE {where} ORDER BY finished_at, n", values
 
 
 def _conditions(filters: ListRuns, owner_uid: int | None) -> Iterator[Condition]:

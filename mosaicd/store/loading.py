@@ -28,6 +28,9 @@ class Loaded:
     last_seq: int
     runs: list[tuple[Run, Progress]]
     quarantine: list[dict[str, Any]]
+    pins: set[str]
+    pruned_seq: int
+    pruned_left: list[str]
 
 
 def load(path: Path, at: float) -> Loaded:
@@ -42,7 +45,12 @@ def load(path: Path, at: float) -> Loaded:
         epoch = _epoch(connection)
         connection.execute("COMMIT")
         last = connection.execute(QUERIES["last_seq"]).fetchone()
-        return Loaded(connection, epoch, last[0] if last else 0, runs, quarantine.listed(connection))
+        return Loaded(
+            connection, epoch, last[0] if last else 0, runs, quarantine.listed(connection),
+            pins={str(found) for (found,) in connection.execute(QUERIES["pins"])},
+            pruned_seq=int(connection.execute(QUERIES["pruned_seq"]).fetchone()[0]),
+            pruned_left=[str(found) for (found,) in connection.execute(QUERIES["pruned_left"])],
+        )  # fmt: skip
     except BaseException:
         connection.close()
         raise

@@ -22,6 +22,7 @@ def set_aside(connection: sqlite3.Connection, n: int, why: str, at: float) -> No
     connection.execute(QUERIES["quarantine_events"], (n,))
     connection.execute(QUERIES["quarantine_drop_events"], (n,))
     connection.execute(QUERIES["quarantine_drop_slots"], (n,))
+    connection.execute(QUERIES["quarantine_drop_pins"], (n,))
     connection.execute(QUERIES["quarantine_drop_run"], (n,))
 
 

@@ -121,6 +121,58 @@ DELETE FROM events WHERE run_id = (SELECT run_id FROM runs WHERE n = ?);
 -- Take away the slots that were noted aside.
 DELETE FROM slots WHERE run_id = (SELECT run_id FROM runs WHERE n = ?);
 
+-- name: quarantine_drop_pins
+-- Take away the pin of a run that was copied aside.
+DELETE FROM pins WHERE run_id = (SELECT run_id FROM runs WHERE n = ?);
+
 -- name: quarantine_drop_run
 -- Take away the row that was copied aside.
 DELETE FROM runs WHERE n = ?;
+
+-- name: pins
+-- Runs that retention leaves alone.
+SELECT run_id FROM pins;
+
+-- name: pin
+-- Have retention leave a run alone.
+INSERT INTO pins (run_id, who, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING;
+
+-- name: unpin
+-- Give a run back to retention.
+DELETE FROM pins WHERE run_id = ?;
+
+-- name: prune_mark
+-- Write down what will be left of an ended run that nobody pinned: from here on its directory must go.
+INSERT INTO pruned (run_id, owner_uid, name, digest, key, outcome, created_at, finished_at, last_seq, size_bytes,
+    who, at, removed)
+SELECT run_id, owner_uid, name, digest, key, outcome, created_at, finished_at,
+    coalesce((SELECT max(seq) FROM events WHERE events.run_id = runs.run_id), 0), :size_bytes, :who, :at, 0
+FROM runs WHERE run_id = :run_id AND state = 'TERM' AND NOT EXISTS (SELECT 1 FROM pins WHERE run_id = :run_id);
+
+-- name: prune_events
+-- Take away the events of a run that was marked.
+DELETE FROM events WHERE run_id = ?;
+
+-- name: prune_run
+-- Take away the row of a run that was marked.
+DELETE FROM runs WHERE run_id = ?;
+
+-- name: prune_done
+-- The directory of a pruned run is gone, too.
+UPDATE pruned SET removed = 1 WHERE run_id = ?;
+
+-- name: pruned_left
+-- Pruned runs whose directory may still be there.
+SELECT run_id FROM pruned WHERE removed = 0;
+
+-- name: pruned_seq
+-- The newest event that was pruned: a replay from before it has holes.
+SELECT coalesce(max(last_seq), 0) FROM pruned;
+
+-- name: pruned_run
+-- What is left of a pruned run.
+SELECT * FROM pruned WHERE run_id = ?;
+
+-- name: pruned_with_key
+-- The pruned run that an owner submitted under an idempotency key.
+SELECT * FROM pruned WHERE owner_uid = ? AND key = ? ORDER BY at DESC LIMIT 1;

@@ -24,7 +24,7 @@ from mosaicd.core.fsm import Event, Kind, apply, submitted
 from mosaicd.core.run import Progress, Run
 from mosaicd.protocol.errors import NotFound, Unavailable
 from mosaicd.protocol.states import Dedup
-from mosaicd.store import quarantine
+from mosaicd.store import pruning, quarantine
 from mosaicd.store.database import truncate_wal
 from mosaicd.store.loading import Loaded, load
 from mosaicd.store.rows import event_values, progress_text, run_values
@@ -64,6 +64,9 @@ class Registry:
         self.epoch = loaded.epoch
         self.last_seq = loaded.last_seq
         self.quarantine = loaded.quarantine
+        self.pins = loaded.pins
+        self.pruned_seq = loaded.pruned_seq
+        self.pruned_left = set(loaded.pruned_left)
         self.progress: dict[str, Progress] = {}
         self._clock = clock
         self._live: dict[str, Run] = {}
@@ -174,6 +177,30 @@ class Registry:
                 logger.error("run %s was set aside: %s", run_id, why)
 
         self._writer.post(work, settled)
+
+    # --- what is kept ----------------------------------------------------------------------------
+
+    async def pin(self, run_id: str, who: str, *, pinned: bool = True) -> None:
+        """Have retention leave a run, live or ended, alone (or no longer); NotFound when it is gone."""
+        await self._writer.send(partial(pruning.pin, run_id, who, self._clock.wall(), pinned))
+        (self.pins.add if pinned else self.pins.discard)(run_id)
+
+    async def prune(self, sizes: Mapping[str, int], who: str) -> list[str]:
+        """Take row and events of ended runs away, one transaction; return which: live and pinned ones stay.
+
+        `sizes` are bytes by run id.  What is returned is in `pruned_left` until `pruned` is called for it.
+        """
+        work = partial(pruning.prune, sizes, who, self._clock.wall())
+        taken: list[str]
+        taken, seq = await self._writer.send(work)
+        self.pruned_left.update(taken)
+        self.pruned_seq = max(self.pruned_seq, seq)
+        return taken
+
+    async def pruned(self, run_id: str) -> None:
+        """Take note that the directory of a pruned run is gone."""
+        await self._writer.send(lambda connection: connection.execute(QUERIES["prune_done"], (run_id,)))
+        self.pruned_left.discard(run_id)
 
     # --- care ------------------------------------------------------------------------------------
 

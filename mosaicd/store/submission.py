@@ -13,6 +13,7 @@ from mosaicd import crash_points
 from mosaicd.core.run import Progress, Run
 from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.states import Dedup
+from mosaicd.store import pruning
 from mosaicd.store.database import rows
 from mosaicd.store.rows import progress_text, read_run
 from mosaicd.store.statements import QUERIES
@@ -48,6 +49,8 @@ def admit(
 
 def _same_id(run: Run, connection: sqlite3.Connection) -> Run | None:
     other = _one(connection, "get_run", (run.run_id,))
+    if other is None:
+        pruning.refuse_spent(connection, "pruned_run", (run.run_id,), f"the id {run.run_id}")
     if other is not None and (other.owner_uid, other.digest) != (run.owner_uid, run.digest):
         raise Conflict(f"the id {run.run_id} is taken by another run", run_id=run.run_id)
     return other
@@ -57,6 +60,10 @@ def _same_key(run: Run, connection: sqlite3.Connection) -> Run | None:
     if run.key is None:
         return None
     other = _one(connection, "run_with_key", (run.owner_uid, run.key))
+    if other is None:
+        pruning.refuse_spent(
+            connection, "pruned_with_key", (run.owner_uid, run.key), f"the key {run.key!r}"
+        )
     if other is not None and other.digest != run.digest:
         raise Conflict(
             f"the key {run.key!r} was used for another config: {other.run_id}", run_id=other.run_id

@@ -9,21 +9,26 @@ import pytest
 
 from mosaicd.core.fsm import apply, submitted
 from mosaicd.store.database import open_writer
+from mosaicd.store.pruning import prune
 from mosaicd.store.rows import event_values, run_values
 from mosaicd.store.statements import QUERIES, SCHEMA
 from tests.store.building import new_run, submission, to_exec, to_term
 
-INIT, EXEC, TERM = (f"0000000000000000000000000{letter}" for letter in "ABC")
+INIT, EXEC, TERM, PINNED, SPENT = (f"0000000000000000000000000{letter}" for letter in "ABCEF")
 
 
 @pytest.fixture
 def db(path: Path) -> Iterator[sqlite3.Connection]:
-    """A registry with a run in INIT, one in EXEC with slot 3, and one in TERM."""
+    """A registry with a run in INIT, one in EXEC with slot 3, and three ended: one pinned, one pruned."""
     connection = open_writer(path)
     store(connection, INIT, 0)
     store(connection, EXEC, 4)
     connection.execute(QUERIES["take_slot"], (3, EXEC))
     store(connection, TERM, 6)
+    store(connection, PINNED, 6)
+    connection.execute(QUERIES["pin"], (PINNED, "ada", 1.0))
+    store(connection, SPENT, 6)
+    assert prune({SPENT: 1}, "ada", 1.0, connection)[0] == [SPENT]
     yield connection
     connection.close()
 
@@ -46,6 +51,8 @@ EVENT = "INSERT INTO events (run_id, attempt, rev, kind, at, who, data, state, w
 #: A changed row of a live run, with the next revision so that only the rule under test can refuse it.
 CHANGE = "UPDATE runs SET rev = rev + 1, {} WHERE run_id = '" + EXEC + "'"
 REVIVE = "UPDATE runs SET {} WHERE run_id = '" + TERM + "'"
+PRUNE = """INSERT INTO pruned
+    SELECT run_id, owner_uid, name, digest, NULL, 'failed', 1.0, 1.0, 1, 1, 'ada', 1.0, 0 FROM runs WHERE run_id = '{}'"""
 
 REFUSED = [
     # TERM if and only if outcome, and an end
@@ -102,6 +109,12 @@ REFUSED = [
     (f"DELETE FROM runs WHERE run_id = '{EXEC}'", "FOREIGN KEY"),
     # the ledger
     ("UPDATE events SET data = '{}' WHERE seq = 1", "do not change"),
+    # what retention may take, and what is left of it
+    (PRUNE.format(EXEC), "ended and is not pinned"),
+    (PRUNE.format(PINNED), "ended and is not pinned"),
+    ("INSERT INTO pins VALUES ('nobody', 'ada', 1.0)", "FOREIGN KEY"),
+    (f"DELETE FROM runs WHERE run_id = '{PINNED}'", "FOREIGN KEY"),
+    (COPY.replace("SELECT run_id", f"SELECT '{SPENT}'"), "not used again"),
     (EVENT + f"('{EXEC}', 1, 5, 'set', 1.0, 'ada', '{{}}', 'EXEC', 'run', NULL)", "UNIQUE"),
     (EVENT + f"('{EXEC}', 1, 9, 'set', 1.0, 'ada', 'no', 'EXEC', 'run', NULL)", "CHECK"),
     (EVENT + f"('{EXEC}', 1, 9, 'set', 1.0, 'ada', '{{}}', 'TERM', 'run', NULL)", "CHECK"),
@@ -141,6 +154,7 @@ def test_the_schema_allows(db: sqlite3.Connection, sql: str) -> None:
 def test_a_number_is_never_used_again(db: sqlite3.Connection, table: str) -> None:
     """seq and the order of submission only grow, also past rows that were taken away."""
     db.execute("DELETE FROM slots")
+    db.execute("DELETE FROM pins")
     column = {"events": "seq", "runs": "n"}[table]
     highest = db.execute(f"SELECT max({column}) FROM {table}").fetchone()[0]
     db.execute("DELETE FROM events")

@@ -8,16 +8,16 @@ A step holds statements, never `executescript`: that would commit half a step.
 import sqlite3
 from collections.abc import Mapping
 
-from mosaicd.store.statements import SCHEMA, split
+from mosaicd.store.statements import SCHEMA, read, split
 
 #: The version that schema.sql describes.
-VERSION = 1
+VERSION = 2
 
 #: "MOSA": what `file` and we know a registry by.
 APPLICATION_ID = 0x4D4F5341
 
 #: Version -> the script that leads there from the one before.
-STEPS: Mapping[int, str] = {}
+STEPS: Mapping[int, str] = {2: read("migrations/to_2.sql")}
 
 
 class NewerRegistry(Exception):

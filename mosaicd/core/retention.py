@@ -1,0 +1,83 @@
+"""Retention: which ended runs a policy gives up, oldest first.
+
+A reader would get wrong: what is pinned counts (it takes space like the rest) but is never chosen, so a
+limit may stay exceeded.  Live runs are not even looked at.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What retention looks at of an ended run; `_at` Unix seconds."""
+
+    run_id: str
+    name: str
+    owner_uid: int
+    owner: str
+    outcome: str
+    created_at: float
+    finished_at: float
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What may stay: None where there is no limit."""
+
+    age_s: float | None = None
+    runs_per_user: int | None = None
+    bytes_per_user: int | None = None
+    bytes_total: int | None = None
+
+    @property
+    def is_off(self) -> bool:
+        """Whether everything stays for ever."""
+        return self == Policy()
+
+    @property
+    def needs_sizes(self) -> bool:
+        """Whether the policy can only judge what was measured."""
+        return self.bytes_per_user is not None or self.bytes_total is not None
+
+
+def choose(
+    runs: Sequence[Ended], policy: Policy, now: float, sizes: Mapping[str, int], kept: frozenset[str]
+) -> dict[str, str]:
+    """Return run id -> the setting that gives it up, in the order to prune.
+
+    `runs` are all ended runs, `sizes` bytes by run id (absent: 0), `kept` ids that must stay although not
+    pinned.
+    """
+    chosen: dict[str, str] = {}
+    by_age = sorted(runs, key=lambda run: (run.finished_at, run.run_id))
+    free = [run for run in by_age if not run.pinned and run.run_id not in kept]
+    if policy.age_s is not None:
+        for run in free:
+            if run.finished_at < now - policy.age_s:
+                chosen[run.run_id] = "age_days"
+    for uid in {run.owner_uid for run in by_age}:
+        own = [run for run in by_age if run.owner_uid == uid]
+        own_free = [run for run in free if run.owner_uid == uid]
+        _shrink(own, own_free, {run.run_id: 1 for run in own}, policy.runs_per_user, "runs_per_user", chosen)
+        _shrink(own, own_free, sizes, policy.bytes_per_user, "bytes_per_user", chosen)
+    _shrink(by_age, free, sizes, policy.bytes_total, "bytes_total", chosen)
+    return {run.run_id: chosen[run.run_id] for run in by_age if run.run_id in chosen}
+
+
+def _shrink(
+    runs: Sequence[Ended], free: Sequence[Ended], weights: Mapping[str, int], limit: int | None, why: str,
+    chosen: dict[str, str],
+) -> None:  # fmt: skip
+    """Choose the oldest of `free` until what is left of `runs` weighs `limit` at most."""
+    if limit is None:
+        return
+    left = sum(weights.get(run.run_id, 0) for run in runs if run.run_id not in chosen)
+    for run in free:
+        if left <= limit:
+            return
+        weight = weights.get(run.run_id, 0)
+        if run.run_id not in chosen and weight > 0:
+            chosen[run.run_id] = why
+            left -= weight
