@@ -115,9 +115,7 @@ async def read_page(file: Tail, place: Place, kinds: list[str] | None, limit: in
         if len(buffer) > RECORD_BYTES + READ_BYTES:  # keep what tells its number, not what it says
             skipped += len(buffer) - RECORD_BYTES
             buffer = buffer[:RECORD_BYTES]
-        if (
-            skipped + len(buffer) >= SCAN_BYTES
-        ):  # no record is as long: its rest will be unreadable
+        if skipped + len(buffer) >= SCAN_BYTES:  # no record is as long: its rest will be unreadable
             place.offset += skipped + len(buffer)
             page.unreadable += 1
             return page
