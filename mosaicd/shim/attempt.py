@@ -329,14 +329,16 @@ class Attempt:
     def _leader_ended(self, ended: child.Ended, now: float) -> None:
         crash_points.reach("shim.reaped")
         assert self.spool is not None
+        told_bytes = self.spool.read_bytes
         self.spool.read_all()
+        if self.spool.read_bytes != told_bytes:
+            self.dialogue.note_change()
         self._pause.abandon()
         self._exit = self._ending.content(
             ended, self.spool, self._progress, self._ladder.is_forced, swept=self._is_childless
         )
         self._ended_at = now
         self._write_exit(now)
-        self.dialogue.note_change()
         self.dialogue.say({"fact": "exited", "at": self._exit["finished_at"], **self._exit})
         if self._is_childless:
             return
@@ -368,7 +370,7 @@ class Attempt:
                 "fact": "emptied", "at": time.time(), "telemetry_seq": self.spool.journal.written_seq,
                 "stdout_bytes": self.spool.stdout.size_bytes, "stderr_bytes": self.spool.stderr.size_bytes,
             })  # fmt: skip
-        self.dialogue.note_change()
+            self.dialogue.note_change()  # what came after `exited`, which had all until then
 
     def _leave_at(self) -> float | None:
         """When to leave without the daemon's answer: everything it needs is on the disk."""
