@@ -25,6 +25,7 @@ from mosaicd.lock import Locks
 from mosaicd.log import Catalogue
 from mosaicd.orders import Orders
 from mosaicd.reconcile import reconcile
+from mosaicd.retention import Retention
 from mosaicd.rpc.context import Services
 from mosaicd.rpc.server import Server
 from mosaicd.rundirs import RunDirs
@@ -59,6 +60,8 @@ class Service:
             server = Server(services)
             await server.start(listening)
             stack.push_async_callback(server.close)
+            stack.push_async_callback(services.discovery.close)
+            stack.callback(services.files.pool.shutdown, wait=False)
             await self._take_up(services, stack)
             server.open()
             crash_points.reach("startup.ready")
@@ -71,6 +74,7 @@ class Service:
             gc.freeze()  # modules and services stay: no later collection looks at them again
             works = (
                 self._maintain(services),
+                services.retention.run(),
                 self._pulse(services, notifier.watchdog_s),
                 notifier.watch(lambda: self._is_healthy(services, notifier.watchdog_s)),
             )
@@ -104,6 +108,7 @@ class Service:
             settings=settings, clock=clock, registry=registry, history=history, rundirs=rundirs, auth=auth,
             broadcaster=broadcaster, shims=shims, dispatcher=dispatcher, discovery=Discovery(settings),
             started_mono=clock.mono(),
+            retention=Retention(registry, history, rundirs, settings.retention, clock),
         )  # fmt: skip
 
     def _on_fatal(self, error: BaseException) -> None:
@@ -135,7 +140,7 @@ class Service:
         """Checkpoint the registry from time to time."""
         while True:
             await asyncio.sleep(self._settings.registry.checkpoint_interval_s)
-            await services.registry.checkpoint()
+            await checkpoint(services)
 
     async def _pulse(self, services: Services, watchdog_s: float | None) -> None:
         """Have the writer turn now and then, so that its silence means something."""
@@ -162,6 +167,13 @@ def _shown_soon(notifier: Notifier, services: Services) -> Callable[[object], No
             timer = asyncio.get_running_loop().call_later(STATUS_DELAY_S, show)
 
     return changed
+
+
+async def checkpoint(services: Services) -> None:
+    """Checkpoint the registry, log SQLite's answer and keep it for daemon.health."""
+    busy, frames, checkpointed = await services.registry.checkpoint()
+    services.wal = {"at": services.clock.wall(), "busy": busy, "log": frames, "checkpointed": checkpointed}
+    operator_log.event(Catalogue.WAL_CHECKPOINTED, busy=busy, log_pages=frames, checkpointed=checkpointed)
 
 
 def status_line(services: Services) -> str:
