@@ -3,7 +3,10 @@
 import os
 import platform
 import sqlite3
+import tempfile
+import time
 from pathlib import Path
+from statistics import median
 
 
 def _cpu_model() -> str:
@@ -30,6 +33,19 @@ def filesystem_of(path: Path) -> str:
     return kind
 
 
+def fsync_ms(directory: Path) -> float:
+    """Return the median time of an append and its fsync: a run waits for a dozen of them."""
+    took = []
+    with tempfile.TemporaryFile(dir=directory) as file:
+        for _ in range(50):
+            began = time.monotonic()
+            file.write(b"x" * 512)
+            file.flush()
+            os.fsync(file.fileno())
+            took.append(time.monotonic() - began)
+    return round(1000 * median(took), 3)
+
+
 def facts(directory: Path) -> dict[str, str | int | float]:
     """Return what describes this machine, and how busy it was."""
     return {
@@ -40,5 +56,6 @@ def facts(directory: Path) -> dict[str, str | int | float]:
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "filesystem": filesystem_of(directory.resolve()),
+        "fsync_ms": fsync_ms(directory),
         "load_1min": round(os.getloadavg()[0], 2),
     }

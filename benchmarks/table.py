@@ -29,7 +29,9 @@ def line(row: Row) -> str:
 
 
 def number(value: float) -> str:
-    """Return three significant digits, or the whole number."""
+    """Return three significant digits, or the whole number; of very little, one."""
+    if 0 < abs(value) < 0.1:
+        return f"{value:.1g}"
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
