@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from mosaicd.core.fsm import Action, Event, IllegalTransition, owed
 from mosaicd.core.run import Run
 from mosaicd.protocol import ulid
+from mosaicd.protocol.errors import MosaicError
 from mosaicd.protocol.states import State
 from mosaicd.rundirs import Found, RunDirs
 from mosaicd.store.history import History
@@ -54,11 +55,14 @@ async def reconcile(
 ) -> Report:
     """Fold what live runs missed, under one deadline for all; return what was found."""
     report = Report()
-    async with asyncio.timeout(timeout_s):
-        for run in list(registry.live.values()):
-            if run.is_holding:
-                await _take_up(run, registry, rundirs, shims, events_of, report)
-        await _remove_unacknowledged(registry, history, rundirs, report)
+    try:
+        async with asyncio.timeout(timeout_s):
+            for run in list(registry.live.values()):
+                if run.is_holding:
+                    await _take_up(run, registry, rundirs, shims, events_of, report)
+            await _remove_unacknowledged(registry, history, rundirs, report)
+    except TimeoutError:  # the dispatcher looks at every run whose shim it does not know
+        log.error("start-up took longer than %g s to look at the run directories; going on", timeout_s)
     return report
 
 
@@ -80,6 +84,9 @@ async def _take_up(
         report.nonsense[run.run_id] = str(error)
         log.error("run %s: its files and its row contradict each other: %s", run.run_id, error)
         return
+    except MosaicError as error:  # a full disk, say: the dispatcher looks again until it works
+        log.warning("run %s: what it missed cannot be recorded yet: %s", run.run_id, error)
+        return
     (report.lost if owed(after) is Action.EMPTY_TREE and after.exit is None else report.ended).append(
         run.run_id
     )
@@ -89,7 +96,10 @@ async def _remove_unacknowledged(
     registry: Registry, history: History, rundirs: RunDirs, report: Report
 ) -> None:
     """Remove directories of submits that crashed before their COMMIT: nobody was told of these runs."""
+    set_aside = {row["run_id"] for row in registry.quarantine}  # somebody may want to mend these
     for name in await asyncio.to_thread(rundirs.unacknowledged):
-        if ulid.is_ulid(name) and name not in registry.live and await history.get(name) is None:
-            rundirs.remove(name)
+        if not ulid.is_ulid(name) or name in registry.live or name in set_aside:
+            continue
+        if await history.get(name) is None:
+            await asyncio.to_thread(rundirs.remove, name)
             report.removed_directories.append(name)

@@ -23,6 +23,10 @@ from mosaicd.core.launch import LaunchFailed
 log = logging.getLogger(__name__)
 
 RESTART_DELAY_S = 0.2
+MOST_RESTART_DELAY_S = 10.0
+#: A launcher answers in milliseconds; one that does not for this long is said aloud.
+SLOW_ANSWER_S = 30.0
+SEND_AGAIN_S = 0.01
 PACKET_BYTES = 1 << 16
 #: The launcher and its shims need nothing of ours; a worker's environment comes whole with its order.
 LAUNCHER_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
@@ -74,6 +78,7 @@ class ShimLink:
     _pidfd: int | None = None
     _closing: bool = False
     launcher_restarts: int = 0
+    _restarts_in_a_row: int = 0
     crash_at: str | None = None
 
     # --- the launcher ------------------------------------------------------------------------------
@@ -138,13 +143,25 @@ class ShimLink:
         if process is None or self._closing:
             return
         log.warning("the launcher ended (%s); starting another", process.wait())
+        self._restart_later()
+
+    def _restart_later(self) -> None:
+        """Start another soon; less soon where the last one has not answered anything."""
+        delay_s = min(RESTART_DELAY_S * 2 ** min(self._restarts_in_a_row, 30), MOST_RESTART_DELAY_S)
+        self._restarts_in_a_row += 1
         self.launcher_restarts += 1
-        asyncio.get_running_loop().call_later(RESTART_DELAY_S, self._restart)
+        asyncio.get_running_loop().call_later(delay_s, self._restart)
 
     def _restart(self) -> None:
         if self._closing or self._socket is not None:
             return
-        self.start()
+        try:
+            self.start()
+        except OSError as error:  # no process or descriptor to be had now
+            log.error("no launcher can be started: %s; trying again", error)
+            self._drop_launcher()
+            self._restart_later()
+            return
         for order in list(self._orders.values()):
             self._send(order)
 
@@ -155,10 +172,12 @@ class ShimLink:
         encoded = json.dumps(body).encode() if body is not None else None
         order = _Order({**packet, "id": number}, encoded, reply)
         self._orders[number] = order
-        self._send(order)
+        slow = asyncio.get_running_loop().call_later(SLOW_ANSWER_S, _say_slow, packet)
         try:
+            self._send(order)
             return await reply
         finally:
+            slow.cancel()
             self._orders.pop(number, None)
 
     def _send(self, order: _Order) -> None:
@@ -173,10 +192,10 @@ class ShimLink:
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor.to_bytes(4, "little"))]
                 self._socket.sendmsg([packet], rights)
             crash_points.reach("order.sent")
-        except BlockingIOError:
-            asyncio.get_running_loop().call_later(0.01, self._send_again, order)
         except (BrokenPipeError, ConnectionResetError):
             pass  # its pidfd tells; sent again by _restart
+        except OSError:  # its queue is full, or we have no descriptor or memory to spare just now
+            asyncio.get_running_loop().call_later(SEND_AGAIN_S, self._send_again, order)
 
     def _send_again(self, order: _Order) -> None:
         if not order.reply.done():
@@ -199,6 +218,7 @@ class ShimLink:
         if message.get("fact") == "reaped":
             self._reaped(message)
             return
+        self._restarts_in_a_row = 0
         order = self._orders.get(message["id"])
         if order is not None and not order.reply.done():
             order.reply.set_result(message)
@@ -319,6 +339,11 @@ class ShimLink:
             asyncio.get_running_loop().remove_reader(shim.pidfd)
             os.close(shim.pidfd)
             shim.pidfd = None
+
+
+def _say_slow(packet: Mapping[str, Any]) -> None:
+    what, run_id = packet["order"], packet["run_id"]
+    log.warning("the launcher has not answered %s of run %s for %g s", what, run_id, SLOW_ANSWER_S)
 
 
 def read_start_ticks(pid: int) -> int | None:

@@ -27,7 +27,7 @@ def _pause_requested(run: Run, event: Event) -> dict[str, Any]:
 
 
 def _resume_requested(run: Run, event: Event) -> dict[str, Any]:
-    return {"want": Want.RUN, "pause_mode": None, "held": False if run.state is State.INIT else run.held}
+    return {"want": Want.RUN, "pause_mode": None, "held": run.held and not run.is_waiting}
 
 
 def _set(run: Run, event: Event) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from mosaicd.core.event import Event, Kind
 from mosaicd.core.folds import FOLDS
 from mosaicd.core.run import Run
 from mosaicd.core.verdict import is_clean, is_release, is_retry_due, verdict
-from mosaicd.protocol.states import CauseKind, Outcome, State, Want
+from mosaicd.protocol.states import CauseKind, Outcome, PauseMode, State, Want
 
 __all__ = [
     "TABLE", "Action", "Event", "IllegalTransition", "Kind", "Place", "apply", "breaking", "conclude",
@@ -167,6 +167,8 @@ def owed(run: Run) -> Action | None:
             return Action.PAUSE
         case State.PAUSE if run.want is Want.RUN:
             return Action.RESUME
+        case State.PAUSE if run.pause_mode is PauseMode.RELEASE:
+            return Action.PAUSE
         case _:
             return None
 

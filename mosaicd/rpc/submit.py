@@ -11,6 +11,7 @@ import os
 import pwd
 import sys
 from typing import Any
+from weakref import WeakValueDictionary
 
 from mosaicd import crash_points
 from mosaicd.core.fsm import Event, Kind
@@ -19,13 +20,15 @@ from mosaicd.core.run import INFRASTRUCTURE_CAUSES, Progress, Run
 from mosaicd.core.slots import check_possible
 from mosaicd.core.spec import Spec, normalise_submit
 from mosaicd.protocol import ulid
-from mosaicd.protocol.errors import Conflict, Draining, Unavailable
+from mosaicd.protocol.errors import Conflict, Draining, MosaicError, Unavailable
 from mosaicd.protocol.messages import Submit
 from mosaicd.protocol.states import CauseKind, RunKind
 from mosaicd.rpc.context import Caller, Services
 from mosaicd.rpc.requests import view
 
 _HOMES: dict[int, str] = {}
+#: One submit of an id at a time: a client that asks again while its first is under way gets that run back.
+_UNDER_WAY: "WeakValueDictionary[str, asyncio.Lock]" = WeakValueDictionary()
 
 
 async def handle(services: Services, caller: Caller, params: Submit) -> dict[str, Any]:
@@ -37,10 +40,11 @@ async def handle(services: Services, caller: Caller, params: Submit) -> dict[str
     run = new_run(services, caller, spec)
     if params.dry_run:
         return view(services, run, progress=Progress())
-    known = await _known(services, caller, spec)
-    if known is not None:
-        return view(services, known, duplicate=True)
-    return await accept(services, caller, run, spec)
+    async with _UNDER_WAY.setdefault(run.run_id, asyncio.Lock()):
+        known = await _known(services, caller, spec)
+        if known is not None:
+            return view(services, known, duplicate=True)
+        return await accept(services, caller, run, spec)
 
 
 async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> dict[str, Any]:
@@ -56,13 +60,13 @@ async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> di
             f"cannot write {directories.runs}: {error.strerror}", path=str(directories.runs)
         ) from error
     crash_points.reach("submit.directory_written")
-    kept = False
     try:
         stored, duplicate = await services.registry.add(event, dedup=spec.dedup, key=spec.key)
-        kept = stored.run_id == run.run_id and not duplicate
-    finally:
-        if not kept:
-            await asyncio.to_thread(directories.remove, run.run_id)
+    except MosaicError:  # of anything else nobody knows here whether the row is stored: start-up will
+        await asyncio.to_thread(directories.remove, run.run_id)
+        raise
+    if duplicate:
+        await asyncio.to_thread(directories.remove, run.run_id)
     crash_points.reach("submit.before_reply")
     return view(services, stored, duplicate=duplicate)
 

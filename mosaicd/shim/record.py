@@ -10,12 +10,15 @@ import errno
 import fcntl
 import json
 import os
+import time
 from typing import Any
 
 from mosaicd.protocol import rundir
 
 _TEMPORARY = ".tmp"
 _RESERVED_BYTES = 4096
+_LOCK_TRIES = 20
+_LOCK_PAUSE_S = 0.005
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -31,11 +34,9 @@ class Record:
         os.makedirs(path, mode=0o700, exist_ok=True)
         self.path = path
         self.dir_fd = os.open(path, _DIRECTORY)
-        try:
-            fcntl.flock(self.dir_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(self.dir_fd):
             os.close(self.dir_fd)
-            raise Taken(path) from None
+            raise Taken(path)
 
     def write_launch(self, content: dict[str, Any]) -> None:
         """Write launch.json; Taken when it is there, whatever it says."""
@@ -83,6 +84,18 @@ class Record:
         return os.open(
             name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600, dir_fd=self.dir_fd
         )
+
+
+def _lock(dir_fd: int) -> bool:
+    """Take the lock; the daemon looks at it by holding it for a moment, so one refusal means little."""
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(dir_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return True
+    return False
 
 
 def make_files(files_dir: str, for_worker: bool) -> None:

@@ -8,6 +8,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -254,15 +255,28 @@ def test_a_token_of_an_attempt_that_is_over_is_worth_nothing(build: Build) -> No
     assert house.ended(run_id)["outcome"] == "cancelled"
 
 
+def worker_config(**config: Any) -> dict[str, Any]:
+    """A TrainRunConfig of a worker that says nothing."""
+    return {
+        "run_name": "mute", "entry_point": "x", "arguments": [], "environment": {}, "artifacts": {},
+        "resources": {"cpus": 1, "memory_mb": 512, "gpus": {"requested": 0}},
+        "metadata": {"worker": {"script": "/bin/sleep", "arguments": ["60"], "config": config}},
+    }  # fmt: skip
+
+
+def test_two_submits_of_one_id_at_a_time_are_one_run(house: House) -> None:
+    """A client that asks again while its first submit is under way gets that run, and no conflict."""
+    config = worker_config(run_id="01ARZ3NDEKTSV4RRFFQ69G5FAV")
+    with ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(lambda _: house.submit_config(config), range(8)))
+    assert {run["run_id"] for run in runs} == {"01ARZ3NDEKTSV4RRFFQ69G5FAV"}
+    assert sorted(run["duplicate"] for run in runs) == [False] + [True] * 7
+    assert house.call("run.stop", run_id=runs[0]["run_id"], grace_s=0)["want"] == "stop"
+
+
 def test_a_release_before_any_work_does_not_bring_the_daemon_down(house: House) -> None:
     """`released` from a run that has not begun leads to an end, not to a daemon that dies at every start."""
-    run_id = house.submit_config(
-        {
-            "run_name": "mute", "entry_point": "x", "arguments": [], "environment": {}, "artifacts": {},
-            "resources": {"cpus": 1, "memory_mb": 512, "gpus": {"requested": 0}},
-            "metadata": {"worker": {"script": "/bin/sleep", "arguments": ["60"]}},
-        }
-    )["run_id"]  # fmt: skip
+    run_id = house.submit_config(worker_config())["run_id"]
     house.until(run_id, "RDY")
     with false_shim(house, run_id) as shim:
         shim.register()
