@@ -61,6 +61,7 @@ async def reconcile(
                 if run.is_holding:
                     await _take_up(run, registry, rundirs, shims, events_of, report)
             await _remove_unacknowledged(registry, history, rundirs, report)
+            await _forget_environments(registry, rundirs)
     except TimeoutError:  # the dispatcher looks at every run whose shim it does not know
         log.error("start-up took longer than %g s to look at the run directories; going on", timeout_s)
     return report
@@ -103,3 +104,11 @@ async def _remove_unacknowledged(
         if await history.get(name) is None:
             await asyncio.to_thread(rundirs.remove, name)
             report.removed_directories.append(name)
+
+
+async def _forget_environments(registry: Registry, rundirs: RunDirs) -> None:
+    """Remove what a crash between the end of a run and the removal of its environment left."""
+    kept = {*registry.live, *(row["run_id"] for row in registry.quarantine)}
+    for name in await asyncio.to_thread(rundirs.environments):
+        if ulid.is_ulid(name) and name not in kept:
+            await asyncio.to_thread(rundirs.forget_environment, name)

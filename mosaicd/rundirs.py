@@ -95,6 +95,12 @@ class RunDirs:
         finally:
             os.close(directory)
 
+    def environments(self) -> list[str]:
+        """Return names of directories that hold an environment."""
+        with os.scandir(self.runs) as entries:
+            names = [entry.name for entry in entries]
+        return [name for name in names if os.path.lexists(self.path(name) / rundir.ENVIRONMENT)]
+
     def unacknowledged(self) -> list[str]:
         """Return names of directories in which no attempt was ever made."""
         found = []

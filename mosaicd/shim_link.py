@@ -224,6 +224,9 @@ class ShimLink:
             order.reply.set_result(message)
 
     def _reaped(self, message: dict[str, Any]) -> None:
+        if code := os.waitstatus_to_exitcode(message.get("status") or 0):
+            level = logging.INFO if code < 0 else logging.ERROR  # its traceback is in shim-crash.txt
+            log.log(level, "shim %s of run %s left with %d", message["pid"], message["run_id"], code)
         shim = self._shims.get(message["run_id"])
         if shim is None or shim.identity is None or shim.identity[0] == message["pid"]:
             self._set_gone(message["run_id"], shim)

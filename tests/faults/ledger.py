@@ -1,0 +1,129 @@
+"""The ledger folded apart from the daemon: what every revision of every run was, and what it promises of slots.
+
+`Ledger.read` takes the events that are new since the last time and folds them with the daemon's own pure
+`apply`; what the rows say, and what clients were told, is compared with that.
+"""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from mosaicd.core.fsm import Event, Kind, apply, submitted
+from mosaicd.core.run import Run
+from mosaicd.store.database import rows
+from mosaicd.store.rows import read_run
+
+#: What a reply says of a run and the ledger says too.
+FIELDS = (
+    "state", "want", "held", "attempt", "outcome", "priority", "digest", "pause_mode", "retries_used", "pid",
+)  # fmt: skip
+
+
+class Ledger:
+    """Everything that was committed in one state directory, by (run, revision)."""
+
+    def __init__(self, registry: Path, cpus: int) -> None:
+        self._registry = registry
+        self._cpus = cpus
+        self.revisions: dict[str, list[Run]] = {}
+        self.seqs: list[tuple[int, str, str]] = []
+        self._last_seq = 0
+        self._verified: dict[str, int] = {}
+        self._holding: dict[str, Run] = {}
+        self._live_digests: dict[str, set[str]] = {}
+
+    def read(self) -> list[str]:
+        """Fold what is new, and compare every row with its fold; return what is wrong."""
+        connection = sqlite3.connect(f"file:{self._registry}?mode=ro", uri=True)
+        try:
+            connection.execute("BEGIN")
+            query = "SELECT seq, run_id, kind, at, who, data, rev FROM events WHERE seq > ? ORDER BY seq"
+            events = connection.execute(query, (self._last_seq,)).fetchall()
+            stored = rows(connection, "SELECT * FROM runs")
+            slots = connection.execute("SELECT slot, run_id FROM slots").fetchall()
+            count, most = connection.execute("SELECT count(*), max(seq) FROM events").fetchone()
+        finally:
+            connection.close()
+        wrong = [found for event in events for found in self._fold(*event)]
+        if (count, most or 0) != (len(self.seqs), self._last_seq):
+            wrong.append(f"the ledger has {count} events up to {most}; read were {len(self.seqs)}")
+        return wrong + self._rows(stored) + self._slots(slots)
+
+    def _fold(
+        self, seq: int, run_id: str, kind: str, at: float, who: str, data: str, rev: int
+    ) -> list[str]:
+        wrong = []
+        event = Event(Kind(kind), at, who, json.loads(data))
+        known = self.revisions.setdefault(run_id, [])
+        if event.kind is Kind.SUBMITTED and known:
+            return [f"seq {seq}: the id {run_id} is given a second time"]
+        before = known[-1] if known else None
+        run = submitted(event) if before is None else apply(before, event)
+        known.append(run)
+        if run.rev != rev or run.rev != len(known):
+            wrong.append(f"seq {seq}: revision {rev} of {run_id} is its event number {len(known)}")
+        if before is not None and before.is_final:
+            wrong.append(f"seq {seq}: {run_id} left TERM by {kind}")
+        self.seqs.append((seq, run_id, kind))
+        self._last_seq = seq
+        return wrong + self._hold(seq, run) + self._dedup(seq, run, event)
+
+    def _hold(self, seq: int, run: Run) -> list[str]:
+        if not run.is_holding:
+            self._holding.pop(run.run_id, None)
+            return []
+        self._holding[run.run_id] = run
+        taken = sum(one.cpus_granted or 0 for one in self._holding.values())
+        gpus = [slot for one in self._holding.values() for slot in one.slots]
+        if taken > self._cpus or len(gpus) != len(set(gpus)):
+            return [f"seq {seq}: {taken} of {self._cpus} CPUs and the GPUs {sorted(gpus)} are held"]
+        return []
+
+    def _dedup(self, seq: int, run: Run, event: Event) -> list[str]:
+        live = self._live_digests.setdefault(run.digest, set())
+        if run.is_final:
+            live.discard(run.run_id)
+        elif event.kind is Kind.SUBMITTED:
+            live.add(run.run_id)
+            if len(live) > 1 and run.labels.get("dedup") == "attach":
+                return [f"seq {seq}: {sorted(live)} live at once, though each attaches to its like"]
+        return []
+
+    def _rows(self, stored: list[dict[str, Any]]) -> list[str]:
+        wrong = []
+        for row in stored:
+            run_id, rev = row["run_id"], row["rev"]
+            if self._verified.get(run_id) == rev == len(self.revisions.get(run_id, ())):
+                continue
+            folded = self.revisions[run_id][-1]
+            if _plain(read_run(row)) != _plain(folded):
+                wrong.append(f"the row of {run_id} is {read_run(row)}, its events give {folded}")
+            self._verified[run_id] = rev
+        missing = self.revisions.keys() - {row["run_id"] for row in stored}
+        return wrong + [f"{run_id} has events and no row" for run_id in missing]
+
+    def _slots(self, slots: list[tuple[int, str]]) -> list[str]:
+        stored = sorted(slots)
+        folded = sorted((slot, run.run_id) for run in self._holding.values() for slot in run.slots)
+        return [] if stored == folded else [f"slots {stored} in the table, {folded} by the ledger"]
+
+    def contradicts(self, told: dict[str, Any]) -> str | None:
+        """Say how a run object that a client was given differs from the revision it names."""
+        known = self.revisions.get(told["run_id"], [])
+        if told["rev"] > len(known):
+            return f"{told['run_id']} was told of at revision {told['rev']}, the ledger has {len(known)}"
+        then = known[told["rev"] - 1]
+        exit = then.exit or {}
+        held = {name: getattr(then, name) for name in FIELDS}
+        held |= {name: exit.get(name) for name in ("exit_code", "signal")}
+        said = {name: told[name] for name in (*FIELDS, "exit_code", "signal")}
+        if held == said and dict(then.labels) == told["labels"]:
+            return None
+        return f"{told['run_id']} at revision {told['rev']} was told as {said}, the ledger says {held}"
+
+
+def _plain(run: Run) -> dict[str, Any]:
+    """What must be equal: everything (JSON has no tuples, so both go the same way)."""
+    plain: dict[str, Any] = json.loads(json.dumps(run.to_dict()))
+    return plain

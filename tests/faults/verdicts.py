@@ -1,0 +1,152 @@
+"""What must be true of a house at the end: of its runs, of its watcher, of its files and processes."""
+
+import sqlite3
+from collections import Counter
+from pathlib import Path
+
+from mosaicd.core.run import Run
+from mosaicd.protocol import rundir
+from mosaicd.protocol.states import CauseKind, State
+from tests.daemon.house import House, eventually
+from tests.daemon.trouble import loud_lines
+from tests.faults.clients import Watcher
+from tests.faults.ledger import Ledger
+
+#: What a daemon may say aloud when its processes are killed all the time.
+ALLOWED = [
+    " broke: ", "the launcher ended", "refused facts that have no place now", r"shim of run \w+ attempt \d+ is gone",
+    "is not whole: ignored",
+    "shims left without a trace", "the daemon must not survive; its runs are safe",
+]  # fmt: skip
+
+
+def let_all_end(house: House, deadline_s: float) -> None:
+    """Release and stop what is left, and wait until nothing lives."""
+    for run in house.call("run.list", live=True)["runs"]:
+        house.call("run.stop", run_id=run["run_id"], grace_s=0.1)
+    eventually(
+        lambda: [
+            (run["run_id"], run["state"], run["want"], run["attempt"], run["cause"])
+            for run in house.call("run.list", live=True)["runs"]
+        ],
+        lambda left: left == [],
+        "everything ends",
+        deadline_s,
+    )
+
+
+def of_runs(ledger: Ledger, notes: Path, house: House) -> list[str]:
+    """Compare every run's end with what its program wrote down."""
+    wrong = []
+    for run_id, revisions in ledger.revisions.items():
+        path = notes / run_id
+        lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        wrong += [f"{run_id}: {fault}" for fault in _of_run(revisions, lines)]
+    if left := [run_id for run_id in ledger.revisions if _has_environment(house, run_id)]:
+        wrong.append(f"the environments of ended runs are kept: {left[:10]}")
+    strangers = {path.name for path in (house.state_dir / "runs").iterdir()} - ledger.revisions.keys()
+    return wrong + [f"directories of no run: {sorted(strangers)[:10]}"] * bool(strangers)
+
+
+def _of_run(revisions: list[Run], lines: list[list[str]]) -> list[str]:
+    last = revisions[-1]
+    started = Counter(int(line[1]) for line in lines if line[0] == "started")
+    endings = {int(line[1]): line[2] for line in lines if line[0] == "ending"}
+    wrong = [f"attempt {number} was started {count} times" for number, count in started.items() if count > 1]
+    wrong += [" ".join(line) for line in lines if line[0] in ("overlap", "shared")]
+    if beyond := [number for number in started if number > last.attempt]:
+        wrong.append(f"attempts {beyond} were started, the ledger has {last.attempt}")
+    if last.state is not State.TERM:
+        return [*wrong, f"is {last.state}"]
+    for number in range(1, last.attempt + 1):
+        wrong += _of_attempt(number, revisions, started, endings.get(number))
+    return wrong
+
+
+def _of_attempt(number: int, revisions: list[Run], started: Counter[int], ending: str | None) -> list[str]:
+    mine = [run for run in revisions if run.attempt == number]
+    exit = next((run.exit for run in reversed(mine) if run.exit is not None), None)
+    final = mine[-1]
+    lost = any((run.fault or {}).get("kind") == CauseKind.SHIM_LOST for run in mine)
+    if exit is None:
+        return [] if lost or any(run.fault for run in mine) else [f"attempt {number} has no end: {final}"]
+    code, number_of_signal = exit.get("exit_code"), exit.get("signal")
+    is_natural = not exit.get("stop") and not lost
+    if (code is not None or number_of_signal is not None) and not started[number] and is_natural:
+        return [f"attempt {number} ended with {code}/{number_of_signal} and was never started"]
+    if not is_natural:
+        return []
+    if ending is None:
+        return [f"attempt {number} ended with {dict(exit)}, its program had not come to its end"]
+    meant = (int(ending), None) if ending.isdecimal() else (None, SIGNALS[ending])
+    if (code, number_of_signal) != meant:
+        return [f"attempt {number} meant to end with {meant}, recorded is {(code, number_of_signal)}"]
+    return _of_outcome(final, meant[0]) if final.state is State.TERM and final.exit is not None else []
+
+
+SIGNALS = {"KILL": 9, "SEGV": 11, "TERM": 15}
+
+
+def _of_outcome(run: Run, code: int | None) -> list[str]:
+    wanted = "succeeded" if code == 0 else "failed"
+    return [] if run.outcome == wanted else [f"ended with code {code}: {run.outcome}, {run.cause}"]
+
+
+def _has_environment(house: House, run_id: str) -> bool:
+    return (house.state_dir / "runs" / run_id / rundir.ENVIRONMENT).exists()
+
+
+def of_watcher(watcher: Watcher, ledger: Ledger) -> list[str]:
+    """The watcher's sequence, over all restarts, is the ledger."""
+    wanted = ledger.seqs
+    try:
+        eventually(lambda: len(watcher.seen), lambda seen: seen >= len(wanted), "the watcher comes to the end")
+    except AssertionError as error:
+        return [str(error)]
+    if watcher.seen == wanted:
+        return []
+    first = next((pair for pair in zip(watcher.seen, wanted, strict=False) if pair[0] != pair[1]), None)
+    return [f"the watcher saw {len(watcher.seen)} events, the ledger has {len(wanted)}; first difference {first}"]
+
+
+def of_house(house: House, cpus: int, gpus: int) -> list[str]:
+    """Slots are all free, and no process, shim or loud line is left."""
+    wrong = []
+    health = house.call("daemon.health")
+    free = health["cpus"]["free"], health["gpus"]["free"]
+    if free != (cpus, gpus):
+        wrong.append(f"free are {free} of {(cpus, gpus)}")
+    if health["quarantine"]:
+        wrong.append(f"in quarantine: {health['quarantine'][:3]}")
+    connection = sqlite3.connect(f"file:{house.state_dir / 'registry.sqlite3'}?mode=ro", uri=True)
+    if connection.execute("SELECT count(*) FROM slots").fetchone()[0]:
+        wrong.append("slots are held in the table")
+    found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    connection.close()
+    if found != "ok":
+        wrong.append(f"integrity: {found}")
+    house.allowed_warnings = ALLOWED
+    house.run_ids = set()
+    if house.stop() != 0:
+        wrong.append(f"the daemon left with {house.process and house.process.returncode}")
+    eventually(lambda: house.shims(), lambda left: left == [], "no shim is left", 10)
+    if left := _marked(house):
+        wrong.append(f"processes of runs are left: {left}")
+    return wrong + loud_lines(house.log, ALLOWED)
+
+
+def _marked(house: House) -> list[int]:
+    marker = f"{rundir.MARKER}=".encode()
+    runs = {path.name.encode() for path in (house.state_dir / "runs").iterdir()}
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if any(word.startswith(marker) and word[len(marker) :] in runs for word in words):
+                found.append(int(entry.name))
+    return found
+
+
