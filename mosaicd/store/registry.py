@@ -69,6 +69,7 @@ class Registry:
         self.pruned_left = set(loaded.pruned_left)
         self.progress: dict[str, Progress] = {}
         self._clock = clock
+        self._on_fatal = on_fatal
         self._live: dict[str, Run] = {}
         self.live: Mapping[str, Run] = MappingProxyType(self._live)
         self._locks: dict[str, asyncio.Lock] = {}
@@ -302,14 +303,15 @@ class Registry:
             return
         fresh, self._fresh = self._fresh, []
         self.last_seq = fresh[-1].seq
-        try:
-            for callback in self._subscribers:
+        for callback in self._subscribers:
+            try:
                 callback(fresh)
-        finally:
-            for committed in fresh:
-                if committed.run.is_final:
-                    self.progress.pop(committed.run.run_id, None)
-                    self._dirty.discard(committed.run.run_id)
+            except BaseException as error:  # noqa: BLE001 - a commit that is half told is fatal, not silent
+                self._on_fatal(error)
+        for committed in fresh:
+            if committed.run.is_final:
+                self.progress.pop(committed.run.run_id, None)
+                self._dirty.discard(committed.run.run_id)
 
     def _write_progress(self) -> None:
         self._progress_timer = None
