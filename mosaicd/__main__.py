@@ -35,6 +35,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--socket", metavar="PATH", help="listen on PATH")
     parser.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error")
     parser.add_argument("--print-config", action="store_true", help="print the effective settings and exit")
+    parser.add_argument(
+        "--check", action="store_true", help="look over registry and state directory, print JSON and exit"
+    )
+    parser.add_argument("--fix", action="store_true", help="with --check: repair what is safe to")
+    parser.add_argument(
+        "--restore", metavar="FILE", help="put a copy of the registry in place and exit; no daemon may run"
+    )
+    parser.add_argument("--force", action="store_true", help="with --restore: also where unknown runs work")
     parser.add_argument("--version", action="version", version=f"mosaicd {__version__}")
     return parser
 
@@ -56,9 +64,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.print_config:
             print(config.to_toml(settings), end="")
             return 0
+        if options.check or options.restore:
+            return _offline(settings, options)
         return serve(settings)
     except (config.ConfigError, lock.CannotServe) as error:
         return _refuse(str(error))
+
+
+def _offline(settings: "Settings", options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from mosaicd import offline
+
+    if options.check:
+        return offline.check(settings, fix=options.fix)
+    return offline.restore(settings, Path(options.restore).absolute(), force=options.force)
 
 
 def serve(settings: "Settings") -> int:

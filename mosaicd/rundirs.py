@@ -113,12 +113,13 @@ class RunDirs:
 
 
 def _read_attempt(directory: int, owner_uid: int) -> Found:
-    is_held = _is_locked(directory)
+    is_held = is_locked(directory)
     names = (rundir.LAUNCH, rundir.STARTED, rundir.EXIT)
     return Found(is_held, *(_read_record(directory, name, owner_uid) for name in names))
 
 
-def _is_locked(directory: int) -> bool:
+def is_locked(directory: int) -> bool:
+    """Whether the shim of the attempt whose open directory this is lives."""
     # A shared, momentary lock: a shim that starts just now tries again for a while before it believes us.
     try:
         fcntl.flock(directory, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -126,6 +127,24 @@ def _is_locked(directory: int) -> bool:
         return True
     fcntl.flock(directory, fcntl.LOCK_UN)
     return False
+
+
+def held_attempts(directory: Path) -> list[int]:
+    """Return the attempts of a run that a shim has in its hand; none where there is no directory."""
+    held = []
+    try:
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries if entry.name.startswith(rundir.ATTEMPT_PREFIX)]
+        for name in names:
+            descriptor = os.open(directory / name, _SAFE | os.O_DIRECTORY)
+            try:
+                if is_locked(descriptor):
+                    held.append(int(name.removeprefix(rundir.ATTEMPT_PREFIX)))
+            finally:
+                os.close(descriptor)
+    except (OSError, ValueError):  # not there, or not what a run directory looks like
+        return held
+    return held
 
 
 def _read_record(directory: int, name: str, owner_uid: int) -> Mapping[str, Any] | None:

@@ -32,6 +32,7 @@ from mosaicd.rundirs import RunDirs
 from mosaicd.shim_link import ShimLink
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
+from mosaicd.store.restoring import finish as finish_restoring
 from mosaicd.systemd import Notifier
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Service:
     async def _build(self, stack: contextlib.AsyncExitStack) -> Services:
         settings, clock = self._settings, self._clock
         path = settings.state_dir / REGISTRY_FILE
+        await asyncio.to_thread(finish_restoring, path)  # one that was decided and then interrupted
         registry = await Registry.open(
             path,
             clock=clock,

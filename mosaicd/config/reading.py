@@ -75,7 +75,7 @@ def _checked(setting: Field[Any], value: Any) -> Any:
 
 
 def _unit(name: str) -> str:
-    return "milliseconds" if name.endswith("_ms") else "seconds"
+    return {"ms": "milliseconds", "days": "days"}.get(name.rpartition("_")[2], "seconds")
 
 
 def _shown(value: Any) -> str:

@@ -105,6 +105,17 @@ class Registry:
 
 
 @dataclass(frozen=True, slots=True)
+class Retention:
+    """How long ended runs are kept: 0 is for ever.  Live and pinned runs are never taken."""
+
+    age_days: float = _time(0.0, "after its end a run is pruned; 0: never for its age", 0.0, 36_525.0)
+    runs_per_user: int = _count(0, "ended runs kept of one user, the oldest go first; 0: all", 0)
+    bytes_per_user: int = _count(0, "what the ended runs of one user may take; 0: any", 0, 2**60)
+    bytes_total: int = _count(0, "what all ended runs may take; 0: any", 0, 2**60)
+    interval_s: float = _time(3600.0, "between two looks at what may go")
+
+
+@dataclass(frozen=True, slots=True)
 class Watch:
     """What a watcher may cost."""
 
@@ -152,6 +163,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     retries: Retries = field(default_factory=Retries)
     registry: Registry = field(default_factory=Registry)
+    retention: Retention = field(default_factory=Retention)
     watch: Watch = field(default_factory=Watch)
     workers: Mapping[str, Worker] = field(default_factory=dict)
     log: Log = field(default_factory=Log)
@@ -179,6 +191,7 @@ GROUPS: Mapping[str, Any] = {
     "limits": Limits,
     "retries": Retries,
     "registry": Registry,
+    "retention": Retention,
     "watch": Watch,
     "log": Log,
 }

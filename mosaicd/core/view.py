@@ -9,9 +9,13 @@ from mosaicd.core.run import Progress, Run
 
 
 def run_object(
-    run: Run, progress: Progress, run_dir: str, *, duplicate: bool = False, reason: str | None = None
-) -> dict[str, Any]:
-    """Return the JSON-safe run object; `reason`: why it waits; `duplicate`: a submit attached to it."""
+    run: Run, progress: Progress, run_dir: str, *, duplicate: bool = False, reason: str | None = None,
+    pinned: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the JSON-safe run object; `reason`: why it waits; `duplicate`: a submit attached to it.
+
+    `pinned`: retention leaves it alone.
+    """
     exit = run.exit or {}
     return {
         "run_id": run.run_id,
@@ -47,6 +51,7 @@ def run_object(
         "last_heartbeat_at": progress.last_heartbeat_at or run.started_at,
         "not_before": run.not_before,
         "held": run.held,
+        "pinned": pinned,
         "pause_mode": _word(run.pause_mode),
         "released": run.released,
         "run_dir": run_dir,

@@ -167,6 +167,13 @@ class Catalogue(Enum):
         "launcher (pid {pid}) is gone: {why}",
         "The process that forks shims ended; another one is started. Runs are not disturbed.",
     )
+    RUNS_PRUNED = Entry(
+        "559173e4860c40f3bb277cb04459e085",
+        logging.INFO,
+        "{count} ended runs pruned by {who}: {bytes} bytes",
+        "Ended runs were removed for good, directory, row and events, because the settings or somebody "
+        "said so. Their ids are never used again.",
+    )
     WATCHER_LAGS = Entry(
         "7bbfca3c650e43d3d57f959a6c013b6a",
         logging.WARNING,

@@ -157,6 +157,34 @@ class SetFields:
 
 
 @dataclass(frozen=True, slots=True)
+class PruneRuns:
+    """The ended runs named, or all that fit every filter given; nothing given: what the settings give up."""
+
+    runs: list[str] | None = None
+    older_than_s: float | None = None
+    outcome: list[str] | None = None
+    name: str | None = None
+    label: dict[str, str] | None = None
+    user: str | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """Write a copy of the registry to `path` (absolute, the daemon's machine); `force` replaces a file."""
+
+    path: str
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """Look for what is wrong in the state directory; `fix` puts right what is safe to."""
+
+    fix: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Resolve when the run reaches one of `states` (default TERM); timed_out after `timeout_s`."""
 

@@ -18,6 +18,7 @@ from mosaicd.discovery import Discovery
 from mosaicd.dispatcher import Dispatcher
 from mosaicd.protocol import ulid
 from mosaicd.protocol.errors import NotFound
+from mosaicd.retention import Retention
 from mosaicd.rpc.files import Files
 from mosaicd.rundirs import RunDirs
 from mosaicd.shim_link import ShimLink
@@ -46,6 +47,7 @@ class Services:
     auth: Auth
     discovery: Discovery
     rundirs: RunDirs
+    retention: Retention
     started_mono: float
     quarantine: dict[str, str] = field(default_factory=dict)
     ready: asyncio.Event = field(default_factory=asyncio.Event)

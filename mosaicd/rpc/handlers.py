@@ -14,6 +14,8 @@ Handler = Callable[[Any, Any, Any], Awaitable[dict[str, Any]]]
 FILES: Mapping[str, str] = {
     "daemon.hello": "hello.handle",
     "daemon.health": "health.handle",
+    "daemon.inspect": "inspect.handle",
+    "daemon.backup": "backup.handle",
     "rpc.discover": "discover.handle",
     "run.submit": "submit.handle",
     "run.get": "get.handle",
@@ -28,6 +30,9 @@ FILES: Mapping[str, str] = {
     "run.hold": "hold.handle",
     "run.release": "hold.handle_release",
     "run.set": "set.handle",
+    "run.pin": "pin.handle",
+    "run.unpin": "pin.handle_unpin",
+    "run.prune": "prune.handle",
     "run.explain": "explain.handle",
     "run.wait": "wait.handle",
     "worker.list": "workers.handle",

@@ -61,10 +61,20 @@ RESULTS: Mapping[str, Schema] = {
         state_dir=TEXT, epoch=TEXT, last_seq=WHOLE, counts=OBJECT, cpus=SLOTS, gpus=SLOTS,
         wal=_or_null(OBJECT), watchers=WHOLE, quarantine=_list(OBJECT), warnings=_list(TEXT),
     ),
+    "Inspection": _object(
+        version=TEXT, socket=TEXT, state_dir=TEXT, registry=OBJECT, live=_list(OBJECT), modes=_list(OBJECT),
+        directories=OBJECT, disk=OBJECT, at=NUMBER, fixed=_list(TEXT),
+    ),
+    "BackedUp": _object(path=TEXT, bytes=WHOLE, seconds=NUMBER, runs=WHOLE, last_seq=WHOLE, epoch=TEXT),
+    "Pruned": _object(
+        dry_run=FLAG, runs=_list(_object(run_id=TEXT, bytes=WHOLE, why=TEXT)),
+        kept=_list(_object(run_id=TEXT, why=TEXT)), count=WHOLE, bytes=WHOLE, complete=FLAG,
+    ),
     "OpenRPC": _object(openrpc=TEXT, info=OBJECT, methods=_list(OBJECT), components=OBJECT),
     "RunPage": _object(runs=_list(_RUN), cursor=_or_null(TEXT)),
     "WatchStart": _object(
-        subscription=WHOLE, epoch=TEXT, cursor=WHOLE, last_seq=WHOLE, runs=_list(_RUN), complete=FLAG
+        subscription=WHOLE, epoch=TEXT, cursor=WHOLE, last_seq=WHOLE, pruned_seq=WHOLE, runs=_list(_RUN),
+        complete=FLAG,
     ),
     "Unwatched": _object(subscription=WHOLE, cursor=WHOLE),
     "LogChunk": _object(

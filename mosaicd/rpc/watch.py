@@ -1,7 +1,8 @@
 """run.watch and run.unwatch: ledger events from a cursor, then live.
 
 Input: `since` (0: the whole ledger; absent: from now), `epoch` (of the cursor), one run, progress or not.
-Output: subscription, epoch, cursor, last_seq and, when it begins now, the live runs as of that cursor.
+Output: subscription, epoch, cursor, last_seq, pruned_seq (a replay from before it has holes) and, when it
+begins now, the live runs as of that cursor.
 Caveats: Conflict for another epoch or a cursor that is ahead of the ledger.  The snapshot is bounded:
 `complete` false means that run.list has more.
 """
@@ -65,6 +66,7 @@ def _begin(services: Services, caller: Caller, params: WatchRuns, run_id: str | 
         "epoch": broadcaster.epoch,
         "cursor": cursor,
         "last_seq": broadcaster.last_seq,
+        "pruned_seq": services.registry.pruned_seq,
         "runs": [view(services, run) for run in shown[-SNAPSHOT_RUNS:]],
         "complete": len(shown) <= SNAPSHOT_RUNS,
     }

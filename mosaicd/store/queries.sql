@@ -60,8 +60,9 @@ SELECT * FROM runs WHERE run_id = ?;
 SELECT * FROM runs WHERE owner_uid = ? AND key = ?;
 
 -- name: live_run_with_digest
--- The newest live run of an owner with the same canonical config.
-SELECT * FROM runs WHERE owner_uid = ? AND digest = ? AND state <> 'TERM' ORDER BY n DESC LIMIT 1;
+-- The newest live run of an owner with the same canonical config; one that is being stopped does no more work.
+SELECT * FROM runs WHERE owner_uid = ? AND digest = ? AND state <> 'TERM' AND want <> 'stop'
+ORDER BY n DESC LIMIT 1;
 
 -- name: runs_with_prefix
 -- Runs whose id begins with a prefix: as many as tell "one" from "several" with examples.
@@ -176,3 +177,19 @@ SELECT * FROM pruned WHERE run_id = ?;
 -- name: pruned_with_key
 -- The pruned run that an owner submitted under an idempotency key.
 SELECT * FROM pruned WHERE owner_uid = ? AND key = ? ORDER BY at DESC LIMIT 1;
+
+-- name: states
+-- Where every run stands; the body of live ones says which attempt is theirs.
+SELECT run_id, state, CASE WHEN state = 'TERM' THEN NULL ELSE body END FROM runs;
+
+-- name: newest_at
+-- The latest time that the end of the ledger speaks of.
+SELECT max(at) FROM (SELECT at FROM events ORDER BY seq DESC LIMIT 1000);
+
+-- name: live_attempts
+-- Which attempt each live run is at.
+SELECT run_id, json_extract(body, '$.attempt') FROM runs WHERE state <> 'TERM' AND json_valid(body);
+
+-- name: change_epoch
+-- Give a restored ledger a name of its own: cursors from before mean nothing here.
+INSERT INTO meta (name, value) VALUES ('epoch', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value;

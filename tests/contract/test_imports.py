@@ -7,7 +7,9 @@ import pytest
 
 from tests.contract.sources import PACKAGES, Module, all_modules, imports, modules, parse, uses
 
-MIDDLE = tuple("announce auth broadcaster discovery dispatcher gpus reconcile shim_link systemd".split())
+MIDDLE = tuple(
+    "announce auth broadcaster discovery dispatcher gpus inspection reconcile retention shim_link systemd".split()
+)
 
 #: Tools of the middle tier that every peer may use: they know nothing of a run's life.
 LEAVES = ("clock", "config", "crash_points", "log", "rundirs")
@@ -34,8 +36,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "shim": ("protocol", "crash_points"),
     "launcher": ("protocol", "crash_points", "shim"),
     "lock": ("protocol",),
+    "offline": (*INNER, *LEAVES, "inspection", "lock"),
     "service": (*INNER, *LEAVES, *MIDDLE, "orders", "lock", "rpc"),
-    "__main__": ("protocol", *LEAVES, "lock", "systemd", "service"),
+    "__main__": ("protocol", *LEAVES, "lock", "systemd", "service", "offline"),
     "": (),
 }
 

@@ -52,7 +52,8 @@ EVENT = "INSERT INTO events (run_id, attempt, rev, kind, at, who, data, state, w
 CHANGE = "UPDATE runs SET rev = rev + 1, {} WHERE run_id = '" + EXEC + "'"
 REVIVE = "UPDATE runs SET {} WHERE run_id = '" + TERM + "'"
 PRUNE = """INSERT INTO pruned
-    SELECT run_id, owner_uid, name, digest, NULL, 'failed', 1.0, 1.0, 1, 1, 'ada', 1.0, 0 FROM runs WHERE run_id = '{}'"""
+    SELECT run_id, owner_uid, name, digest, NULL, 'failed', 1.0, 1.0, 1, 1, 'ada', 1.0, 0
+    FROM runs WHERE run_id = '{}'"""
 
 REFUSED = [
     # TERM if and only if outcome, and an end
