@@ -218,9 +218,9 @@ class ShimLink:
         if message.get("fact") == "reaped":
             self._reaped(message)
             return
-        self._restarts_in_a_row = 0
-        order = self._orders.get(message["id"])
+        order = self._orders.get(message.get("id", 0))  # a fact that nobody here knows is nobody's answer
         if order is not None and not order.reply.done():
+            self._restarts_in_a_row = 0
             order.reply.set_result(message)
 
     def _reaped(self, message: dict[str, Any]) -> None:
