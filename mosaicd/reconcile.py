@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mosaicd.core.fsm import Action, Event, IllegalTransition, owed
 from mosaicd.core.run import Run
 from mosaicd.protocol import ulid
-from mosaicd.protocol.errors import MosaicError
+from mosaicd.protocol.errors import MosaicError, NotFound
 from mosaicd.protocol.states import State
 from mosaicd.rundirs import Found, RunDirs
 from mosaicd.store.history import History
@@ -85,6 +85,8 @@ async def _take_up(
         report.nonsense[run.run_id] = str(error)
         log.error("run %s: its files and its row contradict each other: %s", run.run_id, error)
         return
+    except NotFound:
+        return  # its shim has registered meanwhile, and told the end
     except MosaicError as error:  # a full disk, say: the dispatcher looks again until it works
         log.warning("run %s: what it missed cannot be recorded yet: %s", run.run_id, error)
         return

@@ -1,4 +1,4 @@
-"""The ledger folded apart from the daemon: what every revision of every run was, and what it promises of slots.
+"""The ledger folded apart from the daemon: what every revision of every run was, and who held what.
 
 `Ledger.read` takes the events that are new since the last time and folds them with the daemon's own pure
 `apply`; what the rows say, and what clients were told, is compared with that.
@@ -11,6 +11,7 @@ from typing import Any
 
 from mosaicd.core.fsm import Event, Kind, apply, submitted
 from mosaicd.core.run import Run
+from mosaicd.protocol.states import Want
 from mosaicd.store.database import rows
 from mosaicd.store.rows import read_run
 
@@ -82,7 +83,7 @@ class Ledger:
 
     def _dedup(self, seq: int, run: Run, event: Event) -> list[str]:
         live = self._live_digests.setdefault(run.digest, set())
-        if run.is_final:
+        if run.is_final or run.want is Want.STOP:  # one that is being stopped takes nobody in
             live.discard(run.run_id)
         elif event.kind is Kind.SUBMITTED:
             live.add(run.run_id)

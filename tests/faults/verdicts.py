@@ -14,9 +14,9 @@ from tests.faults.ledger import Ledger
 
 #: What a daemon may say aloud when its processes are killed all the time.
 ALLOWED = [
-    " broke: ", "the launcher ended", "refused facts that have no place now", r"shim of run \w+ attempt \d+ is gone",
-    "is not whole: ignored",
-    "shims left without a trace", "the daemon must not survive; its runs are safe",
+    " broke: ", "the launcher ended", "refused facts that have no place now", "is not whole: ignored",
+    r"shim of run \w+ attempt \d+ is gone", "shims left without a trace",
+    "the daemon must not survive; its runs are safe",
 ]  # fmt: skip
 
 
@@ -100,13 +100,13 @@ def of_watcher(watcher: Watcher, ledger: Ledger) -> list[str]:
     """The watcher's sequence, over all restarts, is the ledger."""
     wanted = ledger.seqs
     try:
-        eventually(lambda: len(watcher.seen), lambda seen: seen >= len(wanted), "the watcher comes to the end")
+        eventually(lambda: len(watcher.seen), lambda seen: seen >= len(wanted), "the watcher is at the end")
     except AssertionError as error:
         return [str(error)]
     if watcher.seen == wanted:
         return []
     first = next((pair for pair in zip(watcher.seen, wanted, strict=False) if pair[0] != pair[1]), None)
-    return [f"the watcher saw {len(watcher.seen)} events, the ledger has {len(wanted)}; first difference {first}"]
+    return [f"the watcher saw {len(watcher.seen)} of {len(wanted)} events; first difference {first}"]
 
 
 def of_house(house: House, cpus: int, gpus: int) -> list[str]:

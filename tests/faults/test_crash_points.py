@@ -1,0 +1,96 @@
+"""Every named crash point: a workload comes by, the process dies there, and no promise is broken."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from mosaicctl.client import Disconnected, NoDaemon
+from mosaicd import crash_points
+from mosaicd.protocol.errors import MosaicError
+from tests.daemon.house import eventually
+from tests.faults.drill import Drill
+from tests.faults.zygote import Zygote
+
+DEADLINE_S = 15.0
+
+
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    """One for all points."""
+    one = Zygote()
+    yield one
+    one.close()
+
+
+class Staged(Drill):
+    """A drill whose one kill is at a point that is known."""
+
+    def pass_by(self, point: str) -> None:
+        """Start with `point` armed, work until its process died there, and look at everything."""
+        for thread in (*self.clients, self.watcher):
+            thread.start()
+        self.house.begin(point)
+        if "teardown" in point:
+            self._orphan_a_tree()
+        eventually(lambda: self._has_died(point), bool, f"{point} is reached", DEADLINE_S)
+        if crash_points.is_forked(point):
+            self.house.kill()
+        self._settle()
+        assert not self.wrong + self.book.wrong, "\n".join(self.wrong + self.book.wrong)
+
+    def _has_died(self, point: str) -> bool:
+        process = self.house.process
+        assert process is not None
+        if not crash_points.is_forked(point):
+            return process.poll() == -signal.SIGKILL
+        assert process.poll() is None, "the daemon died instead"
+        says = r"the launcher ended \(-9\)" if point.startswith("launcher.") else r"shim \d+ .* left with -9"
+        return re.search(says, self.house.told()) is not None
+
+    def _orphan_a_tree(self) -> None:
+        end = time.monotonic() + DEADLINE_S
+        while time.monotonic() < end:
+            try:
+                run = self.house.call("run.submit", command=["sleep", "60"], cwd="/", dedup="new")
+                found = self.house.call("run.wait", run_id=run["run_id"], states=["EXEC"], timeout_s=5)
+            except (NoDaemon, Disconnected, MosaicError):
+                continue
+            parent = re.search(r"^PPid:\s(\d+)", _status(found["pid"]), re.M)
+            assert parent
+            os.kill(int(parent[1]), signal.SIGKILL)
+            return
+
+
+def _status(pid: int) -> str:
+    with open(f"/proc/{pid}/status") as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("point", crash_points.POINTS)
+def test_a_crash_here_loses_nothing(point: str, zygote: Zygote) -> None:
+    """The workload reaches the point, a process is killed there, and after a restart every promise holds."""
+    staged = Staged(point, 1, zygote)
+    try:
+        staged.pass_by(point)
+    except BaseException:
+        staged.wrong.append("kept")
+        raise
+    finally:
+        staged.book.over.set()
+        if staged.house.process is not None:
+            staged.house.process.kill()
+        staged.close()
+
+
+def test_a_point_that_does_not_exist_is_refused(zygote: Zygote) -> None:
+    """A daemon with a crash point that nobody knows does not start, and names those there are."""
+    staged = Staged("wrong", 1, zygote)
+    staged.house.begin("nowhere")
+    assert staged.house.process is not None
+    assert staged.house.process.wait(DEADLINE_S) == 2
+    assert "submit.before_commit" in staged.house.log.read_text()
+    staged.close()
