@@ -3,6 +3,7 @@
 import sqlite3
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from mosaicd.core.run import Run
 from mosaicd.protocol import rundir
@@ -21,18 +22,18 @@ ALLOWED = [
 
 
 def let_all_end(house: House, deadline_s: float) -> None:
-    """Release and stop what is left, and wait until nothing lives."""
-    for run in house.call("run.list", live=True)["runs"]:
-        house.call("run.stop", run_id=run["run_id"], grace_s=0.1)
-    eventually(
-        lambda: [
-            (run["run_id"], run["state"], run["want"], run["attempt"], run["cause"])
-            for run in house.call("run.list", live=True)["runs"]
-        ],
-        lambda left: left == [],
-        "everything ends",
-        deadline_s,
-    )
+    """Stop what lives, and what a request under way still submits, and wait until nothing lives."""
+    asked: set[str] = set()
+
+    def left() -> list[Any]:
+        runs = house.call("run.list", live=True)["runs"]
+        for run in runs:
+            if run["run_id"] not in asked:
+                asked.add(run["run_id"])
+                house.call("run.stop", run_id=run["run_id"], grace_s=0.1)
+        return [(run["run_id"], run["state"], run["want"], run["attempt"], run["cause"]) for run in runs]
+
+    eventually(left, lambda runs: runs == [], "everything ends", deadline_s)
 
 
 def of_runs(ledger: Ledger, notes: Path, house: House) -> list[str]:
