@@ -1,8 +1,9 @@
 """One blocking connection to the daemon: find the socket, call methods, take notifications.
 
 A connection carries replies and notifications mixed; `call` keeps the notifications it meets for
-`next_notification`, in order.  Nothing here reconnects: that is `follow`, because only a stream knows
-the cursor it may go on from.
+`next_notification`, in order.  A question that may be asked twice is asked again when the daemon went away
+before it answered (it is being restarted).  What a reader would get wrong: once a stream was opened nothing
+is asked again here, because only the stream knows the cursor it may go on from (`link`).
 """
 
 import json
@@ -13,7 +14,7 @@ import time
 from collections import deque
 from typing import Any
 
-from mosaicd.protocol.errors import TimedOut, from_wire
+from mosaicd.protocol.errors import Draining, TimedOut, from_wire
 from mosaicd.protocol.framing import LineReader, Oversized, encode, request
 
 SOCKET_NAME = "mosaicd/mosaicd.sock"
@@ -22,6 +23,12 @@ SYSTEM_SOCKET = "/run/mosaicd/mosaicd.sock"
 REPLY_LIMIT_BYTES = 64 << 20
 #: How long a call waits for its reply: a little more than the daemon's own longest deadline.
 CALL_TIMEOUT_S = 65.0
+#: How long a daemon that went away in the middle of a question may take to come back.
+PATIENCE_S = 10.0
+_PAUSE_FIRST_S = 0.02
+_PAUSE_MOST_S = 0.5
+#: Twice would be two: unless the caller names it by a key, a new run; and what opens a stream.
+_ONCE = frozenset({"daemon.hello", "daemon.health", "daemon.backup", "run.submit", "run.retry", "run.watch"})
 
 Json = dict[str, Any]
 
@@ -88,6 +95,9 @@ class Client:
         self._notifications: deque[tuple[str, Json]] = deque()
         self._replies: dict[int, Json] = {}
         self._last_id = 0
+        self._has_streams = False
+        #: How often a question was asked again.
+        self.repeats = 0
         #: A descriptor that, when readable, ends `next_notification` early (a signal arrived).
         self.wake_fd: int | None = None
 
@@ -103,11 +113,50 @@ class Client:
 
     def call(self, method: str, params: Json | None = None, timeout_s: float | None = CALL_TIMEOUT_S) -> Any:
         """Return the method's result; the daemon's error, TimedOut or Disconnected otherwise."""
+        params = params or {}
+        self._has_streams |= method == "run.watch" or bool(params.get("follow"))
+        give_up_mono: float | None = None
+        while True:
+            try:
+                return self._ask(method, params, timeout_s)
+            except (Disconnected, Draining) as error:
+                is_gone = isinstance(error, Disconnected) or method == "run.wait"
+                if not is_gone or not self._may_repeat(method, params):
+                    raise
+                give_up_mono = give_up_mono or time.monotonic() + PATIENCE_S
+                self._come_back(give_up_mono, error)
+
+    def _may_repeat(self, method: str, params: Json) -> bool:
+        if self._has_streams or not self.path:
+            return False
+        return method not in _ONCE or params.get("key") is not None
+
+    def _come_back(self, give_up_mono: float, error: Exception) -> None:
+        """Connect again to the same daemon; `error` when it does not come back in time."""
+        self._socket.close()
+        pause_s = _PAUSE_FIRST_S
+        while True:
+            if time.monotonic() >= give_up_mono:
+                raise error
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, _PAUSE_MOST_S)
+            link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                link.connect(self.path)
+            except OSError:
+                link.close()
+                continue
+            self._socket, self._reader = link, LineReader(REPLY_LIMIT_BYTES)
+            self._notifications.clear()
+            self.repeats += 1
+            return
+
+    def _ask(self, method: str, params: Json, timeout_s: float | None) -> Any:
         self._last_id += 1
         number = self._last_id
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         try:
-            self._socket.sendall(encode(request(method, params or {}, number)))
+            self._socket.sendall(encode(request(method, params, number)))
         except OSError as error:
             raise Disconnected(f"the daemon went away: {error.strerror}") from error
         while number not in self._replies:

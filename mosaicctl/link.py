@@ -1,7 +1,7 @@
 """A connection that comes back: what outlives a restart of the daemon talks through this.
 
 Only questions that may be asked twice go through `insist`; a submit never does, since a lost reply does
-not mean a lost run.
+not mean a lost run (its key lets `client` ask again).
 """
 
 import select

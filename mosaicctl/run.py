@@ -19,7 +19,7 @@ from mosaicctl.link import Link
 from mosaicctl.progressbar import Rate, line, measure
 from mosaicctl.render import ending_words, label, progress, to_json
 from mosaicctl.screen import Screen
-from mosaicctl.submission import parameters, submission_arguments
+from mosaicctl.submission import hand_in, parameters, submission_arguments
 from mosaicctl.watch import told
 
 _EPILOG = """\
@@ -55,7 +55,7 @@ def arguments(parser: Any) -> None:
 def execute(args: Any) -> int:
     """Submit the run, follow it to its end and return its code."""
     client = connect(args.socket)
-    run = client.call("run.submit", parameters(client, args))
+    run = hand_in(client, parameters(client, args))
     with Link(client, args.socket) as link, Interrupts() as interrupts:
         link.client.wake_fd = interrupts.fd
         follower = Follower(link, args, run)

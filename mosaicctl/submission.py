@@ -1,6 +1,7 @@
 """What `submit` and `run` share: their options, and the parameters of run.submit made from them."""
 
 import os
+import time
 from typing import Any
 
 from mosaicctl.client import Client, Json
@@ -74,6 +75,17 @@ def parameters(client: Client | None, args: Any) -> Json:
     if args.label:
         params["labels"] = pairs(args.label, "-l")
     return params
+
+
+def hand_in(client: Client, params: Json, method: str = "run.submit") -> Json:
+    """Submit and return the run; a key of our own makes it safe to ask again when the daemon is restarted."""
+    began_at, repeats = time.time(), client.repeats
+    if params.get("key") is None:
+        params = {**params, "key": f"mosaicctl-{os.urandom(12).hex()}"}
+    run: Json = client.call(method, params)
+    if client.repeats > repeats and run.get("duplicate") and run["created_at"] >= began_at:
+        run["duplicate"] = False  # of our own first try, whose answer was lost
+    return run
 
 
 def duration(text: str | None, option: str) -> float | None:

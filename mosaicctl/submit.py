@@ -5,7 +5,7 @@ from typing import Any
 
 from mosaicctl.client import NoDaemon, connect
 from mosaicctl.render import Json, emit, label, to_json
-from mosaicctl.submission import parameters, submission_arguments
+from mosaicctl.submission import hand_in, parameters, submission_arguments
 
 _EPILOG = """\
 A command runs here, in your working directory, with the usual part of your environment (PATH, HOME,
@@ -48,7 +48,7 @@ def execute(args: Any) -> int:
         if args.dry_run:
             sys.stdout.write(to_json(client.call("run.submit", {**params, "dry_run": True})))
             return 0
-        run = client.call("run.submit", params)
+        run = hand_in(client, params)
     emit(args.output, [run], sentence(run), single=True)
     return 0
 

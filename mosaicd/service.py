@@ -70,7 +70,8 @@ class Service:
             notifier.ready(status_line(services))
             waiting = len(services.dispatcher.turns.queue)
             operator_log.event(Catalogue.DAEMON_READY, live=len(services.registry.live), waiting=waiting)
-            stack.callback(notifier.stopping)
+            stack.callback(server.stop_accepting)  # who comes from now on waits for the next daemon, where
+            stack.callback(notifier.stopping)  # a service manager holds the socket
             gc.collect()
             gc.freeze()  # modules and services stay: no later collection looks at them again
             works = (

@@ -44,11 +44,16 @@ class Server:
         """Answer everybody: reconcile has ended."""
         self.services.ready.set()
 
+    def stop_accepting(self) -> None:
+        """Accept nobody any more; who is connected is served on."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
     async def close(self) -> None:
         """Stop accepting, end streams and waits, let requests in flight finish for a while, hang up."""
         grace_s = self.services.settings.timeouts.shutdown_s
-        if self._listener is not None:
-            self._listener.close()
+        self.stop_accepting()
         self.router.stop()
         connections = list(self.connections)
         await asyncio.gather(*(connection.close(grace_s) for connection in connections))

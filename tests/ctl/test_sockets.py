@@ -1,6 +1,7 @@
 """Where mosaicctl looks for a daemon, and what it says when there is none."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from mosaicctl.client import SYSTEM_SOCKET, candidates, user_socket
 from mosaicd.config.locations import user_locations
-from tests.ctl.scripted import Hangup, ScriptedDaemon
+from tests.ctl.scripted import Hangup, ScriptedDaemon, a_run
 
 Ctl = Callable[..., tuple[int, str, str]]
 
@@ -54,13 +55,54 @@ def test_a_path_too_long_for_a_socket_is_told(ctl: Ctl) -> None:
     assert "cannot be a socket" in err
 
 
-def test_a_daemon_that_hangs_up_is_told(ctl: Ctl, daemon: ScriptedDaemon) -> None:
-    """A connection that ends in the middle of a question exits 69."""
+def hangs_up(times: int, answer: object) -> Callable[[dict[str, object], object], object]:
+    """A handler that ends the connection so often before it answers."""
+    left = times
 
-    def hang_up(params: dict[str, object], peer: object) -> None:
-        raise Hangup
+    def handle(params: dict[str, object], peer: object) -> object:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise Hangup
+        return answer
 
-    daemon.handlers["run.list"] = hang_up
+    return handle
+
+
+def test_a_daemon_that_hangs_up_is_told(
+    ctl: Ctl, daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that ends in the middle of a question, and never comes back to it, exits 69."""
+    monkeypatch.setattr("mosaicctl.client.PATIENCE_S", 0.1)
+    daemon.handlers["run.list"] = hangs_up(1000, None)
     code, _, err = ctl("list")
     assert code == 69
     assert err.startswith("mosaicctl: the daemon closed the connection")
+
+
+def test_a_question_is_asked_again_of_a_restarted_daemon(ctl: Ctl, daemon: ScriptedDaemon) -> None:
+    """A daemon that goes away before it answers a read is asked again when it is back, and nobody notices."""
+    daemon.handlers["run.list"] = hangs_up(2, {"runs": [a_run()], "cursor": None})
+    code, out, err = ctl("-o", "name", "list")
+    assert (code, out.strip(), err) == (0, a_run()["run_id"], "")
+    assert daemon.connections == 3
+
+
+def test_a_submit_is_asked_again_under_one_key(ctl: Ctl, daemon: ScriptedDaemon) -> None:
+    """A submit whose answer was lost is repeated with the key of the first: one run, no twin of another."""
+    accepted = a_run(state="INIT", duplicate=True, created_at=time.time() + 60)
+    daemon.handlers["run.submit"] = hangs_up(1, accepted)
+    code, out, err = ctl("submit", "--", "true")
+    assert (code, err) == (0, "")
+    assert "accepted" in out
+    first, second = daemon.asked("run.submit")
+    assert first == second and first["key"]
+
+
+def test_two_submits_have_two_keys(ctl: Ctl, daemon: ScriptedDaemon) -> None:
+    """The key is the client's for this one submit: the same words again are another run."""
+    daemon.handlers["run.submit"] = hangs_up(0, a_run(state="INIT"))
+    for _ in range(2):
+        assert ctl("submit", "--", "true")[0] == 0
+    first, second = daemon.asked("run.submit")
+    assert first["key"] != second["key"]

@@ -78,9 +78,9 @@ def test_every_option_is_sent_under_its_name(submitted: Submitted, ctl: Ctl) -> 
 
 
 def test_nothing_is_sent_that_was_not_said(submitted: Submitted, ctl: Ctl) -> None:
-    """What the caller leaves open, the daemon decides."""
+    """What the caller leaves open, the daemon decides; only a key is made, so that it may be asked twice."""
     assert ctl("submit", "--", "true")[0] == 0
-    assert set(submitted()) == {"command", "cwd", "environment"}
+    assert set(submitted()) == {"command", "cwd", "environment", "key"}
 
 
 def test_the_shells_name_of_the_directory_is_kept(

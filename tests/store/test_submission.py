@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from mosaicd.core.event import Event, Kind
 from mosaicd.core.run import Run
 from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.states import Dedup
@@ -49,6 +50,16 @@ async def test_an_ended_run_blocks_nobody(registry: Registry, dedup: Dedup) -> N
     """A run that ended never stands in the way of the same config."""
     first, _ = await add(registry, new_run())
     await registry.record(first.run_id, *to_exec(), *to_term())
+    second, duplicate = await add(registry, new_run(digest=first.digest), dedup)
+    assert not duplicate
+    assert second.run_id != first.run_id
+
+
+@pytest.mark.parametrize("dedup", [Dedup.ATTACH, Dedup.FAIL])
+async def test_a_run_that_is_being_stopped_blocks_nobody(registry: Registry, dedup: Dedup) -> None:
+    """Stop, then submit again: that is a new run, not the one that is dying."""
+    first, _ = await add(registry, new_run())
+    await registry.record(first.run_id, *to_exec(), Event(Kind.STOP_REQUESTED, 1.0, "ada"))
     second, duplicate = await add(registry, new_run(digest=first.digest), dedup)
     assert not duplicate
     assert second.run_id != first.run_id
