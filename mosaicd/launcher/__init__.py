@@ -17,13 +17,16 @@ _BOOTSTRAP = (
 )
 
 
-def command(fd: int) -> list[str]:
+def command(fd: int, containment: str = "process-group") -> list[str]:
     """Return the argv that starts a launcher on the order socket `fd`.
+
+    `containment`: auto, cgroup or process-group, as in the settings.
 
     The interpreter runs isolated (-I), which leaves PYTHONPATH and the current directory out; a daemon
     that runs from a source tree therefore says where that tree is.
     """
+    options = ["--fd", str(fd), "--containment", containment]
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     if os.path.basename(root) in ("site-packages", "dist-packages"):
-        return [sys.executable, "-I", "-m", "mosaicd.launcher", "--fd", str(fd)]
-    return [sys.executable, "-I", "-c", _BOOTSTRAP, root, "--fd", str(fd)]
+        return [sys.executable, "-I", "-m", "mosaicd.launcher", *options]
+    return [sys.executable, "-I", "-c", _BOOTSTRAP, root, *options]

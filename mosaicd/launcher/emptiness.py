@@ -1,20 +1,21 @@
 """Is a run's tree empty?  One walk over /proc answers for any number of runs.
 
-This answer, never a shim's, frees a slot.  A process counts when its environment names the run, or when
-it descends from the run's living shim; a zombie does not count, and neither does the shim.  Environments are
-dear to read, and nothing of an attempt is older than its shim (what an earlier attempt had was empty before),
-so only those of processes that are younger are read.
+This answer, never a shim's, frees a slot.  A process counts when it is in the run's control group, when its
+environment names the run, or when it descends from the run's living shim; a zombie does not count, and
+neither does the shim.  Environments are dear to read, and nothing of an attempt is older than its shim (what
+an earlier attempt had was empty before), so only those of processes that are younger are read.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
+from mosaicd.launcher.cells import Cells
 from mosaicd.shim import containment
 
 _NAMED_PIDS = 50
 
 
-def answer(orders: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def answer(orders: Iterable[dict[str, Any]], cells: Cells) -> list[dict[str, Any]]:
     """Return the `empty` replies to these is_empty orders, all from the same look."""
     orders = list(orders)
     table = containment.survey()
@@ -25,6 +26,9 @@ def answer(orders: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             run_id = containment.marker_of(process.pid)
             if run_id in carriers:
                 carriers[run_id].append(process.pid)
+    for run_id, pids in cells.living().items():
+        if run_id in carriers:
+            carriers[run_id].extend(pids)
     return [_reply(order, table, carriers[order["run_id"]]) for order in orders]
 
 

@@ -15,7 +15,8 @@ from types import FrameType
 from typing import Any
 
 from mosaicd import crash_points
-from mosaicd.launcher import emptiness
+from mosaicd.launcher import emptiness, site
+from mosaicd.launcher.cells import Cells
 from mosaicd.launcher.orders import Order, OrderSocket
 from mosaicd.launcher.spare import Spare
 from mosaicd.shim import child, containment, life
@@ -23,14 +24,17 @@ from mosaicd.shim import child, containment, life
 _TITLE = "mosaic-launcher"
 _ORDERS_A_ROUND = 64
 _READ_BYTES = 512
+_LINGER_MS = 500
 _PAUSE_MS = 10  # without orders, before a spare is forked: not while others need the processors
 
 
 class Launcher:
     """The order socket, and the shims that were forked and not yet reaped."""
 
-    def __init__(self, orders: OrderSocket) -> None:
+    def __init__(self, orders: OrderSocket, cells: Cells) -> None:
         self._orders = orders
+        self._cells = cells
+        self._lingering: set[str] = set()
         self._shims: dict[int, Order] = {}
         self._spare: Spare | None = None
         self._is_leaving = False
@@ -47,10 +51,14 @@ class Launcher:
         poll = select.poll()
         poll.register(self._orders.fd, select.POLLIN)
         poll.register(self._wake_fd, select.POLLIN)
+        self._tell_site()
         while not self._is_leaving:
-            ready = dict(poll.poll(None if self._spare else _PAUSE_MS))
-            if not ready:
+            idle_ms = _LINGER_MS if self._lingering else None
+            ready = dict(poll.poll(idle_ms if self._spare else _PAUSE_MS))
+            if not ready and self._spare is None:
                 self._fork_ahead()
+            elif not ready:
+                self._clear_away()
             if self._wake_fd in ready:
                 self._drain_wake()
                 self._reap()
@@ -74,8 +82,10 @@ class Launcher:
             else:
                 self._fork(order)
         if questions and not self._is_leaving:
-            for reply in emptiness.answer(questions):
+            for reply in emptiness.answer(questions, self._cells):
                 self._orders.send(reply)
+                if reply["empty"]:
+                    self._lingering.add(reply["run_id"])
 
     def _fork(self, order: Order) -> None:
         content = order.content
@@ -106,12 +116,12 @@ class Launcher:
         pid = os.fork()
         if pid == 0:
             self._forget()
-            life.become(order_fd)
+            life.become(order_fd, self._cells.site)
         return pid
 
     def _fork_ahead(self) -> None:
         try:
-            self._spare = Spare(self._forget)
+            self._spare = Spare(self._forget, self._cells.site)
         except OSError:
             pass  # no process to be had now: an order, or the next pause, tries again
 
@@ -140,10 +150,20 @@ class Launcher:
                 self._spare = None
             order = self._shims.pop(pid, None)
             if order is not None:
+                self._lingering.add(str(order.content.get("run_id")))
+                self._clear_away()
                 self._orders.send({
                     "fact": "reaped", "pid": pid, "run_id": order.content.get("run_id"),
                     "attempt": order.content.get("attempt"), "status": status,
                 })  # fmt: skip
+
+    def _clear_away(self) -> None:
+        """Remove the control groups of runs that ended; a shim that is still in one keeps it."""
+        self._lingering = {run_id for run_id in self._lingering if not self._cells.remove(run_id)}
+
+    def _tell_site(self) -> None:
+        site = self._cells.site
+        self._orders.send({"fact": "containment", "word": site.word, "enforces": site.enforces})
 
     def _drain_wake(self) -> None:
         try:
@@ -161,13 +181,15 @@ def _nothing(number: int, frame: FrameType | None) -> None:
     del number, frame
 
 
-def serve(fd: int) -> int:
+def serve(fd: int, mode: str) -> int:
     """Serve the order socket `fd` until its other end is closed; 0."""
     try:
         os.setsid()  # out of the terminal's foreground group
     except PermissionError:
         pass  # the daemon has started us in a session of our own
-    launcher = Launcher(OrderSocket(fd))
+    cells = Cells(site.prepare(mode))
+    cells.sweep()
+    launcher = Launcher(OrderSocket(fd), cells)
     child.set_name(_TITLE)
     gc.collect()
     gc.freeze()  # what is shared with every shim is never touched by a collection there
@@ -175,4 +197,6 @@ def serve(fd: int) -> int:
         launcher.run()
     except (BrokenPipeError, ConnectionResetError):
         pass  # the daemon went away while we answered
+    cells.sweep()
+    cells.close()
     return 0

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from mosaicd.launcher.orders import Order, OrderSocket
 from mosaicd.shim import child, life
+from mosaicd.shim.cell import Site
 from mosaicd.shim.wake import Wake
 
 _TITLE = "mosaic-spare"
@@ -20,7 +21,7 @@ _CRASHED = 70
 class Spare:
     """The launcher's side: one child that waits."""
 
-    def __init__(self, forget: Callable[[], None]) -> None:
+    def __init__(self, forget: Callable[[], None], site: Site) -> None:
         """Fork it; OSError when there is no process to be had.  `forget` gives up what is the launcher's."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -33,7 +34,7 @@ class Spare:
             if self.pid == 0:
                 self._channel.close()
                 forget()
-                _become(OrderSocket(theirs.detach()))
+                _become(OrderSocket(theirs.detach()), site)
 
     def hand(self, order: Order) -> bool:
         """Pass the order on; False when the spare has gone."""
@@ -50,7 +51,7 @@ class Spare:
         self._channel.close()
 
 
-def _become(channel: OrderSocket) -> None:
+def _become(channel: OrderSocket, site: Site) -> None:
     """Wait, carry out, and end: nothing of the parent's clean-up may happen here."""
     status = _CRASHED
     try:
@@ -58,7 +59,7 @@ def _become(channel: OrderSocket) -> None:
         child.set_name(_TITLE)
         order = _await(channel, wake)
         channel.close()
-        status = life.carry_out(order.fd, wake) if order is not None and order.fd is not None else 0
+        status = life.carry_out(order.fd, wake, site) if order is not None and order.fd is not None else 0
     finally:
         os._exit(status)
 

@@ -14,13 +14,16 @@ from mosaicd.protocol.telemetry import Recognised
 from mosaicd.shim import child, ending, record
 from mosaicd.shim.dialogue import Dialogue
 from mosaicd.shim.ending import Ending, Stop
+from mosaicd.shim.index import Index
 from mosaicd.shim.journal import Journal
 from mosaicd.shim.ladder import Ladder
+from mosaicd.shim.leftovers import Leftovers
 from mosaicd.shim.limits import RunLimits
 from mosaicd.shim.link import Link, Message
 from mosaicd.shim.order import LaunchOrder
 from mosaicd.shim.pause import Pause
 from mosaicd.shim.progress import Progress
+from mosaicd.shim.segments import Segments
 from mosaicd.shim.spool import Log, Spool
 from mosaicd.shim.start import Started, start
 from mosaicd.shim.tree import OwnTree
@@ -35,14 +38,16 @@ class Attempt:
     """One attempt of one run, from its lock to its empty tree."""
 
     def __init__(
-        self, order: LaunchOrder, held: record.Record, start_ticks: int | None, setup_error: str | None
-    ) -> None:
+        self, order: LaunchOrder, held: record.Record, start_ticks: int | None, setup_error: str | None,
+        tree: OwnTree, leftovers: Leftovers,
+    ) -> None:  # fmt: skip
         self._order = order
         self._record = held
         self._setup_error = setup_error
         self._born = time.monotonic()
         self._start_ticks = start_ticks
-        self._tree = OwnTree(order.run_id)
+        self._leftovers = leftovers
+        self._tree = tree
         self._ladder = Ladder(self._tree, leader_first=order.is_worker)
         self._limits = RunLimits(order.limits.time_limit_s, order.limits.max_steps)
         self._pause = Pause(self._tree, order.limits.pause_ack_timeout_s, self._paused, self._continued)
@@ -73,6 +78,11 @@ class Attempt:
         """Whether the end has been recorded and told, or there is nothing to live for."""
         return self._is_done
 
+    @property
+    def is_emptied(self) -> bool:
+        """Whether nothing of the worker's tree is left, or nothing ever was."""
+        return self._is_emptied
+
     def prepare(self) -> None:
         """Make what the worker will need: done while the daemon thinks about the register."""
         if self._setup_error:
@@ -81,11 +91,13 @@ class Attempt:
         try:
             held.reserve_exit()
             record.make_files(self._order.files_dir, self._order.is_worker)
-            journal = Journal(held.open_log(rundir.TELEMETRY))
+            files = held.open_log, held.remove
+            journal = Journal(Segments(*files, rundir.TELEMETRY, limits.telemetry_limit_bytes))
+            index = Index(held.open_log(rundir.LOG_INDEX))
             self.spool = Spool(
-                Log("stdout", held.open_log(rundir.STDOUT), limits.stdout_limit_bytes, journal),
-                Log("stderr", held.open_log(rundir.STDERR), limits.stderr_limit_bytes, journal),
-                journal, self._recorded,
+                Log("stdout", Segments(*files, rundir.STDOUT, limits.stdout_limit_bytes), journal, index),
+                Log("stderr", Segments(*files, rundir.STDERR, limits.stderr_limit_bytes), journal, index),
+                journal, index, self._recorded,
             )  # fmt: skip
         except OSError as error:
             self._setup_error = str(error)
@@ -247,7 +259,7 @@ class Attempt:
         try:
             if self._setup_error or self.spool is None:
                 raise OSError(0, self._setup_error)
-            self._started = started = start(self._order, self._record)
+            self._started = started = start(self._order, self._record, self._tree.cell, self._leftovers)
         except OSError as error:
             self._spawn_failed(error)
             return
@@ -334,6 +346,7 @@ class Attempt:
         if self.spool.read_bytes != told_bytes:
             self.dialogue.note_change()
         self._pause.abandon()
+        self._ending.judge(ended, self._limits.ran_s(now), self._tree.cell.oom())
         self._exit = self._ending.content(
             ended, self.spool, self._progress, self._ladder.is_forced, swept=self._is_childless
         )
@@ -368,7 +381,7 @@ class Attempt:
         if not self._exit["swept"]:
             self.dialogue.say({
                 "fact": "emptied", "at": time.time(), "telemetry_seq": self.spool.journal.written_seq,
-                "stdout_bytes": self.spool.stdout.size_bytes, "stderr_bytes": self.spool.stderr.size_bytes,
+                "stdout_bytes": self.spool.stdout.end_bytes, "stderr_bytes": self.spool.stderr.end_bytes,
             })  # fmt: skip
             self.dialogue.note_change()  # what came after `exited`, which had all until then
 

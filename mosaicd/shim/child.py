@@ -13,7 +13,7 @@ import socket
 import subprocess
 from typing import NamedTuple
 
-from mosaicd.shim import containment
+from mosaicd.shim import cgroup, containment
 from mosaicd.shim.containment import Process
 
 _PR_SET_NAME = 15
@@ -113,6 +113,13 @@ def send_to_child(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
     except OSError:
         pass  # another user's by now (a set-uid program): the ladder reports it by not ending
+
+
+def kill_everybody_in(group_dir: str) -> bool:
+    """Have the kernel kill a version-2 control group, whole; False where it cannot, or we are inside."""
+    if os.getpid() in cgroup.pids(group_dir):
+        return False
+    return cgroup.is_written(group_dir, "cgroup.kill", "1")
 
 
 def send_to_group(pgid: int, number: signal.Signals) -> None:

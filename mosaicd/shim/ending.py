@@ -16,6 +16,8 @@ _TEXT_LIMIT = 256
 
 HANDSHAKE_TIMEOUT = "handshake_timeout"
 SPAWN_FAILED = "spawn_failed"
+OOM = "oom"
+_MIB = 1 << 20
 
 
 class Stop:
@@ -46,6 +48,16 @@ class Ending:
         self.is_release = False
         self.fault: str | None = None
         self.error: str | None = None
+        self.active_s = 0.0
+        self.oom: dict[str, int] | None = None
+
+    def judge(self, ended: Ended, active_s: float, oom: dict[str, int] | None) -> None:
+        """Take in what is known when the leader is reaped; a bad end with victims is the kernel's doing."""
+        self.active_s = round(active_s, 3)
+        self.oom = oom
+        if oom and (ended.signal is not None or ended.code) and self.stop is None:
+            self.fault = OOM
+            self.error = _oom_sentence(oom)
 
     def content(
         self, ended: Ended | None, spool: Spool | None, progress: Progress, forced: bool, swept: bool
@@ -64,8 +76,11 @@ class Ending:
             "stop": self.stop.content(forced) if self.stop else None,
             "released": self.is_release and not forced,
             "last_word": progress.last_word,
-            "error": _short(self.error),
+            "error": _short(self.error or progress.failure),
             "fault": self.fault,
+            "oom": self.oom,
+            "active_s": self.active_s,
+            "steps_are_global": progress.steps_are_global,
             **counts(spool, progress),
             "unparsed_lines": spool.unparsed_lines if spool else 0,
             "shed": _shed(spool),
@@ -73,12 +88,20 @@ class Ending:
         }
 
 
+def _oom_sentence(oom: dict[str, int]) -> str:
+    victims = oom["victims"]
+    killed = "one of its processes" if victims == 1 else f"{victims} of its processes"
+    if "limit_bytes" not in oom:
+        return f"the kernel killed {killed}: the machine was out of memory"
+    return f"the kernel killed {killed}: over its memory limit of {oom['limit_bytes'] // _MIB} MiB"
+
+
 def counts(spool: Spool | None, progress: Progress) -> dict[str, Any]:
     """Return the cursors and last values, for exit.json and for every advance."""
     return {
         "telemetry_seq": spool.journal.written_seq if spool else 0,
-        "stdout_bytes": spool.stdout.size_bytes if spool else 0,
-        "stderr_bytes": spool.stderr.size_bytes if spool else 0,
+        "stdout_bytes": spool.stdout.end_bytes if spool else 0,
+        "stderr_bytes": spool.stderr.end_bytes if spool else 0,
         "steps": progress.steps,
         "episodes": progress.episodes,
         "metrics": progress.metrics,

@@ -3,14 +3,14 @@
 STOP comes before KILL because of trees that repair themselves: what stands still neither forks nor
 notices that a sibling died.  A MOSAIC worker's leader gets TERM first and alone, since it checkpoints
 with the help of its children; they get theirs when it has gone.  `is_forced` says that KILL met the
-leader alive.
+leader alive.  What a control group holds is killed by the kernel, whole; signals are for the rest.
 """
 
 import signal
 
 from mosaicd.shim import child, containment
 from mosaicd.shim.containment import Process
-from mosaicd.shim.tree import Tree, stop_moving
+from mosaicd.shim.tree import Tree, kill_held, stop_moving
 
 _STOP_PASSES = 8
 _FIRST_ROUND_S = 0.002
@@ -74,6 +74,7 @@ class Ladder:
     def _end_gently(self, members: list[Process]) -> None:
         for process in members:
             child.send(process, signal.SIGTERM)
+        self._tree.cell.thaw()
         thawed = self._tree.look().members if self._leader_first else members
         for process in thawed:
             child.send(process, signal.SIGCONT)  # what is frozen does not act on TERM until it thaws
@@ -81,6 +82,7 @@ class Ladder:
     def _kill_round(self) -> None:
         if self._tree.leader() is not None:
             self.is_forced = True
+        kill_held(self._tree.cell)
         view = self._tree.look()
         for _ in range(_STOP_PASSES):
             if not stop_moving(view):

@@ -11,7 +11,10 @@ from typing import Any, NoReturn
 from mosaicd import crash_points
 from mosaicd.shim import child, containment, order, record, start, teardown
 from mosaicd.shim.attempt import Attempt
+from mosaicd.shim.cell import Cell, Site, make
+from mosaicd.shim.leftovers import Leftovers
 from mosaicd.shim.loop import Loop
+from mosaicd.shim.tree import OwnTree
 from mosaicd.shim.wake import Wake
 
 _CRASHED = 70
@@ -27,22 +30,22 @@ def settle() -> Wake:
     return wake
 
 
-def carry_out(order_fd: int, wake: Wake) -> int:
-    """Carry out the order in `order_fd`; return the exit status of this process."""
+def carry_out(order_fd: int, wake: Wake, site: Site) -> int:
+    """Carry out the order in `order_fd`, with control groups at `site`; return this process's status."""
     child.set_name(_TITLE)
     crash_points.reach("shim.forked")
     raw = order.read(order_fd)
     attempt_dir: str = raw["attempt_dir"]
     try:
         if raw["order"] == "teardown":
-            return teardown.run(order.TeardownOrder(raw), wake)
-        return _launch(order.LaunchOrder(raw), wake)
+            return teardown.run(order.TeardownOrder(raw), wake, site)
+        return _launch(order.LaunchOrder(raw), wake, site)
     except BaseException:
         _write_crash(attempt_dir)
         raise
 
 
-def _launch(launch: order.LaunchOrder, wake: Wake) -> int:
+def _launch(launch: order.LaunchOrder, wake: Wake, site: Site) -> int:
     start_ticks = containment.start_ticks(os.getpid())
     try:
         held = record.Record(launch.attempt_dir)
@@ -51,8 +54,23 @@ def _launch(launch: order.LaunchOrder, wake: Wake) -> int:
     except record.Taken:
         return 0  # an order may be repeated: somebody else carries this one out, or has
     crash_points.reach("shim.launch_written")
-    Loop(Attempt(launch, held, start_ticks, setup_error), wake).run()
+    cell, refusal = _contained(launch, site)
+    leftovers = Leftovers(launch.run_id, launch.attempt, held)
+    tree = OwnTree(launch.run_id, cell)
+    attempt = Attempt(launch, held, start_ticks, setup_error or refusal, tree, leftovers)
+    Loop(attempt, wake).run()
+    if attempt.is_emptied:
+        cell.remove()
+        leftovers.collect()
     return 0
+
+
+def _contained(launch: order.LaunchOrder, site: Site) -> tuple[Cell, str | None]:
+    """Make the attempt's control groups; without them where they are required, also say so."""
+    try:
+        return make(site, launch.run_id, launch.attempt, launch.containment), None
+    except OSError as error:
+        return Cell(None, {}, {}), error.strerror
 
 
 def _claim(held: record.Record, content: dict[str, Any]) -> str | None:
@@ -83,10 +101,10 @@ def _write_crash(attempt_dir: str) -> None:
         pass
 
 
-def become(order_fd: int) -> NoReturn:
+def become(order_fd: int, site: Site) -> NoReturn:
     """Carry out the order in a fresh fork: nothing of the parent's clean-up may happen here."""
     status = _CRASHED
     try:
-        status = carry_out(order_fd, settle())
+        status = carry_out(order_fd, settle(), site)
     finally:
         os._exit(status)

@@ -8,6 +8,8 @@ import json
 import os
 from typing import Any
 
+from mosaicd.shim import cell
+
 _NAME_LIMIT = 128
 
 
@@ -16,7 +18,7 @@ class Limits:
 
     __slots__ = (
         "grace_s", "handshake_timeout_s", "max_steps", "pause_ack_timeout_s", "stderr_limit_bytes",
-        "stdout_limit_bytes", "time_limit_s",
+        "stdout_limit_bytes", "telemetry_limit_bytes", "time_limit_s",
     )  # fmt: skip
 
     def __init__(self, raw: dict[str, Any]) -> None:
@@ -27,6 +29,7 @@ class Limits:
         self.max_steps: int | None = raw.get("max_steps")
         self.stdout_limit_bytes = int(raw.get("stdout_limit_bytes", 1 << 30))
         self.stderr_limit_bytes = int(raw.get("stderr_limit_bytes", 1 << 30))
+        self.telemetry_limit_bytes = int(raw.get("telemetry_limit_bytes", 1 << 32))
 
 
 class LaunchOrder:
@@ -51,6 +54,7 @@ class LaunchOrder:
         self.slots: list[int] = raw.get("slots", [])
         self.cpus: int | None = raw.get("cpus")
         self.limits = Limits(raw.get("limits", {}))
+        self.containment = cell.wanted(raw.get("containment", {}), self.cpus)
 
     @property
     def is_worker(self) -> bool:

@@ -5,6 +5,10 @@ forked between the first reading and the last STOP would be in the second.  A ch
 between vfork and exec keeps its parent in the kernel, where STOP cannot take effect: it is let go on for
 a moment.  A worker that was asked and did not answer in time is frozen; when it thaws it still finds our
 question, so the answer "resume" is sent before CONT.
+
+Where a control group holds the tree, the kernel freezes it at one instant and says when it stands still;
+a member that waits in the kernel (for a dead file server) keeps it from saying so, and counts as held
+when nothing else moves: it freezes before it runs another instruction.  STOP is for what left the group.
 """
 
 import json
@@ -14,7 +18,7 @@ from collections.abc import Callable
 
 from mosaicd.shim import child
 from mosaicd.shim.containment import Process
-from mosaicd.shim.tree import Tree, stop_moving
+from mosaicd.shim.tree import Tree, View, stop_moving
 
 FREEZE = "freeze"
 COOPERATIVE = "cooperative"
@@ -30,6 +34,7 @@ _FIRST_LOOK_S = 0.001
 _LAST_LOOK_S = 0.05
 _THAW_LIMIT_S = 2.0
 _NUDGES = 50
+_KERNEL_WAIT_S = 0.5  # by then the kernel has halted whatever it can
 
 
 class ControlLine:
@@ -70,6 +75,7 @@ class Pause:
         self._look_s = _FIRST_LOOK_S
         self._still: frozenset[int] = frozenset()
         self._nudges = 0
+        self._freeze_at = 0.0
 
     @property
     def mode(self) -> str | None:
@@ -104,6 +110,7 @@ class Pause:
             if self._state != _THAWING:
                 self._give_up_at = now + _THAW_LIMIT_S
                 self._look_s = _FIRST_LOOK_S
+                self._tree.cell.thaw()
                 self._enter(_THAWING, now)
         elif self._state == _PAUSED:
             self._enter(_RESUMING, now + self._ack_timeout_s)
@@ -144,20 +151,33 @@ class Pause:
         self._still = frozenset()
         self._nudges = 0
         self._look_s = _FIRST_LOOK_S
+        self._freeze_at = now
+        self._tree.cell.freeze()
         self._enter(_FREEZING, now)
 
     def _look_frozen(self, now: float) -> None:
+        inside = self._tree.cell.pids()
         view = self._tree.look()
-        moving = stop_moving(view)
+        outside = [process for process in view.members if process.pid not in inside]
+        moving = stop_moving(View(outside, frozenset() if inside else view.groups))
         pids = frozenset(process.pid for process in view.members)
-        if not moving and self._nudge(view.members):
+        if not moving and self._nudge(outside):
             moving = view.members
             self._look_s = _FIRST_LOOK_S
+        if inside and not self._is_still([p for p in view.members if p.pid in inside], now):
+            moving = view.members
         if not moving and pids and pids == self._still:
             self._paused(FREEZE)
             return
         self._still = frozenset() if moving else pids
         self._look_again(now)
+
+    def _is_still(self, members: list[Process], now: float) -> bool:
+        """Whether the group stands still: by its own word, or but for what waits in the kernel."""
+        if self._tree.cell.is_frozen():
+            return True
+        states = {process.state for process in members}
+        return now >= self._freeze_at + _KERNEL_WAIT_S and "D" in states and "R" not in states
 
     def _nudge(self, members: list[Process]) -> bool:
         """Let stopped children that keep their parents in the kernel go on; whether there were any."""

@@ -13,6 +13,7 @@ from mosaicd.protocol.telemetry import Recognised
 _WINDOW = 100
 _METRICS_LIMIT = 16
 _NAME_LIMIT = 40
+_FAILURE_NAMES = ("error", "message", "reason", "error_message", "detail")
 
 
 class Progress:
@@ -25,6 +26,7 @@ class Progress:
         self.total_episodes: int | None = None
         self.metrics: dict[str, float | int] = {}
         self.last_word: str | None = None
+        self.failure: str | None = None
         self._step_records = 0
         self._reported_steps: int | None = None
         self._episode_base = 0
@@ -41,6 +43,7 @@ class Progress:
             self._note_plan(telemetry.payload_of(data))
         elif kind in telemetry.LAST_WORDS:
             self.last_word = kind
+            self.failure = _text_of(telemetry.payload_of(data)) if kind == "run_failed" else None
         if kind != "run_started":
             reported = telemetry.global_step(data)
             if reported is not None:
@@ -49,6 +52,11 @@ class Progress:
         found = telemetry.scalars(kind, data)
         if found:
             self._merge(found)
+
+    @property
+    def steps_are_global(self) -> bool:
+        """Whether `steps` is the worker's own count, which goes on over attempts."""
+        return self._reported_steps is not None
 
     def _count_steps(self) -> None:
         if self._reported_steps is not None:
@@ -85,3 +93,9 @@ class Progress:
 
     def _has_room_for(self, name: str) -> bool:
         return len(self.metrics) < _METRICS_LIMIT and len(name) <= _NAME_LIMIT and name.isprintable()
+
+
+def _text_of(payload: dict[str, Any]) -> str | None:
+    """Return what a worker says of its own failure, under the names that workers use."""
+    found = (payload.get(name) for name in _FAILURE_NAMES)
+    return next((str(text) for text in found if isinstance(text, str) and text), None)

@@ -8,11 +8,12 @@ from typing import Any
 from mosaicd import crash_points
 from mosaicd.protocol import rundir
 from mosaicd.shim import child, record
+from mosaicd.shim.cell import Cell
+from mosaicd.shim.leftovers import Leftovers
 from mosaicd.shim.order import LaunchOrder
 from mosaicd.shim.pause import ControlLine
 
 _CONTROL_FD = "MOSAIC_CONTROL_FD"
-_CONTAINMENT = "process-group"
 
 
 class Started:
@@ -27,7 +28,7 @@ class Started:
         self.evidence = evidence
 
 
-def start(order: LaunchOrder, held: record.Record) -> Started:
+def start(order: LaunchOrder, held: record.Record, cell: Cell, leftovers: Leftovers) -> Started:
     """Start the worker and record it; OSError when it cannot be executed."""
     crash_points.reach("shim.accepted")
     argv = list(order.argv)
@@ -36,12 +37,14 @@ def start(order: LaunchOrder, held: record.Record) -> Started:
         if order.config_flag:
             argv += ["--config", path]
     environment = dict(order.environment)
+    leftovers.prepare(environment)
     ours = theirs = None
     if order.cooperative:
         ours, theirs = socket.socketpair()
         environment[_CONTROL_FD] = str(theirs.fileno())
     try:
-        worker = child.spawn(argv, order.cwd, environment, theirs)
+        with cell.birth():
+            worker = child.spawn(argv, order.cwd, environment, theirs)
     except OSError:
         if ours:
             ours.close()
@@ -53,7 +56,8 @@ def start(order: LaunchOrder, held: record.Record) -> Started:
     at = time.time()
     evidence = {
         "pid": worker.pid, "start_ticks": worker.start_ticks, "boot_id": record.boot_id(),
-        "pgid": worker.pid, "sid": worker.pid, "containment": _CONTAINMENT, "at": at,
+        "pgid": worker.pid, "sid": worker.pid, "containment": cell.word,
+        "limits": cell.limits, "cgroup": cell.run_dir, "at": at,
     }  # fmt: skip
     try:
         held.write_durably(rundir.STARTED, evidence)

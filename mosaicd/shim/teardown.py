@@ -1,8 +1,8 @@
 """A shim for an orphaned tree: its own shim died, and what is left must be ended all the same.
 
 It takes the attempt's lock (so the dead shim is really dead), runs the kill ladder until a look at /proc
-finds no member twice in a row, and writes teardown.json and nothing else.  Leaves quietly when the
-lock is taken: then a living shim is in charge.
+finds no member twice in a row, removes control groups and temporary directory, and writes teardown.json.
+Leaves quietly when the lock is taken: then a living shim is in charge.
 """
 
 import select
@@ -10,7 +10,9 @@ import time
 
 from mosaicd import crash_points
 from mosaicd.shim import child, record
+from mosaicd.shim.cell import Site, find
 from mosaicd.shim.ladder import Ladder
+from mosaicd.shim.leftovers import Leftovers
 from mosaicd.shim.order import TeardownOrder
 from mosaicd.shim.tree import OrphanTree
 from mosaicd.shim.wake import Wake
@@ -19,7 +21,7 @@ TEARDOWN = "teardown.json"
 _LOOK_S = 0.02
 
 
-def run(order: TeardownOrder, wake: Wake) -> int:
+def run(order: TeardownOrder, wake: Wake, site: Site) -> int:
     """End the tree; 0 when it is empty."""
     try:
         held = record.Record(order.attempt_dir)
@@ -27,15 +29,19 @@ def run(order: TeardownOrder, wake: Wake) -> int:
         return 0
     crash_points.reach("shim.teardown_locked")
     began_at = time.time()
-    tree = OrphanTree(order.run_id, order.pid, order.start_ticks)
+    cell = find(site, order.run_id, order.attempt)
+    tree = OrphanTree(order.run_id, order.pid, order.start_ticks, cell)
     found = tree.look().members
     ladder = Ladder(tree, leader_first=False)
     if found:
         ladder.begin(time.monotonic(), order.grace_s)
         _until_empty(tree, ladder, wake)
+    cell.remove()
+    Leftovers(order.run_id, order.attempt, held).collect()
     try:
         held.write_durably(TEARDOWN, {
             "run_id": order.run_id, "attempt": order.attempt, "found": [p.pid for p in found[:50]],
+            "containment": cell.word,
             "forced": ladder.is_killing, "at": began_at, "finished_at": time.time(),
         })  # fmt: skip
     except OSError:

@@ -1,7 +1,8 @@
 """The process tree of a run, as something that can be signalled and looked at until it is empty.
 
 Two kinds: the shim's own tree (everything below the subreaper, and what carries the marker), and the
-orphaned tree of a shim that died (found by the leader's identity and the marker).
+orphaned tree of a shim that died (found by the leader's identity and the marker).  Both also hold what
+is in the attempt's control group, where it has one; that alone finds an orphan without marker and kin.
 """
 
 import os
@@ -9,6 +10,7 @@ import signal
 from typing import NamedTuple, Protocol
 
 from mosaicd.shim import child, containment
+from mosaicd.shim.cell import Cell
 from mosaicd.shim.containment import Process
 
 
@@ -22,6 +24,10 @@ class View(NamedTuple):
 class Tree(Protocol):
     """What the ladder and the pause need to know of a tree."""
 
+    @property
+    def cell(self) -> Cell:
+        """Return the control groups that hold it, as far as any do."""
+
     def look(self) -> View:
         """Return who belongs to the tree as of now."""
 
@@ -32,8 +38,9 @@ class Tree(Protocol):
 class OwnTree:
     """The tree of this shim's worker."""
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, cell: Cell) -> None:
         self._run_id = run_id
+        self.cell = cell
         self.worker: child.Worker | None = None
 
     def look(self) -> View:
@@ -42,6 +49,8 @@ class OwnTree:
         strays = containment.marked(table, self._run_id, skip=[process.pid for process in below])
         below += strays
         below += containment.descendants(table, [process.pid for process in strays])
+        known = {process.pid for process in below} | {os.getpid()}
+        below += [table[pid] for pid in self.cell.pids() - known if pid in table]
         return _view(table, below)
 
     def leader(self) -> Process | None:
@@ -54,8 +63,9 @@ class OwnTree:
 class OrphanTree:
     """A tree whose shim is gone: nobody reaps for us, and every pid has to be proven."""
 
-    def __init__(self, run_id: str, pid: int | None, start_ticks: int | None) -> None:
+    def __init__(self, run_id: str, pid: int | None, start_ticks: int | None, cell: Cell) -> None:
         self._run_id = run_id
+        self.cell = cell
         self._pid = pid
         self._start_ticks = start_ticks
         self._known: dict[int, int] = {}  # pid -> start ticks of every member seen: its children are members
@@ -66,6 +76,8 @@ class OrphanTree:
         if self._pid is not None and self._start_ticks is not None:
             for process in containment.in_session(table, self._pid, self._start_ticks):
                 found[process.pid] = process
+        for pid in self.cell.pids() & table.keys():
+            found[pid] = table[pid]
         for pid, start in self._known.items():
             now = table.get(pid)
             if now is not None and now.start_ticks == start:
@@ -86,6 +98,20 @@ class OrphanTree:
 def _view(table: containment.Survey, members: list[Process]) -> View:
     alive = [process for process in members if process.is_alive]
     return View(alive, containment.own_groups(table, alive))
+
+
+def kill_held(cell: Cell) -> None:
+    """Kill all that the control groups hold, at one instant: nothing in there can fork away from it."""
+    if cell.run_dir is not None and child.kill_everybody_in(cell.run_dir):
+        return
+    if not cell.can_freeze:
+        return
+    cell.freeze()  # what stands still does not fork while its members are read
+    for pid in cell.pids() - {os.getpid()}:
+        process = containment.look_at(pid)
+        if process is not None:
+            child.send(process, signal.SIGKILL)
+    cell.thaw()  # version 1: KILL acts only on what has thawed
 
 
 def stop_moving(view: View) -> list[Process]:

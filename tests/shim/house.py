@@ -124,8 +124,9 @@ class Gate:
 class House:
     """What one test needs."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, containment: str = "process-group") -> None:
         self.root = root
+        self.containment = containment
         self.peer = Peer(str(root / "sock"))
         self.runs: list[Run] = []
         self.heard: list[Message] = []
@@ -138,7 +139,7 @@ class House:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         fd = theirs.fileno()
         self.launcher = subprocess.Popen(
-            launcher.command(fd), pass_fds=(fd,), stdin=subprocess.DEVNULL, start_new_session=True,
+            launcher.command(fd, self.containment), pass_fds=(fd,), stdin=subprocess.DEVNULL, start_new_session=True,
             cwd="/", env={"PATH": os.environ["PATH"]},
         )  # fmt: skip
         theirs.close()

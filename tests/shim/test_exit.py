@@ -73,7 +73,7 @@ def test_the_worker_gets_what_was_ordered_and_nothing_else(house: House) -> None
     environment, cwd, leads, stdin, fds, handlers, masked = json.loads((run.dir / "stdout.log").read_text())
     assert environment["A"] == "ä b"
     assert environment["MOSAIC_RUN_ID"] == run.run_id
-    assert set(environment) <= {"A", "MOSAIC_RUN_ID", "WORKER_ID", "PATH", "LC_CTYPE"}
+    assert set(environment) <= {"A", "MOSAIC_RUN_ID", "WORKER_ID", "PATH", "LC_CTYPE", "TMPDIR"}
     assert (cwd, leads, stdin, handlers, masked) == (str(house.root), True, "", [], 0)
     assert fds == ["0", "1", "2"]
 

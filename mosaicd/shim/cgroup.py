@@ -1,0 +1,183 @@
+"""Control groups as files: which hierarchies this process is in, and what one directory says and does.
+
+Version 2 has one hierarchy, version 1 one a controller, and a hybrid machine both; `V2` and the names of
+version-1 controllers are the keys everywhere here.  Nothing here signals anybody.  What a reader would
+get wrong: an unreadable file is not an empty one, and a directory that is being removed says ENODEV.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+
+V2 = "v2"
+V1_CONTROLLERS = ("memory", "pids", "cpu", "freezer")
+PROCS = "cgroup.procs"
+
+_CHUNK_BYTES = 1 << 16
+
+
+def hierarchies(mounts: str, membership: str) -> dict[str, str]:
+    """Return hierarchy -> directory of the process; texts of /proc/self/mountinfo and /proc/self/cgroup."""
+    places = _places(membership)
+    found: dict[str, str] = {}
+    for line in mounts.splitlines():
+        head, _, tail = line.partition(" - ")
+        fields = head.split()
+        kind, _, options = [*tail.split(), "", "", ""][:3]
+        if kind == "cgroup2":
+            names = [V2]
+        elif kind == "cgroup":
+            names = [name for name in V1_CONTROLLERS if name in options.split(",")]
+        else:
+            continue
+        root, mountpoint = fields[3], fields[4].replace("\\040", " ")
+        for name in names:
+            place = places.get(name)
+            below = None if place is None else _below(place, root)
+            if below is not None:
+                found.setdefault(name, os.path.join(mountpoint, below).rstrip("/"))
+    return found
+
+
+def own_hierarchies() -> dict[str, str]:
+    """Return hierarchy -> directory of this process; none where there are no control groups."""
+    try:
+        with open("/proc/self/mountinfo") as mounts, open("/proc/self/cgroup") as membership:
+            return hierarchies(mounts.read(), membership.read())
+    except OSError:
+        return {}
+
+
+def _places(membership: str) -> dict[str, str]:
+    places = {}
+    for line in membership.splitlines():
+        number, controllers, path = line.split(":", 2)
+        for name in [V2] if number == "0" and not controllers else controllers.split(","):
+            places[name] = path
+    return places
+
+
+def _below(path: str, root: str) -> str | None:
+    """Return `path` relative to what is mounted; None where it is not shown there."""
+    if path.startswith("/.."):  # outside of our control-group namespace
+        return None
+    if root == "/":
+        return path.lstrip("/")
+    if path == root or path.startswith(root + "/"):
+        return path[len(root) :].lstrip("/")
+    return None
+
+
+def read(directory: str, name: str) -> str | None:
+    """Return what a file of the directory says, None where it cannot be read."""
+    try:
+        fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        found = b""
+        while chunk := os.read(fd, _CHUNK_BYTES):
+            found += chunk
+    except OSError:
+        return None  # removed while it was read
+    finally:
+        os.close(fd)
+    return found.decode()
+
+
+def write(directory: str, name: str, text: str) -> None:
+    """Write one file of the directory in one call; OSError as the kernel says."""
+    fd = os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def is_written(directory: str, name: str, text: str) -> bool:
+    """Write one file of the directory; whether that was possible."""
+    try:
+        write(directory, name, text)
+    except OSError:
+        return False
+    return True
+
+
+def has(directory: str, name: str) -> bool:
+    """Whether the directory has the file, and it can be written."""
+    return os.access(f"{directory}/{name}", os.W_OK)
+
+
+def keyed(directory: str, name: str) -> dict[str, int]:
+    """Return a file of `key number` lines; empty where it cannot be read."""
+    rows = (line.split() for line in (read(directory, name) or "").splitlines())
+    return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
+
+
+def number(directory: str, name: str) -> int | None:
+    """Return the number that a file holds; None for `max`, and where it cannot be read."""
+    text = (read(directory, name) or "").strip()
+    return int(text) if text.isdecimal() else None
+
+
+def tree(directory: str) -> Iterator[str]:
+    """Yield the directories below and, last, `directory`: in the order in which they can be removed."""
+    try:
+        with os.scandir(directory) as entries:
+            below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        below = []
+    for path in below:
+        yield from tree(path)
+    yield directory
+
+
+def pids_here(directory: str) -> set[int]:
+    """Return who lives in the directory itself."""
+    return {int(word) for word in (read(directory, PROCS) or "").split()}
+
+
+def pids(directory: str) -> set[int]:
+    """Return who lives in the directory or below it, as this process numbers them; zombies are not named."""
+    found: set[int] = set()
+    for path in tree(directory):
+        found.update(pids_here(path))
+    found.discard(0)  # somebody outside of our process namespace
+    return found
+
+
+def is_populated(directory: str) -> bool:
+    """Whether anybody lives in the directory or below it; False when it is not there."""
+    events = keyed(directory, "cgroup.events")
+    return bool(events["populated"]) if "populated" in events else bool(pids(directory))
+
+
+def remove(directory: str) -> bool:
+    """Remove the directory and all below it; whether it is gone.  Somebody in it keeps it."""
+    for path in tree(directory):
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return False
+    return True
+
+
+def age_s(directory: str) -> float:
+    """Return how long ago the directory was made, in seconds; 0 when it is not there."""
+    try:
+        return max(0.0, time.time() - os.stat(directory).st_ctime)
+    except OSError:
+        return 0.0
+
+
+def enable(directory: str, controllers: frozenset[str]) -> frozenset[str]:
+    """Have the children of a version-2 directory use the controllers; return those that they now can."""
+    for name in sorted(controllers - _enabled(directory)):
+        is_written(directory, "cgroup.subtree_control", f"+{name}")
+    return controllers & _enabled(directory)
+
+
+def _enabled(directory: str) -> frozenset[str]:
+    return frozenset((read(directory, "cgroup.subtree_control") or "").split())
