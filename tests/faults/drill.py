@@ -139,7 +139,10 @@ class Drill:
         try:
             code = process.wait(PATIENCE_S if not crash_points.is_forked(spec) else 0.25)
         except subprocess.TimeoutExpired:
-            self._kill_daemon("daemon at a random moment")
+            code = process.poll()
+        if code is None:
+            self.house.kill()
+            self.kills["daemon at a random moment"] += 1  # or at the point after all: it is -9 either way
             return
         if code != -signal.SIGKILL:
             self.wrong.append(f"a daemon with {spec} ended with {code}")
