@@ -31,9 +31,16 @@ VERBS: dict[str, str] = {
     "hold": "keep waiting runs from starting",
     "release": "let held runs start when their turn comes",
     "set": "change priority, labels or name of runs",
+    "pin": "keep runs from ever being pruned",
+    "unpin": "let retention have pinned runs again",
+    "prune": "remove ended runs for good, or show what would go",
     "why": "say what keeps a run from starting",
     "workers": "list the installed workers and what they can do",
     "health": "ask the daemon how it is",
+    "daemon": "have the daemon become the program that is installed now",
+    "doctor": "say what is wrong, what it means, and what to do",
+    "backup": "write a copy of the registry while the daemon works",
+    "restore": "put a copy of the registry in its place (no daemon may run)",
 }
 
 _EPILOG = """\

@@ -108,6 +108,7 @@ def _place(run: Json) -> list[tuple[str, object]]:
         ("slots", " ".join(str(slot) for slot in run.get("slots") or [])),
         ("memory", f"{run['memory_mb']} MB" if run.get("memory_mb") else None),
         ("priority", run.get("priority")),
+        ("pinned", "yes" if run.get("pinned") else None),
         ("labels", " ".join(f"{key}={value}" for key, value in (run.get("labels") or {}).items())),
         ("time limit", seconds("time_limit_s")),
         ("step limit", run.get("max_steps")),

@@ -29,7 +29,10 @@ POWERS = (
     Power(
         "end a process by its object",  # in the shim the object is the attempt, which asks its child
         r".*\.(send_signal|terminate|kill)",
-        ("mosaicd.shim", "mosaicd.discovery", "mosaic_worker.control", "mosaic_worker.discovery"),
+        (
+            "mosaicd.shim", "mosaicd.discovery", "mosaicd.reexec", "mosaic_worker.control",
+            "mosaic_worker.discovery",
+        ),
         "def f(process):\n    process.kill()",
     ),
     Power(
@@ -38,7 +41,7 @@ POWERS = (
         r"|pty\..*|asyncio\.create_subprocess_.*|asyncio\.subprocess\..*|.*\.(subprocess_exec|subprocess_shell)",
         (
             "mosaicd.shim.child", "mosaicd.launcher", "mosaicd.shim_link", "mosaicd.discovery",
-            "mosaic_worker.discovery",
+            "mosaicctl.offline", "mosaic_worker.discovery",
         ),
         "import os\nos.fork()",
     ),

@@ -1,0 +1,38 @@
+"""`backup`: have the daemon write a copy of its registry while it works."""
+
+import os
+import sys
+from typing import Any
+
+from mosaicctl.client import connect
+from mosaicctl.render import clean, to_json
+from mosaicctl.sizes import size
+
+_EPILOG = """\
+The copy is of one moment, checked, and one file; nobody waits for it. It holds what the daemon knows of
+runs; their output, checkpoints and videos are files in the state directory, for any backup tool.
+
+  mosaicctl backup ~/mosaicd-$(date +%F).sqlite3
+"""
+
+
+def arguments(parser: Any) -> None:
+    """Add the options of `backup`."""
+    parser.epilog = _EPILOG
+    parser.add_argument("file", metavar="FILE", help="where to; written by the daemon")
+    parser.add_argument("--force", action="store_true", help="replace FILE when it is there")
+
+
+def execute(args: Any) -> int:
+    """Have the copy written."""
+    with connect(args.socket) as client:
+        params = {"path": os.path.abspath(args.file), "force": args.force}
+        made = client.call("daemon.backup", params, timeout_s=None)
+    if args.output in ("json", "jsonl"):
+        sys.stdout.write(to_json(made, 2 if args.output == "json" else None))
+    elif args.output == "name":
+        sys.stdout.write(f"{made['path']}\n")
+    else:
+        held = f"{made['runs']} runs up to event {made['last_seq']}, {size(made['bytes'])}"
+        sys.stdout.write(f"{clean(made['path'])}: {held}\n")
+    return 0

@@ -1,0 +1,141 @@
+"""`doctor`: what is wrong, what it means, what to do; with --fix, the repairs that can hurt nobody.
+
+Asks the daemon where one runs; without one, the daemon's program reads the state directory.
+"""
+
+import os
+import sys
+import time
+from typing import Any
+
+from mosaicctl import __version__
+from mosaicctl.client import Client, Disconnected, NoDaemon, connect
+from mosaicctl.doctor_checks import OK, PROBLEM, WARNING, judge
+from mosaicctl.doctor_processes import marked
+from mosaicctl.exits import DONE, FAILED
+from mosaicctl.offline import Refused, mosaicd_says, place_arguments, places
+from mosaicctl.render import clean, has_colour, paint, to_json
+from mosaicctl.select import me
+from mosaicd.protocol.errors import MethodNotFound, MosaicError, NotFound
+
+Json = dict[str, Any]
+
+_EPILOG = """\
+Looks at: daemon, versions, permissions, registry, wal, quarantine, orphans, shims, directories, clock, disk,
+lingering. Works with the daemon down. --fix closes files that are open to others, removes environments of
+ended runs and half-written files, and finishes interrupted prunes; it never touches results or processes.
+Exits 0 when there is no problem (warnings may be left), 1 otherwise.
+
+  mosaicctl doctor
+  mosaicctl doctor --fix
+  mosaicctl -o json doctor | jq '.findings[] | select(.level != "ok")'
+"""
+
+_COLOURS = {OK: "32", WARNING: "33", PROBLEM: "31"}
+
+
+def arguments(parser: Any) -> None:
+    """Add the options of `doctor`."""
+    parser.epilog = _EPILOG
+    parser.add_argument("--fix", action="store_true", help="make the safe repairs, and say which")
+    place_arguments(parser)
+
+
+def execute(args: Any) -> int:
+    """Print the report."""
+    facts = gather(args)
+    findings = judge(facts)
+    fixed = (facts["inspection"] or {}).get("fixed", [])
+    has_problem = any(finding["level"] == PROBLEM for finding in findings)
+    report = {"healthy": not has_problem, "fixed": fixed, "findings": findings}
+    if args.output == "json":
+        sys.stdout.write(to_json(report))
+    elif args.output == "jsonl":
+        sys.stdout.writelines(to_json(finding, None) for finding in findings)
+    elif args.output == "name":
+        sys.stdout.writelines(f"{finding['check']}\n" for finding in findings if finding["level"] != OK)
+    else:
+        sys.stdout.write(describe(report))
+    return FAILED if has_problem else DONE
+
+
+def gather(args: Any) -> Json:
+    """Return all that the checks judge; nothing that is not there makes this fail."""
+    facts: Json = {
+        "version": __version__, "health": None, "tried": [], "inspection": None, "trouble": "",
+        "orphans": [], "now": time.time(), "lingering": None,
+    }  # fmt: skip
+    try:
+        with connect(args.socket) as client:
+            facts["health"] = client.call("daemon.health", {})
+            _inspect_through(client, args, facts)
+            _processes(facts, client)
+    except NoDaemon as error:
+        facts["tried"] = [f"{path}: {reason}" for path, reason in error.tried]
+    except (Disconnected, MosaicError) as error:
+        facts["tried"] = [str(error)]
+    if facts["inspection"] is None:
+        _inspect_alone(args, facts)
+        _processes(facts, None)
+    facts["lingering"] = lingers(facts["health"])
+    return facts
+
+
+def _inspect_through(client: Client, args: Any, facts: Json) -> None:
+    try:
+        facts["inspection"] = client.call("daemon.inspect", {"fix": args.fix}, timeout_s=None)
+    except MethodNotFound:  # an older daemon: look for ourselves, where it says that it keeps things
+        args.state_dir = args.state_dir or facts["health"]["state_dir"]
+
+
+def _inspect_alone(args: Any, facts: Json) -> None:
+    try:
+        facts["inspection"] = mosaicd_says("--check", *(["--fix"] if args.fix else []), *places(args))
+    except Refused as error:
+        facts["trouble"] = str(error)
+
+
+def _processes(facts: Json, client: Client | None) -> None:
+    """Fill in processes of runs that are not live; what began after the look is asked about."""
+    inspection = facts["inspection"]
+    if inspection is None:
+        return
+    live = {run["run_id"] for run in inspection["live"]}
+    strangers = [found for found in marked(inspection["state_dir"]) if found["run_id"] not in live]
+    facts["orphans"] = [found for found in strangers if client is None or _is_over(client, found["run_id"])]
+
+
+def _is_over(client: Client, run_id: str) -> bool:
+    try:
+        return str(client.call("run.get", {"run_id": run_id})["state"]) == "TERM"
+    except NotFound:
+        return True
+
+
+def lingers(health: Json | None) -> bool | None:
+    """Whether this user's services outlive the last log-out; None where no daemon runs as one of them."""
+    if health is None:
+        is_service = os.path.exists(os.path.expanduser("~/.config/systemd/user/mosaicd.service"))
+    else:
+        try:
+            with open(f"/proc/{health['pid']}/cgroup", encoding="utf-8", errors="replace") as file:
+                is_service = f"/user@{os.getuid()}.service/" in file.read()
+        except OSError:
+            is_service = False
+    return os.path.exists(f"/var/lib/systemd/linger/{me()}") if is_service else None
+
+
+def describe(report: Json) -> str:
+    """Return the report as text: a line a finding, and what to do under those that are not ok."""
+    on = has_colour(sys.stdout)
+    lines = []
+    for finding in report["findings"]:
+        level = paint(finding["level"].ljust(7), _COLOURS[finding["level"]], on)
+        lines.append(f"{level}  {finding['check']:<11}  {clean(finding['found'])}")
+        if finding["level"] != OK:
+            lines += [f"{'':22}{clean(finding['means'])}", f"{'':20}> {clean(finding['do'])}"]
+    lines += [f"fixed: {clean(said)}" for said in report["fixed"]]
+    levels = [finding["level"] for finding in report["findings"]]
+    problems, warnings = levels.count(PROBLEM), levels.count(WARNING)
+    lines.append(f"{problems} problems, {warnings} warnings" if problems or warnings else "all is well")
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,226 @@
+"""The doctor's judgement: from facts to findings, each with what it means and what to do.
+
+Pure: what was gathered goes in, sentences come out.  `ok` findings say what was looked at, so that silence
+is never mistaken for health.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from mosaicctl.sizes import size
+
+Json = dict[str, Any]
+OK, WARNING, PROBLEM = "ok", "warning", "problem"
+
+WAL_LARGE_BYTES = 128 << 20
+DISK_LOW_BYTES, DISK_OUT_BYTES = 1 << 30, 100 << 20
+DISK_LOW_SHARE, INODES_LOW_SHARE = 0.02, 0.01
+CLOCK_SLACK_S, CLOCK_WRONG_S = 60.0, 86400.0
+
+
+def finding(check: str, level: str, found: str, means: str = "", do: str = "") -> Json:
+    """Return one line of the report."""
+    return {"check": check, "level": level, "found": found, "means": means, "do": do}
+
+
+def judge(facts: Mapping[str, Any]) -> list[Json]:
+    """Return every finding, in the order of the checks."""
+    findings = list(_daemon(facts))
+    if facts["inspection"] is None:
+        findings.append(
+            finding("state", PROBLEM, f"the state directory could not be looked over: {facts['trouble']}",
+                    "Nothing can be said about registry, directories and permissions.",
+                    "Read the sentence; --state-dir and --config say where to look.")
+        )  # fmt: skip
+        return findings
+    for check in _CHECKS:
+        found = list(check(facts))
+        findings += found or [finding(_NAMES[check], OK, _FINE[check])]
+    return findings
+
+
+def _daemon(facts: Mapping[str, Any]) -> Iterator[Json]:
+    health = facts["health"]
+    if health is None:
+        yield finding(
+            "daemon", PROBLEM, "no daemon answers: " + "; ".join(facts["tried"]),
+            "Nothing starts and nothing can be asked. Runs that work go on in their shims.",
+            "systemctl --user start mosaicd, or `mosaicd` in a terminal; why it left is in its log: "
+            "journalctl --user -u mosaicd",
+        )  # fmt: skip
+        return
+    who = f"mosaicd {health['version']} (pid {health['pid']})"
+    if health["ready"]:
+        yield finding("daemon", OK, f"{who} answers at {health['socket']}")
+    else:
+        yield finding("daemon", WARNING, f"{who} is still starting", "It looks at what runs did meanwhile.",
+                      "Wait a moment and ask again.")  # fmt: skip
+    for warning in health.get("warnings") or []:
+        yield finding("daemon", WARNING, str(warning), "The daemon says so itself.", "See its log.")
+
+
+def _versions(facts: Mapping[str, Any]) -> Iterator[Json]:
+    health, registry = facts["health"], facts["inspection"]["registry"]
+    if health is not None and health["version"] != facts["version"]:
+        yield finding(
+            "versions", WARNING, f"mosaicctl is {facts['version']}, the daemon {health['version']}",
+            "They understand each other, but the daemon was not restarted after an upgrade, or another "
+            "mosaicctl comes first in PATH.",
+            "systemctl --user restart mosaicd; no run is disturbed.",
+        )  # fmt: skip
+    found, known = registry["version"], registry["known_version"]
+    if found is not None and found > known:
+        yield finding("versions", PROBLEM, f"the registry has version {found}, this mosaicd knows {known}",
+                      "A newer mosaicd wrote it; this one refuses to start on it.",
+                      "Install the newer mosaicd again, or restore a backup from before.")  # fmt: skip
+
+
+def _permissions(facts: Mapping[str, Any]) -> Iterator[Json]:
+    for mode in facts["inspection"]["modes"]:
+        if mode.get("is_fixed"):
+            continue
+        if not mode["is_ours"]:
+            yield finding("permissions", PROBLEM, f"{mode['path']} belongs to uid {mode['owner_uid']}",
+                          "Somebody else may change what the daemon believes.",
+                          f"Find out why; then chown it or move it away: {mode['path']}")  # fmt: skip
+        else:
+            yield finding("permissions", PROBLEM, f"{mode['path']} has mode {mode['mode']}",
+                          "Others may read what is yours alone, or change it.",
+                          f"--fix, or: chmod {mode['wanted']} {mode['path']}")  # fmt: skip
+
+
+def _registry(facts: Mapping[str, Any]) -> Iterator[Json]:
+    registry = facts["inspection"]["registry"]
+    for fault in registry["faults"]:
+        if "no registry yet" in fault and not facts["inspection"]["live_count"]:
+            yield finding("registry", OK, f"{registry['path']}: nothing there yet")
+            continue
+        yield finding(
+            "registry", PROBLEM, f"{registry['path']}: {fault}",
+            "What the daemon remembers of runs cannot be trusted. Runs that work are safe in their shims, "
+            "and run directories are not touched.",
+            "Stop the daemon, keep the file, and `mosaicctl restore` your last backup.",
+        )  # fmt: skip
+
+
+def _wal(facts: Mapping[str, Any]) -> Iterator[Json]:
+    size_bytes = facts["inspection"]["registry"]["wal_bytes"]
+    if size_bytes > WAL_LARGE_BYTES:
+        yield finding("wal", WARNING, f"the registry's write-ahead log has {size(size_bytes)}",
+                      "Something that reads the registry keeps it from being taken in; reads get slower.",
+                      "End long reads (a backup, an sqlite3 shell); a restart of the daemon takes it in, too."
+                      )  # fmt: skip
+
+
+def _quarantine(facts: Mapping[str, Any]) -> Iterator[Json]:
+    health = facts["health"] or {}
+    told = health.get("quarantine") or facts["inspection"]["registry"]["quarantine"]
+    if told:
+        shown = "; ".join(f"{row['run_id']}: {row['why']}" for row in told[:3])
+        yield finding("quarantine", WARNING, f"{len(told)} records are set aside ({shown})",
+                      "They made no sense. The daemon works without them and changes nothing about them.",
+                      "Their directories hold what the runs wrote; keep the registry for whoever repairs it."
+                      )  # fmt: skip
+
+
+def _orphans(facts: Mapping[str, Any]) -> Iterator[Json]:
+    found = facts["orphans"]
+    if found:
+        shown = "; ".join(f"{one['pid']} ({one['command'][:60]}, run {one['run_id']})" for one in found[:5])
+        yield finding("orphans", PROBLEM, f"{len(found)} processes are of runs that are not live: {shown}",
+                      "No daemon watches them, and the slots they may use are handed to others.",
+                      f"Look at them, then end them: kill {' '.join(str(one['pid']) for one in found[:20])}"
+                      )  # fmt: skip
+
+
+def _shims(facts: Mapping[str, Any]) -> Iterator[Json]:
+    directories = facts["inspection"]["directories"]
+    held = directories["held_after_end"] + [one["name"] for one in directories["unknown"] if one["is_held"]]
+    if held:
+        yield finding("shims", WARNING, f"{len(held)} shims work for runs that have ended or that no record "
+                      f"knows: {' '.join(held[:5])}",
+                      "A shim leaves when its tree is empty; one that stays has something left to end.",
+                      "Ask again in a minute; `fuser` on the attempt's directory names the process."
+                      )  # fmt: skip
+    if directories["missing_count"]:
+        yield finding("shims", PROBLEM, f"{directories['missing_count']} live runs have no directory: "
+                      f"{' '.join(directories['missing'][:5])}",
+                      "It was removed behind the daemon's back; such a run cannot be started or read.",
+                      "Stop these runs: mosaicctl stop " + " ".join(directories["missing"][:5]))  # fmt: skip
+
+
+def _directories(facts: Mapping[str, Any]) -> Iterator[Json]:
+    inspection = facts["inspection"]
+    directories, left = inspection["directories"], inspection["registry"]["pruned_left"]
+    if directories["unknown_count"]:
+        names = " ".join(one["name"] for one in directories["unknown"][:5])
+        yield finding("directories", WARNING, f"{directories['unknown_count']} directories in "
+                      f"{inspection['state_dir']}/runs that no record knows: {names}",
+                      "Left by a restore of an older copy, or put there by hand. They may hold results.",
+                      "Look into them; move away or remove what you do not need.")  # fmt: skip
+    if directories["strays_count"]:
+        first = directories["strays"][0]
+        yield finding("directories", WARNING, f"{directories['strays_count']} files serve nothing any more, "
+                      f"such as {first['path']} ({first['why']})",
+                      "A crash left them; environments may hold secrets of their submitters.", "--fix"
+                      )  # fmt: skip
+    if left:
+        yield finding("directories", WARNING, f"{len(left)} pruned runs still have a directory: {left[0]}",
+                      "Removing them was interrupted or failed; the daemon tries again.", "--fix, with the "
+                      "daemon running; its log says what is in the way")  # fmt: skip
+
+
+def _clock(facts: Mapping[str, Any]) -> Iterator[Json]:
+    newest, now = facts["inspection"]["registry"]["newest_at"], facts["now"]
+    ahead_s = (newest or 0.0) - now
+    if ahead_s > CLOCK_SLACK_S:
+        level = PROBLEM if ahead_s > CLOCK_WRONG_S else WARNING
+        yield finding("clock", level, f"the ledger speaks of a time {ahead_s:.0f} s from now",
+                      "The machine's clock was set back, or was wrong before. Deadlines of runs do not "
+                      "depend on it; the times shown, waits before retries and retention by age do.",
+                      "Check the clock: timedatectl")  # fmt: skip
+
+
+def _disk(facts: Mapping[str, Any]) -> Iterator[Json]:
+    disk, where = facts["inspection"]["disk"], facts["inspection"]["state_dir"]
+    if "error" in disk:
+        yield finding("disk", PROBLEM, f"{where}: {disk['error']}", "The state directory cannot be used.",
+                      "See whether it is mounted.")  # fmt: skip
+        return
+    free, total = disk["free_bytes"], max(1, disk["total_bytes"])
+    inodes, free_inodes = disk["total_inodes"], disk["free_inodes"]  # none at all: it counts none
+    few_inodes = inodes and free_inodes < INODES_LOW_SHARE * inodes
+    if free < DISK_LOW_BYTES or free < DISK_LOW_SHARE * total or few_inodes:
+        is_out = free < DISK_OUT_BYTES or (inodes and not free_inodes)
+        yield finding("disk", PROBLEM if is_out else WARNING,
+                      f"{size(free)} of {size(total)} and {free_inodes} inodes are free below {where}",
+                      "When it is full, requests are refused and output is cut; runs go on.",
+                      "mosaicctl prune --dry-run --older-than 30d; or set [retention] in mosaicd.toml"
+                      )  # fmt: skip
+
+
+def _lingering(facts: Mapping[str, Any]) -> Iterator[Json]:
+    if facts["lingering"] is False:
+        yield finding("lingering", WARNING, "the daemon is a systemd user service, and you do not linger",
+                      "Your user manager, the daemon and every run end when you log out for the last time.",
+                      "loginctl enable-linger")  # fmt: skip
+
+
+Check = Callable[[Mapping[str, Any]], Iterator[Json]]
+
+#: Check -> what is said when it has found nothing.
+_FINE: dict[Check, str] = {
+    _versions: "client, daemon and registry fit each other",
+    _permissions: "socket, state directory, launch key and environments are yours alone",
+    _registry: "every page, index and reference is whole",
+    _wal: "the write-ahead log is small",
+    _quarantine: "no record is set aside",
+    _orphans: "no process of a run that is no longer live",
+    _shims: "every shim has a live run, and every live run its directory",
+    _directories: "nothing is left over",
+    _clock: "the ledger's last event is in the past",
+    _disk: "there is space",
+    _lingering: "a log-out ends nothing",
+}
+_CHECKS = tuple(_FINE)
+_NAMES = {check: check.__name__.lstrip("_") for check in _CHECKS}

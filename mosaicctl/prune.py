@@ -1,0 +1,104 @@
+"""`prune`: remove ended runs for good, or show what would go."""
+
+import sys
+from typing import Any
+
+from mosaicctl.client import Client, Json, connect
+from mosaicctl.exits import DONE, WRONG_STATE, UsageError
+from mosaicctl.render import clean, clock, columns, to_json
+from mosaicctl.select import label_filter, pairs, references, selector_argument
+from mosaicctl.sizes import size
+from mosaicctl.submission import duration
+from mosaicd.protocol.errors import EXIT_CODES
+
+_EPILOG = """\
+Named runs, or all ended runs that fit every option; with neither, what [retention] in mosaicd.toml gives up
+now. Directory, row and events go for good. Live and pinned runs never do, nor does an ended run that a live
+one names (its earlier attempt, its checkpoint).
+
+  mosaicctl prune --dry-run --older-than 30d
+  mosaicctl prune --outcome cancelled -l sweep=7
+  mosaicctl prune old-run 01K8
+"""
+
+
+def arguments(parser: Any) -> None:
+    """Add the options of `prune`."""
+    parser.epilog = _EPILOG
+    selector_argument(parser)
+    parser.add_argument("--dry-run", action="store_true", help="remove nothing, show what would go")
+    parser.add_argument("--older-than", metavar="DUR", help="only runs that ended longer ago (0: all)")
+    parser.add_argument(
+        "--outcome", metavar="OUTCOME", action="append", help="only with this outcome (repeatable)"
+    )
+    parser.add_argument("--name", metavar="NAME", help="only runs of this name")
+    label_filter(parser, "only runs with this label (repeatable)")
+    parser.add_argument("--user", metavar="NAME", help="only this user's")
+
+
+def execute(args: Any) -> int:
+    """Prune, or show."""
+    filters = _filters(args)
+    if args.runs and filters:
+        raise UsageError("name runs or choose them with options, not both")
+    with connect(args.socket) as client:
+        if args.runs:
+            filters["runs"] = references(client, args.runs)
+        report = _ask(client, {**filters, "dry_run": args.dry_run})
+    _print(args.output, report)
+    refused = [kept for kept in report["kept"] if args.runs]
+    for kept in refused:
+        sys.stderr.write(f"mosaicctl: {kept['run_id']} stays: {clean(kept['why'])}\n")
+    return EXIT_CODES.get(str(refused[0].get("error")), WRONG_STATE) if refused else DONE
+
+
+def _filters(args: Any) -> Json:
+    found: Json = {}
+    older_than_s = duration(args.older_than, "--older-than")
+    if older_than_s is not None:
+        found["older_than_s"] = older_than_s
+    if args.outcome:
+        found["outcome"] = ",".join(args.outcome).split(",")
+    if args.label:
+        found["label"] = pairs(args.label, "-l")
+    return found | {name: getattr(args, name) for name in ("name", "user") if getattr(args, name)}
+
+
+def _ask(client: Client, params: Json) -> Json:
+    """Ask until all is done; a dry run is one question."""
+    report: Json = client.call("run.prune", params, timeout_s=None)
+    page = report
+    while not (page["complete"] or params["dry_run"]) and page["runs"]:
+        page = client.call("run.prune", params, timeout_s=None)
+        report["runs"] += page["runs"]
+        report |= {
+            "count": report["count"] + page["count"], "bytes": report["bytes"] + page["bytes"],
+            "complete": page["complete"], "kept": page["kept"],
+        }  # fmt: skip
+    return report
+
+
+def _print(output: str, report: Json) -> None:
+    runs = report["runs"]
+    if output == "json":
+        sys.stdout.write(to_json(report))
+    elif output == "jsonl":
+        sys.stdout.writelines(to_json(run, None) for run in runs)
+    elif output == "name":
+        sys.stdout.writelines(f"{run['run_id']}\n" for run in runs)
+    else:
+        sys.stdout.write(_table(report))
+
+
+def _table(report: Json) -> str:
+    rows = [
+        [run["run_id"], run["name"], run["owner"], run["outcome"], clock(run["finished_at"]),
+         size(run["bytes"]), run["why"]]
+        for run in report["runs"]
+    ]  # fmt: skip
+    table = columns(["RUN", "NAME", "OWNER", "OUTCOME", "ENDED", "SIZE", "WHY"], rows) if rows else ""
+    more = report["count"] - len(rows)
+    lines = [f"... and {more} more\n"] if more > 0 else []
+    verb = "would go" if report["dry_run"] else "pruned"
+    kept = f"; {len(report['kept'])} stay" if report["kept"] else ""
+    return table + "".join(lines) + f"{report['count']} runs {verb}, {size(report['bytes'])}{kept}\n"

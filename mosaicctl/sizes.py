@@ -1,0 +1,10 @@
+"""Bytes as people read them."""
+
+
+def size(count: float) -> str:
+    """Return `512 B`, `28.0 KiB`, `1.4 GiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{int(count)} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
