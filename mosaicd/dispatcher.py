@@ -195,6 +195,24 @@ class Dispatcher:
         else:
             self._spawn(self._examine(run), lambda: self.shim_gone(run_id))
 
+    def shim_silent(self, run: Run) -> None:
+        """A run's shim lives and says nothing: it is taken for lost, and ended before the tree it has."""
+        silence_s = self._settings.timeouts.shim_silence_s
+        log.warning("the shim of run %s lives and has said nothing for %g s", run.run_id, silence_s)
+        self._shims.give_up(run.run_id)
+        why = f"its shim lives and has said nothing for {silence_s:g} s"
+        event = Event(Kind.LOST, self._clock.wall(), data={"kind": CauseKind.SHIM_LOST, "reason": why})
+
+        def decide(now: Run) -> list[Event]:
+            is_new = now.exit is None and now.state is not State.FAULT
+            return [event] if is_new and now.is_holding and now.attempt == run.attempt else []
+
+        async def give_up() -> None:
+            await self._record(run.run_id, decide)
+            self.poke(run.run_id)
+
+        self._spawn(give_up(), lambda: self.shim_silent(run))
+
     def _look_again_at(self, run_id: str) -> None:
         """Read a little later what a run's attempt has left, unless a shim of it is known by then."""
 
@@ -328,14 +346,14 @@ class Dispatcher:
         empty, pids = await self._shims.is_empty(run.run_id, (run.shim_pid, run.shim_start_ticks))
         if empty and alive and run.exit is None:
             pids = [pid for pid in (run.shim_pid,) if pid is not None]  # it may still start its worker
-        elif empty:
+        elif empty and self._shims.given_up(run.run_id) is None:
             self._unempty.pop(run.run_id, None)
             crash_points.reach("exit.before_conclude")
             await self._follow(run, Action.EMPTY_TREE, self._conclusion)
             return
         if not alive:
             try:
-                await self._shims.teardown(self._orders.teardown(run))
+                await self._shims.teardown(self._orders.teardown(run, self._shims.given_up(run.run_id)))
             except LaunchFailed as error:
                 log.error("no teardown shim for run %s: %s", run.run_id, error)
         await self._still_there(run, pids)

@@ -62,14 +62,15 @@ class Orders:
             used=Budget(run.active_s, run.steps_before),
         )
 
-    def teardown(self, run: Run) -> dict[str, Any]:
-        """Return the order that ends the run's orphaned tree."""
+    def teardown(self, run: Run, given_up: tuple[int, int] | None = None) -> dict[str, Any]:
+        """Return the order that ends the run's orphaned tree, and first its shim where one was given up."""
         return teardown_order(
             self._placement(run),
             nonce=run.nonce or "",
             grace_s=run.grace_s,
             pid=run.pid,
             start_ticks=run.start_ticks,
+            given_up=given_up,
         )
 
     def forget(self, run: Run) -> None:

@@ -30,6 +30,7 @@ from mosaicd.rpc.context import Services
 from mosaicd.rpc.server import Server
 from mosaicd.rundirs import RunDirs
 from mosaicd.shim_link import ShimLink
+from mosaicd.shim_watch import ShimWatch
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
 from mosaicd.store.restoring import finish as finish_restoring
@@ -77,6 +78,7 @@ class Service:
             works = (
                 self._maintain(services),
                 services.retention.run(),
+                self._shim_watch(services).run(),
                 self._pulse(services, notifier.watchdog_s),
                 notifier.watch(lambda: self._is_healthy(services, notifier.watchdog_s)),
             )
@@ -144,6 +146,10 @@ class Service:
         while True:
             await asyncio.sleep(self._settings.registry.checkpoint_interval_s)
             await checkpoint(services)
+
+    def _shim_watch(self, services: Services) -> ShimWatch:
+        silence_s, dispatcher = self._settings.timeouts.shim_silence_s, services.dispatcher
+        return ShimWatch(services.registry, services.shims, silence_s, dispatcher.shim_silent)
 
     async def _pulse(self, services: Services, watchdog_s: float | None) -> None:
         """Have the writer turn now and then, so that its silence means something."""

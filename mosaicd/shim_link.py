@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mosaicd import crash_points, launcher
+from mosaicd import crash_points, launcher, pidfds
 from mosaicd.core.launch import LaunchFailed
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,9 @@ class _Shim:
     connection: Connection | None = None
     pidfd: int | None = None
     gone: bool = False
+    heard: bool = True
+    is_teardown: bool = False
+    is_given_up: bool = False
     identity: tuple[int, int] | None = None
 
 
@@ -248,6 +251,7 @@ class ShimLink:
         shim = self._shims.get(run_id)
         if shim is None or shim.attempt != attempt or shim.connection is None:
             self.watch(run_id, attempt, reply["pid"], reply["start_ticks"])
+            self._shims[run_id].is_teardown = kind == "teardown"
         crash_points.reach("order.answered")
 
     async def is_empty(self, run_id: str, shim: tuple[int | None, int | None]) -> tuple[bool, list[int]]:
@@ -268,6 +272,7 @@ class ShimLink:
         self.watch(run_id, attempt, pid, start_ticks)
         shim = self._shims[run_id]
         shim.connection = connection
+        shim.heard = True
         if stale is not None and stale is not connection:
             stale.abort()
 
@@ -288,9 +293,8 @@ class ShimLink:
             self._drop_pidfd(known)
         shim = self._shims[run_id] = _Shim(attempt, identity=(pid, start_ticks))
         loop = asyncio.get_running_loop()
-        try:
-            shim.pidfd = os.pidfd_open(pid)
-        except (OSError, OverflowError):  # gone, or never the pid of a process
+        shim.pidfd = pidfds.open_for(pid, start_ticks)
+        if shim.pidfd is None:
             loop.call_soon(self._set_gone, run_id, shim)
             return
         if read_start_ticks(pid) != start_ticks:
@@ -321,6 +325,34 @@ class ShimLink:
         if shim is None or shim.attempt != attempt:
             return False
         return not shim.gone or shim.connection is not None
+
+    def heard(self, run_id: str) -> None:
+        """Take note that the run's shim has said something."""
+        if run_id in self._shims:
+            self._shims[run_id].heard = True
+
+    def is_silent(self, run_id: str, attempt: int) -> bool:
+        """Whether the attempt's own shim is alive and was not heard of since this was last asked."""
+        shim = self._shims.get(run_id)
+        if shim is None or shim.is_teardown or not self.is_alive(run_id, attempt):
+            return False
+        heard, shim.heard = shim.heard, False
+        return not heard
+
+    def give_up(self, run_id: str) -> None:
+        """Take a living shim for gone: its connection is closed, and a teardown shim will end it first."""
+        shim = self._shims.get(run_id)
+        if shim is not None:
+            self._drop_pidfd(shim)
+            shim.gone = shim.is_given_up = True
+            connection, shim.connection = shim.connection, None
+            if connection is not None:
+                connection.abort()
+
+    def given_up(self, run_id: str) -> tuple[int, int] | None:
+        """Return the process (pid, start time) of a shim that was given up and not yet ended."""
+        shim = self._shims.get(run_id)
+        return shim.identity if shim is not None and shim.is_given_up else None
 
     def forget(self, run_id: str) -> None:
         """Drop what is known of the shim of a run that ended."""

@@ -158,9 +158,18 @@ def launch_order(
 
 
 def teardown_order(
-    at: Placement, *, nonce: str, grace_s: float, pid: int | None, start_ticks: int | None
+    at: Placement,
+    *,
+    nonce: str,
+    grace_s: float,
+    pid: int | None,
+    start_ticks: int | None,
+    given_up: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """Return the order that ends an orphaned tree; pid and ticks are those of started.json."""
+    """Return the order that ends an orphaned tree; pid and ticks are those of started.json.
+
+    `given_up`: pid and start time of a shim that lives, says nothing and is to be ended first.
+    """
     return {
         "order": "teardown",
         "run_id": at.run_id,
@@ -170,6 +179,7 @@ def teardown_order(
         "limits": {"grace_s": grace_s},
         "pid": pid,
         "start_ticks": start_ticks,
+        "given_up": given_up and {"pid": given_up[0], "start_ticks": given_up[1]},
     }
 
 

@@ -69,7 +69,10 @@ class LaunchOrder:
 
 
 class TeardownOrder:
-    """Whose orphaned tree to end; `pid` and `start_ticks` are the leader's, None where it never started."""
+    """Whose orphaned tree to end; `pid` and `start_ticks` are the leader's, None where it never started.
+
+    `given_up` is the shim that lives, says nothing and is to be ended first, where there is one.
+    """
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.run_id: str = raw["run_id"]
@@ -78,6 +81,7 @@ class TeardownOrder:
         self.attempt_dir: str = raw["attempt_dir"]
         self.pid: int | None = raw.get("pid")
         self.start_ticks: int | None = raw.get("start_ticks")
+        self.given_up: dict[str, int] | None = raw.get("given_up")
         self.grace_s = float(raw.get("limits", {}).get("grace_s", 5.0))
 
 

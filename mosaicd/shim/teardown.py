@@ -23,6 +23,8 @@ _LOOK_S = 0.02
 
 def run(order: TeardownOrder, wake: Wake, site: Site) -> int:
     """End the tree; 0 when it is empty."""
+    if order.given_up is not None:
+        child.end(order.given_up["pid"], order.given_up["start_ticks"])
     try:
         held = record.Record(order.attempt_dir)
     except record.Taken:

@@ -8,14 +8,15 @@ import pytest
 from tests.contract.sources import PACKAGES, Module, all_modules, imports, modules, parse, uses
 
 MIDDLE = tuple(
-    "announce auth broadcaster discovery dispatcher gpus inspection reconcile retention shim_link systemd".split()
+    """announce auth broadcaster discovery dispatcher gpus inspection reconcile reexec
+    retention shim_link shim_watch systemd""".split()
 )
 
 #: Tools of the middle tier that every peer may use: they know nothing of a run's life.
 LEAVES = ("clock", "config", "crash_points", "log", "rundirs")
 
 #: Modules that were cut off one peer for size, and belong to it alone.
-PARTS = {"dispatcher": ("deadline_watch", "orders", "queue_pump")}
+PARTS = {"dispatcher": ("deadline_watch", "orders", "queue_pump"), "shim_link": ("pidfds",)}
 
 INNER = ("protocol", "core", "store")
 
@@ -31,7 +32,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "store": ("protocol", "core", "clock", "crash_points", "log"),
     **{part: (*INNER, *LEAVES) for parts in PARTS.values() for part in parts},
     **{peer: (*INNER, *LEAVES, *PARTS.get(peer, ())) for peer in MIDDLE},
-    "shim_link": (*INNER, *LEAVES, "launcher"),  # whose command line it is
+    "shim_link": (*INNER, *LEAVES, "launcher", "pidfds"),  # whose command line it is
     "rpc": (*INNER, *LEAVES, *MIDDLE),
     "shim": ("protocol", "crash_points"),
     "launcher": ("protocol", "crash_points", "shim"),

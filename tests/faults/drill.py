@@ -136,6 +136,7 @@ class Drill:
         self.house.begin(spec)
         process = self.house.process
         assert process is not None
+        code: int | None
         try:
             code = process.wait(PATIENCE_S if not crash_points.is_forked(spec) else 0.25)
         except subprocess.TimeoutExpired:
