@@ -1,0 +1,100 @@
+"""The simulated outside: shims and trees that do what the run directory's contract lets them do.
+
+Only what the daemon may see of them is used by the world: facts, files, and whether a tree is empty.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Fact = dict[str, Any]
+
+
+@dataclass
+class Attempt:
+    """One attempt: its shim, its worker, its files.  What is on disk survives everything."""
+
+    run_id: str
+    number: int
+    nonce: str
+    is_worker: bool
+    boot_id: str
+    cooperative: bool = False
+    shim_alive: bool = True
+    registered: bool = False
+    has_launch_file: bool = False
+    worker_starts: int = 0
+    worker_alive: bool = False
+    helper_alive: bool = False
+    frozen: bool = False
+    is_stubborn: bool = False
+    told: dict[str, Any] = field(default_factory=dict)
+    started: Fact | None = None
+    life_at: float | None = None
+    exit: Fact | None = None
+    will_exit: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """What the launcher would find."""
+        return not self.worker_alive and not self.helper_alive
+
+    def status(self) -> dict[str, Any]:
+        """What the shim tells when it registers."""
+        return {
+            "spawned": self.started,
+            "started_at": self.life_at,
+            "frozen": self.frozen,
+            "paused_mode": "freeze" if self.frozen else None,
+            "stop": self.told.get("stop"),
+            "exit": self.exit,
+        }
+
+    def next_fact(self, at: float) -> Fact | None:
+        """Do the next thing a shim does, and return what it says about it."""
+        if self.exit is not None or not self.shim_alive:
+            return None
+        if "stop" in self.told or self.will_exit is not None:
+            return self._end(at)
+        if self.started is None:
+            return self._spawn(at)
+        if self.life_at is None:
+            self.life_at = at
+            return {"fact": "started", "at": at}
+        return self._follow_orders(at)
+
+    def _spawn(self, at: float) -> Fact:
+        self.worker_starts += 1
+        self.worker_alive = True
+        self.started = {"pid": 1000 + self.number, "start_ticks": 1, "boot_id": self.boot_id, "at": at}
+        return {"fact": "spawned", **self.started}
+
+    def _follow_orders(self, at: float) -> Fact | None:
+        wanted = self.told.get("pause")
+        if wanted is None or wanted == self.frozen:
+            return None
+        if wanted == "release":
+            self.will_exit = 0
+            self.told["released"] = True
+            return self._end(at)
+        self.frozen = bool(wanted)
+        return {"fact": "paused" if self.frozen else "continued", "at": at}
+
+    def _end(self, at: float) -> Fact:
+        stop = self.told.get("stop") if self.will_exit is None else None
+        code = self.will_exit
+        self.worker_alive = self.frozen = False
+        self.exit = {
+            "exit_code": code if code is not None and code >= 0 else None,
+            "signal": -code
+            if code is not None and code < 0
+            else None
+            if self.started is None
+            else 15
+            if stop
+            else None,
+            "finished_at": at,
+            "stop": stop,
+            "released": bool(self.told.get("released")) and stop is None,
+            "swept": self.is_empty,
+        }
+        return {"fact": "exited", "at": at, **self.exit}

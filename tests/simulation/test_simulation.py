@@ -1,0 +1,78 @@
+"""Thousands of simulated hours of submits, faults, crashes and reboots over the real core and store."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.steps import Step, history, shortest
+from tests.simulation.world import World
+
+LENGTH = 150
+
+
+async def live(directory: Path, steps: list[Step]) -> float:
+    """Live through `steps` to the end of every run; return the simulated hours."""
+    directory.mkdir(parents=True)
+    world = World(directory)
+    await world.open()
+    try:
+        for step in steps:
+            await world.take(step)
+        return await world.finish()
+    finally:
+        await world.close()
+
+
+async def check_seed(directory: Path, seed: int) -> float:
+    """Live through a seed's history; where a promise breaks, fail with the shortest history that does."""
+    steps = history(seed, LENGTH)
+    try:
+        return await live(directory / "whole", steps)
+    except Exception as error:
+        fault = type(error)
+        numbers = iter(range(10**6))
+
+        async def is_failing(some: list[Step]) -> bool:
+            try:
+                await live(directory / f"part-{next(numbers)}", some)
+            except fault:
+                return True
+            return False
+
+        least = await shortest(steps, is_failing)
+        told = "\n".join(f"  {step}" for step in least)
+        raise AssertionError(f"seed {seed}: {error!r}; the shortest history that does it:\n{told}") from error
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_promises_hold_in_simulated_life(tmp_path: Path, seed: int) -> None:
+    """Nothing lost, nothing started twice, slots conserved, TERM final, ledger equals rows, no run stuck."""
+    await check_seed(tmp_path, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_a_minute_of_simulated_lives(tmp_path: Path) -> None:
+    """As many seeds as fit in a minute (MOSAIC_SIMULATION_S to change it): thousands of hours."""
+    end = time.monotonic() + float(os.environ.get("MOSAIC_SIMULATION_S", "60"))
+    hours, seed = 0.0, int(os.environ.get("MOSAIC_SIMULATION_SEED", "1000"))
+    first = seed
+    while time.monotonic() < end:
+        hours += await check_seed(tmp_path / str(seed), seed)
+        seed += 1
+    print(f"simulated {hours:,.0f} hours in seeds {first}..{seed - 1}")
+    assert hours > 1000
+
+
+async def test_a_broken_promise_is_cut_down_to_its_cause() -> None:
+    """The shortest history keeps only what the failure needs."""
+    steps = history(1, 200)
+    wanted = {index for index, step in enumerate(steps) if step.what in ("crash", "reboot")}
+    needed = [steps[min(wanted)], steps[max(wanted)]]
+
+    async def is_failing(some: list[Step]) -> bool:
+        return all(step in some for step in needed)
+
+    assert len(await shortest(steps, is_failing)) == 2

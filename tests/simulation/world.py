@@ -1,0 +1,412 @@
+"""A machine with simulated time, shims and users around the real core and the real store.
+
+The daemon's part is played by the same pure functions that the daemon calls (`owed`, the queue, catchup,
+conclude, deadlines) over a real Registry on a real file; here they are driven by one plain loop, so
+that a seed gives one history.  After every step the promises are checked.
+"""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+from mosaicd.clock import ManualClock
+from mosaicd.core import catchup
+from mosaicd.core.deadlines import deadline
+from mosaicd.core.fsm import Action, Event, Kind, breaking, conclude, is_legal, owed, replay
+from mosaicd.core.queue import Queue
+from mosaicd.core.run import Run
+from mosaicd.core.slots import Capacity
+from mosaicd.protocol import ulid
+from mosaicd.protocol.states import CauseKind, Dedup, Outcome, RunKind, State, Want
+from mosaicd.queue_pump import as_waiting
+from mosaicd.store.history import History
+from mosaicd.store.registry import Registry
+from tests.simulation.peers import Attempt
+from tests.simulation.steps import Step
+
+CPUS, GPUS = 4, 2
+SETTLE_ROUNDS = 200
+
+
+class BrokenPromise(AssertionError):
+    """An invariant does not hold."""
+
+
+def promise(holds: bool, what: str) -> None:
+    """Raise BrokenPromise unless it holds."""
+    if not holds:
+        raise BrokenPromise(what)
+
+
+class World:
+    """One simulated machine.  `open` it, `take` steps, `finish` it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "registry.sqlite3"
+        self.clock = ManualClock()
+        self.began_at = self.clock.wall()
+        self._numbers = itertools.count(1)
+        self._boots = itertools.count(2)
+        self.attempts: dict[tuple[str, int], Attempt] = {}
+        self.acknowledged: dict[str, Run] = {}
+        self.ended: dict[str, Run] = {}
+        self._since: dict[str, tuple[State, float]] = {}
+        self.events = 0
+
+    async def open(self) -> None:
+        """Start the daemon's part: load, reconcile, settle."""
+        self.registry = await Registry.open(self._path, clock=self.clock)
+        self.registry.subscribe(lambda batch: setattr(self, "events", self.events + len(batch)))
+        for run in list(self.registry.live.values()):
+            attempt = self._attempt(run)
+            if attempt is not None and run.is_holding and not attempt.shim_alive and attempt.has_launch_file:
+                await self._read_files(run, attempt)
+        self._since.clear()
+        await self.settle()
+
+    async def close(self) -> None:
+        """End the daemon's part; the outside stays."""
+        await self.registry.close()
+
+    # --- steps ------------------------------------------------------------------------------------
+
+    async def take(self, step: Step) -> None:
+        """Let one thing happen, carry out what is owed, and check every promise."""
+        act = getattr(self, "_do_" + step.what)
+        live = sorted(self.registry.live)
+        if act.__code__.co_argcount == 3:
+            if not live:
+                return
+            await act(self.registry.live[live[step.run % len(live)]], step.value)
+        else:
+            await act(step.value)
+        await self.settle()
+        self.check()
+
+    async def _do_submit(self, size: float) -> None:
+        await self._submit(RunKind.COMMAND, int(size))
+
+    async def _do_submit_worker(self, size: float) -> None:
+        await self._submit(RunKind.WORKER, int(size))
+
+    async def _submit(self, kind: RunKind, size: int) -> None:
+        if len(self.registry.live) >= 12:
+            return
+        number = next(self._numbers)
+        is_worker = kind is RunKind.WORKER
+        run = Run(
+            run_id=ulid.encode(int(self.clock.wall() * 1000), number.to_bytes(10, "big")),
+            owner_uid=1000 + size % 2, owner="somebody", kind=kind, name=f"run-{number}", command=("x",),
+            digest=f"{number:064x}", created_at=self.clock.wall(), cpus=size, gpus=size % 3, retries=size % 3,
+            start_timeout_s=60.0 if is_worker else None, heartbeat_timeout_s=300.0 if is_worker else None,
+            can_pause=is_worker, can_checkpoint=is_worker,
+        )  # fmt: skip
+        event = Event(Kind.SUBMITTED, run.created_at, "somebody", {"run": run.to_dict()})
+        stored, _ = await self.registry.add(event, dedup=Dedup.NEW)
+        self.acknowledged[stored.run_id] = stored
+
+    async def _do_pass(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        for run in list(self.registry.live.values()):
+            state, since = self._since.get(run.run_id, (None, 0.0))
+            attempt = self._attempt(run)
+            if state is not run.state or attempt is None:
+                continue
+            silent_since = self.clock.mono() if attempt.worker_alive and not attempt.is_stubborn else since
+            due = deadline(run, since, silent_since)
+            if due is not None and due.due_mono <= self.clock.mono():
+                await self._record(run, Kind.DEADLINE_MISSED, {"kind": due.cause, "after_s": due.after_s})
+
+    async def _do_suspend(self, seconds: float) -> None:
+        before = dict(self.registry.live)
+        self.clock.suspend(seconds)
+        await self._do_pass(0.0)
+        promise(before == dict(self.registry.live), "a suspended machine changed a run")
+
+    async def _do_shim(self, run: Run, value: float) -> None:
+        attempt = self._attempt(run)
+        if attempt is None or not attempt.shim_alive:
+            return
+        if not attempt.registered:
+            await self._register(run, attempt)
+            return
+        fact = attempt.next_fact(self.clock.wall())
+        if fact is not None:
+            await self._tell(run, attempt, [fact])
+
+    async def _do_exit(self, run: Run, code: float) -> None:
+        attempt = self._attempt(run)
+        if attempt is not None and attempt.worker_alive and not attempt.frozen and "stop" not in attempt.told:
+            attempt.will_exit = int(code)
+
+    async def _do_say_again(self, run: Run, value: float) -> None:
+        attempt = self._attempt(run)
+        if attempt is not None and attempt.shim_alive and attempt.registered:
+            before = run
+            attempt.registered = False
+            await self._register(run, attempt)
+            promise(self._newest(run).rev - before.rev <= 1, "a repeated status was folded twice")
+
+    async def _do_late(self, run: Run, value: float) -> None:
+        old = self.attempts.get((run.run_id, run.attempt - 1))
+        if old is not None:
+            promise(
+                not old.worker_alive, f"attempt {old.number} of {run.run_id} still works beside its successor"
+            )
+
+    async def _do_stubborn(self, run: Run, value: float) -> None:
+        attempt = self._attempt(run)
+        if attempt is not None and attempt.worker_alive:
+            attempt.helper_alive = attempt.is_stubborn = True
+
+    async def _do_kill_shim(self, run: Run, value: float) -> None:
+        attempt = self._attempt(run)
+        if attempt is not None and attempt.shim_alive and attempt.has_launch_file:
+            attempt.shim_alive = False
+            await self._read_files(run, attempt)
+
+    async def _do_stop(self, run: Run, grace_s: float) -> None:
+        if run.want is not Want.STOP:
+            await self._record(run, Kind.STOP_REQUESTED, {"grace_s": grace_s})
+
+    async def _do_pause(self, run: Run, mode: float) -> None:
+        if run.want is Want.STOP or run.state is State.FAULT:
+            return
+        if run.state is State.INIT:
+            await self._do_hold(run, 0)
+        else:
+            mode_name = "release" if mode == 2 and run.can_checkpoint else "freeze"
+            await self._record(run, Kind.PAUSE_REQUESTED, {"mode": mode_name})
+
+    async def _do_resume(self, run: Run, value: float) -> None:
+        if run.want is Want.PAUSE or run.held:
+            await self._record(run, Kind.RESUME_REQUESTED, {})
+
+    async def _do_hold(self, run: Run, value: float) -> None:
+        if run.is_waiting and not run.held:
+            await self._record(run, Kind.HOLD, {})
+
+    async def _do_release(self, run: Run, value: float) -> None:
+        if run.held:
+            await self._record(run, Kind.RELEASE, {})
+
+    async def _do_set_priority(self, run: Run, priority: float) -> None:
+        await self._record(run, Kind.SET, {"priority": int(priority)})
+
+    async def _do_crash(self, value: float) -> None:
+        await self.registry.close()
+        await self.open()
+        for run_id, run in self.ended.items():
+            promise(run_id not in self.registry.live, f"{run.run_id} is alive again after a crash")
+
+    async def _do_reboot(self, value: float) -> None:
+        await self.registry.close()
+        self.clock.reboot(f"boot-{next(self._boots)}")
+        for attempt in self.attempts.values():
+            attempt.shim_alive = attempt.worker_alive = attempt.helper_alive = False
+        await self.open()
+
+    # --- the daemon's part --------------------------------------------------------------------------
+
+    async def settle(self) -> None:
+        """Carry out what every run is owed, until nothing more follows."""
+        for _ in range(SETTLE_ROUNDS):
+            before = self.events
+            for run in list(self.registry.live.values()):
+                self._note_state(run)
+                await self._carry_out(run)
+            await self._dispatch()
+            if self.events == before:
+                return
+        raise BrokenPromise(
+            f"what is owed never ends: {[(r.run_id, owed(r)) for r in self.registry.live.values()]}"
+        )
+
+    def _note_state(self, run: Run) -> None:
+        if self._since.get(run.run_id, (None, 0.0))[0] is not run.state:
+            self._since[run.run_id] = run.state, self.clock.mono()
+
+    async def _carry_out(self, run: Run) -> None:
+        attempt = self._attempt(run)
+        match owed(run):
+            case Action.WITHDRAW:
+                await self._record(run, Kind.WITHDRAWN, {})
+            case Action.LAUNCH:
+                self._launch(run)
+            case Action.BREAK:
+                await self._fold(run, breaking(run, self.clock.wall()))
+            case Action.EMPTY_TREE:
+                await self._empty_tree(run, attempt)
+            case Action.STOP if attempt is not None:
+                attempt.told["stop"] = {
+                    "kind": str((run.stop or {}).get("kind", "by_user")),
+                    "who": "somebody",
+                }
+            case Action.PAUSE if attempt is not None:
+                attempt.told["pause"] = "release" if run.pause_mode == "release" else True
+            case Action.RESUME if attempt is not None:
+                attempt.told["pause"] = False
+            case _:
+                pass
+
+    def _launch(self, run: Run) -> None:
+        """An order may be repeated: an attempt that was begun is not begun again."""
+        if (run.run_id, run.attempt) not in self.attempts:
+            assert run.nonce is not None
+            self.attempts[run.run_id, run.attempt] = Attempt(
+                run.run_id, run.attempt, run.nonce, run.kind is RunKind.WORKER, self.clock.boot_id()
+            )
+
+    async def _empty_tree(self, run: Run, attempt: Attempt | None) -> None:
+        if attempt is not None and attempt.shim_alive and run.exit is None:
+            attempt.told["stop"] = {"kind": "by_user", "who": "daemon"}
+            fact = attempt.next_fact(self.clock.wall()) if attempt.registered else None
+            if fact is not None and fact["fact"] == "exited":
+                await self._tell(run, attempt, [fact])
+            elif not attempt.registered:
+                attempt.shim_alive = False  # it is refused when it comes, and leaves
+            return
+        if attempt is not None and not attempt.is_empty:
+            attempt.worker_alive = attempt.helper_alive = False  # the sweep, or a teardown shim
+            return
+        await self._fold(run, conclude(run, self.clock.wall(), 30.0))
+
+    async def _dispatch(self) -> None:
+        holding = [run for run in self.registry.live.values() if run.is_holding]
+        used: dict[int, int] = {}
+        for run in holding:
+            used[run.owner_uid] = used.get(run.owner_uid, 0) + (run.cpus_granted or 0)
+        queue = Queue(
+            as_waiting(run) for run in self.registry.live.values() if owed(run) is Action.AWAIT_TURN
+        )
+        for start in queue.plan(self._capacity(holding), used, self.clock.wall()):
+            run = self.registry.live[start.run_id]
+            data = {"attempt": run.attempt + 1, "nonce": f"{run.attempt + 1:016x}", "cpus": start.grant.cpus}
+            await self._record(run, Kind.DISPATCHED, {**data, "slots": list(start.grant.slots)})
+
+    @staticmethod
+    def _capacity(holding: list[Run]) -> Capacity:
+        slots = frozenset(slot for run in holding for slot in run.slots)
+        return Capacity(CPUS, sum(run.cpus_granted or 0 for run in holding), GPUS, slots)
+
+    async def _register(self, run: Run, attempt: Attempt) -> None:
+        if not run.is_holding or run.attempt != attempt.number:
+            attempt.shim_alive = False
+            return
+        attempt.registered = attempt.has_launch_file = True
+        events: list[Event] = []
+        if run.state is State.HSHK and is_legal(run, Kind.REGISTERED):
+            await self._record(run, Kind.REGISTERED, {"shim_pid": 77, "shim_start_ticks": 1})
+            run = self._newest(run)
+        events = catchup.from_status(run, attempt.status(), self.clock.wall())
+        await self._fold(run, *events)
+
+    async def _tell(self, run: Run, attempt: Attempt, facts: list[dict[str, Any]]) -> None:
+        if run.attempt == attempt.number and run.is_holding:
+            events, _ = catchup.from_facts(run, facts)
+            await self._fold(run, *events)
+
+    async def _read_files(self, run: Run, attempt: Attempt) -> None:
+        """What reconcile and a lost shim come to: files, else lost."""
+        status = catchup.status_from_files(run.kind, attempt.started, attempt.exit)
+        events = catchup.from_status(run, status, self.clock.wall(), "files") if attempt.exit else []
+        if run.exit is None and attempt.exit is None and run.state is not State.FAULT:
+            rebooted = attempt.boot_id != self.clock.boot_id()
+            kind = CauseKind.REBOOTED if rebooted else CauseKind.SHIM_LOST
+            events.append(Event(Kind.LOST, self.clock.wall(), data={"kind": kind}))
+        await self._fold(run, *events)
+
+    async def _record(self, run: Run, kind: Kind, data: dict[str, Any]) -> None:
+        await self._fold(run, Event(kind, self.clock.wall(), "somebody", data))
+
+    async def _fold(self, run: Run, *events: Event) -> None:
+        if events:
+            after = await self.registry.record(run.run_id, *events)
+            if after.is_final:
+                self.ended[after.run_id] = after
+
+    def _newest(self, run: Run) -> Run:
+        return self.registry.live.get(run.run_id) or self.ended[run.run_id]
+
+    def _attempt(self, run: Run) -> Attempt | None:
+        return self.attempts.get((run.run_id, run.attempt))
+
+    # --- promises ---------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Everything that must hold after every step."""
+        holding = [run for run in self.registry.live.values() if run.is_holding]
+        slots = [slot for run in holding for slot in run.slots]
+        promise(len(slots) == len(set(slots)), f"a GPU slot has two owners: {slots}")
+        promise(sum(run.cpus_granted or 0 for run in holding) <= CPUS, "more CPUs are granted than there are")
+        known = self.registry.live.keys() | self.ended.keys()
+        promise(self.acknowledged.keys() == known, "an acknowledged run is gone")
+        for run in self.registry.live.values():
+            promise((run.outcome is not None) == run.is_final, f"{run.run_id}: outcome without TERM")
+            self._check_tree(run)
+        for attempt in self.attempts.values():
+            promise(attempt.worker_starts <= 1, f"{attempt.run_id}: attempt {attempt.number} started twice")
+
+    def _check_tree(self, run: Run) -> None:
+        alive = [a.number for a in self.attempts.values() if a.run_id == run.run_id and not a.is_empty]
+        allowed = [run.attempt] if run.is_holding else []
+        promise(
+            set(alive) <= set(allowed),
+            f"{run.run_id} is {run.state} and attempts {alive} still have processes",
+        )
+
+    async def finish(self) -> float:
+        """Let everything come to its end; check the ends and the ledger; return the simulated hours."""
+        for _ in range(400):
+            if not self.registry.live:
+                break
+            for run in list(self.registry.live.values()):
+                newest = self.registry.live.get(run.run_id)
+                if newest is not None:
+                    await self._push_on(newest)
+            await self._do_pass(120.0)
+            await self.settle()
+            self.check()
+        promise(
+            not self.registry.live,
+            f"stuck for ever: {[(r.run_id, r.state, r.want) for r in self.registry.live.values()]}",
+        )
+        await self._check_ledger()
+        return (self.clock.wall() - self.began_at) / 3600
+
+    async def _push_on(self, run: Run) -> None:
+        if run.held:
+            await self._do_release(run, 0)
+        elif run.want is Want.PAUSE:
+            await self._do_resume(run, 0)
+        attempt = self._attempt(run)
+        if attempt is not None and attempt.life_at is not None:
+            await self._do_exit(self._newest(run), 0)
+        newest = self.registry.live.get(run.run_id)
+        if newest is not None:
+            await self._do_shim(newest, 0)
+
+    async def _check_ledger(self) -> None:
+        await self.registry.flush()
+        history = History(self._path)
+        try:
+            for run_id, run in self.ended.items():
+                stored = await history.events(0, 10_000, run_id)
+                events = [Event(Kind(e.kind), e.at, e.who, e.data) for e in stored]
+                promise(replay(events) == run, f"the ledger of {run_id} does not lead to its row")
+                self._check_end(run)
+        finally:
+            await history.close()
+
+    def _check_end(self, run: Run) -> None:
+        attempt = self._attempt(run)
+        exit = attempt.exit if attempt is not None else None
+        if (
+            exit is None
+            or exit["stop"] is not None
+            or run.outcome is Outcome.INTERRUPTED
+            or run.fault is not None
+        ):
+            return
+        clean = exit["exit_code"] == 0
+        promise((run.outcome is Outcome.SUCCEEDED) == clean, f"{run.run_id} ended {run.outcome} with {exit}")
