@@ -42,8 +42,13 @@ class Orders:
             worker_grace_s=timeouts.worker_grace_s,
             handshake_timeout_s=timeouts.handshake_s,
             pause_ack_timeout_s=timeouts.pause_ack_s,
+            post_mortem_s=timeouts.post_mortem_s,
             stdout_limit_bytes=limits.stdout_bytes,
             stderr_limit_bytes=limits.stderr_bytes,
+            telemetry_limit_bytes=limits.telemetry_bytes,
+            containment=settings.containment.mode,
+            memory=settings.containment.memory,
+            tasks=settings.containment.tasks,
         )
 
     def launch(self, run: Run) -> dict[str, Any]:

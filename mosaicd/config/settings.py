@@ -62,6 +62,10 @@ class Timeouts:
     handshake_s: float = _time(30.0, "from the order to a shim until it has registered")
     start_s: float = _time(60.0, "from a worker's handshake to its first sign of life")
     heartbeat_s: float = _time(300.0, "the longest silence of a worker; any output counts as a sign of life")
+    stall_s: float = _time(
+        0.0, "how long a worker that lives may report no further step or episode; 0: for ever", 0.0
+    )
+    post_mortem_s: float = _time(2.0, "for the Python stacks of a silent or stuck run", 0.0, 60.0)
     grace_s: float = _time(5.0, "from TERM to KILL, for a run that does not say otherwise", 0.0)
     worker_grace_s: float = _time(30.0, "the same, for a worker that declares checkpointing", 0.0)
     pause_ack_s: float = _time(10.0, "for a worker to acknowledge a pause; then its tree is frozen", 0.0)
@@ -85,16 +89,37 @@ class Limits:
     connections_per_user: int = _count(512, "open connections of one user", 4, 100_000)
     write_buffer_bytes: int = _count(4 << 20, "unsent bytes before a connection is closed", 65536, 1 << 30)
     page_runs: int = _count(200, "runs in one page of run.list unless the request says less", 1, 10_000)
-    stdout_bytes: int = _count(1 << 30, "stdout that is kept of one attempt; what is cut is counted", 4096)
-    stderr_bytes: int = _count(1 << 30, "stderr that is kept of one attempt; what is cut is counted", 4096)
+    stdout_bytes: int = _count(1 << 30, "stdout that is kept of one attempt: its beginning and its end", 4096)
+    stderr_bytes: int = _count(1 << 30, "stderr that is kept of one attempt: its beginning and its end", 4096)
+    telemetry_bytes: int = _count(1 << 32, "telemetry that is kept of one attempt, likewise", 65536)
+
+
+@dataclass(frozen=True, slots=True)
+class Containment:
+    """What holds a run's processes together, and which of its limits are enforced."""
+
+    mode: str = field(
+        default="auto",
+        metadata={
+            "doc": "auto: the strongest there is; cgroup: that or no run; process-group: that and no more",
+            "choices": ("auto", "cgroup", "process-group"),
+        },
+    )
+    memory: str = field(
+        default="enforce",
+        metadata={"doc": "what resources.memory_mb is: a limit, or a word", "choices": ("enforce", "off")},
+    )
+    tasks: int = _count(16_384, "processes and threads that one run may have at a time", 64, 4_194_304)
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How long a retry waits: backoff_s, doubled each time, up to backoff_max_s."""
+    """How long a retry waits (backoff_s, doubled each time, up to backoff_max_s), and what ends it all."""
 
     backoff_s: float = _time(10.0, "before the first retry", 0.0)
     backoff_max_s: float = _time(600.0, "the longest wait before a retry", 0.0)
+    crash_loop_s: float = _time(10.0, "an attempt that lives for less is one of a crash loop", 0.0)
+    crash_loop_attempts: int = _count(3, "so many such attempts in a row are the last; 0: any number", 0, 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +187,7 @@ class Settings:
     gpus: Gpus = field(default_factory=Gpus)
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
+    containment: Containment = field(default_factory=Containment)
     retries: Retries = field(default_factory=Retries)
     registry: Registry = field(default_factory=Registry)
     retention: Retention = field(default_factory=Retention)
@@ -190,6 +216,7 @@ GROUPS: Mapping[str, Any] = {
     "gpus": Gpus,
     "timeouts": Timeouts,
     "limits": Limits,
+    "containment": Containment,
     "retries": Retries,
     "registry": Registry,
     "retention": Retention,

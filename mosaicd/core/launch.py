@@ -18,6 +18,7 @@ from mosaicd.protocol.states import RunKind
 
 #: Each BLAS and OpenMP runtime takes every core unless told (facts.md: a factor of three with two runs).
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+MIB = 1 << 20
 MINIMAL_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 _BASE = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG"})
@@ -67,15 +68,21 @@ class LaunchSettings:
     worker_grace_s: float = 30.0
     handshake_timeout_s: float = 30.0
     pause_ack_timeout_s: float = 10.0
+    post_mortem_s: float = 2.0
     stdout_limit_bytes: int = 1 << 30
     stderr_limit_bytes: int = 1 << 30
+    telemetry_limit_bytes: int = 1 << 32
+    containment: str = "auto"
+    memory: str = "enforce"
+    tasks: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What earlier attempts already used of the run's limits.
 
-    Seconds carry over a release but not over a retry (give 0 then); steps carry over all attempts.
+    Seconds carry over a release but not over a retry (give 0 then); `steps` are the records of all attempts,
+    for a worker that has no count of its own that goes on.
     """
 
     seconds: float = 0.0
@@ -154,6 +161,7 @@ def launch_order(
         "cpus": at.cpus,
         "uid": uid,
         "limits": _limits(spec, settings, used or Budget()),
+        "containment": _containment(spec, settings),
     }
 
 
@@ -190,10 +198,13 @@ def _ours(spec: Spec, at: Placement, given: Mapping[str, str]) -> dict[str, str]
         "MOSAIC_ATTEMPT": str(at.attempt),
         "MOSAIC_CHECKPOINT_DIR": at.checkpoint_dir,
         "MOSAIC_RUN_DIR": at.files_dir,
+        "MOSAIC_STACKS_FILE": str(PurePosixPath(at.attempt_dir) / rundir.STACKS),
         rundir.MARKER: at.run_id,
         "RUN_ID": at.run_id,
         "WORKER_ID": _worker_id(spec),
     }
+    if spec.resume_from is not None:
+        ours["MOSAIC_RESUME_FROM"] = spec.resume_from
     if spec.worker_config is not None:
         ours["MOSAIC_CONFIG_FILE"] = at.config_file
     return ours | dict.fromkeys(REWRITTEN & given.keys(), at.run_id)
@@ -212,15 +223,27 @@ def _joined(slots: Sequence[int]) -> str:
     return ",".join(str(slot) for slot in slots)
 
 
+def _containment(spec: Spec, settings: LaunchSettings) -> dict[str, Any]:
+    is_limited = settings.memory == "enforce" and spec.resources.memory_mb is not None
+    return {
+        "required": settings.containment == "cgroup",
+        "memory_bytes": (spec.resources.memory_mb or 0) * MIB if is_limited else None,
+        "tasks": settings.tasks,
+    }
+
+
 def _limits(spec: Spec, settings: LaunchSettings, used: Budget) -> dict[str, Any]:
     asked = spec.limits
     own_timeout = asked.handshake_timeout_s
     return {
         "time_limit_s": None if asked.time_limit_s is None else max(0.0, asked.time_limit_s - used.seconds),
-        "max_steps": None if asked.max_steps is None else max(0, asked.max_steps - used.steps),
+        "max_steps": asked.max_steps,
+        "steps_before": used.steps,
         "grace_s": grace_s(spec, settings),
         "handshake_timeout_s": settings.handshake_timeout_s if own_timeout is None else own_timeout,
         "pause_ack_timeout_s": settings.pause_ack_timeout_s,
+        "post_mortem_s": settings.post_mortem_s,
         "stdout_limit_bytes": settings.stdout_limit_bytes,
         "stderr_limit_bytes": settings.stderr_limit_bytes,
+        "telemetry_limit_bytes": settings.telemetry_limit_bytes,
     }

@@ -48,6 +48,7 @@ class Submit:
     heartbeat_timeout_s: float | None = None
     handshake_timeout_s: float | None = None
     start_timeout_s: float | None = None
+    stall_s: float | None = None
     dry_run: bool = False
 
 
@@ -76,9 +77,10 @@ class ListRuns:
 
 @dataclass(frozen=True, slots=True)
 class WatchRuns:
-    """Events after `since` (0: the whole ledger; absent: from now on), then live ones."""
+    """Events after `since` (0: the whole ledger; absent: from now on) or from a time, then live ones."""
 
     since: Cursor | None = None
+    since_at: float | None = None
     epoch: str | None = None
     run_id: str | None = None
     progress: bool = False
@@ -95,26 +97,28 @@ class Unwatch:
 class ReadLogs:
     """Bytes of one stream of one attempt (default: the newest) from offset `cursor`.
 
-    `tail_lines` starts that many lines before the end instead; with `follow`, notifications go on
-    until the run has ended.
+    `tail_lines` starts that many lines before the end instead, `since` (unix seconds) with what was
+    written then; with `follow`, notifications go on until the run has ended.
     """
 
     run_id: str
-    stream: Literal["stdout", "stderr"] = "stdout"
+    stream: Literal["stdout", "stderr", "post-mortem"] = "stdout"
     attempt: int | None = None
     cursor: int = 0
     tail_lines: int | None = None
+    since: float | None = None
     limit_bytes: int | None = None
     follow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ReadTelemetry:
-    """Telemetry records with seq > `cursor` of one attempt (default: the newest)."""
+    """Telemetry records with seq > `cursor`, and at >= `since`, of one attempt (default: the newest)."""
 
     run_id: str
     attempt: int | None = None
     cursor: int = 0
+    since: float | None = None
     kinds: list[str] | None = None
     limit: int | None = None
     follow: bool = False
@@ -154,6 +158,22 @@ class SetFields:
     priority: int | None = None
     labels: dict[str, str] | None = None
     name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A new run of what an ended one was; from its last checkpoint unless `fresh`.
+
+    Values of variables are not kept after an end: `environment` offers those that the origin had by name (more
+    are left out), `extra` are set whatever the origin had.
+    """
+
+    run_id: str
+    fresh: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, str] = field(default_factory=dict)
+    allow_missing: bool = False
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +255,8 @@ class Advance:
     worker_beat: bool
     total_steps: int | None = None
     total_episodes: int | None = None
+    resumed_from: dict[str, Any] | None = None
+    checkpoint: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,9 @@ EXIT = "exit.json"
 STDOUT = "stdout.log"
 STDERR = "stderr.log"
 TELEMETRY = "telemetry.jsonl"
+LOG_INDEX = "log.index"
+POST_MORTEM = "post-mortem.txt"
+STACKS = "python-stacks.txt"
 WORKER_CONFIG = "worker-config.json"
 
 CHECKPOINTS = "checkpoints"
@@ -19,7 +22,25 @@ ANALYTICS = "analytics.json"
 #: Environment variable that marks every process of a run.
 MARKER = "MOSAIC_RUN_ID"
 
-STREAMS = {"stdout": STDOUT, "stderr": STDERR}
+STREAMS = {"stdout": STDOUT, "stderr": STDERR, "post-mortem": POST_MORTEM}
+
+
+#: Digits of the offset in a segment's name: names in their order are bytes in their order.
+OFFSET_DIGITS = 16
+
+
+def segment_name(name: str, offset: int) -> str:
+    """Return the name of the segment of log `name` that begins at `offset`."""
+    return f"{name}.{offset:0{OFFSET_DIGITS}d}"
+
+
+def segment_offset(name: str, entry: str) -> int | None:
+    """Return where a file of the log `name` begins (0: the log itself); None for no part of it."""
+    if entry == name:
+        return 0
+    digits = entry.removeprefix(name + ".")
+    is_ours = len(digits) == OFFSET_DIGITS and digits.isascii() and digits.isdigit() and entry != digits
+    return int(digits) if is_ours else None
 
 
 def attempt_name(attempt: int) -> str:

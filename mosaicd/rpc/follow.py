@@ -9,11 +9,12 @@ from collections.abc import Awaitable, Callable
 from mosaicd.core.run import Run
 from mosaicd.protocol.errors import NotFound
 from mosaicd.rpc.context import Services
-from mosaicd.rpc.files import Tail, attempt_file
+from mosaicd.rpc.files import attempt_log
 from mosaicd.rpc.get import newest
+from mosaicd.rpc.segments import Output
 
 #: Reads on from where it was and sends it; False when there was nothing to read.
-Step = Callable[[Tail, int], Awaitable[bool]]
+Step = Callable[[Output, int], Awaitable[bool]]
 
 
 def chosen_attempt(run: Run, asked: int | None) -> int:
@@ -34,7 +35,7 @@ async def follow(
             if attempt == 0 and run.attempt > 0:
                 attempt = 1
                 restart(attempt)
-            async with attempt_file(services, run, attempt, name) as file:
+            async with attempt_log(services, run, attempt, name) as file:
                 while True:
                     run, _ = await newest(services, run_id)
                     is_over = run.is_final or run.attempt > attempt

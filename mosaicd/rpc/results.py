@@ -59,13 +59,15 @@ RESULTS: Mapping[str, Schema] = {
     "Health": _object(
         pid=WHOLE, version=TEXT, protocol=WHOLE, ready=FLAG, draining=FLAG, uptime_s=NUMBER, socket=TEXT,
         state_dir=TEXT, epoch=TEXT, last_seq=WHOLE, counts=OBJECT, cpus=SLOTS, gpus=SLOTS,
-        wal=_or_null(OBJECT), watchers=WHOLE, quarantine=_list(OBJECT), warnings=_list(TEXT),
+        containment=OBJECT, wal=_or_null(OBJECT), watchers=WHOLE, quarantine=_list(OBJECT),
+        warnings=_list(TEXT),
     ),
     "Inspection": _object(
         version=TEXT, socket=TEXT, state_dir=TEXT, registry=OBJECT, live=_list(OBJECT), modes=_list(OBJECT),
         directories=OBJECT, disk=OBJECT, at=NUMBER, fixed=_list(TEXT),
     ),
     "BackedUp": _object(path=TEXT, bytes=WHOLE, seconds=NUMBER, runs=WHOLE, last_seq=WHOLE, epoch=TEXT),
+    "Reexec": _object(pid=WHOLE, version=TEXT, to_version=TEXT),
     "Pruned": _object(
         dry_run=FLAG, runs=_list(_object(run_id=TEXT, bytes=WHOLE, why=TEXT)),
         kept=_list(_object(run_id=TEXT, why=TEXT)), count=WHOLE, bytes=WHOLE, complete=FLAG,
@@ -79,7 +81,7 @@ RESULTS: Mapping[str, Schema] = {
     "Unwatched": _object(subscription=WHOLE, cursor=WHOLE),
     "LogChunk": _object(
         run_id=TEXT, attempt=WHOLE, stream=_words(("stdout", "stderr")), offset=WHOLE, cursor=WHOLE,
-        data=TEXT, encoding=_words(("utf-8", "base64")), size=WHOLE, eof=FLAG,
+        data=TEXT, encoding=_words(("utf-8", "base64")), size=WHOLE, eof=FLAG, gap=_or_null(OBJECT),
     ),
     "TelemetryPage": _object(
         run_id=TEXT, attempt=WHOLE, cursor=WHOLE, records=_list(_object(seq=WHOLE)), eof=FLAG,

@@ -1,12 +1,14 @@
 """run.watch and run.unwatch: ledger events from a cursor, then live.
 
-Input: `since` (0: the whole ledger; absent: from now), `epoch` (of the cursor), one run, progress or not.
+Input: `since` (0: the whole ledger; absent: from now) or `since_at` (a time), `epoch` (of the cursor), one
+run, progress or not.
 Output: subscription, epoch, cursor, last_seq, pruned_seq (a replay from before it has holes) and, when it
 begins now, the live runs as of that cursor.
 Caveats: Conflict for another epoch or a cursor that is ahead of the ledger.  The snapshot is bounded:
 `complete` false means that run.list has more.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from mosaicd.broadcaster import Watch
@@ -22,7 +24,7 @@ SNAPSHOT_RUNS = 100
 
 async def handle(services: Services, caller: Caller, params: WatchRuns) -> dict[str, Any]:
     """Subscribe; events follow once the reply has left."""
-    validate.at_least(params, 0, "since")
+    validate.at_least(params, 0, "since", "since_at")
     broadcaster = services.broadcaster
     if params.epoch is not None and params.epoch != broadcaster.epoch:
         raise Conflict(
@@ -37,6 +39,9 @@ async def handle(services: Services, caller: Caller, params: WatchRuns) -> dict[
     run_id = None
     if params.run_id is not None:
         run_id = (await services.find(caller, params.run_id)).run_id
+    if params.since_at is not None:
+        before = await services.history.seq_before(params.since_at)
+        params = replace(params, since=max(params.since or 0, before))
     return _begin(services, caller, params, run_id)
 
 

@@ -123,7 +123,7 @@ def _shed(spool: Spool | None) -> dict[str, int]:
     return {
         "stdout_bytes": spool.stdout.lost_bytes if spool else 0,
         "stderr_bytes": spool.stderr.lost_bytes if spool else 0,
-        "telemetry_records": spool.journal.shed_records if spool else 0,
+        "telemetry_records": spool.journal.shed_records + spool.journal.dropped_records if spool else 0,
     }
 
 

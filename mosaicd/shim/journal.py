@@ -1,39 +1,49 @@
-"""telemetry.jsonl: numbering and appending records, in batches, never blocking and never half-numbered.
+"""telemetry.jsonl*: numbering and appending records, in batches, never blocking and never half-numbered.
 
 A number is used once, whether its record reached the disk or not: with a full disk a bounded amount
-waits in memory, what comes after that is shed, and a gap record says which numbers are missing.
+waits in memory, what comes after that is shed, and a gap record says which numbers are missing.  Beyond
+the cap the oldest segment goes, as a log's does; a segment begins with a whole record.
 `written_seq` is the last number in the file and the only one that may be told to anybody.
 """
 
 import json
-import os
 import time
 from typing import Any
 
 from mosaicd.protocol import telemetry
 from mosaicd.protocol.telemetry import Recognised
+from mosaicd.shim.segments import Segments
 
 #: What may wait in memory for a disk that is full.
 _WAITING_LIMIT_BYTES = 1 << 20
+#: Reasons of a gap.
+LIMIT = "limit"
+DISK_FULL = "disk_full"
+DISK_ERROR = "disk_error"
+_BEGIN = b'{"seq":'
+_NEWLINE = ord("\n")
 
 
 class Journal:
     """The numbered records of one attempt."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, files: Segments) -> None:
+        self._files = files
+        self._is_cut = False  # the file ends within a record, whose rest is the first that waits
         self._batch: list[bytes] = []
-        self._owed: dict[tuple[str, str, bool], dict[str, Any]] = {}
+        self._owed: dict[tuple[str, str], dict[str, Any]] = {}
         self._waiting = b""  # whole records (after the rest of one) that a full disk refused
         self._shed_from = 0
         self.seq = 0
         self.written_seq = 0
         self.shed_records = 0
-        self._at = 0.0
+        self.dropped_records = 0
+        self._dropped_from = 0
+        self.at = 0.0
 
     def stamp(self) -> None:
         """Take the time for the records to come: one clock reading a round."""
-        self._at = time.time()
+        self.at = time.time()
 
     def add(self, record: Recognised) -> None:
         """Number a record; it is written with the next flush."""
@@ -41,19 +51,22 @@ class Journal:
         tail = b',"replaced":true}\n' if record.replaced else b"}\n"
         self._batch.append(
             b'{"seq":%d,"at":%.6f,"kind":"%b","data":%b%b'
-            % (self.seq, self._at, record.kind.encode(), record.text, tail)
+            % (self.seq, self.at, record.kind.encode(), record.text, tail)
         )
 
     def add_gap(self, evidence: dict[str, Any]) -> None:
-        """Owe a record of what was shed: it is never shed itself, and waits until it can be written.
+        """Owe a record of what is missing: it is never shed itself, and waits until it can be written.
 
-        Gaps of one stream and reason that wait together become one.
+        Of a cap, the newest says all; gaps of a full disk that wait together become one.
         """
-        key = (evidence["stream"], evidence["reason"], evidence["lost_bytes"] is None)
+        key = (evidence["stream"], evidence["reason"])
         earlier = self._owed.get(key)
-        if earlier is None:
+        if earlier is None or evidence["reason"] == LIMIT:
             self._owed[key] = evidence
-        elif evidence["lost_bytes"] is not None:
+        elif "to" in evidence:
+            earlier["to"] = evidence["to"]
+            earlier["records"] += evidence["records"]
+        else:
             earlier["lost_bytes"] += evidence["lost_bytes"]
 
     @property
@@ -128,21 +141,52 @@ class Journal:
         first, last, self._shed_from = self._shed_from, self.seq, 0
         self.stamp()
         self._add_evidence({
-            "stream": "telemetry", "reason": "disk_full", "from": first, "to": last,
+            "stream": "telemetry", "reason": DISK_FULL, "from": first, "to": last,
             "records": last - first + 1,
         })  # fmt: skip
         self._write_gaps()
 
     def _write(self, data: bytes) -> bytes:
-        """Write, and return what did not go in."""
-        try:
-            while data:
-                data = data[os.write(self._fd, data) :]
-        except OSError:
-            pass  # no room, or no quota: the caller keeps or sheds the rest
+        """Write, and return what did not go in: no room, no quota, a disk in trouble."""
+        while data:
+            size = self._next_size(data)
+            written = self._files.write(data[:size])
+            if written:
+                self._is_cut = data[written - 1] != _NEWLINE
+            data = data[written:]
+            if written < size:
+                break
         return data
+
+    def _next_size(self, data: bytes) -> int:
+        """Return how many bytes go into the file that is being written, or into the next one, begun here."""
+        room = self._files.room
+        if len(data) <= room:
+            return len(data)
+        first = data.find(b"\n") + 1
+        if self._is_cut:
+            return first
+        fitting = data.rfind(b"\n", 0, room) + 1
+        if fitting:
+            return fitting
+        if self._files.size or not room:
+            self._roll(int(data[len(_BEGIN) : data.index(b",")]))
+        return max(first, data.rfind(b"\n", 0, self._files.room) + 1)
+
+    def _roll(self, seq: int) -> None:
+        """Begin a segment with the record `seq`; owe what to say of all that ever had to go for one."""
+        dropped = self._files.roll(seq)
+        if not dropped:
+            return
+        self._dropped_from = self._dropped_from or dropped[0].mark
+        kept = self._files.ring[0].mark if self._files.ring else seq
+        self.dropped_records = kept - self._dropped_from
+        self.add_gap({
+            "stream": "telemetry", "reason": LIMIT, "from": self._dropped_from, "to": kept - 1,
+            "records": self.dropped_records,
+        })  # fmt: skip
 
     def close(self) -> None:
         """Write what can be written and close the file."""
         self.flush()
-        os.close(self._fd)
+        self._files.close()

@@ -80,6 +80,10 @@ class Record:
         """Open a file for appending; the descriptor is not inherited."""
         return self._open(name, os.O_APPEND)
 
+    def remove(self, name: str) -> None:
+        """Remove a file of the attempt."""
+        os.unlink(name, dir_fd=self.dir_fd)
+
     def _open(self, name: str, flags: int) -> int:
         return os.open(
             name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600, dir_fd=self.dir_fd

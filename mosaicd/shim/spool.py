@@ -1,8 +1,8 @@
 """From the worker's pipes to its files: raw logs with a cap, and telemetry.
 
 Nothing here waits: pipes are read until they are empty (a bounded amount a round, so that neither
-starves the other), and what a cap or a full disk does not let into a log is counted and named in a gap
-record.  `size_bytes` is what a reader finds in the file; `lost_bytes` is what the worker wrote besides.
+starves the other), and what a cap or a full disk does not leave in a log is counted and named in a gap
+record.  `end_bytes` is how much the worker wrote, `lost_bytes` what of it is not in the files.
 """
 
 import fcntl
@@ -11,96 +11,105 @@ from collections.abc import Callable, Iterable
 
 from mosaicd.protocol import telemetry
 from mosaicd.protocol.telemetry import NotARecord, Recognised
-from mosaicd.shim.journal import Journal
+from mosaicd.shim.index import Index, Marker
+from mosaicd.shim.journal import DISK_ERROR, DISK_FULL, LIMIT, Journal
 from mosaicd.shim.scanner import Scanner
+from mosaicd.shim.segments import Segments
 
 PIPE_BYTES = 1 << 20
 _READ_BYTES = 128 << 10
 _READS_A_ROUND = 16
-_LIMIT = "limit"
-_DISK_FULL = "disk_full"
 
 
 class Log:
-    """One raw log file: appended up to its cap, then counted."""
+    """One raw log: its beginning and its end up to its cap, the rest counted."""
 
-    def __init__(self, stream: str, fd: int, limit_bytes: int, journal: Journal) -> None:
+    def __init__(self, stream: str, files: Segments, journal: Journal, index: Index) -> None:
         self.stream = stream
-        self.size_bytes = 0
         self.lost_bytes = 0
-        self._fd = fd
-        self._limit_bytes = limit_bytes
+        self._files = files
         self._journal = journal
+        self._marker = Marker(stream, index)
         self._gap_reason: str | None = None
-        self._gap_lost_before = 0
+        self._gap_offset = 0
+        self._dropped_from: int | None = None
+
+    @property
+    def end_bytes(self) -> int:
+        """The offset behind the last byte."""
+        return self._files.offset
 
     def append(self, data: memoryview) -> None:
-        """Write what fits; count the rest and never raise."""
-        room = self._limit_bytes - self.size_bytes
-        part = data if len(data) <= room else data[: max(room, 0)]
-        if len(part):
-            written = self._write(part)
-            self.size_bytes += written
+        """Write what the disk takes; count the rest and never raise."""
+        self._marker.note(self._files.offset, self._journal.at)
+        files = self._files
+        while len(data):
+            if not files.room and not self._roll():
+                break
+            part = data[: files.room]
+            written = files.write(part)
+            if written and self._gap_reason:
+                self._close_gap(files.offset - written)
+            data = data[written:]
             if written < len(part):
-                self._open_gap(_DISK_FULL)
-            elif self._gap_reason == _DISK_FULL:
-                self._close_gap()
-            self.lost_bytes += len(part) - written
-        if len(part) < len(data):
-            self._open_gap(_LIMIT)
-            self.lost_bytes += len(data) - len(part)
+                break
+        if len(data):
+            self._open_gap(DISK_FULL if files.is_disk_full else DISK_ERROR)
+            self.lost_bytes += len(data)
+            files.skip(len(data))
 
     def settle(self) -> None:
-        """Record what the gap that is open has swallowed so far."""
+        """Record what the gap that is open has swallowed so far, and have the files show where it ends."""
         if self._gap_reason:
-            self._close_gap()
+            self._close_gap(self._files.offset)
+            self._roll()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the files."""
         self.settle()
-        os.close(self._fd)
+        self._marker.finish(self._files.offset)
+        self._files.close()
 
-    def _write(self, part: memoryview) -> int:
-        written = 0
-        try:
-            while written < len(part):
-                written += os.write(self._fd, part[written:])
-        except OSError:
-            pass  # no room, no quota: shed, the worker must go on
-        return written
+    def _roll(self) -> bool:
+        """Begin a segment, and tell of all that ever had to go for one; False where none can be begun."""
+        files = self._files
+        dropped = files.roll()
+        if dropped:
+            self.lost_bytes += sum(segment.size for segment in dropped)
+            if self._dropped_from is None:
+                self._dropped_from = dropped[0].start
+            kept = files.ring[0].start if files.ring else files.offset
+            self._record_gap(LIMIT, self._dropped_from, kept - self._dropped_from)
+        return files.room > 0
 
     def _open_gap(self, reason: str) -> None:
-        if self._gap_reason == reason:
-            return
-        if self._gap_reason:
-            self._close_gap()
-        self._gap_reason = reason
-        self._gap_lost_before = self.lost_bytes
-        if reason == _LIMIT:  # it stays to the end, which may be far: say so at once
-            self._record_gap(None)
+        if self._gap_reason is None:
+            self._gap_reason, self._gap_offset = reason, self._files.offset
 
-    def _close_gap(self) -> None:
-        self._record_gap(self.lost_bytes - self._gap_lost_before)
+    def _close_gap(self, end: int) -> None:
+        assert self._gap_reason is not None
+        self._record_gap(self._gap_reason, self._gap_offset, end - self._gap_offset)
         self._gap_reason = None
 
-    def _record_gap(self, lost_bytes: int | None) -> None:
-        self._journal.add_gap({
-            "stream": self.stream, "reason": self._gap_reason, "offset": self.size_bytes,
-            "lost_bytes": lost_bytes,
-        })  # fmt: skip
+    def _record_gap(self, reason: str, offset: int, lost_bytes: int) -> None:
+        self._journal.add_gap(
+            {"stream": self.stream, "reason": reason, "offset": offset, "lost_bytes": lost_bytes}
+        )
 
 
 class Spool:
     """Both pipes of a worker and where they lead."""
 
     def __init__(
-        self, stdout: Log, stderr: Log, journal: Journal, on_record: Callable[[Recognised], None]
-    ) -> None:
+        self, stdout: Log, stderr: Log, journal: Journal, index: Index,
+        on_record: Callable[[Recognised], None],
+    ) -> None:  # fmt: skip
         self.stdout = stdout
         self.stderr = stderr
         self.journal = journal
         self.unparsed_lines = 0
         self.read_bytes = 0
+        self._index = index
         self._on_record = on_record
         self._buffer = bytearray(_READ_BYTES)
         self._view = memoryview(self._buffer)
@@ -164,6 +173,7 @@ class Spool:
         self.stdout.close()
         self.stderr.close()
         self.journal.close()
+        self._index.close()
 
     def _has_data(self, fd: int) -> bool:
         waiting = bytearray(4)

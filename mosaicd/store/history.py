@@ -100,6 +100,16 @@ class History:
         found = await self._read(lambda connection: connection.execute(QUERIES["last_seq"]).fetchone())
         return int(found[0]) if found else 0
 
+    async def seq_before(self, at: float) -> int:
+        """Return the seq after which the ledger tells of `at` and later; the last where nothing was since."""
+
+        def work(connection: sqlite3.Connection) -> int:
+            found = connection.execute(QUERIES["first_event_at"], (at,)).fetchone()
+            last = connection.execute(QUERIES["last_seq"]).fetchone()
+            return int(found[0]) - 1 if found else int(last[0]) if last else 0
+
+        return await self._read(work)
+
     async def counts(self) -> dict[str, int]:
         """Return how many runs stand in each state, every state named."""
 

@@ -79,6 +79,10 @@ ORDER BY n DESC LIMIT 1;
 -- The ledger from a cursor on.
 SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?;
 
+-- name: first_event_at
+-- Where the ledger begins to tell of what happened at a time or later.
+SELECT seq FROM events WHERE at >= ? ORDER BY seq LIMIT 1;
+
 -- name: events_of_run_since
 -- One run's events from a cursor on.
 SELECT * FROM events WHERE run_id = ? AND seq > ? ORDER BY rev LIMIT ?;

@@ -23,6 +23,7 @@ from mosaicd.protocol import rundir, ulid
 from mosaicd.protocol.methods import METHODS, Method
 from mosaicd.protocol.states import Dedup, RunKind
 from mosaicd.queue_pump import QueuePump
+from mosaicd.retention import Retention
 from mosaicd.rpc import handlers
 from mosaicd.rpc.context import Services
 from mosaicd.rpc.handlers import Handler
@@ -107,11 +108,14 @@ class Serving:
         self.broadcaster = Broadcaster(self.registry, self.history, self.settings.watch)
         clock = Clock()
         self.dispatcher, self.shims = Idle(self.settings, clock, self.registry), Shims()
+        rundirs = RunDirs(state / "runs")
+        retention = Retention(self.registry, self.history, rundirs, self.settings.retention, clock)
         self.services = Services(
             settings=self.settings, clock=clock, registry=self.registry, history=self.history,
             dispatcher=self.dispatcher, broadcaster=self.broadcaster, shims=self.shims,  # type: ignore[arg-type]
             auth=self.auth,
-            discovery=Discovery(self.settings), rundirs=RunDirs(state / "runs"), started_mono=clock.mono(),
+            discovery=Discovery(self.settings), rundirs=rundirs, started_mono=clock.mono(),
+            retention=retention,
         )  # fmt: skip
         rows = {**METHODS, **{row.name: row for row in extra}}
         table = {**handlers.load(), **{row.name: handler for row, handler in extra.items()}}

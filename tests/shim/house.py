@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from mosaicd import launcher
+from mosaicd.protocol import rundir
 from mosaicd.shim import containment
 from tests.shim.peer import Message, Peer
 
@@ -67,6 +68,15 @@ class Run:
 
     def telemetry(self) -> list[Message]:
         return [json.loads(line) for line in (self.dir / "telemetry.jsonl").read_bytes().splitlines()]
+
+    def pieces(self, name: str) -> dict[int, bytes]:
+        """Return what is kept of a log by the offset at which each piece begins."""
+        found = {}
+        for path in self.dir.iterdir():
+            start = rundir.segment_offset(name, path.name)
+            if start is not None:
+                found[start] = path.read_bytes()
+        return found
 
     def control(self, word: str, **params: Any) -> None:
         self.house.peer.control(self.run_id, word, **params)

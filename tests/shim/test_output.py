@@ -113,18 +113,65 @@ def test_a_last_word_counts_though_a_helper_holds_the_pipe(house: House) -> None
 
 
 def test_a_log_has_a_cap(house: House) -> None:
-    """Beyond its cap a log is counted, the worker goes on, and gap records say how much is missing."""
-    code = "import os\nfor _ in range(100): os.write(1, b'y' * 1000); os.write(2, b'z' * 10)"
-    run = house.python(code, limits={"stdout_limit_bytes": 12_345})
+    """Beyond its cap a log keeps its beginning and its end, the worker goes on, and a record has the rest."""
+    code = "import os\nfor n in range(2000): os.write(1, b'%049d\\n' % n); os.write(2, b'z' * 10)"
+    run = house.python(code, limits={"stdout_limit_bytes": 12_000})
     record = run.exit()
-    assert (run.dir / "stdout.log").stat().st_size == record["stdout_bytes"] == 12_345
-    assert record["shed"] == {"stdout_bytes": 100_000 - 12_345, "stderr_bytes": 0, "telemetry_records": 0}
-    assert record["stderr_bytes"] == 1000
-    assert [(line["seq"], line["kind"], line["data"]) for line in run.telemetry()] == [
-        (1, "gap", {"stream": "stdout", "reason": "limit", "offset": 12_345, "lost_bytes": None}),
-        (2, "gap", {"stream": "stdout", "reason": "limit", "offset": 12_345, "lost_bytes": 87_655}),
-    ]
+    whole = b"".join(b"%049d\n" % n for n in range(2000))
+    pieces = run.pieces("stdout.log")
+    kept = sum(len(data) for data in pieces.values())
+    assert kept <= 12_000
+    assert all(whole[start : start + len(data)] == data for start, data in pieces.items())
+    assert len(pieces[0]) == 6_000
+    assert kept - 6_000 > 12_000 * 3 // 8 - 50
+    assert max(start + len(data) for start, data in pieces.items()) == len(whole) == record["stdout_bytes"]
+    lost = len(whole) - kept
+    assert record["shed"] == {"stdout_bytes": lost, "stderr_bytes": 0, "telemetry_records": 0}
+    assert record["stderr_bytes"] == 20_000
+    gaps = [line["data"] for line in run.telemetry()]
+    assert gaps[-1] == {"stream": "stdout", "reason": "limit", "offset": 6_000, "lost_bytes": lost}
     run.leaves()
+
+
+def test_telemetry_has_a_cap(house: House) -> None:
+    """Beyond its cap telemetry keeps its beginning and its end, whole records, and one record has the rest."""
+    code = "for n in range(20_000): print('{\"type\": \"step\", \"step_index\": %d}' % n)"
+    run = house.python(code, limits={"telemetry_limit_bytes": 1 << 17})
+    record = run.exit()
+    pieces = run.pieces("telemetry.jsonl")
+    assert sum(map(len, pieces.values())) <= 1 << 17
+    lines = [json.loads(line) for _, data in sorted(pieces.items()) for line in data.splitlines()]
+    assert all(data.endswith(b"\n") for data in pieces.values())
+    gap = [line["data"] for line in lines if line["kind"] == "gap"][-1]
+    told = [line["seq"] for line in lines] + list(range(gap["from"], gap["to"] + 1))
+    assert sorted(told) == list(range(1, record["telemetry_seq"] + 1))
+    assert gap == {
+        "stream": "telemetry", "reason": "limit", "from": gap["from"], "to": gap["to"],
+        "records": record["shed"]["telemetry_records"],
+    }  # fmt: skip
+    assert record["steps"] == 20_000
+    assert [line["data"]["step_index"] for line in lines if line["kind"] == "step"][-1] == 19_999
+    run.leaves()
+
+
+def test_the_index_tells_when_an_offset_was_reached(house: House) -> None:
+    """Everything before an entry's offset was written by its time, and what follows came later."""
+    gate = house.gate()
+    run = house.python("for n in range(3):\n open('gate').read()\n print(f'line {n}')")
+    times = []
+    for n in range(3):
+        times.append(time.time())
+        until = time.monotonic() + 1.1
+        house.peer.until(lambda until=until: time.monotonic() > until)
+        gate.open()
+        run.says(f"line {n}\n")
+    run.exit()
+    run.leaves()
+    lines = [line.split() for line in (run.dir / "log.index").read_text().splitlines()]
+    entries = [(int(offset), float(at)) for stream, offset, at in lines if stream == "stdout"]
+    assert [offset for offset, _ in entries] == [7, 14, 21]
+    for (_, at), begun in zip(entries, times, strict=True):
+        assert begun + 1 < at < begun + 2.5
 
 
 def test_telemetry_goes_on_beyond_the_cap_of_the_raw_log(house: House) -> None:
@@ -132,7 +179,7 @@ def test_telemetry_goes_on_beyond_the_cap_of_the_raw_log(house: House) -> None:
     code = "print('q' * 5000); print('{\"type\": \"step\"}')"
     run = house.python(code, limits={"stdout_limit_bytes": 100})
     run.exit()
-    assert sorted(line["kind"] for line in run.telemetry()) == ["gap", "gap", "step"]
+    assert sorted({line["kind"] for line in run.telemetry()}) == ["gap", "step"]
     run.leaves()
 
 
@@ -159,8 +206,12 @@ for _ in range(3):
     shed = record["shed"]
     assert shed["telemetry_records"] > 10_000
     sizes = [len('{"type": "step", "step_index": , "note": ""}\n') + 60 + len(str(n)) for n in range(20_000)]
-    assert record["stdout_bytes"] + shed["stdout_bytes"] == 3 * sum(sizes)
-    assert (run.dir / "stdout.log").stat().st_size == record["stdout_bytes"]
+    assert record["stdout_bytes"] == 3 * sum(sizes)
+    pieces = run.pieces("stdout.log")
+    assert sum(map(len, pieces.values())) == record["stdout_bytes"] - shed["stdout_bytes"]
+    text = "".join('{"type": "step", "step_index": %d, "note": "' % n + "x" * 60 + '"}\n' for n in range(20_000))
+    whole = text.encode() * 3
+    assert all(whole[start : start + len(data)] == data for start, data in pieces.items())
     lines = run.telemetry()
     gaps = [line["data"] for line in lines if line["kind"] == "gap"]
     missing = [gap for gap in gaps if gap["stream"] == "telemetry"]

@@ -174,6 +174,7 @@ def test_the_order_is_complete_and_json_safe() -> None:
     assert limits == {
         "time_limit_s": None, "max_steps": None, "grace_s": 30.0, "handshake_timeout_s": 30.0,
         "pause_ack_timeout_s": 10.0, "stdout_limit_bytes": 1 << 30, "stderr_limit_bytes": 1 << 30,
+        "telemetry_limit_bytes": 1 << 32,
     }  # fmt: skip
 
 
