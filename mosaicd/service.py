@@ -25,6 +25,7 @@ from mosaicd.lock import Locks
 from mosaicd.log import Catalogue
 from mosaicd.orders import Orders
 from mosaicd.reconcile import reconcile
+from mosaicd.reexec import Succession
 from mosaicd.retention import Retention
 from mosaicd.rpc.context import Services
 from mosaicd.rpc.server import Server
@@ -46,8 +47,9 @@ STATUS_DELAY_S = 0.2
 class Service:
     """One daemon."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock, succession: Succession | None = None) -> None:
         self._settings = settings
+        self._succession = succession
         self._clock = clock
         self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -72,7 +74,7 @@ class Service:
             waiting = len(services.dispatcher.turns.queue)
             operator_log.event(Catalogue.DAEMON_READY, live=len(services.registry.live), waiting=waiting)
             stack.callback(server.stop_accepting)  # who comes from now on waits for the next daemon, where
-            stack.callback(notifier.stopping)  # a service manager holds the socket
+            stack.callback(self._say_leaving, notifier)  # somebody holds the socket
             gc.collect()
             gc.freeze()  # modules and services stay: no later collection looks at them again
             works = (
@@ -82,6 +84,8 @@ class Service:
                 self._pulse(services, notifier.watchdog_s),
                 notifier.watch(lambda: self._is_healthy(services, notifier.watchdog_s)),
             )
+            if self._succession is not None:
+                self._succession.on_asked = self._on_replaced
             async with _background(*works):
                 await self._fatal
         return 0
@@ -105,6 +109,7 @@ class Service:
         shims = ShimLink(
             on_gone=lambda run_id: dispatcher.shim_gone(run_id),
             on_detached=lambda run_id: None,
+            containment_mode=settings.containment.mode,
             crash_at=settings.crash_at,
         )
         orders = Orders(rundirs, auth, settings, settings.socket)
@@ -114,7 +119,19 @@ class Service:
             broadcaster=broadcaster, shims=shims, dispatcher=dispatcher, discovery=Discovery(settings),
             started_mono=clock.mono(),
             retention=Retention(registry, history, rundirs, settings.retention, clock),
+            succession=self._succession,
         )  # fmt: skip
+
+    def _say_leaving(self, notifier: Notifier) -> None:
+        if self._succession is not None and self._succession.is_asked:
+            notifier.reloading(self._clock.mono())  # the same process: it ends with READY=1
+        else:
+            notifier.stopping()
+
+    def _on_replaced(self) -> None:
+        operator_log.event(Catalogue.DAEMON_STOPPING, reason="reexec")
+        if not self._fatal.done():
+            self._fatal.set_result(None)
 
     def _on_fatal(self, error: BaseException) -> None:
         log.critical(
@@ -205,6 +222,9 @@ async def _background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def run(settings: Settings, listening: socket.socket, locks: Locks, clock: Clock) -> int:
+async def run(
+    settings: Settings, listening: socket.socket, locks: Locks, clock: Clock,
+    succession: Succession | None = None,
+) -> int:  # fmt: skip
     """Run one daemon on a socket that already listens, under `locks` that the caller holds; its exit code."""
-    return await Service(settings, clock).run(listening)
+    return await Service(settings, clock, succession).run(listening)

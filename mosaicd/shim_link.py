@@ -81,6 +81,8 @@ class ShimLink:
     _pidfd: int | None = None
     _closing: bool = False
     launcher_restarts: int = 0
+    containment_mode: str = "auto"
+    containment: dict[str, Any] = field(default_factory=dict)
     _restarts_in_a_row: int = 0
     crash_at: str | None = None
 
@@ -91,7 +93,7 @@ class ShimLink:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                launcher.command(theirs.fileno()),
+                launcher.command(theirs.fileno(), self.containment_mode),
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
@@ -221,6 +223,9 @@ class ShimLink:
         if message.get("fact") == "reaped":
             self._reaped(message)
             return
+        if message.get("fact") == "containment":
+            self.containment = {"holds": message.get("word"), "enforces": message.get("enforces", [])}
+            return
         order = self._orders.get(message.get("id", 0))  # a fact that nobody here knows is nobody's answer
         if order is not None and not order.reply.done():
             self._restarts_in_a_row = 0
@@ -296,12 +301,8 @@ class ShimLink:
         shim.pidfd = pidfds.open_for(pid, start_ticks)
         if shim.pidfd is None:
             loop.call_soon(self._set_gone, run_id, shim)
-            return
-        if read_start_ticks(pid) != start_ticks:
-            self._drop_pidfd(shim)
-            loop.call_soon(self._set_gone, run_id, shim)
-            return
-        loop.add_reader(shim.pidfd, self._set_gone, run_id, shim)
+        else:
+            loop.add_reader(shim.pidfd, self._set_gone, run_id, shim)
 
     def watch_found(self, run_id: str, attempt: int, launch: Mapping[str, Any] | None) -> None:
         """Watch the shim that launch.json names; nothing when it names none (its shim will register)."""
@@ -379,16 +380,6 @@ class ShimLink:
 def _say_slow(packet: Mapping[str, Any]) -> None:
     what, run_id = packet["order"], packet["run_id"]
     log.warning("the launcher has not answered %s of run %s for %g s", what, run_id, SLOW_ANSWER_S)
-
-
-def read_start_ticks(pid: int) -> int | None:
-    """Return field 22 of /proc/PID/stat, or None when the process is gone or a zombie."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            tail = stat.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if tail[0] in (b"Z", b"X") else int(tail[19])
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ _EXIT_FIELDS: Mapping[str, str] = {
     "finished_at": _SECONDS, "released": _FLAG, "last_word": _WORD, "error": _WORD, "fault": _WORD,
     "telemetry_seq": _COUNT, "stdout_bytes": _COUNT, "stderr_bytes": _COUNT, "steps": _COUNT,
     "episodes": _COUNT, "unparsed_lines": _COUNT, "swept": _FLAG, "active_s": _SECONDS, "gap_bytes": _COUNT,
+    "steps_are_global": _FLAG,
 }  # fmt: skip
 _STOP_FIELDS: Mapping[str, str] = {
     "kind": _WORD, "who": _WORD, "reason": _WORD, "forced": _FLAG, "grace_s": _SECONDS, "at": _SECONDS,
@@ -34,6 +35,16 @@ _STOP_FIELDS: Mapping[str, str] = {
 _SPAWNED_FIELDS: Mapping[str, str] = {
     "pid": _COUNT, "start_ticks": _COUNT, "boot_id": _WORD, "containment": _WORD,
 }  # fmt: skip
+_POST_MORTEM_FIELDS: Mapping[str, str] = {
+    "file": _WORD, "processes": _COUNT, "state": _WORD, "waits_in": _WORD, "python": _WORD,
+}  # fmt: skip
+_POINT_FIELDS: Mapping[str, str] = {"path": _WORD, "step": _COUNT, "at": _SECONDS, "sha256": _WORD}
+_POINTS = ("resumed_from", "checkpoint")
+_OOM_FIELDS: Mapping[str, str] = {
+    "victims": _COUNT, "limit_bytes": _COUNT, "peak_bytes": _COUNT, "refusals": _COUNT,
+}  # fmt: skip
+#: Limits of a run that its control groups enforce.
+LIMITS: Mapping[str, str] = {"memory_bytes": _COUNT, "tasks": _COUNT, "cpu_weight": _COUNT}
 _LAST_WORDS = ("run_completed", "run_failed", "run_cancelled")
 
 
@@ -53,8 +64,16 @@ def exit_record(data: Mapping[str, Any]) -> dict[str, Any]:
         record["stop"] = _typed(stop, _STOP_FIELDS)
         if not _is_cause(record["stop"].get("kind")):
             raise ValueError("stop.kind: not a cause")
+    if isinstance(data.get("oom"), Mapping):
+        record["oom"] = _typed(data["oom"], _OOM_FIELDS)
     if not any(record.get(name) is not None for name in ("exit_code", "signal", "fault", "stop")):
         raise ValueError("an exit record needs exit_code, signal, fault or stop")
+    for name in _POINTS:
+        point = checkpoint(data.get(name))
+        if point is not None:
+            record[name] = point
+    if isinstance(data.get("post_mortem"), Mapping):
+        record["post_mortem"] = _typed(data["post_mortem"], _POST_MORTEM_FIELDS)
     for name in ("rusage", "metrics"):
         if isinstance(data.get(name), Mapping):
             record[name] = numbers(data[name])
@@ -62,8 +81,10 @@ def exit_record(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def spawned_record(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return pid, start_ticks, boot_id and containment of a spawned worker; ValueError without a pid."""
+    """Return who a spawned worker is and what holds it; ValueError without a pid."""
     record = _typed(data, _SPAWNED_FIELDS)
+    if isinstance(data.get("limits"), Mapping):
+        record["limits"] = _typed(data["limits"], LIMITS)
     if record.get("pid", 0) < 1:
         raise ValueError("pid: a positive integer is needed")
     return record
@@ -79,6 +100,12 @@ def numbers(data: Mapping[str, Any]) -> dict[str, int | float]:
             shown = value if isinstance(value, float) or abs(value) <= MOST_COUNT else float(value)
             found[_sayable(str(name))[:NAME_LIMIT]] = shown
     return found
+
+
+def checkpoint(value: Any) -> dict[str, Any] | None:
+    """Return path, step, time and hash of a checkpoint as a shim tells of it; None without a path."""
+    point = _typed(value, _POINT_FIELDS) if isinstance(value, Mapping) else {}
+    return point if point.get("path") else None
 
 
 def text(value: Any) -> str | None:

@@ -48,7 +48,7 @@ def _registered(run: Run, event: Event) -> dict[str, Any]:
 
 
 def _spawned(run: Run, event: Event) -> dict[str, Any]:
-    return {name: event.data.get(name) for name in ("pid", "start_ticks", "boot_id", "containment")}
+    return {name: event.data.get(name) for name in ("pid", "start_ticks", "boot_id", "containment", "limits")}
 
 
 def _started(run: Run, event: Event) -> dict[str, Any]:
@@ -68,7 +68,8 @@ def _limit_reached(run: Run, event: Event) -> dict[str, Any]:
 def _exited(run: Run, event: Event) -> dict[str, Any]:
     changes: dict[str, Any] = {"exit": dict(event.data)}
     if run.state is State.FAULT and run.fault is not None:
-        evidence = {n: event.data[n] for n in ("exit_code", "signal") if event.data.get(n) is not None}
+        names = ("exit_code", "signal", "post_mortem")
+        evidence = {name: event.data[name] for name in names if event.data.get(name) is not None}
         changes["fault"] = {**evidence, **run.fault}
     return changes
 
@@ -96,10 +97,15 @@ def _lost(run: Run, event: Event) -> dict[str, Any]:
     return {"fault": run.fault or dict(event.data)}
 
 
+def _unkillable(run: Run, event: Event) -> dict[str, Any]:
+    return {"unkillable": True, "fault": {**(run.fault or {}), "pids": list(event.data.get("pids", ()))}}
+
+
 def _requeued(run: Run, event: Event) -> dict[str, Any]:
     return {
         **_carried(run), **_NO_PROCESS, **_NO_SLOTS, "active_s": 0.0, "fault": None, "unkillable": False,
         "retries_used": run.retries_used + 1, "not_before": event.data["not_before"],
+        "quick_deaths": run.quick_deaths + 1 if event.data.get("quick") else 0,
     }  # fmt: skip
 
 
@@ -111,8 +117,9 @@ def _withdrawn(run: Run, event: Event) -> dict[str, Any]:
 
 def _carried(run: Run) -> dict[str, Any]:
     exit = run.exit or {}
+    records = 0 if exit.get("steps_are_global") else int(exit.get("steps") or 0)  # a global count goes on
     return {
-        "steps_before": run.steps_before + int(exit.get("steps") or 0),
+        "steps_before": run.steps_before + records,
         "active_s": run.active_s + float(exit.get("active_s") or 0.0),
     }
 
@@ -123,7 +130,7 @@ def _ended_at(run: Run, event: Event) -> float:
 
 
 _NO_PROCESS: dict[str, Any] = {
-    "exit": None, "pid": None, "start_ticks": None, "boot_id": None, "containment": None,
+    "exit": None, "pid": None, "start_ticks": None, "boot_id": None, "containment": None, "limits": None,
     "shim_pid": None, "shim_start_ticks": None,
 }  # fmt: skip
 _NO_SLOTS: dict[str, Any] = {"slots": ()}
@@ -147,7 +154,7 @@ FOLDS: Mapping[Kind, Callable[[Run, Event], dict[str, Any]]] = {
     K.SPAWN_FAILED: _spawn_failed,
     K.DEADLINE_MISSED: _deadline_missed,
     K.LOST: _lost,
-    K.UNKILLABLE: lambda run, event: {"unkillable": True},
+    K.UNKILLABLE: _unkillable,
     K.REQUEUED: _requeued,
     K.GAVE_UP: _finished,
     K.WITHDRAWN: _withdrawn,

@@ -54,6 +54,7 @@ class Run:
     handshake_timeout_s: float = 30.0
     start_timeout_s: float | None = None
     heartbeat_timeout_s: float | None = None
+    stall_s: float | None = None
     can_pause: bool = False
     can_checkpoint: bool = False
 
@@ -62,6 +63,7 @@ class Run:
     released: bool = False
     attempt: int = 0
     retries_used: int = 0
+    quick_deaths: int = 0
     nonce: str | None = None
     slots: tuple[int, ...] = ()
     cpus_granted: int | None = None
@@ -72,6 +74,7 @@ class Run:
     start_ticks: int | None = None
     boot_id: str | None = None
     containment: str | None = None
+    limits: Mapping[str, int] | None = None
     dispatched_at: float | None = None
     started_at: float | None = None
     finished_at: float | None = None
@@ -153,6 +156,8 @@ class Progress:
     total_steps: int | None = None
     total_episodes: int | None = None
     steps_per_s: float | None = None
+    resumed_from: Mapping[str, Any] | None = None
+    checkpoint: Mapping[str, Any] | None = None
     last_heartbeat_at: float | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
 
@@ -176,7 +181,10 @@ class Progress:
 
     def after_exit(self, exit: Mapping[str, Any]) -> "Progress":
         """Return the last values as the exit record has them: the shim's own final count."""
-        names = ("telemetry_seq", "stdout_bytes", "stderr_bytes", "steps", "episodes", "metrics")
+        names = (
+            "telemetry_seq", "stdout_bytes", "stderr_bytes", "steps", "episodes", "metrics", "resumed_from",
+            "checkpoint",
+        )  # fmt: skip
         final = {name: exit[name] for name in names if exit.get(name) is not None}
         return replace(self, **final, last_heartbeat_at=exit.get("finished_at") or self.last_heartbeat_at)
 

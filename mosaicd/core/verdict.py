@@ -50,7 +50,8 @@ def verdict(run: Run) -> tuple[Outcome, dict[str, Any] | None]:
         }
         return _STOPPED.get(kind, Outcome.FAILED), cause
     if exit.get("fault"):
-        return Outcome.FAILED, {"kind": CauseKind(exit["fault"]), "error": exit.get("error"), **evidence}
+        kind = CauseKind(exit["fault"])
+        return Outcome.FAILED, {"kind": kind, "error": exit.get("error"), **exit.get("oom", {}), **evidence}
     word = exit.get("last_word") if run.kind == "worker" else None
     if word == "run_failed":
         return Outcome.FAILED, {"kind": CauseKind.WORKER_FAILED, "error": exit.get("error"), **evidence}
@@ -76,6 +77,14 @@ _STOPPED: Mapping[CauseKind, Outcome] = {
     CauseKind.STEP_LIMIT: Outcome.SUCCEEDED,
     CauseKind.PREEMPTED: Outcome.INTERRUPTED,
 }
+
+
+def is_quick_death(run: Run, at: float, within_s: float) -> bool:
+    """Whether the attempt that ends at `at` lived for less than `within_s` seconds."""
+    exit = run.exit or {}
+    began = exit.get("started_at") or run.dispatched_at
+    ended = exit.get("finished_at") or at
+    return began is not None and 0 <= ended - began < within_s
 
 
 def is_retry_due(run: Run) -> bool:

@@ -5,6 +5,7 @@ Scripts rely on every key being there; what is not known is null, never left out
 
 from typing import Any
 
+from mosaicd.core.evidence import LIMITS
 from mosaicd.core.run import Progress, Run
 
 
@@ -65,7 +66,15 @@ def run_object(
         "progress": _progress(run, progress),
         "metrics": dict(progress.metrics),
         "containment": run.containment,
-        "reason": reason,
+        "limits": {name: (run.limits or {}).get(name) for name in LIMITS},
+        "stall_s": run.stall_s,
+        "heartbeat_timeout_s": run.heartbeat_timeout_s,
+        "start_timeout_s": run.start_timeout_s,
+        "retry_on": [str(word) for word in run.retry_on],
+        "origin": run.origin,
+        "resumed_from": dict(progress.resumed_from) if progress.resumed_from else None,
+        "checkpoint": dict(progress.checkpoint) if progress.checkpoint else None,
+        "reason": _unkillable(run) or reason,
         "rev": run.rev,
     }
 
@@ -78,6 +87,14 @@ def _cause(run: Run) -> dict[str, Any] | None:
     """The cause of the end; before it, of the fault that is being cleaned up."""
     cause = run.cause if run.is_final else run.fault
     return {name: _plain(value) for name, value in cause.items()} if cause else None
+
+
+def _unkillable(run: Run) -> str | None:
+    """Why a run that should be gone still has its slots."""
+    if run.is_final or not run.unkillable:
+        return None
+    pids = [str(pid) for pid in (run.fault or {}).get("pids", ())]
+    return "unkillable: still there after KILL, so its slots are not free: pid " + (", ".join(pids) or "?")
 
 
 def _plain(value: Any) -> Any:

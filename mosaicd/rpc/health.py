@@ -31,6 +31,7 @@ async def handle(services: Services, caller: Caller, params: NoParams) -> dict[s
         "counts": await services.history.counts(),
         "cpus": {"total": capacity.cpus_total, "free": capacity.cpus_free},
         "gpus": {"total": capacity.gpu_slots_total, "free": len(capacity.gpus_free)},
+        "containment": services.shims.containment,
         "wal": services.wal,
         "watchers": services.broadcaster.watchers,
         "quarantine": _quarantine(services),
