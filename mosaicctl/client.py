@@ -28,7 +28,9 @@ PATIENCE_S = 10.0
 _PAUSE_FIRST_S = 0.02
 _PAUSE_MOST_S = 0.5
 #: Twice would be two: unless the caller names it by a key, a new run; and what opens a stream.
-_ONCE = frozenset({"daemon.hello", "daemon.health", "daemon.backup", "run.submit", "run.retry", "run.watch"})
+_ONCE = frozenset(
+    "daemon.hello daemon.health daemon.backup daemon.reexec run.submit run.retry run.watch".split()
+)
 
 Json = dict[str, Any]
 

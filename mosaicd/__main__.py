@@ -7,6 +7,7 @@ A signal ends the daemon and only the daemon: runs live in their shims.
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mosaicd import __version__
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mosaicd.clock import Clock
     from mosaicd.config import Settings
     from mosaicd.lock import Locks
+    from mosaicd.reexec import Succession
 
 EXIT_USAGE = 2
 
@@ -72,8 +74,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _offline(settings: "Settings", options: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from mosaicd import offline
 
     if options.check:
@@ -83,33 +83,22 @@ def _offline(settings: "Settings", options: argparse.Namespace) -> int:
 
 def serve(settings: "Settings") -> int:
     """Lock, listen and serve until a signal; CannotServe where another daemon or a file is in the way."""
-    import asyncio
-
-    from mosaicd import config, crash_points, lock, log, systemd
+    from mosaicd import crash_points, lock, log
     from mosaicd.clock import Clock
 
     log.setup(settings.log.level, settings.supervisor.journal_stream)
     if settings.crash_at and not crash_points.is_forked(settings.crash_at):
         crash_points.arm(settings.crash_at)
     clock = Clock()
+    settings, listening, locks, succession = _take_place(settings, clock)
     try:
-        passed = systemd.listen_fds(config.process_environment())
-    except ValueError as error:
-        raise lock.CannotServe(str(error)) from error
-    if passed:
-        listening, path = lock.adopt(passed)
-        settings = config.with_socket(settings, path)
-    locks = lock.acquire(settings.state_dir, settings.socket, started_at=clock.wall())
-    try:
-        if not passed:
-            listening = lock.bind(settings.socket, locks)
         log.event(
             log.Catalogue.DAEMON_STARTED, version=__version__, pid=locks.holder.pid,
             socket=settings.socket, state_dir=settings.state_dir,
         )  # fmt: skip
         with listening:
-            code = asyncio.run(_until_signal(settings, listening, locks, clock))
-        if not passed:
+            code = _serve_on(settings, listening, locks, clock, succession)
+        if not succession.is_passed:
             lock.remove(settings.socket, locks)
         log.event(log.Catalogue.DAEMON_STOPPED)
         return code
@@ -117,7 +106,62 @@ def serve(settings: "Settings") -> int:
         locks.close()
 
 
-async def _until_signal(settings: "Settings", listening: "socket", locks: "Locks", clock: "Clock") -> int:
+def _serve_on(
+    settings: "Settings", listening: "socket", locks: "Locks", clock: "Clock", succession: "Succession"
+) -> int:
+    """Serve until told to stop; when told to be replaced, become the program that is installed now."""
+    import asyncio
+
+    from mosaicd import config, log, reexec
+
+    while True:
+        with listening.dup() as served:  # the service closes what it serves
+            code = asyncio.run(_until_signal(settings, served, locks, clock, succession))
+        if not succession.is_asked:
+            return code
+        log.event(log.Catalogue.DAEMON_REPLACED)
+        error = reexec.replace(
+            reexec.Takeover(
+                locks.holder.pid, str(settings.state_dir), str(settings.socket), listening.fileno(),
+                locks.fds, succession.is_passed,
+            ),
+            config.process_environment(),
+        )  # fmt: skip
+        log.logger(__name__).error("cannot become another program: %s; going on as this one", error)
+        succession.is_asked = False
+
+
+def _take_place(settings: "Settings", clock: "Clock") -> "tuple[Settings, socket, Locks, Succession]":
+    """Return listening socket and locks: those from before an exec, systemd's socket, or our own."""
+    from mosaicd import config, lock, reexec, systemd
+
+    environ = config.process_environment()
+    taken = reexec.take(environ)
+    if taken is not None:
+        listening = reexec.listener(taken)
+        settings = config.with_socket(settings, Path(taken.socket))
+        locks = lock.inherit(taken.lock_fds, settings.state_dir, settings.socket, started_at=clock.wall())
+        return settings, listening, locks, reexec.Succession(taken.is_passed)
+    try:
+        passed = systemd.listen_fds(environ)
+    except ValueError as error:
+        raise lock.CannotServe(str(error)) from error
+    if passed:
+        listening, path = lock.adopt(passed)
+        settings = config.with_socket(settings, path)
+    locks = lock.acquire(settings.state_dir, settings.socket, started_at=clock.wall())
+    if not passed:
+        try:
+            listening = lock.bind(settings.socket, locks)
+        except BaseException:
+            locks.close()
+            raise
+    return settings, listening, locks, reexec.Succession(bool(passed))
+
+
+async def _until_signal(
+    settings: "Settings", listening: "socket", locks: "Locks", clock: "Clock", succession: "Succession"
+) -> int:
     """Run the service; SIGTERM, SIGINT and SIGHUP cancel it, once: its order to stop."""
     import asyncio
     import signal
@@ -125,12 +169,13 @@ async def _until_signal(settings: "Settings", listening: "socket", locks: "Locks
     from mosaicd import log
     from mosaicd.service import run
 
-    serving = asyncio.ensure_future(run(settings, listening, locks, clock))
+    serving = asyncio.ensure_future(run(settings, listening, locks, clock, succession))
     asked: list[str] = []
 
     def stop(name: str) -> None:
         if not asked:
             asked.append(name)
+            succession.is_asked = False  # a signal is the later word
             log.event(log.Catalogue.DAEMON_STOPPING, reason=name)
             serving.cancel()
 

@@ -10,7 +10,7 @@ import json
 import os
 import socket as sockets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +54,11 @@ class Locks:
         self._fds = fds
         self.holder = holder
 
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The descriptors that hold the locks."""
+        return tuple(self._fds)
+
     def close(self) -> None:
         """Let the next daemon in; idempotent."""
         while self._fds:
@@ -78,6 +83,24 @@ def acquire(state_dir: Path, socket: Path, *, started_at: float) -> Locks:
         for fd in fds:
             os.close(fd)
         raise
+    return _signed(fds, holder)
+
+
+def inherit(fds: Sequence[int], state_dir: Path, socket: Path, *, started_at: float) -> Locks:
+    """Return the locks that this process held before it became another program; CannotServe if it did not."""
+    holder = Holder(os.getpid(), __version__, str(socket), str(state_dir), started_at)
+    for fd, path in zip(fds, (state_dir / "lock", lock_path(socket)), strict=True):
+        try:
+            is_it = os.path.samestat(os.fstat(fd), os.stat(path))
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise CannotServe(f"the lock {path} was lost in the exec: {error.strerror}") from error
+        if not is_it:
+            raise CannotServe(f"the lock {path} is another file than the one that was held")
+    return _signed(list(fds), holder)
+
+
+def _signed(fds: list[int], holder: Holder) -> Locks:
     for fd in fds:
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps(asdict(holder)).encode() + b"\n", 0)

@@ -41,6 +41,12 @@ class Catalogue(Enum):
         "stopping: {reason}",
         "The daemon was asked to stop. Runs go on in their shims; nothing that runs is disturbed.",
     )
+    DAEMON_REPLACED = Entry(
+        "6f1e0c57b4a84b0c9d3a8a2f5be4d7c1",
+        logging.INFO,
+        "becoming the program that is installed now",
+        "The daemon was asked for a reexec: it keeps process, locks and socket, and starts anew.",
+    )
     DAEMON_STOPPED = Entry(
         "a014fef5f3e0f836d23c6ee43ddaf436",
         logging.INFO,

@@ -18,6 +18,7 @@ from mosaicd.discovery import Discovery
 from mosaicd.dispatcher import Dispatcher
 from mosaicd.protocol import ulid
 from mosaicd.protocol.errors import NotFound
+from mosaicd.reexec import Succession
 from mosaicd.retention import Retention
 from mosaicd.rpc.files import Files
 from mosaicd.rundirs import RunDirs
@@ -53,6 +54,7 @@ class Services:
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     warnings: list[str] = field(default_factory=list)
     wal: dict[str, Any] | None = None
+    succession: Succession | None = None
     files: Files = field(default_factory=Files)
 
     async def find(self, caller: "Caller", reference: str) -> Run:

@@ -39,7 +39,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "lock": ("protocol",),
     "offline": (*INNER, *LEAVES, "inspection", "lock"),
     "service": (*INNER, *LEAVES, *MIDDLE, "orders", "lock", "rpc"),
-    "__main__": ("protocol", *LEAVES, "lock", "systemd", "service", "offline"),
+    "__main__": ("protocol", *LEAVES, "lock", "reexec", "systemd", "service", "offline"),
     "": (),
 }
 

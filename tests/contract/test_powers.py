@@ -41,7 +41,7 @@ POWERS = (
         r"|pty\..*|asyncio\.create_subprocess_.*|asyncio\.subprocess\..*|.*\.(subprocess_exec|subprocess_shell)",
         (
             "mosaicd.shim.child", "mosaicd.launcher", "mosaicd.shim_link", "mosaicd.discovery",
-            "mosaicctl.offline", "mosaic_worker.discovery",
+            "mosaicd.reexec", "mosaicctl.offline", "mosaic_worker.discovery",
         ),
         "import os\nos.fork()",
     ),

@@ -1,0 +1,76 @@
+"""`daemon`: what is asked of the daemon itself rather than of runs."""
+
+import sys
+import time
+from typing import Any
+
+from mosaicctl.client import Client, Disconnected, Json, connect
+from mosaicctl.render import to_json
+from mosaicd.protocol.errors import TimedOut
+
+#: How long the daemon may take to come back.
+PATIENCE_S = 60.0
+_PAUSE_S = 0.02
+
+_EPILOG = """\
+reexec: the daemon becomes the program that is installed now: same process, same socket, same locks.
+Requests in flight are answered first, nobody who connects is refused, no run notices. A program that
+would not start, or would serve another place, is refused, and the daemon goes on as it is.
+
+  pip install --upgrade mosaicd && mosaicctl daemon reexec
+"""
+
+
+def arguments(parser: Any) -> None:
+    """Add the options of `daemon`."""
+    parser.epilog = _EPILOG
+    parser.add_argument("action", metavar="ACTION", choices=("reexec",), help="reexec")
+
+
+def execute(args: Any) -> int:
+    """Ask, wait until the daemon answers again, and say what it is now."""
+    began = time.monotonic()
+    with connect(args.socket) as client:
+        asked: Json = client.call("daemon.reexec", {})
+        path = client.path
+        _until_hung_up(client)
+    report = _ready(path)
+    report = {"pid": report["pid"], "before": asked["version"], "version": report["version"]}
+    report["seconds"] = round(time.monotonic() - began, 3)
+    if args.output in ("json", "jsonl"):
+        sys.stdout.write(to_json(report, 2 if args.output == "json" else None))
+    elif args.output == "name":
+        sys.stdout.write(f"{path}\n")
+    else:
+        sys.stdout.write(
+            f"mosaicd {report['before']} is now {report['version']} (pid {report['pid']}), "
+            f"after {report['seconds']:.2f} s\n"
+        )
+    return 0
+
+
+def _until_hung_up(client: Client) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    try:
+        while time.monotonic() < deadline:
+            client.next_notification(deadline - time.monotonic())
+    except Disconnected:
+        return
+    raise TimedOut(f"the daemon did not begin within {PATIENCE_S:g} s")
+
+
+def _ready(path: str) -> Json:
+    """Return the report of the daemon that came after; a connection is taken by nobody else's socket."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            with connect(path) as client:
+                report: Json = client.call("daemon.health", {}, max(0.1, deadline - time.monotonic()))
+            if report["ready"]:
+                return report
+        except Disconnected:
+            if time.monotonic() >= deadline:
+                raise
+        if time.monotonic() >= deadline:
+            raise TimedOut(f"the daemon was not ready within {PATIENCE_S:g} s")
+        time.sleep(_PAUSE_S)

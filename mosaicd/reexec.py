@@ -1,0 +1,161 @@
+"""Another copy of the program in this very process: what is looked at before, and what is handed over.
+
+Same pid, so a service manager is content; the listening socket never closes, so a client that comes
+meanwhile waits in its queue; the locks are never let go, so nobody gets in between.  All else is made anew.
+A reader would get wrong: descriptors are made inheritable at the last moment, when no child is made any more.
+"""
+
+import asyncio
+import json
+import os
+import socket as sockets
+import sys
+from collections.abc import Callable, MutableMapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mosaicd import __version__
+from mosaicd.protocol.errors import Conflict
+
+#: What names the descriptors to the program that comes after; for nobody's hand.
+VARIABLE = "MOSAICD_TAKEOVER"
+CHECK_TIMEOUT_S = 60.0
+_SAID_LIMIT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """Descriptors from before the exec.  `is_passed`: the socket is the service manager's."""
+
+    pid: int
+    state_dir: str
+    socket: str
+    listening_fd: int
+    lock_fds: tuple[int, ...]
+    is_passed: bool
+
+
+@dataclass
+class Succession:
+    """Whether this daemon is to be replaced in place; `on_asked` ends the service in good order."""
+
+    is_passed: bool
+    is_asked: bool = False
+    on_asked: Callable[[], None] | None = None
+
+    def begin(self) -> None:
+        """End the service; whoever runs it then calls `replace`."""
+        self.is_asked = True
+        if self.on_asked is not None:
+            self.on_asked()
+
+
+def take(environ: MutableMapping[str, str]) -> Takeover | None:
+    """Return what this process handed to itself; None where it was started afresh.
+
+    The variable is taken out of `environ`: a child would believe it.
+    """
+    text = environ.pop(VARIABLE, None)
+    if text is None:
+        return None
+    try:
+        values = json.loads(text)
+        taken = Takeover(**{**values, "lock_fds": tuple(map(int, values["lock_fds"]))})
+    except (ValueError, TypeError, KeyError):
+        return None
+    return taken if taken.pid == os.getpid() else None
+
+
+def listener(taken: Takeover) -> sockets.socket:
+    """Return the listening socket that was handed over, close-on-exec again."""
+    for fd in (taken.listening_fd, *taken.lock_fds):
+        os.set_inheritable(fd, False)
+    listening = sockets.socket(fileno=taken.listening_fd)
+    listening.setblocking(False)
+    return listening
+
+
+def command() -> list[str]:
+    """Return the command line that this process was started with, interpreter and all."""
+    return [sys.executable or sys.orig_argv[0], *sys.orig_argv[1:]]
+
+
+async def check(state_dir: Path, socket: Path, *, is_passed: bool) -> str:
+    """Return the version of the program that would come; Conflict says why it had better not.
+
+    The program itself is asked (`--check`): whether it can be started at all, takes the settings, would serve
+    the same place, and knows the registry's version.
+    """
+    code, said, complaint = await _ask([*command(), "--check"])
+    try:
+        report = json.loads(said) if code == 0 else None
+    except ValueError:
+        report = None
+    if not isinstance(report, dict):
+        why = " ".join(complaint.split())[-_SAID_LIMIT:] or f"it exited with {code}"
+        raise Conflict(f"the program as it is installed now does not start: {why}")
+    _refuse_elsewhere(report, state_dir, None if is_passed else socket)
+    registry = report.get("registry") or {}
+    version, known = registry.get("version"), registry.get("known_version")
+    if isinstance(version, int) and isinstance(known, int) and version > known:
+        raise Conflict(
+            f"the program as it is installed now knows version {known} of the registry, which has {version}"
+        )
+    return str(report.get("version"))
+
+
+def _refuse_elsewhere(report: dict[str, Any], state_dir: Path, socket: Path | None) -> None:
+    for what, before, now in (
+        ("state directory", str(state_dir), report.get("state_dir")),
+        ("socket", None if socket is None else str(socket), report.get("socket")),
+    ):
+        if before is not None and now != before:
+            raise Conflict(f"the {what} is {before}, and the settings now say {now}; stop and start instead")
+
+
+async def _ask(argv: list[str]) -> tuple[int, str, str]:
+    pipe = asyncio.subprocess.PIPE
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *argv, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
+        )
+    except OSError as error:
+        raise Conflict(
+            f"the program as it is installed now does not start: {argv[0]}: {error.strerror}"
+        ) from error
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            said, complaint = await child.communicate()
+    except TimeoutError:
+        raise Conflict(f"the program as it is installed now said nothing for {CHECK_TIMEOUT_S:g} s") from None
+    finally:
+        if child.returncode is None:
+            with suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+    return child.returncode or 0, said.decode(errors="replace"), complaint.decode(errors="replace")
+
+
+def replace(taken: Takeover, environ: MutableMapping[str, str]) -> OSError:
+    """Become the program that is installed now; return, with nothing changed, only where that fails."""
+    fds = (taken.listening_fd, *taken.lock_fds)
+    environ[VARIABLE] = json.dumps(asdict(taken))
+    argv = command()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for fd in fds:
+        os.set_inheritable(fd, True)
+    try:
+        os.execv(argv[0], argv)
+    except OSError as error:
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        environ.pop(VARIABLE, None)
+        return error
+
+
+def said(to_version: str) -> dict[str, Any]:
+    """Return the answer to whoever asked for it."""
+    return {"pid": os.getpid(), "version": __version__, "to_version": to_version}
