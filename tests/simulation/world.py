@@ -17,25 +17,16 @@ from mosaicd.core.queue import Queue
 from mosaicd.core.run import Run
 from mosaicd.core.slots import Capacity
 from mosaicd.protocol import ulid
-from mosaicd.protocol.states import CauseKind, Dedup, Outcome, RunKind, State, Want
+from mosaicd.protocol.states import CauseKind, Dedup, RunKind, State, Want
 from mosaicd.queue_pump import as_waiting
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
 from tests.simulation.peers import Attempt
+from tests.simulation.promises import BrokenPromise, check_end, check_tree, promise
 from tests.simulation.steps import Step
 
 CPUS, GPUS = 4, 2
 SETTLE_ROUNDS = 200
-
-
-class BrokenPromise(AssertionError):
-    """An invariant does not hold."""
-
-
-def promise(holds: bool, what: str) -> None:
-    """Raise BrokenPromise unless it holds."""
-    if not holds:
-        raise BrokenPromise(what)
 
 
 class World:
@@ -118,6 +109,7 @@ class World:
                 await self._record(run, Kind.DEADLINE_MISSED, {"kind": due.cause, "after_s": due.after_s})
 
     async def _do_suspend(self, seconds: float) -> None:
+        await self._do_pass(0.0)  # what is due already is not the suspend's doing
         before = dict(self.registry.live)
         self.clock.suspend(seconds)
         await self._do_pass(0.0)
@@ -343,17 +335,9 @@ class World:
         promise(self.acknowledged.keys() == known, "an acknowledged run is gone")
         for run in self.registry.live.values():
             promise((run.outcome is not None) == run.is_final, f"{run.run_id}: outcome without TERM")
-            self._check_tree(run)
+            check_tree(run, self.attempts.values())
         for attempt in self.attempts.values():
             promise(attempt.worker_starts <= 1, f"{attempt.run_id}: attempt {attempt.number} started twice")
-
-    def _check_tree(self, run: Run) -> None:
-        alive = [a.number for a in self.attempts.values() if a.run_id == run.run_id and not a.is_empty]
-        allowed = [run.attempt] if run.is_holding else []
-        promise(
-            set(alive) <= set(allowed),
-            f"{run.run_id} is {run.state} and attempts {alive} still have processes",
-        )
 
     async def finish(self) -> float:
         """Let everything come to its end; check the ends and the ledger; return the simulated hours."""
@@ -394,19 +378,6 @@ class World:
                 stored = await history.events(0, 10_000, run_id)
                 events = [Event(Kind(e.kind), e.at, e.who, e.data) for e in stored]
                 promise(replay(events) == run, f"the ledger of {run_id} does not lead to its row")
-                self._check_end(run)
+                check_end(run, self._attempt(run))
         finally:
             await history.close()
-
-    def _check_end(self, run: Run) -> None:
-        attempt = self._attempt(run)
-        exit = attempt.exit if attempt is not None else None
-        if (
-            exit is None
-            or exit["stop"] is not None
-            or run.outcome is Outcome.INTERRUPTED
-            or run.fault is not None
-        ):
-            return
-        clean = exit["exit_code"] == 0
-        promise((run.outcome is Outcome.SUCCEEDED) == clean, f"{run.run_id} ended {run.outcome} with {exit}")

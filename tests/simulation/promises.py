@@ -1,0 +1,33 @@
+"""What must hold, whatever happened."""
+
+from collections.abc import Iterable
+
+from mosaicd.core.run import Run
+from mosaicd.protocol.states import Outcome
+from tests.simulation.peers import Attempt
+
+
+class BrokenPromise(AssertionError):
+    """An invariant does not hold."""
+
+
+def promise(holds: bool, what: str) -> None:
+    """Raise BrokenPromise unless it holds."""
+    if not holds:
+        raise BrokenPromise(what)
+
+
+def check_tree(run: Run, attempts: Iterable[Attempt]) -> None:
+    """No process of a run lives but those of the attempt that holds its slots."""
+    alive = {a.number for a in attempts if a.run_id == run.run_id and not a.is_empty}
+    allowed = {run.attempt} if run.is_holding else set()
+    promise(alive <= allowed, f"{run.run_id} is {run.state} and attempts {alive} still have processes")
+
+
+def check_end(run: Run, attempt: Attempt | None) -> None:
+    """A run that ended by itself, and was neither stopped nor lost, ended as its process did."""
+    exit = attempt.exit if attempt is not None else None
+    if exit is None or exit["stop"] is not None or exit["released"] or run.fault is not None:
+        return
+    clean = exit["exit_code"] == 0
+    promise((run.outcome is Outcome.SUCCEEDED) == clean, f"{run.run_id} ended {run.outcome} with {exit}")
