@@ -50,9 +50,13 @@ class Stream:
 class EventStream(Stream):
     """Ledger events, of one run or of all; `on_runs` gets the snapshot of each (re)opening."""
 
-    def __init__(self, run_id: str | None = None, since: int | None = None, progress: bool = False) -> None:
+    def __init__(
+        self, run_id: str | None = None, since: int | None = None, progress: bool = False,
+        since_at: float | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.run_id = run_id
+        self._since_at = since_at
         self.cursor = since
         self.epoch: str | None = None
         self.progress = progress
@@ -69,6 +73,8 @@ class EventStream(Stream):
             params["since"] = self.cursor
             if self.epoch is not None:
                 params["epoch"] = self.epoch
+        elif self._since_at is not None:
+            params["since_at"] = self._since_at
         try:
             reply = client.call("run.watch", params)
         except Conflict:
@@ -104,15 +110,17 @@ class LogStream(Stream):
 
     def __init__(
         self, run_id: str, stream: str, write: Callable[[bytes], object], attempt: int | None = None,
-        tail_lines: int | None = None,
+        tail_lines: int | None = None, since: float | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.run_id, self.stream = run_id, stream
+        self.on_gap: Callable[[int, int], None] = lambda first, end: None
         self.cursor = 0
         self._asked = attempt
         self._attempt = attempt or 0  # the one that `cursor` is an offset of; 0: none yet
         self._write = write
-        self._tail_lines = tail_lines
+        begin: Json = {"tail_lines": tail_lines, "since": since}
+        self._begin = {name: value for name, value in begin.items() if value is not None}
 
     def open(self, client: Client) -> None:
         self._catch_up(client)
@@ -149,15 +157,18 @@ class LogStream(Stream):
 
     def _ask(self, client: Client, more: Json) -> Json:
         params: Json = {"run_id": self.run_id, "stream": self.stream, "cursor": self.cursor, **more}
-        if self._tail_lines is not None:
-            params["tail_lines"] = self._tail_lines
+        params |= self._begin
         reply: Json = client.call("run.logs", params)
         data = raw(reply)
-        if self._tail_lines is not None:
-            # The first reply begins where the daemon found those lines; from here on the cursor counts.
-            self._tail_lines = None
-            self.cursor = reply["cursor"] - len(data)
+        gap = reply.get("gap")
+        if self._begin:
+            # The first reply begins where the daemon found that; from here on the cursor counts.
+            self._begin = {}
+            self.cursor = gap["from"] if gap else reply["cursor"] - len(data)
         self._attempt = reply.get("attempt") or self._attempt
+        if gap and gap["to"] > self.cursor:
+            self.on_gap(self.cursor, gap["to"])
+            self.cursor = gap["to"]
         self._advance(reply["cursor"], data)
         return reply
 

@@ -1,21 +1,26 @@
 """`logs`: a run's output as it was written, byte for byte; with -f, as it is being written."""
 
 import sys
+from argparse import ArgumentTypeError
+from functools import partial
 from typing import Any
 
 from mosaicctl.client import connect
 from mosaicctl.follow import LogStream, Streams
 from mosaicctl.link import Link
+from mosaicctl.moment import parse_moment
 from mosaicctl.select import references, selector_argument
 
 _EPILOG = """\
 Without an option, what the run wrote to its standard output. --stderr prints its standard error
 instead, --both prints each to its own. The bytes are exactly those of the run: no colour is
 removed, no newline is added. -f goes on over a restart of the daemon, and ends with the run.
+Where output was not kept (see stdout_bytes in mosaicd.toml(5)), a line on stderr says how much.
 
   mosaicctl logs @
   mosaicctl logs -f --both my-run
   mosaicctl logs --tail 20 -f my-run | grep loss
+  mosaicctl logs --since 10m my-run
   mosaicctl logs --attempt 1 --stderr my-run
 """
 
@@ -29,7 +34,18 @@ def arguments(parser: Any) -> None:
     which.add_argument("--stderr", action="store_true", help="its standard error instead")
     which.add_argument("--both", action="store_true", help="both, each to its own")
     parser.add_argument("--tail", metavar="N", type=int, help="begin N lines before the end")
+    parser.add_argument(
+        "--since", metavar="TIME", type=moment, help="begin with what was written then: 10m (ago), or a date"
+    )
     parser.add_argument("--attempt", metavar="N", type=int, help="of this attempt (default: the newest)")
+
+
+def moment(text: str) -> float:
+    """Return what --since means; argparse tells of anything else."""
+    try:
+        return parse_moment(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def execute(args: Any) -> int:
@@ -40,9 +56,13 @@ def execute(args: Any) -> int:
         run_id = link.client.call("run.get", {"run_id": reference})["run_id"]
         names = ("stdout", "stderr") if args.both else ("stderr",) if args.stderr else ("stdout",)
         streams = [
-            LogStream(run_id, name, _writer(name if args.both else "stdout"), args.attempt, args.tail)
+            LogStream(
+                run_id, name, _writer(name if args.both else "stdout"), args.attempt, args.tail, args.since
+            )
             for name in names
-        ]
+        ]  # fmt: skip
+        for stream in streams:
+            stream.on_gap = partial(_tell_gap, stream.stream)
         if not args.follow:
             for stream in streams:
                 stream.drain(link.client)
@@ -53,6 +73,11 @@ def execute(args: Any) -> int:
         while not all(stream.is_done for stream in streams):
             followed.step()
     return 0
+
+
+def _tell_gap(stream: str, first: int, end: int) -> None:
+    sys.stdout.flush()
+    print(f"mosaicctl: {end - first} bytes of {stream} were not kept, from byte {first} on", file=sys.stderr)
 
 
 def _writer(name: str) -> Any:

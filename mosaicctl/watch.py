@@ -9,6 +9,7 @@ from mosaicctl.client import Json, connect
 from mosaicctl.exits import DONE
 from mosaicctl.follow import EventStream, Streams
 from mosaicctl.link import Link
+from mosaicctl.logs import moment
 from mosaicctl.progressbar import Rate, line, measure
 from mosaicctl.render import clean, clock, colour, ending_words, paint, to_json
 from mosaicctl.screen import Screen
@@ -30,11 +31,17 @@ def arguments(parser: Any) -> None:
     parser.epilog = _EPILOG
     selector_argument(parser)
     parser.add_argument(
-        "--since", metavar="SEQ", type=int, help="first tell all events after this one (0: all)"
+        "--since", metavar="SEQ|TIME", type=beginning,
+        help="first tell all events after this one (0: all), or since then: 10m (ago), or a date",
     )
     parser.add_argument(
         "--progress", action="store_true", help="piped: a line for each report of progress, too"
     )
+
+
+def beginning(text: str) -> int | float:
+    """Return what --since means: a seq where it is a whole number, else a time (a float)."""
+    return int(text) if text.isascii() and text.isdigit() else moment(text)
 
 
 def execute(args: Any) -> int:
@@ -79,10 +86,14 @@ class Watcher:
             # A replay tells a run from its beginning: what it is now comes last.
             self._take_run({**run, "state": "INIT", "outcome": None, "rev": 0} if self._is_replay else run)
 
-    def stream(self, since: int | None) -> EventStream:
+    def stream(self, since: int | float | None) -> EventStream:
         """Return the stream that feeds this watcher."""
         only = next(iter(self._chosen)) if len(self._chosen) == 1 else None
-        stream = EventStream(only, since, progress=self.screen.is_live or self._wants_progress)
+        wants_progress = self.screen.is_live or self._wants_progress
+        if isinstance(since, float):
+            stream = EventStream(only, None, progress=wants_progress, since_at=since)
+        else:
+            stream = EventStream(only, since, progress=wants_progress)
         stream.on_runs, stream.on_event = self._take_runs, self._take_event
         stream.on_progress = self._take_progress
         stream.on_note = lambda text: print(f"mosaicctl: {text}", file=sys.stderr)

@@ -41,7 +41,7 @@ def _conditions(filters: ListRuns, owner_uid: int | None) -> Iterator[Condition]
         # the few live runs are found by their own index, never through an owner's long past
         ("+owner_uid = ?" if is_live else "owner_uid = ?"): owner_uid,
         "owner = ?": filters.user,
-        "name = ?": filters.name,
+        ("name GLOB ?" if _is_pattern(filters.name) else "name = ?"): _globbed(filters.name),
         "created_at >= ?": filters.since,
     }
     yield from ((sql, [value]) for sql, value in plain.items() if value is not None)
@@ -52,6 +52,15 @@ def _conditions(filters: ListRuns, owner_uid: int | None) -> Iterator[Condition]
     for label, value in (filters.label or {}).items():
         yield "EXISTS (SELECT 1 FROM json_each(body, '$.labels') WHERE key = ? AND value = ?)", [label, value]
     yield from _words(filters)
+
+
+def _is_pattern(name: str | None) -> bool:
+    return name is not None and ("*" in name or "?" in name)
+
+
+def _globbed(name: str | None) -> str | None:
+    """Return the name as GLOB is to take it: only `*` and `?` are special here."""
+    return name.replace("[", "[[]") if name is not None and _is_pattern(name) else name
 
 
 def _are_live(words: Sequence[str]) -> bool:
