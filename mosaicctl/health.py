@@ -50,6 +50,7 @@ def describe(report: Json) -> str:
             ("runs", counts or "none"),
             ("cpus", share(report.get("cpus"))),
             ("gpus", share(report.get("gpus"))),
+            ("containment", _containment(report.get("containment"))),
             ("registry log", _wal(report.get("wal"))),
             ("quarantined", len(quarantine) or None),
         ]
@@ -69,6 +70,13 @@ def _state(report: Json) -> str:
 def share(slots: Json | None) -> str | None:
     """Return `1 of 4 free`; None when nothing is known."""
     return f"{slots.get('free')} of {slots.get('total')} free" if slots else None
+
+
+def _containment(found: Json | None) -> str | None:
+    """Return what holds runs, and which of their limits can be enforced."""
+    if not found:
+        return None
+    return f"{found.get('holds')}; enforces {', '.join(found.get('enforces') or []) or 'no limits'}"
 
 
 def _wal(wal: Json | None) -> str | None:

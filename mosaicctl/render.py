@@ -158,6 +158,8 @@ def progress(run: Json) -> str:
 def note(run: Json) -> str:
     """Return the one thing worth knowing about a run beside its state."""
     state, want = run.get("state"), run.get("want")
+    if state == "FAULT" and run.get("reason"):
+        return clean(run["reason"])
     if state == "TERM" or state == "FAULT":
         return cause(run)
     if want == "stop" or (want == "pause" and state != "PAUSE") or (want == "run" and state == "PAUSE"):

@@ -106,7 +106,7 @@ def _place(run: Json) -> list[tuple[str, object]]:
         ("cpus", granted(run.get("cpus"))),
         ("gpus", granted(run.get("gpus"))),
         ("slots", " ".join(str(slot) for slot in run.get("slots") or [])),
-        ("memory", f"{run['memory_mb']} MB" if run.get("memory_mb") else None),
+        ("memory", _memory(run)),
         ("priority", run.get("priority")),
         ("pinned", "yes" if run.get("pinned") else None),
         ("labels", " ".join(f"{key}={value}" for key, value in (run.get("labels") or {}).items())),
@@ -117,10 +117,32 @@ def _place(run: Json) -> list[tuple[str, object]]:
         ("command", shell_words(run.get("command") or [])),
         ("directory", run.get("cwd")),
         ("pid", run.get("pid")),
-        ("containment", run.get("containment")),
+        ("containment", containment(run)),
         ("run directory", run.get("run_dir")),
         ("digest", run.get("digest")),
     ]
+
+
+def _memory(run: Json) -> str | None:
+    if not run.get("memory_mb"):
+        return None
+    is_known = run.get("containment") is not None
+    is_limit = (run.get("limits") or {}).get("memory_bytes") is not None
+    return f"{run['memory_mb']} MB" + (", enforced" if is_limit else ", not enforced" if is_known else "")
+
+
+def containment(run: Json) -> str | None:
+    """Return what holds a run and which limits it sets: `cgroup-v2: memory 512 MB, 16384 tasks`."""
+    limits = run.get("limits") or {}
+    told = []
+    if limits.get("memory_bytes"):
+        told.append(f"memory {limits['memory_bytes'] >> 20} MB")
+    if limits.get("tasks"):
+        told.append(f"{limits['tasks']} tasks")
+    if limits.get("cpu_weight"):
+        told.append(f"CPU weight {limits['cpu_weight']}")
+    word = run.get("containment")
+    return f"{word}: {', '.join(told)}" if word and told else word
 
 
 def granted(share: Json | None) -> str | None:

@@ -185,6 +185,10 @@ class Dispatcher:
         """The worker showed life."""
         self._deadlines.beat(run_id)
 
+    def moved(self, run_id: str) -> None:
+        """The worker's counts changed."""
+        self._deadlines.move(run_id)
+
     def shim_gone(self, run_id: str) -> None:
         """A run's shim, or teardown shim, has ended: read what it left."""
         run = self._registry.live.get(run_id)
@@ -224,9 +228,11 @@ class Dispatcher:
         self._later(RETRY_S, look)
 
     def _deadline_missed(self, run: Run, missed: Deadline) -> None:
-        event = Event(
-            Kind.DEADLINE_MISSED, self._clock.wall(), data={"kind": missed.cause, "after_s": missed.after_s}
-        )
+        data: dict[str, Any] = {"kind": missed.cause, "after_s": missed.after_s}
+        if missed.cause is CauseKind.STUCK:
+            progress = self._registry.progress.get(run.run_id, Progress())
+            data |= {"steps": progress.steps, "episodes": progress.episodes}
+        event = Event(Kind.DEADLINE_MISSED, self._clock.wall(), data=data)
 
         def decide(now: Run) -> list[Event]:
             return (
@@ -343,7 +349,8 @@ class Dispatcher:
         alive = self._shims.is_alive(run.run_id, run.attempt)
         if run.exit is None and alive and run.run_id not in self._unempty:
             self._tell_stop(run)  # its exit, or its end, comes back as a fact
-        empty, pids = await self._shims.is_empty(run.run_id, (run.shim_pid, run.shim_start_ticks))
+        shim = (run.shim_pid, run.shim_start_ticks)
+        empty, pids = await self._shims.is_empty(run.run_id, shim, run.attempt)
         if empty and alive and run.exit is None:
             pids = [pid for pid in (run.shim_pid,) if pid is not None]  # it may still start its worker
         elif empty and self._shims.given_up(run.run_id) is None:
@@ -361,7 +368,8 @@ class Dispatcher:
     def _conclusion(self, run: Run) -> Event:
         retries = self._settings.retries
         wait_s = backoff_s(run.retries_used, retries.backoff_s, retries.backoff_max_s, random.random())
-        return fsm.conclude(run, self._clock.wall(), wait_s)
+        bound = fsm.CrashLoop(retries.crash_loop_attempts, retries.crash_loop_s)
+        return fsm.conclude(run, self._clock.wall(), wait_s, bound)
 
     async def _still_there(self, run: Run, pids: list[int]) -> None:
         """Look again later, and say so once a tree has been there for too long."""

@@ -259,10 +259,12 @@ class ShimLink:
             self._shims[run_id].is_teardown = kind == "teardown"
         crash_points.reach("order.answered")
 
-    async def is_empty(self, run_id: str, shim: tuple[int | None, int | None]) -> tuple[bool, list[int]]:
+    async def is_empty(
+        self, run_id: str, shim: tuple[int | None, int | None], attempt: int | None = None
+    ) -> tuple[bool, list[int]]:
         """Return whether no process of the run is left, and the pids of those that are."""
         packet = {"order": "is_empty", "run_id": run_id, "shim_pid": shim[0], "shim_start": shim[1]}
-        reply = await self._order(packet)
+        reply = await self._order({**packet, "attempt": attempt})
         return bool(reply["empty"]), list(reply.get("pids", ()))
 
     # --- the shims -----------------------------------------------------------------------------------

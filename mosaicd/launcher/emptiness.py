@@ -32,10 +32,25 @@ def answer(orders: Iterable[dict[str, Any]], cells: Cells) -> list[dict[str, Any
     return [_reply(order, table, carriers[order["run_id"]]) for order in orders]
 
 
+def orphaned(orders: Iterable[dict[str, Any]]) -> list[tuple[str, int]]:
+    """Return run id and attempt of those that were asked about and whose shim lives no more."""
+    table = containment.survey()
+    return [
+        (order["run_id"], order["attempt"])
+        for order in orders
+        if isinstance(order.get("attempt"), int) and _shim(order, table) is None
+    ]
+
+
+def _shim(order: dict[str, Any], table: containment.Survey) -> containment.Process | None:
+    shim = table.get(order.get("shim_pid") or 0)
+    return shim if shim and shim.is_alive and shim.start_ticks == order.get("shim_start") else None
+
+
 def _reply(order: dict[str, Any], table: containment.Survey, carriers: list[int]) -> dict[str, Any]:
     living = set(carriers)
-    shim = table.get(order.get("shim_pid") or 0)
-    if shim and shim.start_ticks == order.get("shim_start"):
+    shim = _shim(order, table)
+    if shim:
         below = containment.descendants(table, [shim.pid])
         living.update(process.pid for process in below if process.is_alive)
     return {

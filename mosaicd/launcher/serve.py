@@ -19,7 +19,7 @@ from mosaicd.launcher import emptiness, site
 from mosaicd.launcher.cells import Cells
 from mosaicd.launcher.orders import Order, OrderSocket
 from mosaicd.launcher.spare import Spare
-from mosaicd.shim import child, containment, life
+from mosaicd.shim import child, containment, leftovers, life
 
 _TITLE = "mosaic-launcher"
 _ORDERS_A_ROUND = 64
@@ -86,6 +86,7 @@ class Launcher:
                 self._orders.send(reply)
                 if reply["empty"]:
                     self._lingering.add(reply["run_id"])
+            self._remove_temporary([one for one in questions if one["run_id"] in self._lingering])
 
     def _fork(self, order: Order) -> None:
         content = order.content
@@ -160,6 +161,19 @@ class Launcher:
     def _clear_away(self) -> None:
         """Remove the control groups of runs that ended; a shim that is still in one keeps it."""
         self._lingering = {run_id for run_id in self._lingering if not self._cells.remove(run_id)}
+
+    def _remove_temporary(self, questions: list[dict[str, Any]]) -> None:
+        """Have a child remove what shims that died could not; here it would keep everybody waiting."""
+        left = [one for one in emptiness.orphaned(questions) if leftovers.is_left(*one)] if questions else []
+        if not left:
+            return
+        try:
+            pid = os.fork()
+        except OSError:
+            return  # no process to be had now
+        if pid == 0:
+            self._forget()
+            leftovers.remove_all(left)
 
     def _tell_site(self) -> None:
         site = self._cells.site

@@ -9,7 +9,7 @@ The temporary directory has a short path, because sockets are made in it and a s
 import os
 import stat
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
@@ -27,6 +27,20 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def temporary_path(run_id: str, attempt: int) -> str:
     """Return where the temporary directory of an attempt is, unless that name was taken."""
     return f"{_BASE}/mosaic-{run_id[-_TAIL:]}-{attempt}"
+
+
+def is_left(run_id: str, attempt: int) -> bool:
+    """Whether the temporary directory of an attempt is there, and ours."""
+    return _is_ours(temporary_path(run_id, attempt))
+
+
+def remove_all(attempts: list[tuple[str, int]]) -> NoReturn:
+    """Remove the temporary directories of these attempts and end this process, a child made for it."""
+    try:
+        for run_id, attempt in attempts:
+            _remove(temporary_path(run_id, attempt), {"files": 0, "bytes": 0, "failed": 0})
+    finally:
+        os._exit(0)
 
 
 class Leftovers:
