@@ -33,6 +33,7 @@ async def handle(services: Services, caller: Caller, params: NoParams) -> dict[s
         "gpus": {"total": capacity.gpu_slots_total, "free": len(capacity.gpus_free)},
         "containment": services.shims.containment,
         "wal": services.wal,
+        "writes": registry.write_times(),
         "watchers": services.broadcaster.watchers,
         "quarantine": _quarantine(services),
         "warnings": list(services.warnings),

@@ -59,8 +59,8 @@ RESULTS: Mapping[str, Schema] = {
     "Health": _object(
         pid=WHOLE, version=TEXT, protocol=WHOLE, ready=FLAG, draining=FLAG, uptime_s=NUMBER, socket=TEXT,
         state_dir=TEXT, epoch=TEXT, last_seq=WHOLE, counts=OBJECT, cpus=SLOTS, gpus=SLOTS,
-        containment=OBJECT, wal=_or_null(OBJECT), watchers=WHOLE, quarantine=_list(OBJECT),
-        warnings=_list(TEXT),
+        containment=OBJECT, wal=_or_null(OBJECT), writes=OBJECT, watchers=WHOLE,
+        quarantine=_list(OBJECT), warnings=_list(TEXT),
     ),
     "Inspection": _object(
         version=TEXT, socket=TEXT, state_dir=TEXT, registry=OBJECT, live=_list(OBJECT), modes=_list(OBJECT),

@@ -229,6 +229,10 @@ class Registry:
         """Return the loop's time (monotonic) of the writer's last completed turn; `flush` makes one."""
         return self._writer.turned_mono
 
+    def write_times(self) -> dict[str, Any]:
+        """Return how many writes there were since the start, and how long they took (seconds)."""
+        return self._writer.times.report()
+
     async def close(self) -> None:
         """Write what is left and close the file; later calls raise Unavailable."""
         self._write_progress()

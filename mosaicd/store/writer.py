@@ -41,7 +41,7 @@ _OWN_FAULTS = (
 class Piece:
     """One piece of work on its way: what to do, whom to tell, how it went."""
 
-    __slots__ = ("error", "future", "is_outside", "result", "settled", "work")
+    __slots__ = ("at_mono", "error", "future", "is_outside", "result", "settled", "work")
 
     def __init__(
         self, work: Work, future: asyncio.Future[Any] | None, settled: Settled | None, is_outside: bool
@@ -50,8 +50,29 @@ class Piece:
         self.future = future
         self.settled = settled
         self.is_outside = is_outside
+        self.at_mono = 0.0
         self.result: Any = None
         self.error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class WriteTimes:
+    """How long writes took, from the request until it could be answered."""
+
+    count: int = 0
+    total_s: float = 0.0
+    slowest_s: float = 0.0
+
+    def add(self, took_s: float) -> None:
+        """Take one more into account."""
+        self.count += 1
+        self.total_s += took_s
+        self.slowest_s = max(self.slowest_s, took_s)
+
+    def report(self) -> dict[str, Any]:
+        """Return what daemon.health says, seconds."""
+        mean_s = self.total_s / self.count if self.count else 0.0
+        return {"count": self.count, "mean_s": round(mean_s, 6), "slowest_s": round(self.slowest_s, 6)}
 
 
 class Writer:
@@ -79,6 +100,7 @@ class Writer:
         self._ended = self._loop.create_future()
         self._inbox: SimpleQueue[list[Piece] | None] = SimpleQueue()
         self.turned_mono = self._loop.time()
+        self.times = WriteTimes()
         self._thread = threading.Thread(target=self._serve, name="registry-writer", daemon=True)
         self._thread.start()
 
@@ -119,6 +141,7 @@ class Writer:
     def _add(self, piece: Piece, urgent: bool) -> None:
         if self._refusal is not None:
             raise self._refusal
+        piece.at_mono = self._loop.time()
         self._pending.append(piece)
         if urgent:
             self.hurry()
@@ -146,6 +169,8 @@ class Writer:
         finally:
             for piece in batch:
                 _resolve(piece)
+                if not piece.is_outside:
+                    self.times.add(self.turned_mono - piece.at_mono)
 
     def _perish(self, error: BaseException, batch: list[Piece]) -> None:
         """The thread has ended of something unforeseen: everybody who waits, now or later, gets to know."""

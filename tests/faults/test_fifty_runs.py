@@ -1,0 +1,174 @@
+"""Fifty live runs at once: what a daemon that dies again and again must not disturb, and how fast it writes."""
+
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mosaicd.protocol import rundir
+from tests.daemon.house import House, eventually
+
+RUNS, KILLS, DOWN = 50, 20, 10
+SLOTS = {"cpus": {"slots": 64}}
+SIGNALS = (signal.SIGSEGV, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGABRT)
+WAL_LIMIT_BYTES = 64 << 20
+
+#: Uses some memory and processor, waits for a word, says what the kernel charged it so far, and ends.
+PROGRAM = """
+import os, resource, sys
+used = bytearray(int(sys.argv[1]) << 20)
+for _ in range(int(sys.argv[2])):
+    sum(range(1000))
+open(sys.argv[3]).read()
+usage = resource.getrusage(resource.RUSAGE_SELF)
+os.write(1, repr((usage.ru_utime, usage.ru_stime, usage.ru_maxrss)).encode())
+end = int(sys.argv[4])
+os._exit(end) if end >= 0 else (__import__("resource").setrlimit(4, (0, 0)), os.kill(os.getpid(), -end))
+"""
+
+#: Reports steps as fast as a busy trainer does: fifty a second.
+REPORTER = """
+import json, sys, time
+for step in range(10**9):
+    print(json.dumps({"event": "step", "step": step, "payload": {"loss": 1 / (step + 1)}}), flush=True)
+    time.sleep(0.02)
+"""
+
+
+def end_of(number: int) -> int:
+    """How run `number` ends: a code, or a signal as a negative number."""
+    return -SIGNALS[number % 5] if number % 5 == number // 10 else number * 5 % 256
+
+
+class Fleet:
+    """Fifty runs, each waiting at a fifo for the word to end."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.fifos = [house.home / f"fifo{number}" for number in range(RUNS)]
+        self.ids = [self._submit(number, fifo) for number, fifo in enumerate(self.fifos)]
+        for run_id in self.ids:
+            house.until(run_id, "EXEC")
+        self.pids = [house.get(run_id)["pid"] for run_id in self.ids]
+
+    def _submit(self, number: int, fifo: Path) -> str:
+        os.mkfifo(fifo)
+        arguments = (str(number % 7 * 3), str(number % 4 * 200), str(fifo), str(end_of(number)))
+        return self.house.submit(sys.executable, "-S", "-E", "-c", PROGRAM, *arguments, dedup="new")
+
+    def let_end(self, number: int) -> None:
+        """Say the word."""
+        with open(self.fifos[number], "w") as fifo:
+            fifo.write("go")
+
+    def has_ended(self, number: int) -> bool:
+        """Whether the process is gone."""
+        return not Path(f"/proc/{self.pids[number]}").exists()
+
+    def trouble(self, number: int) -> list[str]:
+        """Compare what is told of a run with what it was, and with what the kernel charged it."""
+        run = self.house.ended(self.ids[number])
+        end = end_of(number)
+        wrong = []
+        if (run["exit_code"], run["signal"]) != ((end, None) if end >= 0 else (None, -end)):
+            wrong.append(f"run {number} ended with {end}, told is {run['exit_code']}/{run['signal']}")
+        if run["outcome"] != ("succeeded" if end == 0 else "failed") or run["attempt"] != 1:
+            wrong.append(f"run {number}: {run['outcome']} in attempt {run['attempt']}")
+        recorded = json.loads((self.house.attempt(run["run_id"]) / rundir.EXIT).read_text())["rusage"]
+        told = next(event for event in self.house.events(run["run_id"]) if event["kind"] == "exited")
+        if told["rusage"] != recorded:
+            wrong.append(f"run {number}: the ledger has {told['rusage']}, exit.json {recorded}")
+        said = eval(self.house.stdout(run["run_id"]))  # our own program's tuple
+        now = recorded["utime_s"], recorded["stime_s"], recorded["maxrss_kb"]
+        slack = (0.05, 0.05, 4096)
+        if not all(a - 1e-5 <= b <= a + more for a, b, more in zip(said, now, slack, strict=True)):
+            wrong.append(f"run {number}: it was charged {said} a moment before its end, told is {now}")
+        return wrong
+
+
+@pytest.mark.slow
+def test_twenty_kills_of_the_daemon(build: Callable[..., House]) -> None:
+    """50 live runs, 20 x kill -9 at random, 10 end while it is down: codes, signals and usage are exact."""
+    seed = int(os.environ.get("MOSAIC_DRILL_SEED") or time.time_ns() % 10**6)
+    dice = random.Random(seed)
+    house = build(**SLOTS)
+    fleet = Fleet(house)
+    order = dice.sample(range(RUNS), RUNS)
+    down, rest = order[:DOWN], order[DOWN:]
+    began = time.monotonic()
+    for kill in range(KILLS):
+        for number in [rest.pop() for _ in range(dice.randrange(3))]:
+            fleet.let_end(number)
+        signal.sigtimedwait([], dice.uniform(0, 0.2))
+        house.kill()
+        if kill % 2:
+            number = down.pop()
+            fleet.let_end(number)
+            eventually(lambda number=number: fleet.has_ended(number), bool, "it ends while nobody watches")
+        house.start()
+    alive = [number for number in rest if house.get(fleet.ids[number])["state"] == "EXEC"]
+    for number in rest:
+        fleet.let_end(number)
+    trouble = [fault for number in range(RUNS) for fault in fleet.trouble(number)]
+    took_s = time.monotonic() - began
+    print(f"seed {seed}: {RUNS} runs, {KILLS} kills, {len(alive)} lived through all, {took_s:.1f} s")
+    assert alive == rest
+    assert not trouble, "\n".join(trouble)
+
+
+@pytest.mark.slow
+def test_a_hundred_submits_while_fifty_report(build: Callable[..., House]) -> None:
+    """100 submits at once while 50 runs report 50 steps a second: no write takes 50 ms, the WAL is capped."""
+    house = build(**SLOTS, registry={"checkpoint_interval_s": 2.0})
+    for _ in range(RUNS):
+        house.python(REPORTER, dedup="new")
+    eventually(lambda: house.call("daemon.health")["counts"], lambda counts: counts.get("EXEC") == RUNS, "50")
+    house.restart()  # its own start is not what is measured
+    attached = "every shim has registered again"
+    eventually(lambda: fresh(house), lambda count: count == RUNS, attached)
+    before = house.call("daemon.health")["writes"]
+    answers = submit_at_once(house, 100)
+    after = house.call("daemon.health")["writes"]
+    wal = (house.state_dir / "registry.sqlite3-wal").stat().st_size
+    slowest = max(took_s for _, took_s in answers)
+    print(f"{after['count'] - before['count']} writes, slowest {after['slowest_s'] * 1000:.1f} ms, "
+          f"mean {after['mean_s'] * 1000:.2f} ms; slowest answer {slowest * 1000:.0f} ms; WAL {wal} bytes")  # fmt: skip
+    assert len({run_id for run_id, _ in answers}) == 100
+    assert after["slowest_s"] < 0.05
+    assert wal < WAL_LIMIT_BYTES
+
+
+def fresh(house: House) -> int:
+    """How many live runs have reported within the last second."""
+    runs = house.call("run.list", live=True)["runs"]
+    return sum((run["last_heartbeat_at"] or 0) > time.time() - 1 for run in runs)
+
+
+def submit_at_once(house: House, count: int) -> list[tuple[str, float]]:
+    """Submit from `count` threads at one moment; return ids and how long each answer took."""
+    answers: list[tuple[str, float]] = []
+    gate = threading.Barrier(count)
+
+    def submit() -> None:
+        with house.client() as client:
+            gate.wait()
+            began = time.monotonic()
+            params: dict[str, Any] = {"command": ["true"], "cwd": "/", "dedup": "new"}
+            run = client.call("run.submit", params)
+            answers.append((run["run_id"], time.monotonic() - began))
+            house.run_ids.add(run["run_id"])
+
+    threads = [threading.Thread(target=submit) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return answers
