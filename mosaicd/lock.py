@@ -2,7 +2,8 @@
 
 A lock is flock(2) on a file that is never removed: removing it would let two daemons lock two files of
 one name.  What the file says (pid, since when) is for the sentence that the second daemon prints, never
-for deciding; the kernel drops the lock with its holder, so a kill -9 leaves nothing to clean up.
+for deciding who holds it; the kernel drops the lock with its holder, so a kill -9 leaves nothing to clean
+up.  A child that the killed daemon was just making holds it until its exec: the next daemon waits for that.
 """
 
 import fcntl
@@ -10,14 +11,16 @@ import json
 import os
 import socket as sockets
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mosaicd import __version__
+from mosaicd import __version__, pidfds
 
 BACKLOG = 4096
+_TRIES, _PAUSE_S = 200, 0.005
 _LISTENING = 0x10000  # __SO_ACCEPTCON in the flags of /proc/net/unix
 
 
@@ -168,7 +171,7 @@ def _lock(path: Path, what: str) -> int:
     try:
         if os.fstat(fd).st_uid != os.geteuid():
             raise CannotServe(f"the lock {path} belongs to another user; remove it or choose another place")
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(fd)
     except BlockingIOError as error:
         holder = _holder(fd)
         os.close(fd)
@@ -177,6 +180,19 @@ def _lock(path: Path, what: str) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def _take(fd: int) -> None:
+    """Take the lock; BlockingIOError when it is held, and not only by what a dead daemon left behind."""
+    for _ in range(_TRIES):
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(fd)
+            if holder is None or pidfds.read_start_ticks(holder.pid) is not None:
+                raise
+            time.sleep(_PAUSE_S)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _already(what: str, holder: Holder | None) -> str:
