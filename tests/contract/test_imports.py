@@ -36,7 +36,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "rpc": (*INNER, *LEAVES, *MIDDLE),
     "shim": ("protocol", "crash_points"),
     "launcher": ("protocol", "crash_points", "shim"),
-    "lock": ("protocol",),
+    "lock": ("protocol", "pidfds"),
     "offline": (*INNER, *LEAVES, "inspection", "lock"),
     "service": (*INNER, *LEAVES, *MIDDLE, "orders", "lock", "rpc"),
     "__main__": ("protocol", *LEAVES, "lock", "reexec", "systemd", "service", "offline"),
