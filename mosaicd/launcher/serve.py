@@ -58,7 +58,7 @@ class Launcher:
             if not ready and self._spare is None:
                 self._fork_ahead()
             elif not ready:
-                self._clear_away()
+                self.clear_away()
             if self._wake_fd in ready:
                 self._drain_wake()
                 self._reap()
@@ -152,13 +152,13 @@ class Launcher:
             order = self._shims.pop(pid, None)
             if order is not None:
                 self._lingering.add(str(order.content.get("run_id")))
-                self._clear_away()
+                self.clear_away()
                 self._orders.send({
                     "fact": "reaped", "pid": pid, "run_id": order.content.get("run_id"),
                     "attempt": order.content.get("attempt"), "status": status,
                 })  # fmt: skip
 
-    def _clear_away(self) -> None:
+    def clear_away(self) -> None:
         """Remove the control groups of runs that ended; a shim that is still in one keeps it."""
         self._lingering = {run_id for run_id in self._lingering if not self._cells.remove(run_id)}
 
@@ -211,6 +211,7 @@ def serve(fd: int, mode: str) -> int:
         launcher.run()
     except (BrokenPipeError, ConnectionResetError):
         pass  # the daemon went away while we answered
+    launcher.clear_away()
     cells.sweep()
     cells.close()
     return 0

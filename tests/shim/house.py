@@ -230,7 +230,7 @@ class House:
         return Gate(self, self.root / name)
 
     def is_empty(self, run: Run) -> Message:
-        question = {"order": "is_empty", "run_id": run.run_id, "shim_pid": run.shim_pid}
+        question = {"order": "is_empty", "run_id": run.run_id, "attempt": 1, "shim_pid": run.shim_pid}
         return self.ask({**question, "shim_start": run.shim_start})
 
     def ask(self, packet: Message, content: Message | None = None) -> Message:

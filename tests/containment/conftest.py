@@ -1,0 +1,83 @@
+"""Houses whose launcher makes control groups; what is missing on a machine is a reason to skip, said aloud.
+
+Nothing of ours may be left: no process (the houses look), no control group, no temporary directory.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mosaicd.shim import cgroup
+from mosaicd.shim.cgroup import V2
+from tests.containment.groups import cells_of
+from tests.daemon.house import House as DaemonHouse
+from tests.shim.house import House
+
+
+def need(is_there: bool, reason: str) -> None:
+    """Skip where something is missing; in CI, which has it, that is a failure."""
+    if not is_there and os.environ.get("CI"):
+        pytest.fail(reason)
+    if not is_there:
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def own() -> dict[str, str]:
+    """Return where this process is in each hierarchy."""
+    return cgroup.own_hierarchies()
+
+
+@pytest.fixture
+def house(tmp_path: Path, own: dict[str, str]) -> Iterator[House]:
+    """A launcher that holds runs in control groups of version 2, and the peer that plays the daemon."""
+    need(V2 in own and os.access(own[V2], os.W_OK), "no writable control groups of version 2 here")
+    house = House(tmp_path, "cgroup")
+    try:
+        yield house
+    finally:
+        house.close()
+        left = [path for run in house.runs for path in cells_of(run.run_id)]
+        names = [f"mosaic-{run.run_id[-10:]}-*" for run in house.runs]
+        temporary = [str(path) for name in names for path in Path("/tmp").glob(name)]
+        for path in left:
+            cgroup.is_written(path, "cgroup.kill", "1")
+            cgroup.remove(path)
+        for path in temporary:
+            shutil.rmtree(path, ignore_errors=True)
+        assert not left + temporary, f"left behind: {left + temporary}"
+
+
+@pytest.fixture
+def memory(own: dict[str, str]) -> str:
+    """Return the hierarchy that can limit memory; skip where none can."""
+    controllers = (cgroup.read(own[V2], "cgroup.controllers") or "").split() if V2 in own else []
+    name = "memory" if "memory" in own and os.access(own["memory"], os.W_OK) else V2
+    need(name == "memory" or "memory" in controllers, "no memory controller that we may use here")
+    return name
+
+
+@pytest.fixture
+def build() -> Iterator[Callable[..., DaemonHouse]]:
+    """Make daemons with settings of their own; each is searched for trouble at the end."""
+    houses: list[DaemonHouse] = []
+
+    def make(**settings: dict[str, Any]) -> DaemonHouse:
+        house = DaemonHouse(Path(tempfile.mkdtemp(prefix="mosaic-")), settings)
+        houses.append(house)
+        house.start()
+        return house
+
+    yield make
+    trouble = []
+    for house in houses:
+        trouble += house.close()
+        trouble += [f"left: {path}" for run_id in house.run_ids for path in cells_of(run_id)]
+    assert not trouble, "\n".join(trouble)
+    for house in houses:
+        shutil.rmtree(house.home, ignore_errors=True)

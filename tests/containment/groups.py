@@ -1,0 +1,41 @@
+"""Control groups as a test sees them, read without the code under test where that matters."""
+
+from pathlib import Path
+
+from mosaicd.shim import cgroup
+
+
+def version_2() -> Path:
+    """Return where the unified hierarchy is mounted."""
+    both = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
+    return next(path for path in both if (path / "cgroup.controllers").exists())
+
+
+def group_of(pid: int, controller: str = "") -> str:
+    """Return the path of a process's group in a hierarchy, as the kernel says it."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        if controller in names.split(","):
+            return path
+    raise AssertionError(f"{pid} is in no group of {controller or 'version 2'}")
+
+
+def cells_of(run_id: str) -> list[str]:
+    """Return all groups, of any hierarchy, whose name is of the run."""
+    found = []
+    for directory in {*cgroup.own_hierarchies().values(), str(version_2())}:
+        found += [path for path in cgroup.tree(directory) if Path(path).name.startswith(f"run-{run_id}-")]
+    return sorted(set(found))
+
+
+def living(pids: list[int]) -> list[int]:
+    """Return those that live; zombies do not."""
+    found = []
+    for pid in pids:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if state not in "ZX":
+            found.append(pid)
+    return found

@@ -1,0 +1,164 @@
+"""Nothing escapes a control group: who is born there, who is found there, and who is gone after a stop."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from mosaicd.shim import cgroup
+from tests.containment.groups import cells_of, group_of, living, version_2
+from tests.shim.house import House, Run
+
+#: Prints `up PID` once it stands; no marker, no kin, no session in common, deaf to TERM.
+ESCAPED = (
+    "(setsid env -i sh -c '(setsid env -i nohup sh -c \"trap \\\"\\\" TERM; echo up \\$\\$; "
+    "while :; do sleep 0.2; done\" &)' &)"
+)
+#: As many processes as it gets, for ever.
+BOMB = "echo up; b() { while :; do b & b & sleep 0.05; done; }; b"
+
+
+def escaped_pid(run: Run) -> int:
+    run.says("up ")
+    return int((run.dir / "stdout.log").read_text().split("up ")[1].split()[0])
+
+
+def run_group(run: Run) -> Path:
+    return Path(run.json("started.json")["cgroup"])
+
+
+def test_a_worker_is_born_in_its_group(house: House) -> None:
+    """From its first instruction the worker is in run/, and so is what it starts; the shim is in shim/."""
+    run = house.launch(["sh", "-c", "cat /proc/self/cgroup; echo end; sleep 1000"])
+    run.says("end")
+    said = (run.dir / "stdout.log").read_text()
+    outer = f"run-{run.run_id}-1"
+    assert f"{outer}/run\n" in said
+    started = run.json("started.json")
+    assert started["containment"] == "cgroup-v2"
+    assert group_of(started["pid"]).endswith(f"{outer}/run")
+    assert group_of(run.shim_pid).endswith(f"{outer}/shim")
+    assert version_2() in Path(started["cgroup"]).parents
+    run.control("stop", grace_s=1)
+    run.ends_empty()
+    house.peer.until(lambda: not cells_of(run.run_id), 5, lambda: cells_of(run.run_id))
+
+
+def test_whatever_a_run_starts_ends_with_it(house: House) -> None:
+    """setsid, double fork, nohup, no environment, TERM ignored: after a stop all are gone in grace + 1 s."""
+    run = house.launch(["sh", "-c", f"{ESCAPED}; trap '' TERM; while :; do sleep 0.2; done"])
+    pid = escaped_pid(run)
+    began = time.monotonic()
+    run.control("stop", grace_s=0.3)
+    run.exit()
+    house.peer.until(lambda: not living([pid]), 5, lambda: living([pid]))
+    assert time.monotonic() - began < 1.3
+    run.leaves()
+
+
+def test_an_orphan_without_marker_and_kin_is_found(house: House) -> None:
+    """Shim killed, leader gone, the rest with neither marker nor kin: counted, named and ended."""
+    run = house.launch(["sh", "-c", f"{ESCAPED}; sleep 1000"])
+    pid = escaped_pid(run)
+    house.signal(run.shim_pid, signal.SIGKILL)
+    house.signal(run.json("started.json")["pid"], signal.SIGKILL)
+    run.leaves()
+    house.peer.until(lambda: not living([run.json("started.json")["pid"]]))
+    reply = house.is_empty(run)
+    assert not reply["empty"] and pid in reply["pids"]
+    house.teardown(run)
+    assert not living([pid])
+    assert run.json("teardown.json")["containment"] == "cgroup-v2"
+    assert house.is_empty(run)["empty"]
+    house.peer.until(lambda: not cells_of(run.run_id), 5, lambda: cells_of(run.run_id))
+
+
+def test_a_fork_bomb_ends(house: House) -> None:
+    """A tree that doubles all the time is held to its limit of tasks, where there is one, and ends."""
+    run = house.launch(["sh", "-c", BOMB], containment={"tasks": 200})
+    run.says("up")
+    limits = run.json("started.json")["limits"]
+    wanted = 150 if "tasks" in limits else 50
+    group = str(run_group(run))
+    house.peer.until(lambda: len(cgroup.pids(group)) >= wanted, 10, lambda: len(cgroup.pids(group)))
+    if "tasks" in limits:
+        assert limits["tasks"] == 200 and len(cgroup.pids(group)) <= 200
+    run.control("stop", grace_s=0)
+    run.ends_empty()
+    house.peer.until(lambda: not cells_of(run.run_id), 5, lambda: cells_of(run.run_id))
+
+
+def test_a_frozen_tree_is_frozen_by_the_kernel(house: House) -> None:
+    """`paused` means `frozen 1`, with a parent that waits in vfork too; `continued` means `frozen 0`."""
+    run = house.launch(["sh", "-c", f"{ESCAPED}; while :; do /bin/true; done"])
+    pid = escaped_pid(run)
+    events = run_group(run) / "cgroup.events"
+    for count in range(1, 11):
+        run.control("pause", mode="freeze")
+        run.fact("paused", count=count)
+        assert "frozen 1" in events.read_text()
+        run.control("resume")
+        run.fact("continued", count=count)
+        assert "frozen 0" in events.read_text()
+    assert living([pid])
+    run.control("stop", grace_s=0)
+    run.ends_empty()
+
+
+@pytest.mark.parametrize("grace_s", [2.0, 0.0])
+def test_a_stop_while_frozen(house: House, grace_s: float) -> None:
+    """TERM to a frozen tree acts at once, since a stop thaws it; without grace KILL acts as it stands."""
+    run = house.launch(["sleep", "1000"])
+    run.fact("started")
+    run.control("pause", mode="freeze")
+    run.fact("paused")
+    began = time.monotonic()
+    run.control("stop", grace_s=grace_s)
+    assert run.exit()["signal"] == (signal.SIGTERM if grace_s else signal.SIGKILL)
+    assert time.monotonic() - began < 1.5
+    run.leaves()
+
+
+def test_a_frozen_orphan_is_ended(house: House) -> None:
+    """The shim of a frozen tree is killed: a teardown thaws what it ends."""
+    run = house.launch(["sleep", "1000"])
+    run.fact("started")
+    run.control("pause", mode="freeze")
+    run.fact("paused")
+    house.signal(run.shim_pid, signal.SIGKILL)
+    run.leaves()
+    house.teardown(run, grace_s=2)
+    assert house.is_empty(run)["empty"]
+    assert not run.json("teardown.json")["forced"]
+
+
+def test_a_traced_process_is_ended(house: House) -> None:
+    """A debugger that holds a process at a system call does not keep it from KILL."""
+    if not Path("/usr/bin/strace").exists():
+        pytest.skip("no strace here")
+    held = "inject=clock_nanosleep:delay_enter=600000000"
+    run = house.launch(["strace", "-f", "-o", "/dev/null", "-e", held, "sleep", "1"])
+    house.peer.until(lambda: len(run.members()) >= 2)
+    run.control("stop", grace_s=0.2)
+    run.ends_empty()
+
+
+def test_empty_groups_of_the_past_are_removed(house: House) -> None:
+    """What a machine crash or a killed shim left is swept when a launcher starts; what is in use stays."""
+    run = house.launch(["sleep", "1000"])
+    run.fact("started")
+    outer = run_group(run).parent
+    stale = outer.parent / "run-01ARZ3NDEKTSV4RRFFQ69G5FAV-3"
+    for name in ("shim", "run"):
+        (stale / name).mkdir(parents=True)
+    house.close_orders()
+    house.launcher.wait(5)
+    house.start_launcher()
+    house.is_empty(run)
+    assert not stale.exists() and outer.exists()
+    run.control("stop", grace_s=1)
+    run.exit()
+    run.leaves()
+    assert house.is_empty(run)["empty"]
+    house.peer.until(lambda: not outer.exists(), 5)

@@ -1,0 +1,117 @@
+"""A machine with version-1 controllers alone: its freezer holds the tree, its controllers the limits."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mosaicd.shim import cgroup
+from mosaicd.shim.cell import Cell, Site, find, make, wanted
+from mosaicd.shim.cgroup import V2
+from tests.containment.conftest import need
+from tests.containment.groups import living
+
+#: Makes a cell without version 2, starts a hidden tree in it, and does as it is told, a word a line.
+SCRIPT = """
+import json, os, subprocess, sys, time
+from mosaicd.shim import cgroup, tree
+from mosaicd.shim.cell import Site, make, wanted
+own = {name: place for name, place in cgroup.own_hierarchies().items() if name != "v2"}
+homes = {name: place + "/drill-v1" for name, place in own.items()}
+cell = make(Site(homes, own), sys.argv[1], 1, wanted({"memory_bytes": 64 << 20, "tasks": 100}, 2))
+hide = 'trap "" TERM; (setsid env -i sh -c "(setsid sleep 987 &) ; sleep 986" &); sleep 985'
+with cell.birth():
+    leader = subprocess.Popen(["sh", "-c", hide])
+def until(look):
+    for _ in range(1000):
+        if look():
+            return True
+        time.sleep(0.01)
+    return False
+def say(*words):
+    print(json.dumps(words), flush=True)
+say(cell.word, cell.limits, until(lambda: len(cell.pids()) >= 3), sorted(cell.pids()))
+for line in sys.stdin:
+    word = line.strip()
+    if word == "freeze":
+        cell.freeze()
+        say(until(cell.is_frozen))
+    elif word == "kill":
+        tree.kill_held(cell)
+        leader.wait()
+        say(until(lambda: not cell.is_populated()))
+    elif word == "remove":
+        cell.remove()
+        say(not any("run-" in path for home in homes.values() for path in os.listdir(home)))
+for home in homes.values():
+    cgroup.remove(home)
+"""
+
+
+@pytest.fixture
+def version_1(own: dict[str, str]) -> dict[str, str]:
+    """Return the version-1 hierarchies; skip where they are not to be had."""
+    need({"freezer", "memory", "pids"} <= own.keys(), "no version-1 controllers here")
+    return {name: place for name, place in own.items() if name != V2}
+
+
+def test_a_tree_in_a_freezer(version_1: dict[str, str]) -> None:
+    """All are found, frozen, killed while frozen, and nothing is left of the groups."""
+    argv = [sys.executable, "-c", SCRIPT, "01ARZ3NDEKTSV4RRFFQ69G5FAV"]
+    drill = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert drill.stdin and drill.stdout
+    try:
+        word, limits, is_up, pids = json.loads(drill.stdout.readline())
+        assert (word, is_up) == ("cgroup-v1", True)
+        assert limits == {"memory_bytes": 64 << 20, "tasks": 100, "cpu_weight": 200}
+        for told in ("freeze", "kill", "remove"):
+            drill.stdin.write(told + "\n")
+            drill.stdin.flush()
+            assert json.loads(drill.stdout.readline()) == [True], told
+        assert not living(pids)
+    finally:
+        drill.stdin.close()
+        drill.wait(10)
+        drill.stdout.close()
+    assert not [place for place in version_1.values() if Path(f"{place}/drill-v1").exists()]
+
+
+def test_nothing_to_be_had_is_no_error_unless_required(tmp_path: Path) -> None:
+    """Without any hierarchy a cell holds nothing and says so; where groups are required, there is no run."""
+    cell = make(Site(), "x", 1, wanted({}, 1))
+    assert (cell.word, cell.limits, cell.pids(), cell.is_populated()) == ("process-group", {}, set(), False)
+    blocked = tmp_path / "file"
+    blocked.touch()
+    with pytest.raises(OSError, match="no control group can be made here"):
+        make(Site({"freezer": str(blocked / "x")}), "x", 1, wanted({"required": True}, 1))
+    assert isinstance(find(Site(), "x", 1), Cell)
+
+
+HYBRID = """25 20 0:22 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+26 20 0:23 / /sys/fs/cgroup/memory rw,nosuid shared:3 - cgroup cgroup rw,memory
+27 20 0:24 /docker/abc /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+28 20 0:25 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+29 20 0:26 / /a\\040b/pids rw - cgroup cgroup rw,pids
+"""
+MEMBER = """5:pids:/user
+4:cpu,cpuacct:/docker/abc/x
+3:memory:/../elsewhere
+1:name=systemd:/user
+0::/user.slice/a
+"""
+
+
+def test_hierarchies_are_read_as_they_are_mounted() -> None:
+    """A bind mount of a subtree, a name with a space, a path outside of the namespace: each as it is."""
+    assert cgroup.hierarchies(HYBRID, MEMBER) == {
+        "v2": "/sys/fs/cgroup/unified/user.slice/a",
+        "cpu": "/sys/fs/cgroup/cpu,cpuacct/x",
+        "pids": "/a b/pids/user",
+    }
+
+
+def test_no_control_groups_at_all() -> None:
+    """Nothing mounted is nothing found."""
+    assert cgroup.hierarchies("", "0::/\n") == {}
