@@ -28,6 +28,7 @@ VERBS: dict[str, str] = {
     "pause": "pause runs",
     "resume": "let paused runs go on",
     "stop": "stop runs: ask, give them time, then force",
+    "retry": "hand in ended runs once more, from their last checkpoint",
     "hold": "keep waiting runs from starting",
     "release": "let held runs start when their turn comes",
     "set": "change priority, labels or name of runs",

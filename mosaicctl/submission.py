@@ -45,7 +45,16 @@ def submission_arguments(parser: Any) -> None:
     needs.add_argument("--max-steps", metavar="N", type=int, help="end it, as succeeded, after N steps")
     needs.add_argument("--grace", metavar="DUR", help="time between TERM and KILL when it is stopped")
     needs.add_argument("--retries", metavar="N", type=int, help="start it again when it fails, up to N times")
-    needs.add_argument("--retry-on", metavar="CAUSE", action="append", help="retry only after this cause")
+    needs.add_argument(
+        "--retry-on",
+        metavar="CAUSE",
+        action="append",
+        help="retry only after this cause; any and infrastructure (the default) are several (repeatable)",
+    )
+    alive = parser.add_argument_group("when it counts as dead")
+    alive.add_argument("--heartbeat", metavar="DUR", help="it has printed nothing for so long (workers: 5m)")
+    alive.add_argument("--start-timeout", metavar="DUR", help="a worker's first sign of life takes longer (1m)")
+    alive.add_argument("--stall", metavar="DUR", help="it lives, but has made no step for so long")
     how = parser.add_argument_group("how it is queued")
     how.add_argument("-n", "--name", metavar="NAME", help="a name; need not be unique")
     how.add_argument("-p", "--priority", metavar="PRIORITY", type=int, help="higher goes first (default 0)")
@@ -68,7 +77,9 @@ def parameters(client: Client | None, args: Any) -> Json:
         ("cpus", args.cpus), ("gpus", args.gpus), ("max_steps", args.max_steps), ("retries", args.retries),
         ("priority", args.priority), ("name", args.name), ("dedup", args.dedup), ("key", args.key),
         ("retry_on", args.retry_on), ("time_limit_s", duration(args.time, "-t")),
-        ("grace_s", duration(args.grace, "--grace")),
+        ("grace_s", duration(args.grace, "--grace")), ("stall_s", duration(args.stall, "--stall")),
+        ("heartbeat_timeout_s", duration(args.heartbeat, "--heartbeat")),
+        ("start_timeout_s", duration(args.start_timeout, "--start-timeout")),
     ):  # fmt: skip
         if value is not None:
             params[name] = value

@@ -29,6 +29,7 @@ class DeadlineWatch:
         self._unkillable_s = unkillable_s
         self._since: dict[str, tuple[State, bool, float]] = {}  # state, being stopped, since when
         self._beats: dict[str, float] = {}
+        self._moves: dict[str, float] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def observe(self, run: Run) -> None:
@@ -47,10 +48,15 @@ class DeadlineWatch:
         """Take note of a sign of life of the run's own."""
         self._beats[run_id] = self._clock.mono()
 
+    def move(self, run_id: str) -> None:
+        """Take note that the run's counts changed: it lives, and gets on."""
+        self._beats[run_id] = self._moves[run_id] = self._clock.mono()
+
     def forget(self, run_id: str) -> None:
         """Drop everything known of a run."""
         self._since.pop(run_id, None)
         self._beats.pop(run_id, None)
+        self._moves.pop(run_id, None)
         timer = self._timers.pop(run_id, None)
         if timer is not None:
             timer.cancel()
@@ -71,7 +77,8 @@ class DeadlineWatch:
 
     def _deadline(self, run: Run) -> Deadline | None:
         since = self._since[run.run_id][2]
-        return deadline(run, since, self._beats.get(run.run_id, since), self._unkillable_s)
+        beat, moved = self._beats.get(run.run_id, since), self._moves.get(run.run_id, since)
+        return deadline(run, since, beat, self._unkillable_s, moved_mono=moved)
 
     def _fired(self, run_id: str) -> None:
         self._timers.pop(run_id, None)

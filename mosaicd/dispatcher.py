@@ -7,6 +7,7 @@ lock.  Nothing here decides a transition, and nothing here touches a process.
 """
 
 import asyncio
+import errno
 import logging
 import random
 from collections.abc import Callable, Coroutine, Sequence
@@ -342,8 +343,16 @@ class Dispatcher:
             await self._shims.launch(self._orders.launch(run))
         except (LaunchFailed, OSError, ValueError) as error:
             log.error("run %s cannot be launched: %s", run.run_id, error)
-            event = Event(Kind.SPAWN_FAILED, self._clock.wall(), data={"error": str(error)})
+            event = Event(Kind.SPAWN_FAILED, self._clock.wall(), data=self._why_not(run, error))
             await self._follow(run, Action.LAUNCH, lambda now: event)
+
+    def _why_not(self, run: Run, error: Exception) -> dict[str, Any]:
+        """Return the evidence of a launch that failed: where a shim could not even make its directory, why."""
+        refusal = self._rundirs.refusal(run.run_id) if isinstance(error, LaunchFailed) else error
+        if not isinstance(refusal, OSError):
+            return {"error": str(error)}
+        cause = {"cause": CauseKind.DISK_FULL} if refusal.errno in (errno.ENOSPC, errno.EDQUOT) else {}
+        return {"error": f"{error}: {refusal}" if refusal is not error else str(error), **cause}
 
     async def _empty_tree(self, run: Run) -> None:
         alive = self._shims.is_alive(run.run_id, run.attempt)

@@ -1,10 +1,14 @@
 """Which deadline a run stands under, in monotonic seconds; pure, so that a simulation can run it.
 
+Living is not moving: a beat (any output) pushes the heartbeat's deadline back, only a further step or episode
+that of a run that has a `stall_s`.
+
 Deadlines start anew when the daemon attaches and when a run thaws (`since_mono`), never run in PAUSE,
 and use a clock that stops with the machine: a suspended laptop faults nobody.
 """
 
 from dataclasses import dataclass
+from math import inf
 
 from mosaicd.core.run import Run
 from mosaicd.protocol.states import CauseKind, State, Want
@@ -24,12 +28,13 @@ HANDSHAKE_MARGIN_S = 2.0
 
 
 def deadline(
-    run: Run, since_mono: float, beat_mono: float, unkillable_s: float = 10.0
+    run: Run, since_mono: float, beat_mono: float, unkillable_s: float = 10.0, *, moved_mono: float = -inf
 ) -> Deadline | None:
     """Return the deadline that `run` is under, or None.
 
     `since_mono`: when it entered its state, was asked to stop, or was attached; `beat_mono`: its last sign
-    of life; `unkillable_s`: how long after its grace a run that is being stopped may still be there.
+    of life; `moved_mono`: when its counts last changed; `unkillable_s`: how long after its grace a run that
+    is being stopped may still be there.
     """
     if run.exit is not None:
         return None
@@ -43,11 +48,21 @@ def deadline(
         case State.RDY:
             limit = run.handshake_timeout_s if run.start_timeout_s is None else run.start_timeout_s
             return Deadline(CauseKind.START_TIMEOUT, since_mono + limit, limit)
-        case State.EXEC if run.heartbeat_timeout_s is not None:
-            last = max(since_mono, beat_mono)
-            return Deadline(CauseKind.HEARTBEAT_LOST, last + run.heartbeat_timeout_s, run.heartbeat_timeout_s)
+        case State.EXEC:
+            return _of_work(run, max(since_mono, beat_mono), max(since_mono, moved_mono))
         case _:
             return None
+
+
+def _of_work(run: Run, beat_mono: float, moved_mono: float) -> Deadline | None:
+    """Return what comes first: silence for too long, or standing still for too long unasked."""
+    stall_s = run.stall_s if run.want is Want.RUN else None
+    bounds = (
+        (CauseKind.HEARTBEAT_LOST, beat_mono, run.heartbeat_timeout_s),
+        (CauseKind.STUCK, moved_mono, stall_s),
+    )
+    found = [Deadline(cause, last + limit, limit) for cause, last, limit in bounds if limit is not None]
+    return min(found, key=lambda one: one.due_mono, default=None)
 
 
 def grace_s(run: Run) -> float:

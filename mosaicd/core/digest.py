@@ -15,7 +15,8 @@ from typing import Any
 OURS = frozenset(
     {
         "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "MOSAIC_ATTEMPT", "MOSAIC_CHECKPOINT_DIR",
-        "MOSAIC_CONFIG_FILE", "MOSAIC_CONTROL_FD", "MOSAIC_RUN_DIR", "MOSAIC_RUN_ID", "RUN_ID", "WORKER_ID",
+        "MOSAIC_CONFIG_FILE", "MOSAIC_CONTROL_FD", "MOSAIC_RESUME_FROM", "MOSAIC_RUN_DIR",
+        "MOSAIC_RUN_ID", "MOSAIC_STACKS_FILE", "RUN_ID", "WORKER_ID",
     }
 )  # fmt: skip
 
@@ -72,6 +73,12 @@ def command_digest(
             "limits": dict(limits),
         }
     )
+
+
+def retry_digest(origin: str, extra: Mapping[str, str]) -> str:
+    """Return the digest of a retry: its origin's, but where other variables make it other work."""
+    chosen = {name: value for name, value in _chosen(extra).items() if not is_ambient(name)}
+    return _hexdigest({"retry_of": origin, "environment": chosen}) if chosen else origin
 
 
 def _hexdigest(identity: Mapping[str, Any]) -> str:

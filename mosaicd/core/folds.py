@@ -86,7 +86,8 @@ def _broke(run: Run, event: Event) -> dict[str, Any]:
 
 
 def _spawn_failed(run: Run, event: Event) -> dict[str, Any]:
-    return {"fault": {"kind": CauseKind.SPAWN_FAILED, **event.data}}
+    data = dict(event.data)
+    return {"fault": {"kind": CauseKind(data.pop("cause", CauseKind.SPAWN_FAILED)), **data}}
 
 
 def _deadline_missed(run: Run, event: Event) -> dict[str, Any]:

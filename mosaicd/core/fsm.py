@@ -18,18 +18,18 @@ launcher has confirmed it.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from mosaicd.core.event import Event, Kind
 from mosaicd.core.folds import FOLDS
 from mosaicd.core.run import Run
-from mosaicd.core.verdict import is_clean, is_release, is_retry_due, verdict
+from mosaicd.core.verdict import is_clean, is_quick_death, is_release, is_retry_due, verdict
 from mosaicd.protocol.states import CauseKind, Outcome, PauseMode, State, Want
 
 __all__ = [
-    "TABLE", "Action", "Event", "IllegalTransition", "Kind", "Place", "apply", "breaking", "conclude",
-    "is_legal", "owed", "place", "replay", "submitted",
+    "TABLE", "Action", "CrashLoop", "Event", "IllegalTransition", "Kind", "Place", "apply", "breaking",
+    "conclude", "is_legal", "owed", "place", "replay", "submitted",
 ]  # fmt: skip
 
 _INTERRUPTED = (CauseKind.SHIM_LOST, CauseKind.REBOOTED)
@@ -184,15 +184,29 @@ def breaking(run: Run, at: float) -> Event:
     return Event(Kind.BROKE, at, data={"cause": verdict(run)[1] or {}})
 
 
-def conclude(run: Run, at: float, backoff_s: float) -> Event:
+@dataclass(frozen=True, slots=True)
+class CrashLoop:
+    """Attempts in a row that may die within so many seconds of their start; 0: any number."""
+
+    attempts: int = 0
+    within_s: float = 0.0
+
+
+def conclude(run: Run, at: float, backoff_s: float, crash_loop: CrashLoop | None = None) -> Event:
     """Return the event that ends or requeues `run`, whose tree the launcher has found empty.
 
     `backoff_s` is how long a retry has to wait.  Raises ValueError where no end is due.
     """
     if run.state is State.FAULT:
         cause = dict(run.fault or {})
+        bound = crash_loop or CrashLoop()
+        is_quick = is_quick_death(run, at, bound.within_s)
+        is_loop = is_quick and 0 < bound.attempts <= run.quick_deaths + 1
+        if is_retry_due(run) and not is_loop:
+            data = {"not_before": at + backoff_s, "cause": cause, "quick": is_quick}
+            return Event(Kind.REQUEUED, at, data=data)
         if is_retry_due(run):
-            return Event(Kind.REQUEUED, at, data={"not_before": at + backoff_s, "cause": cause})
+            cause |= {"crash_loop": True, "attempts": run.quick_deaths + 1}
         outcome = Outcome.INTERRUPTED if cause.get("kind") in _INTERRUPTED else Outcome.FAILED
         return Event(Kind.GAVE_UP, at, data={"outcome": outcome, "cause": cause})
     if run.exit is None:

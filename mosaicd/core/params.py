@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mosaicd.core.program import WORDS, worker_section
+from mosaicd.core.run import INFRASTRUCTURE_CAUSES
 from mosaicd.core.schema import Faults, Path, check_text, check_unicode, shown
 from mosaicd.protocol.messages import Submit
 from mosaicd.protocol.states import CauseKind
@@ -20,6 +21,7 @@ MAX_NUMBER = 2**53 - 1
 MAX_WORD_BYTES = 131071
 MAX_PATH_BYTES = 4095
 MAX_LABELS = 64
+MAX_KEY = 200
 MAX_PRIORITY = 1000
 DAY_S = 86400
 YEAR_S = 366 * DAY_S
@@ -30,6 +32,12 @@ RETRYABLE = tuple(
     for kind in CauseKind
     if kind not in (CauseKind.BY_USER, CauseKind.TIME_LIMIT, CauseKind.STEP_LIMIT, CauseKind.UNKILLABLE)
 )
+
+#: Words that stand for several causes.
+RETRY_SETS: Mapping[str, tuple[CauseKind, ...]] = {
+    "any": RETRYABLE,
+    "infrastructure": INFRASTRUCTURE_CAUSES,
+}
 
 #: parameter -> (least, most, whether the least itself is allowed)
 _RANGES: dict[str, tuple[int, int, bool]] = {
@@ -43,6 +51,7 @@ _RANGES: dict[str, tuple[int, int, bool]] = {
     "heartbeat_timeout_s": (0, YEAR_S, False),
     "handshake_timeout_s": (0, DAY_S, False),
     "start_timeout_s": (0, YEAR_S, False),
+    "stall_s": (0, YEAR_S, True),
 }
 
 
@@ -59,16 +68,14 @@ def check_params(submit: Submit, faults: Faults) -> None:
         elif value < least or (value == least and not closed):
             rule = f"is less than {least}, the least allowed" if closed else f"must be more than {least}"
             faults.add((name,), f"{shown(value)} {rule}")
-    for name, longest in (("name", 120), ("key", 200)):
-        value = getattr(submit, name)
-        if value is not None:
-            check_text(value, (name,), faults, 1, longest)
-            check_word(value, (name,), faults)
+    for name, longest in (("name", 120), ("key", MAX_KEY)):
+        check_name(getattr(submit, name), name, longest, faults)
     for index, word in enumerate(submit.retry_on or ()):
-        if word not in RETRYABLE:
-            faults.add(("retry_on", index), f"{shown(word)} is no cause to retry; use {', '.join(RETRYABLE)}")
+        if word not in RETRYABLE and word not in RETRY_SETS:
+            words = ", ".join((*RETRY_SETS, *RETRYABLE))
+            faults.add(("retry_on", index), f"{shown(word)} is no cause to retry; use {words}")
     _check_labels(submit.labels, faults)
-    _check_environment(submit.environment, faults)
+    check_environment(submit.environment, faults)
     if submit.cwd is not None:
         if not submit.cwd.startswith("/"):
             faults.add(("cwd",), "must be an absolute path")
@@ -77,12 +84,20 @@ def check_params(submit: Submit, faults: Faults) -> None:
         _check_command(submit.command, faults)
 
 
+def retry_causes(words: Sequence[str] | None) -> tuple[CauseKind, ...]:
+    """Return the causes that checked `words` stand for, each once; None: those that are the machine's."""
+    found: list[CauseKind] = []
+    for word in ("infrastructure",) if words is None else words:
+        found += RETRY_SETS[word] if word in RETRY_SETS else [CauseKind(word)]
+    return tuple(dict.fromkeys(found))
+
+
 def check_config_words(config: Mapping[str, Any], faults: Faults) -> None:
     """Add what is wrong with a config that fits its schema: words exec cannot take, numbers out of bounds."""
     check_word(config["run_name"], ("run_name",), faults)
     check_word(config["entry_point"], ("entry_point",), faults)
     _check_words(config["arguments"], ("arguments",), faults)
-    _check_environment(config["environment"], faults)
+    check_environment(config["environment"], faults)
     section = worker_section(config)
     for key in WORDS:
         if key in section:
@@ -122,7 +137,15 @@ def _check_command(command: Sequence[str], faults: Faults) -> None:
     _check_words(command, ("command",), faults)
 
 
-def _check_environment(environment: Mapping[str, str], faults: Faults) -> None:
+def check_name(value: str | None, name: str, longest: int, faults: Faults) -> None:
+    """Add what keeps a given name or key from being stored and shown."""
+    if value is not None:
+        check_text(value, (name,), faults, 1, longest)
+        check_word(value, (name,), faults)
+
+
+def check_environment(environment: Mapping[str, str], faults: Faults) -> None:
+    """Add every variable that cannot be handed to a program."""
     for name, value in environment.items():
         if not name or "=" in name:
             faults.add(("environment", name), "a variable's name must not be empty or hold =")

@@ -41,6 +41,7 @@ class Limits:
     heartbeat_timeout_s: float | None = None
     handshake_timeout_s: float | None = None
     start_timeout_s: float | None = None
+    stall_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,7 @@ class Spec:
     labels: Mapping[str, str] = field(default_factory=dict)
     key: str | None = None
     hold: bool = False
+    resume_from: str | None = None
     config: Mapping[str, Any] | None = None
 
     @property
@@ -219,6 +221,7 @@ def _limits(submit: Submit, time_limit_s: float | None, max_steps: int | None) -
         submit.heartbeat_timeout_s,
         submit.handshake_timeout_s,
         submit.start_timeout_s,
+        submit.stall_s,
     )
 
 

@@ -6,7 +6,7 @@ commit of its own; values only overwrite what is in memory, and are written with
 
 from typing import Any
 
-from mosaicd.core.evidence import numbers
+from mosaicd.core.evidence import checkpoint, numbers
 from mosaicd.core.run import Progress
 from mosaicd.protocol.messages import Advance
 from mosaicd.rpc.context import Caller, Services
@@ -28,6 +28,8 @@ async def handle(services: Services, caller: Caller, params: Advance) -> dict[st
         total_steps=params.total_steps if params.total_steps is not None else before.total_steps,
         total_episodes=params.total_episodes if params.total_episodes is not None else before.total_episodes,
         steps_per_s=_rate(before, params),
+        resumed_from=checkpoint(params.resumed_from) or before.resumed_from,
+        checkpoint=checkpoint(params.checkpoint) or before.checkpoint,
         last_heartbeat_at=params.beat_at,
         metrics=numbers(params.metrics),
     )
@@ -35,6 +37,8 @@ async def handle(services: Services, caller: Caller, params: Advance) -> dict[st
     services.shims.heard(params.run_id)
     if params.worker_beat:
         services.dispatcher.beat(params.run_id)
+    if (progress.steps, progress.episodes) != (before.steps, before.episodes):
+        services.dispatcher.moved(params.run_id)
     services.broadcaster.advanced(params.run_id)
     return {}
 

@@ -34,6 +34,7 @@ FILES: Mapping[str, str] = {
     "run.pin": "pin.handle",
     "run.unpin": "pin.handle_unpin",
     "run.prune": "prune.handle",
+    "run.retry": "retry.handle",
     "run.explain": "explain.handle",
     "run.wait": "wait.handle",
     "worker.list": "workers.handle",

@@ -14,15 +14,15 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from mosaicd import crash_points
+from mosaicd.core.birth import born
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.program import Defaults, WorkerProgram
-from mosaicd.core.run import INFRASTRUCTURE_CAUSES, Progress, Run
+from mosaicd.core.run import Progress, Run
 from mosaicd.core.slots import check_possible
 from mosaicd.core.spec import Spec, normalise_submit
 from mosaicd.protocol import ulid
 from mosaicd.protocol.errors import Conflict, Draining, MosaicError, Unavailable
 from mosaicd.protocol.messages import Submit
-from mosaicd.protocol.states import CauseKind, RunKind
 from mosaicd.rpc.context import Caller, Services
 from mosaicd.rpc.requests import view
 
@@ -87,29 +87,8 @@ async def _known(services: Services, caller: Caller, spec: Spec) -> Run | None:
 def new_run(services: Services, caller: Caller, spec: Spec, origin: str | None = None) -> Run:
     """Return the run of a spec, not yet stored."""
     at = services.clock.wall()
-    timeouts = services.settings.timeouts
-    limits, resources = spec.limits, spec.resources
-    is_worker = spec.kind is RunKind.WORKER
-    grace = limits.grace_s
-    if grace is None:
-        grace = timeouts.worker_grace_s if spec.supports_checkpoint else timeouts.grace_s
-    start, heartbeat = limits.start_timeout_s, limits.heartbeat_timeout_s
-    handshake = limits.handshake_timeout_s
-    return Run(
-        run_id=spec.run_id or ulid.encode(int(at * 1000), os.urandom(10)),
-        owner_uid=caller.uid, owner=caller.name, kind=spec.kind, name=spec.name, command=spec.argv,
-        digest=spec.digest, created_at=at, worker_kind=spec.worker_kind, worker_id=spec.worker_id,
-        key=spec.key, origin=origin, labels=dict(spec.labels), priority=spec.priority, cwd=spec.cwd,
-        cpus=resources.cpus, gpus=resources.gpus, gpus_mandatory=resources.gpus_mandatory,
-        memory_mb=resources.memory_mb,
-        time_limit_s=limits.time_limit_s, max_steps=limits.max_steps, grace_s=grace, retries=limits.retries,
-        retry_on=INFRASTRUCTURE_CAUSES if limits.retry_on is None else tuple(map(CauseKind, limits.retry_on)),
-        handshake_timeout_s=timeouts.handshake_s if handshake is None else handshake,
-        start_timeout_s=timeouts.start_s if is_worker and start is None else start if is_worker else None,
-        heartbeat_timeout_s=timeouts.heartbeat_s if is_worker and heartbeat is None else heartbeat,
-        can_pause=is_worker and spec.supports_pause, can_checkpoint=is_worker and spec.supports_checkpoint,
-        held=spec.hold,
-    )  # fmt: skip
+    run_id = spec.run_id or ulid.encode(int(at * 1000), os.urandom(10))
+    return born(spec, run_id, at, (caller.uid, caller.name), services.settings.timeouts, origin)
 
 
 async def _defaults(services: Services, caller: Caller, params: Submit) -> Defaults:

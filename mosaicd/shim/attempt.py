@@ -4,7 +4,6 @@ Order matters in three places: a record is on the disk before the fact that tell
 its file before a cursor that covers it; the tree is empty before the shim leaves.
 """
 
-import os
 import time
 from typing import Any
 
@@ -12,19 +11,19 @@ from mosaicd import crash_points
 from mosaicd.protocol import rundir
 from mosaicd.protocol.telemetry import Recognised
 from mosaicd.shim import child, ending, record
-from mosaicd.shim.dialogue import Dialogue
+from mosaicd.shim.dialogue import Dialogue, introduction
 from mosaicd.shim.ending import Ending, Stop
-from mosaicd.shim.index import Index
-from mosaicd.shim.journal import Journal
 from mosaicd.shim.ladder import Ladder
 from mosaicd.shim.leftovers import Leftovers
 from mosaicd.shim.limits import RunLimits
 from mosaicd.shim.link import Link, Message
 from mosaicd.shim.order import LaunchOrder
+from mosaicd.shim.output import make_ready
 from mosaicd.shim.pause import Pause
+from mosaicd.shim.post_mortem import PostMortem
 from mosaicd.shim.progress import Progress
-from mosaicd.shim.segments import Segments
-from mosaicd.shim.spool import Log, Spool
+from mosaicd.shim.spool import Spool
+from mosaicd.shim.segments import FULL
 from mosaicd.shim.start import Started, start
 from mosaicd.shim.tree import OwnTree
 
@@ -38,7 +37,7 @@ class Attempt:
     """One attempt of one run, from its lock to its empty tree."""
 
     def __init__(
-        self, order: LaunchOrder, held: record.Record, start_ticks: int | None, setup_error: str | None,
+        self, order: LaunchOrder, held: record.Record, start_ticks: int | None, setup_error: OSError | None,
         tree: OwnTree, leftovers: Leftovers,
     ) -> None:  # fmt: skip
         self._order = order
@@ -49,7 +48,9 @@ class Attempt:
         self._leftovers = leftovers
         self._tree = tree
         self._ladder = Ladder(self._tree, leader_first=order.is_worker)
-        self._limits = RunLimits(order.limits.time_limit_s, order.limits.max_steps)
+        limits = order.limits
+        self._limits = RunLimits(limits.time_limit_s, limits.max_steps, limits.steps_before)
+        self._post_mortem = PostMortem(tree, held.dir_fd, limits.post_mortem_s)
         self._pause = Pause(self._tree, order.limits.pause_ack_timeout_s, self._paused, self._continued)
         self._progress = Progress()
         self._ending = Ending(order)
@@ -87,26 +88,17 @@ class Attempt:
         """Make what the worker will need: done while the daemon thinks about the register."""
         if self._setup_error:
             return
-        held, limits = self._record, self._order.limits
         try:
-            held.reserve_exit()
-            record.make_files(self._order.files_dir, self._order.is_worker)
-            files = held.open_log, held.remove
-            journal = Journal(Segments(*files, rundir.TELEMETRY, limits.telemetry_limit_bytes))
-            index = Index(held.open_log(rundir.LOG_INDEX))
-            self.spool = Spool(
-                Log("stdout", Segments(*files, rundir.STDOUT, limits.stdout_limit_bytes), journal, index),
-                Log("stderr", Segments(*files, rundir.STDERR, limits.stderr_limit_bytes), journal, index),
-                journal, index, self._recorded,
-            )  # fmt: skip
+            self.spool = make_ready(self._record, self._order, self._recorded)
         except OSError as error:
-            self._setup_error = str(error)
+            self._setup_error = error
 
     def next_at(self) -> float | None:
         """When `tick` has something to do."""
         moments = [self.dialogue.next_at(), self._pause.next_at(), self._exit_retry_at]
         if self._exit is None:
             moments.append(None if self._ladder.has_begun else self._limits.next_at())
+            moments.append(self._post_mortem.next_at())
             if self._started is None:
                 moments.append(self._born + self._order.limits.handshake_timeout_s)
         moments.append(self._leave_at() if self._is_emptied else self._ladder.next_at())
@@ -122,6 +114,8 @@ class Attempt:
         if self._exit is None:
             self._check_limits(now)
             self._pause.tick(now)
+            if self._post_mortem.tick(now) and self._post_mortem.stop:
+                self._stop(self._post_mortem.stop, now)
         elif self._is_childless:
             self._consider_empty()
         if not self._is_emptied:
@@ -171,7 +165,7 @@ class Attempt:
     def _check_limits(self, now: float) -> None:
         if self._ladder.has_begun:
             return
-        kind = self._limits.passed(now, self._progress.steps)
+        kind = self._limits.passed(now, self._progress.steps, self._progress.steps_are_global)
         if kind is None:
             return
         ran_s = round(self._limits.ran_s(now), 3)
@@ -211,7 +205,10 @@ class Attempt:
             asked = params.get("grace_s")
             grace_s = float(asked) if isinstance(asked, int | float) else self._order.limits.grace_s
             kind = str(params.get("kind") or "by_user")
-            self._stop(Stop(kind, params.get("who"), params.get("reason"), max(0.0, grace_s)), now)
+            stop = Stop(kind, params.get("who"), params.get("reason"), max(0.0, grace_s))
+            is_alive = self._started and self._exit is None and not self._ladder.has_begun
+            if not (is_alive and self._post_mortem.holds_up(stop, now)):
+                self._stop(stop, now)
         elif self._started is None or self._exit is not None or self._ladder.has_begun:
             return
         elif word == "pause" and params.get("mode") == "release":
@@ -224,12 +221,8 @@ class Attempt:
             self._pause.control.say("checkpoint")
 
     def _registration(self) -> Message:
-        order = self._order
         return {
-            "run_id": order.run_id, "attempt": order.attempt, "secret": order.secret,
-            "worker_id": order.worker_id, "worker_kind": order.kind, "supports_pause": order.cooperative,
-            "supports_checkpoint": order.cooperative, "shim_pid": os.getpid(),
-            "shim_start_ticks": self._start_ticks,
+            **introduction(self._order, self._start_ticks),
             "status": {
                 "spawned": self._started.evidence if self._started else None,
                 "sign_of_life": self._first_sign_at is not None,
@@ -258,7 +251,7 @@ class Attempt:
     def _launch(self, now: float) -> None:
         try:
             if self._setup_error or self.spool is None:
-                raise OSError(0, self._setup_error)
+                raise self._setup_error or OSError(0, "nothing was made ready")
             self._started = started = start(self._order, self._record, self._tree.cell, self._leftovers)
         except OSError as error:
             self._spawn_failed(error)
@@ -276,7 +269,7 @@ class Attempt:
         self.dialogue.say(*facts)
 
     def _spawn_failed(self, error: OSError) -> None:
-        self._ending.fault = ending.SPAWN_FAILED
+        self._ending.fault = ending.DISK_FULL if error.errno in FULL else ending.SPAWN_FAILED
         self._ending.error = str(error) if error.errno else error.strerror
         content = self._end_without_worker()
         self.dialogue.say({
@@ -318,7 +311,7 @@ class Attempt:
 
     def _release(self, now: float) -> None:
         """Have the worker save and leave; the record says `released`, not stopped."""
-        self._ending.is_release = True
+        self._ending.begin_release(self._progress)
         grace_s = self._order.limits.grace_s
         if self._pause.control:
             self._pause.control.say("checkpoint")
@@ -346,6 +339,8 @@ class Attempt:
         if self.spool.read_bytes != told_bytes:
             self.dialogue.note_change()
         self._pause.abandon()
+        self._post_mortem.finish()
+        self._ending.post_mortem = self._post_mortem.summary
         self._ending.judge(ended, self._limits.ran_s(now), self._tree.cell.oom())
         self._exit = self._ending.content(
             ended, self.spool, self._progress, self._ladder.is_forced, swept=self._is_childless

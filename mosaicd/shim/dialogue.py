@@ -5,6 +5,7 @@ repeats everything) and sends what was not acknowledged.  One request of facts i
 and an advance is only ever the newest one, so a daemon that is slow or away costs no memory.
 """
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from mosaicd import crash_points
 from mosaicd.protocol import errors, framing, telemetry
 from mosaicd.shim.link import Link, Message
+from mosaicd.shim.order import LaunchOrder
 
 _QUIET_S = 0.1  # at most one advance in this time
 _BEAT_S = 5.0
@@ -197,6 +199,15 @@ class Dialogue:
         self._is_changed = False
         params = {"run_id": self._run_id, "session_token": self._token, **self._advance()}
         self._link.send(framing.request("worker.advance", params, None))
+
+
+def introduction(order: LaunchOrder, start_ticks: int | None) -> Message:
+    """Return who we are, for every register; the status of the attempt comes besides."""
+    return {
+        "run_id": order.run_id, "attempt": order.attempt, "secret": order.secret,
+        "worker_id": order.worker_id, "worker_kind": order.kind, "supports_pause": order.cooperative,
+        "supports_checkpoint": order.cooperative, "shim_pid": os.getpid(), "shim_start_ticks": start_ticks,
+    }  # fmt: skip
 
 
 def _fitting(facts: list[Fact]) -> list[Fact]:

@@ -4,6 +4,7 @@ Written once, as soon as the leader is reaped and the pipes are read; what the r
 while it is swept still goes to the logs, so a reader takes a file's own length over the counts here.
 """
 
+import signal
 import time
 from typing import Any
 
@@ -16,7 +17,10 @@ _TEXT_LIMIT = 256
 
 HANDSHAKE_TIMEOUT = "handshake_timeout"
 SPAWN_FAILED = "spawn_failed"
+DISK_FULL = "disk_full"
 OOM = "oom"
+CHECKPOINT_INVALID = "checkpoint_invalid"
+_LEFT_WELL = (0, 128 + signal.SIGTERM)
 _MIB = 1 << 20
 
 
@@ -46,6 +50,8 @@ class Ending:
         self.started_at: float | None = None
         self.stop: Stop | None = None
         self.is_release = False
+        self._saved_before = 0
+        self.post_mortem: dict[str, str | int] | None = None
         self.fault: str | None = None
         self.error: str | None = None
         self.active_s = 0.0
@@ -59,10 +65,32 @@ class Ending:
             self.fault = OOM
             self.error = _oom_sentence(oom)
 
+    def begin_release(self, progress: Progress) -> None:
+        """The worker is asked to save and leave, to come back later."""
+        self.is_release = True
+        self._saved_before = progress.checkpoints
+
+    def _has_left(self, ended: Ended | None, progress: Progress, forced: bool) -> bool:
+        """Whether the worker left as it was asked to and has what it needs to come back.
+
+        One that had to be killed, or died of TERM, counts when it had saved something for us before.
+        """
+        if not self.is_release or ended is None or progress.last_word in ("run_completed", "run_failed"):
+            return False
+        if forced:
+            return progress.checkpoints > self._saved_before
+        if ended.signal is not None:
+            return progress.checkpoint is not None
+        return progress.last_word == "run_cancelled" or ended.code in _LEFT_WELL
+
     def content(
         self, ended: Ended | None, spool: Spool | None, progress: Progress, forced: bool, swept: bool
     ) -> dict[str, Any]:
         """Return exit.json; `ended` is None where no worker ever ran."""
+        released = self._has_left(ended, progress, forced)
+        if self.is_release and forced and not released and self.fault is None and self.stop is None:
+            self.fault = CHECKPOINT_INVALID
+            self.error = "asked to give its slots back, it neither saved a checkpoint nor left in time"
         return {
             "run_id": self._order.run_id,
             "attempt": self._order.attempt,
@@ -74,12 +102,13 @@ class Ending:
             "finished_at": time.time(),
             "rusage": _usage(ended),
             "stop": self.stop.content(forced) if self.stop else None,
-            "released": self.is_release and not forced,
+            "released": released,
             "last_word": progress.last_word,
             "error": _short(self.error or progress.failure),
             "fault": self.fault,
             "oom": self.oom,
             "active_s": self.active_s,
+            "post_mortem": self.post_mortem,
             "steps_are_global": progress.steps_are_global,
             **counts(spool, progress),
             "unparsed_lines": spool.unparsed_lines if spool else 0,
@@ -105,6 +134,8 @@ def counts(spool: Spool | None, progress: Progress) -> dict[str, Any]:
         "steps": progress.steps,
         "episodes": progress.episodes,
         "metrics": progress.metrics,
+        "resumed_from": progress.resumed_from,
+        "checkpoint": progress.checkpoint,
     }
 
 

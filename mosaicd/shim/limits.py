@@ -11,9 +11,11 @@ STEP_LIMIT = "step_limit"
 class RunLimits:
     """Limits of one attempt; nothing counts before `start`."""
 
-    def __init__(self, time_limit_s: float | None, max_steps: int | None) -> None:
+    def __init__(self, time_limit_s: float | None, max_steps: int | None, steps_before: int = 0) -> None:
+        """`steps_before`: step records of earlier attempts, counted where the worker has no count itself."""
         self._time_limit_s = time_limit_s
         self._max_steps = max_steps
+        self._steps_before = steps_before
         self._ran_s = 0.0
         self._running_since: float | None = None
 
@@ -37,9 +39,13 @@ class RunLimits:
             return None
         return self._running_since + self._time_limit_s - self._ran_s
 
-    def passed(self, now: float, steps: int | None) -> str | None:
-        """Return the kind of the limit that has been reached, if one has."""
-        if self._max_steps is not None and steps is not None and steps >= self._max_steps:
+    def passed(self, now: float, steps: int | None, are_global: bool = False) -> str | None:
+        """Return the kind of the limit that has been reached, if one has.
+
+        `are_global`: `steps` is the worker's own count, which goes on over attempts.
+        """
+        done = (steps or 0) + (0 if are_global else self._steps_before)
+        if self._max_steps is not None and steps is not None and done >= self._max_steps:
             return STEP_LIMIT
         at = self.next_at()
         return TIME_LIMIT if at is not None and now >= at else None

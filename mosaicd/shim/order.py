@@ -17,8 +17,8 @@ class Limits:
     """Durations in seconds, sizes in bytes; None where the run has no such limit."""
 
     __slots__ = (
-        "grace_s", "handshake_timeout_s", "max_steps", "pause_ack_timeout_s", "stderr_limit_bytes",
-        "stdout_limit_bytes", "telemetry_limit_bytes", "time_limit_s",
+        "grace_s", "handshake_timeout_s", "max_steps", "pause_ack_timeout_s", "post_mortem_s",
+        "stderr_limit_bytes", "stdout_limit_bytes", "steps_before", "telemetry_limit_bytes", "time_limit_s",
     )  # fmt: skip
 
     def __init__(self, raw: dict[str, Any]) -> None:
@@ -26,7 +26,9 @@ class Limits:
         self.handshake_timeout_s = float(raw.get("handshake_timeout_s", 30.0))
         self.pause_ack_timeout_s = float(raw.get("pause_ack_timeout_s", 10.0))
         self.time_limit_s: float | None = raw.get("time_limit_s")
+        self.post_mortem_s = float(raw.get("post_mortem_s", 2.0))
         self.max_steps: int | None = raw.get("max_steps")
+        self.steps_before = int(raw.get("steps_before", 0))
         self.stdout_limit_bytes = int(raw.get("stdout_limit_bytes", 1 << 30))
         self.stderr_limit_bytes = int(raw.get("stderr_limit_bytes", 1 << 30))
         self.telemetry_limit_bytes = int(raw.get("telemetry_limit_bytes", 1 << 32))

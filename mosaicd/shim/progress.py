@@ -4,6 +4,7 @@
 that continues an earlier attempt starts its own count where that one left off.
 """
 
+import time
 from collections import deque
 from typing import Any
 
@@ -13,6 +14,8 @@ from mosaicd.protocol.telemetry import Recognised
 _WINDOW = 100
 _METRICS_LIMIT = 16
 _NAME_LIMIT = 40
+_PATH_LIMIT = 500
+_HASH = 64
 _FAILURE_NAMES = ("error", "message", "reason", "error_message", "detail")
 
 
@@ -27,6 +30,9 @@ class Progress:
         self.metrics: dict[str, float | int] = {}
         self.last_word: str | None = None
         self.failure: str | None = None
+        self.resumed_from: dict[str, Any] | None = None
+        self.checkpoint: dict[str, Any] | None = None
+        self.checkpoints = 0  # how many this attempt has saved
         self._step_records = 0
         self._reported_steps: int | None = None
         self._episode_base = 0
@@ -44,6 +50,11 @@ class Progress:
         elif kind in telemetry.LAST_WORDS:
             self.last_word = kind
             self.failure = _text_of(telemetry.payload_of(data)) if kind == "run_failed" else None
+        elif kind == "checkpoint_saved":
+            self.checkpoints += 1
+            self.checkpoint = _point(telemetry.payload_of(data))
+        elif kind == "checkpoint_loaded":
+            self.resumed_from = self.checkpoint = _point(telemetry.payload_of(data))
         if kind != "run_started":
             reported = telemetry.global_step(data)
             if reported is not None:
@@ -93,6 +104,16 @@ class Progress:
 
     def _has_room_for(self, name: str) -> bool:
         return len(self.metrics) < _METRICS_LIMIT and len(name) <= _NAME_LIMIT and name.isprintable()
+
+
+def _point(payload: dict[str, Any]) -> dict[str, Any] | None:
+    """Return which checkpoint a worker tells of, short enough for a message; None where it does not say."""
+    path, sha256 = payload.get("path"), payload.get("sha256")
+    if not isinstance(path, str) or not 0 < len(path.encode("utf-8", "replace")) <= _PATH_LIMIT:
+        return None
+    step = telemetry.global_step(payload)
+    found = {"path": path, "step": step, "at": time.time()}
+    return found | ({"sha256": sha256} if isinstance(sha256, str) and len(sha256) == _HASH else {})
 
 
 def _text_of(payload: dict[str, Any]) -> str | None:

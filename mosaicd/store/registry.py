@@ -65,6 +65,7 @@ class Registry:
         self.last_seq = loaded.last_seq
         self.quarantine = loaded.quarantine
         self.pins = loaded.pins
+        self.damage = loaded.damage
         self.pruned_seq = loaded.pruned_seq
         self.pruned_left = set(loaded.pruned_left)
         self.progress: dict[str, Progress] = {}
@@ -271,7 +272,8 @@ class Registry:
         """Last values to store with the row; a new attempt counts its own output from zero."""
         progress = self.progress[run.run_id]
         if any(event.kind is Kind.DISPATCHED for _, event in steps):
-            return replace(progress, telemetry_seq=0, stdout_bytes=0, stderr_bytes=0, steps_per_s=None)
+            return replace(progress, telemetry_seq=0, stdout_bytes=0, stderr_bytes=0, steps_per_s=None,
+                           resumed_from=None)  # fmt: skip
         return progress if run.run_id in self._dirty else None
 
     def _recorded(

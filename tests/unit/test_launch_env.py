@@ -73,6 +73,7 @@ def test_the_whole_environment_of_a_worker() -> None:
         "MOSAIC_ATTEMPT": "2",
         "MOSAIC_RUN_ID": RUN_ID,
         "MOSAIC_RUN_DIR": files,
+        "MOSAIC_STACKS_FILE": f"/state/runs/{RUN_ID}/attempt-2/python-stacks.txt",
         "MOSAIC_CHECKPOINT_DIR": f"{files}/checkpoints",
         "MOSAIC_CONFIG_FILE": f"/state/runs/{RUN_ID}/attempt-2/worker-config.json",
         "RUN_ID": RUN_ID,
@@ -174,7 +175,7 @@ def test_the_order_is_complete_and_json_safe() -> None:
     assert limits == {
         "time_limit_s": None, "max_steps": None, "grace_s": 30.0, "handshake_timeout_s": 30.0,
         "pause_ack_timeout_s": 10.0, "stdout_limit_bytes": 1 << 30, "stderr_limit_bytes": 1 << 30,
-        "telemetry_limit_bytes": 1 << 32,
+        "telemetry_limit_bytes": 1 << 32, "post_mortem_s": 2.0, "steps_before": 0,
     }  # fmt: skip
 
 
@@ -195,12 +196,11 @@ def test_grace_is_longer_for_a_worker_that_checkpoints() -> None:
 
 
 def test_limits_are_what_is_left_of_them() -> None:
-    """What earlier attempts used is taken off; nothing goes below zero."""
+    """Time that was used is taken off; steps are told, since a worker's own count needs no help."""
     spec = spec_of(command=["true"], time_limit_s=10, max_steps=100)
     limits = order_of(spec, used=Budget(4.5, 30))["limits"]
-    assert (limits["time_limit_s"], limits["max_steps"]) == (5.5, 70)
-    limits = order_of(spec, used=Budget(11, 101))["limits"]
-    assert (limits["time_limit_s"], limits["max_steps"]) == (0, 0)
+    assert (limits["time_limit_s"], limits["max_steps"], limits["steps_before"]) == (5.5, 100, 30)
+    assert order_of(spec, used=Budget(11, 101))["limits"]["time_limit_s"] == 0
 
 
 def test_the_teardown_order() -> None:

@@ -1,0 +1,63 @@
+"""`retry`: hand in ended runs once more, each as a new run that goes on where the old one stopped."""
+
+import os
+import sys
+from typing import Any
+
+from mosaicctl.client import Json, connect
+from mosaicctl.environment import handed_over
+from mosaicctl.exits import DONE, code_of, explain
+from mosaicctl.render import emit, label
+from mosaicctl.select import references, selector_argument
+from mosaicctl.submission import explicit_environment, hand_in
+from mosaicd.protocol.errors import MosaicError
+
+_EPILOG = """\
+A retry is a new run of the same command or config, under the same name. A worker that saves
+checkpoints goes on from the last whole one of the run it retries; --fresh begins from nothing.
+Of a run's environment only the names outlive its end, so the values come from you again: the usual
+part of your environment, and -e for the rest. What the run had and you do not give is an error that
+lists it; --allow-missing goes without.
+
+  mosaicctl retry @
+  mosaicctl retry my-run -e WANDB_API_KEY
+  mosaicctl retry --fresh 01K8 01K9
+"""
+
+
+def arguments(parser: Any) -> None:
+    """Add the options of `retry`."""
+    parser.epilog = _EPILOG
+    selector_argument(parser, default_last=True)
+    parser.add_argument("--fresh", action="store_true", help="begin from nothing, not from a checkpoint")
+    parser.add_argument(
+        "-e", "--env", metavar="K=V", action="append", default=[],
+        help="an environment variable; K alone hands over your own (repeatable)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="go without the variables that you do not have"
+    )
+
+
+def execute(args: Any) -> int:
+    """Retry the chosen runs, and print the new ones."""
+    params: Json = {"environment": handed_over(os.environ), "extra": explicit_environment(args.env)}
+    params |= {"fresh": args.fresh, "allow_missing": args.allow_missing}
+    runs, code = [], DONE
+    with connect(args.socket) as client:
+        named = references(client, args.runs or ["@"])
+        for reference in named:
+            try:
+                runs.append(hand_in(client, {**params, "run_id": reference}, "run.retry"))
+            except MosaicError as error:
+                sys.stderr.write(explain(error, reference))
+                code = code or code_of(error)
+    single = len(named) == 1 and len(args.runs) <= 1
+    if runs or not single:
+        emit(args.output, runs, "".join(map(sentence, runs)), single)
+    return code
+
+
+def sentence(run: Json) -> str:
+    """Return what became of a retry."""
+    return f"{label(run)}: accepted ({run['state']}), a retry of {run.get('origin')}\n"

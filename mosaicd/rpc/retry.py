@@ -1,0 +1,104 @@
+"""run.retry: a new run of what an ended one was.
+
+Input: run_id of a run in TERM, the variables that its caller still has, `fresh`, `key`.  Output: the new
+run; `origin` names the old one.  Caveats: once a run has ended its variables are kept by name only, so the
+values come from the caller again; what is missing and could change the work is an error that lists it.
+Unless `fresh`, the worker finds the checkpoints of the nearest run in the chain of origins that has any.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mosaicd.core.digest import OURS, is_ambient, retry_digest
+from mosaicd.core.params import MAX_KEY, check_environment, check_name
+from mosaicd.core.run import Run
+from mosaicd.core.schema import Faults
+from mosaicd.core.slots import check_possible
+from mosaicd.core.spec import Spec
+from mosaicd.protocol import rundir
+from mosaicd.protocol.errors import Conflict, Draining, InvalidParams, NotFound, Unavailable
+from mosaicd.protocol.messages import Retry
+from mosaicd.protocol.states import Dedup
+from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.get import newest
+from mosaicd.rpc.submit import accept, new_run
+
+#: How many origins back a checkpoint is looked for.
+MOST_ORIGINS = 100
+CHECKPOINT_PREFIX = "checkpoint-"
+
+
+async def handle(services: Services, caller: Caller, params: Retry) -> dict[str, Any]:
+    """Make the new run from the old one's directory, and accept it as any other."""
+    if services.dispatcher.turns.draining:
+        raise Draining()
+    origin, _ = await newest(services, params.run_id)
+    if not origin.is_final:
+        raise Conflict(f"run {origin.run_id} has not ended; it is retried by itself", state=origin.state)
+    if origin.owner_uid != caller.uid:
+        raise Conflict(f"run {origin.run_id} is {origin.owner}'s: a retry would run as you", owner=origin.owner)
+    spec, names = await _spec_of(services, origin)
+    environment = chosen_environment(names, params)
+    check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.dispatcher.turns.capacity())
+    resume_from = None if params.fresh else await _checkpoints(services, origin)
+    spec = replace(
+        spec, run_id=None, dedup=Dedup.NEW, key=params.key, hold=False, resume_from=resume_from,
+        environment=environment, digest=retry_digest(origin.digest, params.extra), name=origin.name,
+        labels=dict(origin.labels), priority=origin.priority,
+    )  # fmt: skip
+    return await accept(services, caller, new_run(services, caller, spec, origin.run_id), spec)
+
+
+def chosen_environment(names: Sequence[str], params: Retry) -> dict[str, str]:
+    """Return the variables of the new run; InvalidParams lists what the origin had and nobody gives now."""
+    faults = Faults()
+    check_environment({**params.environment, **params.extra}, faults)
+    check_name(params.key, "key", MAX_KEY, faults)
+    faults.refuse()
+    given = {name: params.environment[name] for name in names if name in params.environment}
+    ambient = {name: value for name, value in params.environment.items() if is_ambient(name)}
+    found = {**ambient, **given, **params.extra}
+    missing = [name for name in names if name not in found and not is_ambient(name) and name not in OURS]
+    if missing and not params.allow_missing:
+        rule = "the run had it, and values are not kept after the end: give it again"
+        raise InvalidParams(
+            f"missing variables: {', '.join(missing)}",
+            errors=[{"path": f"environment.{name}", "rule": rule} for name in missing],
+            missing=missing,
+        )
+    return found
+
+
+async def _spec_of(services: Services, origin: Run) -> tuple[Spec, list[str]]:
+    """Return the origin's spec and the names of the variables that it was submitted with."""
+    try:
+        found = await asyncio.to_thread(services.rundirs.load_spec, origin.run_id)
+        return Spec.from_dict(found), list(found["env_names"])
+    except FileNotFoundError:
+        raise NotFound(f"the directory of run {origin.run_id} is gone, and with it what it was") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Unavailable(f"spec.json of run {origin.run_id} cannot be read: {error}") from error
+
+
+async def _checkpoints(services: Services, origin: Run) -> str | None:
+    """Return the checkpoint directory of the nearest origin that has one in it."""
+    run: Run | None = origin
+    for _ in range(MOST_ORIGINS):
+        if run is None:
+            return None
+        directory = services.rundirs.path(run.run_id) / rundir.FILES / rundir.CHECKPOINTS
+        if await asyncio.to_thread(_has_checkpoint, directory):
+            return str(directory)
+        found = await services.history.get(run.origin) if run.origin is not None else None
+        run = found[0] if found is not None else None
+    return None
+
+
+def _has_checkpoint(directory: Path) -> bool:
+    try:
+        return any(entry.name.startswith(CHECKPOINT_PREFIX) for entry in directory.iterdir())
+    except OSError:
+        return False
