@@ -12,7 +12,9 @@ INSTALLED_FROM := pyproject.toml constraints.txt tools/environment.sh $(wildcard
 TYPED := mosaicd mosaicctl workers/sdk/mosaic_worker workers/tabular demo benchmarks tests/contract tests/systemd packaging/systemd
 
 # One second of a drill is worth little and a hung one costs a whole CI slot: the set as a whole is bounded.
-DRILL_LIMIT_S ?= 1200
+DRILL_LIMIT_S ?= $(if $(KILLS),$(shell expr 1200 + $(KILLS)),1200)
+KILLS ?=
+SEED ?=
 ARGS ?=
 
 # A checkout that was moved or copied has an environment that points elsewhere.
@@ -31,7 +33,10 @@ demo: .venv/run.stamp ## a private daemon trains a Taxi agent before your eyes (
 test: lint ## lint, types and every test but the slow drills (ARGS="-k pause" to choose)
 	@env -u PYTHONUNBUFFERED $(PY) -m pytest -m "not slow" $(ARGS)
 
-drill: .venv/dev.stamp ## the slow tests: floods, kills by the thousand, a wheel in a fresh environment
+# KILLS=10000 makes the kill drill longer (raise DRILL_LIMIT_S with it), SEED=7 replays one that failed.
+drill: export MOSAIC_DRILL_KILLS := $(KILLS)
+drill: export MOSAIC_DRILL_SEED := $(SEED)
+drill: .venv/dev.stamp ## the slow tests: floods, kills by the thousand (KILLS=n SEED=n), a wheel in a fresh environment
 	@env -u PYTHONUNBUFFERED timeout --kill-after=20 $(DRILL_LIMIT_S) $(PY) -m pytest -m slow $(ARGS)
 
 bench: .venv/dev.stamp ## measure it beside plain subprocesses and cat (ARGS=--help for more)

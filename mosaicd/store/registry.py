@@ -231,7 +231,7 @@ class Registry:
         return self._writer.turned_mono
 
     def write_times(self) -> dict[str, Any]:
-        """Return how many writes there were since the start, and how long they took (seconds)."""
+        """Return how many transactions there were since the start, and how long they took (seconds)."""
         return self._writer.times.report()
 
     async def close(self) -> None:

@@ -42,7 +42,7 @@ _OWN_FAULTS = (
 class Piece:
     """One piece of work on its way: what to do, whom to tell, how it went."""
 
-    __slots__ = ("at_mono", "error", "future", "is_outside", "result", "settled", "work")
+    __slots__ = ("error", "future", "is_outside", "result", "settled", "work")
 
     def __init__(
         self, work: Work, future: asyncio.Future[Any] | None, settled: Settled | None, is_outside: bool
@@ -51,14 +51,13 @@ class Piece:
         self.future = future
         self.settled = settled
         self.is_outside = is_outside
-        self.at_mono = 0.0
         self.result: Any = None
         self.error: BaseException | None = None
 
 
 @dataclass(slots=True)
 class WriteTimes:
-    """How long writes took, from the request until it could be answered."""
+    """How long transactions took, each from its BEGIN until it was on the disk."""
 
     count: int = 0
     total_s: float = 0.0
@@ -142,7 +141,6 @@ class Writer:
     def _add(self, piece: Piece, urgent: bool) -> None:
         if self._refusal is not None:
             raise self._refusal
-        piece.at_mono = self._loop.time()
         self._pending.append(piece)
         if urgent:
             self.hurry()
@@ -170,8 +168,6 @@ class Writer:
         finally:
             for piece in batch:
                 _resolve(piece)
-                if not piece.is_outside:
-                    self.times.add(self.turned_mono - piece.at_mono)
 
     def _perish(self, error: BaseException, batch: list[Piece]) -> None:
         """The thread has ended of something unforeseen: everybody who waits, now or later, gets to know."""
@@ -226,7 +222,9 @@ class Writer:
     def _carry_out(self, batch: list[Piece]) -> None:
         inside = [piece for piece in batch if not piece.is_outside]
         if inside:
+            began = self._loop.time()
             self._commit(inside)
+            self.times.add(self._loop.time() - began)
         for piece in batch:
             if piece.is_outside:
                 try:
