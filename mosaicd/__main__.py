@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the daemon; return its exit code (2: usage, settings, or another daemon is there first)."""
+    """Run the daemon; return its exit code (2: usage, settings, another daemon; 3: the registry)."""
     options = build_parser().parse_args(argv)
     if options.system:
         return _refuse(
@@ -69,8 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.check or options.restore:
             return _offline(settings, options)
         return serve(settings)
-    except (config.ConfigError, lock.CannotServe) as error:
+    except config.ConfigError as error:
         return _refuse(str(error))
+    except lock.CannotServe as error:
+        return _refuse(str(error), error.exit_code)
 
 
 def _offline(settings: "Settings", options: argparse.Namespace) -> int:
@@ -96,14 +98,24 @@ def serve(settings: "Settings") -> int:
             log.Catalogue.DAEMON_STARTED, version=__version__, pid=locks.holder.pid,
             socket=settings.socket, state_dir=settings.state_dir,
         )  # fmt: skip
-        with listening:
-            code = _serve_on(settings, listening, locks, clock, succession)
-        if not succession.is_passed:
-            lock.remove(settings.socket, locks)
+        try:
+            with listening:
+                code = _serve_on(settings, listening, locks, clock, succession)
+        except lock.CannotServe:
+            _leave(settings, locks, succession)
+            raise
+        _leave(settings, locks, succession)
         log.event(log.Catalogue.DAEMON_STOPPED)
         return code
     finally:
         locks.close()
+
+
+def _leave(settings: "Settings", locks: "Locks", succession: "Succession") -> None:
+    from mosaicd import lock
+
+    if not succession.is_passed:
+        lock.remove(settings.socket, locks)
 
 
 def _serve_on(
@@ -190,10 +202,10 @@ async def _until_signal(
         return 0
 
 
-def _refuse(sentence: str) -> int:
+def _refuse(sentence: str, code: int = EXIT_USAGE) -> int:
     for line in sentence.splitlines():
         print(f"mosaicd: {line}", file=sys.stderr)
-    return EXIT_USAGE
+    return code
 
 
 if __name__ == "__main__":

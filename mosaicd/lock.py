@@ -27,6 +27,8 @@ _LISTENING = 0x10000  # __SO_ACCEPTCON in the flags of /proc/net/unix
 class CannotServe(Exception):
     """The daemon cannot serve here; the message is one sentence for the person who started it."""
 
+    exit_code = 2
+
 
 class AlreadyRunning(CannotServe):
     """Another daemon holds the state directory or the socket; the sentence names it."""
@@ -104,10 +106,16 @@ def inherit(fds: Sequence[int], state_dir: Path, socket: Path, *, started_at: fl
 
 
 def _signed(fds: list[int], holder: Holder) -> Locks:
-    for fd in fds:
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps(asdict(holder)).encode() + b"\n", 0)
-    return Locks(fds, holder)
+    locks = Locks(fds, holder)
+    try:
+        for fd in fds:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, json.dumps(asdict(holder)).encode() + b"\n", 0)
+    except OSError as error:
+        locks.close()
+        places = f"{Path(holder.state_dir) / 'lock'} and {lock_path(Path(holder.socket))}"
+        raise CannotServe(f"cannot write the locks {places}: {error.strerror}") from error
+    return locks
 
 
 def lock_path(socket: Path) -> Path:

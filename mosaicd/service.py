@@ -10,20 +10,23 @@ import gc
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 from mosaicd import crash_points
 from mosaicd import log as operator_log
 from mosaicd.announce import announce
-from mosaicd.auth import Auth
+from mosaicd.auth import Auth, user_name
 from mosaicd.broadcaster import Broadcaster
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
 from mosaicd.discovery import Discovery
 from mosaicd.dispatcher import Dispatcher
-from mosaicd.lock import Locks
+from mosaicd.lock import CannotServe, Locks
 from mosaicd.log import Catalogue
 from mosaicd.orders import Orders
+from mosaicd.protocol.errors import Unavailable
+from mosaicd.rebuild import Facts, care, mend
 from mosaicd.reconcile import reconcile
 from mosaicd.reexec import Succession
 from mosaicd.retention import Retention
@@ -32,6 +35,8 @@ from mosaicd.rpc.server import Server
 from mosaicd.rundirs import RunDirs
 from mosaicd.shim_link import ShimLink
 from mosaicd.shim_watch import ShimWatch
+from mosaicd.store import rebuilding
+from mosaicd.store.database import DamagedRegistry, NewerRegistry
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
 from mosaicd.store.restoring import finish as finish_restoring
@@ -42,6 +47,12 @@ log = logging.getLogger(__name__)
 REGISTRY_FILE = "registry.sqlite3"
 #: How far systemd's STATUS may be behind.
 STATUS_DELAY_S = 0.2
+
+
+class UnusableRegistry(CannotServe):
+    """Of a newer version, or another program's: nothing was changed, and trying again changes nothing."""
+
+    exit_code = 3
 
 
 class Service:
@@ -59,7 +70,10 @@ class Service:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(notifier.close)
             crash_points.reach("startup.listening")
-            services = await self._build(stack)
+            try:
+                services = await self._build(stack)
+            except (OSError, Unavailable) as error:  # a full disk, a directory that is not ours
+                raise CannotServe(f"cannot start in {self._settings.state_dir}: {error}") from error
             crash_points.reach("startup.loaded")
             server = Server(services)
             await server.start(listening)
@@ -93,17 +107,11 @@ class Service:
     async def _build(self, stack: contextlib.AsyncExitStack) -> Services:
         settings, clock = self._settings, self._clock
         path = settings.state_dir / REGISTRY_FILE
-        await asyncio.to_thread(finish_restoring, path)  # one that was decided and then interrupted
-        registry = await Registry.open(
-            path,
-            clock=clock,
-            group_commit_s=settings.registry.group_commit_ms / 1000,
-            on_fatal=self._on_fatal,
-        )
+        rundirs = RunDirs(settings.state_dir / "runs")
+        registry, is_rebuilt = await self._open_registry(path, rundirs)
         stack.push_async_callback(registry.close)
         history = History(path, on_bad=registry.set_aside)
         stack.push_async_callback(history.close)
-        rundirs = RunDirs(settings.state_dir / "runs")
         auth = Auth.open(settings.state_dir)
         broadcaster = Broadcaster(registry, history, settings.watch)
         shims = ShimLink(
@@ -120,7 +128,31 @@ class Service:
             started_mono=clock.mono(),
             retention=Retention(registry, history, rundirs, settings.retention, clock),
             succession=self._succession,
+            warnings=[] if registry.damage is None else [rebuilding.sentence(registry.damage)],
+            recollected={run.run_id for run in registry.live.values() if is_rebuilt and run.is_holding},
         )  # fmt: skip
+
+    async def _open_registry(self, path: Path, rundirs: RunDirs) -> tuple[Registry, bool]:
+        """Return the registry, and whether it had to be rebuilt; UnusableRegistry says what is to be done."""
+        facts = Facts(self._settings.timeouts, self._clock, user_name)
+        await asyncio.to_thread(finish_restoring, path)  # one that was decided and then interrupted
+        try:
+            made = await asyncio.to_thread(care, path, rundirs, facts)
+            try:
+                return await self._open(path), made is not None
+            except DamagedRegistry as damaged:
+                await asyncio.to_thread(mend, path, damaged, rundirs, facts)
+            return await self._open(path), True
+        except (NewerRegistry, DamagedRegistry) as error:
+            raise UnusableRegistry(str(error)) from error
+
+    async def _open(self, path: Path) -> Registry:
+        return await Registry.open(
+            path,
+            clock=self._clock,
+            group_commit_s=self._settings.registry.group_commit_ms / 1000,
+            on_fatal=self._on_fatal,
+        )
 
     def _say_leaving(self, notifier: Notifier) -> None:
         if self._succession is not None and self._succession.is_asked:

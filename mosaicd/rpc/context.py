@@ -55,6 +55,8 @@ class Services:
     warnings: list[str] = field(default_factory=list)
     wal: dict[str, Any] | None = None
     succession: Succession | None = None
+    #: Live runs of a rebuilt registry whose shims have not said yet whether they are paused.
+    recollected: set[str] = field(default_factory=set)
     files: Files = field(default_factory=Files)
 
     async def find(self, caller: "Caller", reference: str) -> Run:

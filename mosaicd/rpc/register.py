@@ -6,16 +6,18 @@ Caveats: the reply leaves after `registered` is committed, so a worker never run
 knows its shim.  What the status tells and the row lacks is folded in the same transaction.
 """
 
+from functools import reduce
 from typing import Any
 
 from mosaicd import crash_points
 from mosaicd.core import catchup
 from mosaicd.core.fsm import Event, Kind, apply
+from mosaicd.core.recollect import WHO
 from mosaicd.core.run import Run
 from mosaicd.protocol import PROTOCOL_VERSION
 from mosaicd.protocol.errors import InvalidParams, NotFound
 from mosaicd.protocol.messages import Register
-from mosaicd.protocol.states import State, Want
+from mosaicd.protocol.states import PauseMode, State, Want
 from mosaicd.rpc.context import Caller, Services
 
 
@@ -49,11 +51,25 @@ def _missed(services: Services, run: Run, params: Register) -> list[Event]:
     if not _is_of(run, params):
         return []
     events: list[Event] = []
+    if run.run_id in services.recollected:
+        services.recollected.discard(run.run_id)
+        events += _pause_that_was_wanted(services, run, params)
+        run = reduce(apply, events, run)
     if run.state is State.HSHK:
         identity = {"shim_pid": params.shim_pid, "shim_start_ticks": params.shim_start_ticks}
         events.append(Event(Kind.REGISTERED, services.clock.wall(), "shim", identity))
-        run = apply(run, events[0])
+        run = apply(run, events[-1])
     return events + catchup.from_status(run, params.status, services.clock.wall())
+
+
+def _pause_that_was_wanted(services: Services, run: Run, params: Register) -> list[Event]:
+    """A frozen tree was frozen because somebody wanted it; the registry that knew it is lost."""
+    status = params.status
+    mode, is_frozen = status.get("paused_mode"), bool(status.get("frozen"))
+    if run.want is not Want.RUN or status.get("exit") or not (is_frozen or mode):
+        return []
+    data = {"mode": mode if mode in (PauseMode.FREEZE, PauseMode.COOPERATIVE) else PauseMode.FREEZE}
+    return [Event(Kind.PAUSE_REQUESTED, services.clock.wall(), WHO, data)]
 
 
 def _order(run: Run, params: Register) -> str:

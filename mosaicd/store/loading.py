@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mosaicd.core.run import Progress, Run
-from mosaicd.store import quarantine
-from mosaicd.store.database import open_writer, rows
+from mosaicd.store import quarantine, rebuilding
+from mosaicd.store.database import DamagedRegistry, disk_trouble, open_writer, rows
 from mosaicd.store.rows import BadRow, read_progress
 from mosaicd.store.statements import QUERIES
 
@@ -31,6 +31,7 @@ class Loaded:
     pins: set[str]
     pruned_seq: int
     pruned_left: list[str]
+    damage: dict[str, Any] | None = None
 
 
 def load(path: Path, at: float) -> Loaded:
@@ -50,7 +51,12 @@ def load(path: Path, at: float) -> Loaded:
             pins={str(found) for (found,) in connection.execute(QUERIES["pins"])},
             pruned_seq=int(connection.execute(QUERIES["pruned_seq"]).fetchone()[0]),
             pruned_left=[str(found) for (found,) in connection.execute(QUERIES["pruned_left"])],
+            damage=rebuilding.damage(connection),
         )  # fmt: skip
+    except sqlite3.DatabaseError as error:  # what the look at the pages did not find
+        connection.close()
+        trouble = disk_trouble(error, path)
+        raise trouble or DamagedRegistry(str(path), f"the registry is damaged ({error})") from error
     except BaseException:
         connection.close()
         raise

@@ -197,3 +197,11 @@ SELECT run_id, json_extract(body, '$.attempt') FROM runs WHERE state <> 'TERM' A
 -- name: change_epoch
 -- Give a restored ledger a name of its own: cursors from before mean nothing here.
 INSERT INTO meta (name, value) VALUES ('epoch', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
+-- name: damage
+-- What was told of a registry that had to be set aside.
+SELECT value FROM meta WHERE name = 'damage';
+
+-- name: set_damage
+-- Keep what is told of a registry that was set aside.
+INSERT INTO meta (name, value) VALUES ('damage', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value;

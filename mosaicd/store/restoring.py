@@ -84,7 +84,7 @@ def finish(registry: Path) -> Path | None:
         decided_at = restored.stat().st_mtime
     except FileNotFoundError:
         return None
-    aside = registry.parent / ASIDE / f"{datetime.fromtimestamp(decided_at, UTC):%Y%m%dT%H%M%S.%fZ}"
+    aside = aside_of(registry, decided_at)
     aside.mkdir(mode=0o700, parents=True, exist_ok=True)
     for part in _PARTS:
         with suppress(FileNotFoundError):
@@ -93,6 +93,11 @@ def finish(registry: Path) -> Path | None:
     os.rename(restored, registry)
     _sync(registry.parent)
     return aside
+
+
+def aside_of(registry: Path, decided_at: float) -> Path:
+    """Return the directory that a registry is moved to when another takes its place, decided then."""
+    return registry.parent / ASIDE / f"{datetime.fromtimestamp(decided_at, UTC):%Y%m%dT%H%M%S.%fZ}"
 
 
 def _rewrite(connection: sqlite3.Connection, decide: Decide, at: float) -> Staged:

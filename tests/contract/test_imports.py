@@ -8,7 +8,7 @@ import pytest
 from tests.contract.sources import PACKAGES, Module, all_modules, imports, modules, parse, uses
 
 MIDDLE = tuple(
-    """announce auth broadcaster discovery dispatcher gpus inspection reconcile reexec
+    """announce auth broadcaster discovery dispatcher gpus inspection rebuild reconcile reexec
     retention shim_link shim_watch systemd""".split()
 )
 

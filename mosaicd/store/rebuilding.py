@@ -1,0 +1,166 @@
+"""A registry that cannot be used is set aside whole, and another takes its place: written first, then named.
+
+The new file becomes RESTORED when it is complete and durable; `restoring.finish` does the rest, however
+often it is interrupted, and overwrites nothing.  What happened is kept in the new file's `meta` (`damage`),
+so that whoever asks is told for as long as the old one lies there.
+"""
+
+import json
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mosaicd.core.fsm import Event
+from mosaicd.core.run import Progress, Run
+from mosaicd.store.backup import open_quietly
+from mosaicd.store.database import open_writer
+from mosaicd.store.restoring import RESTORED, aside_of, finish
+from mosaicd.store.rows import event_values, progress_text, run_values
+from mosaicd.store.statements import QUERIES
+
+_PARTS = ("", "-wal", "-shm", "-journal")
+#: Directories that are named one by one where they could not be made runs again.
+MOST_NAMED = 50
+
+Steps = Sequence[tuple[Run, Event]]
+Recollected = tuple[Steps, Progress]
+
+
+@dataclass(slots=True)
+class Rebuilt:
+    """What became of it; `not_rebuilt` is directory -> why."""
+
+    why: str
+    at: float
+    set_aside: str
+    epoch: str
+    ended: int = 0
+    live: int = 0
+    waiting: int = 0
+    not_rebuilt: dict[str, str] = field(default_factory=dict)
+
+    def told(self) -> dict[str, Any]:
+        """Return it as it is kept and sent."""
+        return {
+            "why": self.why, "at": self.at, "set_aside": self.set_aside, "epoch": self.epoch,
+            "ended": self.ended, "live": self.live, "waiting": self.waiting,
+            "not_rebuilt": dict(list(self.not_rebuilt.items())[:MOST_NAMED]),
+            "not_rebuilt_count": len(self.not_rebuilt),
+        }  # fmt: skip
+
+
+def is_blank(path: Path) -> bool:
+    """Whether there is no registry here, or one that nothing was ever written to.  Changes nothing."""
+    try:
+        with closing(open_quietly(path)) as connection:
+            found: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            return found == 0
+    except FileNotFoundError:
+        return True
+    except sqlite3.Error:
+        return False
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file that is no registry of today is a broken one of ours, not another program's database."""
+    try:
+        with closing(open_quietly(path)) as connection:
+            names = {str(name) for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+    except (OSError, sqlite3.Error):
+        return True  # nobody's database: it lies under our name and holds nothing that anybody could read
+    return not names or {"meta", "runs", "events"} <= names
+
+
+def rebuild(
+    registry: Path, runs: Iterable[Recollected], not_rebuilt: Mapping[str, str], why: str, at: float
+) -> Rebuilt:
+    """Put a new registry with these runs in the place of the one at `registry`, which is set aside."""
+    at = round(at, 3)  # the aside is named by it, through a file's time
+    made = Rebuilt(why, at, str(aside_of(registry, at)), secrets.token_hex(8), not_rebuilt=dict(not_rebuilt))
+    partial = Path(f"{registry}{RESTORED}.part")
+    _unlink(partial)
+    try:
+        with closing(open_writer(partial)) as connection:
+            _write(connection, runs, made)
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.execute("PRAGMA journal_mode = DELETE")
+        os.utime(partial, (at, at))
+        _sync(partial)
+        os.rename(partial, f"{registry}{RESTORED}")
+        _sync(registry.parent)
+    finally:
+        _unlink(partial)
+    finish(registry)
+    return made
+
+
+def damage(connection: sqlite3.Connection) -> dict[str, Any] | None:
+    """Return what was told of the last damage, while the file that was set aside lies where it was put."""
+    found = connection.execute(QUERIES["damage"]).fetchone()
+    try:
+        told = json.loads(found[0]) if found else None
+    except ValueError:
+        return None
+    is_told = isinstance(told, dict) and os.path.exists(str(told.get("set_aside")))
+    return told if is_told else None
+
+
+def sentence(told: Mapping[str, Any]) -> str:
+    """Return one line for whoever looks after the machine."""
+    counts = f"{told['ended']} ended, {told['live']} live and {told['waiting']} waiting runs"
+    lost = told["not_rebuilt_count"]
+    return (
+        f"{told['why']}; it lies in {told['set_aside']} and was rebuilt from the run directories: {counts}"
+        + (f"; {lost} directories told nothing" if lost else "")
+        + "; what is only in the old one (changes after the submit, pins, ids of pruned runs) is lost. "
+        "Move that directory away when you need it no more"
+    )
+
+
+def _write(connection: sqlite3.Connection, runs: Iterable[Recollected], made: Rebuilt) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(QUERIES["change_epoch"], (made.epoch,))
+    for steps, progress in runs:
+        run = steps[-1][0]
+        connection.execute("SAVEPOINT run")
+        try:
+            insert(connection, steps, progress)
+        except (sqlite3.IntegrityError, ValueError) as error:
+            connection.execute("ROLLBACK TO run")
+            made.not_rebuilt[run.run_id] = str(error)
+        else:
+            made.ended += run.is_final
+            made.waiting += run.is_waiting
+            made.live += run.is_holding
+        connection.execute("RELEASE run")
+    connection.execute(QUERIES["set_damage"], (json.dumps(made.told()),))
+    connection.execute("COMMIT")
+
+
+def insert(connection: sqlite3.Connection, steps: Steps, progress: Progress) -> None:
+    """Write a run that no row knows, with all of its events; inside a transaction."""
+    run = steps[-1][0]
+    connection.execute(QUERIES["insert_run"], {**run_values(run), "progress": progress_text(progress)})
+    for after, event in steps:
+        connection.execute(QUERIES["insert_event"], event_values(after, event))
+    for slot in run.slots:
+        connection.execute(QUERIES["take_slot"], (slot, run.run_id))
+
+
+def _unlink(path: Path) -> None:
+    for part in _PARTS:
+        with suppress(FileNotFoundError):
+            os.unlink(f"{path}{part}")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
