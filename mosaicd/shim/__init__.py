@@ -26,5 +26,7 @@ are the truth.  One thread, no asyncio: everything is driven from `loop`.
     spool        pipes -> logs, counted gaps        dialogue     register, facts, advances
     scanner      bytes -> telemetry lines           ending       what exit.json says
     journal      telemetry.jsonl                    teardown     ends an orphaned tree instead
-    wake         signals -> a readable descriptor   post_mortem  why a run stands still
+    cgroup       control groups as files            cell         those of one attempt, and its limits
+    leftovers    TMPDIR and /dev/shm                wake         signals -> a readable descriptor
+    post_mortem  why a run stands still
 """
