@@ -13,10 +13,7 @@ def run_object(
     run: Run, progress: Progress, run_dir: str, *, duplicate: bool = False, reason: str | None = None,
     pinned: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the JSON-safe run object; `reason`: why it waits; `duplicate`: a submit attached to it.
-
-    `pinned`: retention leaves it alone.
-    """
+    """Return the JSON-safe run object; `reason`: why it waits; `duplicate`: a submit came to it."""
     exit = run.exit or {}
     return {
         "run_id": run.run_id,
@@ -34,11 +31,7 @@ def run_object(
         "pid": run.pid,
         "attempt": run.attempt,
         "slots": list(run.slots),
-        "gpus": {
-            "requested": run.gpus,
-            "mandatory": run.gpus_mandatory,
-            "granted": _granted(run, run.gpus_granted),
-        },
+        "gpus": _gpus(run),
         "cpus": {"requested": run.cpus, "granted": _granted(run, run.cpus_granted)},
         "memory_mb": run.memory_mb,
         "priority": run.priority,
@@ -99,6 +92,11 @@ def _unkillable(run: Run) -> str | None:
 
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, str) else value
+
+
+def _gpus(run: Run) -> dict[str, Any]:
+    granted = _granted(run, run.gpus_granted)
+    return {"requested": run.gpus, "mandatory": run.gpus_mandatory, "granted": granted}
 
 
 def _granted(run: Run, granted: int | None) -> int | None:

@@ -14,7 +14,8 @@ from tests.contract import manual
 from tests.contract.sources import ROOT, python_files
 
 PAGES = (
-    "mosaicctl.1", "mosaicd.8", "mosaicd.toml.5", "mosaic-rundir.5", "mosaic-worker.7", "mosaic-protocol.7",
+    "mosaicctl.1", "mosaicd.8", "mosaicd.toml.5", "mosaicd-guarantees.7", "mosaic-rundir.5",
+    "mosaic-worker.7", "mosaic-protocol.7",
 )  # fmt: skip
 
 VERBS: dict[str, str] = import_module("mosaicctl.cli").VERBS
@@ -73,7 +74,7 @@ def key_items() -> dict[str, set[str]]:
 
 
 def test_every_page_is_there() -> None:
-    """The six pages of the manual exist, and there is no other that nobody checks."""
+    """The pages of the manual exist, and there is no other that nobody checks."""
     assert {page.name for page in manual.pages()} == set(PAGES)
 
 

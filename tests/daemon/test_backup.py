@@ -1,0 +1,290 @@
+"""Backup and restore: a copy of one moment that nobody waits for, and a way back: nothing starts twice."""
+
+import json
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mosaicd.protocol.errors import Conflict, InvalidParams, MosaicError
+from tests.daemon.house import House, eventually
+from tests.daemon.trouble import replay_differs
+
+#: What a write may take while a copy is made; without one it takes a few milliseconds.
+PATIENCE_S = 0.5
+
+
+def backup(house: House, name: str = "copy.sqlite3") -> Path:
+    """A copy, made through the client."""
+    target = house.home / name
+    done = house.ctl("backup", str(target))
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def restore(house: House, copy: Path, *flags: str) -> dict[str, Any]:
+    """The report of a restore that succeeds; the daemon is down."""
+    done = house.ctl("-o", "json", "restore", str(copy), "--state-dir", str(house.state_dir), *flags)
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def refused(house: House, copy: Path) -> str:
+    """What is said of a restore that is refused."""
+    done = house.ctl("restore", str(copy), "--state-dir", str(house.state_dir))
+    assert done.returncode == 5, done
+    return done.stderr
+
+
+def registry_of(house: House) -> dict[str, bytes]:
+    """Every byte of the registry and of what lies beside it."""
+    return {path.name: path.read_bytes() for path in house.state_dir.glob("registry*")}
+
+
+def grow(house: House, size_bytes: int) -> None:
+    """Make the registry large, behind a daemon that is down."""
+    connection = sqlite3.connect(house.state_dir / "registry.sqlite3")
+    connection.execute("CREATE TABLE ballast (filling BLOB)")
+    connection.executemany("INSERT INTO ballast VALUES (randomblob(?))", [(1 << 20,)] * (size_bytes >> 20))
+    connection.commit()
+    connection.close()
+
+
+def test_a_copy_is_of_one_moment(house: House) -> None:
+    """Made while runs come and go: one file, ours alone, whole, and its ledger leads to its rows."""
+    over = threading.Event()
+
+    def submit_on() -> None:
+        while not over.is_set():
+            house.ended(house.submit("true", dedup="new"))
+
+    busy = threading.Thread(target=submit_on)
+    busy.start()
+    try:
+        copies = [backup(house, f"copy-{number}") for number in range(3)]
+    finally:
+        over.set()
+        busy.join()
+    for copy in copies:
+        assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+        assert replay_differs(copy) == []
+        with sqlite3.connect(f"file:{copy}?mode=ro", uri=True) as reader:
+            assert reader.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            assert reader.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    assert not [path for path in house.home.iterdir() if path.name.startswith(".copy")]
+
+
+def test_writers_do_not_wait_for_a_backup(house: House) -> None:
+    """While 96 MiB are copied, requests that write are answered as if nothing were."""
+    house.stop()
+    grow(house, 96 << 20)
+    house.start()
+    run_id = house.submit("true", hold=True)
+    over = threading.Event()
+    made: dict[str, Any] = {}
+
+    def copy() -> None:
+        made.update(house.call("daemon.backup", path=str(house.home / "copy")))
+        over.set()
+
+    copying = threading.Thread(target=copy)
+    copying.start()
+    slowest, count = 0.0, 0
+    with house.client() as client:
+        while not over.is_set():
+            began = time.monotonic()
+            client.call("run.set", {"run_id": run_id, "priority": count % 7 + 1})
+            slowest, count = max(slowest, time.monotonic() - began), count + 1
+    copying.join()
+    assert made["bytes"] > 96 << 20
+    assert count > 10 and slowest < PATIENCE_S, (count, slowest, made["seconds"])
+
+
+def test_a_place_that_is_not_fit_is_refused(house: House) -> None:
+    """Never over a file that was not given up, a link or the registry itself; nothing half-written stays."""
+    there = house.home / "there"
+    there.write_text("precious")
+    link = house.home / "link"
+    link.symlink_to(there)
+    folder = house.home / "folder"
+    folder.mkdir()
+    cases: list[tuple[str, bool, type[MosaicError]]] = [
+        (str(there), False, Conflict), (str(link), False, Conflict), (str(link), True, Conflict),
+        (str(folder), True, Conflict), (str(house.home / "no" / "where"), False, Conflict),
+        ("relative", False, InvalidParams), (f"{house.home}/", False, InvalidParams),
+        (str(house.state_dir / "registry.sqlite3"), True, InvalidParams),
+        (str(house.state_dir / "lock"), True, InvalidParams),
+        (str(house.state_dir / "backups" / ".." / "launch.key"), True, InvalidParams),
+    ]  # fmt: skip
+    for path, force, error in cases:
+        with pytest.raises(error):
+            house.call("daemon.backup", path=path, force=force)
+    assert there.read_text() == "precious" and link.is_symlink()
+    assert {path.name for path in house.home.iterdir()} >= {"there", "link", "folder"}
+    assert not [path for path in house.home.iterdir() if path.name.endswith(".part")]
+
+    house.call("daemon.backup", path=str(there), force=True)
+    assert there.read_bytes().startswith(b"SQLite format 3")
+    assert house.call("daemon.backup", path=str(house.state_dir / "backups" / "one"))["bytes"] > 0
+
+
+def test_a_restore_beside_a_daemon_is_refused(house: House) -> None:
+    """With a daemon up nothing is changed, and the daemon is named."""
+    copy = backup(house)
+    assert "already in use by mosaicd" in refused(house, copy)
+    assert house.call("daemon.health")["ready"] and not (house.state_dir / "set-aside").exists()
+
+
+def test_what_is_no_good_copy_is_refused_untouched(house: House) -> None:
+    """Damaged, newer, another program's, not there: each is said, and the registry stays as it is."""
+    house.ended(house.submit("true"))
+    copy = backup(house)
+    house.kill()
+    whole = copy.read_bytes()
+    before = registry_of(house)
+
+    def is_refused_for(content: bytes, why: str) -> None:
+        copy.write_bytes(content)
+        said = refused(house, copy)
+        assert why in said and "Traceback" not in said
+        assert registry_of(house) == before
+
+    is_refused_for(whole[: len(whole) // 2], "")
+    is_refused_for(whole[:8192] + os.urandom(8192) + whole[16384:], "")
+    is_refused_for(b"not a database at all" * 100, "not a database")
+    is_refused_for(b"", "no registry of mosaicd")
+    is_refused_for(whole[:60] + (999).to_bytes(4) + whole[64:], "version 999")
+    copy.unlink()
+    assert "cannot be read" in refused(house, copy)
+    house.start()
+
+
+def test_a_restore_sets_aside_and_gives_a_new_epoch(house: House) -> None:
+    """The registry from before is kept to the byte; a cursor from before is a conflict with the new epoch."""
+    kept = house.submit("true")
+    house.ended(kept)
+    copy = backup(house)
+    later = house.submit("true", dedup="new")
+    house.ended(later)
+    old = house.call("daemon.hello")
+    house.kill()
+    before = registry_of(house)
+    report = restore(house, copy)
+    aside = Path(report["set_aside"])
+    assert {path.name: path.read_bytes() for path in aside.iterdir()} == before
+    assert report["unknown_directories"] == [later]
+    house.run_ids.discard(later)
+    house.start()
+
+    hello = house.call("daemon.hello")
+    assert hello["epoch"] == report["epoch"] != old["epoch"]
+    assert [run["run_id"] for run in house.call("run.list")["runs"]] == [kept]
+    for since in (0, 1, old["last_seq"]):
+        with pytest.raises(Conflict) as caught:
+            house.call("run.watch", since=since, epoch=old["epoch"])
+        assert caught.value.data["epoch"] == hello["epoch"]
+    assert (house.state_dir / "runs" / later / "attempt-1" / "exit.json").exists(), "results are not touched"
+
+    house.kill()
+    assert restore(house, aside / "registry.sqlite3")["unknown_directories"] == []
+    house.start()
+    assert {run["run_id"] for run in house.call("run.list")["runs"]} == {kept, later}, "and back again"
+
+
+def test_a_watcher_over_a_restore_is_told_to_begin_anew(house: House) -> None:
+    """`mosaicctl watch` that had a cursor says that the history is another one, and goes on from now."""
+    copy = backup(house)
+    house.ended(house.submit("true"))
+    gate = house.home / "gate"
+    with open(house.home / "seen", "wb") as out:
+        command = [sys.executable, "-m", "mosaicctl", "--socket", str(house.socket), "watch", "--since", "0"]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+        watching = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+    try:
+        seen = house.home / "seen"
+        eventually(seen.read_text, lambda text: "succeeded" in text, "the watcher has a cursor")
+        house.kill()
+        for run_id in restore(house, copy)["unknown_directories"]:
+            house.run_ids.discard(run_id)
+        house.start()
+        eventually(seen.read_text, lambda text: "history is another one" in text, "it is told")
+        gate.touch()
+        house.ended(house.submit("true", name="afterwards"))
+        eventually(seen.read_text, lambda text: "afterwards" in text, "it goes on")
+    finally:
+        watching.terminate()
+        watching.wait()
+
+
+def test_nothing_starts_twice_after_a_restore(house: House) -> None:
+    """Live in the copy: one works on, one began since and ends, one waits still and is held till released."""
+    gate, starts = house.home / "gate", house.home / "starts"
+    works, filler = house.program("ticker", str(gate)), house.submit("sleep", "60")
+    house.until(works, "EXEC"), house.until(filler, "EXEC")
+    mark = f"echo $MOSAIC_RUN_ID >> {starts}; exit 4"
+    began, waits = (house.submit("sh", "-c", mark, name=name, dedup="new") for name in ("began", "waits"))
+    copy = backup(house)
+    house.call("run.hold", run_id=waits)
+    house.call("run.stop", run_id=filler, grace_s=0)
+    assert house.ended(began)["exit_code"] == 4
+    assert house.ended(filler)["outcome"] == "cancelled"
+    house.kill()
+    report = restore(house, copy)
+    assert (report["held"], report["ended"]) == ([waits], [began])
+    assert sorted(report["as_found"]) == sorted([works, filler])
+    house.start()
+
+    again = house.ended(began)
+    assert again["outcome"] == "cancelled" and "after the restored copy" in again["cause"]["reason"]
+    assert house.ended(filler)["signal"] == 9, "its exact end is in its files"
+    assert (house.get(waits)["state"], house.get(waits)["held"]) == ("INIT", True)
+    house.call("run.release", run_id=waits)
+    assert house.ended(waits)["exit_code"] == 4
+    gate.touch()
+    assert house.ended(works)["exit_code"] == 7 and house.get(works)["attempt"] == 1
+    assert starts.read_text().split() == [began, waits], "each began once"
+
+
+def test_a_run_that_the_copy_does_not_know_refuses_the_restore(house: House) -> None:
+    """A restore would orphan it: refused, naming the run; --force leaves it alone, and doctor finds it."""
+    copy = backup(house)
+    run_id = house.submit("sleep", "60")
+    house.until(run_id, "EXEC")
+    house.kill()
+    before = registry_of(house)
+    assert run_id in refused(house, copy)
+    assert registry_of(house) == before
+
+    report = restore(house, copy, "--force")
+    assert report["left_alone"] == [run_id]
+    house.start()
+    found = json.loads(house.ctl("-o", "json", "doctor").stdout)["findings"]
+    levels = {finding["check"]: finding["level"] for finding in found}
+    assert levels["orphans"] == "problem" and levels["shims"] == "warning"
+    [orphans] = [finding for finding in found if finding["check"] == "orphans"]
+    [pid] = house.pids(run_id)
+    assert f"kill {pid}" in orphans["do"]
+    os.kill(pid, 9)
+    eventually(house.shims, lambda shims: not shims, "its shim leaves, too")
+    house.run_ids.discard(run_id)
+
+
+def test_what_never_began_since_the_copy_is_set_aside(house: House) -> None:
+    """A submit that the copy does not know: its directory is moved aside whole, not taken for rubbish."""
+    copy = backup(house)
+    run_id = house.submit("true", hold=True)
+    house.kill()
+    report = restore(house, copy)
+    house.run_ids.discard(run_id)
+    assert report["not_started_set_aside"] == [run_id]
+    assert (Path(report["set_aside"]) / "runs" / run_id / "spec.json").exists()
+    house.start()
+    assert house.call("run.list")["runs"] == []

@@ -1,0 +1,145 @@
+"""A restore is decided by one rename: before it nothing has happened, after it the next start finishes it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mosaicd.core.fsm import Event, Kind
+from mosaicd.core.run import Run
+from mosaicd.protocol.states import Dedup
+from mosaicd.store.backup import UnfitCopy, write_copy
+from mosaicd.store.registry import Registry
+from mosaicd.store.restoring import ASIDE, RESTORED, finish, live_runs, stage
+from tests.store.building import AT, new_run, raw, submission, to_exec, to_term
+
+FROZEN = sorted(Path(__file__).parent.glob("frozen/v*.sqlite3"))
+
+
+def nothing(run: Run) -> list[Event]:
+    return []
+
+
+@pytest.fixture
+async def copy(path: Path, tmp_path: Path) -> Path:
+    """A copy with one ended and one waiting run; the registry has gone on since."""
+    registry = await Registry.open(path)
+    ended, _ = await registry.add(submission(new_run(name="ended")), dedup=Dedup.NEW)
+    await registry.record(ended.run_id, *to_exec(), *to_term())
+    await registry.add(submission(new_run(name="waits")), dedup=Dedup.NEW)
+    target = tmp_path / "copy"
+    write_copy(path, target)
+    await registry.add(submission(new_run(name="later")), dedup=Dedup.NEW)
+    await registry.close()
+    return target
+
+
+async def names(path: Path) -> list[str]:
+    registry = await Registry.open(path)
+    await registry.close()
+    connection = raw(path)
+    found = [str(name) for (name,) in connection.execute("SELECT name FROM runs ORDER BY n")]
+    connection.close()
+    return found
+
+
+class Interrupted(Exception):
+    """The process ended here."""
+
+
+def stop_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the `number`-th rename from now on not happen, nor anything after it."""
+    left = [number]
+    rename = os.rename
+
+    def counting(*names: str | Path) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Interrupted
+        rename(*names)
+
+    monkeypatch.setattr(os, "rename", counting)
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+async def test_an_interrupted_restore_is_finished_or_was_never_begun(
+    copy: Path, path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever rename is the last: the old registry or the copy, whole; and the old one is never gone."""
+    Path(f"{path}-wal").write_bytes(b"")
+    stop_at(number, monkeypatch)
+    is_decided = number > 1
+    with pytest.raises(Interrupted):
+        stage(copy, path, nothing, AT)
+        finish(path)
+    monkeypatch.undo()
+
+    aside = finish(path)
+    assert (aside is not None) == is_decided
+    assert await names(path) == (["ended", "waits"] if is_decided else ["ended", "waits", "later"])
+    if aside is not None:
+        assert await names(aside / path.name) == ["ended", "waits", "later"]
+        assert len(list((path.parent / ASIDE).iterdir())) == 1
+    assert finish(path) is None
+    assert not Path(f"{path}{RESTORED}").exists() and not list(path.parent.glob("*.part*"))
+
+
+async def test_live_runs_are_changed_by_events_only(copy: Path, path: Path) -> None:
+    """What is decided for a live run is in its ledger: the restored rows are what their events lead to."""
+    staged = stage(copy, path, lambda run: [Event(Kind.HOLD, AT, "restore")], AT)
+    finish(path)
+    registry = await Registry.open(path)
+    assert registry.quarantine == []
+    [run] = registry.live.values()
+    assert (run.name, run.held) == ("waits", True)
+    assert staged.told == {"hold": [run.run_id]}
+    assert registry.epoch == staged.epoch
+    await registry.close()
+
+
+async def test_the_ledger_goes_on_above_the_copy(copy: Path, path: Path) -> None:
+    """seq of the restored ledger continues that of the copy; no number is used twice within the epoch."""
+    staged = stage(copy, path, nothing, AT)
+    finish(path)
+    registry = await Registry.open(path)
+    assert registry.last_seq == staged.last_seq
+    await registry.add(submission(new_run()), dedup=Dedup.NEW)
+    assert registry.last_seq == staged.last_seq + 1
+    await registry.close()
+
+
+@pytest.mark.parametrize("frozen", FROZEN, ids=lambda path: path.stem)
+async def test_a_copy_of_every_version_can_be_restored(frozen: Path, path: Path) -> None:
+    """An old copy is migrated on its way in; the file itself is not touched."""
+    before = frozen.read_bytes()
+    assert len([attempt for attempt in live_runs(frozen).values() if attempt >= 0]) == 8
+    stage(frozen, path, nothing, AT)
+    finish(path)
+    assert len(await names(path)) == 14
+    assert frozen.read_bytes() == before
+
+
+def spoilt(content: bytes) -> list[bytes]:
+    return [b"", b"x" * 5000, content[: len(content) // 2], content[:4096] + b"\xff" * 4096 + content[8192:]]
+
+
+@pytest.mark.parametrize("number", range(4))
+async def test_a_bad_copy_decides_nothing(copy: Path, path: Path, number: int) -> None:
+    """It is refused with a sentence before anything is staged."""
+    copy.write_bytes(spoilt(copy.read_bytes())[number])
+    for act in (lambda: live_runs(copy), lambda: stage(copy, path, nothing, AT)):
+        with pytest.raises(UnfitCopy):
+            act()
+    assert finish(path) is None
+    assert await names(path) == ["ended", "waits", "later"]
+
+
+async def test_a_copy_that_is_given_up_leaves_nothing(path: Path, tmp_path: Path, copy: Path) -> None:
+    """Whoever hangs up in the middle of a backup finds no file and no part of one."""
+    from mosaicd.store.backup import Cancelled
+
+    with pytest.raises(Cancelled):
+        write_copy(path, tmp_path / "other", is_cancelled=lambda: True)
+    assert not list(tmp_path.glob("*other*")) and not list(tmp_path.glob(".*part"))
+
+
