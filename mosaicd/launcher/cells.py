@@ -35,9 +35,12 @@ class Cells:
                 found.setdefault(run_id, set()).update(cgroup.pids(inner) or {0})
         return found
 
-    def remove(self, run_id: str) -> bool:
-        """Remove what the run's cells have become; whether nothing of them is left."""
-        return self._swept(only=run_id)
+    def remove(self, name: str) -> bool:
+        """Remove what an attempt's cell has become; whether nothing of it is left.
+
+        Of that attempt alone: the next one's may stand empty because its worker is just being made.
+        """
+        return self._swept(only=name)
 
     def sweep(self) -> None:
         """Remove what nobody is in, whoever made it."""
@@ -53,11 +56,11 @@ class Cells:
 
     def _swept(self, only: str | None) -> bool:
         is_all = True
-        for run_id, path in _cells(self._v2):
-            if only in (None, run_id):
+        for _, path in _cells(self._v2):
+            if only in (None, os.path.basename(path)):
                 is_all &= not cgroup.is_populated(path) and cgroup.remove(path)
-        for run_id, path in _cells(self._v1):
-            if run_id == only or (only is None and cgroup.age_s(path) > _SETTLED_S):
+        for _, path in _cells(self._v1):
+            if os.path.basename(path) == only or (only is None and cgroup.age_s(path) > _SETTLED_S):
                 is_all &= not cgroup.is_populated(path) and cgroup.remove(path)
         return is_all
 

@@ -20,6 +20,7 @@ from mosaicd.launcher.cells import Cells
 from mosaicd.launcher.orders import Order, OrderSocket
 from mosaicd.launcher.spare import Spare
 from mosaicd.shim import child, containment, leftovers, life
+from mosaicd.shim.cell import name_of
 
 _TITLE = "mosaic-launcher"
 _ORDERS_A_ROUND = 64
@@ -151,7 +152,7 @@ class Launcher:
                 self._spare = None
             order = self._shims.pop(pid, None)
             if order is not None:
-                self._lingering.add(str(order.content.get("run_id")))
+                self._lingering.add(name_of(order.content["run_id"], order.content["attempt"]))
                 self.clear_away()
                 self._orders.send({
                     "fact": "reaped", "pid": pid, "run_id": order.content.get("run_id"),
@@ -159,8 +160,8 @@ class Launcher:
                 })  # fmt: skip
 
     def clear_away(self) -> None:
-        """Remove the control groups of runs that ended; a shim that is still in one keeps it."""
-        self._lingering = {run_id for run_id in self._lingering if not self._cells.remove(run_id)}
+        """Remove the control groups of attempts that ended; a shim that is still in one keeps it."""
+        self._lingering = {name for name in self._lingering if not self._cells.remove(name)}
 
     def _remove_temporary(self, questions: list[dict[str, Any]]) -> None:
         """Have a child remove what shims that died could not; here it would keep everybody waiting."""
