@@ -64,7 +64,7 @@ def code_of_run(run: dict[str, Any]) -> int:
         return TIMEOUT
     if outcome == "cancelled":
         return CANCELLED
-    if cause == "spawn_failed":
+    if cause in ("spawn_failed", "disk_full"):
         return NOT_STARTED
     if run.get("signal"):
         return 128 + int(run["signal"])

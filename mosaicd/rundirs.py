@@ -101,6 +101,19 @@ class RunDirs:
             names = [entry.name for entry in entries]
         return [name for name in names if os.path.lexists(self.path(name) / rundir.ENVIRONMENT)]
 
+    def refusal(self, run_id: str) -> OSError | None:
+        """Return what keeps an attempt's directory from being made in the run's, or None."""
+        probe = self.path(run_id) / "probe"
+        try:
+            probe.mkdir(mode=0o700, exist_ok=True)
+            try:
+                (probe / rundir.LAUNCH).write_bytes(bytes(4096))
+            finally:
+                shutil.rmtree(probe, ignore_errors=True)
+        except OSError as error:
+            return error
+        return None
+
     def unacknowledged(self) -> list[str]:
         """Return names of directories in which no attempt was ever made."""
         found = []

@@ -70,8 +70,8 @@ def _facts_of(run: Run, status: Mapping[str, Any], at: float) -> Iterable[Mappin
         yield {**stop, "fact": "limit_reached", "at": _time(stop.get("at"), at)}
     if exit:
         ended_at = _time(exit.get("finished_at"), at)
-        if exit.get("fault") == "spawn_failed":
-            yield {"fact": "spawn_failed", "at": ended_at, "error": exit.get("error")}
+        if exit.get("fault") in (CauseKind.SPAWN_FAILED, CauseKind.DISK_FULL):
+            yield {"fact": "spawn_failed", "at": ended_at, "error": exit.get("error"), "exit": exit}
         yield {**exit, "fact": "exited", "at": ended_at}
         return
     is_paused = bool(status.get("frozen") or status.get("paused_mode"))
@@ -111,10 +111,16 @@ def _paused(fact: Mapping[str, Any]) -> dict[str, Any]:
     return {"mode": fact["mode"]} if fact.get("mode") in tuple(PauseMode) else {}
 
 
+def _spawn_failed(fact: Mapping[str, Any]) -> dict[str, Any]:
+    error = {"error": evidence.text(fact.get("error"))}
+    is_disk = _object(fact.get("exit")).get("fault") == CauseKind.DISK_FULL
+    return {**error, "cause": CauseKind.DISK_FULL} if is_disk else error
+
+
 _EVIDENCE: Mapping[Kind, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     Kind.SPAWNED: evidence.spawned_record,
     Kind.STARTED: lambda fact: {},
-    Kind.SPAWN_FAILED: lambda fact: {"error": evidence.text(fact.get("error"))},
+    Kind.SPAWN_FAILED: _spawn_failed,
     Kind.PAUSED: _paused,
     Kind.CONTINUED: lambda fact: {},
     Kind.LIMIT_REACHED: _limit,

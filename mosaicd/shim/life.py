@@ -65,20 +65,20 @@ def _launch(launch: order.LaunchOrder, wake: Wake, site: Site) -> int:
     return 0
 
 
-def _contained(launch: order.LaunchOrder, site: Site) -> tuple[Cell, str | None]:
+def _contained(launch: order.LaunchOrder, site: Site) -> tuple[Cell, OSError | None]:
     """Make the attempt's control groups; without them where they are required, also say so."""
     try:
         return make(site, launch.run_id, launch.attempt, launch.containment), None
     except OSError as error:
-        return Cell(None, {}, {}), error.strerror
+        return Cell(None, {}, {}), OSError(0, error.strerror)
 
 
-def _claim(held: record.Record, content: dict[str, Any]) -> str | None:
+def _claim(held: record.Record, content: dict[str, Any]) -> OSError | None:
     """Write launch.json; return why that failed, for the daemon to be told.  Taken when it is there."""
     try:
         held.write_launch(content)
     except OSError as error:
-        return str(error)
+        return error
     return None
 
 

@@ -57,7 +57,7 @@ class Record:
         try:
             os.posix_fallocate(fd, 0, _RESERVED_BYTES)
         except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                 raise
         finally:
             os.close(fd)

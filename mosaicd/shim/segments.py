@@ -18,7 +18,8 @@ from mosaicd.protocol import rundir
 RING = 4
 #: Files of one ring: more than RING where a disk was full again and again.
 RING_FILES = 64
-_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+#: What a full disk, a full quota and a limit of file size say.
+FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 @dataclass(slots=True)
@@ -67,7 +68,7 @@ class Segments:
             while written < len(data):
                 written += os.write(self._fd, data[written:])
         except OSError as error:
-            self.is_disk_full = error.errno in _FULL
+            self.is_disk_full = error.errno in FULL
         self.size += written
         self.offset += written
         if self._ring:
@@ -94,7 +95,7 @@ class Segments:
                 self._remove(rundir.segment_name(self._name, segment.start))
             self._fd = self._open_file(rundir.segment_name(self._name, self.offset))
         except OSError as error:
-            self.is_disk_full = error.errno in _FULL
+            self.is_disk_full = error.errno in FULL
             if not dropped:
                 return None
         else:

@@ -20,7 +20,7 @@ from typing import Any
 
 from mosaicd import crash_points
 from mosaicd.protocol.errors import MosaicError, Unavailable
-from mosaicd.store.database import disk_trouble
+from mosaicd.store.database import disk_trouble, truncate_wal
 
 Work = Callable[[sqlite3.Connection], Any]
 Settled = Callable[[Any, BaseException | None], None]
@@ -247,6 +247,14 @@ class Writer:
                 connection.execute("ROLLBACK")
             for piece in pieces:
                 piece.result, piece.error = None, piece.error or trouble
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Give back what the log takes: on a full disk that may be all the room there is."""
+        try:
+            truncate_wal(self._connection)
+        except sqlite3.Error as error:
+            self._trouble_or_raise(error)  # no better now; the next write tries again
 
     def _trouble_or_raise(self, error: sqlite3.Error) -> Unavailable:
         trouble = disk_trouble(error, self._path)

@@ -58,5 +58,6 @@ def _carry_out(connection: sqlite3.Connection, script: str, before: int, after: 
             connection.execute(f"PRAGMA user_version = {after}")
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # a full disk has often rolled back already
+            connection.execute("ROLLBACK")
         raise

@@ -1,0 +1,75 @@
+"""A small disk that is really full: a tmpfs of a few hundred KiB, in a mount namespace of this process.
+
+The namespace is private and has no name, so the mount is gone with the last process in it, however the
+tests end.  Needs root; without it the tests that ask for a disk are skipped.
+"""
+
+import ctypes
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+_NEW_NAMESPACE = 0x00020000
+_is_private = False
+
+
+def enter_namespace() -> None:
+    """Give this process mounts of its own, once; skips the test where that is not allowed."""
+    global _is_private
+    if _is_private:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_NEW_NAMESPACE) != 0:
+        pytest.skip(f"no mount namespace: {os.strerror(ctypes.get_errno())}")
+    made = subprocess.run(["mount", "--make-rprivate", "/"], capture_output=True, check=False)
+    if made.returncode != 0:
+        pytest.skip(f"no private mounts: {made.stderr.decode().strip()}")
+    _is_private = True
+
+
+class Disk:
+    """A tmpfs at `path`."""
+
+    def __init__(self, path: Path, size_kib: int, inodes: int = 10_000) -> None:
+        enter_namespace()
+        self.path = path
+        self._filler = path / "filler"
+        path.mkdir(mode=0o700, parents=True)
+        options = f"size={size_kib}k,nr_inodes={inodes},mode=700"
+        made = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "small", str(path)], capture_output=True, check=False
+        )
+        if made.returncode != 0:
+            pytest.skip(f"no tmpfs: {made.stderr.decode().strip()}")
+
+    @property
+    def free_bytes(self) -> int:
+        facts = os.statvfs(self.path)
+        return facts.f_bavail * facts.f_bsize
+
+    def fill(self, leave_bytes: int = 0) -> None:
+        """Take all but `leave_bytes` (whole pages)."""
+        self.release()
+        with open(self._filler, "wb") as file:
+            while (size := self.free_bytes - leave_bytes) > 0:
+                try:
+                    os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size + size)
+                except OSError:  # somebody writes beside us: what is free now is less
+                    continue
+
+    def fill_names(self, leave: int = 0) -> None:
+        """Take all inodes but `leave`."""
+        for number in range(os.statvfs(self.path).f_ffree - leave):
+            (self.path / f"name-{number}").touch()
+
+    def release(self) -> None:
+        """Give all of it back."""
+        self._filler.unlink(missing_ok=True)
+        for path in self.path.glob("name-*"):
+            path.unlink()
+
+    def close(self) -> None:
+        """Unmount, at once even if something still lies on it."""
+        subprocess.run(["umount", "-l", str(self.path)], check=True)

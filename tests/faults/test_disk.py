@@ -1,0 +1,247 @@
+"""A disk that is really full, or fails: requests are refused with its name, runs live, nothing is lost."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mosaicd.protocol.errors import MosaicError
+from tests.daemon.house import House, eventually
+from tests.faults.smalldisk import Disk
+
+SIZE_KIB = 48 << 10  # the log of the registry takes up to 16 MiB
+ALLOWED = ["registry", "cannot write", "cannot be launched", "trying again", "environment of run", "WAL", "left with 70", "is not whole"]
+
+
+class SmallHouse(House):
+    """A house whose state directory is a small disk."""
+
+    def __init__(self, home: Path, settings: dict[str, dict[str, Any]]) -> None:
+        super().__init__(home, settings)
+        self.disk = Disk(self.state_dir, SIZE_KIB)
+        self.allowed_warnings += ALLOWED
+
+
+Build = Callable[..., SmallHouse]
+
+
+@pytest.fixture
+def build_small() -> Iterator[Build]:
+    """Make houses on small disks; each is searched for trouble, unmounted and removed at the end."""
+    houses: list[SmallHouse] = []
+
+    def make(start: bool = True, **settings: dict[str, Any]) -> SmallHouse:
+        house = SmallHouse(Path(tempfile.mkdtemp(prefix="mosaic-")), settings)
+        houses.append(house)
+        if start:
+            house.start()
+        return house
+
+    yield make
+    trouble = []
+    for house in houses:
+        house.disk.release()
+        trouble += house.close()
+        house.disk.close()
+        shutil.rmtree(house.home)
+    assert not trouble, "\n".join(trouble)
+
+
+def ledger_of(house: House) -> dict[str, dict[str, Any]]:
+    with house.client() as client:
+        runs, cursor = {}, None
+        while True:
+            page = client.call("run.list", {"cursor": cursor} if cursor else {})
+            runs |= {run["run_id"]: run for run in page["runs"]}
+            cursor = page["cursor"]
+            if cursor is None:
+                return runs
+
+
+def test_a_submit_meets_a_full_disk_at_every_write(build_small: Build) -> None:
+    """However much room is left, a submit is done or refused in full, with a sentence that names the place."""
+    house = build_small()
+    accepted, refused = [], []
+    for leave_kib in range(0, 100, 8):
+        house.disk.fill(leave_kib << 10)
+        try:
+            accepted.append(house.submit("sh", "-c", "exit 3", environment={"NOTE": "n" * 5000}))
+        except MosaicError as error:
+            assert error.name == "unavailable"
+            assert str(house.state_dir) in error.message, error.message
+            refused.append(error.message)
+        house.disk.release()
+        if leave_kib % 24 == 0:  # the next request succeeds
+            accepted.append(house.submit("sh", "-c", "exit 3"))
+    assert accepted and refused
+    assert any("runs" in text for text in refused)
+    for run_id in accepted:
+        run = house.ended(run_id)
+        assert (run["outcome"], run["exit_code"]) in (("failed", 3), ("failed", None)), run
+        if run["exit_code"] is None:
+            assert run["cause"]["kind"] == "disk_full", run["cause"]
+    assert set(ledger_of(house)) == set(accepted)
+    assert {path.name for path in (house.state_dir / "runs").iterdir()} == set(accepted)
+
+
+def test_a_run_lives_through_a_full_disk_and_its_end_is_exact(build_small: Build) -> None:
+    """Output is shed and counted, exit.json has its reserved block, and the ledger follows with the truth."""
+    house = build_small()
+    gate = house.home / "gate"
+    code = (
+        "import os, sys, time\n"
+        f"while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+        "sys.stdout.write('x' * 3_000_000); sys.stdout.flush()\n"
+        "os._exit(7)\n"
+    )
+    run_id = house.python(code)
+    house.until(run_id, "EXEC")
+    house.disk.fill()
+    gate.touch()
+    record = house.attempt(run_id) / "exit.json"
+    eventually(record.exists, bool, "exit.json is written on a full disk")
+    assert json.loads(record.read_text())["exit_code"] == 7
+    with pytest.raises(MosaicError):
+        house.submit("true")
+    house.kill()
+    house.disk.release()
+    house.start()
+    run = house.ended(run_id)
+    assert (run["outcome"], run["exit_code"], run["cause"]["kind"]) == ("failed", 7, "exit_code")
+    exit_record = json.loads(record.read_text())
+    assert exit_record["stdout_bytes"] == 3_000_000
+    kept = sum(path.stat().st_size for path in record.parent.glob("stdout.log*"))
+    assert kept + exit_record["shed"]["stdout_bytes"] == 3_000_000
+    assert house.ended(house.submit("true"))["outcome"] == "succeeded"
+
+
+def test_a_run_that_cannot_start_for_want_of_room_says_so(build_small: Build) -> None:
+    """Where no directory or file of an attempt can be made, the cause is disk_full, and it is retried."""
+    house = build_small()
+    run_id = house.submit("true", hold=True, retries=1, cwd="/")
+    house.disk.fill_names()
+    house.call("run.release", run_id=run_id)
+    told = house.events(run_id)
+    assert told[-1]["outcome"] == "failed"
+    run = house.get(run_id)
+    assert run["cause"]["kind"] == "disk_full", run["cause"]
+    assert "No space left on device" in run["cause"]["error"]
+    assert run["retries_used"] == 1
+    house.disk.release()
+    assert house.ended(house.submit("true"))["outcome"] == "succeeded"
+
+
+def test_a_shim_that_runs_out_of_room_while_it_begins_says_so(build_small: Build) -> None:
+    """With any number of names left, a run ends with its own outcome or with disk_full, never otherwise."""
+    house = build_small()
+    kinds = set()
+    for leave in range(0, 12, 2):
+        run_id = house.submit("true", hold=True, cwd="/")
+        house.disk.fill_names(leave)
+        house.call("run.release", run_id=run_id)
+        run = house.ended(run_id)
+        kinds.add((run["cause"] or {}).get("kind"))
+        assert run["outcome"] == "succeeded" or run["cause"]["kind"] == "disk_full", run["cause"]
+        house.disk.release()
+    assert kinds == {None, "disk_full"}
+
+
+def test_a_start_on_a_full_disk_is_refused_with_a_sentence(build_small: Build) -> None:
+    """With any little room, the first start works or ends with 2 and one sentence; then there is no damage."""
+    house = build_small(start=False)
+    refused = 0
+    for leave_kib in (0, 8, 40):
+        house.disk.fill(leave_kib << 10)
+        try:
+            house.start()
+        except AssertionError:
+            assert house.process is not None and house.process.returncode == 2, house.log.read_text()
+            refused += 1
+        else:
+            assert house.stop() == 0
+        house.disk.release()
+    assert refused
+    text = house.log.read_text()
+    assert "Traceback" not in text
+    assert all(str(house.state_dir) in line for line in text.splitlines() if line.startswith("mosaicd: "))
+    house.start()
+    assert house.ended(house.submit("true"))["outcome"] == "succeeded"
+
+
+class Injected:
+    """strace on a living process, which makes its system calls fail until it is let go."""
+
+    def __init__(self, pid: int, *injections: str, paths: Sequence[Path] = ()) -> None:
+        if shutil.which("strace") is None:
+            pytest.skip("there is no strace")
+        expressions = [word for injection in injections for word in ("-e", f"inject={injection}")]
+        traced = ",".join(injection.split(":")[0] for injection in injections)
+        only = [word for path in paths for word in ("-P", str(path))]
+        command = ["strace", "-f", "-q", "-e", f"trace={traced}", *expressions, *only, "-o", "/dev/null"]
+        self._tracer = subprocess.Popen(
+            [*command, "-p", str(pid)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        eventually(lambda: self._tracers(pid), lambda found: found == {self._tracer.pid}, "strace is attached")
+
+    @staticmethod
+    def _tracers(pid: int) -> set[int]:
+        found = set()
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            status = (task / "status").read_text()
+            found.add(int(status.split("TracerPid:")[1].split()[0]))
+        return found
+
+    def __enter__(self) -> "Injected":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tracer.send_signal(signal.SIGINT)
+        self._tracer.wait(10)
+
+
+@pytest.mark.parametrize("call", ["pwrite64", "fdatasync", "fsync", "mkdir"])
+def test_a_failing_disk_refuses_requests_and_recovers(call: str, build: Callable[..., House]) -> None:
+    """EIO from the daemon's writes and syncs: refusals that name the place, then work as before."""
+    house = build()
+    house.allowed_warnings += ALLOWED
+    first = house.submit("sh", "-c", "sleep 0.2; exit 5")
+    house.until(first, "EXEC")
+    assert house.process is not None
+    refused = []
+    with Injected(house.process.pid, f"{call}:error=EIO"):
+        for _ in range(3):
+            with pytest.raises(MosaicError) as caught:
+                house.submit("true")
+            refused.append(caught.value.message)
+    assert all(str(house.state_dir) in text for text in refused), refused
+    run = house.ended(first)
+    assert run["exit_code"] == 5
+    assert house.ended(house.submit("true"))["outcome"] == "succeeded"
+    assert len(ledger_of(house)) == 2
+
+
+def test_a_shim_on_a_failing_disk_keeps_its_run_and_its_exit(build: Callable[..., House]) -> None:
+    """EIO in the shim's writes and syncs sheds output; the exit code is told, and written when it can be."""
+    house = build()
+    gate = house.home / "gate"
+    run_id = house.submit("sh", "-c", f"while ! test -e {gate}; do sleep 0.02; done; echo lost; exit 9")
+    house.until(run_id, "EXEC")
+    [shim] = house.shims()
+    attempt = house.attempt(run_id)
+    failing = [attempt / name for name in ("stdout.log", "exit.json.tmp", "telemetry.jsonl")]
+    with Injected(shim, "write:error=EIO", "fsync:error=EIO", paths=failing):
+        gate.touch()
+        run = house.ended(run_id)
+        assert (run["outcome"], run["exit_code"]) == ("failed", 9)
+    eventually(lambda: house.shims(), lambda found: not found, "the shim leaves")
+    record = json.loads((house.attempt(run_id) / "exit.json").read_text())
+    assert record["exit_code"] == 9
+    assert record["shed"]["stdout_bytes"] == 5
+    assert os.path.getsize(house.attempt(run_id) / "stdout.log") == 0
