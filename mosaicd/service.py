@@ -119,6 +119,7 @@ class Service:
             on_detached=lambda run_id: None,
             containment_mode=settings.containment.mode,
             crash_at=settings.crash_at,
+            silence_s=settings.timeouts.shim_silence_s,
         )
         orders = Orders(rundirs, auth, settings, settings.socket)
         dispatcher = Dispatcher(registry, shims, rundirs, orders, settings, clock, self._on_fatal)

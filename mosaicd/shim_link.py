@@ -24,8 +24,6 @@ log = logging.getLogger(__name__)
 
 RESTART_DELAY_S = 0.2
 MOST_RESTART_DELAY_S = 10.0
-#: A launcher answers in milliseconds; one that does not for this long is said aloud.
-SLOW_ANSWER_S = 30.0
 SEND_AGAIN_S = 0.01
 PACKET_BYTES = 1 << 16
 #: The launcher and its shims need nothing of ours; a worker's environment comes whole with its order.
@@ -85,6 +83,7 @@ class ShimLink:
     containment: dict[str, Any] = field(default_factory=dict)
     _restarts_in_a_row: int = 0
     crash_at: str | None = None
+    silence_s: float = 30.0
 
     # --- the launcher ------------------------------------------------------------------------------
 
@@ -177,13 +176,20 @@ class ShimLink:
         encoded = json.dumps(body).encode() if body is not None else None
         order = _Order({**packet, "id": number}, encoded, reply)
         self._orders[number] = order
-        slow = asyncio.get_running_loop().call_later(SLOW_ANSWER_S, _say_slow, packet)
+        slow = asyncio.get_running_loop().call_later(self.silence_s, self._replace_launcher, packet)
         try:
             self._send(order)
             return await reply
         finally:
             slow.cancel()
             self._orders.pop(number, None)
+
+    def _replace_launcher(self, packet: Mapping[str, Any]) -> None:
+        """A launcher answers in milliseconds: one that does not for so long stands still, and is ended."""
+        what, run_id = packet["order"], packet["run_id"]
+        log.warning("the launcher has not answered %s of run %s for %g s", what, run_id, self.silence_s)
+        if self._process is not None:
+            self._process.kill()  # its shims live on; its end starts another, which gets the order again
 
     def _send(self, order: _Order) -> None:
         if self._socket is None:
@@ -377,11 +383,6 @@ class ShimLink:
             asyncio.get_running_loop().remove_reader(shim.pidfd)
             os.close(shim.pidfd)
             shim.pidfd = None
-
-
-def _say_slow(packet: Mapping[str, Any]) -> None:
-    what, run_id = packet["order"], packet["run_id"]
-    log.warning("the launcher has not answered %s of run %s for %g s", what, run_id, SLOW_ANSWER_S)
 
 
 @contextlib.contextmanager

@@ -71,7 +71,7 @@ class Timeouts:
     pause_ack_s: float = _time(10.0, "for a worker to acknowledge a pause; then its tree is frozen", 0.0)
     unkillable_s: float = _time(10.0, "from KILL until a tree that is still there is called unkillable")
     empty_retry_s: float = _time(0.1, "between two looks at a tree that is not empty yet")
-    shim_silence_s: float = _time(30.0, "the longest silence of a living shim; then it counts as lost")
+    shim_silence_s: float = _time(30.0, "the longest silence of a living shim or launcher; then it is ended")
     reconcile_s: float = _time(10.0, "for all of the start-up reconciliation together")
     request_s: float = _time(30.0, "for one request, but submit")
     submit_s: float = _time(60.0, "for one submit")

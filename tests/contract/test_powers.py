@@ -30,8 +30,8 @@ POWERS = (
         "end a process by its object",  # in the shim the object is the attempt, which asks its child
         r".*\.(send_signal|terminate|kill)",
         (
-            "mosaicd.shim", "mosaicd.discovery", "mosaicd.reexec", "mosaic_worker.control",
-            "mosaic_worker.discovery",
+            "mosaicd.shim", "mosaicd.shim_link", "mosaicd.discovery", "mosaicd.reexec",
+            "mosaic_worker.control", "mosaic_worker.discovery",
         ),
         "def f(process):\n    process.kill()",
     ),
