@@ -38,11 +38,15 @@ VERBS: dict[str, str] = {
     "why": "say what keeps a run from starting",
     "workers": "list the installed workers and what they can do",
     "health": "ask the daemon how it is",
+    "import": "take the runs of the original MOSAIC's registry over as history",
     "daemon": "have the daemon become the program that is installed now",
     "doctor": "say what is wrong, what it means, and what to do",
     "backup": "write a copy of the registry while the daemon works",
     "restore": "put a copy of the registry in its place (no daemon may run)",
 }
+
+#: Verbs that cannot be the name of a module.
+_MODULES = {"import": "importing"}
 
 _EPILOG = """\
 runs are named by id, by a unique beginning of it, by name, by a quoted pattern ('taxi-*'),
@@ -92,7 +96,7 @@ def build_parser(verbs: Iterable[str] = VERBS) -> argparse.ArgumentParser:
         child = children.add_parser(
             verb, help=summary, description=_sentence(summary), formatter_class=_Formatter, allow_abbrev=False
         )
-        module = import_module(f"mosaicctl.{verb}")
+        module = import_module(f"mosaicctl.{_MODULES.get(verb, verb)}")
         module.arguments(child)
         _shared_options(child, argparse.SUPPRESS)
         child.set_defaults(execute=module.execute, verb=verb)

@@ -8,6 +8,7 @@ from typing import Any
 
 from mosaicd import log
 from mosaicd.core.fsm import Kind
+from mosaicd.core.legacy import ORIGIN
 from mosaicd.log import Catalogue
 from mosaicd.store.registry import Committed
 
@@ -16,7 +17,7 @@ def announce(batch: Sequence[Committed]) -> None:
     """Log a batch of commits."""
     for committed in batch:
         row = _ROWS.get(committed.event.kind)
-        if row is not None:
+        if row is not None and committed.run.origin != ORIGIN:  # an import is told once, as a whole
             entry, fields = row
             run = committed.run
             log.event(

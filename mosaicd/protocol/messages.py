@@ -198,6 +198,14 @@ class Backup:
 
 
 @dataclass(frozen=True, slots=True)
+class Import:
+    """Take the runs of the original MOSAIC's registry at `path` (absolute) over; `dry_run` only says."""
+
+    path: str
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Inspect:
     """Look for what is wrong in the state directory; `fix` puts right what is safe to."""
 

@@ -39,6 +39,8 @@ _ROWS = (
     Method("daemon.inspect", messages.Inspect, Role.ADMIN, "Inspection", "Look over registry and state directory.", deadline_s=None),
     Method("daemon.backup", messages.Backup, Role.ADMIN, "BackedUp", "Write a copy of the registry while it is in use.",
            deadline_s=None),
+    Method("daemon.import", messages.Import, Role.ADMIN, "Imported",
+           "Take the runs of a registry of the original MOSAIC over as history.", deadline_s=None),
     Method("daemon.reexec", messages.NoParams, Role.ADMIN, "Reexec",
            "Become the program that is installed now, in the same process.", deadline_s=None),
     Method("rpc.discover", messages.NoParams, Role.ANY, "OpenRPC", "Describe every method as an OpenRPC document."),

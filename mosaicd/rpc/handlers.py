@@ -16,6 +16,7 @@ FILES: Mapping[str, str] = {
     "daemon.health": "health.handle",
     "daemon.inspect": "inspect.handle",
     "daemon.backup": "backup.handle",
+    "daemon.import": "importing.handle",
     "daemon.reexec": "reexec.handle",
     "rpc.discover": "discover.handle",
     "run.submit": "submit.handle",

@@ -67,6 +67,10 @@ RESULTS: Mapping[str, Schema] = {
         directories=OBJECT, disk=OBJECT, at=NUMBER, fixed=_list(TEXT),
     ),
     "BackedUp": _object(path=TEXT, bytes=WHOLE, seconds=NUMBER, runs=WHOLE, last_seq=WHOLE, epoch=TEXT),
+    "Imported": _object(
+        path=TEXT, dry_run=FLAG, rows=WHOLE, imported=WHOLE, known=WHOLE, skipped=WHOLE, outcomes=OBJECT,
+        run_ids=_list(TEXT), unknown_columns=_list(TEXT), missing_columns=_list(TEXT), notes=_list(OBJECT),
+    ),
     "Reexec": _object(pid=WHOLE, version=TEXT, to_version=TEXT),
     "Pruned": _object(
         dry_run=FLAG, runs=_list(_object(run_id=TEXT, bytes=WHOLE, why=TEXT)),

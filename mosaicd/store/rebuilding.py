@@ -142,14 +142,15 @@ def _write(connection: sqlite3.Connection, runs: Iterable[Recollected], made: Re
     connection.execute("COMMIT")
 
 
-def insert(connection: sqlite3.Connection, steps: Steps, progress: Progress) -> None:
-    """Write a run that no row knows, with all of its events; inside a transaction."""
+def insert(connection: sqlite3.Connection, steps: Steps, progress: Progress) -> list[int]:
+    """Write a run that no row knows, with all of its events, inside a transaction; return their seqs."""
     run = steps[-1][0]
     connection.execute(QUERIES["insert_run"], {**run_values(run), "progress": progress_text(progress)})
-    for after, event in steps:
-        connection.execute(QUERIES["insert_event"], event_values(after, event))
+    values = [event_values(after, event) for after, event in steps]
+    seqs = [connection.execute(QUERIES["insert_event"], value).lastrowid or 0 for value in values]
     for slot in run.slots:
         connection.execute(QUERIES["take_slot"], (slot, run.run_id))
+    return seqs
 
 
 def _unlink(path: Path) -> None:

@@ -24,7 +24,7 @@ from mosaicd.core.fsm import Event, Kind, apply, submitted
 from mosaicd.core.run import Progress, Run
 from mosaicd.protocol.errors import NotFound, Unavailable
 from mosaicd.protocol.states import Dedup
-from mosaicd.store import pruning, quarantine
+from mosaicd.store import pruning, quarantine, rebuilding
 from mosaicd.store.database import truncate_wal
 from mosaicd.store.loading import Loaded, load
 from mosaicd.store.rows import event_values, progress_text, run_values
@@ -151,6 +151,25 @@ class Registry:
             return run
         written: tuple[Run, list[int]] = await future
         return written[0]
+
+    async def add_history(self, steps: rebuilding.Steps, progress: Progress) -> bool:
+        """Store an ended run, made elsewhere, with all of its events; False when its id is or was taken."""
+        run = steps[-1][0]
+        if not run.is_final:
+            raise ValueError(f"run {run.run_id} has not ended")
+
+        def work(connection: sqlite3.Connection) -> list[int] | None:
+            for query in ("get_run", "pruned_run"):
+                if connection.execute(QUERIES[query], (run.run_id,)).fetchone() is not None:
+                    return None
+            return rebuilding.insert(connection, steps, progress)
+
+        def settled(seqs: list[int] | None, error: BaseException | None) -> None:
+            if seqs is not None and error is None:
+                told = zip(seqs, steps, strict=True)
+                self._fresh += [Committed(seq, after, event) for seq, (after, event) in told]
+
+        return await self._writer.send(work, settled) is not None
 
     def advance(self, run_id: str, progress: Progress) -> None:
         """Take over last values of a live run; written with its next event, or within about a second."""

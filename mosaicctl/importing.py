@@ -1,0 +1,56 @@
+"""`import`: take the runs of a registry of the original MOSAIC over as history."""
+
+import os
+import sys
+from typing import Any
+
+from mosaicctl.client import Json, connect
+from mosaicctl.render import clean, to_json
+
+_EPILOG = """\
+FILE is the SQLite file of the original trainer daemon; it is only read. Its runs appear as ended runs of
+yours, with origin `import`; what was live there is interrupted here. Nothing is started. What cannot be
+understood is said. Doing it again brings only what is new.
+
+  mosaicctl import --dry-run ~/mosaic/var/trainer/trainer.sqlite
+  mosaicctl import ~/mosaic/var/trainer/trainer.sqlite
+  mosaicctl list -a -l imported_id
+"""
+
+
+def arguments(parser: Any) -> None:
+    """Add the options of `import`."""
+    parser.epilog = _EPILOG
+    parser.add_argument("file", metavar="FILE", help="the registry; read by the daemon")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would come")
+
+
+def execute(args: Any) -> int:
+    """Have it imported, and say what came of it."""
+    with connect(args.socket) as client:
+        params = {"path": os.path.abspath(args.file), "dry_run": args.dry_run}
+        report: Json = client.call("daemon.import", params, timeout_s=None)
+    if args.output in ("json", "jsonl"):
+        sys.stdout.write(to_json(report, 2 if args.output == "json" else None))
+    elif args.output == "name":
+        sys.stdout.writelines(f"{run_id}\n" for run_id in report["run_ids"])
+    else:
+        sys.stdout.write(describe(report))
+    return 0
+
+
+def describe(report: Json) -> str:
+    """Return the report as text."""
+    verb = "would come" if report["dry_run"] else "imported"
+    outcomes = ", ".join(f"{count} {word}" for word, count in report["outcomes"].items())
+    lines = [f"{report['imported']} of {report['rows']} runs {verb}" + (f" ({outcomes})" if outcomes else "")]
+    if report["known"]:
+        lines.append(f"{report['known']} were here already")
+    if report["skipped"]:
+        lines.append(f"{report['skipped']} were left out")
+    if report["unknown_columns"]:
+        lines.append(f"not understood: columns {', '.join(map(clean, report['unknown_columns']))}")
+    if report["missing_columns"]:
+        lines.append(f"not there: {', '.join(report['missing_columns'])}")
+    lines += [f"not understood in {note['rows']} rows: {clean(note['note'])}" for note in report["notes"]]
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,105 @@
+"""A registry of the original MOSAIC, read as history: its table `runs`, as far as it can be understood.
+
+The file is copied, with its WAL, before SQLite sees it: opening a database in place may write beside it.
+Two forms are known, that of the blueprint (config_digest, gpu_slot, last_heartbeat) and that of the code
+after it (digest, gpu_slots, outcome); columns may be missing; what is not understood is said, not guessed.
+"""
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mosaicd.protocol.errors import InvalidParams
+from mosaicd.store.database import rows
+
+TABLE = "runs"
+#: Longest file that is read: the original kept no blobs in it.
+LIMIT_BYTES = 1 << 30
+
+#: What a column means -> the names that it may have.
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "run_id": ("run_id", "id"),
+    "status": ("status", "state"),
+    "name": ("run_name", "name"),
+    "config": ("config_json", "config", "config_payload", "payload"),
+    "digest": ("digest", "config_digest"),
+    "created": ("created_at", "submitted_at", "queued_at"),
+    "started": ("started_at",),
+    "finished": ("finished_at", "completed_at", "ended_at"),
+    "updated": ("updated_at", "last_heartbeat", "last_heartbeat_at", "heartbeat_at"),
+    "outcome": ("outcome", "run_outcome"),
+    "failure": ("failure_reason", "error", "error_message"),
+    "gpus": ("gpu_slots", "gpu_slot"),
+}
+
+
+@dataclass(slots=True)
+class Read:
+    """Rows by what their columns mean; `unknown` are columns that nothing is made of."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def read(path: Path) -> Read:
+    """Return what is in the file; InvalidParams says why nothing can be."""
+    try:
+        if not path.is_file():
+            raise _refusal(path, "is no file")
+        if path.stat().st_size > LIMIT_BYTES:
+            raise _refusal(path, f"is larger than {LIMIT_BYTES} bytes")
+        with tempfile.TemporaryDirectory(prefix="mosaicd-import-") as folder:
+            return _read_copy(_copied(path, Path(folder)), path)
+    except OSError as error:
+        raise _refusal(path, f"cannot be read: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise _refusal(path, f"is no SQLite database that can be read: {error}") from error
+
+
+def _refusal(path: Path, rule: str) -> InvalidParams:
+    return InvalidParams(f"path: {path} {rule}", errors=[{"path": "path", "rule": rule}])
+
+
+def _copied(path: Path, folder: Path) -> Path:
+    target = folder / "source.sqlite3"
+    shutil.copyfile(path, target)
+    wal = Path(f"{path}-wal")
+    if wal.is_file():
+        shutil.copyfile(wal, f"{target}-wal")
+    return target
+
+
+def _read_copy(copy: Path, path: Path) -> Read:
+    with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+        columns = [str(row["name"]) for row in rows(connection, f"PRAGMA table_info({TABLE})")]
+        if not columns:
+            raise _refusal(path, f"has no table {TABLE!r}")
+        names = dict(_understood(columns))
+        if "run_id" not in names.values() or "status" not in names.values():
+            raise _refusal(
+                path, f"has a table {TABLE!r} without run_id and status: it has {', '.join(columns)}"
+            )
+        if {"want", "body", "rev"} <= set(columns):
+            raise _refusal(path, "is a registry of mosaicd; see `mosaicctl restore`")
+        found = rows(connection, f"SELECT * FROM {TABLE} ORDER BY rowid")
+    return Read(
+        [{means: row[name] for name, means in names.items()} for row in found],
+        [name for name in columns if name not in names],
+        [means for means in COLUMNS if means not in names.values()],
+    )
+
+
+def _understood(columns: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield (column, meaning); where two columns mean the same, the name that is listed first counts."""
+    by_name = {column.lower(): column for column in columns}
+    for means, aliases in COLUMNS.items():
+        for alias in aliases:
+            if alias in by_name:
+                yield by_name[alias], means
+                break
