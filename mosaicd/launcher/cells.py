@@ -11,8 +11,9 @@ from mosaicd.shim import cgroup
 from mosaicd.shim.cell import Site, run_id_of
 from mosaicd.shim.cgroup import V2
 
-#: A version-1 group stands empty between its making and the fork of its worker: not that long.
-_SETTLED_S = 60.0
+#: A version-1 group stands empty between its making and the fork of its worker, but not for so long.  Also
+#: where a shim of the attempt has just ended: an order may be repeated, and another may be at this point.
+_SETTLED_S = 5.0
 
 
 class Cells:
@@ -38,7 +39,8 @@ class Cells:
     def remove(self, name: str) -> bool:
         """Remove what an attempt's cell has become; whether nothing of it is left.
 
-        Of that attempt alone: the next one's may stand empty because its worker is just being made.
+        Of that attempt alone, and nothing that was made just now: it may stand empty because its worker is
+        being made.
         """
         return self._swept(only=name)
 
@@ -60,8 +62,9 @@ class Cells:
             if only in (None, os.path.basename(path)):
                 is_all &= not cgroup.is_populated(path) and cgroup.remove(path)
         for _, path in _cells(self._v1):
-            if os.path.basename(path) == only or (only is None and cgroup.age_s(path) > _SETTLED_S):
-                is_all &= not cgroup.is_populated(path) and cgroup.remove(path)
+            if only in (None, os.path.basename(path)):
+                is_settled = cgroup.age_s(path) > _SETTLED_S
+                is_all &= is_settled and not cgroup.is_populated(path) and cgroup.remove(path)
         return is_all
 
 

@@ -50,12 +50,14 @@ class Submitter(threading.Thread):
         self._runs: list[str] = []
         self._in_doubt: dict[str, Any] | None = None
         self._count = 0
+        self.is_parked = False
 
     def run(self) -> None:
         """Ask and ask again, until it is over."""
         book = self._book
         while not book.over.is_set():
-            if book.pause.is_set():
+            self.is_parked = book.pause.is_set()
+            if self.is_parked:
                 self._hang_up()
                 time.sleep(0.005)
                 continue

@@ -194,6 +194,7 @@ class Drill:
         """Let everything end, and look at all of it."""
         self.house.start()
         self.book.pause.set()
+        eventually(lambda: all(client.is_parked for client in self.clients), bool, "the clients pause", 30)
         try:
             verdicts.let_all_end(self.house, SETTLE_S)
         except (AssertionError, MosaicError, NoDaemon, Disconnected) as error:
