@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Boot this machine's own systemd as PID 1 of fresh namespaces, over a throw-away overlay of `/`.
 
-    boot.py STATE_DIR --user NAME:UID [--share PATH]...
+    boot.py STATE_DIR --user NAME:UID [--share PATH]... [--hybrid]
 
 Prints one JSON line, {"pid": PID 1 as seen from outside}, once the user's manager is up; then waits for
 EOF on stdin and takes everything down again.  A test that holds the other end of that pipe leaves nothing
 behind, not even when it is killed with -9.
 
-Owns nothing outside STATE_DIR and one control group.  A reader might think that masking the host's units
+Without --hybrid the machine has control groups of version 2 alone, and no controllers; with it, controllers
+of version 1 beside them, as this host has them.
+
+Owns nothing outside STATE_DIR and its control groups.  A reader might think that masking the host's units
 is needed: it is not, because the machine boots to a target of its own that wants the user's manager and
 little else.  Needs root, an overlay file system and cgroup2; exits 77 and says why where one is missing.
 """
@@ -37,6 +40,8 @@ PR_SET_PDEATHSIG, PR_CAPBSET_DROP = 1, 24
 #: sys_module, sys_rawio, sys_time, syslog: nothing in here may touch the host's clock, modules or log.
 DROPPED_CAPABILITIES = (16, 17, 25, 34)
 
+#: What a hybrid machine has of version 1: systemd's own hierarchy, and controllers that need no set-up.
+VERSION_1 = ("systemd", "memory", "pids", "cpu", "cpuacct", "freezer")
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 #: Where the machine inside has file systems of its own, whatever the host has there.
 COVERED = frozenset(map(Path, ("/proc", "/sys", "/dev", "/run", "/tmp")))
@@ -90,13 +95,37 @@ def cgroup_home() -> Path:
     sys.exit(UNSUPPORTED)
 
 
-def api_mounts(root: Path, state: Path) -> None:
-    """Mount what a kernel gives PID 1: proc, sys, dev, run, tmp and a private view of cgroup2."""
+def cgroups(name: str, hybrid: bool) -> dict[str, Path]:
+    """Return hierarchy -> the machine's group on this host."""
+    groups = {"unified": cgroup_home() / name}
+    if hybrid:
+        groups |= {kind: Path("/sys/fs/cgroup") / kind / name for kind in VERSION_1}
+        if not all(group.parent.joinpath("cgroup.procs").exists() for group in groups.values()):
+            sys.exit(UNSUPPORTED)
+    return groups
+
+
+def cgroup_mounts(root: Path, hierarchies: list[str]) -> None:
+    """Mount the machine's private view of each hierarchy."""
+    safe, top = MS_NOSUID | MS_NODEV | MS_NOEXEC, root / "sys/fs/cgroup"
+    if hierarchies == ["unified"]:
+        mount("cgroup2", top, "cgroup2", safe)
+        return
+    mount("tmpfs", top, "tmpfs", safe, "mode=755")
+    for kind in hierarchies:
+        if kind == "unified":
+            mount("cgroup2", top / kind, "cgroup2", safe)
+        else:
+            mount("cgroup", top / kind, "cgroup", safe, "none,name=systemd" if kind == "systemd" else kind)
+
+
+def api_mounts(root: Path, state: Path, hierarchies: list[str]) -> None:
+    """Mount what a kernel gives PID 1: proc, sys, dev, run, tmp and a private view of control groups."""
     safe = MS_NOSUID | MS_NODEV | MS_NOEXEC
     mount("proc", root / "proc", "proc", safe)
     bind(root / "proc/sys", root / "proc/sys", read_only=True)
     mount("sysfs", root / "sys", "sysfs", safe | MS_RDONLY)
-    mount("cgroup2", root / "sys/fs/cgroup", "cgroup2", safe)
+    cgroup_mounts(root, hierarchies)
     dev = root / "dev"
     mount("tmpfs", dev, "tmpfs", MS_NOSUID, "mode=755")
     for name in DEVICES:
@@ -161,7 +190,7 @@ def forked(work: Callable[[], None]) -> int:
     return pid
 
 
-def become_pid_1(state: Path, name: str, uid: int, shares: list[Path]) -> None:
+def become_pid_1(state: Path, name: str, uid: int, shares: list[Path], hierarchies: list[str]) -> None:
     """Build the machine's root, enter it, and turn into systemd."""
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
     mount("", Path("/"), flags=MS_REC | MS_PRIVATE)
@@ -170,7 +199,7 @@ def become_pid_1(state: Path, name: str, uid: int, shares: list[Path]) -> None:
     (layers / "upper").mkdir()
     (layers / "work").mkdir()
     mount("overlay", root, "overlay", 0, f"lowerdir=/,upperdir={layers}/upper,workdir={layers}/work")
-    api_mounts(root, state)
+    api_mounts(root, state, hierarchies)
     furnish(root, name, uid, shares)
     os.chdir(root)
     subprocess.run(["pivot_root", ".", "."], check=True)
@@ -187,14 +216,15 @@ def become_pid_1(state: Path, name: str, uid: int, shares: list[Path]) -> None:
     os.execve("/lib/systemd/systemd", argv, {"container": "drill", "PATH": path, "LANG": "C.UTF-8"})
 
 
-def keep(state: Path, cgroup: Path, name: str, uid: int, shares: list[Path], tell: int) -> None:
-    """The keeper: joins the control group, leaves the host's namespaces, forks PID 1, and ends with it."""
+def keep(state: Path, groups: dict[str, Path], name: str, uid: int, shares: list[Path], tell: int) -> None:
+    """The keeper: joins the control groups, leaves the host's namespaces, forks PID 1, and ends with it."""
     os.setsid()
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
-    (cgroup / "cgroup.procs").write_text("0")  # before the namespace, so that this is its root
+    for group in groups.values():
+        (group / "cgroup.procs").write_text("0")  # before the namespace, so that this is its root
     spaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
     call("unshare", spaces)
-    first = forked(lambda: become_pid_1(state, name, uid, shares))
+    first = forked(lambda: become_pid_1(state, name, uid, shares, list(groups)))
     os.write(tell, f"{first}\n".encode())
     os.close(tell)
     _, status = os.waitpid(first, 0)
@@ -245,20 +275,30 @@ def remove_cgroup(cgroup: Path) -> None:
     print(f"boot: {cgroup} is still populated", file=sys.stderr)
 
 
-def run(state: Path, name: str, uid: int, shares: list[Path]) -> int:
-    cgroup = cgroup_home() / f"machine-{os.getpid()}"
-    cgroup.mkdir()
-    here = Path("/proc/self/cgroup").read_text()
-    mine = next(line.split("::", 1)[1] for line in here.splitlines() if line.startswith("0::"))
+def send_back(keeper: int, groups: dict[str, Path]) -> None:
+    """Put the keeper into the groups that this process is in."""
+    places: dict[str, str] = {}
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, kinds, path = line.split(":", 2)
+        places |= {(kind or "unified").removeprefix("name="): path for kind in kinds.split(",")}
+    for kind, group in groups.items():
+        home = group.parent / places[kind].lstrip("/")
+        (home / "cgroup.procs").write_text(str(keeper))
+
+
+def run(state: Path, name: str, uid: int, shares: list[Path], hybrid: bool) -> int:
+    groups = cgroups(f"machine-{os.getpid()}", hybrid)
+    for group in groups.values():
+        group.mkdir()
     reader, writer = os.pipe()
-    keeper = forked(lambda: keep(state, cgroup, name, uid, shares, writer))
+    keeper = forked(lambda: keep(state, groups, name, uid, shares, writer))
     os.close(writer)
     booted = False
     try:
         if os.read(reader, 32):
             first = innermost(keeper)
             # Inside, the keeper would show up as a process of no pid: it goes back where it came from.
-            (cgroup_home() / mine.lstrip("/") / "cgroup.procs").write_text(str(keeper))
+            send_back(keeper, groups)
             booted = wait_for_user_manager(first, keeper, uid)
         if booted:
             print(json.dumps({"pid": first}), flush=True)
@@ -268,7 +308,8 @@ def run(state: Path, name: str, uid: int, shares: list[Path]) -> int:
     finally:
         os.kill(keeper, signal.SIGKILL)  # PID 1, and with it everything inside, dies with its keeper
         os.waitpid(keeper, 0)
-        remove_cgroup(cgroup)
+        for group in groups.values():
+            remove_cgroup(group)
     return 0 if booted else 1
 
 
@@ -277,12 +318,14 @@ def main() -> int:
     parser.add_argument("state", type=Path)
     parser.add_argument("--user", required=True, metavar="NAME:UID")
     parser.add_argument("--share", type=Path, action="append", default=[], metavar="PATH")
+    parser.add_argument("--hybrid", action="store_true")
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # only the pipe says when to stop
     name, _, uid = options.user.partition(":")
     options.state.mkdir(parents=True, exist_ok=True)
-    return run(options.state.resolve(), name, int(uid), [share.resolve() for share in options.share])
+    shares = [share.resolve() for share in options.share]
+    return run(options.state.resolve(), name, int(uid), shares, options.hybrid)
 
 
 if __name__ == "__main__":

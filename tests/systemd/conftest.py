@@ -21,13 +21,24 @@ def cannot(reason: str) -> None:
 
 @pytest.fixture(scope="session")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A real systemd of our own, up for the whole session."""
+    """A real systemd of our own, up for the whole session; control groups of version 2."""
+    yield from boot(tmp_path_factory.mktemp("machine"), hybrid=False)
+
+
+@pytest.fixture(scope="session")
+def hybrid_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """Another, with controllers of version 1 beside version 2."""
+    yield from boot(tmp_path_factory.mktemp("hybrid"), hybrid=True)
+
+
+def boot(state: Path, hybrid: bool) -> Iterator[Machine]:
+    """Boot a machine, skip where that cannot be, and take it down again."""
     if os.getuid() != 0:
         cannot("a real systemd can only be booted by root")
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if missing or not Path("/lib/systemd/systemd").exists():
         cannot(f"a real systemd needs {', '.join(missing) or '/lib/systemd/systemd'}")
-    booted = Machine(tmp_path_factory.mktemp("machine"))
+    booted = Machine(state, hybrid)
     if not booted.is_up:
         status, complaint = booted.why_not()
         if status == UNSUPPORTED or "Operation not permitted" in complaint:
@@ -35,6 +46,14 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         pytest.fail(f"the machine did not boot ({status}): {complaint}")
     yield booted
     booted.close()
+
+
+@pytest.fixture
+def hybrid_service(hybrid_machine: Machine) -> Iterator[UserService]:
+    """The user's installation of mosaicd on the hybrid machine."""
+    made = UserService(hybrid_machine)
+    yield made
+    made.reset()
 
 
 @pytest.fixture

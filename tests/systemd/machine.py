@@ -39,11 +39,13 @@ def eventually(look: Callable[[], T], wanted: Callable[[T], bool], within_s: flo
 class Machine:
     """A running systemd; `close` (or the death of this process) takes it down."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, hybrid: bool = False) -> None:
         shares = {ROOT, Path(sys.prefix), Path(sys.base_prefix)}
         argv = [sys.executable, str(BOOT), str(state), "--user", f"{USER}:{UID}"]
         for share in sorted(shares):
             argv += ["--share", str(share)]
+        if hybrid:
+            argv.append("--hybrid")
         pipe = subprocess.PIPE
         self.boot = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe)
         assert self.boot.stdout
@@ -207,12 +209,18 @@ class UserService:
         rows = [line.split(None, 2) for line in listed.splitlines()]
         return [f"{pid} {args}" for pid, stat, args in rows if not args.startswith(spared) and stat[0] != "Z"]
 
+    def sweep(self) -> list[str]:
+        """Kill what the user has running and return what that was; what is forked meanwhile is for the next."""
+        left = self.processes()
+        if left:
+            pids = [line.split()[0] for line in left]
+            self.machine.run("kill", "-9", *pids, root=True, check=False)
+        return left
+
     def reset(self) -> None:
         """Take mosaicd and everything it left off the machine."""
         self.systemctl("stop", "mosaicd.socket", "mosaicd.service", check=False)
-        for line in self.processes():
-            self.machine.run("kill", "-9", line.split()[0], root=True, check=False)
-        eventually(self.processes, lambda left: not left)
+        eventually(self.sweep, lambda left: not left)
         self.machine.run("sh", "-c", f"rm -rf {HOME}/.config {HOME}/.local {HOME}/work {RUNTIME}/mosaicd")
         self.systemctl("reset-failed", check=False)
         self.systemctl("daemon-reload")

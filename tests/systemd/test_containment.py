@@ -1,11 +1,12 @@
 """Runs live in a delegated scope of their own: held by the kernel, and no hindrance to any restart."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.systemd.machine import UserService, eventually
+from tests.systemd.machine import Machine, UserService, eventually
 
 pytestmark = [pytest.mark.systemd, pytest.mark.root]
 
@@ -50,33 +51,40 @@ def contained(service: UserService) -> Contained:
     return Contained(service)
 
 
+@pytest.fixture(params=["unified", "hybrid"])
+def on_each(request: pytest.FixtureRequest) -> Contained:
+    """The same on either kind of machine."""
+    name = "service" if request.param == "unified" else "hybrid_service"
+    return Contained(request.getfixturevalue(name))
+
+
 def holds(service: UserService) -> dict[str, Any]:
     found = service.answer("health")["containment"]
     assert isinstance(found, dict)
     return found
 
 
-def test_runs_live_in_a_scope(contained: Contained) -> None:
+def test_runs_live_in_a_scope(on_each: Contained) -> None:
     """Shim, worker and what it hid are in a scope of the user's manager; the daemon stays in its service."""
-    group = contained.group_of(contained.run["pid"])
+    group = on_each.group_of(on_each.run["pid"])
     assert re.search(r"/user@\d+\.service/.*mosaicd-runs-[^/]*\.scope/run-[^/]*/run$", group), group
-    assert contained.group_of(contained.hidden) == group
-    assert contained.group_of(contained.service.main_pid).endswith("/mosaicd.service")
-    assert contained.run["containment"] == holds(contained.service)["holds"] == "cgroup-v2"
-    contained.check_end()
+    assert on_each.group_of(on_each.hidden) == group
+    assert on_each.group_of(on_each.service.main_pid).endswith("/mosaicd.service")
+    assert on_each.run["containment"] == holds(on_each.service)["holds"] == "cgroup-v2"
+    on_each.check_end()
 
 
-def test_restart_with_a_live_run(contained: Contained) -> None:
-    """After `restart`, and after kill -9, the service starts, and the run is held, counted and ended as before."""
-    service, before = contained.service, contained.service.main_pid
+def test_restart_with_a_live_run(on_each: Contained) -> None:
+    """After `restart`, and after kill -9, the service starts, and the run is held and ended as before."""
+    service, before = on_each.service, on_each.service.main_pid
     service.systemctl("restart", "mosaicd")
     eventually(lambda: service.main_pid, lambda pid: pid not in (0, before))
     again = service.main_pid
     service.machine.run("kill", "-9", str(again))
     eventually(lambda: service.main_pid, lambda pid: pid not in (0, again))
-    assert service.run_object(contained.run_id)["state"] == "EXEC"
-    assert contained.is_alive(contained.hidden)
-    contained.check_end()
+    assert service.run_object(on_each.run_id)["state"] == "EXEC"
+    assert on_each.is_alive(on_each.hidden)
+    on_each.check_end()
 
 
 def test_an_orphan_of_another_launcher(contained: Contained) -> None:
@@ -98,13 +106,23 @@ def test_no_scope_is_left(contained: Contained) -> None:
     eventually(contained.scopes, lambda left: not left)
 
 
-def test_without_a_bus_the_service_still_has_its_own_group(service: UserService) -> None:
+@pytest.fixture
+def no_bus(machine: Machine) -> Iterator[None]:
+    """A machine on which nobody can ask the manager for a scope."""
+    machine.run("mount", "--bind", "/dev/null", "/usr/bin/busctl", root=True)
+    yield
+    machine.run("umount", "/usr/bin/busctl", root=True)
+
+
+def test_without_a_scope_the_services_own_group_will_do(no_bus: None, service: UserService) -> None:
     """Where no scope can be had, runs live below the service's own delegated group, and restarts work."""
-    service.install(InaccessiblePaths="/usr/bin/busctl")
+    service.install()
     service.systemctl("start", "mosaicd")
     run_id = service.submit("--", "sleep", "1000")
     run = service.wait_state(run_id, "EXEC")
     assert run["containment"] == "cgroup-v2"
+    group = service.machine.run("cat", f"/proc/{run['pid']}/cgroup").stdout
+    assert re.search(r"/mosaicd\.service/mosaicd/run-[^/]*/run\n", group), group
     before = service.main_pid
     service.systemctl("restart", "mosaicd")
     eventually(lambda: service.main_pid, lambda pid: pid not in (0, before))
