@@ -18,7 +18,8 @@ CONFIG = {
 }
 
 OF_THE_CODE = """CREATE TABLE runs (run_id TEXT PRIMARY KEY, status TEXT NOT NULL, config_json TEXT,
-    digest TEXT UNIQUE, gpu_slots TEXT, created_at TEXT, started_at TEXT, finished_at TEXT, last_heartbeat TEXT, outcome TEXT,
+    digest TEXT UNIQUE, gpu_slots TEXT, created_at TEXT, started_at TEXT, finished_at TEXT,
+    last_heartbeat TEXT, outcome TEXT,
     failure_reason TEXT, session_colour TEXT)"""
 OF_THE_BLUEPRINT = """CREATE TABLE runs (run_id TEXT, status TEXT, config_digest TEXT, started_at REAL,
     finished_at REAL, last_heartbeat REAL, artifact_manifest TEXT, failure_reason TEXT, gpu_slot INTEGER)"""
@@ -45,7 +46,8 @@ def row(number: int, status: str, **more: Any) -> dict[str, Any]:
     start = f"2025-10-0{number % 9 + 1}T10:00:00+00:00"
     values = {
         "run_id": f"old-{number}", "status": status, "config_json": json.dumps(CONFIG),
-        "digest": f"{number:064x}", "created_at": start, "started_at": start, "finished_at": start.replace("10:00", "11:30"),
+        "digest": f"{number:064x}", "created_at": start, "started_at": start,
+        "finished_at": start.replace("10:00", "11:30"),
     }  # fmt: skip
     return {**values, **more}
 

@@ -1,0 +1,180 @@
+"""An upgrade is a non-event: the daemon becomes the program that is installed now; nobody loses anything."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from mosaicctl.client import connect
+from tests.daemon.house import DEADLINE_S, ROOT, House, eventually
+
+Away = Callable[[House], None]
+
+
+def reexec(house: House) -> None:
+    """Replace the daemon in place; the pid stays, so whoever started it sees nothing."""
+    said = house.ctl("daemon", "reexec")
+    assert said.returncode == 0, said.stderr
+
+
+def kill(house: House) -> None:
+    house.restart()
+
+
+def stop(house: House) -> None:
+    assert house.stop() == 0
+    house.start()
+
+
+@contextmanager
+def client(house: House, name: str, *arguments: str) -> Iterator[Path]:
+    """Run mosaicctl beside the test; its output goes to the file that is given."""
+    path = house.home / name
+    argv = [sys.executable, "-m", "mosaicctl", "--socket", str(house.socket), *arguments]
+    with open(path, "wb") as out, open(house.home / f"{name}.err", "wb") as err:
+        process = subprocess.Popen(
+            argv, stdout=out, stderr=err, cwd=house.home, env={"PYTHONPATH": str(ROOT)}
+        )
+        try:
+            yield path
+            assert process.wait(DEADLINE_S) == 0, (house.home / f"{name}.err").read_text()
+        finally:
+            process.kill()
+            process.wait()
+
+
+def numbers(path: Path) -> list[int]:
+    """The whole lines of a file, as numbers."""
+    return [int(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def is_longer(than: int, found: list[int]) -> bool:
+    return len(found) > than
+
+
+@pytest.mark.parametrize("away", [reexec, kill, stop], ids=lambda away: str(away.__name__))
+def test_streams_go_on_from_their_cursor(house: House, away: Away) -> None:
+    """`logs -f` and `watch` from before the daemon went away have every line and every event, once."""
+    gate = house.home / "gate"
+    run_id = house.program("ticker", str(gate))
+    pid = house.until(run_id, "EXEC")["pid"]
+    with (
+        client(house, "lines", "logs", "-f", run_id) as lines,
+        client(house, "events", "-o", "jsonl", "watch", "--since", "0", run_id) as events,
+    ):
+        for _ in range(2):
+            seen = len(numbers(lines))
+            eventually(partial(numbers, lines), partial(is_longer, seen + 5), "lines come")
+            away(house)
+            assert house.get(run_id)["pid"] == pid
+            house.call("run.set", run_id=run_id, priority=house.get(run_id)["priority"] + 1)
+        gate.touch()
+        assert house.ended(run_id)["exit_code"] == 7
+    assert lines.read_bytes() == house.stdout(run_id)
+    told = [json.loads(line) for line in events.read_text().splitlines()]
+    seqs = [event["seq"] for event in told if "seq" in event]
+    assert seqs == [event["seq"] for event in house.events(run_id)]
+
+
+def test_nobody_is_refused(house: House) -> None:
+    """Clients that come at any moment of a reexec are answered; what they submit is there, once."""
+    ends = threading.Event()
+    submitted: list[str] = []
+    trouble: list[str] = []
+
+    def ask(number: int) -> None:
+        count = 0
+        while not ends.is_set():
+            count += 1
+            try:
+                with connect(str(house.socket)) as link:
+                    run = link.call(
+                        "run.submit", {"command": ["true"], "key": f"{number}-{count}", "hold": True}
+                    )
+                    submitted.append(run["run_id"])
+            except Exception as error:  # noqa: BLE001 -- whatever it is, it is a refusal
+                trouble.append(repr(error))
+
+    askers = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
+    for asker in askers:
+        asker.start()
+    assert house.process is not None
+    pid = house.process.pid
+    for _ in range(2):
+        reexec(house)
+    ends.set()
+    for asker in askers:
+        asker.join(DEADLINE_S)
+    assert not trouble, trouble[:3]
+    assert house.process.poll() is None and house.call("daemon.health")["pid"] == pid
+    stored = [run["run_id"] for run in every_run(house)]
+    assert sorted(stored) == sorted(submitted) and len(set(submitted)) == len(submitted)
+
+
+def every_run(house: House) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = []
+    cursor = None
+    while True:
+        page = house.call("run.list", **({"cursor": cursor} if cursor else {}))
+        found += page["runs"]
+        cursor = page["cursor"]
+        if cursor is None:
+            return found
+
+
+def test_what_would_not_start_is_not_begun(house: House) -> None:
+    """Settings that cannot be used, or that would serve another place: a sentence, and the daemon goes on."""
+    before = house.call("daemon.health")
+    good = house.config.read_text()
+    for text, word in (("[cpus]\nslots = -1\n", "slots"), ('[retries]\nbackoff = "x"\n', "is not a setting")):
+        house.config.write_text(text)
+        said = house.ctl("daemon", "reexec")
+        assert said.returncode == 5 and word in said.stderr, said
+    house.config.write_text(good)
+    after = house.call("daemon.health")
+    assert after["uptime_s"] > before["uptime_s"] and after["epoch"] == before["epoch"]
+
+
+def test_settings_are_read_again(house: House) -> None:
+    """The program that comes reads the settings as they are then; locks, socket and ledger stay."""
+    before = house.call("daemon.health")
+    house.configure({"cpus": {"slots": 7}})
+    reexec(house)
+    after = house.call("daemon.health")
+    assert after["cpus"]["total"] == 7 and after["epoch"] == before["epoch"]
+    place = ["--state-dir", str(house.state_dir), "--socket", str(house.home / "t")]
+    second = subprocess.run(
+        [sys.executable, "-m", "mosaicd", *place],
+        capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT), "HOME": str(house.home)},
+    )  # fmt: skip
+    assert second.returncode == 2 and f"pid {after['pid']}" in second.stderr
+    assert house.stop() == 0
+    assert not house.socket.exists()
+    house.start()
+
+
+@pytest.mark.slow
+def test_descriptors_do_not_pile_up(house: House) -> None:
+    """A daemon that was replaced many times has as many open files as one that was not."""
+    assert house.process is not None
+    folder = Path(f"/proc/{house.process.pid}/fd")
+
+    def settled() -> int:
+        counts: list[int] = []
+        end = time.monotonic() + DEADLINE_S
+        while len(counts) < 5 or len(set(counts[-5:])) > 1:
+            assert time.monotonic() < end, counts
+            counts.append(len(list(folder.iterdir())))
+        return counts[-1]
+
+    first = settled()
+    for _ in range(3):
+        reexec(house)
+    assert settled() <= first + 1
