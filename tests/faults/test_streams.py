@@ -1,0 +1,192 @@
+"""Streams with exact resume: many watchers, random hang-ups, a daemon that is killed, and one ledger."""
+
+import json
+import random
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mosaicd.broadcaster import notices
+from mosaicd.store.database import rows
+from mosaicd.store.rows import read_stored_event
+from tests.daemon.house import House, eventually
+
+WATCHERS = Path(__file__).with_name("watchers.py")
+
+
+@contextmanager
+def watchers(house: House, count: int, seed: int, events_a_life: int) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, str(WATCHERS), str(house.socket), str(count), str(seed), str(events_a_life)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+class Writer(threading.Thread):
+    """Makes events, the cheapest there are, through one connection at a time."""
+
+    def __init__(self, house: House, runs: list[str], count: int) -> None:
+        super().__init__()
+        self._path = str(house.socket)
+        self._runs = runs
+        self.left = count
+
+    def run(self) -> None:
+        while self.left > 0:
+            try:
+                self._write()
+            except OSError:
+                time.sleep(0.02)  # the daemon is away
+
+    def _write(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+            link.connect(self._path)
+            link.settimeout(20)
+            answers = link.makefile("rb")
+            while self.left > 0:
+                batch = [
+                    {"jsonrpc": "2.0", "id": n, "method": "run.set",
+                     "params": {"run_id": run_id, "priority": (self.left + n) % 100}}
+                    for n, run_id in enumerate(self._runs)
+                ]  # fmt: skip
+                link.sendall(b"".join(json.dumps(one).encode() + b"\n" for one in batch))
+                for _ in batch:
+                    if not answers.readline():
+                        raise ConnectionResetError
+                self.left -= len(batch)
+
+
+def ledger(house: House) -> tuple[int, int, int]:
+    """Return how many events there are, the last seq, and the checksum of all as a watcher is told them."""
+    connection = sqlite3.connect(f"file:{house.state_dir / 'registry.sqlite3'}?mode=ro", uri=True)
+    try:
+        events = [read_stored_event(row) for row in rows(connection, "SELECT * FROM events ORDER BY seq")]
+    finally:
+        connection.close()
+    checksum = 0
+    for event in events:
+        checksum = zlib.crc32(notices.stored_body(event)[1:], checksum)
+    return len(events), events[-1].seq, checksum
+
+
+def peak_kib(pid: int) -> int:
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1])
+
+
+@pytest.mark.parametrize(
+    ("count", "events", "restarts", "seed"),
+    [(10, 3000, 2, 1), pytest.param(100, 100_000, 5, 2, marks=pytest.mark.slow)],
+)
+def test_every_watchers_sequence_is_the_ledger(
+    count: int, events: int, restarts: int, seed: int, build: Callable[..., House]
+) -> None:
+    """Watchers that hang up anywhere, are slow, or lose their daemon, are told every event once, in order."""
+    house = build()
+    house.allowed_warnings += ["watcher", "lags"]
+    rng = random.Random(seed)
+    runs = [house.submit("true", hold=True) for _ in range(64)]
+    peaks = []
+    with watchers(house, count, seed, events // 4) as process:
+        writers = [Writer(house, runs[n * 16 : n * 16 + 16], events // 4) for n in range(4)]
+        began = time.monotonic()
+        for writer in writers:
+            writer.start()
+        marks = sorted(rng.randrange(1, events) for _ in range(restarts))
+        for mark in marks:
+            eventually(
+                lambda: sum(writer.left for writer in writers), lambda left, mark=mark: left <= events - mark,
+                "the ledger grows", 120,
+            )  # fmt: skip
+            assert house.process is not None
+            peaks.append(peak_kib(house.process.pid))
+            house.restart()
+        for writer in writers:
+            writer.join()
+        written_s = time.monotonic() - began
+        total, last, checksum = ledger(house)
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(f"{last}\n")
+        process.stdin.flush()
+        seen = json.loads(process.stdout.readline())
+    assert total >= events
+    assert house.process is not None
+    peaks.append(peak_kib(house.process.pid))
+    print(
+        f"\n{count} watchers, {total} events, {restarts} kills, seed {seed}: written in {written_s:.1f} s, all "
+        f"told after {time.monotonic() - began:.1f} s; lives {sum(one['lives'] for one in seen)}, gaps "
+        f"{sum(one['gaps'] for one in seen)}; daemon's peaks {[peak // 1024 for peak in peaks]} MiB"
+    )
+    for one in seen:
+        assert one["is_rising"]
+        assert (one["count"], one["last"], one["checksum"]) == (total, last, checksum), one
+    assert max(peaks) < 250 << 10
+    for run_id in runs:
+        house.call("run.stop", run_id=run_id)
+
+
+def test_a_followed_log_survives_kills_byte_for_byte(build: Callable[..., House]) -> None:
+    """`logs -f` over three kills of the daemon prints each byte once, in order, to the end."""
+    house = build()
+    code = "import time\nfor n in range(600): print('line', n, 'x' * 50, flush=True); time.sleep(0.005)"
+    run_id = house.python(code)
+    house.until(run_id, "EXEC")
+    with open(house.home / "seen", "wb") as seen:
+        follower = subprocess.Popen(
+            [sys.executable, "-m", "mosaicctl", "--socket", str(house.socket), "logs", "-f", run_id],
+            stdout=seen, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+        try:
+            for mark in (5_000, 15_000, 25_000):
+                path = house.home / "seen"
+                eventually(lambda: path.stat().st_size, lambda size, m=mark: size >= m, "output comes", 60)
+                house.restart()
+            _, said = follower.communicate(timeout=60)
+        finally:
+            follower.kill()
+    assert follower.returncode == 0, said
+    assert (house.home / "seen").read_bytes() == house.stdout(run_id)
+
+
+def test_a_slow_watcher_is_warned_of_once_an_episode(build: Callable[..., House]) -> None:
+    """A watcher that stops reading costs one warning, with run and cursor, and can fetch what it missed."""
+    house = build(watch={"lag_events": 50})
+    house.allowed_warnings.append("watcher")
+    run_id = house.submit("true", hold=True)
+    with house.client() as client:
+        start = client.call("run.watch", {"run_id": run_id})
+        writer = Writer(house, [run_id] * 16, 4000)
+        writer.start()
+        writer.join()
+        seqs, gap = [], None
+        while gap is None:
+            note = client.next_notification(10)
+            assert note is not None, "no gap came"
+            method, params = note
+            if method == "run.gap":
+                gap = params
+            else:
+                seqs.append(params["seq"])
+    assert seqs == list(range(start["cursor"] + 1, gap["from"]))
+    with house.client() as client:
+        client.call("run.watch", {"run_id": run_id, "since": gap["from"] - 1})
+        fetched = [client.next_notification(10) for _ in range(100)]
+    assert [one[1]["seq"] for one in fetched if one] == list(range(gap["from"], gap["from"] + 100))
+    warnings = [line for line in house.log.read_text().splitlines() if "WARNING" in line and "watcher" in line]
+    assert len(warnings) == 1, warnings
+    assert run_id in warnings[0] and "cursor" in warnings[0]
+    house.call("run.stop", run_id=run_id)
