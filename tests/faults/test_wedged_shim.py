@@ -51,6 +51,7 @@ def test_a_stopped_shim_is_taken_for_lost(build: Callable[..., House]) -> None:
     assert house.call("daemon.health")["cpus"]["free"] == 2
 
 
+@pytest.mark.slow
 def test_a_stopped_shim_is_retried_elsewhere(build: Callable[..., House]) -> None:
     """shim_lost is an infrastructure cause: a run with retries gets another attempt, with another shim."""
     house = build(timeouts=QUICK)
@@ -62,6 +63,7 @@ def test_a_stopped_shim_is_retried_elsewhere(build: Callable[..., House]) -> Non
     assert house.ended(run_id)["outcome"] == "cancelled"
 
 
+@pytest.mark.slow
 def test_stop_of_a_run_with_a_stopped_shim(build: Callable[..., House]) -> None:
     """A stop whose shim cannot hear it is carried out all the same."""
     house = build(timeouts=QUICK)
