@@ -21,6 +21,7 @@ AUTO, CGROUP, PROCESS_GROUP = MODES = ("auto", "cgroup", "process-group")
 
 HOME = "mosaicd"
 _SCOPE = re.compile(r"mosaicd-runs-.*\.scope")
+_UNIT = "mosaicd.service"  # which has Delegate=yes
 _BOOTED = "/run/systemd/system"
 _LAUNCHER, _DAEMON = "launcher", "mosaicd-daemon"
 _CONTROLLERS = frozenset({"memory", "pids", "cpu"})
@@ -63,7 +64,9 @@ def _is_writable(directory: str) -> bool:
 
 
 def _is_delegated(directory: str) -> bool:
-    """Whether the manager says that the directory is ours."""
+    """Whether the directory is ours: our own unit says so, or the manager, where it leaves a mark."""
+    if os.path.basename(directory) == _UNIT:
+        return True
     for name in ("user.delegate", "trusted.delegate"):
         try:
             if os.getxattr(directory, name) == b"1":
