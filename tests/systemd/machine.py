@@ -210,7 +210,7 @@ class UserService:
         return [f"{pid} {args}" for pid, stat, args in rows if not args.startswith(spared) and stat[0] != "Z"]
 
     def sweep(self) -> list[str]:
-        """Kill what the user has running and return what that was; what is forked meanwhile is for the next."""
+        """Kill what the user has running and return what that was; what was forked meanwhile is left."""
         left = self.processes()
         if left:
             pids = [line.split()[0] for line in left]
