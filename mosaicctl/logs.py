@@ -22,6 +22,7 @@ Where output was not kept (see stdout_bytes in mosaicd.toml(5)), a line on stder
   mosaicctl logs --tail 20 -f my-run | grep loss
   mosaicctl logs --since 10m my-run
   mosaicctl logs --attempt 1 --stderr my-run
+  mosaicctl logs --post-mortem stuck-run
 """
 
 
@@ -33,6 +34,9 @@ def arguments(parser: Any) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--stderr", action="store_true", help="its standard error instead")
     which.add_argument("--both", action="store_true", help="both, each to its own")
+    which.add_argument(
+        "--post-mortem", action="store_true", help="what was found before a run that stood still was killed"
+    )
     parser.add_argument("--tail", metavar="N", type=int, help="begin N lines before the end")
     parser.add_argument(
         "--since", metavar="TIME", type=moment, help="begin with what was written then: 10m (ago), or a date"
@@ -54,7 +58,7 @@ def execute(args: Any) -> int:
         (reference,) = references(link.client, [args.runs or "@"])
         # The id, because a name may come to mean a newer run while we follow.
         run_id = link.client.call("run.get", {"run_id": reference})["run_id"]
-        names = ("stdout", "stderr") if args.both else ("stderr",) if args.stderr else ("stdout",)
+        names = _streams(args)
         streams = [
             LogStream(
                 run_id, name, _writer(name if args.both else "stdout"), args.attempt, args.tail, args.since
@@ -78,6 +82,12 @@ def execute(args: Any) -> int:
 def _tell_gap(stream: str, first: int, end: int) -> None:
     sys.stdout.flush()
     print(f"mosaicctl: {end - first} bytes of {stream} were not kept, from byte {first} on", file=sys.stderr)
+
+
+def _streams(args: Any) -> tuple[str, ...]:
+    if args.both:
+        return ("stdout", "stderr")
+    return ("stderr",) if args.stderr else ("post-mortem",) if args.post_mortem else ("stdout",)
 
 
 def _writer(name: str) -> Any:

@@ -108,8 +108,12 @@ def cause(run: Json) -> str:
     found = run.get("cause")
     if not found:
         return ""
+    if found.get("crash_loop"):
+        count, rest = found.get("attempts"), {**found, "crash_loop": None, "attempts": None}
+        return f"{cause({**run, 'cause': rest})}; a crash loop, {count} attempts in a row died at once"
     kind = str(found.get("kind", ""))
-    details = {key: value for key, value in found.items() if key != "kind" and value is not None}
+    hidden = ("kind", "post_mortem")  # `show` has a line of its own for what was found
+    details = {key: value for key, value in found.items() if key not in hidden and value is not None}
     if kind == "exit_code":
         return f"exit code {details.pop('exit_code', run.get('exit_code'))}"
     if kind == "signal":

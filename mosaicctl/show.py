@@ -8,6 +8,7 @@ from mosaicctl.render import (
     Json,
     ago,
     cause,
+    clean,
     clock,
     emit,
     facts,
@@ -65,10 +66,32 @@ def _life(run: Json) -> list[tuple[str, object]]:
         ("started", clock(run["started_at"]) if run.get("started_at") else None),
         *ended,
         ("cause", cause(run)),
+        ("stood still", _standing(run)),
+        ("post-mortem", f"mosaicctl logs --post-mortem {run['run_id']}" if _standing(run) else None),
         ("exit code", run.get("exit_code")),
         ("signal", run.get("signal")),
         ("attempt", _attempt(run)),
+        ("retry of", run.get("origin")),
+        ("resumed from", _point(run.get("resumed_from"))),
+        ("checkpoint", _point(run.get("checkpoint"))),
     ]
+
+
+def _standing(run: Json) -> str | None:
+    """Return where a run stood that was ended because it stood still."""
+    found = (run.get("cause") or {}).get("post_mortem")
+    if not found:
+        return None
+    where = [found.get("python"), f"waits in {found['waits_in']}" if found.get("waits_in") else None]
+    return f"{found.get('processes')} processes, " + ", ".join(
+        clean(text) for text in (*where, f"state {found.get('state')}") if text
+    )
+
+
+def _point(found: Json | None) -> str | None:
+    if not found:
+        return None
+    return f"step {found['step']}, {found['path']}" if found.get("step") is not None else str(found["path"])
 
 
 def _attempt(run: Json) -> str | None:

@@ -1,7 +1,9 @@
 """Runtime of `core.deadlines`: one timer a live run, re-armed only when it fires.
 
 A beat costs one dictionary write; the timer looks at it when it is due.  Deadlines start anew at every
-change of state, at a stop and at every attach.
+change of state, at a stop and at every attach.  What a reader would get wrong: a daemon that was held up
+itself (stopped, or on a machine that was) has not watched, so a timer that fires late proves nothing, and
+signs of life may wait unread in its sockets: a miss counts at a second look.
 """
 
 import asyncio
@@ -11,6 +13,12 @@ from mosaicd.clock import Clock
 from mosaicd.core.deadlines import Deadline, deadline
 from mosaicd.core.run import Run
 from mosaicd.protocol.states import State, Want
+
+#: From one look at a deadline that has passed to the second: what has arrived is read by then.
+LOOK_AGAIN_S = 0.1
+#: A timer later than this, or than this share of its limit, was set by a daemon that did not watch.
+MOST_LAG_S = 1.0
+LAG_SHARE = 0.25
 
 
 class DeadlineWatch:
@@ -72,15 +80,18 @@ class DeadlineWatch:
             timer.cancel()
         due = self._deadline(run)
         if due is not None:
-            delay = max(0.0, due.due_mono - self._clock.mono())
-            self._timers[run.run_id] = asyncio.get_running_loop().call_later(delay, self._fired, run.run_id)
+            self._call_at(run.run_id, due.due_mono, is_second=False)
+
+    def _call_at(self, run_id: str, at_mono: float, *, is_second: bool) -> None:
+        loop, delay_s = asyncio.get_running_loop(), max(0.0, at_mono - self._clock.mono())
+        self._timers[run_id] = loop.call_later(delay_s, self._fired, run_id, at_mono, is_second)
 
     def _deadline(self, run: Run) -> Deadline | None:
         since = self._since[run.run_id][2]
         beat, moved = self._beats.get(run.run_id, since), self._moves.get(run.run_id, since)
         return deadline(run, since, beat, self._unkillable_s, moved_mono=moved)
 
-    def _fired(self, run_id: str) -> None:
+    def _fired(self, run_id: str, set_for_mono: float, is_second: bool) -> None:
         self._timers.pop(run_id, None)
         run = self._lookup(run_id)
         if run is None or run_id not in self._since:
@@ -88,7 +99,12 @@ class DeadlineWatch:
         due = self._deadline(run)
         if due is None:
             return
-        if due.due_mono > self._clock.mono():
+        now = self._clock.mono()
+        if due.due_mono > now:
             self._arm(run)
-        else:
+        elif now - max(set_for_mono, due.due_mono) > min(MOST_LAG_S, LAG_SHARE * due.after_s):
+            self.restart(run)
+        elif is_second:
             self._on_missed(run, due)
+        else:
+            self._call_at(run_id, now + LOOK_AGAIN_S, is_second=True)

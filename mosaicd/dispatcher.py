@@ -148,6 +148,8 @@ class Dispatcher:
                 self._registry.advance(run.run_id, progress.after_exit(committed.event.data))
             if run.is_final:
                 self._ended(run)
+            elif run.state is State.FAULT and committed.event.kind is Kind.STOP_REQUESTED:
+                self._tell_stop(run)  # less grace for what is being torn down already
             self.poke(run.run_id)
 
     def _ended(self, run: Run) -> None:
@@ -347,7 +349,7 @@ class Dispatcher:
             await self._follow(run, Action.LAUNCH, lambda now: event)
 
     def _why_not(self, run: Run, error: Exception) -> dict[str, Any]:
-        """Return the evidence of a launch that failed: where a shim could not even make its directory, why."""
+        """Return the evidence of a launch that failed: where no directory could be made, why."""
         refusal = self._rundirs.refusal(run.run_id) if isinstance(error, LaunchFailed) else error
         if not isinstance(refusal, OSError):
             return {"error": str(error)}
@@ -355,6 +357,7 @@ class Dispatcher:
         return {"error": f"{error}: {refusal}" if refusal is not error else str(error), **cause}
 
     async def _empty_tree(self, run: Run) -> None:
+        run = catchup.of_this_boot(run, self._clock.boot_id())
         alive = self._shims.is_alive(run.run_id, run.attempt)
         if run.exit is None and alive and run.run_id not in self._unempty:
             self._tell_stop(run)  # its exit, or its end, comes back as a fact

@@ -129,3 +129,24 @@ def test_a_name_cannot_leave_the_directory(store: CheckpointStore) -> None:
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckpointInvalid, match="bad entry"):
         verify(path)
+
+
+def test_another_runs_checkpoints_are_the_last_resort(tmp_path: Path) -> None:
+    """`resume_from` is read where this run has nothing whole itself, torn ones skipped; it is not written."""
+    origin = CheckpointStore(tmp_path / "origin")
+    good = origin.save(5, {"a": b"five"})
+    torn = origin.save(9, {"a": b"nine"}).path
+    tear_short(torn)
+    store = CheckpointStore(tmp_path / "own", resume_from=tmp_path / "origin")
+    found, skipped = store.latest_verified()
+    assert found == good
+    assert [entry.path for entry in skipped] == [torn]
+    before = sorted(path.name for path in (tmp_path / "origin").iterdir())
+    own = store.save(6, {"a": b"six"})
+    assert store.latest_verified() == (own, [])
+    assert sorted(path.name for path in (tmp_path / "origin").iterdir()) == before
+
+
+def test_an_origin_that_is_gone_is_none(tmp_path: Path) -> None:
+    """A directory that was pruned meanwhile is no checkpoint, and no error."""
+    assert CheckpointStore(tmp_path / "own", resume_from=tmp_path / "gone").latest_verified() == (None, [])

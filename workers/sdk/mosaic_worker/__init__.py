@@ -18,6 +18,7 @@ from mosaic_worker.environment import WorkerEnvironment, new_run_id
 from mosaic_worker.heartbeat import Heartbeat
 from mosaic_worker.metadata import WorkerCapabilities, WorkerMetadata
 from mosaic_worker.protocols import WorkerConfig, WorkerRuntime
+from mosaic_worker.stacks import Stacks
 from mosaic_worker.telemetry import TelemetryEmitter
 from mosaic_worker.worker_run import WorkerRun
 
@@ -33,6 +34,7 @@ __all__ = [
     "InvalidWorkerConfig",
     "ManifestInvalid",
     "Skipped",
+    "Stacks",
     "TelemetryEmitter",
     "WorkerAnalyticsManifest",
     "WorkerCLI",

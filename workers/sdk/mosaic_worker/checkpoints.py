@@ -70,12 +70,16 @@ class Skipped:
 class CheckpointStore:
     """The checkpoints of one run."""
 
-    def __init__(self, directory: Path, keep: int = KEEP) -> None:
-        """Keep the newest `keep` checkpoints in `directory`, which is made when first needed."""
+    def __init__(self, directory: Path, keep: int = KEEP, resume_from: Path | None = None) -> None:
+        """Keep the newest `keep` checkpoints in `directory`, which is made when first needed.
+
+        `resume_from`: another run's checkpoints, read where this one has none that is whole; never written.
+        """
         if keep < 1:
             raise ValueError("keep: must be at least 1")
         self.directory = directory
         self.keep = keep
+        self.resume_from = resume_from
 
     def save(
         self,
@@ -106,27 +110,13 @@ class CheckpointStore:
     def latest_verified(self) -> tuple[Checkpoint | None, list[Skipped]]:
         """Return the newest checkpoint that is whole, and what was passed over on the way to it."""
         skipped: list[Skipped] = []
-        for path in self._paths():
-            checkpoint, reason = _examine(path)
-            if checkpoint is not None:
-                return checkpoint, skipped
-            skipped.append(Skipped(path, reason))
+        for directory in (self.directory, self.resume_from):
+            for path in _paths(directory) if directory is not None else []:
+                checkpoint, reason = _examine(path)
+                if checkpoint is not None:
+                    return checkpoint, skipped
+                skipped.append(Skipped(path, reason))
         return None, skipped
-
-    def _paths(self) -> list[Path]:
-        """The checkpoint directories, newest first."""
-        if not self.directory.is_dir():
-            return []
-        found = []
-        for path in self.directory.iterdir():
-            whole, left = _NAME.match(path.name), _LEFT_BEHIND.match(path.name)
-            if whole:
-                found.append((int(whole.group(1)), 1, path))
-            elif (
-                left and left.group(2) == "old"
-            ):  # its successor was never put in place, or is the better one
-                found.append((int(left.group(1)), 0, path))
-        return [path for _, _, path in sorted(found, reverse=True)]
 
     def _put(self, temporary: Path, final: Path) -> None:
         old = self.directory / f".{final.name}.{os.getpid()}.old"
@@ -139,7 +129,7 @@ class CheckpointStore:
 
     def _prune(self, newest: Path) -> None:
         """Drop what is older than the newest `keep`; higher steps than the one just written stay."""
-        older = [path for path in self._paths() if path.name < newest.name]
+        older = [path for path in _paths(self.directory) if path.name < newest.name]
         for path in older[self.keep - 1 :]:
             shutil.rmtree(path, ignore_errors=True)
 
@@ -149,6 +139,22 @@ class CheckpointStore:
             left = _LEFT_BEHIND.match(path.name)
             if left and (left.group(2) == "tmp" or (self.directory / path.name[1:].split(".")[0]).exists()):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _paths(directory: Path) -> list[Path]:
+    """The checkpoint directories, newest first; none where `directory` cannot be read."""
+    try:
+        entries = list(directory.iterdir())
+    except OSError:
+        return []
+    found = []
+    for path in entries:
+        whole, left = _NAME.match(path.name), _LEFT_BEHIND.match(path.name)
+        if whole:
+            found.append((int(whole.group(1)), 1, path))
+        elif left and left.group(2) == "old":  # its successor was never put in place, or is the better one
+            found.append((int(left.group(1)), 0, path))
+    return [path for _, _, path in sorted(found, reverse=True)]
 
 
 def _examine(path: Path) -> tuple[Checkpoint | None, str]:

@@ -26,6 +26,8 @@ class WorkerEnvironment:
     attempt: int = 1
     worker_id: str | None = None
     control_fd: int | None = None
+    resume_from: Path | None = None
+    stacks_file: Path | None = None
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] | None = None) -> WorkerEnvironment:
@@ -39,6 +41,8 @@ class WorkerEnvironment:
             attempt=_integer(env.get("MOSAIC_ATTEMPT")) or 1,
             worker_id=env.get("WORKER_ID") or None,
             control_fd=_integer(env.get("MOSAIC_CONTROL_FD")),
+            resume_from=_path(env.get("MOSAIC_RESUME_FROM")),
+            stacks_file=_path(env.get("MOSAIC_STACKS_FILE")),
         )
 
 

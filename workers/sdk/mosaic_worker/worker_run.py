@@ -19,6 +19,7 @@ from mosaic_worker.config_loader import InvalidWorkerConfig
 from mosaic_worker.control import Control
 from mosaic_worker.environment import WorkerEnvironment, new_run_id
 from mosaic_worker.heartbeat import HEARTBEAT_INTERVAL_S, Heartbeat
+from mosaic_worker.stacks import Stacks
 from mosaic_worker.telemetry import TelemetryEmitter
 
 EXIT_STOPPED = 0
@@ -59,7 +60,8 @@ class WorkerRun:
             only_when_marked=only_when_marked,
             is_paused=lambda: self.control.is_paused,
         )
-        self.checkpoints = CheckpointStore(checkpoint_dir, keep_checkpoints)
+        self.checkpoints = CheckpointStore(checkpoint_dir, keep_checkpoints, env.resume_from)
+        self.stacks = Stacks(env.stacks_file)
         self._has_ended = False
 
     def completed(self, summary: Mapping[str, Any] | None = None) -> None:
@@ -82,6 +84,7 @@ class WorkerRun:
     def __enter__(self) -> WorkerRun:
         if threading.current_thread() is threading.main_thread():
             self.control.install_signals()
+        self.stacks.announce()
         self.heartbeat.start()
         return self
 
@@ -92,6 +95,7 @@ class WorkerRun:
         if error is not None and not self._has_ended:
             self._say_failure(error)
         self.control.close()
+        self.stacks.close()
 
     def _say_failure(self, error: BaseException) -> None:
         try:

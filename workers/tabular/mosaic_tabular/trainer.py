@@ -191,14 +191,25 @@ class TabularRuntime:
 
     def _save(self) -> Checkpoint | None:
         """Write a checkpoint and say so; a full disk is told and does not end the run."""
-        if self._saved is None or self._saved.step != self._steps or not self._saved.path.exists():
+        if not self._is_saved():
             try:
                 self._saved = self._write()
             except OSError as error:
                 self._run.emitter.error(f"the checkpoint could not be written: {error}", severity="error")
                 return None
-        self._run.emitter.checkpoint_saved({**self._saved.payload(), "episodes": self._episodes})
+        if self._saved is not None:
+            self._run.emitter.checkpoint_saved({**self._saved.payload(), "episodes": self._episodes})
         return self._saved
+
+    def _is_saved(self) -> bool:
+        """Whether the newest checkpoint of this run (not of the one it goes on from) is of now."""
+        saved, own = self._saved, self._run.checkpoints.directory
+        return (
+            saved is not None
+            and saved.step == self._steps
+            and saved.path.parent == own
+            and saved.path.exists()
+        )
 
     def _write(self) -> Checkpoint:
         files = self._snapshot().files(self._q)

@@ -1,0 +1,141 @@
+"""A house where two MOSAIC workers are installed: the tabular one, and one that misbehaves as it is told.
+
+Discovery asks interpreters, not search paths, so the workshop makes an interpreter: a script that sets the
+path and becomes Python.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.daemon.house import ROOT, House
+
+Build = Callable[..., House]
+
+_ENTRY_POINTS = """[mosaic.workers]
+trainer = mosaic_tabular:get_worker_metadata
+idler = idler:get_worker_metadata
+"""
+
+#: Beats, steps, hangs, saves and dies as its config says.
+_IDLER = '''
+import json, os, sys, time
+from types import SimpleNamespace
+from mosaic_worker import WorkerCLI, WorkerEnvironment, WorkerRun
+
+WORKER_MODULE = "idler"
+
+
+def get_worker_metadata():
+    return SimpleNamespace(name="idler", version="1"), SimpleNamespace(
+        worker_type="idler", supports_checkpointing=True, supports_pause_resume=True
+    )
+
+
+def stand_still(config):
+    """Where the stacks of a stuck worker must point."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end and not os.path.exists(config.get("go_on", "/nowhere")):
+        time.sleep(0.02)
+
+
+def main():
+    args = WorkerCLI.create_base_parser("idler", "Idles.").parse_args()
+    config = WorkerCLI.load_config(args, WorkerEnvironment.from_environ())
+    time.sleep(config.get("late_s", 0))
+    with WorkerRun(heartbeat_interval_s=config.get("beat_s", 0.05)) as run:
+        found, skipped = run.checkpoints.latest_verified()
+        first = found.step if found else 0
+        run.emitter.run_started({})
+        if found:
+            run.emitter.checkpoint_loaded(found.payload())
+        for step in range(first + 1, first + 1 + config.get("steps", 0)):
+            run.emitter.event("progress", {"global_step": step})
+            time.sleep(config.get("step_s", 0))
+            if run.control.stop_requested:
+                run.cancelled()
+                return run.stop_exit_code
+            if step in config.get("save_at", []):
+                saved = run.checkpoints.save(step, {"state": b"x" * 100})
+                run.emitter.checkpoint_saved(saved.payload())
+                if step == config.get("tear_at"):
+                    (saved.path / "state").write_bytes(b"torn")
+        if config.get("mute"):
+            run.heartbeat.close()
+        if config.get("hang"):
+            stand_still(config)
+        if "exit" in config:
+            os._exit(config["exit"])
+        run.completed()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
+'''
+
+
+def workshop(build: Build, **settings: dict[str, Any]) -> House:
+    """Build a house in which the workers `trainer` (tabular) and `idler` are known, and start its daemon."""
+    house = build(start=False)
+    site = house.home / "site"
+    info = site / "workshop-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: workshop\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(_ENTRY_POINTS)
+    (site / "idler.py").write_text(_IDLER)
+    path = os.pathsep.join(map(str, (site, ROOT / "workers/sdk", ROOT / "workers/tabular")))
+    python = house.home / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={path}\nexport PYTHONPATH\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    workers = {f"workers.{kind}": {"python": str(python)} for kind in ("trainer", "idler")}
+    house.configure({**settings, **workers})
+    house.start()
+    return house
+
+
+def config_of(kind: str, **config: Any) -> dict[str, Any]:
+    """Return the TrainRunConfig of a worker of the workshop."""
+    return {
+        "run_name": kind, "entry_point": "python", "arguments": [], "environment": {}, "artifacts": {},
+        "resources": {"cpus": 1, "memory_mb": 512, "gpus": {"requested": 0}},
+        "metadata": {"worker": {"kind": kind, "config": config}},
+    }  # fmt: skip
+
+
+def idle(house: House, params: dict[str, Any] | None = None, **config: Any) -> str:
+    """Submit an idler; `params` are run.submit's, `config` is its own."""
+    run = house.submit_config(config_of("idler", **config), **{"dedup": "new", **(params or {})})
+    return str(run["run_id"])
+
+
+def train(house: House, params: dict[str, Any] | None = None, **config: Any) -> str:
+    """Submit a tabular worker on a small world."""
+    own = {"env_id": "FrozenLake", "seed": 3, "heartbeat_interval_s": 0.1, **config}
+    run = house.submit_config(config_of("trainer", **own), **{"dedup": "new", **(params or {})})
+    return str(run["run_id"])
+
+
+def position(house: House, run_id: str) -> int:
+    """How many episodes a run has reported."""
+    return int(house.get(run_id)["progress"]["episodes"] or 0)
+
+
+def loaded(house: House, run_id: str, attempt: int) -> list[dict[str, Any]]:
+    """What the attempt says of the checkpoints that it began from."""
+    records = house.telemetry(run_id, attempt)
+    return [record["data"]["payload"] for record in records if record["kind"] == "checkpoint_loaded"]
+
+
+def post_mortem(house: House, run_id: str, attempt: int = 1) -> str:
+    """What was written before a run that stood still was killed."""
+    return (house.attempt(run_id, attempt) / "post-mortem.txt").read_text()
+
+
+def spec_on_disk(house: House, run_id: str) -> dict[str, Any]:
+    """spec.json of a run."""
+    found: dict[str, Any] = json.loads((Path(house.state_dir) / "runs" / run_id / "spec.json").read_text())
+    return found
