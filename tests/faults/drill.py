@@ -166,7 +166,8 @@ class Drill:
         self.kills["launcher"] += 1
 
     def _kill_shim(self) -> None:
-        shims = self.house.shims()
+        assert self.house.process is not None
+        shims = [pid for pid in self.house.shims() if pid != self.house.process.pid]  # it reads there too
         if not shims:
             return
         pid = self._dice.choice(shims)
