@@ -2,14 +2,19 @@
 aside and made again from the run directories, and runs that live go on."""
 
 import os
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from mosaicd.protocol import rundir
-from tests.daemon.house import House, eventually
+from mosaicd.store.migrations import VERSION
+from tests.daemon.house import ROOT, House, eventually
 
 REGISTRY = "registry.sqlite3"
 Build = Callable[..., House]
@@ -110,3 +115,106 @@ def test_a_damaged_registry_costs_no_run(build: Build, damage: Break) -> None:
     assert late["outcome"] == "succeeded" and house.stdout(waiting) == b"late\n"
     house.restart()
     assert house.call("daemon.health")["warnings"] == [warning]
+
+
+def test_a_newer_registry_is_refused(build: Build) -> None:
+    """A sentence and exit 3; the file is not touched, the socket does not stay, and runs go on."""
+    house = build()
+    gate = house.home / "gate"
+    run_id = house.program("ticker", str(gate))
+    house.until(run_id, "EXEC")
+    assert house.stop() == 0
+    path = house.state_dir / REGISTRY
+    set_version(path, 999)
+    before = path.read_bytes()
+    said = start_and_end(house)
+    assert said.returncode == 3 and "has version 999" in said.stderr, said
+    assert path.read_bytes() == before and not house.socket.exists()
+    assert house.pids(run_id)
+    set_version(path, VERSION)
+    house.start()
+    gate.touch()
+    assert house.ended(run_id)["exit_code"] == 7
+
+
+def test_another_programs_database_is_refused(build: Build) -> None:
+    """What is not ours is neither used nor set aside."""
+    house = build(start=False)
+    house.state_dir.mkdir(mode=0o700)
+    path = house.state_dir / REGISTRY
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+    before = path.read_bytes()
+    said = start_and_end(house)
+    assert said.returncode == 3 and "no registry of mosaicd" in said.stderr, said
+    assert path.read_bytes() == before
+    path.unlink()
+
+
+def test_pauses_slots_and_attempts_come_back(build: Build) -> None:
+    """A frozen run stays frozen, GPU slots stay its own, a second attempt stays the second."""
+    house = build(gpus={"static": 2}, cpus={"slots": 4})
+    allow(house)
+    house.allowed_warnings.append("is gone")
+    gate = house.home / "gate"
+    frozen = house.program("ticker", str(gate), gpus=1)
+    tried = house.program("ticker", str(gate), retries=2, gpus=1)
+    house.until(tried, "EXEC")
+    slots = house.until(frozen, "EXEC")["slots"]
+    house.call("run.pause", run_id=frozen)
+    house.until(frozen, "PAUSE")
+    [pid] = [pid for pid in house.shims() if str(house.attempt(tried)) in links(pid)]
+    os.kill(pid, signal.SIGKILL)
+    eventually(
+        lambda: house.get(tried), lambda run: (run["attempt"], run["state"]) == (2, "EXEC"), "another attempt"
+    )
+    house.kill()
+    break_registry(house, garble_header)
+    house.start()
+
+    def standing() -> tuple[object, ...]:
+        run, other = house.get(frozen), house.get(tried)
+        return (
+            run["state"],
+            run["want"],
+            run["slots"],
+            other["state"],
+            other["attempt"],
+            other["retries_used"],
+        )
+
+    eventually(standing, lambda seen: seen == ("PAUSE", "pause", slots, "EXEC", 2, 1), "all as before")
+    house.call("run.resume", run_id=frozen)
+    gate.touch()
+    assert [house.ended(run_id)["exit_code"] for run_id in (frozen, tried)] == [7, 7]
+
+
+def test_a_lost_write_ahead_log_is_no_silent_loss(build: Build) -> None:
+    """A registry whose WAL is gone is whole and too old; what its run directories know is not thrown away."""
+    house = build()
+    path = house.state_dir / REGISTRY
+    done = house.ended(house.submit("sh", "-c", "exit 3"))
+    house.kill()
+    Path(f"{path}-wal").unlink()
+    Path(f"{path}-shm").unlink(missing_ok=True)
+    allow(house)
+    house.start()
+    assert {name: house.get(done["run_id"])[name] for name in EXACT} == {name: done[name] for name in EXACT}
+
+
+def links(pid: int) -> str:
+    return " ".join(os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def set_version(path: Path, version: int) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {version}")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def start_and_end(house: House) -> "subprocess.CompletedProcess[str]":
+    place = ["--state-dir", str(house.state_dir), "--socket", str(house.socket)]
+    return subprocess.run(
+        [sys.executable, "-m", "mosaicd", *place], capture_output=True, text=True, check=False, timeout=60,
+        env={"PYTHONPATH": str(ROOT), "HOME": str(house.home)},
+    )  # fmt: skip
