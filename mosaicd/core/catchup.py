@@ -6,6 +6,7 @@ order of the lifecycle table; what is known already is left out; what has no row
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -42,6 +43,14 @@ def from_facts(
             run = apply(run, event)
             events.append(event)
     return events, rejected
+
+
+def of_this_boot(run: Run, boot_id: str) -> Run:
+    """Return `run` without pids that are of another boot, or machine: they are other processes here."""
+    is_rebooted = (run.fault or {}).get("kind") == CauseKind.REBOOTED
+    if run.boot_id in (None, boot_id) and not is_rebooted:
+        return run
+    return replace(run, pid=None, start_ticks=None, shim_pid=None, shim_start_ticks=None)
 
 
 def _with_its_exit(fact: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -72,5 +72,6 @@ def launch_content(order: LaunchOrder, shim_start_ticks: int | None) -> dict[str
     return {
         "run_id": order.run_id, "attempt": order.attempt, "nonce": order.nonce, "argv": order.argv,
         "cwd": order.cwd, "slots": order.slots, "cpus": order.cpus, "kind": order.kind,
-        "shim_pid": os.getpid(), "shim_started_at": shim_start_ticks, "at": time.time(),
+        "shim_pid": os.getpid(), "shim_started_at": shim_start_ticks,
+        "boot_id": record.boot_id(), "at": time.time(),
     }  # fmt: skip
