@@ -31,7 +31,7 @@ def arguments(parser: Any) -> None:
     parser.add_argument(
         "--outcome", metavar="OUTCOME", action="append", help="only with this outcome (repeatable)"
     )
-    parser.add_argument("--name", metavar="NAME", help="only runs of this name")
+    parser.add_argument("--name", metavar="PATTERN", help="only runs with a name like this")
     label_filter(parser, "only runs with this label (repeatable)")
     parser.add_argument("--user", metavar="NAME", help="only this user's")
 

@@ -118,18 +118,22 @@ class Retention:
     async def finish(self) -> None:
         """Remove the directories of runs whose rows are gone; what cannot be removed is tried again later."""
         async with self._removing:
-            for run_id in sorted(self._registry.pruned_left):
-                left = await asyncio.to_thread(clear, self._rundirs.path(run_id))
-                self._sizes.pop(run_id, None)
-                if left is None:
-                    await self._registry.pruned(run_id)
-                else:
-                    log.warning("the directory of pruned run %s cannot be removed: %s", run_id, left)
+            left = sorted(self._registry.pruned_left)
+            for start in range(0, len(left), BATCH_RUNS):
+                trouble = await asyncio.to_thread(self._clear, left[start : start + BATCH_RUNS])
+                for run_id, why in trouble.items():
+                    self._sizes.pop(run_id, None)
+                    if why is not None:
+                        log.warning("the directory of pruned run %s cannot be removed: %s", run_id, why)
+                await self._registry.pruned([run_id for run_id, why in trouble.items() if why is None])
 
     # --- in a thread -------------------------------------------------------------------------------
 
     def _measure(self, run_ids: Sequence[str]) -> dict[str, int]:
         return {run_id: size_of(self._rundirs.path(run_id)) for run_id in run_ids}
+
+    def _clear(self, run_ids: Sequence[str]) -> dict[str, str | None]:
+        return {run_id: clear(self._rundirs.path(run_id)) for run_id in run_ids}
 
     def _held(self, run_ids: Sequence[str]) -> set[str]:
         return {run_id for run_id in run_ids if held_attempts(self._rundirs.path(run_id))}

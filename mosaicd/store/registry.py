@@ -209,7 +209,7 @@ class Registry:
     async def prune(self, sizes: Mapping[str, int], who: str) -> list[str]:
         """Take row and events of ended runs away, one transaction; return which: live and pinned ones stay.
 
-        `sizes` are bytes by run id.  What is returned is in `pruned_left` until `pruned` is called for it.
+        `sizes` are bytes by run id.  What is returned is in `pruned_left` until `pruned` is called.
         """
         work = partial(pruning.prune, sizes, who, self._clock.wall())
         taken: list[str]
@@ -218,10 +218,11 @@ class Registry:
         self.pruned_seq = max(self.pruned_seq, seq)
         return taken
 
-    async def pruned(self, run_id: str) -> None:
-        """Take note that the directory of a pruned run is gone."""
-        await self._writer.send(lambda connection: connection.execute(QUERIES["prune_done"], (run_id,)))
-        self.pruned_left.discard(run_id)
+    async def pruned(self, run_ids: Sequence[str]) -> None:
+        """Take note that the directories of pruned runs are gone."""
+        values = [(run_id,) for run_id in run_ids]
+        await self._writer.send(lambda connection: connection.executemany(QUERIES["prune_done"], values))
+        self.pruned_left.difference_update(run_ids)
 
     # --- care ------------------------------------------------------------------------------------
 

@@ -70,7 +70,7 @@ async def test_pins_and_unfinished_removals_outlive_the_daemon(registry: Registr
     pinned, gone, half = await ended(registry), await ended(registry), await ended(registry)
     await registry.pin(pinned.run_id, "ada")
     await registry.prune({gone.run_id: 1, half.run_id: 2}, "ada")
-    await registry.pruned(gone.run_id)
+    await registry.pruned([gone.run_id])
     await registry.flush()
     await registry.close()
     again = await Registry.open(path)
