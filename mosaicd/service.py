@@ -241,7 +241,8 @@ def status_line(services: Services) -> str:
     for run in services.registry.live.values():
         counts[run.state] = counts.get(run.state, 0) + 1
     said = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    return f"{len(services.registry.live)} live runs" + (f": {said}" if said else "")
+    noun = "run" if len(services.registry.live) == 1 else "runs"
+    return f"{len(services.registry.live)} live {noun}" + (f": {said}" if said else "")
 
 
 @contextlib.asynccontextmanager
