@@ -17,6 +17,7 @@ reexec: the daemon becomes the program that is installed now: same process, same
 Requests in flight are answered first, nobody who connects is refused, no run notices. A program that
 would not start, or would serve another place, is refused, and the daemon goes on as it is.
 
+  mosaicctl daemon reexec
   pip install --upgrade mosaicd && mosaicctl daemon reexec
 """
 
