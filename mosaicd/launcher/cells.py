@@ -63,9 +63,16 @@ class Cells:
                 is_all &= not cgroup.is_populated(path) and cgroup.remove(path)
         for _, path in _cells(self._v1):
             if only in (None, os.path.basename(path)):
-                is_settled = cgroup.age_s(path) > _SETTLED_S
-                is_all &= is_settled and not cgroup.is_populated(path) and cgroup.remove(path)
+                # Zombies that nobody reaps are listed in version 1, but do not keep a group.
+                is_all &= self._is_settled(path) and cgroup.remove(path)
         return is_all
+
+    def _is_settled(self, path: str) -> bool:
+        """Whether a group of version 1 waits for no worker: its shim would be in version 2, or it is old."""
+        if cgroup.age_s(path) > _SETTLED_S:
+            return True
+        name = os.path.basename(path)
+        return bool(self._v2) and not any(os.path.isdir(f"{home}/{name}") for home in self._v2)
 
 
 def _cells(homes: list[str]) -> Iterator[tuple[str, str]]:

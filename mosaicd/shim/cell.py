@@ -201,14 +201,14 @@ def make(site: Site, run_id: str, attempt: int, limits: Wanted) -> Cell:
     What cannot be had is left out: `word` and `limits` of the cell say what there is.
     """
     name = name_of(run_id, attempt)
+    outer = f"{site.homes[V2]}/{name}" if V2 in site.homes else None
+    if outer and not _is_settled(outer, site):  # first: who is in there keeps the others from being swept
+        outer = None
     v1 = {}
     for controller in site.homes.keys() - {V2}:
         directory = f"{site.homes[controller]}/{name}"
         if (controller != "freezer" or V2 not in site.homes) and _is_made(directory):
             v1[controller] = directory
-    outer = f"{site.homes[V2]}/{name}" if V2 in site.homes else None
-    if outer and not _is_settled(outer, site):
-        outer = None
     if limits.is_required and outer is None and "freezer" not in v1:
         raise OSError(errno.ENOTSUP, "containment is set to cgroup, and no control group can be made here")
     held = _limit(f"{outer}/{_RUN}" if outer else None, v1, limits)
