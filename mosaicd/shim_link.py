@@ -297,6 +297,10 @@ class ShimLink:
 
         connection.on_close(closed)
 
+    def knows(self, pid: int) -> bool:
+        """Whether this is the process of a shim that was launched or has registered."""
+        return any(shim.identity is not None and shim.identity[0] == pid for shim in self._shims.values())
+
     def watch(self, run_id: str, attempt: int, pid: int, start_ticks: int) -> None:
         """Learn when the process (pid, start time) ends; a wrong or dead identity counts as gone at once."""
         known = self._shims.get(run_id)

@@ -5,6 +5,7 @@ an argument, a number that SQLite has no room for).  A config that a JSON Schema
 that could be run anywhere is accepted here.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from mosaicd.protocol.states import CauseKind
 MAX_NUMBER = 2**53 - 1
 #: One argument, or one NAME=value, that execve takes (MAX_ARG_STRLEN less its NUL).
 MAX_WORD_BYTES = 131071
+#: All arguments together: a run object stays well below the longest reply, and the kernel takes them.
+MAX_COMMAND_BYTES = 256 << 10
 MAX_PATH_BYTES = 4095
 MAX_LABELS = 64
 MAX_KEY = 200
@@ -127,6 +130,10 @@ def check_word(word: str, path: Path, faults: Faults, most: int = MAX_WORD_BYTES
 def _check_words(words: Sequence[str], path: Path, faults: Faults) -> None:
     for index, word in enumerate(words):
         check_word(word, (*path, index), faults)
+    size = sum(len(json.dumps(word, ensure_ascii=False).encode(errors="surrogatepass")) + 1 for word in words)
+    if size > MAX_COMMAND_BYTES:
+        rule = f"{size} bytes in all (as JSON) are more than the {MAX_COMMAND_BYTES} allowed; use a file"
+        faults.add(path, rule)
 
 
 def _check_command(command: Sequence[str], faults: Faults) -> None:

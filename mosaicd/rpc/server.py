@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from mosaicd.auth import HasOptions, Principal
     from mosaicd.rpc.context import Services
 
-BACKLOG = 1024
+#: Connections that wait in the kernel, and how many of them are taken between two looks at the others: the
+#: hang-ups of a flood are then seen before it has filled every place.
+BACKLOG = 4096
+ACCEPTED_A_ROUND = 32
 
 
 class Server:
@@ -38,7 +41,10 @@ class Server:
         """Accept on a Unix stream socket that is bound."""
         loop = asyncio.get_running_loop()
         # create_server and not create_unix_server: that one unlinks the path of systemd's socket on 3.13.
-        self._listener = await loop.create_server(lambda: Connection(self), sock=listener, backlog=BACKLOG)
+        self._listener = await loop.create_server(
+            lambda: Connection(self), sock=listener, backlog=ACCEPTED_A_ROUND
+        )
+        listener.listen(BACKLOG)
 
     def open(self) -> None:
         """Answer everybody: reconcile has ended."""
@@ -69,12 +75,17 @@ class Server:
             self._report(refusal.data["uid"], "this daemon does not serve that user")
             raise
         limit = self.services.settings.limits.connections_per_user
-        if self._by_user[peer.uid] >= limit:
+        if self._by_user[peer.uid] >= limit and not self._is_shim(peer.pid):
             self._report(peer.uid, f"{limit} connections are open")
             raise Unavailable(f"You have {limit} connections open, and that is the limit", limit=limit)
         self._by_user[peer.uid] += 1
         self.connections.add(connection)
         return peer
+
+    def _is_shim(self, pid: int) -> bool:
+        """Whether a run depends on the connection: its owner's other connections do not keep it out."""
+        live = self.services.registry.live.values()
+        return self.services.shims.knows(pid) or any(run.shim_pid == pid for run in live)
 
     def forget(self, connection: Connection) -> None:
         """Count a connection out that is gone."""

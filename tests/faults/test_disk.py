@@ -17,7 +17,10 @@ from tests.daemon.house import House, eventually
 from tests.faults.smalldisk import Disk
 
 SIZE_KIB = 48 << 10  # the log of the registry takes up to 16 MiB
-ALLOWED = ["registry", "cannot write", "cannot be launched", "trying again", "environment of run", "WAL", "left with 70", "is not whole"]
+ALLOWED = [
+    "registry", "cannot write", "cannot be launched", "trying again", "environment of run", "left with 70",
+    "is not whole",
+]  # fmt: skip
 
 
 class SmallHouse(House):
@@ -66,7 +69,7 @@ def ledger_of(house: House) -> dict[str, dict[str, Any]]:
 
 
 def test_a_submit_meets_a_full_disk_at_every_write(build_small: Build) -> None:
-    """However much room is left, a submit is done or refused in full, with a sentence that names the place."""
+    """However much room is left, a submit is done or refused in full, with a sentence that says where."""
     house = build_small()
     accepted, refused = [], []
     for leave_kib in range(0, 100, 8):
@@ -154,7 +157,7 @@ def test_a_shim_that_runs_out_of_room_while_it_begins_says_so(build_small: Build
 
 
 def test_a_start_on_a_full_disk_is_refused_with_a_sentence(build_small: Build) -> None:
-    """With any little room, the first start works or ends with 2 and one sentence; then there is no damage."""
+    """With any little room, the first start works or ends with 2 and a sentence, and harms nothing."""
     house = build_small(start=False)
     refused = 0
     for leave_kib in (0, 8, 40):
@@ -188,7 +191,8 @@ class Injected:
         self._tracer = subprocess.Popen(
             [*command, "-p", str(pid)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        eventually(lambda: self._tracers(pid), lambda found: found == {self._tracer.pid}, "strace is attached")
+        mine = {self._tracer.pid}
+        eventually(lambda: self._tracers(pid), lambda found: found == mine, "strace is attached")
 
     @staticmethod
     def _tracers(pid: int) -> set[int]:

@@ -99,10 +99,10 @@ def test_every_watchers_sequence_is_the_ledger(
     house = build()
     house.allowed_warnings += ["watcher", "lags"]
     rng = random.Random(seed)
-    runs = [house.submit("true", hold=True) for _ in range(64)]
+    runs = [house.submit("true", hold=True) for _ in range(256)]
     peaks = []
     with watchers(house, count, seed, events // 4) as process:
-        writers = [Writer(house, runs[n * 16 : n * 16 + 16], events // 4) for n in range(4)]
+        writers = [Writer(house, runs[n * 64 : n * 64 + 64], events // 4) for n in range(4)]
         began = time.monotonic()
         for writer in writers:
             writer.start()
@@ -127,16 +127,14 @@ def test_every_watchers_sequence_is_the_ledger(
     assert house.process is not None
     peaks.append(peak_kib(house.process.pid))
     print(
-        f"\n{count} watchers, {total} events, {restarts} kills, seed {seed}: written in {written_s:.1f} s, all "
-        f"told after {time.monotonic() - began:.1f} s; lives {sum(one['lives'] for one in seen)}, gaps "
+        f"\n{count} watchers, {total} events, {restarts} kills, seed {seed}: written in {written_s:.1f} s, "
+        f"all told after {time.monotonic() - began:.1f} s; lives {sum(one['lives'] for one in seen)}, gaps "
         f"{sum(one['gaps'] for one in seen)}; daemon's peaks {[peak // 1024 for peak in peaks]} MiB"
     )
     for one in seen:
         assert one["is_rising"]
         assert (one["count"], one["last"], one["checksum"]) == (total, last, checksum), one
     assert max(peaks) < 250 << 10
-    for run_id in runs:
-        house.call("run.stop", run_id=run_id)
 
 
 def test_a_followed_log_survives_kills_byte_for_byte(build: Callable[..., House]) -> None:
@@ -145,21 +143,21 @@ def test_a_followed_log_survives_kills_byte_for_byte(build: Callable[..., House]
     code = "import time\nfor n in range(600): print('line', n, 'x' * 50, flush=True); time.sleep(0.005)"
     run_id = house.python(code)
     house.until(run_id, "EXEC")
-    with open(house.home / "seen", "wb") as seen:
+    path = house.home / "seen"
+    with open(path, "wb") as seen:
         follower = subprocess.Popen(
             [sys.executable, "-m", "mosaicctl", "--socket", str(house.socket), "logs", "-f", run_id],
             stdout=seen, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2],
         )  # fmt: skip
         try:
             for mark in (5_000, 15_000, 25_000):
-                path = house.home / "seen"
                 eventually(lambda: path.stat().st_size, lambda size, m=mark: size >= m, "output comes", 60)
                 house.restart()
             _, said = follower.communicate(timeout=60)
         finally:
             follower.kill()
     assert follower.returncode == 0, said
-    assert (house.home / "seen").read_bytes() == house.stdout(run_id)
+    assert path.read_bytes() == house.stdout(run_id)
 
 
 def test_a_slow_watcher_is_warned_of_once_an_episode(build: Callable[..., House]) -> None:
@@ -169,7 +167,7 @@ def test_a_slow_watcher_is_warned_of_once_an_episode(build: Callable[..., House]
     run_id = house.submit("true", hold=True)
     with house.client() as client:
         start = client.call("run.watch", {"run_id": run_id})
-        writer = Writer(house, [run_id] * 16, 4000)
+        writer = Writer(house, [run_id] * 64, 4000)
         writer.start()
         writer.join()
         seqs, gap = [], None
@@ -186,7 +184,8 @@ def test_a_slow_watcher_is_warned_of_once_an_episode(build: Callable[..., House]
         client.call("run.watch", {"run_id": run_id, "since": gap["from"] - 1})
         fetched = [client.next_notification(10) for _ in range(100)]
     assert [one[1]["seq"] for one in fetched if one] == list(range(gap["from"], gap["from"] + 100))
-    warnings = [line for line in house.log.read_text().splitlines() if "WARNING" in line and "watcher" in line]
+    log = house.log.read_text().splitlines()
+    warnings = [line for line in log if "WARNING" in line and "watcher" in line]
     assert len(warnings) == 1, warnings
     assert run_id in warnings[0] and "cursor" in warnings[0]
     house.call("run.stop", run_id=run_id)

@@ -1,8 +1,8 @@
 """Many watchers in one process, of few instructions each: `watchers.py SOCKET COUNT SEED EVENTS_A_LIFE`.
 
 Each follows the ledger from its cursor, hangs up at random, comes back (also to a daemon that is away for
-a while) and keeps every seq it was told and a checksum of all it was told.  A line `N` on stdin says where the
-ledger ends; then, when all have got there, one JSON object tells what each has seen.
+a while) and keeps every seq it was told and a checksum of all it was told.  A line `N` on stdin says where
+the ledger ends; then, when all have got there, one line of JSON tells what each has seen.
 """
 
 import array

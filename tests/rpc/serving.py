@@ -68,6 +68,11 @@ class Shims:
 
     def __init__(self) -> None:
         self.connections: dict[str, Any] = {}
+        self.pids: set[int] = set()
+        self.containment: dict[str, Any] = {}
+
+    def knows(self, pid: int) -> bool:
+        return pid in self.pids
 
     def attach(self, run_id: str, attempt: int, connection: Any, pid: int, start_ticks: int) -> None:
         self.connections[run_id] = connection

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 from dataclasses import fields
 from typing import Any
@@ -215,3 +216,13 @@ async def test_ten_thousand_connections_are_survived(serving: Serving) -> None:
             link.close()
     await until(lambda: len(serving.server.connections) == 1, "connections are left")
     assert (await first.call("daemon.hello"))["ready"]
+
+
+async def test_a_full_house_keeps_no_shim_out(start: Start) -> None:
+    """A user's connections may fill every place: the shims of their runs are let in all the same."""
+    serving = await start(limits={"connections_per_user": 4})
+    for _ in range(4):
+        await serving.peer()
+    await until(lambda: len(serving.server.connections) == 4, "all places are taken")
+    serving.shims.pids.add(os.getpid())
+    assert (await (await serving.peer()).call("daemon.hello"))["ready"]

@@ -275,6 +275,8 @@ def test_a_command_is_named_after_what_it_runs(argv: tuple[str, ...], name: str)
         ({"command": []}, "command"), ({"command": [""]}, "command[0]"),
         ({"command": ["a", "\0"]}, "command[1]"), ({"command": ["\udc80"]}, "command[0]"),
         ({"command": ["a", "b" * (MAX_WORD_BYTES + 1)]}, "command[1]"),
+        ({"command": ["a", *["b" * 1000] * 270]}, "command"),
+        ({"command": ["a", "\x01" * 60_000]}, "command"),
         ({"config": config()}, ""), ({"command": None}, ""),
     ],
 )  # fmt: skip

@@ -1,0 +1,189 @@
+"""Hostile peers against the real daemon: others are answered meanwhile, and its memory stays bounded."""
+
+import json
+import os
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from mosaicd.protocol.errors import MosaicError
+from tests.daemon.house import House, eventually
+from tests.rpc.test_fairness import FLOODER, KINDS
+
+#: What a user who is served during a flood waits at most, in the middle of many requests.
+MEDIAN_S = 0.1
+
+#: Connects as fast as it can, and hangs up at once, or after half a line.
+CONNECTOR = """
+import socket, sys
+path, what = sys.argv[1], sys.argv[2]
+while True:
+    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        link.connect(path)
+        if what == "half":
+            link.send(b'{"jsonrpc":"2.0","method":"daemon.he')
+    except OSError:
+        pass
+    link.close()
+"""
+
+#: Submits held runs as fast as it is answered, 64 at a time.
+SUBMITTER = """
+import json, socket, sys
+link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+link.connect(sys.argv[1])
+answers = link.makefile("rb")
+message = {"jsonrpc": "2.0", "method": "run.submit", "id": 1,
+           "params": {"command": ["true"], "hold": True, "cwd": "/", "name": "flood"}}
+line = json.dumps(message).encode() + b"\\n"
+link.sendall(line * 64)
+while True:
+    if not answers.readline():
+        break
+    link.sendall(line)
+"""
+
+#: Asks for all there is, and never reads.
+MUTE = """
+import socket, sys, time
+link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+link.connect(sys.argv[1])
+link.setblocking(False)
+line = b'{"jsonrpc":"2.0","method":"rpc.discover","id":1}\\n' * 100
+watch = b'{"jsonrpc":"2.0","method":"run.watch","id":1,"params":{"since":0}}\\n' * 60
+try:
+    link.send(watch)
+    while True:
+        link.send(line)
+except BlockingIOError:
+    pass
+time.sleep(1000)
+"""
+
+PEERS = {
+    "connects": (CONNECTOR, "whole"),
+    "half lines": (CONNECTOR, "half"),
+    "submits": (SUBMITTER, ""),
+    "mute": (MUTE, ""),
+    **{kind: (FLOODER, kind) for kind in KINDS},
+}
+CONNECTIONS = {"requests": 20, "large": 8, "batches": 20}
+
+
+@contextmanager
+def peers(house: House, kind: str, processes: int = 2) -> Iterator[None]:
+    code, word = PEERS[kind]
+    arguments = [str(house.socket), *([str(CONNECTIONS.get(kind, 10))] if code is FLOODER else []), word]
+    started = [subprocess.Popen([sys.executable, "-c", code, *arguments]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+        for process in started:
+            process.wait()
+
+
+def rss_kib(pid: int) -> int:
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1])
+
+
+def answered(house: House, count: int) -> list[float]:
+    """Return how long each of `count` questions of an ordinary client took."""
+    taken = []
+    with house.client() as client:
+        for number in range(count):
+            began = time.monotonic()
+            client.call(*(("daemon.hello", {}) if number % 4 else ("run.list", {"limit": 5})))
+            taken.append(time.monotonic() - began)
+    return taken
+
+
+def attack(house: House, kind: str, count: int) -> tuple[float, float, int]:
+    """Return median and worst answer in seconds, and the daemon's memory in KiB, under one kind of peer."""
+    assert house.process is not None
+    with peers(house, kind):
+        answered(house, 5)
+        taken = answered(house, count)
+        memory = rss_kib(house.process.pid)
+    return statistics.median(taken), max(taken), memory
+
+
+@pytest.mark.parametrize(
+    ("kinds", "count"),
+    [
+        (("half lines", "submits", "mute"), 25),
+        pytest.param(tuple(PEERS), 100, marks=pytest.mark.slow),
+    ],
+    ids=["some", "all"],
+)
+def test_others_are_answered_while_a_peer_is_hostile(
+    kinds: tuple[str, ...], count: int, build: Callable[..., House]
+) -> None:
+    """Under every flood the median of an ordinary client's answers is below 100 ms, and memory is bounded."""
+    house = build()
+    house.allowed_warnings += ["peer", "refused", "watcher"]
+    assert house.process is not None
+    before = rss_kib(house.process.pid)
+    told = []
+    for kind in kinds:
+        median, worst, memory = attack(house, kind, count)
+        told.append(f"{kind}: median {median * 1e3:.1f} ms, worst {worst * 1e3:.1f} ms, {memory >> 10} MiB")
+        assert median < MEDIAN_S, told
+        assert memory < before + (200 << 10), told
+    print("\n" + "\n".join(told))
+    run_id = house.submit("true")
+    house.call("run.set", run_id=run_id, priority=9)
+
+
+def test_a_full_house_of_idle_connections_serves_who_is_in(build: Callable[..., House]) -> None:
+    """Every place taken by peers that say nothing: who is in is served, the next is told why."""
+    house = build()
+    house.allowed_warnings.append("connections are open")
+    with ExitStack() as stack, house.client() as mine:
+        refused = None
+        for number in range(520):
+            link = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            link.connect(str(house.socket))
+            if number % 2:
+                link.sendall(b'{"jsonrpc":"2.0","me')
+            refused = link
+        assert refused is not None
+        refused.settimeout(10)
+        answer = json.loads(refused.makefile("rb").readline())
+        assert answer["error"]["data"]["name"] == "unavailable"
+        assert mine.call("daemon.health", timeout_s=5)["ready"]
+    eventually(lambda: house.call("daemon.health")["ready"], bool, "places come back")
+
+
+def test_a_run_is_started_and_ended_under_fire(build: Callable[..., House]) -> None:
+    """While peers flood, a run is submitted, works, is told of and ends exactly."""
+    house = build()
+    house.allowed_warnings.append("connections are open")
+    with peers(house, "requests", 1), peers(house, "half lines", 1):
+        run_id = house.submit("sh", "-c", "echo under fire; exit 4")
+        run = house.ended(run_id)
+    assert (run["outcome"], run["exit_code"]) == ("failed", 4)
+    assert house.stdout(run_id) == b"under fire\n"
+
+
+def test_a_command_that_could_not_be_shown_is_refused(build: Callable[..., House]) -> None:
+    """What is accepted can be shown: arguments above the limit are refused with the rule."""
+    house = build()
+    with pytest.raises(MosaicError) as refused:
+        house.submit("true", *["x" * 1000] * 300)
+    assert "262144" in refused.value.message
+    run_id = house.submit("true", *["\x01" * 1000] * 40, hold=True)
+    assert len(house.get(run_id)["command"]) == 41
+    assert os.path.getsize(house.state_dir / "runs" / run_id / "spec.json") < 1 << 20

@@ -1,0 +1,77 @@
+"""Fuzzed frames by the thousand: each is answered as JSON-RPC says or skipped, and the daemon serves on."""
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.rpc.conftest import served
+from tests.rpc.test_malformed import _talk, lines
+
+__all__ = ["served"]
+
+#: A frame that would have the daemon search for interpreters, or wait, belongs elsewhere.
+DEAR = (b"worker.list", b"run.wait", b"run.submit")
+ODD = (b"\x00", b"\xff", b"{", b"[", b'"', b"\\u0000", b"1e999", b"-", b"}]")
+
+
+def mutated(line: bytes, rng: random.Random) -> bytes:
+    """Return `line` with bytes changed, cut out, doubled or put in, and no line feed."""
+    data = bytearray(line)
+    for _ in range(rng.randrange(1, 4)):
+        at = rng.randrange(len(data) + 1)
+        match rng.randrange(4):
+            case 0 if data:
+                data[at % len(data)] = rng.randrange(256)
+            case 1:
+                del data[at : at + rng.randrange(1, 9)]
+            case 2:
+                data[at:at] = data[at : at + rng.randrange(1, 40)]
+            case _:
+                data[at:at] = rng.choice(ODD)
+    changed = bytes(data).replace(b"\n", b"")
+    return b"" if any(word in changed for word in DEAR) else changed
+
+
+def memory_kib() -> int:
+    """Return what this process, which is the daemon's side too, has in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4
+
+
+def fuzz(served: Any, examples: int, mutations: int) -> int:
+    """Say `examples` times some forty frames, and each of them a few times mutated; return how many."""
+    count = 0
+
+    @settings(
+        max_examples=examples, deadline=None, derandomize=True, database=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(said=st.lists(lines, min_size=30, max_size=40), seed=st.integers(0, 2**32))
+    def say(said: list[bytes], seed: int) -> None:
+        nonlocal count
+        rng = random.Random(seed)
+        frames = [*said, *(mutated(line, rng) for line in said for _ in range(mutations))]
+        count += len(frames)
+        served.run(_talk(served.serving, frames))
+
+    say()
+    return count
+
+
+@pytest.mark.parametrize(
+    ("examples", "mutations"), [(4, 4), pytest.param(180, 20, marks=pytest.mark.slow)], ids=["some", "all"]
+)
+def test_no_frame_hurts(examples: int, mutations: int, served: Any) -> None:
+    """Frames near and far from requests, and mutated ones: known errors only, no memory kept."""
+    fuzz(served, 2, 2)
+    before, began = memory_kib(), time.monotonic()
+    count = fuzz(served, examples, mutations)
+    grown = memory_kib() - before
+    print(f"\n{count} frames in {time.monotonic() - began:.1f} s, memory grown by {grown} KiB")
+    assert grown < 128 << 10
+    if examples > 100:
+        assert count > 100_000
