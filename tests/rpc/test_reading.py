@@ -62,6 +62,19 @@ async def test_list_pages_through_all(serving: Serving, peer: Peer) -> None:
     assert [run["run_id"] for run in ended["runs"]] == [runs[3].run_id]
 
 
+async def test_names_are_found_by_pattern(serving: Serving, peer: Peer) -> None:
+    """`*` and `?` stand for any letters and for one; everything else, brackets too, for itself."""
+    names = ("sweep-1", "sweep-22", "other", "odd[a]", "odda")
+    for name in names:
+        await serving.add(name=name)
+    for pattern, found in {
+        "sweep-*": ["sweep-1", "sweep-22"], "sweep-?": ["sweep-1"], "*[a]*": ["odd[a]"], "odd[a]": ["odd[a]"],
+        "*": list(names), "nothing*": [], "Sweep-*": [],
+    }.items():  # fmt: skip
+        page = await peer.call("run.list", {"name": pattern})
+        assert [run["name"] for run in page["runs"]] == found, pattern
+
+
 async def test_a_page_of_large_runs_stays_below_the_limit(serving: Serving, peer: Peer) -> None:
     """Runs with huge commands make a page shorter, never a reply too large."""
     runs = [await serving.add(command=("\x01" * 50_000,)) for _ in range(9)]

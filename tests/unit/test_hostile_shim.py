@@ -144,3 +144,16 @@ def test_a_pause_that_was_missed_is_folded_with_a_time_of_today() -> None:
     """What a status does not date gets the time of the register, not the year 1970."""
     [event] = catchup.from_status(run_in(State.EXEC), {"paused_mode": "cooperative"}, 2.5)
     assert (event.kind, event.at, event.data) == (Kind.PAUSED, 2.5, {"mode": "cooperative"})
+
+
+def test_a_message_that_is_too_long_is_taken_and_cut() -> None:
+    """An end is never refused for its size: what is kept of a megabyte of it is small."""
+    much = {f"name{n}": "x" * 5000 for n in range(200)}
+    fact = {
+        **EXIT, "fact": "exited", "at": 2.0, "exit_code": 3, "error": "e" * 500_000, **much,
+        "metrics": {f"{n}" * 50: n for n in range(5000)},
+    }  # fmt: skip
+    events, rejected = catchup.from_facts(run_in(State.EXEC), [fact])
+    assert (len(events), rejected) == (1, [])
+    assert events[0].data["exit_code"] == 3
+    assert len(encode(events[0].data)) < 32 << 10

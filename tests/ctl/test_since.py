@@ -1,0 +1,60 @@
+"""--since: what people write, and what is said where output was not kept."""
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from mosaicctl.moment import parse_moment
+from tests.ctl.scripted import Peer, ScriptedDaemon, a_chunk, a_run
+
+Ctl = Callable[..., tuple[int, str, str]]
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("10m", NOW - 600), ("90", NOW - 90), ("1d12h", NOW - 129_600), ("@1795298458", 1_795_298_458.0),
+        ("2026-11-22T10:30+00:00", datetime.fromisoformat("2026-11-22T10:30+00:00").timestamp()),
+        ("2026-11-22", datetime(2026, 11, 22).timestamp()), ("9999w", 0.0),
+    ],
+)  # fmt: skip
+def test_a_moment_is_understood(text: str, moment: float) -> None:
+    """How long ago, a date (local where it has no zone), or seconds since the epoch."""
+    assert parse_moment(text, NOW) == moment
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "@x", "-5m", "@1e300", "2026-13-01", "@nan"])
+def test_anything_else_is_refused(text: str) -> None:
+    """A word that means no time is an error that says what would."""
+    with pytest.raises(ValueError, match="write how long ago"):
+        parse_moment(text, NOW)
+
+
+def test_logs_since_asks_once_and_tells_of_gaps(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """The time goes with the first request only, and what is missing is said on stderr, not in the output."""
+    asked: list[dict[str, Any]] = []
+
+    def logs(params: dict[str, Any], peer: Peer) -> object:
+        asked.append(params)
+        if len(asked) == 1:
+            return a_chunk(b"tail\n", 1005, offset=1000, gap={"from": 400, "to": 1000}, attempt=1, eof=True)
+        return a_chunk(b"", 1005, offset=1005, gap=None, attempt=1, eof=True)
+
+    daemon.handlers["run.get"] = lambda params, peer: a_run()
+    daemon.handlers["run.logs"] = logs
+    code, out, err = ctl("logs", "--since", "10m", a_run()["run_id"])
+    assert (code, out) == (0, "tail\n")
+    assert "600 bytes of stdout were not kept, from byte 400 on" in err
+    assert abs(asked[0]["since"] - (time.time() - 600)) < 60
+    assert all("since" not in params and params["cursor"] == 1005 for params in asked[1:])
+
+
+def test_a_bad_time_is_a_usage_error(ctl: Ctl) -> None:
+    """Exit code 2, and the sentence."""
+    code, _, err = ctl("logs", "--since", "yesterday", "x")
+    assert code == 2
+    assert "is not a time" in err
