@@ -16,6 +16,8 @@ from mosaicd import log
 from mosaicd.config import Supervisor
 
 FIRST_PASSED_FD = 3
+#: How long a daemon that becomes another program may take until it ticks again (a migration, say).
+BEGINNING_S = 180.0
 
 
 class Notifier:
@@ -37,7 +39,7 @@ class Notifier:
 
     def ready(self, status: str) -> bool:
         """Say that every request is answered from now on; said again later if it could not be sent."""
-        return self._send(f"READY=1\nSTATUS={_line(status)}", is_owed=True)
+        return self._send(f"READY=1\nSTATUS={_line(status)}{self._watchdog(self.watchdog_s)}", is_owed=True)
 
     def status(self, text: str) -> bool:
         """Show one line in `systemctl status`."""
@@ -48,8 +50,13 @@ class Notifier:
         return self._send("STOPPING=1")
 
     def reloading(self, mono: float) -> bool:
-        """Say that settings are being read again; `ready` ends it."""
-        return self._send(f"RELOADING=1\nMONOTONIC_USEC={int(mono * 1e6)}")
+        """Say that this process begins anew; `ready` ends it, and the watchdog waits until then."""
+        return self._send(f"RELOADING=1\nMONOTONIC_USEC={int(mono * 1e6)}{self._watchdog(BEGINNING_S)}")
+
+    def _watchdog(self, seconds: float | None) -> str:
+        if self.watchdog_s is None or seconds is None:
+            return ""
+        return f"\nWATCHDOG_USEC={int(seconds * 1e6)}"
 
     async def watch(self, is_healthy: Callable[[], bool]) -> None:
         """Tick twice as often as the watchdog wants while `is_healthy`; returns at once without a watchdog.
