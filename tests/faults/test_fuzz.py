@@ -63,7 +63,9 @@ def fuzz(served: Any, examples: int, mutations: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("examples", "mutations"), [(4, 4), pytest.param(180, 20, marks=pytest.mark.slow)], ids=["some", "all"]
+    ("examples", "mutations"),
+    [(4, 4), pytest.param(180, 20, marks=[pytest.mark.slow, pytest.mark.timeout(600)])],
+    ids=["some", "all"],
 )
 def test_no_frame_hurts(examples: int, mutations: int, served: Any) -> None:
     """Frames near and far from requests, and mutated ones: known errors only, no memory kept."""

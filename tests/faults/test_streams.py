@@ -39,7 +39,7 @@ class Writer(threading.Thread):
     """Makes events, the cheapest there are, through one connection at a time."""
 
     def __init__(self, house: House, runs: list[str], count: int) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self._path = str(house.socket)
         self._runs = runs
         self.left = count
@@ -90,7 +90,10 @@ def peak_kib(pid: int) -> int:
 
 @pytest.mark.parametrize(
     ("count", "events", "restarts", "seed"),
-    [(10, 3000, 2, 1), pytest.param(100, 100_000, 5, 2, marks=pytest.mark.slow)],
+    [
+        (10, 2000, 2, 1),
+        pytest.param(100, 100_000, 5, 2, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+    ],
 )
 def test_every_watchers_sequence_is_the_ledger(
     count: int, events: int, restarts: int, seed: int, build: Callable[..., House]
@@ -110,7 +113,7 @@ def test_every_watchers_sequence_is_the_ledger(
         for mark in marks:
             eventually(
                 lambda: sum(writer.left for writer in writers), lambda left, mark=mark: left <= events - mark,
-                "the ledger grows", 120,
+                "the ledger grows", 300,
             )  # fmt: skip
             assert house.process is not None
             peaks.append(peak_kib(house.process.pid))
