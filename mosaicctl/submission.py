@@ -53,7 +53,7 @@ def submission_arguments(parser: Any) -> None:
     )
     alive = parser.add_argument_group("when it counts as dead")
     alive.add_argument("--heartbeat", metavar="DUR", help="it has printed nothing for so long (workers: 5m)")
-    alive.add_argument("--start-timeout", metavar="DUR", help="a worker's first sign of life takes longer (1m)")
+    alive.add_argument("--start-timeout", metavar="DUR", help="a worker shows no life so long at first (1m)")
     alive.add_argument("--stall", metavar="DUR", help="it lives, but has made no step for so long")
     how = parser.add_argument_group("how it is queued")
     how.add_argument("-n", "--name", metavar="NAME", help="a name; need not be unique")

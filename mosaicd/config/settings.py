@@ -119,7 +119,7 @@ class Retries:
     backoff_s: float = _time(10.0, "before the first retry", 0.0)
     backoff_max_s: float = _time(600.0, "the longest wait before a retry", 0.0)
     crash_loop_s: float = _time(10.0, "an attempt that lives for less is one of a crash loop", 0.0)
-    crash_loop_attempts: int = _count(3, "so many such attempts in a row are the last; 0: any number", 0, 1000)
+    crash_loop_attempts: int = _count(3, "so many such attempts in a row are the last; 0: any", 0, 1000)
 
 
 @dataclass(frozen=True, slots=True)

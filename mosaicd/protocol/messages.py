@@ -164,7 +164,7 @@ class SetFields:
 class Retry:
     """A new run of what an ended one was; from its last checkpoint unless `fresh`.
 
-    Values of variables are not kept after an end: `environment` offers those that the origin had by name (more
+    Values of variables are not kept after an end: `environment` offers those that the origin had (more
     are left out), `extra` are set whatever the origin had.
     """
 

@@ -39,7 +39,8 @@ async def handle(services: Services, caller: Caller, params: Retry) -> dict[str,
     if not origin.is_final:
         raise Conflict(f"run {origin.run_id} has not ended; it is retried by itself", state=origin.state)
     if origin.owner_uid != caller.uid:
-        raise Conflict(f"run {origin.run_id} is {origin.owner}'s: a retry would run as you", owner=origin.owner)
+        rule = f"run {origin.run_id} is {origin.owner}'s: a retry would run as you"
+        raise Conflict(rule, owner=origin.owner)
     spec, names = await _spec_of(services, origin)
     environment = chosen_environment(names, params)
     check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.dispatcher.turns.capacity())

@@ -22,8 +22,8 @@ from mosaicd.shim.output import make_ready
 from mosaicd.shim.pause import Pause
 from mosaicd.shim.post_mortem import PostMortem
 from mosaicd.shim.progress import Progress
-from mosaicd.shim.spool import Spool
 from mosaicd.shim.segments import FULL
+from mosaicd.shim.spool import Spool
 from mosaicd.shim.start import Started, start
 from mosaicd.shim.tree import OwnTree
 

@@ -49,7 +49,8 @@ def faults(text: str) -> list[str]:
         found.append("it names no test")
     if len(set(named)) < len(named):
         found.append("it names a test twice")
-    return found + [f"{file}::{name} does not exist" for file, name in named if name not in functions_of(file)]
+    missing = [(file, name) for file, name in named if name not in functions_of(file)]
+    return found + [f"{file}::{name} does not exist" for file, name in missing]
 
 
 def test_every_guarantee_is_there() -> None:

@@ -19,7 +19,7 @@ NOW = 1_800_000_000.0
     [
         ("10m", NOW - 600), ("90", NOW - 90), ("1d12h", NOW - 129_600), ("@1795298458", 1_795_298_458.0),
         ("2026-11-22T10:30+00:00", datetime.fromisoformat("2026-11-22T10:30+00:00").timestamp()),
-        ("2026-11-22", datetime(2026, 11, 22).timestamp()), ("9999w", 0.0),
+        ("2026-11-22", datetime.fromisoformat("2026-11-22").timestamp()), ("9999w", 0.0),
     ],
 )  # fmt: skip
 def test_a_moment_is_understood(text: str, moment: float) -> None:

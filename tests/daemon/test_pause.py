@@ -12,7 +12,8 @@ def stands_still(pid: int) -> bool:
     """Whether a process is stopped, or its control group is frozen."""
     if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
         return True
-    below = next(line[3:] for line in Path(f"/proc/{pid}/cgroup").read_text().split("\n") if line[:3] == "0::")
+    lines = Path(f"/proc/{pid}/cgroup").read_text().split("\n")
+    below = next(line[3:] for line in lines if line[:3] == "0::")
     return any(
         "frozen 1" in events.read_text()
         for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")

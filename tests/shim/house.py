@@ -149,7 +149,8 @@ class House:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         fd = theirs.fileno()
         self.launcher = subprocess.Popen(
-            launcher.command(fd, self.containment), pass_fds=(fd,), stdin=subprocess.DEVNULL, start_new_session=True,
+            launcher.command(fd, self.containment), pass_fds=(fd,), stdin=subprocess.DEVNULL,
+            start_new_session=True,
             cwd="/", env={"PATH": os.environ["PATH"]},
         )  # fmt: skip
         theirs.close()

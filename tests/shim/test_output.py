@@ -134,7 +134,7 @@ def test_a_log_has_a_cap(house: House) -> None:
 
 
 def test_telemetry_has_a_cap(house: House) -> None:
-    """Beyond its cap telemetry keeps its beginning and its end, whole records, and one record has the rest."""
+    """Beyond its cap telemetry keeps beginning and end, whole records, and one record has the rest."""
     code = "for n in range(20_000): print('{\"type\": \"step\", \"step_index\": %d}' % n)"
     run = house.python(code, limits={"telemetry_limit_bytes": 1 << 17})
     record = run.exit()
@@ -209,7 +209,8 @@ for _ in range(3):
     assert record["stdout_bytes"] == 3 * sum(sizes)
     pieces = run.pieces("stdout.log")
     assert sum(map(len, pieces.values())) == record["stdout_bytes"] - shed["stdout_bytes"]
-    text = "".join('{"type": "step", "step_index": %d, "note": "' % n + "x" * 60 + '"}\n' for n in range(20_000))
+    note = "x" * 60
+    text = "".join(f'{{"type": "step", "step_index": {n}, "note": "{note}"}}\n' for n in range(20_000))
     whole = text.encode() * 3
     assert all(whole[start : start + len(data)] == data for start, data in pieces.items())
     lines = run.telemetry()
