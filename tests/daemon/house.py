@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mosaicctl.client import Client, connect
+from mosaicctl.client import Client, Disconnected, NoDaemon, connect
 from mosaicd.protocol import rundir
+from mosaicd.protocol.errors import MosaicError
 from tests.daemon.trouble import loud_lines, replay_differs
 
 T = TypeVar("T")
@@ -283,7 +284,10 @@ class House:
         """End everything; return what was wrong."""
         trouble = []
         if self.process is not None and self.process.poll() is None:
-            self._stop_runs()
+            try:
+                self._stop_runs()
+            except (MosaicError, NoDaemon, Disconnected, OSError) as error:
+                trouble.append(f"runs cannot be stopped: {error!r}")
             if self.stop() != 0:
                 trouble.append(f"the daemon left with {self.process.returncode}")
         for run_id in self.run_ids:

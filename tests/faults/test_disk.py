@@ -51,9 +51,11 @@ def build_small() -> Iterator[Build]:
     trouble = []
     for house in houses:
         house.disk.release()
-        trouble += house.close()
-        house.disk.close()
-        shutil.rmtree(house.home)
+        try:
+            trouble += house.close()
+        finally:
+            house.disk.close()
+            shutil.rmtree(house.home)
     assert not trouble, "\n".join(trouble)
 
 
