@@ -58,6 +58,7 @@ def test_each_way_to_stand_still_has_its_cause(build: Build) -> None:
     assert "python" not in cause["post_mortem"] and cause["post_mortem"]["processes"] >= 1
 
 
+@pytest.mark.slow
 def test_it_does_not_matter_without_the_limit(build: Build) -> None:
     """`stall_s` is off by default: a worker may beat for as long as it likes."""
     house = workshop(build)
@@ -121,6 +122,7 @@ def test_a_false_announcement_kills_nobody(house: House) -> None:
     assert (cause["kind"], cause["exit_code"]) == ("heartbeat_lost", 3)
 
 
+@pytest.mark.slow
 def test_stacks_are_not_waited_for_too_long(build: Build) -> None:
     """A worker that cannot answer (it is stopped) is killed when the post-mortem's time is up."""
     house = workshop(build, timeouts={"post_mortem_s": 0.5})
@@ -133,6 +135,7 @@ def test_stacks_are_not_waited_for_too_long(build: Build) -> None:
     assert time.monotonic() - began < 8
 
 
+@pytest.mark.slow
 def test_a_stop_does_not_wait_for_a_post_mortem(build: Build) -> None:
     """A stop by its owner while stacks are awaited ends the run at once."""
     house = workshop(build, timeouts={"post_mortem_s": 60})

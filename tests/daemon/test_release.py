@@ -20,7 +20,7 @@ def released(house: House, run_id: str) -> dict[str, Any]:
     return eventually(lambda: house.get(run_id), is_released, f"run {run_id} is released")
 
 
-@pytest.mark.parametrize("first_mode", [None, "freeze"])
+@pytest.mark.parametrize("first_mode", [pytest.param(None, marks=pytest.mark.slow), "freeze"])
 def test_a_released_run_lets_others_pass_and_goes_on(build: Build, first_mode: str | None) -> None:
     """Released out of its work or out of a freeze: the slot is another's, then its own again; no retry is
     used, no episode is lost or played twice, and what it learned is what one run would have learned."""
@@ -76,6 +76,7 @@ def test_a_worker_that_does_not_leave(build: Build) -> None:
     assert "neither saved a checkpoint nor left" in run["cause"]["error"]
 
 
+@pytest.mark.slow
 def test_the_time_limit_goes_on_over_a_release(build: Build) -> None:
     """What was used of the time limit before a release is used; the pause itself is not."""
     house = workshop(build)

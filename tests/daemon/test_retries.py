@@ -40,6 +40,7 @@ def test_a_crash_loop_stops_with_a_word(build: Build) -> None:
     assert "crash loop" in house.ctl("show", run["run_id"]).stdout
 
 
+@pytest.mark.slow
 def test_an_attempt_that_lived_begins_the_count_anew(build: Build) -> None:
     """Only deaths in a row are a loop: one attempt that worked for a while in between breaks it."""
     house = build(retries={"crash_loop_s": 0.5, "crash_loop_attempts": 3})
@@ -64,7 +65,7 @@ def test_a_retry_goes_on_from_the_last_whole_checkpoint(build: Build) -> None:
 
 
 def test_steps_count_over_attempts(build: Build) -> None:
-    """`max_steps` means the worker's own count where it has one, which goes on, else all attempts' records."""
+    """`max_steps`: the worker's own count where it has one, which goes on, else all attempts' records."""
     house = workshop(build, cpus={"slots": 4}, retries={"crash_loop_attempts": 0})
     params = {**PATIENT, "retries": 1, "retry_on": ["exit_code"], "max_steps": 15}
     own = idle(house, params, steps=10, step_s=0.02, save_at=[10], exit=3)
