@@ -74,6 +74,6 @@ def test_no_frame_hurts(examples: int, mutations: int, served: Any) -> None:
     count = fuzz(served, examples, mutations)
     grown = memory_kib() - before
     print(f"\n{count} frames in {time.monotonic() - began:.1f} s, memory grown by {grown} KiB")
-    assert grown < 128 << 10
+    assert grown < 192 << 10  # hypothesis keeps its own notes in this process
     if examples > 100:
         assert count > 100_000
