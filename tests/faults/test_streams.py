@@ -102,10 +102,10 @@ def test_every_watchers_sequence_is_the_ledger(
     house = build()
     house.allowed_warnings += ["watcher", "lags"]
     rng = random.Random(seed)
-    runs = [house.submit("true", hold=True) for _ in range(256)]
+    runs = [house.submit("true", hold=True) for _ in range(160)]  # a house ends one page of them
     peaks = []
     with watchers(house, count, seed, events // 4) as process:
-        writers = [Writer(house, runs[n * 64 : n * 64 + 64], events // 4) for n in range(4)]
+        writers = [Writer(house, runs[n * 40 : n * 40 + 40], events // 4) for n in range(4)]
         began = time.monotonic()
         for writer in writers:
             writer.start()
