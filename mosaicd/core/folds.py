@@ -99,7 +99,8 @@ def _lost(run: Run, event: Event) -> dict[str, Any]:
 
 
 def _unkillable(run: Run, event: Event) -> dict[str, Any]:
-    return {"unkillable": True, "fault": {**(run.fault or {}), "pids": list(event.data.get("pids", ()))}}
+    pids = list(event.data.get("pids") or ())  # none are told of in ledgers of before
+    return {"unkillable": True, "fault": {**(run.fault or {}), "pids": pids} if pids else run.fault}
 
 
 def _requeued(run: Run, event: Event) -> dict[str, Any]:

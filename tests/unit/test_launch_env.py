@@ -171,6 +171,7 @@ def test_the_order_is_complete_and_json_safe() -> None:
         "worker_id": "able", "worker_kind": "able", "supports_checkpoint": True,
         "worker_config": {"run_id": RUN_ID, "seed": 7, "worker_id": "able"}, "config_flag": True,
         "cooperative": True, "slots": [1, 3], "cpus": 2, "uid": 1000,
+        "containment": {"memory_bytes": 512 << 20, "required": False, "tasks": None},
     }  # fmt: skip
     assert limits == {
         "time_limit_s": None, "max_steps": None, "grace_s": 30.0, "handshake_timeout_s": 30.0,
@@ -207,6 +208,6 @@ def test_the_teardown_order() -> None:
     """A teardown shim needs the attempt, the identity of its leader and the grace."""
     assert teardown_order(AT, nonce="n", grace_s=5, pid=9, start_ticks=77) == {
         "order": "teardown", "run_id": RUN_ID, "attempt": 2, "nonce": "n",
-        "attempt_dir": f"/state/runs/{RUN_ID}/attempt-2", "limits": {"grace_s": 5},
+        "attempt_dir": f"/state/runs/{RUN_ID}/attempt-2", "given_up": None, "limits": {"grace_s": 5},
         "pid": 9, "start_ticks": 77,
     }  # fmt: skip
