@@ -166,7 +166,7 @@ def _disk(state_dir: Path) -> dict[str, Any]:
     try:
         facts = os.statvfs(state_dir)
     except OSError as error:
-        return {"error": str(error)}
+        return {"error": error.strerror}
     return {
         "free_bytes": facts.f_bavail * facts.f_frsize, "total_bytes": facts.f_blocks * facts.f_frsize,
         "free_inodes": facts.f_favail, "total_inodes": facts.f_files,

@@ -11,7 +11,7 @@ from typing import Any
 
 from mosaicd.core.params import MAX_PRIORITY
 from mosaicd.core.queue import Queue, Turn, Waiting
-from mosaicd.core.slots import Capacity, Grant, cpus_due, gpus_due
+from mosaicd.core.slots import Capacity, Grant, counted, cpus_due, gpus_due
 
 #: How many runs a fact names; it always counts them all.
 MAX_NAMED = 10
@@ -66,13 +66,13 @@ def reason(run: Waiting, capacity: Capacity, now: float) -> str:
     if run.not_before is not None and run.not_before > now:
         return "waits for its hour"
     if run.mandatory and run.gpus > capacity.gpu_slots_total:
-        return f"needs {run.gpus} GPUs, the machine has {capacity.gpu_slots_total}"
+        return f"needs {counted(run.gpus, 'GPU')}, the machine has {capacity.gpu_slots_total}"
     short = []
     cpus, gpus = cpus_due(run.cpus, capacity), gpus_due(run.gpus, capacity)
     if cpus > capacity.cpus_free:
-        short.append(f"{cpus} CPUs, {capacity.cpus_free} of {capacity.cpus_total} free")
+        short.append(f"{counted(cpus, 'CPU')}, {capacity.cpus_free} of {capacity.cpus_total} free")
     if gpus > len(capacity.gpus_free):
-        short.append(f"{gpus} GPUs, {len(capacity.gpus_free)} of {capacity.gpu_slots_total} free")
+        short.append(f"{counted(gpus, 'GPU')}, {len(capacity.gpus_free)} of {capacity.gpu_slots_total} free")
     return "needs " + "; ".join(short) if short else "waits for its turn"
 
 
@@ -112,7 +112,7 @@ def _own_facts(run: Waiting, scene: Scene) -> list[dict[str, Any]]:
         )
     total = scene.capacity.gpu_slots_total
     if run.mandatory and run.gpus > total:
-        text = f"its {run.gpus} GPUs are mandatory and the machine has {total}"
+        text = f"mandatory are {counted(run.gpus, 'GPU')}; the machine has {total}"
         facts.append({"fact": "impossible", "text": text, "requested": run.gpus, "total": total})
     return facts
 
@@ -121,18 +121,19 @@ def _capacity_facts(run: Waiting, scene: Scene) -> list[dict[str, Any]]:
     """Return what is too little on the machine, and who holds it."""
     capacity = scene.capacity
     needs = (
-        ("cpus", "CPUs", cpus_due(run.cpus, capacity), capacity.cpus_free, capacity.cpus_total),
-        ("gpus", "GPUs", gpus_due(run.gpus, capacity), len(capacity.gpus_free), capacity.gpu_slots_total),
+        ("cpus", "CPU", cpus_due(run.cpus, capacity), capacity.cpus_free, capacity.cpus_total),
+        ("gpus", "GPU", gpus_due(run.gpus, capacity), len(capacity.gpus_free), capacity.gpu_slots_total),
     )
     facts = []
     for fact, noun, due, free, total in needs:
         if due <= free:
             continue
         holders = [holder for holder in scene.holders if (holder.cpus if fact == "cpus" else holder.slots)]
+        verb = "is" if free == 1 else "are"
         facts.append(
             {
                 "fact": fact,
-                "text": f"it needs {due} {noun}; {free} of {total} are free",
+                "text": f"it needs {counted(due, noun)}; {free} of {total} {verb} free",
                 "needed": due,
                 "free": free,
                 "total": total,
@@ -206,7 +207,7 @@ def _changes(run: Waiting, probe: Queue, scene: Scene) -> list[list[dict[str, An
         needed.append({"change": "begin", "text": "let it begin now"})
     if run.mandatory and run.gpus > scene.capacity.gpu_slots_total:
         run = replace(run, gpus=scene.capacity.gpu_slots_total)
-        needed.append(_size_step("gpus", "GPUs", run.gpus))
+        needed.append(_size_step("gpus", "GPU", run.gpus))
     run = replace(run, held=False, not_before=None)
     if needed and _starts(run, probe, scene):
         return [needed]
@@ -242,16 +243,16 @@ def _shrink(run: Waiting, probe: Queue, scene: Scene) -> list[dict[str, Any]]:
     fewer_gpus = range(gpus_due(run.gpus, scene.capacity) - 1, -1, -1)
     one = _first(fewer_cpus, lambda n: _starts(replace(run, cpus=n), probe, scene))
     if one is not None:
-        return [_size_step("cpus", "CPUs", one)]
+        return [_size_step("cpus", "CPU", one)]
     other = _first(fewer_gpus, lambda n: _starts(replace(run, gpus=n), probe, scene))
     if other is not None:
-        return [_size_step("gpus", "GPUs", other)]
+        return [_size_step("gpus", "GPU", other)]
     both = _first(fewer_gpus, lambda n: _starts(replace(run, cpus=1, gpus=n), probe, scene))
     if both is None:
         return []
     least = replace(run, gpus=both)
     most = _first(fewer_cpus, lambda n: _starts(replace(least, cpus=n), probe, scene))
-    return [] if most is None else [_size_step("cpus", "CPUs", most), _size_step("gpus", "GPUs", both)]
+    return [] if most is None else [_size_step("cpus", "CPU", most), _size_step("gpus", "GPU", both)]
 
 
 def _end_holders(run: Waiting, probe: Queue, scene: Scene) -> list[dict[str, Any]]:
@@ -322,7 +323,7 @@ def _priority_step(priority: int) -> dict[str, Any]:
 
 
 def _size_step(what: str, noun: str, count: int) -> dict[str, Any]:
-    return {"change": what, "text": f"ask for {count} {noun}", what: count}
+    return {"change": what, "text": f"ask for {counted(count, noun)}", what: count}
 
 
 def _end_step(holder: Holder) -> dict[str, Any]:

@@ -60,11 +60,16 @@ def gpus_due(requested: int, capacity: Capacity) -> int:
     return min(requested, capacity.gpu_slots_total)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return `1 CPU`, `2 CPUs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def check_possible(gpus: int, mandatory: bool, capacity: Capacity) -> None:
     """Raise CapacityImpossible where this machine could never give the mandatory GPUs."""
     if mandatory and gpus > capacity.gpu_slots_total:
         raise CapacityImpossible(
-            f"{gpus} GPUs are asked for and mandatory; this machine has {capacity.gpu_slots_total}",
+            f"mandatory are {counted(gpus, 'GPU')}; this machine has {capacity.gpu_slots_total}",
             requested=gpus,
             total=capacity.gpu_slots_total,
         )

@@ -32,7 +32,7 @@ class Catalogue(Enum):
     DAEMON_READY = Entry(
         "e2c015f249b9351004f210e44f562165",
         logging.INFO,
-        "ready: {live} live runs, {waiting} waiting",
+        "ready; runs live: {live}, waiting: {waiting}",
         "Reconciliation has ended and every request is answered.",
     )
     DAEMON_STOPPING = Entry(
@@ -56,7 +56,7 @@ class Catalogue(Enum):
     RECONCILED = Entry(
         "9e97b749eef6a5bb6b4035ea65d736ab",
         logging.INFO,
-        "reconciled {runs} runs in {seconds:.3f} s: {alive} alive, {ended} ended meanwhile, {lost} lost",
+        "reconciled in {seconds:.3f} s; runs: {runs}, alive: {alive}, ended meanwhile: {ended}, lost: {lost}",
         "Rows, run directories and live shims were compared after a start.",
     )
     ROW_QUARANTINED = Entry(

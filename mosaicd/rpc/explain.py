@@ -3,6 +3,7 @@
 Input: run_id.  Output: {run_id, reason, facts, changes}; no facts: it does not wait, or starts next.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from mosaicd.core.explain import Explanation, explain
@@ -15,4 +16,5 @@ async def handle(services: Services, caller: Caller, params: RunRef) -> dict[str
     queue = services.dispatcher.turns.queue
     if queue.get(params.run_id) is None:
         return Explanation(params.run_id, None, [], []).to_dict()
-    return explain(params.run_id, queue, services.dispatcher.turns.scene()).to_dict()
+    owners = {run.owner_uid: run.owner for run in services.registry.live.values()}
+    return explain(params.run_id, queue, replace(services.dispatcher.turns.scene(), owners=owners)).to_dict()

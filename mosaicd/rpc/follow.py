@@ -20,7 +20,8 @@ Step = Callable[[Output, int], Awaitable[bool]]
 def chosen_attempt(run: Run, asked: int | None) -> int:
     """Return the attempt to read (0: there is none yet); NotFound for one that there is not."""
     if asked is not None and asked > run.attempt:
-        raise NotFound(f"run {run.run_id} has {run.attempt} attempts, not {asked}", attempts=run.attempt)
+        newest = f"its newest is {run.attempt}" if run.attempt else "none has begun"
+        raise NotFound(f"run {run.run_id} has no attempt {asked}; {newest}", attempts=run.attempt)
     return run.attempt if asked is None else asked
 
 

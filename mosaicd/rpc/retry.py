@@ -37,7 +37,7 @@ async def handle(services: Services, caller: Caller, params: Retry) -> dict[str,
         raise Draining()
     origin, _ = await newest(services, params.run_id)
     if not origin.is_final:
-        raise Conflict(f"run {origin.run_id} has not ended; it is retried by itself", state=origin.state)
+        raise Conflict(f"run {origin.run_id} has not ended; only an ended run is retried", state=origin.state)
     if origin.owner_uid != caller.uid:
         rule = f"run {origin.run_id} is {origin.owner}'s: a retry would run as you"
         raise Conflict(rule, owner=origin.owner)

@@ -32,9 +32,8 @@ async def handle(services: Services, caller: Caller, params: Wait) -> dict[str, 
     except TimeoutError:
         run, _ = await newest(services, params.run_id)
         words = " or ".join(sorted(wanted))
-        raise TimedOut(
-            f"run {run.run_id} is not {words} after {timeout_s:g} s", state=run.state, want=run.want
-        ) from None
+        text = f"run {run.run_id} is {run.state} and not {words} after {timeout_s or 0:.1f} s"
+        raise TimedOut(text, state=run.state, want=run.want) from None
 
 
 async def _reach(services: Services, run_id: str, wanted: frozenset[State]) -> dict[str, Any]:

@@ -270,7 +270,8 @@ class Attempt:
 
     def _spawn_failed(self, error: OSError) -> None:
         self._ending.fault = ending.DISK_FULL if error.errno in FULL else ending.SPAWN_FAILED
-        self._ending.error = str(error) if error.errno else error.strerror
+        named = f"{error.filename}: " if error.errno and error.filename else ""
+        self._ending.error = f"{named}{error.strerror or error}"
         content = self._end_without_worker()
         self.dialogue.say({
             "fact": "spawn_failed", "at": content["finished_at"], "errno": error.errno or None,

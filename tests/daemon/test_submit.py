@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -142,3 +143,13 @@ def test_command_alone_suffices(house: House) -> None:
     names = {line.split(b"=")[0].decode() for line in house.stdout(run["run_id"]).splitlines()}
     assert {"PATH", "HOME", "USER", "LANG", "MOSAIC_RUN_ID"} <= names
     assert "VIRTUAL_ENV" not in names and "PYTHONPATH" not in names
+
+
+def test_who_goes_before_is_named(build: Callable[..., House]) -> None:
+    """`why` calls the owner of a run that goes before by name, not by number."""
+    house = build(cpus={"slots": 1})
+    house.until(house.submit("sleep", "60"), "EXEC")
+    house.submit("true")
+    told = house.call("run.explain", run_id=house.submit("true"))
+    [fact] = [fact for fact in told["facts"] if fact["fact"] == "queue"]
+    assert fact["runs"][0]["owner"] == house.call("daemon.hello")["user"]

@@ -33,7 +33,7 @@ def test_a_program_that_is_not_there(house: House) -> None:
     run = house.launch(["no-such-program-here"])
     fact = run.fact("spawn_failed")
     assert fact["errno"] == 2
-    assert fact["error"] == "[Errno 2] No such file or directory: 'no-such-program-here'"
+    assert fact["error"] == "no-such-program-here: No such file or directory"
     record = run.json("exit.json")
     assert (record["fault"], record["exit_code"], record["swept"]) == ("spawn_failed", None, True)
     assert fact["exit"] == record

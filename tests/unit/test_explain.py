@@ -42,6 +42,15 @@ BIG = Holder("h1", "big", "bea", BEA, 3, (0,))
 SMALL = Holder("h2", "small", "ada", ADA, 1)
 
 
+def test_one_is_one() -> None:
+    """One CPU is no `1 CPUs`, neither as what is needed nor as what would do; one that is free is."""
+    told = why(Waiting("w", ADA), scene(Capacity(4), [BIG, SMALL]))
+    assert told.facts[0]["text"] == "it needs 1 CPU; 0 of 4 are free"
+    told = why(Waiting("w", ADA, cpus=2), scene(Capacity(4), [BIG]))
+    assert told.facts[0]["text"] == "it needs 2 CPUs; 1 of 4 is free"
+    assert texts(told)[0] == ["ask for 1 CPU"]
+
+
 def test_nothing_blocks_a_run_that_starts_next() -> None:
     """No fact, no reason, no change."""
     assert why(Waiting("w", ADA), scene(Capacity(4))) == Explanation("w", None, [], [])
@@ -127,7 +136,7 @@ def test_a_run_that_does_not_wait_is_a_key_error() -> None:
     [
         (Waiting("w", ADA, held=True), "held"),
         (Waiting("w", ADA, not_before=NOW + 1), "waits for its hour"),
-        (Waiting("w", ADA, cpus=9, gpus=1), "needs 4 CPUs, 0 of 4 free; 1 GPUs, 0 of 1 free"),
+        (Waiting("w", ADA, cpus=9, gpus=1), "needs 4 CPUs, 0 of 4 free; 1 GPU, 0 of 1 free"),
     ],
 )
 def test_the_short_reason(waiting: Waiting, text: str) -> None:
