@@ -75,7 +75,25 @@ class _Parser(argparse.ArgumentParser):
     """Says in one line what is wrong, and where to read more."""
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith("argument VERB: invalid choice: '"):
+            message = _no_verb(message.split("'")[1])
         self.exit(2, f"mosaicctl: {message}\n(`{self.prog} --help` shows how)\n")
+
+
+def _no_verb(word: str) -> str:
+    from difflib import get_close_matches  # only who mistypes pays for it
+
+    near = get_close_matches(word, VERBS, n=1)
+    return f"there is no verb {word!r}{f'; did you mean {near[0]}?' if near else ''}"
+
+
+def _parsed(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Parse; what is too much is told with the help of the verb, not of the whole program."""
+    args, extra = parser.parse_known_args(argv)
+    if extra:
+        parser.prog = " ".join(["mosaicctl", *([args.verb] if hasattr(args, "verb") else [])])
+        parser.error(f"unrecognized arguments: {' '.join(extra)}")
+    return args
 
 
 def build_parser(verbs: Iterable[str] = VERBS) -> argparse.ArgumentParser:
@@ -122,13 +140,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if "--" in argv:
         cut = argv.index("--")
         head, tail = argv[:cut], argv[cut + 1 :]
-    args = parser.parse_args(head)
+    args = _parsed(parser, head)
     if tail is not None:
         if hasattr(args, "command"):
             # `run git log -- FILE`: the command had begun, so this -- is its own.
             args.command = [*args.command, "--", *tail] if args.command else tail
         else:
-            args = parser.parse_args(argv)
+            args = _parsed(parser, argv)
     if not hasattr(args, "execute"):
         parser.print_help()
         parser.exit(2)

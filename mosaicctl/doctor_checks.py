@@ -185,7 +185,8 @@ def _disk(facts: Mapping[str, Any]) -> Iterator[Json]:
     disk, where = facts["inspection"]["disk"], facts["inspection"]["state_dir"]
     if "error" in disk:
         yield finding("disk", PROBLEM, f"{where}: {disk['error']}", "The state directory cannot be used.",
-                      "See whether it is mounted.")  # fmt: skip
+                      "The first start of mosaicd makes it; if it was there, see whether it is mounted."
+                      )  # fmt: skip
         return
     free, total = disk["free_bytes"], max(1, disk["total_bytes"])
     inodes, free_inodes = disk["total_inodes"], disk["free_inodes"]  # none at all: it counts none

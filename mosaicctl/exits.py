@@ -32,11 +32,12 @@ def code_of(error: MosaicError) -> int:
 
 def explain(error: MosaicError, subject: str = "") -> str:
     """Return what to print for `error`: one line, and one more for each fault the daemon found."""
-    lead = f"mosaicctl: {subject}: " if subject else "mosaicctl: "
+    is_named = subject in error.message.replace("'", " ").replace(":", " ").split()
+    lead = f"mosaicctl: {subject}: " if subject and not is_named else "mosaicctl: "
     lines = [lead + error.message]
     faults = error.data.get("errors")
     told = [_fault(fault) for fault in faults if isinstance(fault, dict)] if isinstance(faults, list) else []
-    if told != [error.message]:
+    if not (len(told) == 1 and told[0].partition(": ")[2] in error.message):
         lines += [f"  {fault}" for fault in told]
     advice = error.data.get("help")
     if isinstance(advice, str):

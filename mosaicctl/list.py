@@ -47,7 +47,8 @@ def execute(args: Any) -> int:
     if runs or args.output != "table":
         emit(args.output, runs, run_table(runs) if args.output == "table" else "")
     elif sys.stdout.isatty():
-        sys.stdout.write("No runs yet; `mosaicctl submit --help` shows how to hand one in.\n")
+        hint = "No runs yet; `mosaicctl submit --help` shows how to hand one in.\n"
+        sys.stdout.write("No run fits.\n" if _filters(args) else hint)
     if is_cut and sys.stdout.isatty():
         sys.stderr.write("(older ended runs are not shown; -a shows all)\n")
     return 0

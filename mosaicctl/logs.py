@@ -70,6 +70,8 @@ def execute(args: Any) -> int:
         if not args.follow:
             for stream in streams:
                 stream.drain(link.client)
+            if args.post_mortem and not streams[0].cursor:
+                sys.stderr.write("mosaicctl: there is none; only a run that stood still has a post-mortem\n")
             return 0
         followed = Streams(link)
         for stream in streams:

@@ -105,7 +105,8 @@ def table(run: Json, values: Json) -> str:
     """Return the last values under a line that says whose they are."""
     beat = run.get("last_heartbeat_at")
     fresh = f", {ago(beat)} ago" if beat and run.get("state") != "TERM" else ""
-    head = f"{label(run)}: {run.get('state')}, {progress(run)}{fresh}\n"
+    done = progress(run)
+    head = f"{label(run)}: {run.get('state')}{f', {done}' if done != '-' else ''}{fresh}\n"
     if not values:
         return f"{head}(no metrics were reported)\n"
     return head + columns(["METRIC", "LAST VALUE"], [[name, number(value)] for name, value in values.items()])

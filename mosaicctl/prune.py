@@ -48,7 +48,8 @@ def execute(args: Any) -> int:
     _print(args.output, report)
     refused = [kept for kept in report["kept"] if args.runs]
     for kept in refused:
-        sys.stderr.write(f"mosaicctl: {kept['run_id']} stays: {clean(kept['why'])}\n")
+        subject = "" if kept.get("error") == "not_found" else f"{kept['run_id']} stays: "
+        sys.stderr.write(f"mosaicctl: {subject}{clean(kept['why'])}\n")
     return EXIT_CODES.get(str(refused[0].get("error")), WRONG_STATE) if refused else DONE
 
 
@@ -100,5 +101,7 @@ def _table(report: Json) -> str:
     more = report["count"] - len(rows)
     lines = [f"... and {more} more\n"] if more > 0 else []
     verb = "would go" if report["dry_run"] else "pruned"
-    kept = f"; {len(report['kept'])} stay" if report["kept"] else ""
-    return table + "".join(lines) + f"{report['count']} runs {verb}, {size(report['bytes'])}{kept}\n"
+    staying = [kept for kept in report["kept"] if kept.get("error") != "not_found"]
+    kept = f"; {len(staying)} {'stays' if len(staying) == 1 else 'stay'}" if staying else ""
+    noun = "run" if report["count"] == 1 else "runs"
+    return table + "".join(lines) + f"{report['count']} {noun} {verb}, {size(report['bytes'])}{kept}\n"

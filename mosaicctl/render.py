@@ -97,10 +97,11 @@ def clock(at: float | None) -> str:
 
 
 def number(value: object) -> str:
-    """Return a number as people read it: integers whole, others with four significant digits."""
+    """Return a number as people read it: integers and large ones whole, others with four digits."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return clean(value)
-    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"
+    is_whole = float(value).is_integer() or abs(value) >= 1e4
+    return f"{value:.0f}" if is_whole and abs(value) < 1e15 else f"{value:.4g}"
 
 
 def cause(run: Json) -> str:

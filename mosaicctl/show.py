@@ -56,7 +56,8 @@ def _life(run: Json) -> list[tuple[str, object]]:
     if run.get("outcome"):
         state += f", {run['outcome']}"
     aside = note(run)
-    ended = [("ended", f"{clock(run['finished_at'])}, after {took(run)}")] if run.get("finished_at") else []
+    worked = f"after {took(run)}" if run.get("started_at") else "before it began to work"
+    ended = [("ended", f"{clock(run['finished_at'])}, {worked}")] if run.get("finished_at") else []
     return [
         ("name", run.get("name")),
         ("state", f"{state} ({aside})" if aside else state),

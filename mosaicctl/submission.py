@@ -35,7 +35,8 @@ def submission_arguments(parser: Any) -> None:
         default=[],
         help="an environment variable; K alone hands over your own (repeatable)",
     )
-    what.add_argument("--cwd", metavar="DIR", help="where it runs (commands: here; workers: their files)")
+    places = "commands: here; configs: your home; workers: their files"
+    what.add_argument("--cwd", metavar="DIR", help=f"where it runs ({places})")
     needs = parser.add_argument_group("what it needs and may use")
     needs.add_argument("-c", "--cpus", metavar="CPUS", type=int, help="CPU slots")
     needs.add_argument("-g", "--gpus", metavar="GPUS", type=int, help="GPUs")

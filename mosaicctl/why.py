@@ -50,7 +50,7 @@ def describe(run: Json, answer: Json) -> str:
         " and ".join(clean(step.get("text") or step) for step in way) for way in answer.get("changes") or []
     ]
     if ways:
-        lines.append("  it would start now, if")
+        lines.append("  what would start it now:")
         lines += [f"    {'or ' if number else ''}{way}" for number, way in enumerate(ways)]
     return "\n".join(lines) + "\n"
 

@@ -91,13 +91,18 @@ def _words(value: object) -> str | None:
     return None if value is None else str(value)
 
 
+def _type(found: object) -> str:
+    """Return a schema's type, `integer or null` where it is one of several."""
+    return " or ".join(map(str, found)) if isinstance(found, list) else str(found or "-")
+
+
 def _options(schema: Json | None) -> str:
     """Return the properties of a config schema, one a line: name, type, default, description."""
     properties = (schema or {}).get("properties") or {}
     rows = [
         [
             name,
-            str(rule.get("type") or "-"),
+            _type(rule.get("type")),
             to_json(rule["default"], None).strip() if "default" in rule else "-",
             str(rule.get("description") or " ".join(str(choice) for choice in rule.get("enum") or [])),
         ]

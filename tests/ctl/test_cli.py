@@ -113,3 +113,25 @@ def test_version_is_the_distributions() -> None:
     )
     assert done.stdout == f"mosaicctl {mosaicctl.__version__}\n"
     assert mosaicctl.__version__ == mosaicd.__version__
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["lits"], ["there is no verb 'lits'; did you mean list?", "`mosaicctl --help`"]),
+        (["xyzzy"], ["there is no verb 'xyzzy'\n", "`mosaicctl --help`"]),
+        (
+            ["submit", "--bogus", "--", "true"],
+            ["unrecognized arguments: --bogus", "`mosaicctl submit --help`"],
+        ),
+        (["--bogus", "list"], ["unrecognized arguments: --bogus", "`mosaicctl list --help`"]),
+    ],
+)
+def test_a_slip_is_told_shortly(argv: list[str], told: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistyped verb brings the nearest one, an unknown option the help of its verb; 2 either way."""
+    with pytest.raises(SystemExit) as caught:
+        parse(argv)
+    err = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert all(text in err for text in told)
+    assert len(err.splitlines()) == 2

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from mosaicctl.exits import code_of_run
-from mosaicd.protocol.errors import ERRORS, EXIT_CODES, Conflict, InvalidParams, MosaicError
+from mosaicctl.exits import code_of_run, explain
+from mosaicd.protocol.errors import ERRORS, EXIT_CODES, Conflict, InvalidParams, MosaicError, NotFound
 from tests.ctl.scripted import ScriptedDaemon, a_run, an_ended_run
 
 Ctl = Callable[..., tuple[int, str, str]]
@@ -95,7 +95,7 @@ def test_wait_gives_up(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     daemon.handlers["run.wait"] = refuse
     code, _, err = ctl("wait", "--timeout", "2m", "a")
     assert code == 124
-    assert err == "mosaicctl: a: run a is not TERM after 120 s\n"
+    assert err == "mosaicctl: run a is not TERM after 120 s\n"
     assert 119 < daemon.asked("run.wait")[0]["timeout_s"] <= 120
 
 
@@ -103,7 +103,6 @@ def test_the_first_refusal_is_the_code_and_the_others_are_still_stopped(
     daemon: ScriptedDaemon, ctl: Ctl
 ) -> None:
     """`stop a b c` with b gone stops a and c and exits 3."""
-    from mosaicd.protocol.errors import NotFound
 
     def stop(params: dict[str, str], peer: object) -> object:
         if params["run_id"] == "b":
@@ -116,3 +115,11 @@ def test_the_first_refusal_is_the_code_and_the_others_are_still_stopped(
     assert [params["run_id"] for params in daemon.asked("run.stop")] == ["a", "b", "c"]
     assert err == "mosaicctl: b: There is no such run.\n"
     assert out.count("stopping (EXEC)") == 2
+
+
+def test_nothing_is_said_twice() -> None:
+    """Neither a single fault that the message is about, nor a run that it names."""
+    faults = [{"path": "path", "rule": "is no file"}]
+    assert explain(InvalidParams("path: /x is no file", errors=faults)) == "mosaicctl: path: /x is no file\n"
+    assert explain(NotFound("there is no run 'x'"), "x") == "mosaicctl: there is no run 'x'\n"
+    assert explain(NotFound("there is no run"), "x") == "mosaicctl: x: there is no run\n"

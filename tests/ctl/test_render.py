@@ -121,7 +121,15 @@ def test_note(changes: dict[str, Any], words: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(3, "3"), (3.0, "3"), (0.123456, "0.1235"), (1e20, "1e+20"), ("NaN", "NaN"), (True, "True")],
+    [
+        (3, "3"),
+        (10834.6, "10835"),
+        (3.0, "3"),
+        (0.123456, "0.1235"),
+        (1e20, "1e+20"),
+        ("NaN", "NaN"),
+        (True, "True"),
+    ],
 )
 def test_number(value: object, text: str) -> None:
     """Numbers are short; what is no number is told as it is."""

@@ -79,13 +79,16 @@ def test_a_return_has_many_names(data: dict[str, Any], value: object) -> None:
 def test_a_run_without_episodes_has_no_curve(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     """That is told in words; telemetry is asked only for what has episodes or a plot."""
     daemon.handlers["run.get"] = lambda params, peer: a_run(attempt=0)
-    assert "(no metrics were reported)" in ctl("metrics", "x")[1]
+    head, told = ctl("metrics", "x")[1].splitlines()
+    assert told == "(no metrics were reported)"
+    assert ": EXEC, " in head and "-," not in head
     assert "no curve" in ctl("metrics", "--plot", "x")[1]
 
 
 def test_workers(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     """A broken worker is listed with its fault and hides no other; one kind is told in full."""
     schema = {"properties": {"alpha": {"type": "number", "default": 0.1, "description": "learning rate"}}}
+    schema["properties"]["seed"] = {"type": ["integer", "null"], "description": "of all randomness"}
     good = {
         "kind": "good",
         "module": "g",
@@ -105,6 +108,7 @@ def test_workers(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     full = ctl("workers", "good")[1]
     assert "env families" in full
     assert "learning rate" in full
+    assert "integer or null" in full
     assert ctl("workers", "bad")[0] == 2
     assert ctl("-o", "name", "workers")[1] == "bad\ngood\n"
 
@@ -127,7 +131,7 @@ def test_why(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     """Facts with who holds what, and the alternatives that would start it."""
     holder = {"run_id": "01X", "name": "big", "owner": "bob", "cpus": 1, "slots": [0]}
     answer = {
-        "facts": [{"fact": "cpus", "text": "it needs 1 CPUs; 0 of 1 are free", "held_by": [holder]}],
+        "facts": [{"fact": "cpus", "text": "it needs 1 CPU; 0 of 1 are free", "held_by": [holder]}],
         "changes": [[{"text": "release it"}, {"text": "big of bob ends"}], [{"text": "ask for 0 GPUs"}]],
     }
     daemon.handlers["run.get"] = lambda params, peer: a_run(state="INIT")

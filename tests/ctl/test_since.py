@@ -58,3 +58,14 @@ def test_a_bad_time_is_a_usage_error(ctl: Ctl) -> None:
     code, _, err = ctl("logs", "--since", "yesterday", "x")
     assert code == 2
     assert "is not a time" in err
+
+
+def test_no_post_mortem_is_said(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`logs --post-mortem` of a run that has none says so, on stderr."""
+    daemon.handlers["run.get"] = lambda params, peer: a_run()
+    daemon.handlers["run.logs"] = lambda params, peer: a_chunk(
+        b"", 0, offset=0, gap=None, attempt=1, eof=True
+    )
+    code, out, err = ctl("logs", "--post-mortem", a_run()["run_id"])
+    assert (code, out) == (0, "")
+    assert "there is none" in err

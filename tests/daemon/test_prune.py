@@ -200,7 +200,7 @@ def test_what_makes_no_sense_is_refused(house: House) -> None:
             house.call("run.prune", **params)
     assert house.ctl("prune").returncode == 2
     unknown = house.ctl("prune", "nobody")
-    assert unknown.returncode == 3 and "nobody stays: " in unknown.stderr
+    assert unknown.returncode == 3 and unknown.stderr == "mosaicctl: there is no run 'nobody'\n"
     assert directories(house) == {run_id}
 
 
