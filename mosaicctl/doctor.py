@@ -16,6 +16,7 @@ from mosaicctl.exits import DONE, FAILED
 from mosaicctl.offline import Refused, mosaicd_says, place_arguments, places
 from mosaicctl.render import clean, has_colour, paint, to_json
 from mosaicctl.select import me
+from mosaicctl.sizes import counted
 from mosaicd.protocol.errors import MethodNotFound, MosaicError, NotFound
 
 Json = dict[str, Any]
@@ -137,5 +138,6 @@ def describe(report: Json) -> str:
     lines += [f"fixed: {clean(said)}" for said in report["fixed"]]
     levels = [finding["level"] for finding in report["findings"]]
     problems, warnings = levels.count(PROBLEM), levels.count(WARNING)
-    lines.append(f"{problems} problems, {warnings} warnings" if problems or warnings else "all is well")
+    found = f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}"
+    lines.append(found if problems or warnings else "all is well")
     return "".join(f"{line}\n" for line in lines)

@@ -6,6 +6,7 @@ from typing import Any
 
 from mosaicctl.client import Json, connect
 from mosaicctl.render import clean, to_json
+from mosaicctl.sizes import counted
 
 _EPILOG = """\
 FILE is the SQLite file of the original trainer daemon; it is only read. Its runs appear as ended runs of
@@ -43,14 +44,16 @@ def describe(report: Json) -> str:
     """Return the report as text."""
     verb = "would come" if report["dry_run"] else "imported"
     outcomes = ", ".join(f"{count} {word}" for word, count in report["outcomes"].items())
-    lines = [f"{report['imported']} of {report['rows']} runs {verb}" + (f" ({outcomes})" if outcomes else "")]
+    rows = counted(report["rows"], "run")
+    lines = [f"{report['imported']} of {rows} {verb}" + (f" ({outcomes})" if outcomes else "")]
     if report["known"]:
-        lines.append(f"{report['known']} were here already")
+        lines.append(f"here already: {report['known']}")
     if report["skipped"]:
-        lines.append(f"{report['skipped']} were left out")
+        lines.append(f"left out: {report['skipped']}")
     if report["unknown_columns"]:
         lines.append(f"not understood: columns {', '.join(map(clean, report['unknown_columns']))}")
     if report["missing_columns"]:
         lines.append(f"not there: {', '.join(report['missing_columns'])}")
-    lines += [f"not understood in {note['rows']} rows: {clean(note['note'])}" for note in report["notes"]]
+    notes = [(counted(note["rows"], "row"), clean(note["note"])) for note in report["notes"]]
+    lines += [f"not understood in {rows}: {note}" for rows, note in notes]
     return "".join(f"{line}\n" for line in lines)

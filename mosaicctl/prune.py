@@ -7,7 +7,7 @@ from mosaicctl.client import Client, Json, connect
 from mosaicctl.exits import DONE, WRONG_STATE, UsageError
 from mosaicctl.render import clean, clock, columns, to_json
 from mosaicctl.select import label_filter, pairs, references, selector_argument
-from mosaicctl.sizes import size
+from mosaicctl.sizes import counted, size
 from mosaicctl.submission import duration
 from mosaicd.protocol.errors import EXIT_CODES
 
@@ -103,5 +103,5 @@ def _table(report: Json) -> str:
     verb = "would go" if report["dry_run"] else "pruned"
     staying = [kept for kept in report["kept"] if kept.get("error") != "not_found"]
     kept = f"; {len(staying)} {'stays' if len(staying) == 1 else 'stay'}" if staying else ""
-    noun = "run" if report["count"] == 1 else "runs"
-    return table + "".join(lines) + f"{report['count']} {noun} {verb}, {size(report['bytes'])}{kept}\n"
+    gone = f"{counted(report['count'], 'run')} {verb}, {size(report['bytes'])}{kept}\n"
+    return table + "".join(lines) + gone

@@ -6,6 +6,7 @@ from typing import Any
 from mosaicctl.exits import DONE, WRONG_STATE
 from mosaicctl.offline import Refused, mosaicd_says, place_arguments, places
 from mosaicctl.render import clean, to_json
+from mosaicctl.sizes import counted
 
 _EPILOG = """\
 The daemon must be down (systemctl --user stop mosaicd.socket mosaicd). The copy is checked first; the
@@ -18,16 +19,13 @@ made are held, those that have begun since end as cancelled, and those that work
 """
 
 _TOLD = (
-    ("held", "held, because they waited then: look at them, and release what should run"),
-    ("ended", "end as cancelled, because another attempt has begun since; nothing starts twice"),
-    ("as_found", "are judged by their files when the daemon starts"),
-    ("quarantined", "made no sense and are set aside inside the registry"),
-    ("not_started_set_aside", "were submitted since and never began: set aside, no longer known"),
-    ("left_alone", "work, and no daemon will know them: left alone, as --force says"),
-    (
-        "unknown_directories",
-        "have directories that the restored registry does not know; they were not touched",
-    ),
+    ("held", "held, waiting when the copy was made: look, and release what should run"),
+    ("ended", "ended as cancelled, because another attempt has begun since; nothing starts twice"),
+    ("as_found", "to be judged by files when the daemon starts"),
+    ("quarantined", "that made no sense, set aside inside the registry"),
+    ("not_started_set_aside", "submitted since and never begun: set aside, no longer known"),
+    ("left_alone", "at work that no daemon will know: left alone, as --force says"),
+    ("unknown_directories", "with a directory that the restored registry does not know: not touched"),
 )
 
 
@@ -58,6 +56,7 @@ def execute(args: Any) -> int:
     for name, meaning in _TOLD:
         found = report.get(name) or []
         if found:
-            lines.append(f"{len(found)} runs {meaning}: {' '.join(found[:5])}{' ...' if found[5:] else ''}")
+            named = " ".join(found[:5]) + (" ..." if found[5:] else "")
+            lines.append(f"{counted(len(found), 'run')} {meaning}: {named}")
     sys.stdout.write("".join(f"{clean(line)}\n" for line in lines))
     return DONE

@@ -56,8 +56,9 @@ def _life(run: Json) -> list[tuple[str, object]]:
     if run.get("outcome"):
         state += f", {run['outcome']}"
     aside = note(run)
-    worked = f"after {took(run)}" if run.get("started_at") else "before it began to work"
-    ended = [("ended", f"{clock(run['finished_at'])}, {worked}")] if run.get("finished_at") else []
+    is_imported = run.get("origin") == "import"
+    worked = f", after {took(run)}" if run.get("started_at") else "" if is_imported else ", before it worked"
+    ended = [("ended", f"{clock(run['finished_at'])}{worked}")] if run.get("finished_at") else []
     return [
         ("name", run.get("name")),
         ("state", f"{state} ({aside})" if aside else state),
@@ -72,7 +73,7 @@ def _life(run: Json) -> list[tuple[str, object]]:
         ("exit code", run.get("exit_code")),
         ("signal", run.get("signal")),
         ("attempt", _attempt(run)),
-        ("retry of", run.get("origin")),
+        ("origin" if is_imported else "retry of", run.get("origin")),
         ("resumed from", _point(run.get("resumed_from"))),
         ("checkpoint", _point(run.get("checkpoint"))),
     ]

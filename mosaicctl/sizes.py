@@ -1,4 +1,4 @@
-"""Bytes as people read them."""
+"""Bytes and counts as people read them."""
 
 
 def size(count: float) -> str:
@@ -8,3 +8,8 @@ def size(count: float) -> str:
             return f"{int(count)} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 run`, `2 runs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

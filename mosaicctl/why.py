@@ -44,7 +44,7 @@ def describe(run: Json, answer: Json) -> str:
         lines.append(f"  {clean(fact.get('text') or fact.get('fact'))}")
         lines += [f"    {_holder(holder)}" for holder in fact.get("held_by") or []]
         lines += [f"    {_ahead(other)}" for other in fact.get("runs") or []]
-    if len(lines) == 1:
+    if len(lines) == 1 and run.get("state") != "TERM":
         lines.append("  nothing keeps it waiting")
     ways = [
         " and ".join(clean(step.get("text") or step) for step in way) for way in answer.get("changes") or []

@@ -118,7 +118,8 @@ def judge(path: Path) -> Copy:
             name, seq = str(epoch[0]) if epoch else "", int(last[0]) if last else 0
             return Copy(str(path), path.stat().st_size, runs, seq, name, version)
     except (OSError, sqlite3.Error) as error:
-        raise UnfitCopy(f"{path} cannot be read: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UnfitCopy(f"{path} cannot be read: {why}") from error
 
 
 def open_quietly(path: Path) -> sqlite3.Connection:

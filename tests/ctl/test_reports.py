@@ -150,3 +150,19 @@ def test_a_refused_report_is_told(daemon: ScriptedDaemon, ctl: Ctl) -> None:
 
     daemon.handlers["run.get"] = refuse
     assert ctl("why", "x") == (3, "", "mosaicctl: there is no run 'x'\n")
+
+
+def test_why_of_a_run_that_has_ended(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """It says that it has ended, and nothing of what keeps it waiting."""
+    daemon.handlers["run.get"] = lambda params, peer: a_run(state="TERM", outcome="succeeded")
+    daemon.handlers["run.explain"] = lambda params, peer: {"facts": [], "changes": []}
+    assert ctl("why", "x")[1].endswith(": ended, succeeded\n")
+
+
+def test_show_of_an_imported_run(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """Its origin is no run, and nothing is said of when it began where that is not known."""
+    run = a_run(state="TERM", outcome="succeeded", origin="import", started_at=None, finished_at=2000.0)
+    daemon.handlers["run.get"] = lambda params, peer: run
+    out = ctl("show", "x")[1]
+    assert "retry of" not in out
+    assert "before it worked" not in out

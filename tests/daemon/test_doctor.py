@@ -216,6 +216,6 @@ def test_the_text_says_what_to_do(house: House) -> None:
     assert done.returncode == 1
     at = next(n for n, line in enumerate(lines) if line.startswith("problem  permissions"))
     assert re.search(r"> --fix, or: chmod 0600 .*launch.key", lines[at + 2])
-    assert lines[-1] == "1 problems, 0 warnings"
+    assert lines[-1] == "1 problem, 0 warnings"
     assert house.ctl("-o", "name", "doctor").stdout == "permissions\n"
     assert "fixed: chmod 0600" in house.ctl("doctor", "--fix").stdout
