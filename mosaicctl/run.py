@@ -119,7 +119,9 @@ class Follower:
         self._events = events
         self._streams.add(events)
         if not self._quiet:
-            twin = "; the same run is already alive, attached to it" if run.get("duplicate") else ""
+            has_ended = run["state"] == "TERM"
+            known = "was handed in before" if has_ended else "is already alive, attached to it"
+            twin = f"; the same run {known}" if run.get("duplicate") else ""
             self.screen.say(f"mosaicctl: {label(run)}{twin}")
 
     @property

@@ -55,6 +55,8 @@ def execute(args: Any) -> int:
 
 def sentence(run: Json) -> str:
     """Return what became of a submission."""
+    if run.get("duplicate") and run["state"] == "TERM":
+        return f"{label(run)}: handed in with this key before; it has ended, {run.get('outcome')}\n"
     if run.get("duplicate"):
         return f"{label(run)}: the same run is already alive ({run['state']}); attached to it\n"
     where = "held until you release it" if run.get("held") else f"accepted ({run['state']})"

@@ -221,6 +221,9 @@ def test_output_forms(submitted: Submitted, daemon: ScriptedDaemon, ctl: Ctl) ->
     assert json.loads(ctl("submit", "-o", "json", "--", "true")[1])["run_id"] == a_run()["run_id"]
     daemon.handlers["run.submit"] = lambda params, peer: a_run(duplicate=True)
     assert "attached to it" in ctl("submit", "--", "true")[1]
+    ended = a_run(duplicate=True, state="TERM", outcome="failed")
+    daemon.handlers["run.submit"] = lambda params, peer: ended
+    assert "it has ended, failed" in ctl("submit", "--key", "k", "--", "true")[1]
 
 
 def test_dry_run_asks_the_daemon(submitted: Submitted, daemon: ScriptedDaemon, ctl: Ctl) -> None:
