@@ -31,7 +31,7 @@ demo: .venv/run.stamp ## a private daemon trains a Taxi agent before your eyes (
 	@$(PY) demo/demo.py $(ARGS)
 
 test: lint ## lint, types and every test but the slow drills (ARGS="-k pause" to choose)
-	@env -u PYTHONUNBUFFERED $(PY) -m pytest -m "not slow" $(ARGS)
+	@env -u PYTHONUNBUFFERED $(PY) -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
 
 # KILLS=10000 makes the kill drill longer (raise DRILL_LIMIT_S with it), SEED=7 replays one that failed.
 drill: export MOSAIC_DRILL_KILLS := $(KILLS)

@@ -48,9 +48,6 @@ def test_a_retry_that_is_due_while_the_disk_is_full_starts_when_there_is_room(bu
     with full_disk(house):
         gate.touch()
         eventually(lambda: refusals(house), lambda count: count > 0, "a dispatch is refused")
-        with pytest.raises(MosaicError) as refused:
-            house.submit("true")
-        assert refused.value.name == "unavailable"
 
     assert house.ended(run_id)["outcome"] == "succeeded"
     assert house.ended(house.submit("true"))["outcome"] == "succeeded"
@@ -255,12 +252,16 @@ def test_a_token_of_an_attempt_that_is_over_is_worth_nothing(build: Build) -> No
     assert house.ended(run_id)["outcome"] == "cancelled"
 
 
+#: The last word is the shell's $0, and keeps mosaicd from adding a --config of its own.
+MUTE = ["-c", "exec sleep 60", "--config=none"]
+
+
 def worker_config(**config: Any) -> dict[str, Any]:
     """A TrainRunConfig of a worker that says nothing."""
     return {
         "run_name": "mute", "entry_point": "x", "arguments": [], "environment": {}, "artifacts": {},
         "resources": {"cpus": 1, "memory_mb": 512, "gpus": {"requested": 0}},
-        "metadata": {"worker": {"script": "/bin/sleep", "arguments": ["60"], "config": config}},
+        "metadata": {"worker": {"script": "/bin/sh", "arguments": MUTE, "config": config}},
     }  # fmt: skip
 
 

@@ -69,6 +69,7 @@ def test_streams_go_on_from_their_cursor(house: House, away: Away) -> None:
         client(house, "lines", "logs", "-f", run_id) as lines,
         client(house, "events", "-o", "jsonl", "watch", "--since", "0", run_id) as events,
     ):
+        eventually(lambda: events.stat().st_size, bool, "the watcher is there")
         for _ in range(2):
             seen = len(numbers(lines))
             eventually(partial(numbers, lines), partial(is_longer, seen + 5), "lines come")

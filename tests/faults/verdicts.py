@@ -43,8 +43,11 @@ def of_runs(ledger: Ledger, notes: Path, house: House) -> list[str]:
         path = notes / run_id
         lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
         wrong += [f"{run_id}: {fault}" for fault in _of_run(revisions, lines)]
-    if left := [run_id for run_id in ledger.revisions if _has_environment(house, run_id)]:
-        wrong.append(f"the environments of ended runs are kept: {left[:10]}")
+    eventually(
+        lambda: [run_id for run_id in ledger.revisions if _has_environment(house, run_id)],
+        lambda left: left == [],
+        "the environments of ended runs go",
+    )
     strangers = {path.name for path in (house.state_dir / "runs").iterdir()} - ledger.revisions.keys()
     return wrong + [f"directories of no run: {sorted(strangers)[:10]}"] * bool(strangers)
 

@@ -99,7 +99,7 @@ def test_a_shim_holds_nothing_of_its_makers(house: House) -> None:
     assert order_socket not in fds.values()
     kinds = sorted(target.split(":")[0] if ":" in target else Path(target).name for target in fds.values())
     assert kinds == sorted([
-        *["null"] * 3, "attempt-1", "stdout.log", "stderr.log", "telemetry.jsonl",
+        *["null"] * 3, "attempt-1", "log.index", "stdout.log", "stderr.log", "telemetry.jsonl",
         *["pipe"] * 4, "socket",
     ])  # fmt: skip
     assert os.getsid(run.shim_pid) == run.shim_pid
