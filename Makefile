@@ -37,7 +37,7 @@ test: lint ## lint, types and every test but the slow drills (ARGS="-k pause" to
 drill: export MOSAIC_DRILL_KILLS := $(KILLS)
 drill: export MOSAIC_DRILL_SEED := $(SEED)
 drill: .venv/dev.stamp ## the slow tests: floods, kills by the thousand (KILLS=n SEED=n), a wheel in a fresh environment
-	@env -u PYTHONUNBUFFERED timeout --kill-after=20 $(DRILL_LIMIT_S) $(PY) -m pytest -m slow $(ARGS)
+	@env -u PYTHONUNBUFFERED timeout --kill-after=20 $(DRILL_LIMIT_S) $(PY) -m pytest -m slow -n 2 --dist load $(ARGS)
 
 bench: .venv/dev.stamp ## measure it beside plain subprocesses and cat (ARGS=--help for more)
 	@$(PY) -m benchmarks $(ARGS)

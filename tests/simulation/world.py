@@ -171,7 +171,7 @@ class World:
             await self._record(run, Kind.PAUSE_REQUESTED, {"mode": mode_name})
 
     async def _do_resume(self, run: Run, value: float) -> None:
-        if run.want is Want.PAUSE or run.held:
+        if run.state is not State.FAULT and (run.want is Want.PAUSE or run.held):
             await self._record(run, Kind.RESUME_REQUESTED, {})
 
     async def _do_hold(self, run: Run, value: float) -> None:
