@@ -286,7 +286,7 @@ class House:
         if self.process is not None and self.process.poll() is None:
             try:
                 self._stop_runs()
-            self._patient_shims()  # the last of them would outlive the launcher, which clears up after it
+                self._patient_shims()  # the last one would outlive the launcher, which clears up after it
             except (MosaicError, NoDaemon, Disconnected, OSError) as error:
                 trouble.append(f"runs cannot be stopped: {error!r}")
             if self.stop() != 0:
