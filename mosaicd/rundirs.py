@@ -74,7 +74,10 @@ class RunDirs:
 
     def forget_environment(self, run_id: str) -> None:
         """Remove the environment's values; a run in TERM needs them no more."""
-        (self.path(run_id) / rundir.ENVIRONMENT).unlink(missing_ok=True)
+        try:
+            (self.path(run_id) / rundir.ENVIRONMENT).unlink(missing_ok=True)
+        except NotADirectoryError:
+            pass  # the run's directory is gone, and its environment with it
 
     def examine(self, run_id: str, attempt: int, owner_uid: int) -> Found:
         """Return what the attempt's directory says; everything absent when there is none."""
