@@ -116,7 +116,6 @@ class Service:
         broadcaster = Broadcaster(registry, history, settings.watch)
         shims = ShimLink(
             on_gone=lambda run_id: dispatcher.shim_gone(run_id),
-            on_detached=lambda run_id: None,
             containment_mode=settings.containment.mode,
             crash_at=settings.crash_at,
             silence_s=settings.timeouts.shim_silence_s,

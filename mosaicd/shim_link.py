@@ -65,12 +65,11 @@ class _Shim:
 class ShimLink:
     """Talk to the launcher and the shims.
 
-    `on_gone(run_id)` is called when a run's shim process has ended; `on_detached(run_id)` when only its
-    connection has; both on the loop.
+    `on_gone(run_id)` is called on the loop when a run's shim process has ended; one that only lost its
+    connection registers again.
     """
 
     on_gone: Callable[[str], None]
-    on_detached: Callable[[str], None]
     _shims: dict[str, _Shim] = field(default_factory=dict)
     _orders: dict[int, _Order] = field(default_factory=dict)
     _next_id: int = 1
@@ -292,8 +291,8 @@ class ShimLink:
         def closed() -> None:
             if shim.connection is connection:
                 shim.connection = None
-                if self._shims.get(run_id) is shim:
-                    (self.on_gone if shim.gone else self.on_detached)(run_id)
+                if shim.gone and self._shims.get(run_id) is shim:
+                    self.on_gone(run_id)
 
         connection.on_close(closed)
 

@@ -8,7 +8,7 @@ import pytest
 from tests.contract.sources import PACKAGES, Module, all_modules, imports, modules, parse, uses
 
 MIDDLE = tuple(
-    """announce auth broadcaster discovery dispatcher gpus inspection rebuild reconcile reexec
+    """announce auth broadcaster discovery dispatcher inspection rebuild reconcile reexec
     retention shim_link shim_watch systemd""".split()
 )
 
@@ -49,7 +49,6 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "mosaicd.launcher": frozenset({"psutil"}),
     "mosaicd.systemd": frozenset({"sdnotify"}),
     "mosaicd.rpc": frozenset({"jsonrpcserver", "msgspec", "aiofiles"}),
-    "mosaicd.gpus": frozenset({"psutil"}),
     "mosaic_tabular": frozenset({"numpy", "gymnasium"}),
 }
 
