@@ -83,11 +83,14 @@ class Launcher:
             else:
                 self._fork(order)
         if questions and not self._is_leaving:
+            empty = set()
             for reply in emptiness.answer(questions, self._cells):
                 self._orders.send(reply)
                 if reply["empty"]:
-                    self._lingering.add(reply["run_id"])
-            self._remove_temporary([one for one in questions if one["run_id"] in self._lingering])
+                    empty.add(reply["id"])
+            ended = [one for one in questions if one["id"] in empty and isinstance(one.get("attempt"), int)]
+            self._lingering |= {name_of(one["run_id"], one["attempt"]) for one in ended}
+            self._remove_temporary(ended)
 
     def _fork(self, order: Order) -> None:
         content = order.content

@@ -12,7 +12,15 @@ def spares(house: House) -> list[int]:
     """The launcher's children that wait for an order."""
     pid = house.launcher.pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children if Path(f"/proc/{child}/comm").read_text() == "mosaic-spare\n"]
+    return [int(child) for child in children if title(int(child)) == "mosaic-spare\n"]
+
+
+def title(pid: int) -> str:
+    """Its name in ps, empty when it has ended since it was listed."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except OSError:
+        return ""
 
 
 def spare(house: House) -> int:
