@@ -28,6 +28,15 @@ _EPILOG = """\
 """
 
 
+#: After how long of what a run counts as dead, in the order in which it can happen.
+_SILENCES = (
+    ("handshake_timeout_s", "without a word of its start"),
+    ("start_timeout_s", "without a first sign of life"),
+    ("heartbeat_timeout_s", "of silence"),
+    ("stall_s", "without a step"),
+)
+
+
 def arguments(parser: Any) -> None:
     """Add the options of `show`."""
     parser.epilog = _EPILOG
@@ -138,6 +147,7 @@ def _place(run: Json) -> list[tuple[str, object]]:
         ("time limit", seconds("time_limit_s")),
         ("step limit", run.get("max_steps")),
         ("grace", seconds("grace_s")),
+        ("counts as dead", ", ".join(f"{seconds(key)} {what}" for key, what in _SILENCES if run.get(key))),
         ("worker", run.get("worker_kind")),
         ("command", shell_words(run.get("command") or [])),
         ("directory", run.get("cwd")),

@@ -55,7 +55,8 @@ def submission_arguments(parser: Any) -> None:
     alive = parser.add_argument_group("when it counts as dead")
     alive.add_argument("--heartbeat", metavar="DUR", help="it has printed nothing for so long (workers: 5m)")
     alive.add_argument("--start-timeout", metavar="DUR", help="a worker shows no life so long at first (1m)")
-    alive.add_argument("--stall", metavar="DUR", help="it lives, but has made no step for so long")
+    alive.add_argument("--stall", metavar="DUR", help="it lives, but has made no step for so long (0: never)")
+    alive.add_argument("--handshake", metavar="DUR", help="nothing has been heard of its start so long (30s)")
     how = parser.add_argument_group("how it is queued")
     how.add_argument("-n", "--name", metavar="NAME", help="a name; need not be unique")
     how.add_argument("-p", "--priority", metavar="PRIORITY", type=int, help="higher goes first (default 0)")
@@ -81,6 +82,7 @@ def parameters(client: Client | None, args: Any) -> Json:
         ("grace_s", duration(args.grace, "--grace")), ("stall_s", duration(args.stall, "--stall")),
         ("heartbeat_timeout_s", duration(args.heartbeat, "--heartbeat")),
         ("start_timeout_s", duration(args.start_timeout, "--start-timeout")),
+        ("handshake_timeout_s", duration(args.handshake, "--handshake")),
     ):  # fmt: skip
         if value is not None:
             params[name] = value

@@ -2,8 +2,9 @@
 
 Left out is what cannot change the work: run ids (the client's, and the variables that a launch
 overwrites), and the submitter's ambient environment (a config sent from two terminals is one config).
-Also left out is how the run is treated (priority, labels, retries, grace): asking for the same work
-with more patience is still the same work.  Key order never counts; everything else does.
+Also left out is how the run is treated (priority, labels, retries, grace, and when it counts as dead,
+which a config may say, too): asking for the same work with more patience is still the same work.  Key
+order never counts; everything else does.
 """
 
 import hashlib
@@ -48,7 +49,7 @@ def config_digest(config: Mapping[str, Any], environment: Mapping[str, str], cwd
     `environment` takes the place of the config's: its variables and those beside it, less the ambient.
     """
     identity = {key: value for key, value in config.items() if key != "run_id"}
-    identity["metadata"] = _without_run_id(config.get("metadata", {}))
+    identity["metadata"] = _work_of(config.get("metadata", {}))
     identity["environment"] = _chosen(environment)
     if cwd is not None:
         identity["cwd"] = cwd
@@ -89,12 +90,15 @@ def _chosen(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in OURS and name not in REWRITTEN}
 
 
-def _without_run_id(metadata: Any) -> Any:
-    """Return `metadata` without worker.config.run_id; anything else is shared."""
+def _work_of(metadata: Any) -> Any:
+    """Return `metadata` without worker.config.run_id and worker.liveness; anything else is shared."""
     worker = metadata.get("worker") if isinstance(metadata, dict) else None
-    config = worker.get("config") if isinstance(worker, dict) else None
-    if not isinstance(config, dict) or "run_id" not in config:
+    if not isinstance(worker, dict):
         return metadata
-    assert isinstance(worker, dict)
-    bare = {key: value for key, value in config.items() if key != "run_id"}
-    return {**metadata, "worker": {**worker, "config": bare}}
+    bare = {key: value for key, value in worker.items() if key != "liveness"}
+    config = bare.get("config")
+    if isinstance(config, dict):
+        bare["config"] = {key: value for key, value in config.items() if key != "run_id"}
+    if worker and not bare:
+        return {key: value for key, value in metadata.items() if key != "worker"}
+    return {**metadata, "worker": bare}

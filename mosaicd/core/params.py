@@ -6,13 +6,12 @@ that could be run anywhere is accepted here.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mosaicd.core.program import WORDS, worker_section
 from mosaicd.core.run import INFRASTRUCTURE_CAUSES
-from mosaicd.core.schema import Faults, Path, check_text, check_unicode, shown
+from mosaicd.core.schema import Faults, Number, Path, Record, check_rule, check_text, check_unicode, shown
 from mosaicd.protocol.messages import Submit
 from mosaicd.protocol.states import CauseKind
 
@@ -42,35 +41,36 @@ RETRY_SETS: Mapping[str, tuple[CauseKind, ...]] = {
     "infrastructure": INFRASTRUCTURE_CAUSES,
 }
 
-#: parameter -> (least, most, whether the least itself is allowed)
-_RANGES: dict[str, tuple[int, int, bool]] = {
-    "cpus": (1, MAX_NUMBER, True),
-    "gpus": (0, 1024, True),  # a config's own limit is 8; beyond the machine it is impossible, not invalid
-    "time_limit_s": (0, MAX_NUMBER, False),
-    "max_steps": (1, MAX_NUMBER, True),
-    "priority": (-MAX_PRIORITY, MAX_PRIORITY, True),
-    "retries": (0, 100, True),
-    "grace_s": (0, DAY_S, True),
-    "heartbeat_timeout_s": (0, YEAR_S, False),
-    "handshake_timeout_s": (0, DAY_S, False),
-    "start_timeout_s": (0, YEAR_S, False),
-    "stall_s": (0, YEAR_S, True),
+#: What a number among the parameters may be.
+_RANGES: dict[str, Number] = {
+    "cpus": Number(1, MAX_NUMBER),
+    "gpus": Number(0, 1024),  # a config's own limit is 8; beyond the machine it is impossible, not invalid
+    "time_limit_s": Number(0, MAX_NUMBER, closed=False),
+    "max_steps": Number(1, MAX_NUMBER),
+    "priority": Number(-MAX_PRIORITY, MAX_PRIORITY),
+    "retries": Number(0, 100),
+    "grace_s": Number(0, DAY_S),
+    "heartbeat_timeout_s": Number(0, YEAR_S, closed=False),
+    "handshake_timeout_s": Number(0, DAY_S, closed=False),
+    "start_timeout_s": Number(0, YEAR_S, closed=False),
+    "stall_s": Number(0, YEAR_S),
 }
+
+#: metadata.worker.liveness: the same words as the parameters', in the same ranges, and no others.
+LIVENESS = Record(
+    {
+        name: _RANGES[name]
+        for name in ("handshake_timeout_s", "start_timeout_s", "heartbeat_timeout_s", "stall_s")
+    }
+)
 
 
 def check_params(submit: Submit, faults: Faults) -> None:
     """Add every parameter that is out of its range; `config` is not looked at."""
-    for name, (least, most, closed) in _RANGES.items():
+    for name, rule in _RANGES.items():
         value = getattr(submit, name)
-        if value is None:
-            continue
-        if not math.isfinite(value):
-            faults.add((name,), f"must be a finite number, not {value}")
-        elif value > most:
-            faults.add((name,), f"{shown(value)} is more than the {most} allowed")
-        elif value < least or (value == least and not closed):
-            rule = f"is less than {least}, the least allowed" if closed else f"must be more than {least}"
-            faults.add((name,), f"{shown(value)} {rule}")
+        if value is not None:
+            check_rule(rule, value, (name,), faults)
     for name, longest in (("name", 120), ("key", MAX_KEY)):
         check_name(getattr(submit, name), name, longest, faults)
     for index, word in enumerate(submit.retry_on or ()):
@@ -93,6 +93,19 @@ def retry_causes(words: Sequence[str] | None) -> tuple[CauseKind, ...]:
     for word in ("infrastructure",) if words is None else words:
         found += RETRY_SETS[word] if word in RETRY_SETS else [CauseKind(word)]
     return tuple(dict.fromkeys(found))
+
+
+def liveness(config: Mapping[str, Any]) -> Any:
+    """Return what a config says of when its run counts as dead, without nulls; {} where it says nothing."""
+    found = worker_section(config).get("liveness", {})
+    if not isinstance(found, dict):
+        return found
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def check_liveness(config: Mapping[str, Any], faults: Faults) -> None:
+    """Add every place where metadata.worker.liveness is not what `LIVENESS` says."""
+    check_rule(LIVENESS, liveness(config), ("metadata", "worker", "liveness"), faults)
 
 
 def check_config_words(config: Mapping[str, Any], faults: Faults) -> None:

@@ -92,6 +92,15 @@ class Whole:
 
 
 @dataclass(frozen=True, slots=True)
+class Number:
+    """A finite number in a range; with `closed` false the least itself is not in it."""
+
+    least: int
+    most: int
+    closed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Flag:
     """A boolean."""
 
@@ -121,7 +130,7 @@ class Record:
     required: frozenset[str] = field(default_factory=frozenset)
 
 
-Rule = Text | Whole | Flag | Texts | TextMap | Free | Record
+Rule = Text | Whole | Number | Flag | Texts | TextMap | Free | Record
 
 TRAIN_RUN_CONFIG = Record(
     {
@@ -151,7 +160,7 @@ TRAIN_RUN_CONFIG = Record(
 
 def check(config: object, faults: Faults) -> None:
     """Add every place where `config` is not a TrainRunConfig; nothing is changed."""
-    _check(TRAIN_RUN_CONFIG, config, (), faults)
+    check_rule(TRAIN_RUN_CONFIG, config, (), faults)
 
 
 def filled(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,12 +224,15 @@ def is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _check(rule: Rule, value: object, path: Path, faults: Faults) -> None:
+def check_rule(rule: Rule, value: object, path: Path, faults: Faults) -> None:
+    """Add every place where `value`, found at `path`, does not fit `rule`."""
     match rule:
         case Text():
             check_text(value, path, faults, rule.least, rule.most)
         case Whole():
             _check_whole(rule, value, path, faults)
+        case Number():
+            _check_number(rule, value, path, faults)
         case Flag():
             if not isinstance(value, bool):
                 faults.add(path, f"must be a boolean, not {kind_name(value)}")
@@ -265,6 +277,19 @@ def _check_whole(rule: Whole, value: object, path: Path, faults: Faults) -> None
         faults.add(path, f"{shown(value)} is more than the {rule.most} allowed")
 
 
+def _check_number(rule: Number, value: object, path: Path, faults: Faults) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        faults.add(path, f"must be a number, not {kind_name(value)}")
+    elif isinstance(value, float) and not math.isfinite(value):  # an integer may be too large to ask
+        faults.add(path, f"must be a finite number, not {value}")
+    elif value > rule.most:
+        faults.add(path, f"{shown(value)} is more than the {rule.most} allowed")
+    elif value < rule.least and rule.closed:
+        faults.add(path, f"{shown(value)} is less than {rule.least}, the least allowed")
+    elif value < rule.least or (value == rule.least and not rule.closed):
+        faults.add(path, f"{shown(value)} must be more than {rule.least}")
+
+
 def _check_record(rule: Record, value: object, path: Path, faults: Faults) -> None:
     if not isinstance(value, dict):
         faults.add(path, f"must be an object, not {kind_name(value)}")
@@ -276,7 +301,7 @@ def _check_record(rule: Record, value: object, path: Path, faults: Faults) -> No
         if inner is None:
             faults.add((*path, key), _unknown(key, rule, faults))
         else:
-            _check(inner, item, (*path, key), faults)
+            check_rule(inner, item, (*path, key), faults)
 
 
 def _unknown(key: str, rule: Record, faults: Faults) -> str:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from mosaicd.core.digest import command_digest, config_digest, is_ambient
-from mosaicd.core.params import check_config_words, check_params
+from mosaicd.core.params import check_config_words, check_liveness, check_params, liveness
 from mosaicd.core.program import Defaults, Program, check_worker, command_name, config_program, worker_section
 from mosaicd.core.schema import Faults, check, check_json, filled
 from mosaicd.protocol import ulid
@@ -151,7 +151,10 @@ def _config_spec(submit: Submit, config: dict[str, Any], defaults: Defaults) -> 
             asked["cpus"], asked["memory_mb"], asked["gpus"]["requested"], asked["gpus"]["mandatory"]
         ),
         limits=_limits(
-            submit, config["schedule"].get("max_duration_seconds"), config["schedule"].get("max_steps")
+            submit,
+            config["schedule"].get("max_duration_seconds"),
+            config["schedule"].get("max_steps"),
+            liveness(config),
         ),
         run_id=_own_run_id(config),
         cwd=submit.cwd or (None if program.kind is RunKind.WORKER else defaults.home),
@@ -172,7 +175,7 @@ def _command_spec(submit: Submit, defaults: Defaults) -> Spec:
         digest=command_digest(argv, cwd, submit.environment, asdict(resources), bounds),
         dedup=Dedup(submit.dedup or Dedup.NEW),
         resources=resources,
-        limits=_limits(submit, submit.time_limit_s, submit.max_steps),
+        limits=_limits(submit, submit.time_limit_s, submit.max_steps, {}),
         run_id=None,
         cwd=cwd,
         environment=dict(submit.environment),
@@ -211,17 +214,25 @@ def _override(config: dict[str, Any], submit: Submit) -> None:
         config["schedule"]["max_steps"] = submit.max_steps
 
 
-def _limits(submit: Submit, time_limit_s: float | None, max_steps: int | None) -> Limits:
+def _limits(
+    submit: Submit, time_limit_s: float | None, max_steps: int | None, patience: Mapping[str, float]
+) -> Limits:
+    """Return the bounds; of `patience` (metadata.worker.liveness), what the submit itself says counts."""
+
+    def seconds(name: str) -> float | None:
+        own: float | None = getattr(submit, name)
+        return patience.get(name) if own is None else own
+
     return Limits(
         None if time_limit_s is None else float(time_limit_s),
         max_steps,
         submit.grace_s,
         submit.retries or 0,
         None if submit.retry_on is None else tuple(submit.retry_on),
-        submit.heartbeat_timeout_s,
-        submit.handshake_timeout_s,
-        submit.start_timeout_s,
-        submit.stall_s,
+        seconds("heartbeat_timeout_s"),
+        seconds("handshake_timeout_s"),
+        seconds("start_timeout_s"),
+        seconds("stall_s"),
     )
 
 
@@ -236,6 +247,7 @@ def _check_config(config: Mapping[str, Any], defaults: Defaults, faults: Faults)
     before = faults.count
     check(config, faults)
     check_worker(config, defaults, faults)
+    check_liveness(config, faults)
     check_json(config, faults)
     if faults.count == before:
         check_config_words(config, faults)

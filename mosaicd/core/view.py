@@ -60,6 +60,7 @@ def run_object(
         "stall_s": run.stall_s,
         "heartbeat_timeout_s": run.heartbeat_timeout_s,
         "start_timeout_s": run.start_timeout_s,
+        "handshake_timeout_s": run.handshake_timeout_s,
         "retry_on": [str(word) for word in run.retry_on],
         "origin": run.origin,
         "resumed_from": dict(progress.resumed_from) if progress.resumed_from else None,

@@ -78,6 +78,27 @@ def test_show_tells_what_is_known(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     assert facts["time limit"] == "1h30m"
 
 
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({}, None),
+        ({"stall_s": None, "heartbeat_timeout_s": None}, None),
+        ({"heartbeat_timeout_s": 90.0}, "1m30s of silence"),
+        (
+            {"stall_s": 600.0, "start_timeout_s": 60.0, "handshake_timeout_s": 30.0},
+            "30s without a word of its start, 1m00s without a first sign of life, 10m00s without a step",
+        ),
+    ],
+)
+def test_show_tells_when_a_run_counts_as_dead(
+    limits: dict[str, Any], words: str | None, daemon: ScriptedDaemon, ctl: Ctl
+) -> None:
+    """One line has the limits in the order in which they come; without any there is no such line."""
+    daemon.handlers["run.get"] = lambda params, peer: a_run(1, **limits)
+    told = [line.split("  ")[-1].strip() for line in ctl("show", "a")[1].splitlines() if "counts as" in line]
+    assert told == ([] if words is None else [words])
+
+
 def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal gets colour, unless NO_COLOR is set or it is dumb."""
     terminal: Any = Terminal()

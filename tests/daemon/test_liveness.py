@@ -10,7 +10,7 @@ import pytest
 
 from mosaicd.protocol.errors import InvalidParams
 from tests.daemon.house import House, eventually
-from tests.daemon.workshop import Build, idle, post_mortem, workshop
+from tests.daemon.workshop import Build, config_of, idle, post_mortem, workshop
 
 #: The run's own timeouts are far away unless a test says otherwise.
 PATIENT = {"heartbeat_timeout_s": 60, "start_timeout_s": 60}
@@ -79,6 +79,22 @@ def test_a_setting_gives_workers_a_limit_and_a_run_its_own(build: Build) -> None
     runs = [idle(house, held), idle(house, {**held, "stall_s": 0}), idle(house, {**held, "stall_s": 2})]
     runs += [house.submit("true", hold=True), house.submit("true", hold=True, stall_s=3)]
     assert [house.get(run_id)["stall_s"] for run_id in runs] == [7.0, None, 2.0, None, 3.0]
+
+
+def test_a_config_gives_its_run_a_limit(build: Build) -> None:
+    """metadata.worker.liveness is the run's own word: over the settings, and under the submit's parameters.
+    The run object says what came of it, and the limit holds: the run ends as stuck."""
+    house = workshop(build, timeouts={"stall_s": 7.0}, cpus={"slots": 2})
+    config = config_of("idler", steps=5, step_s=0.1, hang=True)
+    patience = {"stall_s": 0.7, "heartbeat_timeout_s": 55, "start_timeout_s": 56, "handshake_timeout_s": 57}
+    config["metadata"]["worker"]["liveness"] = patience
+    held = house.submit_config(config, dedup="new", hold=True, stall_s=9, handshake_timeout_s=58)
+    assert {key: held[key] for key in patience} == patience | {"stall_s": 9.0, "handshake_timeout_s": 58}
+    run = house.submit_config(config, dedup="new")
+    assert {key: run[key] for key in patience} == patience
+    assert run["digest"] == held["digest"]
+    cause = cause_of(house, run["run_id"])
+    assert (cause["kind"], cause["after_s"], cause["steps"]) == ("stuck", 0.7, 5)
 
 
 def test_any_output_is_a_sign_of_life(house: House) -> None:

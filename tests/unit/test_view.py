@@ -13,8 +13,8 @@ KEYS = """run_id name owner owner_uid kind worker_kind state want outcome cause 
     last_heartbeat_at not_before held pinned pause_mode released run_dir cwd command time_limit_s max_steps
     grace_s
     retries retries_used
-    progress metrics containment limits stall_s heartbeat_timeout_s start_timeout_s retry_on origin
-    resumed_from checkpoint reason rev""".split()
+    progress metrics containment limits stall_s heartbeat_timeout_s start_timeout_s
+    handshake_timeout_s retry_on origin resumed_from checkpoint reason rev""".split()
 
 
 def run(**fields: object) -> Run:
