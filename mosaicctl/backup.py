@@ -7,6 +7,7 @@ from typing import Any
 from mosaicctl.client import connect
 from mosaicctl.render import clean, to_json
 from mosaicctl.sizes import size
+from mosaicctl.values import target
 
 _EPILOG = """\
 The copy is of one moment, checked, and one file; nobody waits for it. It holds what the daemon knows of
@@ -19,7 +20,7 @@ runs; their output, checkpoints and videos are files in the state directory, for
 def arguments(parser: Any) -> None:
     """Add the options of `backup`."""
     parser.epilog = _EPILOG
-    parser.add_argument("file", metavar="FILE", help="where to; written by the daemon")
+    parser.add_argument("file", metavar="FILE", type=target, help="where to; written by the daemon")
     parser.add_argument("--force", action="store_true", help="replace FILE when it is there")
 
 

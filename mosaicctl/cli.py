@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from mosaicctl import __version__
+from mosaicctl.values import text
 
 FORMATS = ("table", "json", "jsonl", "name")
 
@@ -77,6 +78,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if message.startswith("argument VERB: invalid choice: '"):
             message = _no_verb(message.split("'")[1])
+        message = message.removeprefix("argument ")
         self.exit(2, f"mosaicctl: {message}\n(`{self.prog} --help` shows how)\n")
 
 
@@ -155,7 +157,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def _shared_options(parser: argparse.ArgumentParser, default: str | None) -> None:
     parser.add_argument(
-        "--socket", metavar="PATH", default=default, help="the daemon's socket ($MOSAICD_SOCKET)"
+        "--socket", metavar="PATH", type=text, default=default, help="the daemon's socket ($MOSAICD_SOCKET)"
     )
     parser.add_argument(
         "-o", "--output", metavar="FORMAT", choices=FORMATS,

@@ -87,6 +87,27 @@ def connect(option: str | None = None) -> "Client":
     raise NoDaemon(tried)
 
 
+class OnDemand:
+    """A connection that is made when it is first called for; nothing is asked of anybody before."""
+
+    def __init__(self, option: str | None) -> None:
+        self._option = option
+        self._client: Client | None = None
+
+    def __call__(self) -> "Client":
+        """Return the connection; NoDaemon says why there is none."""
+        if self._client is None:
+            self._client = connect(self._option)
+        return self._client
+
+    def __enter__(self) -> "OnDemand":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._client is not None:
+            self._client.close()
+
+
 class Client:
     """A connection: requests out, replies and notifications in."""
 

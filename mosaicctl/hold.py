@@ -4,7 +4,7 @@ from typing import Any
 
 from mosaicctl.acting import ask_each
 from mosaicctl.client import connect
-from mosaicctl.select import chosen, filter_arguments, selector_argument
+from mosaicctl.select import choice, chosen, filter_arguments, selector_argument
 
 _EPILOG = """\
 A held run keeps its place by age and priority; `release` lets it start when its turn comes.
@@ -23,5 +23,6 @@ def arguments(parser: Any) -> None:
 
 def execute(args: Any) -> int:
     """Hold the chosen runs."""
+    filters = choice(args)
     with connect(args.socket) as client:
-        return ask_each(client, args, chosen(client, args), "run.hold", {})
+        return ask_each(client, args, chosen(client, args, filters), "run.hold", {})

@@ -7,6 +7,7 @@ from typing import Any
 from mosaicctl.client import Json, connect
 from mosaicctl.render import clean, to_json
 from mosaicctl.sizes import counted
+from mosaicctl.values import existing
 
 _EPILOG = """\
 FILE is the SQLite file of the original trainer daemon; it is only read. Its runs appear as ended runs of
@@ -22,7 +23,7 @@ understood is said. Doing it again brings only what is new.
 def arguments(parser: Any) -> None:
     """Add the options of `import`."""
     parser.epilog = _EPILOG
-    parser.add_argument("file", metavar="FILE", help="the registry; read by the daemon")
+    parser.add_argument("file", metavar="FILE", type=existing, help="the registry; read by the daemon")
     parser.add_argument("--dry-run", action="store_true", help="only say what would come")
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from mosaicctl.client import Client, Json, connect
 from mosaicctl.render import emit, run_table
-from mosaicctl.select import label_filter, me, pages, pairs, states
+from mosaicctl.select import label_filter, me, pages, state_filter
+from mosaicctl.values import outcomes, text, whole
 
 ENDED_SHOWN = 20
 
@@ -30,14 +31,15 @@ def arguments(parser: Any) -> None:
     parser.add_argument("-a", "--all", action="store_true", help="every run, however long ago it ended")
     parser.add_argument("--live", action="store_true", help="only runs that have not ended")
     parser.add_argument("--mine", action="store_true", help="only your own")
-    parser.add_argument("--user", metavar="NAME", help="only this user's")
-    parser.add_argument("--state", metavar="STATE", action="append", help="only in this state (repeatable)")
+    parser.add_argument("--user", metavar="NAME", type=text, help="only this user's")
+    state_filter(parser, "only in this state (repeatable)")
     parser.add_argument(
-        "--outcome", metavar="OUTCOME", action="append", help="only with this outcome (repeatable)"
-    )
-    parser.add_argument("--name", metavar="PATTERN", help="only runs with a name like this")
+        "--outcome", metavar="OUTCOME", type=outcomes, action="extend",
+        help="only with this outcome (repeatable)",
+    )  # fmt: skip
+    parser.add_argument("--name", metavar="PATTERN", type=text, help="only runs with a name like this")
     label_filter(parser, "only runs with this label (repeatable)")
-    parser.add_argument("-n", "--limit", metavar="N", type=int, help="only the newest N")
+    parser.add_argument("-n", "--limit", metavar="N", type=whole(1), help="only the newest N")
 
 
 def execute(args: Any) -> int:
@@ -75,11 +77,11 @@ def _filters(args: Any) -> Json:
     if args.mine or args.user:
         found["user"] = args.user or me()
     if args.state:
-        found["state"] = states(args.state)
+        found["state"] = args.state
     if args.outcome:
-        found["outcome"] = ",".join(args.outcome).split(",")
+        found["outcome"] = args.outcome
     if args.name:
         found["name"] = args.name
     if args.label:
-        found["label"] = pairs(args.label, "-l")
+        found["label"] = dict(args.label)
     return found

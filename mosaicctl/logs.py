@@ -1,15 +1,14 @@
 """`logs`: a run's output as it was written, byte for byte; with -f, as it is being written."""
 
 import sys
-from argparse import ArgumentTypeError
 from functools import partial
 from typing import Any
 
 from mosaicctl.client import connect
 from mosaicctl.follow import LogStream, Streams
 from mosaicctl.link import Link
-from mosaicctl.moment import parse_moment
 from mosaicctl.select import references, selector_argument
+from mosaicctl.values import moment, whole
 
 _EPILOG = """\
 Without an option, what the run wrote to its standard output. --stderr prints its standard error
@@ -37,19 +36,11 @@ def arguments(parser: Any) -> None:
     which.add_argument(
         "--post-mortem", action="store_true", help="what was found before a run that stood still was killed"
     )
-    parser.add_argument("--tail", metavar="N", type=int, help="begin N lines before the end")
+    parser.add_argument("--tail", metavar="N", type=whole(0), help="begin N lines before the end")
     parser.add_argument(
         "--since", metavar="TIME", type=moment, help="begin with what was written then: 10m (ago), or a date"
     )
-    parser.add_argument("--attempt", metavar="N", type=int, help="of this attempt (default: the newest)")
-
-
-def moment(text: str) -> float:
-    """Return what --since means; argparse tells of anything else."""
-    try:
-        return parse_moment(text)
-    except ValueError as error:
-        raise ArgumentTypeError(str(error)) from None
+    parser.add_argument("--attempt", metavar="N", type=whole(1), help="of this attempt (default: the newest)")
 
 
 def execute(args: Any) -> int:

@@ -8,6 +8,7 @@ from mosaicctl.plot import finite, plot, smooth
 from mosaicctl.render import ago, columns, label, number, progress, to_json, width
 from mosaicctl.screen import Screen
 from mosaicctl.select import references, selector_argument
+from mosaicctl.values import whole
 
 _EPILOG = """\
 On a terminal the learning curve is drawn too: the mean return of the last episodes (a twentieth of
@@ -31,7 +32,7 @@ def arguments(parser: Any) -> None:
     drawing = parser.add_mutually_exclusive_group()
     drawing.add_argument("--plot", action="store_true", help="draw the learning curve, on a terminal or not")
     drawing.add_argument("--no-plot", action="store_true", help="only the values")
-    parser.add_argument("--attempt", metavar="N", type=int, help="the curve of this attempt alone")
+    parser.add_argument("--attempt", metavar="N", type=whole(1), help="the curve of this attempt alone")
 
 
 def execute(args: Any) -> int:

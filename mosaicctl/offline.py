@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 import mosaicd
+from mosaicctl.values import readable, text
 
 Json = dict[str, Any]
 
@@ -40,8 +41,12 @@ def mosaicd_says(*arguments: str) -> Json:
 
 def place_arguments(parser: Any) -> None:
     """Add --state-dir and --config, for a state directory that is not where mosaicd looks by itself."""
-    parser.add_argument("--state-dir", metavar="DIR", help="the state directory, without a daemon to ask")
-    parser.add_argument("--config", metavar="FILE", help="the daemon's settings, without a daemon to ask")
+    parser.add_argument(
+        "--state-dir", metavar="DIR", type=text, help="the state directory, without a daemon to ask"
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", type=readable, help="the daemon's settings, without a daemon to ask"
+    )
 
 
 def places(args: Any) -> list[str]:

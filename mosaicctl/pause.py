@@ -4,7 +4,7 @@ from typing import Any
 
 from mosaicctl.acting import ask_each, wait_argument
 from mosaicctl.client import Json, connect
-from mosaicctl.select import chosen, filter_arguments, selector_argument
+from mosaicctl.select import choice, chosen, filter_arguments, selector_argument
 
 _EPILOG = """\
 Without --mode, a worker that can pause by itself is asked to, and anything else is frozen where it
@@ -31,6 +31,7 @@ def arguments(parser: Any) -> None:
 def execute(args: Any) -> int:
     """Pause the chosen runs."""
     params: Json = {key: value for key, value in (("mode", args.mode), ("reason", args.reason)) if value}
+    filters = choice(args)
     with connect(args.socket) as client:
         settled = ["PAUSE"] if args.wait else None
-        return ask_each(client, args, chosen(client, args), "run.pause", params, settled)
+        return ask_each(client, args, chosen(client, args, filters), "run.pause", params, settled)

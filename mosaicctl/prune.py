@@ -6,9 +6,9 @@ from typing import Any
 from mosaicctl.client import Client, Json, connect
 from mosaicctl.exits import DONE, WRONG_STATE, UsageError
 from mosaicctl.render import clean, clock, columns, to_json
-from mosaicctl.select import label_filter, pairs, references, selector_argument
+from mosaicctl.select import label_filter, references, selector_argument
 from mosaicctl.sizes import counted, size
-from mosaicctl.submission import duration
+from mosaicctl.values import duration, outcomes, text
 from mosaicd.protocol.errors import EXIT_CODES
 
 _EPILOG = """\
@@ -27,13 +27,16 @@ def arguments(parser: Any) -> None:
     parser.epilog = _EPILOG
     selector_argument(parser)
     parser.add_argument("--dry-run", action="store_true", help="remove nothing, show what would go")
-    parser.add_argument("--older-than", metavar="DUR", help="only runs that ended longer ago (0: all)")
     parser.add_argument(
-        "--outcome", metavar="OUTCOME", action="append", help="only with this outcome (repeatable)"
+        "--older-than", metavar="DUR", type=duration, help="only runs that ended longer ago (0: all)"
     )
-    parser.add_argument("--name", metavar="PATTERN", help="only runs with a name like this")
+    parser.add_argument(
+        "--outcome", metavar="OUTCOME", type=outcomes, action="extend",
+        help="only with this outcome (repeatable)",
+    )  # fmt: skip
+    parser.add_argument("--name", metavar="PATTERN", type=text, help="only runs with a name like this")
     label_filter(parser, "only runs with this label (repeatable)")
-    parser.add_argument("--user", metavar="NAME", help="only this user's")
+    parser.add_argument("--user", metavar="NAME", type=text, help="only this user's")
 
 
 def execute(args: Any) -> int:
@@ -55,13 +58,12 @@ def execute(args: Any) -> int:
 
 def _filters(args: Any) -> Json:
     found: Json = {}
-    older_than_s = duration(args.older_than, "--older-than")
-    if older_than_s is not None:
-        found["older_than_s"] = older_than_s
+    if args.older_than is not None:
+        found["older_than_s"] = args.older_than
     if args.outcome:
-        found["outcome"] = ",".join(args.outcome).split(",")
+        found["outcome"] = args.outcome
     if args.label:
-        found["label"] = pairs(args.label, "-l")
+        found["label"] = dict(args.label)
     return found | {name: getattr(args, name) for name in ("name", "user") if getattr(args, name)}
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from mosaicctl.acting import ask_each
 from mosaicctl.client import connect
-from mosaicctl.select import chosen, filter_arguments, selector_argument
+from mosaicctl.select import choice, chosen, filter_arguments, selector_argument
 
 _EPILOG = """\
   mosaicctl release @
@@ -21,5 +21,6 @@ def arguments(parser: Any) -> None:
 
 def execute(args: Any) -> int:
     """Release the chosen runs."""
+    filters = choice(args)
     with connect(args.socket) as client:
-        return ask_each(client, args, chosen(client, args), "run.release", {})
+        return ask_each(client, args, chosen(client, args, filters), "run.release", {})

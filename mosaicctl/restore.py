@@ -7,6 +7,7 @@ from mosaicctl.exits import DONE, WRONG_STATE
 from mosaicctl.offline import Refused, mosaicd_says, place_arguments, places
 from mosaicctl.render import clean, to_json
 from mosaicctl.sizes import counted
+from mosaicctl.values import readable
 
 _EPILOG = """\
 The daemon must be down (systemctl --user stop mosaicd.socket mosaicd). The copy is checked first; the
@@ -32,7 +33,9 @@ _TOLD = (
 def arguments(parser: Any) -> None:
     """Add the options of `restore`."""
     parser.epilog = _EPILOG
-    parser.add_argument("file", metavar="FILE", help="what `backup` wrote, or a registry that was set aside")
+    parser.add_argument(
+        "file", metavar="FILE", type=readable, help="what `backup` wrote, or a registry that was set aside"
+    )
     parser.add_argument("--force", action="store_true", help="also where runs work that the copy has not")
     place_arguments(parser)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from mosaicctl.acting import ask_each, wait_argument
 from mosaicctl.client import Json, connect
-from mosaicctl.select import chosen, filter_arguments, selector_argument
+from mosaicctl.select import choice, chosen, filter_arguments, selector_argument
 
 _EPILOG = """\
 A run that gave its slots back (pause --mode release) waits in the queue for new ones.
@@ -26,6 +26,7 @@ def arguments(parser: Any) -> None:
 def execute(args: Any) -> int:
     """Resume the chosen runs."""
     params: Json = {"reason": args.reason} if args.reason else {}
+    filters = choice(args)
     with connect(args.socket) as client:
         settled = ["EXEC"] if args.wait else None
-        return ask_each(client, args, chosen(client, args), "run.resume", params, settled)
+        return ask_each(client, args, chosen(client, args, filters), "run.resume", params, settled)

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from mosaicctl.board import Board, describe
-from mosaicctl.client import Json, connect
+from mosaicctl.client import Json, OnDemand
 from mosaicctl.exits import INTERRUPTED, NOT_STARTED, code_of_run
 from mosaicctl.follow import EventStream, LogStream, Streams
 from mosaicctl.link import Link
@@ -54,8 +54,10 @@ def arguments(parser: Any) -> None:
 
 def execute(args: Any) -> int:
     """Submit the run, follow it to its end and return its code."""
-    client = connect(args.socket)
-    run = hand_in(client, parameters(client, args))
+    ask = OnDemand(args.socket)
+    params = parameters(ask, args)
+    client = ask()
+    run = hand_in(client, params)
     with Link(client, args.socket) as link, Interrupts() as interrupts:
         link.client.wake_fd = interrupts.fd
         follower = Follower(link, args, run)

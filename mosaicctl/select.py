@@ -10,6 +10,7 @@ from typing import Any
 
 from mosaicctl.client import Client, Json
 from mosaicctl.exits import UsageError
+from mosaicctl.values import pair, reference, states
 from mosaicd.protocol.errors import NotFound
 
 LAST = "@"
@@ -20,19 +21,24 @@ def selector_argument(parser: Any, default_last: bool = False, many: bool = True
     text = "an id, a unique beginning of one, a name, a quoted pattern, or @ for your last run"
     if default_last:
         text += " (the default)"
-    parser.add_argument("runs", metavar="RUN", nargs="*" if many else "?", help=text)
+    parser.add_argument("runs", metavar="RUN", type=reference, nargs="*" if many else "?", help=text)
 
 
 def filter_arguments(parser: Any) -> None:
     """Add --all, --state and -l, which choose among your live runs."""
     parser.add_argument("--all", action="store_true", help="all your live runs")
-    parser.add_argument("--state", metavar="STATE", action="append", help="your live runs in this state")
+    state_filter(parser, "your live runs in this state (repeatable)")
     label_filter(parser, "your live runs with this label")
 
 
 def label_filter(parser: Any, text: str) -> None:
     """Add -l K=V as a filter."""
-    parser.add_argument("-l", "--label", metavar="K=V", action="append", help=text)
+    parser.add_argument("-l", "--label", metavar="K=V", type=pair, action="append", help=text)
+
+
+def state_filter(parser: Any, text: str) -> None:
+    """Add --state as a filter; `args.state` is a flat list of wire names."""
+    parser.add_argument("--state", metavar="STATE", type=states, action="extend", help=text)
 
 
 def me() -> str:
@@ -43,17 +49,6 @@ def me() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return str(os.getuid())
-
-
-def pairs(items: list[str] | None, option: str) -> dict[str, str]:
-    """Return K=V items as a dictionary; UsageError names the one that is none."""
-    found: dict[str, str] = {}
-    for item in items or ():
-        key, equals, value = item.partition("=")
-        if not equals or not key:
-            raise UsageError(f"{option} {item}: write it as K=V")
-        found[key] = value
-    return found
 
 
 def pages(client: Client, filters: Json) -> list[Json]:
@@ -97,35 +92,32 @@ def references(client: Client, selectors: list[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def chosen(client: Client, args: Any) -> list[str]:
-    """Return the references that selectors and filters choose; UsageError when neither was given."""
+def choice(args: Any) -> Json | None:
+    """Return the filters that choose the runs, None where they are named; UsageError when neither was given.
+
+    Asks nobody, so that a slip is told whether or not a daemon runs.
+    """
     filters: Json = {}
     if args.state:
-        filters["state"] = states(args.state)
+        filters["state"] = args.state
     if args.label:
-        filters["label"] = pairs(args.label, "-l")
+        filters["label"] = dict(args.label)
     if not (args.runs or filters or args.all):
         raise UsageError(
             f"{args.verb} which runs? Name some (@: your last one), or choose with --all, --state or -l"
         )
     if not (filters or args.all):
-        return references(client, args.runs)
+        return None
     if args.runs:
         raise UsageError("name runs or choose them with --all, --state or -l, not both")
+    return filters
+
+
+def chosen(client: Client, args: Any, filters: Json | None) -> list[str]:
+    """Return the references of the runs that `choice` speaks of; NotFound where none fits."""
+    if filters is None:
+        return references(client, args.runs)
     runs = pages(client, {"live": True, "user": me(), **filters})
     if not runs:
         raise NotFound("none of your live runs fits")
     return [run["run_id"] for run in runs]
-
-
-def states(words: list[str]) -> list[str]:
-    """Return the wire names of states given as `EXEC`, `running` or `exec,pause`; UsageError otherwise."""
-    from mosaicd.protocol.states import parse_state
-
-    found = []
-    for word in ",".join(words).split(","):
-        try:
-            found.append(parse_state(word.strip()).value)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-    return found

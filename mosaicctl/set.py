@@ -5,7 +5,8 @@ from typing import Any
 from mosaicctl.acting import ask_each
 from mosaicctl.client import Json, connect
 from mosaicctl.exits import UsageError
-from mosaicctl.select import pairs, references, selector_argument
+from mosaicctl.select import label_filter, references, selector_argument
+from mosaicctl.values import text, whole
 
 _EPILOG = """\
   mosaicctl set @ --priority 10
@@ -17,9 +18,9 @@ def arguments(parser: Any) -> None:
     """Add the options of `set`."""
     parser.epilog = _EPILOG
     selector_argument(parser)
-    parser.add_argument("-p", "--priority", metavar="N", type=int, help="higher goes first")
-    parser.add_argument("-n", "--name", metavar="NAME", help="a new name")
-    parser.add_argument("-l", "--label", metavar="K=V", action="append", help="a label to set (repeatable)")
+    parser.add_argument("-p", "--priority", metavar="N", type=whole(-1000, 1000), help="higher goes first")
+    parser.add_argument("-n", "--name", metavar="NAME", type=text, help="a new name")
+    label_filter(parser, "a label to set (repeatable)")
 
 
 def execute(args: Any) -> int:
@@ -32,7 +33,7 @@ def execute(args: Any) -> int:
     if args.name is not None:
         params["name"] = args.name
     if args.label:
-        params["labels"] = pairs(args.label, "-l")
+        params["labels"] = dict(args.label)
     if not params:
         raise UsageError("set what? Give --priority, --name or -l K=V")
     with connect(args.socket) as client:

@@ -4,8 +4,8 @@ from typing import Any
 
 from mosaicctl.acting import ask_each, wait_argument
 from mosaicctl.client import Json, connect
-from mosaicctl.select import chosen, filter_arguments, selector_argument
-from mosaicctl.submission import duration
+from mosaicctl.select import choice, chosen, filter_arguments, selector_argument
+from mosaicctl.values import duration
 
 _EPILOG = """\
 A stopped run gets TERM and its grace period (5 s; 30 s for a worker that saves checkpoints), then KILL.
@@ -23,7 +23,9 @@ def arguments(parser: Any) -> None:
     parser.epilog = _EPILOG
     selector_argument(parser)
     filter_arguments(parser)
-    parser.add_argument("--grace", metavar="DUR", help="time between TERM and KILL; 0 is legal")
+    parser.add_argument(
+        "--grace", metavar="DUR", type=duration, help="time between TERM and KILL; 0 is legal"
+    )
     parser.add_argument("--reason", metavar="TEXT", help="kept with the run, as the cause of its end")
     wait_argument(parser, "they have ended")
 
@@ -31,11 +33,11 @@ def arguments(parser: Any) -> None:
 def execute(args: Any) -> int:
     """Stop the chosen runs."""
     params: Json = {}
-    grace_s = duration(args.grace, "--grace")
-    if grace_s is not None:
-        params["grace_s"] = grace_s
+    if args.grace is not None:
+        params["grace_s"] = args.grace
     if args.reason:
         params["reason"] = args.reason
+    filters = choice(args)
     with connect(args.socket) as client:
         settled = ["TERM"] if args.wait else None
-        return ask_each(client, args, chosen(client, args), "run.stop", params, settled)
+        return ask_each(client, args, chosen(client, args, filters), "run.stop", params, settled)

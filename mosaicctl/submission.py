@@ -2,14 +2,15 @@
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from mosaicctl.client import Client, Json
 from mosaicctl.configfile import assign, read_config
 from mosaicctl.environment import handed_over, shell_of
 from mosaicctl.exits import UsageError
-from mosaicctl.select import pairs
-from mosaicd.protocol.durations import parse_duration
+from mosaicctl.select import label_filter
+from mosaicctl.values import causes, duration, span, text, whole
 
 
 def submission_arguments(parser: Any) -> None:
@@ -17,77 +18,89 @@ def submission_arguments(parser: Any) -> None:
     what = parser.add_argument_group("what to run")
     what.add_argument("command", metavar="-- COMMAND", nargs="...", help="a program with its arguments")
     what.add_argument(
-        "-f", "--file", metavar="FILE", help="a TrainRunConfig, JSON or TOML; - is standard input"
+        "-f", "--file", metavar="FILE", type=text, help="a TrainRunConfig, JSON or TOML; - is standard input"
     )
-    what.add_argument("--worker", metavar="KIND", help="an installed worker (see `mosaicctl workers`)")
     what.add_argument(
-        "--set",
-        metavar="K=V",
-        action="append",
-        default=[],
+        "--worker", metavar="KIND", type=text, help="an installed worker (see `mosaicctl workers`)"
+    )
+    what.add_argument(
+        "--set", metavar="K=V", action="append", default=[],
         help="a value of the worker's own config; dots nest, JSON is understood (repeatable)",
-    )
+    )  # fmt: skip
     what.add_argument(
-        "-e",
-        "--env",
-        metavar="K=V",
-        action="append",
-        default=[],
+        "-e", "--env", metavar="K=V", action="append", default=[],
         help="an environment variable; K alone hands over your own (repeatable)",
-    )
+    )  # fmt: skip
     places = "commands: here; configs: your home; workers: their files"
-    what.add_argument("--cwd", metavar="DIR", help=f"where it runs ({places})")
-    needs = parser.add_argument_group("what it needs and may use")
-    needs.add_argument("-c", "--cpus", metavar="CPUS", type=int, help="CPU slots")
-    needs.add_argument("-g", "--gpus", metavar="GPUS", type=int, help="GPUs")
-    needs.add_argument(
-        "-t", "--time", metavar="DURATION", help="time limit: 90, 15m, 1h30m, 2d (without pauses)"
-    )
-    needs.add_argument("--max-steps", metavar="N", type=int, help="end it, as succeeded, after N steps")
-    needs.add_argument("--grace", metavar="DUR", help="time between TERM and KILL when it is stopped")
-    needs.add_argument("--retries", metavar="N", type=int, help="start it again when it fails, up to N times")
-    needs.add_argument(
-        "--retry-on",
-        metavar="CAUSE",
-        action="append",
-        help="retry only after this cause; any and infrastructure (the default) are several (repeatable)",
-    )
-    alive = parser.add_argument_group("when it counts as dead")
-    alive.add_argument("--heartbeat", metavar="DUR", help="it has printed nothing for so long (workers: 5m)")
-    alive.add_argument("--start-timeout", metavar="DUR", help="a worker shows no life so long at first (1m)")
-    alive.add_argument("--stall", metavar="DUR", help="it lives, but has made no step for so long (0: never)")
-    alive.add_argument("--handshake", metavar="DUR", help="nothing has been heard of its start so long (30s)")
+    what.add_argument("--cwd", metavar="DIR", type=text, help=f"where it runs ({places})")
+    _needs(parser.add_argument_group("what it needs and may use"))
+    _patience(parser.add_argument_group("when it counts as dead"))
     how = parser.add_argument_group("how it is queued")
-    how.add_argument("-n", "--name", metavar="NAME", help="a name; need not be unique")
-    how.add_argument("-p", "--priority", metavar="PRIORITY", type=int, help="higher goes first (default 0)")
-    how.add_argument("-l", "--label", metavar="K=V", action="append", help="a label (repeatable)")
+    how.add_argument("-n", "--name", metavar="NAME", type=text, help="a name; need not be unique")
+    how.add_argument(
+        "-p", "--priority", metavar="PRIORITY", type=whole(-1000, 1000), help="higher goes first (default 0)"
+    )
+    label_filter(how, "a label (repeatable)")
     how.add_argument(
         "--dedup",
         choices=("attach", "new", "fail"),
         help="when the same run is already alive: attach to it (the default for configs), "
         "start a new one (the default for commands), or fail",
     )
-    how.add_argument("--key", metavar="KEY", help="the same key gives the same run back, ended or not")
+    how.add_argument(
+        "--key", metavar="KEY", type=text, help="the same key gives the same run back, ended or not"
+    )
 
 
-def parameters(client: Client | None, args: Any) -> Json:
-    """Return run.submit's parameters; `client` is asked about --worker, and may be None otherwise."""
+def _needs(group: Any) -> None:
+    group.add_argument("-c", "--cpus", metavar="CPUS", type=whole(1), help="CPU slots")
+    group.add_argument("-g", "--gpus", metavar="GPUS", type=whole(0), help="GPUs")
+    group.add_argument(
+        "-t", "--time", metavar="DURATION", type=span,
+        help="time limit: 90, 15m, 1h30m, 2d (without pauses)",
+    )  # fmt: skip
+    group.add_argument("--max-steps", metavar="N", type=whole(1), help="end it, as succeeded, after N steps")
+    group.add_argument(
+        "--grace", metavar="DUR", type=duration, help="time between TERM and KILL when it is stopped"
+    )
+    group.add_argument(
+        "--retries", metavar="N", type=whole(0, 100), help="start it again when it fails, up to N times"
+    )
+    group.add_argument(
+        "--retry-on", metavar="CAUSE", type=causes, action="append",
+        help="retry only after this cause; any and infrastructure (the default) are several (repeatable)",
+    )  # fmt: skip
+
+
+def _patience(group: Any) -> None:
+    for option, read, meaning in (
+        ("--heartbeat", span, "it has printed nothing for so long (workers: 5m)"),
+        ("--start-timeout", span, "a worker shows no life so long at first (1m)"),
+        ("--stall", duration, "it lives, but has made no step for so long (0: never)"),
+        ("--handshake", span, "nothing has been heard of its start so long (30s)"),
+    ):
+        group.add_argument(option, metavar="DUR", type=read, help=meaning)
+
+
+def parameters(ask: Callable[[], Client], args: Any) -> Json:
+    """Return run.submit's parameters; `ask` gives the daemon that knows --worker, and is used for that alone.
+
+    All that can be told without a daemon is told before it is asked.
+    """
     if sum((bool(args.command), args.file is not None, args.worker is not None)) != 1:
         raise UsageError(f"{args.verb} what? Give one of -- COMMAND, -f FILE or --worker KIND")
-    params = _command(args) if args.command else _config(client, args)
+    params = _command(args) if args.command else _config(ask, args)
     for name, value in (
         ("cpus", args.cpus), ("gpus", args.gpus), ("max_steps", args.max_steps), ("retries", args.retries),
         ("priority", args.priority), ("name", args.name), ("dedup", args.dedup), ("key", args.key),
-        ("retry_on", args.retry_on), ("time_limit_s", duration(args.time, "-t")),
-        ("grace_s", duration(args.grace, "--grace")), ("stall_s", duration(args.stall, "--stall")),
-        ("heartbeat_timeout_s", duration(args.heartbeat, "--heartbeat")),
-        ("start_timeout_s", duration(args.start_timeout, "--start-timeout")),
-        ("handshake_timeout_s", duration(args.handshake, "--handshake")),
+        ("retry_on", args.retry_on), ("time_limit_s", args.time), ("grace_s", args.grace),
+        ("stall_s", args.stall), ("heartbeat_timeout_s", args.heartbeat),
+        ("start_timeout_s", args.start_timeout), ("handshake_timeout_s", args.handshake),
     ):  # fmt: skip
         if value is not None:
             params[name] = value
     if args.label:
-        params["labels"] = pairs(args.label, "-l")
+        params["labels"] = dict(args.label)
     return params
 
 
@@ -100,16 +113,6 @@ def hand_in(client: Client, params: Json, method: str = "run.submit") -> Json:
     if client.repeats > repeats and run.get("duplicate") and run["created_at"] >= began_at:
         run["duplicate"] = False  # of our own first try, whose answer was lost
     return run
-
-
-def duration(text: str | None, option: str) -> float | None:
-    """Return seconds; UsageError names the option and what a duration looks like."""
-    if text is None:
-        return None
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}") from error
 
 
 def explicit_environment(items: list[str]) -> dict[str, str]:
@@ -147,18 +150,16 @@ def _here() -> str:
         raise UsageError(f"your working directory is gone ({error.strerror}); try --cwd") from error
 
 
-def _config(client: Client | None, args: Any) -> Json:
+def _config(ask: Callable[[], Client], args: Any) -> Json:
+    own = explicit_environment(args.env)
     if args.worker is not None:
         from mosaicctl.workerconfig import train_run_config
 
-        if client is None:
-            raise UsageError("--worker needs a daemon, to learn what is installed")
-        config = train_run_config(client, args)
+        config = train_run_config(ask, args)
     else:
         config = read_config(args.file)
         if args.set:
             assign(_worker_config(config), args.set)
-    own = explicit_environment(args.env)
     if own:
         environment = config.setdefault("environment", {})
         if not isinstance(environment, dict):

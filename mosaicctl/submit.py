@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from mosaicctl.client import NoDaemon, connect
+from mosaicctl.client import NoDaemon, OnDemand
 from mosaicctl.render import Json, emit, label, to_json
 from mosaicctl.submission import hand_in, parameters, submission_arguments
 
@@ -31,25 +31,27 @@ def arguments(parser: Any) -> None:
 
 def execute(args: Any) -> int:
     """Submit, and print the run as it was accepted."""
+    with OnDemand(args.socket) as ask:
+        params = parameters(ask, args)
+        if args.hold:
+            params["hold"] = True
+        if args.dry_run:
+            return _dry_run(ask, params)
+        run = hand_in(ask(), params)
+    emit(args.output, [run], sentence(run), single=True)
+    return 0
+
+
+def _dry_run(ask: OnDemand, params: Json) -> int:
+    """Print what the daemon makes of it; without one, what would be sent, and say that nobody checked it."""
     try:
-        client = connect(args.socket)
+        client = ask()
     except NoDaemon as error:
-        if not args.dry_run or args.worker is not None:
-            raise
-        params = parameters(None, args)
         sys.stderr.write("mosaicctl: no daemon answers, so this is unchecked\n")
         sys.stderr.writelines(f"  {path}: {reason}\n" for path, reason in error.tried)
         sys.stdout.write(to_json(params))
         return 0
-    with client:
-        params = parameters(client, args)
-        if args.hold:
-            params["hold"] = True
-        if args.dry_run:
-            sys.stdout.write(to_json(client.call("run.submit", {**params, "dry_run": True})))
-            return 0
-        run = hand_in(client, params)
-    emit(args.output, [run], sentence(run), single=True)
+    sys.stdout.write(to_json(client.call("run.submit", {**params, "dry_run": True})))
     return 0
 
 

@@ -11,8 +11,8 @@ from mosaicctl.client import Json, connect
 from mosaicctl.exits import DONE, TIMEOUT, WRONG_STATE, code_of_run, explain
 from mosaicctl.link import Link
 from mosaicctl.render import emit, ending_words, label
-from mosaicctl.select import references, selector_argument, states
-from mosaicctl.submission import duration
+from mosaicctl.select import references, selector_argument, state_filter
+from mosaicctl.values import duration
 from mosaicd.protocol.errors import Conflict, TimedOut
 
 _EPILOG = """\
@@ -31,17 +31,16 @@ def arguments(parser: Any) -> None:
     """Add the options of `wait`."""
     parser.epilog = _EPILOG
     selector_argument(parser, default_last=True)
-    parser.add_argument("--timeout", metavar="DUR", help="give up after this long (exit code 124)")
     parser.add_argument(
-        "--state", metavar="STATE", action="append", help="wait for this state instead (repeatable)"
+        "--timeout", metavar="DUR", type=duration, help="give up after this long (exit code 124)"
     )
+    state_filter(parser, "wait for this state instead (repeatable)")
 
 
 def execute(args: Any) -> int:
     """Wait for each of the runs in turn."""
-    timeout_s = duration(args.timeout, "--timeout")
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    wanted = states(args.state) if args.state else None
+    deadline = None if args.timeout is None else time.monotonic() + args.timeout
+    wanted = args.state
     with Link(connect(args.socket), args.socket) as link:
         named = references(link.client, args.runs or ["@"])
         runs, code = [], DONE

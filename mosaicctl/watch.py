@@ -9,11 +9,11 @@ from mosaicctl.client import Json, connect
 from mosaicctl.exits import DONE
 from mosaicctl.follow import EventStream, Streams
 from mosaicctl.link import Link
-from mosaicctl.logs import moment
 from mosaicctl.progressbar import Rate, line, measure
 from mosaicctl.render import clean, clock, colour, ending_words, paint, to_json
 from mosaicctl.screen import Screen
 from mosaicctl.select import references, selector_argument
+from mosaicctl.values import moment
 
 _EPILOG = """\
 Watches the named runs until they have ended; without a RUN, all runs, until Ctrl-C.

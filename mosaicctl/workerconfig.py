@@ -1,5 +1,6 @@
 """`--worker KIND --set K=V`: a TrainRunConfig for an installed worker, so that nobody needs to write one."""
 
+from collections.abc import Callable
 from typing import Any
 
 from mosaicctl.client import Client, Json
@@ -9,11 +10,11 @@ from mosaicctl.exits import UsageError
 MEMORY_FLOOR_MB = 256
 
 
-def train_run_config(client: Client, args: Any) -> Json:
+def train_run_config(ask: Callable[[], Client], args: Any) -> Json:
     """Return the config of a run of worker `args.worker`; UsageError lists the kinds there are."""
-    worker = find_worker(client.call("worker.list", {})["workers"], args.worker)
     config: Json = {}
     assign(config, args.set)
+    worker = find_worker(ask().call("worker.list", {})["workers"], args.worker)
     capabilities = worker.get("capabilities") or {}
     gpus = args.gpus if args.gpus is not None else 1 if capabilities.get("requires_gpu") else 0
     return {

@@ -5,6 +5,7 @@ from typing import Any
 
 from mosaicctl.client import Json, connect
 from mosaicctl.render import clean, columns, facts, to_json
+from mosaicctl.values import text
 from mosaicctl.workerconfig import find_worker
 
 _EPILOG = """\
@@ -19,7 +20,7 @@ With a KIND, everything about that worker, with the values that --set can give i
 def arguments(parser: Any) -> None:
     """Add the options of `workers`."""
     parser.epilog = _EPILOG
-    parser.add_argument("kind", metavar="KIND", nargs="?", help="only this worker, in full")
+    parser.add_argument("kind", metavar="KIND", type=text, nargs="?", help="only this worker, in full")
     parser.add_argument("--refresh", action="store_true", help="ask the interpreters again what is installed")
 
 

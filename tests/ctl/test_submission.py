@@ -183,7 +183,7 @@ def test_a_worker_that_needs_a_gpu_asks_for_one(submitted: Submitted, ctl: Ctl) 
         (["-f", "/nonexistent/x.json"], "No such file or directory"),
         (["-e", "=x", "--", "true"], "-e =x"),
         (["-e", "NO_SUCH_VARIABLE_HERE", "--", "true"], "you have no such variable"),
-        (["-t", "soon", "--", "true"], "-t: 'soon' is not a duration"),
+        (["-t", "soon", "--", "true"], "-t/--time: 'soon' is not a duration"),
     ],
 )
 def test_what_makes_no_sense_is_told_before_it_is_sent(
