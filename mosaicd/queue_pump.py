@@ -6,7 +6,7 @@ slot is ever promised twice.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from mosaicd import crash_points
 from mosaicd.clock import Clock
@@ -15,7 +15,7 @@ from mosaicd.core.explain import Holder, Scene, reason
 from mosaicd.core.fsm import Action, Event, Kind, owed
 from mosaicd.core.queue import Queue, Start, Waiting
 from mosaicd.core.run import Run
-from mosaicd.core.slots import Capacity
+from mosaicd.core.slots import Capacity, Withheld
 
 #: The wall clock may jump: a wait for an hour of the day is looked at again this often.
 MOST_WAIT_S = 60.0
@@ -32,6 +32,7 @@ class QueuePump:
         self._record = record
         self._queue = Queue()
         self._holding: dict[str, Run] = {}
+        self._withheld: Mapping[str, Withheld] = {}
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self.draining = False
@@ -51,6 +52,16 @@ class QueuePump:
             self._wake.set()
         else:
             self._queue.discard(run.run_id)
+
+    @property
+    def withheld(self) -> Mapping[str, Withheld]:
+        """What runs that were set aside may still use, by run id."""
+        return self._withheld
+
+    def withhold(self, withheld: Mapping[str, Withheld]) -> None:
+        """Give nobody these, and all that was withheld before and is no longer."""
+        self._withheld = withheld
+        self._wake.set()
 
     async def pump(self) -> None:
         """Start what may start, whenever woken; until cancelled."""
@@ -73,13 +84,17 @@ class QueuePump:
             self._timer.cancel()
 
     def capacity(self) -> Capacity:
-        """Return what the machine has and what live runs hold."""
-        holding = self._holding.values()
+        """Return what the machine has, what live runs hold, and what is withheld."""
+        holding, withheld = self._holding.values(), self._withheld.values()
+        cpus_withheld = sum(one.cpus for one in withheld)
+        slots_withheld = frozenset(slot for one in withheld for slot in one.slots)
         return Capacity(
             cpus_total=self._cpus,
-            cpus_used=sum(run.cpus_granted or 0 for run in holding),
+            cpus_used=sum(run.cpus_granted or 0 for run in holding) + cpus_withheld,
             gpu_slots_total=self._gpus,
-            gpu_slots_used=frozenset(slot for run in holding for slot in run.slots),
+            gpu_slots_used=frozenset(slot for run in holding for slot in run.slots) | slots_withheld,
+            cpus_withheld=cpus_withheld,
+            gpu_slots_withheld=slots_withheld,
         )
 
     def scene(self) -> Scene:
@@ -88,7 +103,8 @@ class QueuePump:
             Holder(run.run_id, run.name, run.owner, run.owner_uid, run.cpus_granted or 0, run.slots)
             for run in self._holding.values()
         ]
-        return Scene(self.capacity(), self._used(), self._clock.wall(), holders)
+        withheld = list(self._withheld.values())
+        return Scene(self.capacity(), self._used(), self._clock.wall(), holders, withheld=withheld)
 
     def reason(self, run_id: str) -> str | None:
         """Return in a few words why a run waits, or None when it does not."""

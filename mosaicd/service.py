@@ -15,6 +15,7 @@ from typing import Any
 
 from mosaicd import crash_points
 from mosaicd import log as operator_log
+from mosaicd.aftercare import Aftercare
 from mosaicd.announce import announce
 from mosaicd.auth import Auth, user_name
 from mosaicd.broadcaster import Broadcaster
@@ -80,7 +81,8 @@ class Service:
             stack.push_async_callback(server.close)
             stack.push_async_callback(services.discovery.close)
             stack.callback(services.files.pool.shutdown, wait=False)
-            await self._take_up(services, stack)
+            aftercare = self._aftercare(services)
+            await self._take_up(services, stack, aftercare)
             server.open()
             crash_points.reach("startup.ready")
             services.registry.subscribe(_shown_soon(notifier, services))
@@ -95,6 +97,7 @@ class Service:
                 self._maintain(services),
                 services.retention.run(),
                 self._shim_watch(services).run(),
+                aftercare.run(),
                 self._pulse(services, notifier.watchdog_s),
                 notifier.watch(lambda: self._is_healthy(services, notifier.watchdog_s)),
             )
@@ -172,7 +175,9 @@ class Service:
         if not self._fatal.done():
             self._fatal.set_exception(error)
 
-    async def _take_up(self, services: Services, stack: contextlib.AsyncExitStack) -> None:
+    async def _take_up(
+        self, services: Services, stack: contextlib.AsyncExitStack, aftercare: Aftercare
+    ) -> None:
         began = self._clock.mono()
         services.shims.start()
         stack.push_async_callback(services.shims.close)
@@ -187,6 +192,7 @@ class Service:
         )
         crash_points.reach("startup.reconciled")
         services.quarantine.update(report.nonsense)
+        aftercare.begin()
         services.dispatcher.start()
         stack.push_async_callback(services.dispatcher.close)
 
@@ -199,6 +205,10 @@ class Service:
     def _shim_watch(self, services: Services) -> ShimWatch:
         silence_s, dispatcher = self._settings.timeouts.shim_silence_s, services.dispatcher
         return ShimWatch(services.registry, services.shims, silence_s, dispatcher.shim_silent)
+
+    def _aftercare(self, services: Services) -> Aftercare:
+        look_s, turns = self._settings.timeouts.empty_retry_s, services.dispatcher.turns
+        return Aftercare(services.registry, services.rundirs, services.shims, turns, look_s)
 
     async def _pulse(self, services: Services, watchdog_s: float | None) -> None:
         """Have the writer turn now and then, so that its silence means something."""

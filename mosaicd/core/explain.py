@@ -11,7 +11,7 @@ from typing import Any
 
 from mosaicd.core.params import MAX_PRIORITY
 from mosaicd.core.queue import Queue, Turn, Waiting
-from mosaicd.core.slots import Capacity, Grant, counted, cpus_due, gpus_due
+from mosaicd.core.slots import Capacity, Grant, Withheld, counted, cpus_due, gpus_due
 
 #: How many runs a fact names; it always counts them all.
 MAX_NAMED = 10
@@ -43,6 +43,7 @@ class Scene:
     now: float
     holders: Sequence[Holder] = ()
     owners: Mapping[int, str] = field(default_factory=dict)
+    withheld: Sequence[Withheld] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +71,16 @@ def reason(run: Waiting, capacity: Capacity, now: float) -> str:
     short = []
     cpus, gpus = cpus_due(run.cpus, capacity), gpus_due(run.gpus, capacity)
     if cpus > capacity.cpus_free:
-        short.append(f"{counted(cpus, 'CPU')}, {capacity.cpus_free} of {capacity.cpus_total} free")
+        aside = _aside(capacity.cpus_withheld)
+        short.append(f"{counted(cpus, 'CPU')}, {capacity.cpus_free} of {capacity.cpus_total} free{aside}")
     if gpus > len(capacity.gpus_free):
-        short.append(f"{counted(gpus, 'GPU')}, {len(capacity.gpus_free)} of {capacity.gpu_slots_total} free")
+        free, aside = len(capacity.gpus_free), _aside(len(capacity.gpu_slots_withheld))
+        short.append(f"{counted(gpus, 'GPU')}, {free} of {capacity.gpu_slots_total} free{aside}")
     return "needs " + "; ".join(short) if short else "waits for its turn"
+
+
+def _aside(withheld: int) -> str:
+    return f" ({withheld} withheld)" if withheld else ""
 
 
 def explain(run_id: str, queue: Queue, scene: Scene) -> Explanation:
@@ -87,6 +94,7 @@ def explain(run_id: str, queue: Queue, scene: Scene) -> Explanation:
     probe.put(freed)
     if not _starts(freed, probe, scene):
         facts += _capacity_facts(run, scene)
+        facts += _withheld_facts(facts, scene)
         ahead = _ahead(freed, probe, scene)
         if ahead:
             facts.append(_queue_fact(freed, [*ahead.values()], scene))
@@ -142,6 +150,19 @@ def _capacity_facts(run: Waiting, scene: Scene) -> list[dict[str, Any]]:
             }
         )
     return facts
+
+
+def _withheld_facts(short: Sequence[dict[str, Any]], scene: Scene) -> list[dict[str, Any]]:
+    """Return what of that which is too little is withheld: nobody holds it, so nobody can give it back."""
+    missing = {fact["fact"] for fact in short}
+    return [
+        {
+            "fact": "withheld", "text": one.sentence(), "run_id": one.run_id, "cpus": one.cpus,
+            "slots": list(one.slots), "pids": list(one.pids),
+        }
+        for one in scene.withheld
+        if (one.cpus and "cpus" in missing) or (one.slots and "gpus" in missing)
+    ][:MAX_NAMED]  # fmt: skip
 
 
 def _ahead(run: Waiting, probe: Queue, scene: Scene) -> dict[str, Turn | Waiting]:

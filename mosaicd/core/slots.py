@@ -21,13 +21,46 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Withheld:
+    """What a run that was set aside may still use: nobody's until it is known that nothing of it lives.
+
+    `pids`: processes of it that were found last, its shims too; none before the first look.
+    """
+
+    run_id: str
+    owner: str
+    cpus: int = 0
+    slots: tuple[int, ...] = ()
+    pids: tuple[int, ...] = ()
+
+    @property
+    def grant(self) -> Grant:
+        """What nobody is given meanwhile."""
+        return Grant(self.cpus, self.slots)
+
+    def sentence(self) -> str:
+        """Return in one sentence what is withheld, and for whom."""
+        gpus = f"GPU slot{'' if len(self.slots) == 1 else 's'} {', '.join(map(str, self.slots))}"
+        parts = ((self.cpus, counted(self.cpus, "CPU")), (self.slots, gpus))
+        held = " and ".join(words for some, words in parts if some)
+        living = f"lives (pid {', '.join(map(str, self.pids))})" if self.pids else "may live"
+        whose = f"the record of run {self.run_id} is set aside and something of it {living}"
+        return f"{whose}; nobody is given its {held}" if held else whose
+
+
+@dataclass(frozen=True, slots=True)
 class Capacity:
-    """The machine and what runs hold of it; GPU slots are numbered 0..gpu_slots_total-1."""
+    """The machine and what runs hold of it; GPU slots are numbered 0..gpu_slots_total-1.
+
+    What is withheld counts as used; `*_withheld` say how much of what is used that is.
+    """
 
     cpus_total: int
     cpus_used: int = 0
     gpu_slots_total: int = 0
     gpu_slots_used: frozenset[int] = frozenset()
+    cpus_withheld: int = 0
+    gpu_slots_withheld: frozenset[int] = frozenset()
 
     @property
     def cpus_free(self) -> int:

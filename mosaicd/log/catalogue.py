@@ -66,6 +66,19 @@ class Catalogue(Enum):
         "A record does not make sense. The daemon works without it and changes nothing about it; "
         "daemon.health lists it.",
     )
+    SLOTS_WITHHELD = Entry(
+        "3d3dcfc380af43d5896510ab04f50571",
+        logging.WARNING,
+        "{why}",
+        "The record of a run that may still work makes no sense and is set aside. What it held is given to "
+        "nobody until the launcher finds no process of it and no shim holds one of its attempts.",
+    )
+    SLOTS_GIVEN_BACK = Entry(
+        "5e1a0f7d8f8947ebafb675486260fb52",
+        logging.INFO,
+        "nothing of run {run_id}, whose record is set aside, lives any more; what it held is free",
+        "What was withheld because of a record that is set aside is handed out again.",
+    )
     RUN_SUBMITTED = Entry(
         "30a41c3dc9df7d9255679f2bd07b9d2a",
         logging.INFO,

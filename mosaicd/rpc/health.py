@@ -36,7 +36,7 @@ async def handle(services: Services, caller: Caller, params: NoParams) -> dict[s
         "writes": registry.write_times(),
         "watchers": services.broadcaster.watchers,
         "quarantine": _quarantine(services),
-        "warnings": list(services.warnings),
+        "warnings": [*services.warnings, *_withheld(services)],
     }
 
 
@@ -44,3 +44,8 @@ def _quarantine(services: Services) -> list[dict[str, Any]]:
     """Records that are set aside, by the registry and by reconcile."""
     nonsense = [{"run_id": run_id, "why": why} for run_id, why in services.quarantine.items()]
     return [*services.registry.quarantine, *nonsense][:200]
+
+
+def _withheld(services: Services) -> list[str]:
+    """What nobody is given because of runs that were set aside while something of theirs lives."""
+    return [withheld.sentence() for withheld in services.dispatcher.turns.withheld.values()]

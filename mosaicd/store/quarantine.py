@@ -11,9 +11,13 @@ from typing import Any
 
 from mosaicd.core.fsm import IllegalTransition, Kind, replay
 from mosaicd.core.run import Run
+from mosaicd.protocol.states import State
 from mosaicd.store.database import rows
 from mosaicd.store.rows import BadRow, read_event, read_run
 from mosaicd.store.statements import QUERIES
+
+#: Slots and CPUs that no machine has are damage.
+MOST_SLOTS = 4096
 
 
 def set_aside(connection: sqlite3.Connection, n: int, why: str, at: float) -> None:
@@ -27,16 +31,26 @@ def set_aside(connection: sqlite3.Connection, n: int, why: str, at: float) -> No
 
 
 def listed(connection: sqlite3.Connection) -> list[dict[str, Any]]:
-    """Return what was set aside: run_id, why, at, and slots (nobody knows whether they are free)."""
-    return [
-        {
-            "run_id": _shown(row["run_id"]),
-            "why": row["why"],
-            "at": row["at"],
-            "slots": json.loads(str(row["slots"])),
-        }
-        for row in rows(connection, QUERIES["quarantined"])
-    ]
+    """Return what was set aside: run_id, owner, why, at, and what may still be the run's.
+
+    `is_live`: its row was not of an ended run, so processes of it may live; `slots` and `cpus` are all that
+    row, slots and newest dispatch say it holds: they contradict each other, so none is believed alone.
+    """
+    return [_told(connection, row) for row in rows(connection, QUERIES["quarantined"])]
+
+
+def _told(connection: sqlite3.Connection, row: Mapping[str, Any]) -> dict[str, Any]:
+    is_live = row["state"] != State.TERM
+    body = _object(row["body"])
+    found = rows(connection, QUERIES["quarantined_dispatches"], (row["run_id"],)) if is_live else []
+    granted = _object(found[0]["data"]) if found else {}
+    said = [json.loads(str(row["slots"])), body.get("slots"), granted.get("slots")] if is_live else []
+    slots = {slot for some in said if isinstance(some, list) for slot in some if _count(slot) == slot}
+    cpus = [_count(data.get(name)) for data, name in ((body, "cpus_granted"), (granted, "cpus"))]
+    return {
+        "run_id": _shown(row["run_id"]), "owner": _shown(row["owner"]), "why": row["why"], "at": row["at"],
+        "is_live": is_live, "slots": sorted(slots), "cpus": max(cpus) if is_live else 0,
+    }  # fmt: skip
 
 
 def judged(connection: sqlite3.Connection, row: Mapping[str, Any]) -> Run:
@@ -58,6 +72,21 @@ def judged(connection: sqlite3.Connection, row: Mapping[str, Any]) -> Run:
     if held != sorted(run.slots):
         raise BadRow(f"its row says slots {sorted(run.slots)}, the slots say {held}")
     return run
+
+
+def _object(text: object) -> dict[str, Any]:
+    """Return the object that a damaged text may still hold, else an empty one."""
+    try:
+        found = json.loads(text) if isinstance(text, str | bytes) else None
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _count(value: object) -> int:
+    """Return a number of CPUs, or of a slot, where it can be one; else none."""
+    is_one = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_SLOTS
+    return value if is_one and isinstance(value, int) else 0
 
 
 def _shown(value: object) -> str:

@@ -39,6 +39,10 @@ DELETE FROM slots WHERE run_id = ?;
 -- Claim a slot; fails where it has an owner.
 INSERT INTO slots (slot, run_id) VALUES (?, ?);
 
+-- name: holder
+-- Who holds a slot.
+SELECT run_id FROM slots WHERE slot = ?;
+
 -- name: slots_of
 -- The slots of a run.
 SELECT slot FROM slots WHERE run_id = ? ORDER BY slot;
@@ -101,7 +105,11 @@ SELECT count(*) FROM runs;
 
 -- name: quarantined
 -- What was set aside, oldest first.
-SELECT run_id, why, at, slots FROM quarantine ORDER BY rowid;
+SELECT run_id, why, at, slots, owner, state, body FROM quarantine ORDER BY rowid;
+
+-- name: quarantined_dispatches
+-- What a run that was set aside was granted, newest first.
+SELECT data FROM quarantined_events WHERE run_id = ? AND kind = 'dispatched' ORDER BY seq DESC LIMIT 1;
 
 -- name: ended_run
 -- The row number of a run that ended.
@@ -205,3 +213,24 @@ SELECT value FROM meta WHERE name = 'damage';
 -- name: set_damage
 -- Keep what is told of a registry that was set aside.
 INSERT INTO meta (name, value) VALUES ('damage', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
+-- name: meta
+-- One thing that the registry knows of itself.
+SELECT value FROM meta WHERE name = ?;
+
+-- name: set_meta
+-- Keep one thing that the registry knows of itself.
+INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
+-- name: drop_meta
+-- Forget one thing that the registry knew of itself.
+DELETE FROM meta WHERE name = ?;
+
+-- name: known_ids
+-- The id of every run that there is or was.
+SELECT run_id FROM runs UNION ALL SELECT run_id FROM pruned UNION ALL SELECT run_id FROM quarantine;
+
+-- name: recollected
+-- Live runs of which nothing has happened since they were made from their directory.
+SELECT runs.run_id FROM runs JOIN events ON events.run_id = runs.run_id AND events.rev = runs.rev
+WHERE runs.state <> 'TERM' AND events.who = ?;

@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 1.0
 BUSY_ROUNDS = 3
+#: Events that bring last values of their own.
+_RECOUNTED = (Kind.DISPATCHED, Kind.EXITED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,8 @@ class Registry:
 
         def settled(n: int | None, error: BaseException | None) -> None:
             if n is not None and error is None:
-                self.quarantine.append({"run_id": run_id, "why": why, "at": at, "slots": []})
+                entry = {"run_id": run_id, "why": why, "at": at, "is_live": False, "slots": [], "cpus": 0}
+                self.quarantine.append(entry)
                 logger.error("run %s was set aside: %s", run_id, why)
 
         self._writer.post(work, settled)
@@ -289,12 +292,15 @@ class Registry:
         return self._writer.send(work, partial(self._recorded, steps, lock, progress), urgent=urgent)
 
     def _progress_after(self, run: Run, steps: Sequence[tuple[Run, Event]]) -> Progress | None:
-        """Last values to store with the row; a new attempt counts its own output from zero."""
-        progress = self.progress[run.run_id]
-        if any(event.kind is Kind.DISPATCHED for _, event in steps):
-            return replace(progress, telemetry_seq=0, stdout_bytes=0, stderr_bytes=0, steps_per_s=None,
-                           resumed_from=None)  # fmt: skip
-        return progress if run.run_id in self._dirty else None
+        """Last values to store with the row: a new attempt counts from zero, an exit has the final count."""
+        known = progress = self.progress[run.run_id]
+        for _, event in steps:
+            if event.kind is Kind.DISPATCHED:
+                progress = replace(progress, telemetry_seq=0, stdout_bytes=0, stderr_bytes=0, steps_per_s=None,
+                                   resumed_from=None)  # fmt: skip
+            elif event.kind is Kind.EXITED:
+                progress = progress.after_exit(event.data)
+        return progress if progress is not known or run.run_id in self._dirty else None
 
     def _recorded(
         self,
@@ -308,7 +314,7 @@ class Registry:
         if result is not None and error is None:
             after, seqs = result
             self._live[run_id] = after
-            if any(event.kind is Kind.DISPATCHED for _, event in steps) and progress is not None:
+            if progress is not None and any(event.kind in _RECOUNTED for _, event in steps):
                 self.progress[run_id] = progress
             self._fresh += [Committed(seq, run, event) for seq, (run, event) in zip(seqs, steps, strict=True)]
             if after.is_final:

@@ -8,7 +8,7 @@ import pytest
 from tests.contract.sources import PACKAGES, Module, all_modules, imports, modules, parse, uses
 
 MIDDLE = tuple(
-    """announce auth broadcaster discovery dispatcher inspection rebuild reconcile reexec
+    """aftercare announce auth broadcaster discovery dispatcher inspection rebuild reconcile reexec
     retention shim_link shim_watch systemd""".split()
 )
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mosaicd.core.explain import Explanation, Holder, Scene, explain, reason
 from mosaicd.core.queue import Queue, Waiting
-from mosaicd.core.slots import Capacity
+from mosaicd.core.slots import Capacity, Withheld
 
 ADA, BEA = 1000, 1001
 NOW = 100.0
@@ -208,3 +208,26 @@ def test_every_change_told_starts_the_run(machine: tuple[list[Waiting], Scene]) 
             again = Queue([other, *(waiting for waiting in runs if waiting is not run)])
             assert run.run_id in {start.run_id for start in again.plan(then.capacity, then.used, NOW)}
     assert set(queue) == set(runs), "asking changes nothing"
+
+
+def test_what_is_withheld_is_told_and_nobody_is_to_end_it() -> None:
+    """What nobody holds and nobody is given is a fact of its own, for who needs it; no change ends it."""
+    kept = Withheld("lost", "bea", 2, (0,), (77,))
+    capacity = Capacity(4, 2, 1, frozenset({0}), 2, frozenset({0}))
+    where = replace(scene(capacity, [SMALL]), withheld=[kept])
+    told = why(Waiting("w", ADA, gpus=1), where)
+    assert kinds(told) == ["gpus", "withheld"]
+    assert told.facts[1]["text"] == (
+        "the record of run lost is set aside and something of it lives (pid 77); "
+        "nobody is given its 2 CPUs and GPU slot 0"
+    )
+    assert texts(told) == [["ask for 0 GPUs"]]
+    assert told.reason == "needs 1 GPU, 0 of 1 free (1 withheld)"
+    assert reason(Waiting("w", ADA, cpus=4), capacity, NOW) == "needs 4 CPUs, 2 of 4 free (2 withheld)"
+    assert kinds(why(Waiting("w", ADA), where)) == []
+
+
+def test_what_is_withheld_is_told_as_far_as_it_is_known() -> None:
+    """Before the first look, and where no CPUs or slots are known, the sentence says no more."""
+    assert Withheld("r", "o").sentence() == "the record of run r is set aside and something of it may live"
+    assert Withheld("r", "o", 0, (1, 3)).sentence().endswith("may live; nobody is given its GPU slots 1, 3")
