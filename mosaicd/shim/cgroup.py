@@ -172,10 +172,22 @@ def age_s(directory: str) -> float:
         return 0.0
 
 
+def is_root(directory: str) -> bool:
+    """Whether it is the root of the machine's version-2 hierarchy, which alone may have both members and
+    children with limits; the root of a namespace is none."""
+    return not os.path.exists(f"{directory}/cgroup.type")
+
+
 def enable(directory: str, controllers: frozenset[str]) -> frozenset[str]:
-    """Have the children of a version-2 directory use the controllers; return those that they now can."""
-    for name in sorted(controllers - _enabled(directory)):
-        is_written(directory, "cgroup.subtree_control", f"+{name}")
+    """Have the children of a version-2 directory use the controllers; return those that they now can.
+
+    Nothing new where somebody is in the directory itself: the kernel would refuse memory but hand on cpu and
+    pids, and by that make a group for threads of it, below which no process can be put any more.
+    """
+    missing = controllers - _enabled(directory)
+    if missing and (is_root(directory) or not pids_here(directory)):
+        for name in sorted(missing, key=lambda name: (name != "memory", name)):  # the one that is refused
+            is_written(directory, "cgroup.subtree_control", f"+{name}")
     return controllers & _enabled(directory)
 
 
