@@ -143,9 +143,6 @@ class Dispatcher:
             run = committed.run
             self.turns.sort(run)
             self._deadlines.observe(run)
-            if committed.event.kind is Kind.EXITED:
-                progress = self._registry.progress.get(run.run_id, Progress())
-                self._registry.advance(run.run_id, progress.after_exit(committed.event.data))
             if run.is_final:
                 self._ended(run)
             elif run.state is State.FAULT and committed.event.kind is Kind.STOP_REQUESTED:

@@ -38,13 +38,18 @@ async def handle(services: Services, caller: Caller, params: Register) -> dict[s
     crash_points.reach("register.before_reply")
     return {
         "accepted_version": PROTOCOL_VERSION, "session_token": token, "order": _order(run, params),
-        "want": run.want, "pause_mode": run.pause_mode, "grace_s": run.grace_s,
+        "want": _want(run), "pause_mode": run.pause_mode, "grace_s": run.grace_s,
         "stop": dict(run.stop or run.fault or {}) or None,
     }  # fmt: skip
 
 
 def _is_of(run: Run, params: Register) -> bool:
     return run.is_holding and run.attempt == params.attempt
+
+
+def _want(run: Run) -> Want:
+    """Return what is wanted now: a pause of a run that is only starting waits until it works."""
+    return Want.RUN if run.want is Want.PAUSE and run.state is State.RDY else run.want
 
 
 def _missed(services: Services, run: Run, params: Register) -> list[Event]:

@@ -53,6 +53,18 @@ def test_a_released_run_lets_others_pass_and_goes_on(build: Build, first_mode: s
     assert played == list(range(400))
 
 
+def test_a_release_waits_for_a_worker_that_is_starting(build: Build) -> None:
+    """Asked for before the worker shows life, and the daemon restarts meanwhile: it is not ended half-made,
+    but saves and leaves once it works."""
+    house = workshop(build, timeouts={"worker_grace_s": 20.0})
+    run_id = idle(house, PATIENT, late_s=1.5, steps=100_000, step_s=0.01)
+    house.until(run_id, "RDY")
+    house.call("run.pause", run_id=run_id, mode="release")
+    house.restart()
+    away = released(house, run_id)
+    assert (away["attempt"], away["outcome"], away["started_at"] is not None) == (1, None, True)
+
+
 def test_a_worker_that_ended_meanwhile_has_ended(build: Build) -> None:
     """A release that comes too late does not bring a run back that completed."""
     house = workshop(build)

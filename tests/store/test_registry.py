@@ -14,6 +14,7 @@ from mosaicd.protocol.states import Dedup, State, Want
 from mosaicd.store.history import History
 from mosaicd.store.registry import Committed, LostUpdate, Registry
 from tests.store.building import (
+    EXIT_0,
     dispatched,
     event,
     ledger,
@@ -251,6 +252,17 @@ async def test_a_new_attempt_counts_its_output_from_zero(registry: Registry) -> 
     assert registry.progress[run.run_id].telemetry_seq == 9
     await registry.record(run.run_id, dispatched(attempt=2))
     assert registry.progress[run.run_id] == Progress(steps=6)
+
+
+async def test_an_exit_has_the_final_count_in_its_transaction(registry: Registry, history: History) -> None:
+    """What exit.json counted is stored with the event: a crash before the run's end does not lose it."""
+    run = await add(registry)
+    await registry.record(run.run_id, *to_exec())
+    registry.advance(run.run_id, Progress(steps=10, stdout_bytes=100))
+    await registry.record(run.run_id, event(Kind.EXITED, **EXIT_0, steps=30, stdout_bytes=300))
+    stored = await seen(history, run.run_id)
+    assert (stored.steps, stored.stdout_bytes) == (30, 300)
+    assert registry.progress[run.run_id] == stored
 
 
 async def test_a_waiting_write_is_not_held_up_by_a_patient_one(path: Path) -> None:
