@@ -8,17 +8,25 @@ must come to the same run.
 import random
 import threading
 import time
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
 from mosaicctl.client import Client, Disconnected, NoDaemon, connect
 from mosaicd.protocol.errors import Conflict, MosaicError, NotFound, TimedOut, Unavailable
+from tests.faults.ledger import LOST, REUSED
 
 PROGRAM = Path(__file__).parent / "program.sh"
+WORKER = "drill"
 ENDINGS = ("0", "0", "0", "1", "7", "255", "KILL", "SEGV", "TERM")
 SECONDS = ("0", "0", "0.02", "0.1", "0.4", "5")
-VERBS = ("get", "get", "get", "wait", "stop", "pause", "resume", "hold", "release", "set")
+VERBS = ("get", "get", "get", "wait", "stop", "pause", "resume", "hold", "release", "set", "retry")
+WORKER_VERBS = ("get", "wait", "stop", *("pause",) * 4, *("resume",) * 4, "hold", "release", "set", "retry")
+MODES = (None, "cooperative", "cooperative", "freeze", "release", "release", "release")
+RETRY_ON = ["exit_code", "shim_lost", "signal", "disk_full", "worker_failed", "checkpoint_invalid"]
 LIVE_LIMIT = 4
+RETRYABLE = 6
+WORKERS = 0.25  # of all submits
 CALL_TIMEOUT_S = 20.0
 _GONE = (NoDaemon, Disconnected, OSError)
 
@@ -29,13 +37,20 @@ class Notebook:
     def __init__(self, socket: Path, notes: Path) -> None:
         self.socket = socket
         self.notes = notes
-        self.told: list[dict[str, Any]] = []
+        self.told: deque[dict[str, Any]] = deque()
         self.wrong: list[str] = []
         self.by_key: dict[str, str] = {}
-        self.stopped: set[str] = set()  # a stop was sent, acknowledged or not
+        self.fresh: dict[str, bool] = {}  # retries: whether they were asked to begin anew
+        self.acknowledged: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.journal: list[tuple[Any, ...]] = []
         self.requests = 0
         self.pause = threading.Event()
         self.over = threading.Event()
+
+    def log(self, *words: Any) -> None:
+        """Note what was done, for whoever has to look at a finding."""
+        self.journal.append((round(time.time(), 4), *words))
 
 
 class Submitter(threading.Thread):
@@ -44,11 +59,14 @@ class Submitter(threading.Thread):
     def __init__(self, book: Notebook, seed: str) -> None:
         super().__init__(name=f"client-{seed}", daemon=True)
         self._book = book
+        self._seed = seed
+        self._turn = 0
         self._dice = random.Random(seed)
         self._name = seed.rpartition("/")[2]
         self._client: Client | None = None
-        self._runs: list[str] = []
-        self._in_doubt: dict[str, Any] | None = None
+        self._runs: list[dict[str, Any]] = []
+        self._ended: list[dict[str, Any]] = []
+        self._in_doubt: tuple[str, dict[str, Any]] | None = None
         self._count = 0
         self.is_parked = False
 
@@ -63,7 +81,8 @@ class Submitter(threading.Thread):
                 continue
             try:
                 self._once()
-            except _GONE:
+            except _GONE as error:
+                book.log(self._name, "gone", type(error).__name__)
                 self._hang_up()
                 time.sleep(0.005)
             except TimedOut as error:
@@ -80,20 +99,34 @@ class Submitter(threading.Thread):
         if self._client is None:
             self._client = connect(str(self._book.socket))
         self._book.requests += 1
-        reply: dict[str, Any] = self._client.call(method, params, CALL_TIMEOUT_S)
+        self._book.log(self._name, method, params)
+        try:
+            reply: dict[str, Any] = self._client.call(method, params, CALL_TIMEOUT_S)
+        except MosaicError as error:
+            self._book.log(self._name, "refused", error.name, error.message)
+            self._book.refused[f"{method} {error.name}"] += 1
+            raise
+        told = {name: reply[name] for name in ("run_id", "rev", "state", "want", "attempt", "pause_mode")}
+        self._book.log(self._name, "told", told)
+        self._book.acknowledged[method.removeprefix("run.")] += 1
+        self._book.told.append(reply)
         return reply
 
     def _once(self) -> None:
+        if self._client is None:  # no daemon: the turn is not used up
+            self._client = connect(str(self._book.socket))
+        self._turn += 1
+        self._dice = dice = random.Random(f"{self._seed}/{self._turn}")
         if self._in_doubt is not None:
-            self._submit(self._in_doubt)
-        elif len(self._runs) < LIVE_LIMIT and self._dice.random() < 0.6:
-            self._submit(self._new())
+            self._ask_for_run(*self._in_doubt)
+        elif len(self._runs) < LIVE_LIMIT and dice.random() < 0.6:
+            self._ask_for_run("run.submit", self._worker() if dice.random() < WORKERS else self._command())
         elif self._runs:
-            self._act(self._dice.choice(self._runs))
+            self._act(dice.choice(self._runs))
 
-    # --- submit ------------------------------------------------------------------------------------
+    # --- new runs ----------------------------------------------------------------------------------
 
-    def _new(self) -> dict[str, Any]:
+    def _command(self) -> dict[str, Any]:
         dice, self._count = self._dice, self._count + 1
         mode = dice.choice(("new", "new", "key", "attach"))
         mark = f"{self._name}-{self._count}" if mode != "attach" else f"like-{dice.randrange(3)}"
@@ -106,51 +139,89 @@ class Submitter(threading.Thread):
         if mode == "attach":
             params |= {"command": [*program[:3], "0.1", "0"], "gpus": 0, "hold": False}
         if mode == "key":
-            params["key"] = f"{self._book.notes.parent.name}-{mark}"
+            params["key"] = self._key(mark)
         if dice.random() < 0.4:
-            params |= {"retries": dice.randrange(3), "retry_on": ["exit_code", "shim_lost", "signal"]}
+            params |= {"retries": dice.randrange(3), "retry_on": RETRY_ON}
         return params
 
-    def _submit(self, params: dict[str, Any]) -> None:
+    def _worker(self) -> dict[str, Any]:
+        """A cooperative one, which saves, may crash, may meet a full disk, may find what was torn."""
+        dice, self._count = self._dice, self._count + 1
+        mark, steps = f"{self._name}-{self._count}", dice.choice((4, 12, 30))
+        config = {
+            "mark": mark, "notes": str(self._book.notes), "steps": steps,
+            "step_s": dice.choice((0, 0.01, 0.05)), "save_every": dice.choice((1, 3, 7)),
+            "crashes": dice.choice((0, 0, 1, 2)),
+            "crash_after": dice.randrange(1, steps + 1), "crash": dice.choice(("KILL", "SEGV", "3", "TERM")),
+            "full_at": dice.sample(range(1, steps + 1), dice.choice((0, 0, 1, 3))),
+            "tear_at": dice.sample(range(1, steps + 1), dice.choice((0, 0, 1, 2))),
+        }  # fmt: skip
+        resources = {"cpus": 1, "memory_mb": 512, "gpus": {"requested": dice.choice((0, 0, 1))}}
+        params: dict[str, Any] = {
+            "config": {
+                "run_name": mark, "entry_point": "python", "arguments": [], "environment": {"MARK": mark},
+                "artifacts": {}, "resources": resources,
+                "metadata": {"worker": {"kind": WORKER, "config": config}},
+            },
+            "dedup": "new", "labels": {"mark": mark, "dedup": "new"}, "hold": dice.random() < 0.05,
+            "grace_s": dice.choice((0.05, 1.0, 1.0)), "retries": dice.randrange(4), "retry_on": RETRY_ON,
+        }  # fmt: skip
+        if dice.random() < 0.5:
+            params["key"] = self._key(mark)
+        return params
+
+    def _key(self, mark: str) -> str:
+        return f"{self._book.notes.parent.name}-{mark}"
+
+    def _ask_for_run(self, method: str, params: dict[str, Any]) -> None:
         key = params.get("key")
-        self._in_doubt = params if key else None
+        self._in_doubt = (method, params) if key else None
         try:
-            run = self._call("run.submit", **params)
+            run = self._call(method, **params)
         except Unavailable:
             return
         except MosaicError as error:
-            self._book.wrong.append(f"submit of {params} was refused: {error}")
+            self._book.wrong.append(f"{method} of {params} was refused: {error}")
             self._in_doubt = None
             return
         self._in_doubt = None
-        self._take(run)
         if key and self._book.by_key.setdefault(key, run["run_id"]) != run["run_id"]:
-            self._book.wrong.append(f"key {key}: first {self._book.by_key[key]}, then {run['run_id']}")
-        if run["run_id"] not in self._runs:
-            self._runs.append(run["run_id"])
+            self._book.wrong.append(
+                f"{REUSED} key {key}: first {self._book.by_key[key]}, then {run['run_id']}"
+            )
+        if "fresh" in params:
+            self._book.fresh[run["run_id"]] = params["fresh"]
+        if all(run["run_id"] != known["run_id"] for known in self._runs):
+            self._runs.append(run)
         if key and self._dice.random() < 0.3:
-            self._in_doubt = params  # ask again, though it was answered
+            self._in_doubt = (method, params)  # ask again, though it was answered
 
-    def _take(self, run: dict[str, Any]) -> None:
-        self._book.told.append(run)
+    def _retry(self) -> None:
+        """A new run of one that has ended: of a worker, from its last whole checkpoint."""
+        origin = self._dice.choice(self._ended)
+        self._count += 1
+        params = {
+            "run_id": origin["run_id"], "fresh": self._dice.random() < 0.15,
+            "environment": {"MARK": origin["labels"]["mark"]},
+        }  # fmt: skip
+        if self._dice.random() < 0.5:
+            params["key"] = self._key(f"{self._name}-{self._count}")
+        self._ask_for_run("run.retry", params)
 
     # --- everything else -----------------------------------------------------------------------------
 
-    def _act(self, run_id: str) -> None:
-        verb = self._dice.choice(VERBS)
-        params: dict[str, Any] = {}
-        if verb == "stop":
-            self._book.stopped.add(run_id)
-            params = self._dice.choice(({}, {"grace_s": 0}, {"grace_s": 0.1}))
-        elif verb == "set":
-            self._count += 1
-            params = {"priority": self._count % 50, "name": f"n{self._count}"}
-        elif verb == "wait":
-            params = {"timeout_s": self._dice.choice((0.01, 0.2))}
+    def _act(self, run: dict[str, Any]) -> None:
+        is_worker, run_id = run["kind"] == "worker", run["run_id"]
+        verb = self._dice.choice(WORKER_VERBS if is_worker else VERBS)
+        if verb == "retry":
+            if self._ended and len(self._runs) < LIVE_LIMIT:
+                self._retry()
+            return
+        params = self._params(verb, is_worker)
         try:
-            run = self._call(f"run.{verb}", run_id=run_id, **params)
+            told = self._call(f"run.{verb}", run_id=run_id, **params)
         except NotFound:
-            self._book.wrong.append(f"run.{verb}: {run_id} was acknowledged and is not there")
+            self._book.wrong.append(f"{LOST} run.{verb}: {run_id} was acknowledged and is not there")
             return
         except (Conflict, Unavailable):
             return
@@ -161,12 +232,24 @@ class Submitter(threading.Thread):
         except MosaicError as error:
             self._book.wrong.append(f"run.{verb} of {run_id}: {error}")
             return
-        self._take(run)
-        fault = _unkept(verb, params, run)
-        if fault:
-            self._book.wrong.append(f"run.{verb} {params} of {run_id} was answered with {fault}: {run}")
-        if run["state"] == "TERM":
-            self._runs.remove(run_id)
+        if fault := _unkept(verb, params, told):
+            self._book.wrong.append(f"run.{verb} {params} of {run_id} was answered with {fault}: {told}")
+        if told["state"] == "TERM":
+            self._runs.remove(run)
+            if told["labels"]["dedup"] != "attach":  # a retry is new, and would be live beside its like
+                self._ended = [*self._ended[1 - RETRYABLE :], told]
+
+    def _params(self, verb: str, is_worker: bool) -> dict[str, Any]:
+        dice = self._dice
+        if verb == "stop":
+            return dict(dice.choice(({}, {"grace_s": 0}, {"grace_s": 0.1})))
+        if verb == "set":
+            self._count += 1
+            return {"priority": self._count % 50, "name": f"n{self._count}"}
+        if verb == "wait":
+            return {"timeout_s": dice.choice((0.01, 0.2))}
+        mode = dice.choice(MODES) if verb == "pause" and is_worker else None
+        return {"mode": mode} if mode else {}
 
 
 def _unkept(verb: str, params: dict[str, Any], run: dict[str, Any]) -> str | None:
@@ -177,6 +260,8 @@ def _unkept(verb: str, params: dict[str, Any], run: dict[str, Any]) -> str | Non
             return "no stop"
         case "pause" if run["want"] != "pause" and not run["held"]:
             return "no pause"
+        case "pause" if run["want"] == "pause" and params.get("mode") not in (None, run["pause_mode"]):
+            return f"a pause of mode {run['pause_mode']}" if not run["held"] else None
         case "resume" if run["want"] == "pause":
             return "no resume"
         case "hold" | "release" if run["held"] is not (verb == "hold"):

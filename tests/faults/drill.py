@@ -2,90 +2,49 @@
 
     python -m tests.faults.drill --kills 10000 --seed 7
 
-prints the seed first and the figures last, and leaves with 1 and the broken promises when there are any.  A
-reader would get wrong: houses are small (`HOUSE_KILLS`) on purpose, so that every promise is looked at often,
-and a failure comes with a ledger that can be read.
+says how far it is, ends with one line of figures, and leaves with 1, the broken promises and what is needed
+to look at them when there are any.  A reader would get wrong: houses are small (`HOUSE_KILLS`) on purpose,
+so that every promise is looked at often, and a failure comes with a ledger that can be read.
 """
 
 import argparse
 import json
 import os
-import random
-import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
+
+import pytest
 
 from mosaicctl.client import Disconnected, NoDaemon
 from mosaicd import crash_points
 from mosaicd.protocol.errors import MosaicError
-from tests.daemon.house import House, eventually
-from tests.faults import verdicts
+from tests.daemon.house import eventually
+from tests.faults import drill_plan, smalldisk, verdicts, worker_verdicts
 from tests.faults.clients import Notebook, Submitter, Watcher
-from tests.faults.ledger import Ledger
+from tests.faults.drill_house import CPUS, GPUS, DrillHouse
+from tests.faults.drill_plan import Life, Trouble
+from tests.faults.ledger import LOST, REUSED, TWICE, Ledger
 from tests.faults.zygote import Zygote
 
 HOUSE_KILLS = 200
 CHECK_KILLS = 25
 CLIENTS = 3
-CPUS, GPUS = 6, 2
-SETTINGS: dict[str, dict[str, Any]] = {
-    "cpus": {"slots": CPUS},
-    "gpus": {"static": GPUS},
-    "timeouts": {"grace_s": 0.3, "handshake_s": 10.0, "empty_retry_s": 0.02},
-    "retries": {"backoff_s": 0.01, "backoff_max_s": 0.05},
-    "registry": {"checkpoint_interval_s": 0.2},
-    "limits": {"connections_per_user": 2000},
-}
-#: How long a daemon with a crash point may live before it is killed anyway.
-PATIENCE_S = 0.5
-SETTLE_S = 40.0
-
-
-def big_tmp() -> str | None:
-    """Where state directories go: memory, where there is any; a kill does not ask for the disk."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-
-
-class DrillHouse(House):
-    """A house whose daemon comes from the zygote, and may be told where to crash."""
-
-    def __init__(self, home: Path, zygote: Zygote) -> None:
-        super().__init__(home, SETTINGS)
-        self._zygote = zygote
-
-    def begin(self, crash_at: str | None = None) -> None:
-        """Start the daemon and do not wait for anything."""
-        places = {"--state-dir": self.state_dir, "--socket": self.socket, "--config": self.config}
-        argv = [str(word) for place in places.items() for word in place]
-        forked = self._zygote.start([*argv, "--log-level", "info"], self.log, self.home, crash_at)
-        self.process = cast("subprocess.Popen[bytes]", forked)  # it has that face
-
-    def told(self) -> str:
-        """Return the daemons' log so far."""
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
-
-    def start(self) -> None:
-        """Start the daemon and return when it answers everybody."""
-        self.begin()
-        eventually(self._ready, lambda answer: answer is True, "the daemon is ready")
+SETTLE_S = 60.0
+SAY_EVERY_S = 10.0
 
 
 class Drill:
     """One house, its clients, and so many kills."""
 
-    def __init__(self, seed: str, kills: int, zygote: Zygote) -> None:
+    def __init__(self, seed: str, kills: int, zygote: Zygote, on_small_disk: bool = False) -> None:
         self.seed = seed
         self._kills = kills
-        self._dice = random.Random(seed)
-        self.house = DrillHouse(Path(tempfile.mkdtemp(prefix="mosaic-drill-", dir=big_tmp())), zygote)
+        self.house = DrillHouse(zygote, on_small_disk)
         notes = self.house.home / "notes"
         notes.mkdir()
         self.book = Notebook(self.house.socket, notes)
@@ -93,8 +52,10 @@ class Drill:
         self.clients = [Submitter(self.book, f"{seed}/{number}") for number in range(CLIENTS)]
         self.watcher = Watcher(self.book)
         self.kills: Counter[str] = Counter()
+        self.squeezes: Counter[str] = Counter()
         self.seen: Counter[str] = Counter()
         self.wrong: list[str] = []
+        self._lives = 0
 
     # --- kills ---------------------------------------------------------------------------------------
 
@@ -105,7 +66,8 @@ class Drill:
         since_check = 0
         while self.kills.total() < self._kills and not self.wrong and not self.book.wrong:
             before = self.kills.total()
-            self._life()
+            self._life(drill_plan.life(self.seed, self._lives))
+            self._lives += 1
             since_check += self.kills.total() - before
             if since_check >= CHECK_KILLS:
                 since_check = 0
@@ -113,86 +75,119 @@ class Drill:
         self._settle()
         return self.wrong + self.book.wrong
 
-    def _life(self) -> None:
-        """One life of the daemon."""
-        dice = self._dice
-        kind = dice.random()
-        if kind < 0.6:
-            point = dice.choice(sorted(crash_points.POINTS))
-            counts = range(1, 21) if point.startswith("record.") else (1, 1, 2, 3)
-            self._crash_at(f"{point}:{dice.choice(counts)}")
-            return
-        self.house.begin()
-        time.sleep(dice.uniform(0, 0.25))
-        if kind < 0.75:
-            self._kill_launcher()
-            time.sleep(dice.uniform(0, 0.1))
-        elif kind < 0.9:
-            self._kill_shim()
-            time.sleep(dice.uniform(0, 0.1))
-        self._kill_daemon("daemon at a random moment")
+    def _life(self, life: Life) -> None:
+        """One life of the daemon, and a look at what it left."""
+        self.book.log("drill", "life", life.number, life.crash_at, life.victim)
+        may_refuse = self.house.is_squeezed
+        self.house.begin(life.crash_at)
+        if life.trouble is not None:
+            self._have_trouble(life.trouble)
+            may_refuse = may_refuse or self.house.is_squeezed
+        if life.crash_at is not None:
+            self._await_crash(life.crash_at, life.patience_s, may_refuse)
+        else:
+            self._end_life(life, may_refuse)
+        if life.trouble is None or not life.trouble.outlasts:
+            self.house.lift()
+        if not self.house.is_squeezed:
+            self._compare()
 
-    def _crash_at(self, spec: str) -> None:
-        self.house.begin(spec)
+    def _have_trouble(self, trouble: Trouble) -> None:
+        assert self.house.process is not None
+        _elapse(self.house.process, trouble.after_s)
+        whose = self.house.squeeze(trouble)
+        self.book.log("drill", "squeeze", whose, trouble.leave_bytes)
+        self.squeezes[whose or "nobody"] += 1
+        _elapse(self.house.process, trouble.holds_s)
+        if not trouble.outlasts:
+            self.house.lift()
+            self.book.log("drill", "lift")
+
+    def _end_life(self, life: Life, may_refuse: bool) -> None:
+        assert self.house.process is not None
+        _elapse(self.house.process, life.kill_after_s)
+        if life.victim == "launcher":
+            self._kill_launcher()
+        elif life.victim == "shim":
+            self._kill_shim(life.pick)
+        if life.victim:
+            _elapse(self.house.process, life.linger_s)
+        self._kill_daemon(may_refuse)
+
+    def _await_crash(self, spec: str, patience_s: float, may_refuse: bool) -> None:
         process = self.house.process
         assert process is not None
+        point = spec.partition(":")[0]
         code: int | None
         try:
-            code = process.wait(PATIENCE_S if not crash_points.is_forked(spec) else 0.25)
+            code = process.wait(patience_s)
         except subprocess.TimeoutExpired:
             code = process.poll()
-        if code is None:
-            self.house.kill()
-            self.kills["daemon at a random moment"] += 1  # or at the point after all: it is -9 either way
-            return
-        if code != -signal.SIGKILL:
-            self.wrong.append(f"a daemon with {spec} ended with {code}")
-        self.kills["daemon at " + spec.partition(":")[0]] += 1
+        if code is None:  # it was not reached, or in a process that was forked: counted in `_settle`
+            self._kill_daemon(may_refuse)
+        elif code != -signal.SIGKILL:
+            self._left(code, may_refuse, f"a daemon with {spec}")
+        else:
+            self._killed(point)
 
-    def _kill_daemon(self, how: str) -> None:
+    def _kill_daemon(self, may_refuse: bool = False) -> None:
         process = self.house.process
         assert process is not None
-        if process.poll() is not None:
-            self.wrong.append(f"the daemon ended by itself with {process.returncode}")
+        if (code := process.poll()) is not None:
+            self._left(code, may_refuse, "the daemon")
+            return
         self.house.kill()
-        self.kills[how] += 1
+        self._killed("daemon")
+
+    def _left(self, code: int, may_refuse: bool, who: str) -> None:
+        """A daemon ended by itself: with 2 and a sentence it may, where it could not write."""
+        self.seen["starts_refused"] += 1
+        if code != 2 or not may_refuse:
+            self.wrong.append(f"{who} ended by itself with {code}")
+
+    def _killed(self, what: str) -> None:
+        self.kills[what] += 1
+        self.book.log("drill", "killed", what)
 
     def _kill_launcher(self) -> None:
         try:
-            pid = self.house.launcher_pid()
-            os.kill(pid, signal.SIGKILL)
+            os.kill(self.house.launcher_pid(), signal.SIGKILL)
         except (AssertionError, OSError):
             return
-        self.kills["launcher"] += 1
+        self._killed("launcher")
 
-    def _kill_shim(self) -> None:
+    def _kill_shim(self, pick: float) -> None:
         assert self.house.process is not None
-        shims = [pid for pid in self.house.shims() if pid != self.house.process.pid]  # it reads there too
+        shims = sorted(
+            pid for pid in self.house.shims() if pid != self.house.process.pid
+        )  # it reads there too
         if not shims:
             return
-        pid = self._dice.choice(shims)
         try:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(shims[int(pick * len(shims))], signal.SIGKILL)
         except ProcessLookupError:
             return
-        self.kills["shim"] += 1
+        self._killed("shim")
 
     # --- looks ---------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """A clean life in which the ledger is folded and compared."""
+        """A clean life in which everybody is answered, and what gave its slots away has nothing left."""
+        self.house.lift()
         self.house.start()
         self._compare()
-        self._kill_daemon("daemon at a random moment")
+        self.wrong += worker_verdicts.of_released(self.house)
+        self._kill_daemon()
 
     def _compare(self) -> None:
-        told, self.book.told = self.book.told, []
-        time.sleep(0.02)  # a client that took hold of the old list has appended by now
+        """Fold what was committed since the last look, and hold it against rows, slots and what was told."""
+        told = [self.book.told.popleft() for _ in range(len(self.book.told))]
         self.wrong += self.ledger.read()
         self.wrong += [fault for run in told if (fault := self.ledger.contradicts(run))]
 
     def _settle(self) -> None:
         """Let everything end, and look at all of it."""
+        self.house.lift()
         self.house.start()
         self.book.pause.set()
         eventually(lambda: all(client.is_parked for client in self.clients), bool, "the clients pause", 30)
@@ -202,48 +197,129 @@ class Drill:
             self.wrong.append(f"not everything ended: {error}")
         self._compare()
         self.wrong += verdicts.of_runs(self.ledger, self.book.notes, self.house)
+        wrong, figures = worker_verdicts.of_workers(self.ledger, self.book.notes, self.house, self.book.fresh)
+        self.wrong += wrong
+        self.seen.update(figures)
         self.wrong += verdicts.of_watcher(self.watcher, self.ledger)
         self.book.over.set()
         for thread in (*self.clients, self.watcher):
             thread.join(30)
-        self.wrong += verdicts.of_house(self.house, CPUS, GPUS)
-        told = self.house.told()
-        self.seen["shims_seen_killed"] = len(re.findall(r"shim \d+ of run \w+ left with -9", told))
-        self.seen["launchers_seen_killed"] = len(re.findall(r"the launcher ended \(-9\)", told))
+        self.wrong += verdicts.of_house(self.house, CPUS, GPUS, bool(self.squeezes))
+        for who, count in self.house.seen_killed().items():
+            self.seen[f"{who}s_seen_killed"] = count
 
-    def close(self) -> None:
-        """Remove the house, unless there is something to be seen in it."""
-        if not self.wrong and not self.book.wrong:
-            shutil.rmtree(self.house.home, ignore_errors=True)
+    def close(self) -> list[str]:
+        """Remove the house, unless there is something to be seen in it; return where that is."""
+        wrong = self.wrong + self.book.wrong
+        if not wrong:
+            self.house.remove()
+            return []
+        journal = self.house.home / "operations.jsonl"
+        lines = [json.dumps(list(entry), default=str) for entry in self.book.journal]
+        journal.write_text("\n".join(lines) + "\n")
+        kept = self.house.keep()
+        self.house.remove(keeps_files=True)
+        return [
+            f"seed {self.seed}, life {self._lives - 1}", f"state directory: {kept}",
+            f"daemon: {self.house.log}", f"programs' notes: {self.book.notes}", f"operations: {journal}",
+        ]  # fmt: skip
+
+
+def _elapse(process: "subprocess.Popen[bytes]", seconds: float) -> None:
+    """Let time pass, but not with a daemon that has ended."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return
+
+
+class Tally:
+    """The figures of all houses of one drill."""
+
+    def __init__(self, seed: int, wanted: int) -> None:
+        self._seed = seed
+        self._wanted = wanted
+        self._began = time.monotonic()
+        self._said = self._began
+        self.kills: Counter[str] = Counter()
+        self._squeezes: Counter[str] = Counter()
+        self._acknowledged: Counter[str] = Counter()
+        self._figures: Counter[str] = Counter()
+        self.wrong: list[str] = []
+
+    @property
+    def houses(self) -> int:
+        """How many have ended."""
+        return self._figures["houses"]
+
+    def add(self, one: Drill) -> None:
+        """Take the figures of a house that has ended."""
+        self.kills.update(one.kills)
+        self._squeezes.update(one.squeezes)
+        self._acknowledged.update(one.book.acknowledged)
+        self._figures.update(
+            runs=len(one.ledger.revisions), events=len(one.ledger.seqs), requests=one.book.requests,
+            watcher_reconnects=one.watcher.reconnects, houses=1, **one.seen,
+        )  # fmt: skip
+        self.wrong += one.wrong + one.book.wrong
+
+    def say(self) -> None:
+        """Say how far it is, every so often."""
+        if time.monotonic() - self._said > SAY_EVERY_S:
+            self._said = time.monotonic()
+            took_s, kills = self._said - self._began, self.kills.total()
+            print(
+                f"{kills} of {self._wanted} kills in {took_s:.0f} s, {self._figures['runs']} runs, "
+                f"{self._acknowledged.total()} requests acknowledged, {len(self.wrong)} broken promises",
+                flush=True,
+            )
+
+    def summary(self) -> dict[str, Any]:
+        """Everything in one line."""
+        by_kind: Counter[str] = Counter()
+        for name, count in self.kills.items():
+            by_kind["crash_point" if name in crash_points.POINTS else name] += count
+        counted = {"lost": LOST, "double_starts": TWICE, "reused_ids": REUSED}
+        return {
+            "seed": self._seed, "kills": self.kills.total(), "by_kind": dict(sorted(by_kind.items())),
+            "acknowledged": dict(sorted(self._acknowledged.items())),
+            **{name: sum(tag in text for text in self.wrong) for name, tag in counted.items()},
+            "broken_promises": len(self.wrong), "seconds": round(time.monotonic() - self._began, 1),
+            "failing_writes": dict(sorted(self._squeezes.items())), **dict(sorted(self._figures.items())),
+            "at_points": {name: n for name, n in sorted(self.kills.items()) if name in crash_points.POINTS},
+        }  # fmt: skip
 
 
 def drill(seed: int, kills: int) -> tuple[list[str], dict[str, Any]]:
     """Drill in one house after the other; return the broken promises and the figures."""
+    has_disk = _may_mount()  # before the zygote: daemons live where the disks are seen
     zygote = Zygote()
-    began = time.monotonic()
-    totals: Counter[str] = Counter()
-    figures: Counter[str] = Counter()
-    wrong: list[str] = []
-    number = 0
+    tally = Tally(seed, kills)
+    told: list[str] = []
     try:
-        while totals.total() < kills and not wrong:
-            one = Drill(f"{seed}/{number}", min(HOUSE_KILLS, kills - totals.total()), zygote)
-            wrong = [f"[seed {one.seed}, {one.house.home}] {fault}" for fault in one.run()]
-            totals.update(one.kills)
-            figures.update(
-                runs=len(one.ledger.revisions), events=len(one.ledger.seqs), requests=one.book.requests,
-                watcher_reconnects=one.watcher.reconnects, houses=1, **one.seen,
-            )  # fmt: skip
-            one.close()
-            number += 1
+        while tally.kills.total() < kills and not tally.wrong:
+            left = kills - tally.kills.total()
+            one = Drill(f"{seed}/{tally.houses}", min(HOUSE_KILLS, left), zygote, has_disk)
+            try:
+                one.run()
+            except BaseException as error:
+                one.wrong.append(f"the drill itself: {error!r}")
+                print("\n".join([*one.wrong, *one.book.wrong, *one.close()]), flush=True)
+                raise
+            tally.add(one)
+            told = one.close()
+            tally.say()
     finally:
         zygote.close()
-    took_s = round(time.monotonic() - began, 1)
-    return wrong, {
-        "seed": seed, "kills": totals.total(), "took_s": took_s, **figures,
-        "at_points": sum(n for name, n in totals.items() if name.startswith("daemon at ") and "." in name),
-        "by_kind": dict(sorted(totals.items())),
-    }  # fmt: skip
+    return told + tally.wrong, tally.summary()
+
+
+def _may_mount() -> bool:
+    try:
+        smalldisk.enter_namespace()
+    except pytest.skip.Exception:
+        return False
+    return True
 
 
 def main() -> int:
@@ -256,8 +332,8 @@ def main() -> int:
     print(f"seed {seed}", flush=True)
     threading.excepthook = _say_and_leave
     wrong, figures = drill(seed, options.kills)
-    print(json.dumps(figures), flush=True)
     print("\n".join(wrong[:50]))
+    print(json.dumps(figures), flush=True)
     return 1 if wrong else 0
 
 

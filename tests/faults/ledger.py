@@ -15,9 +15,12 @@ from mosaicd.protocol.states import Want
 from mosaicd.store.database import rows
 from mosaicd.store.rows import read_run
 
+#: What a broken promise begins with where it is one of those that are counted.
+LOST, TWICE, REUSED = "LOST:", "TWICE:", "REUSED:"
 #: What a reply says of a run and the ledger says too.
 FIELDS = (
     "state", "want", "held", "attempt", "outcome", "priority", "digest", "pause_mode", "retries_used", "pid",
+    "released", "name", "origin",
 )  # fmt: skip
 
 
@@ -28,6 +31,7 @@ class Ledger:
         self._registry = registry
         self._cpus = cpus
         self.revisions: dict[str, list[Run]] = {}
+        self.events: dict[str, list[Event]] = {}
         self.seqs: list[tuple[int, str, str]] = []
         self._last_seq = 0
         self._verified: dict[str, int] = {}
@@ -48,20 +52,19 @@ class Ledger:
             connection.close()
         wrong = [found for event in events for found in self._fold(*event)]
         if (count, most or 0) != (len(self.seqs), self._last_seq):
-            wrong.append(f"the ledger has {count} events up to {most}; read were {len(self.seqs)}")
+            wrong.append(f"{LOST} the ledger has {count} events up to {most}; read were {len(self.seqs)}")
         return wrong + self._rows(stored) + self._slots(slots)
 
-    def _fold(
-        self, seq: int, run_id: str, kind: str, at: float, who: str, data: str, rev: int
-    ) -> list[str]:
+    def _fold(self, seq: int, run_id: str, kind: str, at: float, who: str, data: str, rev: int) -> list[str]:
         wrong = []
         event = Event(Kind(kind), at, who, json.loads(data))
         known = self.revisions.setdefault(run_id, [])
         if event.kind is Kind.SUBMITTED and known:
-            return [f"seq {seq}: the id {run_id} is given a second time"]
+            return [f"{REUSED} seq {seq}: the id {run_id} is given a second time"]
         before = known[-1] if known else None
         run = submitted(event) if before is None else apply(before, event)
         known.append(run)
+        self.events.setdefault(run_id, []).append(event)
         if run.rev != rev or run.rev != len(known):
             wrong.append(f"seq {seq}: revision {rev} of {run_id} is its event number {len(known)}")
         if before is not None and before.is_final:
@@ -102,7 +105,7 @@ class Ledger:
                 wrong.append(f"the row of {run_id} is {read_run(row)}, its events give {folded}")
             self._verified[run_id] = rev
         missing = self.revisions.keys() - {row["run_id"] for row in stored}
-        return wrong + [f"{run_id} has events and no row" for run_id in missing]
+        return wrong + [f"{LOST} {run_id} has events and no row" for run_id in missing]
 
     def _slots(self, slots: list[tuple[int, str]]) -> list[str]:
         stored = sorted(slots)
@@ -113,7 +116,7 @@ class Ledger:
         """Say how a run object that a client was given differs from the revision it names."""
         known = self.revisions.get(told["run_id"], [])
         if told["rev"] > len(known):
-            return f"{told['run_id']} was told of at revision {told['rev']}, the ledger has {len(known)}"
+            return f"{LOST} {told['run_id']} was told of at revision {told['rev']} of {len(known)} there are"
         then = known[told["rev"] - 1]
         exit = then.exit or {}
         held = {name: getattr(then, name) for name in FIELDS}

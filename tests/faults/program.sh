@@ -1,6 +1,7 @@
 # What every run of the drill executes.  It writes down, in files of its own, that it was started (attempt,
 # pid, GPU), whether something of its run or on its GPU was still alive then, and how it means to end.
 #   $1 directory for notes   $2 seconds   $3 how to end: a code, or a signal's name
+ulimit -S -f unlimited # a shim in trouble hands its limit down
 notes=$1/$MOSAIC_RUN_ID
 alive() {
     [ -r "/proc/$1/environ" ] && tr '\0' '\n' <"/proc/$1/environ" 2>/dev/null | grep -q "^MOSAIC_RUN_ID=$2\$"

@@ -1,0 +1,159 @@
+"""The drill's house: its daemon comes from the zygote and may crash where it is told, its disk may be small.
+
+A reader would get wrong: the state directory may be a disk that only this process and its children see, so
+whoever has to look at a finding is left a copy beside it (`keep`).
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, cast
+
+from tests.daemon.house import ROOT, House, eventually
+from tests.faults import squeeze
+from tests.faults.clients import WORKER
+from tests.faults.drill_plan import Trouble
+from tests.faults.squeeze import ElasticDisk
+from tests.faults.zygote import Zygote
+
+CPUS, GPUS = 6, 2
+SETTINGS: dict[str, dict[str, Any]] = {
+    "cpus": {"slots": CPUS},
+    "gpus": {"static": GPUS},
+    "timeouts": {"grace_s": 0.3, "handshake_s": 10.0, "empty_retry_s": 0.02, "pause_ack_s": 0.5},
+    "retries": {"backoff_s": 0.01, "backoff_max_s": 0.05},
+    "registry": {"checkpoint_interval_s": 0.2},
+    "limits": {"connections_per_user": 2000},
+}
+_MODULE = "tests.faults.drill_worker"
+_ANSWER = {
+    "workers": [
+        {
+            "kind": WORKER, "module": _MODULE, "metadata": {"name": WORKER, "version": "1"},
+            "config_schema": None,
+            "capabilities": {
+                "worker_type": WORKER, "supports_checkpointing": True, "supports_pause_resume": True,
+            },
+        }
+    ]
+}  # fmt: skip
+#: It answers what it has at once: to find workers is not what is drilled.
+_PYTHON = """#!/bin/sh
+case $2 in mosaic_worker.discovery) exec cat {answer} ;; esac
+PYTHONPATH={path} exec {python} -S "$@"
+"""
+
+
+def big_tmp() -> str | None:
+    """Where state directories go: memory, where there is any; a kill does not ask for the disk."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+class DrillHouse(House):
+    """A house that is killed, and whose writes may fail for a while."""
+
+    def __init__(self, zygote: Zygote, on_small_disk: bool = False) -> None:
+        home = Path(tempfile.mkdtemp(prefix="mosaic-drill-", dir=big_tmp()))
+        super().__init__(home, {**SETTINGS, f"workers.{WORKER}": self._install_worker(home)})
+        self._zygote = zygote
+        self._squeezed: set[int] = set()
+        self.disk: ElasticDisk | None = squeeze.elastic_disk(self.state_dir) if on_small_disk else None
+
+    @staticmethod
+    def _install_worker(home: Path) -> dict[str, str]:
+        answer, python = home / "workers.json", home / "python"
+        answer.write_text(json.dumps(_ANSWER))
+        path = os.pathsep.join(map(str, (ROOT, ROOT / "workers/sdk")))
+        python.write_text(_PYTHON.format(answer=answer, path=path, python=sys.executable))
+        python.chmod(0o755)
+        return {"python": str(python), "module": _MODULE}
+
+    # --- the daemon ----------------------------------------------------------------------------------
+
+    def begin(self, crash_at: str | None = None) -> None:
+        """Start the daemon and do not wait for anything."""
+        places = {"--state-dir": self.state_dir, "--socket": self.socket, "--config": self.config}
+        argv = [str(word) for place in places.items() for word in place]
+        forked = self._zygote.start([*argv, "--log-level", "info"], self.log, self.home, crash_at)
+        self.process = cast("subprocess.Popen[bytes]", forked)  # it has that face
+
+    def told(self) -> str:
+        """Return the daemons' log so far."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def seen_killed(self) -> dict[str, int]:
+        """How many shims and launchers the daemons saw end with -9."""
+        told = self.told()
+        return {
+            "shim": len(re.findall(r"shim \d+ of run \w+ left with -9", told)),
+            "launcher": len(re.findall(r"the launcher ended \(-9\)", told)),
+        }
+
+    def start(self) -> None:
+        """Start the daemon and return when it answers everybody."""
+        self.begin()
+        eventually(self._ready, lambda answer: answer is True, "the daemon is ready")
+
+    # --- writes that fail ----------------------------------------------------------------------------
+
+    def squeeze(self, trouble: Trouble) -> str | None:
+        """Let writes fail; return whose, None where there is nobody."""
+        assert self.process is not None
+        whose = trouble.whose
+        if whose == "disk" and self.disk is not None:
+            self.disk.shrink(trouble.leave_bytes)
+            return "disk"
+        try:
+            pids = {"launcher": self._launchers, "shim": self._my_shims}.get(whose, self._daemons)()
+        except (AssertionError, OSError):  # it has just ended
+            return None
+        if not pids:
+            return None
+        pid = pids[int(trouble.pick * len(pids))]
+        self._squeezed.add(pid)
+        return whose if squeeze.limit(pid, trouble.leave_bytes) else None
+
+    def _daemons(self) -> list[int]:
+        assert self.process is not None
+        return [self.process.pid] if self.process.poll() is None else []
+
+    def _launchers(self) -> list[int]:
+        return [self.launcher_pid()]
+
+    def _my_shims(self) -> list[int]:
+        assert self.process is not None
+        return sorted(pid for pid in self.shims() if pid != self.process.pid)  # it reads there too
+
+    @property
+    def is_squeezed(self) -> bool:
+        """Whether writes may fail now."""
+        return bool(self._squeezed) or (self.disk is not None and self.disk.is_small)
+
+    def lift(self) -> None:
+        """Let everybody write again; shims that were forked under a limit have it from there."""
+        if self.disk is not None and self.disk.is_small:
+            self.disk.grow()
+        if self._squeezed:
+            squeeze.lift({*self._squeezed, *self.shims()})
+            self._squeezed.clear()
+
+    # --- the end -------------------------------------------------------------------------------------
+
+    def keep(self) -> Path:
+        """Have everything lie where others can see it."""
+        kept = self.home / "state-kept"
+        if self.disk is not None and not kept.exists():
+            shutil.copytree(self.state_dir, kept, symlinks=True)
+        return kept if self.disk is not None else self.state_dir
+
+    def remove(self, keeps_files: bool = False) -> None:
+        """Give the disk back, and everything with it unless it is kept."""
+        if self.disk is not None:
+            self.disk.close()
+        if not keeps_files:
+            shutil.rmtree(self.home, ignore_errors=True)
