@@ -21,12 +21,12 @@ WORKER = "drill"
 ENDINGS = ("0", "0", "0", "1", "7", "255", "KILL", "SEGV", "TERM")
 SECONDS = ("0", "0", "0.02", "0.1", "0.4", "5")
 VERBS = ("get", "get", "get", "wait", "stop", "pause", "resume", "hold", "release", "set", "retry")
-WORKER_VERBS = ("get", "wait", "stop", *("pause",) * 4, *("resume",) * 4, "hold", "release", "set", "retry")
+WORKER_VERBS = ("get", "wait", "stop", *("pause",) * 4, *("resume",) * 6, "hold", "release", "set", "retry")
 MODES = (None, "cooperative", "cooperative", "freeze", "release", "release", "release")
 RETRY_ON = ["exit_code", "shim_lost", "signal", "disk_full", "worker_failed", "checkpoint_invalid"]
 LIVE_LIMIT = 4
 RETRYABLE = 6
-WORKERS = 0.25  # of all submits
+WORKERS = 0.3  # of all submits
 CALL_TIMEOUT_S = 20.0
 _GONE = (NoDaemon, Disconnected, OSError)
 

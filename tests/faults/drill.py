@@ -157,10 +157,7 @@ class Drill:
         self._killed("launcher")
 
     def _kill_shim(self, pick: float) -> None:
-        assert self.house.process is not None
-        shims = sorted(
-            pid for pid in self.house.shims() if pid != self.house.process.pid
-        )  # it reads there too
+        shims = self.house.my_shims()
         if not shims:
             return
         try:

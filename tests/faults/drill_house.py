@@ -109,7 +109,7 @@ class DrillHouse(House):
             self.disk.shrink(trouble.leave_bytes)
             return "disk"
         try:
-            pids = {"launcher": self._launchers, "shim": self._my_shims}.get(whose, self._daemons)()
+            pids = {"launcher": self._launchers, "shim": self.my_shims}.get(whose, self._daemons)()
         except (AssertionError, OSError):  # it has just ended
             return None
         if not pids:
@@ -122,12 +122,14 @@ class DrillHouse(House):
         assert self.process is not None
         return [self.process.pid] if self.process.poll() is None else []
 
+    def my_shims(self) -> list[int]:
+        """The shims in their order; not the daemon, which reads there too, nor a worker short of its exec."""
+        assert self.process is not None
+        found = {*self.shims()} - {self.process.pid}
+        return sorted(pid for pid in found if _parent(pid) not in found)
+
     def _launchers(self) -> list[int]:
         return [self.launcher_pid()]
-
-    def _my_shims(self) -> list[int]:
-        assert self.process is not None
-        return sorted(pid for pid in self.shims() if pid != self.process.pid)  # it reads there too
 
     @property
     def is_squeezed(self) -> bool:
@@ -157,3 +159,10 @@ class DrillHouse(House):
             self.disk.close()
         if not keeps_files:
             shutil.rmtree(self.home, ignore_errors=True)
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None

@@ -17,6 +17,7 @@ from typing import Any
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
 from mosaicd.protocol import rundir
+from mosaicd.protocol.states import Want
 from tests.daemon.house import House
 from tests.faults.ledger import TWICE, Ledger
 
@@ -156,7 +157,9 @@ def of_workers(
             exit = next((run.exit for run in revisions if run.attempt == number and run.exit), None)
             path = house.attempt(run_id, number)
             read.wrong += [f"{run_id}/{number}: {fault}" for fault in _of_attempt(attempt, exit, path)]
-        read.wrong += [f"{run_id}: {fault}" for fault in _of_pauses(ledger.events[run_id], attempts)]
+        read.wrong += [
+            f"{run_id}: {fault}" for fault in _of_pauses(ledger.events[run_id], revisions, attempts)
+        ]
         read.wrong += [f"{run_id}: {fault}" for fault in _of_releases(revisions, attempts)]
         read.figures.update(_happened(ledger.events[run_id], revisions))
         steps = (last.exit or {}).get("steps")
@@ -211,12 +214,12 @@ def _telemetry(path: Path) -> tuple[list[int], list[int]]:
     return [record["seq"] for record in records], steps
 
 
-def _of_pauses(events: list[Event], attempts: dict[int, Attempt]) -> list[str]:
+def _of_pauses(events: list[Event], revisions: list[Run], attempts: dict[int, Attempt]) -> list[str]:
     """No step is done while the ledger says PAUSE and nobody has asked for anything else."""
     times = sorted(time for attempt in attempts.values() for time in attempt.times)
     wrong = []
     for number, event in enumerate(events):
-        if event.kind is Kind.PAUSED:
+        if event.kind is Kind.PAUSED and revisions[number].want is Want.PAUSE:
             end = next((later.at for later in events[number + 1 :] if later.kind not in _STILL), float("inf"))
             wrong += [
                 f"a step at {time}, paused from {event.at} to {end}"
