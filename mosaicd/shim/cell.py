@@ -2,13 +2,14 @@
 
     <site>/run-<run id>-<attempt>/     version 2: nobody is in here
         shim/                          the shim, which no limit touches and no kill of the run reaches
-        run/                           the worker is born here, and all that comes of it; the limits are here
+        run/                           the worker is born here, and all that comes of it; memory and tasks
+                                       are limited here, the share of the processors is the whole subtree's
     <v1 controller>/.../run-<run id>-<attempt>/   version 1: the worker's tree alone, for limits
 
-The limits lie on `run/`, not above it: a run of many small processes that is short of memory would else
-have its shim killed first, as the largest, and with it the record of the end.  The worker is born in
-`run/` because the shim goes there for the moment of the fork, which costs two writes; entering between
-fork and exec would need code in the child, and a move afterwards would leave a window.
+Memory and tasks are limited on `run/`, not above it: a run of many small processes that is short of
+memory would else have its shim killed first, as the largest, and with it the record of the end.  The
+worker is born in `run/` because the shim goes there for the moment of the fork, which costs two writes;
+entering between fork and exec would need code in the child, and a move afterwards would leave a window.
 Version 1 without version 2 holds the tree with its freezer.
 """
 
@@ -26,6 +27,7 @@ _WORDS = {V2: "cgroup-v2", "freezer": "cgroup-v1"}
 _SHIM, _RUN = "shim", "run"
 _CPU_WEIGHT, _CPU_WEIGHTS = 100, (1, 10_000)
 _CPU_SHARES = 1024
+_LAST_STEP_BYTES = 1 << 16  # nobody is killed for want of more than this at once
 _NOT_THERE = (errno.ENOENT, errno.ENODEV)
 _TRIES = 5
 _PREFIX = "run-"
@@ -166,11 +168,10 @@ class Cell:
     # ------------------------------------------------------------------ evidence and end
 
     def oom(self) -> dict[str, int] | None:
-        """Return what the kernel says of processes that it killed for want of memory; None when of none."""
-        if self.run_dir:
-            victims = cgroup.keyed(self.run_dir, "memory.events").get("oom_kill", 0)
-            names = {"limit_bytes": "memory.max", "peak_bytes": "memory.peak"}
-            evidence = _numbers(self.run_dir, names)
+        """Return what the kernel says of processes that it killed for want of memory; None when of none.
+
+        With the limit only where that was it: the machine, or a container, can be short of memory as well.
+        """
         if (memory := self._v1.get("memory")) is not None:
             victims = cgroup.keyed(memory, "memory.oom_control").get("oom_kill", 0)
             names = {
@@ -178,9 +179,18 @@ class Cell:
                 "refusals": "memory.failcnt",
             }  # fmt: skip
             evidence = _numbers(memory, names)
-        elif not self.run_dir:
+            with_swap = cgroup.number(memory, "memory.memsw.max_usage_in_bytes") or 0
+            peak = max(with_swap, evidence.get("peak_bytes", 0))
+            # No count to go by: that of refusals stays 0 where the limit with swap is the first to refuse.
+            is_own = peak > evidence.get("limit_bytes", 0) - _LAST_STEP_BYTES
+        elif self.run_dir:
+            events = cgroup.keyed(self.run_dir, "memory.events")
+            victims = events.get("oom_kill", 0)
+            evidence = _numbers(self.run_dir, {"limit_bytes": "memory.max", "peak_bytes": "memory.peak"})
+            is_own = events.get("oom", 0) > 0  # which counts no limit above
+        else:
             return None
-        if "memory_bytes" not in self.limits:
+        if "memory_bytes" not in self.limits or not is_own:
             evidence.pop("limit_bytes", None)
         return {"victims": victims, **evidence} if victims else None
 
@@ -211,7 +221,7 @@ def make(site: Site, run_id: str, attempt: int, limits: Wanted) -> Cell:
             v1[controller] = directory
     if limits.is_required and outer is None and "freezer" not in v1:
         raise OSError(errno.ENOTSUP, "containment is set to cgroup, and no control group can be made here")
-    held = _limit(f"{outer}/{_RUN}" if outer else None, v1, limits)
+    held = _limit(outer, v1, limits)
     for controller in v1.keys() - _needed(held):
         cgroup.remove(v1.pop(controller))
     return Cell(outer, v1, site.own, held)
@@ -251,9 +261,10 @@ def _is_settled(outer: str, site: Site) -> bool:
     return False
 
 
-def _limit(run_dir: str | None, v1: Mapping[str, str], limits: Wanted) -> dict[str, int]:
+def _limit(outer: str | None, v1: Mapping[str, str], limits: Wanted) -> dict[str, int]:
     """Set each limit in the first place that takes it; return those that hold."""
     found: dict[str, int] = {}
+    run_dir = f"{outer}/{_RUN}" if outer else None
     if limits.memory_bytes is not None and _is_memory_limited(run_dir, v1, limits.memory_bytes):
         found["memory_bytes"] = limits.memory_bytes
     if limits.tasks is not None and (
@@ -262,9 +273,9 @@ def _limit(run_dir: str | None, v1: Mapping[str, str], limits: Wanted) -> dict[s
         found["tasks"] = limits.tasks
     low, high = _CPU_WEIGHTS
     weight = min(high, max(low, _CPU_WEIGHT * limits.cpus))
-    if _is_set(run_dir, "cpu.weight", weight) or _is_set(
-        v1.get("cpu"), "cpu.shares", _CPU_SHARES * limits.cpus
-    ):
+    # A weight is one among siblings: those of `outer` are the other runs, that of `run/` is the shim.
+    shares = _CPU_SHARES * limits.cpus
+    if _is_set(outer, "cpu.weight", weight) or _is_set(v1.get("cpu"), "cpu.shares", shares):
         found["cpu_weight"] = weight
     return found
 
