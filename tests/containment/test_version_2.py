@@ -1,0 +1,126 @@
+"""Controllers of version 2: who gets them, what they limit, and what is not laid to them.
+
+Most machines have theirs in version 1 or handed on to nobody; there these tests are skipped.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mosaicd.shim import cgroup
+from mosaicd.shim.cgroup import V2
+from tests.daemon.house import eventually
+
+RUN_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+MIB = 1 << 20
+EAT = "import sys; x = bytearray(int(sys.argv[1]) << 20); x[::4096] = b'1' * len(x[::4096])"
+
+#: A launcher that prepares its site, a shim that makes a cell, a worker in it; says what came of it.
+SCRIPT = """
+import json, os, subprocess, sys
+from mosaicd.launcher import site
+from mosaicd.launcher.cells import Cells
+from mosaicd.shim import cgroup, tree
+from mosaicd.shim.cell import make, wanted
+found = site.prepare("auto")
+if os.fork() == 0:
+    cell = make(found, sys.argv[1], 1, wanted({"memory_bytes": 128 << 20, "tasks": 50}, 3))
+    with cell.birth():
+        worker = subprocess.Popen(sys.argv[2:])
+    outer = os.path.dirname(cell.run_dir or "")
+    said = {
+        "word": cell.word, "enforces": found.enforces, "limits": cell.limits, "pids": sorted(cell.pids()),
+        "files": [cgroup.number(cell.run_dir, "memory.max"), cgroup.number(cell.run_dir, "pids.max"),
+                  cgroup.number(outer, "cpu.weight")],
+    }
+    if sys.argv[2] == "sleep":
+        said["worker"] = worker.pid
+        tree.kill_held(cell)
+    said["status"] = worker.wait()
+    said["oom"] = cell.oom()
+    print(json.dumps(said), flush=True)
+    cell.remove()
+    os._exit(0)
+os.wait()
+cells = Cells(found)
+cells.sweep()
+cells.close()
+"""
+
+
+@pytest.fixture
+def box(own: dict[str, str]) -> Iterator[Path]:
+    """A group with controllers to hand on, as a container has it: not the machine's root."""
+    if V2 not in own or not os.access(own[V2], os.W_OK):
+        pytest.skip("no writable control groups of version 2 here")
+    cgroup.enable(own[V2], frozenset({"memory", "pids", "cpu"}))
+    group = Path(own[V2]) / f"box-{os.getpid()}"
+    group.mkdir()
+    try:
+        if not {"memory", "pids", "cpu"} <= set((group / "cgroup.controllers").read_text().split()):
+            pytest.skip("no controllers of version 2 to be had here")
+        yield group
+    finally:
+        cgroup.is_written(str(group), "cgroup.kill", "1")
+        eventually(lambda: cgroup.remove(str(group)), bool, "the box is empty")
+
+
+def drill(box: Path, *command: str, first: str = "") -> Any:
+    """Run the script below a shell (the daemon) in the box; `first`: what that shell does before."""
+    shell = f'echo $$ > {box}/cgroup.procs; {first} "$@"; echo'
+    argv = ["sh", "-c", shell, "daemon", sys.executable, "-c", SCRIPT, RUN_ID, *command]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.strip(), done.stderr
+    assert not list(box.rglob(f"run-{RUN_ID}-*"))
+    return json.loads(done.stdout)
+
+
+def test_a_daemon_alone_in_its_group_makes_room(box: Path) -> None:
+    """Where daemon and launcher are alone, they go to a leaf, and runs get every limit."""
+    said = drill(box, "sleep", "1000")
+    assert (said["word"], said["enforces"]) == ("cgroup-v2", ["memory", "pids", "cpu"])
+    assert said["limits"] == {"memory_bytes": 128 * MIB, "tasks": 50, "cpu_weight": 300}
+    assert said["files"] == [128 * MIB, 50, 300]
+    assert said["pids"] == [said["worker"]]
+    assert (said["status"], said["oom"]) == (-9, None)
+
+
+def test_a_second_launcher_finds_the_room(box: Path) -> None:
+    """A launcher that comes after one that made room makes its cells beside it, not below the leaf."""
+    again = '"$@" >/dev/null;'
+    assert drill(box, "sleep", "1000", first=again)["enforces"] == ["memory", "pids", "cpu"]
+    assert [path.name for path in box.iterdir() if path.is_dir()] == ["mosaicd-daemon"]
+
+
+def test_a_group_that_others_are_in_is_left_as_it_is(box: Path) -> None:
+    """Beside a stranger nobody is moved and no limit is set, but the tree is held all the same.
+
+    Handing on only what the kernel would hand on there would make it a group for threads alone.
+    """
+    said = drill(box, "sleep", "1000", first="sleep 1000 >/dev/null 2>&1 &")
+    assert (said["word"], said["enforces"], said["limits"]) == ("cgroup-v2", [], {})
+    assert said["pids"] == [said["worker"]] and said["status"] == -9
+    assert (box / "cgroup.type").read_text() == "domain\n"
+    assert (box / "cgroup.subtree_control").read_text().split() == []
+
+
+def test_a_kill_at_the_limit_has_the_limit_in_evidence(box: Path) -> None:
+    """Over its own limit: victims, limit and peak."""
+    said = drill(box, sys.executable, "-c", EAT, "400")
+    assert said["status"] == -9
+    assert (said["oom"]["victims"], said["oom"]["limit_bytes"]) == (1, 128 * MIB)
+    assert said["oom"]["peak_bytes"] <= 128 * MIB
+
+
+def test_what_another_limit_did_is_not_laid_to_the_runs(box: Path) -> None:
+    """A container that is short of memory kills a run that is below its own limit: no limit in evidence."""
+    (box / "memory.max").write_text(str(80 * MIB))
+    said = drill(box, sys.executable, "-c", EAT, "100")
+    assert (said["status"], said["limits"]["memory_bytes"]) == (-9, 128 * MIB)
+    assert said["oom"]["victims"] == 1 and "limit_bytes" not in said["oom"]
