@@ -33,7 +33,8 @@ demo: .venv/run.stamp ## a private daemon trains a Taxi agent before your eyes (
 test: lint ## lint, types and every test but the slow drills (ARGS="-k pause" to choose)
 	@env -u PYTHONUNBUFFERED $(PY) -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
 
-# KILLS=10000 makes the kill drill longer (raise DRILL_LIMIT_S with it), SEED=7 replays one that failed.
+# KILLS=10000 makes the kill drill longer (the limit grows with it), SEED=7 replays one that failed.
+# How far one is can be seen by hand: python -m tests.faults.drill --kills 10000 --seed 7
 drill: export MOSAIC_DRILL_KILLS := $(KILLS)
 drill: export MOSAIC_DRILL_SEED := $(SEED)
 drill: .venv/dev.stamp ## the slow tests: floods, kills by the thousand (KILLS=n SEED=n), a wheel in a fresh environment
