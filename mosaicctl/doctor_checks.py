@@ -123,19 +123,34 @@ def _quarantine(facts: Mapping[str, Any]) -> Iterator[Json]:
                       )  # fmt: skip
 
 
+def _to_be_taken_up(facts: Mapping[str, Any]) -> set[str]:
+    """Return runs that no record knows and that work: the next start of the daemon goes on with them."""
+    unknown = facts["inspection"]["directories"]["unknown"]
+    return {one["name"] for one in unknown if one["is_held"]} if facts["health"] is None else set()
+
+
 def _orphans(facts: Mapping[str, Any]) -> Iterator[Json]:
-    found = facts["orphans"]
+    found = [one for one in facts["orphans"] if one["run_id"] not in _to_be_taken_up(facts)]
     if found:
         shown = "; ".join(f"{one['pid']} ({one['command'][:60]}, run {one['run_id']})" for one in found[:5])
         yield finding("orphans", PROBLEM, f"{len(found)} processes are of runs that are not live: {shown}",
-                      "No daemon watches them, and the slots they may use are handed to others.",
+                      "No daemon watches them. What they use is handed to others, unless a record that is set "
+                      "aside says that it is theirs.",
                       f"Look at them, then end them: kill {' '.join(str(one['pid']) for one in found[:20])}"
                       )  # fmt: skip
 
 
 def _shims(facts: Mapping[str, Any]) -> Iterator[Json]:
     directories = facts["inspection"]["directories"]
-    held = directories["held_after_end"] + [one["name"] for one in directories["unknown"] if one["is_held"]]
+    waiting = _to_be_taken_up(facts)
+    held = directories["held_after_end"] + [
+        one["name"] for one in directories["unknown"] if one["is_held"] and one["name"] not in waiting
+    ]
+    if waiting:
+        yield finding("shims", WARNING, f"{len(waiting)} runs work that no record knows: "
+                      f"{' '.join(sorted(waiting)[:5])}",
+                      "The registry is behind, or an older copy was restored.",
+                      "Start the daemon: it goes on with them.")  # fmt: skip
     if held:
         yield finding("shims", WARNING, f"{len(held)} shims work for runs that have ended or that no record "
                       f"knows: {' '.join(held[:5])}",
@@ -154,10 +169,14 @@ def _directories(facts: Mapping[str, Any]) -> Iterator[Json]:
     directories, left = inspection["directories"], inspection["registry"]["pruned_left"]
     if directories["unknown_count"]:
         names = " ".join(one["name"] for one in directories["unknown"][:5])
-        yield finding("directories", WARNING, f"{directories['unknown_count']} directories in "
-                      f"{inspection['state_dir']}/runs that no record knows: {names}",
-                      "Left by a restore of an older copy, or put there by hand. They may hold results.",
-                      "Look into them; move away or remove what you do not need.")  # fmt: skip
+        found = f"{directories['unknown_count']} directories in {inspection['state_dir']}/runs"
+        if facts["health"] is None:
+            means = "The registry is behind, an older copy was restored, or they were put there by hand."
+            do = "Start the daemon: it takes up every run that its directory tells of, and says so."
+        else:
+            means = "They tell of no run that the daemon could take up at its start. They may hold results."
+            do = "Its log says why. Look into them; move away or remove what you do not need."
+        yield finding("directories", WARNING, f"{found} that no record knows: {names}", means, do)
     if directories["strays_count"]:
         first = directories["strays"][0]
         yield finding("directories", WARNING, f"{directories['strays_count']} files serve nothing any more, "

@@ -12,8 +12,9 @@ from mosaicctl.values import readable
 _EPILOG = """\
 The daemon must be down (systemctl --user stop mosaicd.socket mosaicd). The copy is checked first; the
 registry that is there now is set aside whole, never overwritten. The restored ledger has a new epoch, so
-whoever watched it before is told to begin anew. Nothing starts twice: runs that waited when the copy was
-made are held, those that have begun since end as cancelled, and those that worked are judged by their files.
+whoever watched it before is told to begin anew. Nothing starts twice and no run is lost: runs that waited
+when the copy was made are held, and the next start reads in the run directories what happened since: what it
+does not know is taken up (those that work go on, those that never began are held), what ended has its end.
 
   mosaicctl restore ~/mosaicd-2026-11-20.sqlite3
   mosaicctl release --all --state INIT          afterwards, what should still run
@@ -21,12 +22,10 @@ made are held, those that have begun since end as cancelled, and those that work
 
 _TOLD = (
     ("held", "held, waiting when the copy was made: look, and release what should run"),
-    ("ended", "ended as cancelled, because another attempt has begun since; nothing starts twice"),
     ("as_found", "to be judged by files when the daemon starts"),
     ("quarantined", "that made no sense, set aside inside the registry"),
-    ("not_started_set_aside", "submitted since and never begun: set aside, no longer known"),
-    ("left_alone", "at work that no daemon will know: left alone, as --force says"),
-    ("unknown_directories", "with a directory that the restored registry does not know: not touched"),
+    ("unknown_directories", "that the copy does not know: the next start takes them up from their files"),
+    ("at_work", "of these at work now: they go on"),
 )
 
 
@@ -36,15 +35,13 @@ def arguments(parser: Any) -> None:
     parser.add_argument(
         "file", metavar="FILE", type=readable, help="what `backup` wrote, or a registry that was set aside"
     )
-    parser.add_argument("--force", action="store_true", help="also where runs work that the copy has not")
     place_arguments(parser)
 
 
 def execute(args: Any) -> int:
     """Restore, and say what became of what."""
-    force = ["--force"] if args.force else []
     try:
-        report = mosaicd_says("--restore", args.file, *force, *places(args))
+        report = mosaicd_says("--restore", args.file, *places(args))
     except Refused as error:
         sys.stderr.write(f"mosaicctl: not restored: {error}\n")
         return WRONG_STATE

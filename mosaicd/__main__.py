@@ -44,7 +44,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--restore", metavar="FILE", help="put a copy of the registry in place and exit; no daemon may run"
     )
-    parser.add_argument("--force", action="store_true", help="with --restore: also where unknown runs work")
     parser.add_argument("--version", action="version", version=f"mosaicd {__version__}")
     return parser
 
@@ -76,11 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _offline(settings: "Settings", options: argparse.Namespace) -> int:
-    from mosaicd import offline
+    from mosaicd import crash_points, offline
 
     if options.check:
         return offline.check(settings, fix=options.fix)
-    return offline.restore(settings, Path(options.restore).absolute(), force=options.force)
+    crash_points.arm_for_daemon(settings.crash_at)
+    return offline.restore(settings, Path(options.restore).absolute())
 
 
 def serve(settings: "Settings") -> int:
@@ -89,8 +89,7 @@ def serve(settings: "Settings") -> int:
     from mosaicd.clock import Clock
 
     log.setup(settings.log.level, settings.supervisor.journal_stream)
-    if settings.crash_at and not crash_points.is_forked(settings.crash_at):
-        crash_points.arm(settings.crash_at)
+    crash_points.arm_for_daemon(settings.crash_at)
     clock = Clock()
     settings, listening, locks, succession = _take_place(settings, clock)
     try:

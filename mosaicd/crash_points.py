@@ -15,6 +15,11 @@ POINTS: dict[str, str] = {
     "startup.loaded": "the registry is open, nothing reconciled",
     "startup.reconciled": "what live runs missed is recorded, nothing carried out",
     "startup.ready": "everybody is answered from now on",
+    "rebuild.written": "another registry is whole, and not decided on",
+    "restore.decided": "what takes the registry's place is named, the registry still in its own",
+    "restore.set_aside": "the registry is moved aside, nothing in its place",
+    "adopt.before_commit": "what only run directories knew is written, not committed",
+    "adopt.after_commit": "what only run directories knew is in the registry, and nobody was told",
     "submit.directory_written": "spec and environment are on the disk, the registry knows nothing",
     "submit.before_commit": "inside the transaction of a new run",
     "submit.after_commit": "the run is on the disk, the daemon's memory does not know it",
@@ -34,6 +39,10 @@ POINTS: dict[str, str] = {
     "exit.concluded": "the run is concluded, its environment not yet removed",
     "checkpoint.before": "the write-ahead log is about to be moved",
     "checkpoint.after": "the write-ahead log is empty, nobody knows it",
+    "prune.marked": "directories of ended runs say that they are given up, nothing recorded",
+    "prune.recorded": "rows of pruned runs are gone, their directories whole",
+    "prune.removing": "a pruned run's directory has lost its spec, and nothing else",
+    "prune.removed": "directories of pruned runs are gone, nobody has noted it",
     "launcher.order_taken": "the launcher has an order in hand",
     "launcher.forked": "the launcher has forked and not answered",
     "shim.forked": "a shim is a process of its own, without its lock",
@@ -49,6 +58,8 @@ POINTS: dict[str, str] = {
     "shim.teardown_locked": "a teardown shim holds the lock of an orphaned tree",
 }
 FORKED = ("launcher.", "shim.")
+#: What a daemon passes only when something happened to its registry, or when runs are pruned.
+CARE = ("rebuild.", "restore.", "adopt.", "prune.")
 VARIABLE = "MOSAICD_CRASH_AT"
 
 _armed: str | None = None
@@ -68,6 +79,12 @@ def parse(spec: str) -> tuple[str, int]:
 def is_forked(spec: str) -> bool:
     """Whether the place lies in the launcher or in a shim, and not in the daemon."""
     return spec.startswith(FORKED)
+
+
+def arm_for_daemon(spec: str | None) -> None:
+    """Arm what is asked for, unless it lies in the launcher or in a shim."""
+    if spec and not is_forked(spec):
+        arm(spec)
 
 
 def arm(spec: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mosaicd.core.fsm import Action, Event, IllegalTransition, owed
 from mosaicd.core.run import Run
-from mosaicd.protocol import ulid
+from mosaicd.protocol import rundir, ulid
 from mosaicd.protocol.errors import MosaicError, NotFound
 from mosaicd.protocol.states import State
 from mosaicd.rundirs import Found, RunDirs
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mosaicd.shim_link import ShimLink
 
 log = logging.getLogger(__name__)
+
+_MARKS = frozenset((rundir.UNACKNOWLEDGED, rundir.PRUNED))
 
 
 @dataclass
@@ -60,8 +62,7 @@ async def reconcile(
             for run in list(registry.live.values()):
                 if run.is_holding:
                     await _take_up(run, registry, rundirs, shims, events_of, report)
-            await _remove_unacknowledged(registry, history, rundirs, report)
-            await _forget_environments(registry, rundirs)
+            await _tidy(registry, history, rundirs, report)
     except TimeoutError:  # the dispatcher looks at every run whose shim it does not know
         log.error("start-up took longer than %g s to look at the run directories; going on", timeout_s)
     return report
@@ -95,22 +96,29 @@ async def _take_up(
     )
 
 
-async def _remove_unacknowledged(
-    registry: Registry, history: History, rundirs: RunDirs, report: Report
-) -> None:
-    """Remove directories of submits that crashed before their COMMIT: nobody was told of these runs."""
+async def _tidy(registry: Registry, history: History, rundirs: RunDirs, report: Report) -> None:
+    """Remove what a crash left in run directories: of submits that nobody was told of, of what is over.
+
+    What nobody knows otherwise stays where it is: it may be all that is left of a run.
+    """
     set_aside = {row["run_id"] for row in registry.quarantine}  # somebody may want to mend these
-    for name in await asyncio.to_thread(rundirs.unacknowledged):
-        if not ulid.is_ulid(name) or name in registry.live or name in set_aside:
+    for outline in await asyncio.to_thread(lambda: list(rundirs.outlines())):
+        name = outline.name
+        if not ulid.is_ulid(name) or name in set_aside or name in registry.pruned_left:
             continue
-        if await history.get(name) is None:
+        is_live, is_marked = name in registry.live, bool(outline.entries & _MARKS) or not outline.entries
+        if not is_marked and (is_live or not outline.has_environment):
+            continue
+        if is_live or await history.get(name) is not None:
+            await asyncio.to_thread(_settle, rundirs, name, is_over=not is_live)
+        elif outline.is_unacknowledged or outline.is_remnant:
             await asyncio.to_thread(rundirs.remove, name)
             report.removed_directories.append(name)
 
 
-async def _forget_environments(registry: Registry, rundirs: RunDirs) -> None:
-    """Remove what a crash between the end of a run and the removal of its environment left."""
-    kept = {*registry.live, *(row["run_id"] for row in registry.quarantine)}
-    for name in await asyncio.to_thread(rundirs.environments):
-        if ulid.is_ulid(name) and name not in kept:
-            await asyncio.to_thread(rundirs.forget_environment, name)
+def _settle(rundirs: RunDirs, name: str, *, is_over: bool) -> None:
+    """There is a row: so the submit was committed, and a prune that a crash cut off was not."""
+    rundirs.acknowledge(name)
+    rundirs.keep(name)
+    if is_over:
+        rundirs.forget_environment(name)

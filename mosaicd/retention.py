@@ -1,8 +1,10 @@
 """Retention at work: measures ended runs, decides by the policy, and removes what it gives up.
 
-The order is crash-safe: row and events go in one transaction that leaves a mark, then the directory goes,
-then the mark says so; `finish` redoes the second step after a crash.  A reader would get wrong: a run that
-a live run names (its own earlier attempt, a checkpoint of it) stays although nobody pinned it.
+The order is crash-safe: the directory says that it is given up, row and events go in one transaction that
+leaves a mark, then the directory goes (its spec first, what says that it is given up last), then the mark
+says so; `finish` redoes the last two after a crash.  So a directory that no row knows (the registry was lost,
+or an older copy put in its place) is never taken for a run that is still wanted.  A reader would get wrong: a
+run that a live run names (its own earlier attempt, a checkpoint of it) stays although nobody pinned it.
 """
 
 import asyncio
@@ -15,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mosaicd import crash_points
 from mosaicd import log as operator_log
 from mosaicd.clock import Clock
 from mosaicd.config.settings import Retention as Settings
@@ -105,7 +108,7 @@ class Retention:
             batch = choices[start : start + BATCH_RUNS]
             held = await asyncio.to_thread(self._held, [choice.run.run_id for choice in batch])
             sizes = {c.run.run_id: c.size_bytes for c in batch if c.run.run_id not in held}
-            taken = set(await self._registry.prune(sizes, who)) if sizes else set()
+            taken = await self._take(sizes, who)
             gone += [choice for choice in batch if choice.run.run_id in taken]
             await self.finish()
         if gone:
@@ -114,6 +117,18 @@ class Retention:
                 who=who, oldest=gone[0].run.run_id,
             )  # fmt: skip
         return gone
+
+    async def _take(self, sizes: Mapping[str, int], who: str) -> set[str]:
+        """Take rows and events away, and return of which; the others are as they were before."""
+        await asyncio.to_thread(self._mark, sizes)
+        crash_points.reach("prune.marked")
+        taken: set[str] = set()
+        try:
+            taken = set(await self._registry.prune(sizes, who)) if sizes else taken
+            crash_points.reach("prune.recorded")
+        finally:
+            await asyncio.to_thread(self._unmark, sizes.keys() - taken)
+        return taken
 
     async def finish(self) -> None:
         """Remove the directories of runs whose rows are gone; what cannot be removed is tried again later."""
@@ -125,6 +140,7 @@ class Retention:
                     self._sizes.pop(run_id, None)
                     if why is not None:
                         log.warning("the directory of pruned run %s cannot be removed: %s", run_id, why)
+                crash_points.reach("prune.removed")
                 await self._registry.pruned([run_id for run_id, why in trouble.items() if why is None])
 
     # --- in a thread -------------------------------------------------------------------------------
@@ -134,6 +150,15 @@ class Retention:
 
     def _clear(self, run_ids: Sequence[str]) -> dict[str, str | None]:
         return {run_id: clear(self._rundirs.path(run_id)) for run_id in run_ids}
+
+    def _mark(self, run_ids: Collection[str]) -> None:
+        for run_id in run_ids:
+            with suppress(OSError):  # gone by hand, or a full disk, which is what pruning is for
+                self._rundirs.give_up(run_id)
+
+    def _unmark(self, run_ids: Collection[str]) -> None:
+        for run_id in run_ids:
+            self._rundirs.keep(run_id)
 
     def _held(self, run_ids: Sequence[str]) -> set[str]:
         return {run_id for run_id in run_ids if held_attempts(self._rundirs.path(run_id))}
@@ -172,12 +197,18 @@ def _below(path: Path) -> Iterator["os.DirEntry[str]"]:
 
 
 def clear(path: Path) -> str | None:
-    """Remove a directory and all below it; return why something is left, or None.
+    """Remove a run's directory and all below it; return why something is left, or None.
 
     Links are removed, never followed; a directory that its owner closed is opened first.
     """
+    with suppress(OSError):
+        (path / rundir.SPEC).unlink(missing_ok=True)  # from here on it is no run's directory
+        crash_points.reach("prune.removing")
     for attempt in range(2):
         try:
+            for name in os.listdir(path):
+                if name != rundir.PRUNED:
+                    _remove(path / name)
             shutil.rmtree(path)
         except FileNotFoundError:
             if not os.path.lexists(path):
@@ -194,3 +225,10 @@ def clear(path: Path) -> str | None:
         else:
             return None
     return None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

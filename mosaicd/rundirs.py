@@ -4,13 +4,14 @@ What lies in an attempt directory is the submitter's.  It is opened relative to 
 never through a link, only regular files of the right owner, never blocking, never more than a limit.
 """
 
+import contextlib
 import fcntl
 import json
 import logging
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,50 @@ class Found:
     exit: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What the names in a run's directory say; `attempts` by number."""
+
+    name: str
+    entries: frozenset[str]
+
+    @property
+    def attempts(self) -> list[int]:
+        """The numbers of its attempts, in order."""
+        tails = [entry.removeprefix(rundir.ATTEMPT_PREFIX) for entry in self.entries if _is_attempt(entry)]
+        numbers = [int(tail) for tail in tails if tail.isascii() and tail.isdigit()]
+        return sorted(number for number in numbers if rundir.attempt_name(number) in self.entries)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether an attempt of it was ever made, so that its row was on the disk by then."""
+        return any(map(_is_attempt, self.entries))
+
+    @property
+    def has_environment(self) -> bool:
+        """Whether the run is not known to be over."""
+        return rundir.ENVIRONMENT in self.entries
+
+    @property
+    def is_unacknowledged(self) -> bool:
+        """Whether nobody was ever told of the run: its row was never committed, as far as this can tell."""
+        return not self.is_begun and (rundir.UNACKNOWLEDGED in self.entries or not self.entries)
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether retention was about to take the run, or has taken it."""
+        return rundir.PRUNED in self.entries
+
+    @property
+    def is_remnant(self) -> bool:
+        """Whether a removal has begun here: what is left tells of no run."""
+        return self.is_pruned and rundir.SPEC not in self.entries
+
+
+def _is_attempt(entry: str) -> bool:
+    return entry.startswith(rundir.ATTEMPT_PREFIX)
+
+
 class RunDirs:
     """The `runs` directory of a state directory."""
 
@@ -47,11 +92,13 @@ class RunDirs:
     def create(self, run_id: str, spec: Mapping[str, Any], environment: Mapping[str, str]) -> None:
         """Make the run's directory with spec and environment, durable before it returns.
 
+        It says of itself that nobody was told of it, until `acknowledge`.
         FileExistsError when the run has one already; OSError (disk full ...) leaves nothing behind.
         """
         directory = self.path(run_id)
         directory.mkdir(mode=0o700)
         try:
+            _touch(directory / rundir.UNACKNOWLEDGED)
             _write_durably(directory / rundir.SPEC, spec, 0o600)
             _write_durably(directory / rundir.ENVIRONMENT, environment, 0o600)
             _sync_directory(directory)
@@ -60,9 +107,40 @@ class RunDirs:
             shutil.rmtree(directory, ignore_errors=True)
             raise
 
+    def acknowledge(self, run_id: str) -> None:
+        """Take the mark away that nobody was told of the run: it is committed, and may be told."""
+        try:
+            (self.path(run_id) / rundir.UNACKNOWLEDGED).unlink(missing_ok=True)
+        except OSError as error:  # it says too little then, and only where the registry is lost
+            log.warning("the directory of run %s still says that it is unacknowledged: %s", run_id, error)
+
+    def give_up(self, run_id: str) -> None:
+        """Mark the directory of a run that is about to be pruned; OSError."""
+        _touch(self.path(run_id) / rundir.PRUNED)
+
+    def keep(self, run_id: str) -> None:
+        """Take the mark of `give_up` away again; one that stays does no harm while there is a row."""
+        with contextlib.suppress(OSError):
+            (self.path(run_id) / rundir.PRUNED).unlink(missing_ok=True)
+
     def remove(self, run_id: str) -> None:
-        """Remove the directory of a run that was never acknowledged."""
+        """Remove the directory of a run that was never acknowledged, or what is left of one."""
         shutil.rmtree(self.path(run_id), ignore_errors=True)
+
+    def names(self) -> list[str]:
+        """Return the names of all directories."""
+        with os.scandir(self.runs) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
+    def outline(self, name: str) -> Outline:
+        """Return what lies in the directory, by name only; OSError."""
+        return Outline(name, frozenset(os.listdir(self.path(name))))
+
+    def outlines(self) -> Iterator[Outline]:
+        """Yield the outline of every directory that can be read."""
+        for name in self.names():
+            with contextlib.suppress(OSError):
+                yield self.outline(name)
 
     def load_spec(self, run_id: str) -> dict[str, Any]:
         """Return spec.json; OSError or ValueError when it is not there or not whole."""
@@ -98,12 +176,6 @@ class RunDirs:
         finally:
             os.close(directory)
 
-    def environments(self) -> list[str]:
-        """Return names of directories that hold an environment."""
-        with os.scandir(self.runs) as entries:
-            names = [entry.name for entry in entries]
-        return [name for name in names if os.path.lexists(self.path(name) / rundir.ENVIRONMENT)]
-
     def refusal(self, run_id: str) -> OSError | None:
         """Return what keeps an attempt's directory from being made in the run's, or None."""
         probe = self.path(run_id) / "probe"
@@ -116,16 +188,6 @@ class RunDirs:
         except OSError as error:
             return error
         return None
-
-    def unacknowledged(self) -> list[str]:
-        """Return names of directories in which no attempt was ever made."""
-        found = []
-        for entry in os.scandir(self.runs):
-            if entry.is_dir(follow_symlinks=False):
-                names = os.listdir(entry.path)
-                if not any(name.startswith(rundir.ATTEMPT_PREFIX) for name in names):
-                    found.append(entry.name)
-        return found
 
 
 def _read_attempt(directory: int, owner_uid: int) -> Found:
@@ -191,6 +253,10 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} does not hold an object")
     return content
+
+
+def _touch(path: Path) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def _write_durably(path: Path, content: Mapping[str, Any], mode: int) -> None:

@@ -10,6 +10,7 @@ import gc
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from mosaicd.lock import CannotServe, Locks
 from mosaicd.log import Catalogue
 from mosaicd.orders import Orders
 from mosaicd.protocol.errors import Unavailable
-from mosaicd.rebuild import Facts, care, mend
+from mosaicd.rebuild import Facts, care, look, mend
 from mosaicd.reconcile import reconcile
 from mosaicd.reexec import Succession
 from mosaicd.retention import Retention
@@ -36,7 +37,8 @@ from mosaicd.rpc.server import Server
 from mosaicd.rundirs import RunDirs
 from mosaicd.shim_link import ShimLink
 from mosaicd.shim_watch import ShimWatch
-from mosaicd.store import rebuilding
+from mosaicd.store import adopting, rebuilding
+from mosaicd.store.adopting import Look
 from mosaicd.store.database import DamagedRegistry, NewerRegistry
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
@@ -111,7 +113,7 @@ class Service:
         settings, clock = self._settings, self._clock
         path = settings.state_dir / REGISTRY_FILE
         rundirs = RunDirs(settings.state_dir / "runs")
-        registry, is_rebuilt = await self._open_registry(path, rundirs)
+        registry = await self._open_registry(path, rundirs)
         stack.push_async_callback(registry.close)
         history = History(path, on_bad=registry.set_aside)
         stack.push_async_callback(history.close)
@@ -131,31 +133,38 @@ class Service:
             started_mono=clock.mono(),
             retention=Retention(registry, history, rundirs, settings.retention, clock),
             succession=self._succession,
-            warnings=[] if registry.damage is None else [rebuilding.sentence(registry.damage)],
-            recollected={run.run_id for run in registry.live.values() if is_rebuilt and run.is_holding},
+            warnings=_warnings(registry), recollected=set(registry.recollected),
         )  # fmt: skip
 
-    async def _open_registry(self, path: Path, rundirs: RunDirs) -> tuple[Registry, bool]:
-        """Return the registry, and whether it had to be rebuilt; UnusableRegistry says what is to be done."""
+    async def _open_registry(self, path: Path, rundirs: RunDirs) -> Registry:
+        """Return the registry, rebuilt where it had to be; UnusableRegistry says what is to be done."""
         facts = Facts(self._settings.timeouts, self._clock, user_name)
         await asyncio.to_thread(finish_restoring, path)  # one that was decided and then interrupted
         try:
-            made = await asyncio.to_thread(care, path, rundirs, facts)
+            await asyncio.to_thread(care, path, rundirs, facts)
             try:
-                return await self._open(path), made is not None
+                return await self._open(path, partial(look, rundirs, facts))
             except DamagedRegistry as damaged:
                 await asyncio.to_thread(mend, path, damaged, rundirs, facts)
-            return await self._open(path), True
+            return await self._open(path, partial(look, rundirs, facts))
         except (NewerRegistry, DamagedRegistry) as error:
             raise UnusableRegistry(str(error)) from error
 
-    async def _open(self, path: Path) -> Registry:
-        return await Registry.open(
+    async def _open(self, path: Path, look: Look) -> Registry:
+        registry = await Registry.open(
             path,
             clock=self._clock,
             group_commit_s=self._settings.registry.group_commit_ms / 1000,
             on_fatal=self._on_fatal,
+            look=look,
         )
+        if registry.adopted is not None and registry.is_news:
+            told = registry.adopted
+            operator_log.event(
+                Catalogue.REGISTRY_BEHIND, sentence=adopting.sentence(told), why=told["why"],
+                ended=told["ended"], live=told["live"], waiting=told["waiting"],
+            )  # fmt: skip
+        return registry
 
     def _say_leaving(self, notifier: Notifier) -> None:
         if self._succession is not None and self._succession.is_asked:
@@ -235,6 +244,12 @@ def _shown_soon(notifier: Notifier, services: Services) -> Callable[[object], No
             timer = asyncio.get_running_loop().call_later(STATUS_DELAY_S, show)
 
     return changed
+
+
+def _warnings(registry: Registry) -> list[str]:
+    """What whoever looks after the machine is told for as long as the daemon is up, and longer."""
+    told = [rebuilding.sentence(registry.damage)] if registry.damage is not None else []
+    return told + ([adopting.sentence(registry.adopted)] if registry.adopted is not None else [])
 
 
 async def checkpoint(services: Services) -> None:

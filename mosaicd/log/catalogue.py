@@ -59,6 +59,14 @@ class Catalogue(Enum):
         "reconciled in {seconds:.3f} s; runs: {runs}, alive: {alive}, ended meanwhile: {ended}, lost: {lost}",
         "Rows, run directories and live shims were compared after a start.",
     )
+    REGISTRY_BEHIND = Entry(
+        "b0f2a7c4d81e4f0f9d2f6a5c3e7b9184",
+        logging.ERROR,
+        "{sentence}",
+        "The registry opened cleanly and knew less than the run directories: it lost its newest commits, or "
+        "an older copy lies in its place. What the directories tell was written into it, and its ledger has a "
+        "new epoch; daemon.health says so for a week.",
+    )
     ROW_QUARANTINED = Entry(
         "1a4d8adbfbf922cbdbe2496d7e074aab",
         logging.ERROR,

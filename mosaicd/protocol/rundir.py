@@ -3,6 +3,10 @@
 SPEC = "spec.json"
 ENVIRONMENT = "environment.json"
 FILES = "files"
+#: There until the run is committed: who finds it, and no row, has found a submit that was never answered.
+UNACKNOWLEDGED = "unacknowledged"
+#: There from just before an ended run is pruned until nothing of its directory is left.
+PRUNED = "pruned"
 ATTEMPT_PREFIX = "attempt-"
 
 LAUNCH = "launch.json"

@@ -2,8 +2,9 @@
 
 Input: a config or a command, and what applies to both.  Output: the run; `duplicate` when it was there.
 Caveats: the reply leaves after COMMIT and means that the run will not be forgotten.  Files come first:
-a crash between them and the COMMIT leaves a directory of a run nobody was told of, which start-up
-removes.  With `dry_run` everything is checked and nothing is kept.
+a crash between them and the COMMIT leaves a directory of a run nobody was told of.  It says so of itself
+(a mark that goes between COMMIT and reply), so start-up removes it, also where the registry is lost.
+With `dry_run` everything is checked and nothing is kept.
 """
 
 import asyncio
@@ -65,8 +66,8 @@ async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> di
     except MosaicError:  # of anything else nobody knows here whether the row is stored: start-up will
         await asyncio.to_thread(directories.remove, run.run_id)
         raise
-    if duplicate:
-        await asyncio.to_thread(directories.remove, run.run_id)
+    settle = directories.remove if duplicate else directories.acknowledge
+    await asyncio.to_thread(settle, run.run_id)
     crash_points.reach("submit.before_reply")
     return view(services, stored, duplicate=duplicate)
 

@@ -1,17 +1,21 @@
 """What is read when the registry opens: every live run, judged, with its last values.
 
-Whatever makes no sense is set aside here, in the same transaction, before anybody decides by it.
+Whatever makes no sense is set aside here, and what only run directories know is taken up, all in the same
+transaction, before anybody decides by it.
 """
 
 import logging
 import secrets
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mosaicd import crash_points
+from mosaicd.core.recollect import WHO
 from mosaicd.core.run import Progress, Run
-from mosaicd.store import quarantine, rebuilding
+from mosaicd.store import adopting, highwater, quarantine, rebuilding
 from mosaicd.store.database import DamagedRegistry, disk_trouble, open_writer, rows
 from mosaicd.store.rows import BadRow, read_progress
 from mosaicd.store.statements import QUERIES
@@ -32,19 +36,31 @@ class Loaded:
     pruned_seq: int
     pruned_left: list[str]
     damage: dict[str, Any] | None = None
+    adopted: dict[str, Any] | None = None
+    is_news: bool = False
+    recollected: frozenset[str] = frozenset()
 
 
-def load(path: Path, at: float) -> Loaded:
+def load(path: Path, at: float, look: adopting.Look | None = None) -> Loaded:
     """Open the file at `path` and read every live run; raises what open_writer raises.
 
-    `at` is the time (Unix seconds) that quarantined rows are marked with.
+    `at` is the time (Unix seconds) that quarantined rows are marked with.  `look` reads the run directories.
     """
+    mark = highwater.read(path)
     connection = open_writer(path)
     try:
         connection.execute("BEGIN IMMEDIATE")
         runs = _live_runs(connection, at)
+        adopted = None
+        if look is not None:
+            adopted = _adopt(connection, runs, mark, look, at)
+        if adopted is not None:
+            runs = _live_runs(connection, at)
+            crash_points.reach("adopt.before_commit")
         epoch = _epoch(connection)
         connection.execute("COMMIT")
+        if adopted is not None:
+            crash_points.reach("adopt.after_commit")
         last = connection.execute(QUERIES["last_seq"]).fetchone()
         return Loaded(
             connection, epoch, last[0] if last else 0, runs, quarantine.listed(connection),
@@ -52,6 +68,8 @@ def load(path: Path, at: float) -> Loaded:
             pruned_seq=int(connection.execute(QUERIES["pruned_seq"]).fetchone()[0]),
             pruned_left=[str(found) for (found,) in connection.execute(QUERIES["pruned_left"])],
             damage=rebuilding.damage(connection),
+            adopted=adopting.told(connection, at), is_news=adopted is not None,
+            recollected=frozenset(found for (found,) in connection.execute(QUERIES["recollected"], (WHO,))),
         )  # fmt: skip
     except sqlite3.DatabaseError as error:  # what the look at the pages did not find
         connection.close()
@@ -60,6 +78,23 @@ def load(path: Path, at: float) -> Loaded:
     except BaseException:
         connection.close()
         raise
+
+
+def _adopt(
+    connection: sqlite3.Connection, runs: Sequence[tuple[Run, Progress]], mark: tuple[str, int] | None,
+    look: adopting.Look, at: float,
+) -> adopting.Adopted | None:  # fmt: skip
+    """Take up what only run directories know."""
+    found = connection.execute(QUERIES["epoch"]).fetchone()
+    cause = adopting.behind(connection, mark, str(found[0]) if found else None)
+    adopted = adopting.adopt(connection, [run for run, _ in runs], cause, look, at)
+    if adopted is None:
+        return None
+    for run_id, why in adopted.withheld.items():
+        logger.error("run %s is not taken up: %s; what it uses is given to nobody", run_id, why)
+    for run_id, why in adopted.not_taken_up.items():
+        logger.warning("directory %s does not tell of its run: %s", run_id, why)
+    return adopted
 
 
 def _live_runs(connection: sqlite3.Connection, at: float) -> list[tuple[Run, Progress]]:

@@ -11,12 +11,15 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mosaicd import crash_points
 from mosaicd.core.fsm import Event
+from mosaicd.core.recollect import WHO
 from mosaicd.core.run import Progress, Run
+from mosaicd.store import pruning, quarantine
 from mosaicd.store.backup import open_quietly
 from mosaicd.store.database import open_writer
 from mosaicd.store.restoring import RESTORED, aside_of, finish
@@ -28,7 +31,16 @@ _PARTS = ("", "-wal", "-shm", "-journal")
 MOST_NAMED = 50
 
 Steps = Sequence[tuple[Run, Event]]
-Recollected = tuple[Steps, Progress]
+
+
+@dataclass(frozen=True, slots=True)
+class Recollected:
+    """A run made from its directory.  `is_held`: a shim of it lives; `is_pruned`: it was to be removed."""
+
+    steps: Steps
+    progress: Progress
+    is_held: bool = False
+    is_pruned: bool = False
 
 
 @dataclass(slots=True)
@@ -91,6 +103,7 @@ def rebuild(
             connection.execute("PRAGMA journal_mode = DELETE")
         os.utime(partial, (at, at))
         _sync(partial)
+        crash_points.reach("rebuild.written")
         os.rename(partial, f"{registry}{RESTORED}")
         _sync(registry.parent)
     finally:
@@ -125,21 +138,71 @@ def sentence(told: Mapping[str, Any]) -> str:
 def _write(connection: sqlite3.Connection, runs: Iterable[Recollected], made: Rebuilt) -> None:
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(QUERIES["change_epoch"], (made.epoch,))
-    for steps, progress in runs:
-        run = steps[-1][0]
-        connection.execute("SAVEPOINT run")
+    runs = list(runs)
+    claims = claimed(runs)
+    for one in runs:
+        run = one.steps[-1][0]
         try:
-            insert(connection, steps, progress)
+            why = take_in(connection, one, claims, made.at)
         except (sqlite3.IntegrityError, ValueError) as error:
-            connection.execute("ROLLBACK TO run")
             made.not_rebuilt[run.run_id] = str(error)
-        else:
+            continue
+        if why is not None:
+            made.not_rebuilt[run.run_id] = why
+        elif not one.is_pruned:
             made.ended += run.is_final
             made.waiting += run.is_waiting
             made.live += run.is_holding
-        connection.execute("RELEASE run")
     connection.execute(QUERIES["set_damage"], (json.dumps(made.told()),))
     connection.execute("COMMIT")
+
+
+def claimed(runs: Iterable[Recollected]) -> dict[int, str]:
+    """Return whose each slot is where two claim it: who works comes first, then who was submitted first."""
+    claims: dict[int, str] = {}
+    for one in sorted(runs, key=lambda one: not one.is_held):
+        run = one.steps[-1][0]
+        for slot in run.slots:
+            claims.setdefault(slot, run.run_id)
+    return claims
+
+
+def take_in(
+    connection: sqlite3.Connection, one: Recollected, claims: Mapping[int, str], at: float
+) -> str | None:
+    """Write a run that no row knows; IntegrityError or ValueError, and nothing of it is written.
+
+    A run that uses what another holds is written and set aside, so that nobody is given that after the other
+    has ended: returned is why.  One that was being pruned is pruned.
+    """
+    run = one.steps[-1][0]
+    connection.execute("SAVEPOINT run")
+    try:
+        others = {name for slot in run.slots for (name,) in connection.execute(QUERIES["holder"], (slot,))}
+        others |= {claims.get(slot, run.run_id) for slot in run.slots} - {run.run_id}
+        if others:
+            why = f"run {min(others)} holds the same slots"
+            _set_aside(connection, one, why, at)
+            return why
+        insert(connection, one.steps, one.progress)
+        if one.is_pruned:
+            pruning.prune({run.run_id: 0}, WHO, at, connection)
+    except (sqlite3.IntegrityError, ValueError):
+        connection.execute("ROLLBACK TO run")
+        raise
+    finally:
+        connection.execute("RELEASE run")
+    return None
+
+
+def _set_aside(connection: sqlite3.Connection, one: Recollected, why: str, at: float) -> None:
+    """Write a run into quarantine; what it claims stands in its row and its events, and in no slot."""
+    run = replace(one.steps[-1][0], key=None)  # the key may be another's, too
+    values = {**run_values(run), "progress": progress_text(one.progress)}
+    row = connection.execute(QUERIES["insert_run"], values)
+    for after, event in one.steps:
+        connection.execute(QUERIES["insert_event"], event_values(after, event))
+    quarantine.set_aside(connection, row.lastrowid or 0, why, at)
 
 
 def insert(connection: sqlite3.Connection, steps: Steps, progress: Progress) -> list[int]:

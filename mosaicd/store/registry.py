@@ -25,7 +25,9 @@ from mosaicd.core.run import Progress, Run
 from mosaicd.protocol.errors import NotFound, Unavailable
 from mosaicd.protocol.states import Dedup
 from mosaicd.store import pruning, quarantine, rebuilding
+from mosaicd.store.adopting import Look
 from mosaicd.store.database import truncate_wal
+from mosaicd.store.highwater import HighWater
 from mosaicd.store.loading import Loaded, load
 from mosaicd.store.rows import event_values, progress_text, run_values
 from mosaicd.store.statements import QUERIES
@@ -68,6 +70,8 @@ class Registry:
         self.quarantine = loaded.quarantine
         self.pins = loaded.pins
         self.damage = loaded.damage
+        self.adopted, self.is_news = loaded.adopted, loaded.is_news
+        self.recollected = loaded.recollected
         self.pruned_seq = loaded.pruned_seq
         self.pruned_left = set(loaded.pruned_left)
         self.progress: dict[str, Progress] = {}
@@ -83,9 +87,12 @@ class Registry:
         self._busy_rounds = 0
         for run, progress in loaded.runs:
             self._enter(run, progress)
+        self._mark = HighWater(path, loaded.epoch)
+        self._mark.note(loaded.connection)
         self._writer = Writer(
-            loaded.connection, path, delay_s=group_commit_s, on_batch=self._tell, on_fatal=on_fatal
-        )
+            loaded.connection, path, delay_s=group_commit_s, on_batch=self._tell, on_fatal=on_fatal,
+            on_commit=self._mark.note,
+        )  # fmt: skip
 
     @classmethod
     async def open(
@@ -95,13 +102,15 @@ class Registry:
         clock: Clock | None = None,
         group_commit_s: float = 0.02,
         on_fatal: Callable[[BaseException], None] | None = None,
+        look: Look | None = None,
     ) -> "Registry":
         """Check, migrate and load the registry at `path`; DamagedRegistry, NewerRegistry or Unavailable.
 
         `on_fatal` is called once if the writer dies of something unforeseen: the process should then end.
+        `look` finds what run directories know and the registry lacks.
         """
         clock = clock or Clock()
-        loaded = await asyncio.to_thread(load, path, clock.wall())
+        loaded = await asyncio.to_thread(load, path, clock.wall(), look)
         return cls(path, loaded, clock, group_commit_s, on_fatal or _say_fatal)
 
     def subscribe(self, callback: Callable[[Sequence[Committed]], None]) -> None:
@@ -263,6 +272,7 @@ class Registry:
         if self._progress_timer is not None:
             self._progress_timer.cancel()
         await self._writer.close()
+        self._mark.close()
 
     # --- inside ------------------------------------------------------------------------------------
 
@@ -296,8 +306,10 @@ class Registry:
         known = progress = self.progress[run.run_id]
         for _, event in steps:
             if event.kind is Kind.DISPATCHED:
-                progress = replace(progress, telemetry_seq=0, stdout_bytes=0, stderr_bytes=0, steps_per_s=None,
-                                   resumed_from=None)  # fmt: skip
+                progress = replace(
+                    progress, telemetry_seq=0, stdout_bytes=0, stderr_bytes=0, steps_per_s=None,
+                    resumed_from=None,
+                )  # fmt: skip
             elif event.kind is Kind.EXITED:
                 progress = progress.after_exit(event.data)
         return progress if progress is not known or run.run_id in self._dirty else None

@@ -5,6 +5,7 @@ durable; from then on `finish`, called under the state directory's lock (also at
 moves the present registry aside with its WAL and gives RESTORED its name, however often it is interrupted.
 """
 
+import json
 import os
 import secrets
 import sqlite3
@@ -15,9 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mosaicd import crash_points
 from mosaicd.core.fsm import Event, apply
 from mosaicd.core.run import Run
-from mosaicd.store import quarantine
+from mosaicd.store import highwater, quarantine
 from mosaicd.store.backup import copy_pages, judge, open_quietly
 from mosaicd.store.database import open_writer, rows
 from mosaicd.store.rows import BadRow, event_values, run_values
@@ -25,7 +27,7 @@ from mosaicd.store.statements import QUERIES
 
 RESTORED = ".restored"
 ASIDE = "set-aside"
-_PARTS = ("", "-wal", "-shm")
+_PARTS = ("", "-wal", "-shm", highwater.SUFFIX)
 
 Decide = Callable[[Run], Sequence[Event]]
 
@@ -85,11 +87,13 @@ def finish(registry: Path) -> Path | None:
     except FileNotFoundError:
         return None
     aside = aside_of(registry, decided_at)
+    crash_points.reach("restore.decided")
     aside.mkdir(mode=0o700, parents=True, exist_ok=True)
     for part in _PARTS:
         with suppress(FileNotFoundError):
             os.rename(f"{registry}{part}", aside / f"{registry.name}{part}")
     _sync(aside)
+    crash_points.reach("restore.set_aside")
     os.rename(restored, registry)
     _sync(registry.parent)
     return aside
@@ -104,6 +108,7 @@ def _rewrite(connection: sqlite3.Connection, decide: Decide, at: float) -> Stage
     epoch = secrets.token_hex(8)
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(QUERIES["change_epoch"], (epoch,))
+    connection.execute(QUERIES["set_meta"], ("behind", json.dumps({"why": "an older copy was restored"})))
     told: dict[str, list[str]] = {}
     for row in rows(connection, QUERIES["live_runs"]):
         try:

@@ -86,12 +86,14 @@ class Writer:
         delay_s: float,
         on_batch: Callable[[], None],
         on_fatal: Callable[[BaseException], None],
+        on_commit: Callable[[sqlite3.Connection], None] = lambda connection: None,
     ) -> None:
         self._connection = connection
         self._path = path
         self._delay_s = delay_s
         self._on_batch = on_batch
         self._on_fatal = on_fatal
+        self._on_commit = on_commit
         self._loop = asyncio.get_running_loop()
         self._pending: list[Piece] = []  # not yet sent to the thread
         self._is_sending = False
@@ -240,6 +242,7 @@ class Writer:
                 _attempt(connection, piece)
             crash_points.reach("record.before_commit")
             connection.execute("COMMIT")
+            self._on_commit(connection)
             crash_points.reach("record.after_commit")
         except sqlite3.Error as error:
             trouble = self._trouble_or_raise(error)
