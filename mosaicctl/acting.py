@@ -8,7 +8,7 @@ from typing import Any
 
 from mosaicctl.client import Client, Json
 from mosaicctl.exits import DONE, code_of, explain
-from mosaicctl.render import emit, label
+from mosaicctl.render import clean, emit, label
 from mosaicd.protocol.errors import MosaicError
 
 
@@ -27,6 +27,8 @@ def ask_each(
             run = client.call(method, {"run_id": reference, **params})
         except MosaicError as error:
             sys.stderr.write(explain(error, reference))
+            if error.data.get("state") == "TERM":
+                sys.stderr.write(f"  `mosaicctl retry {clean(reference)}` hands it in once more\n")
             code = code or code_of(error)
             continue
         runs.append(run)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mosaicctl.changes import changes
 from mosaicctl.render import clean, ending_words
 
 Json = dict[str, Any]
@@ -10,8 +11,14 @@ Json = dict[str, Any]
 _STANDING = ("state", "want", "outcome", "rev", "attempt")
 #: Fields of a `submitted` event that are the run's own.
 _BORN = ("name", "owner", "kind", "worker_kind", "priority", "held")
+#: Fields of a `set` event that are the run's own after it.
+_SET = ("name", "priority", "labels")
 #: Fields of an event worth printing, in this order, beside its kind.
 _TELLING = ("slots", "cpus", "exit_code", "signal", "mode", "reason", "limit", "not_before", "error")
+
+
+#: Endings of the kinds of events that somebody asked for.
+_ASKED = ("_requested", "hold", "release", "set")
 
 
 class Board:
@@ -39,7 +46,8 @@ class Board:
             else {"run_id": run_id, **{key: event[key] for key in _BORN if key in event}}
         )
         if before is None or event.get("rev", 0) > before.get("rev", 0):
-            news = {key: event[key] for key in (*_STANDING, "cause") if key in event}
+            may_tell = (*_STANDING, "cause", *(_SET if event.get("kind") == "set" else ()))
+            news = {key: event[key] for key in may_tell if key in event}
             run = {**run, **news}
             if event.get("state") == "EXEC" and not run.get("started_at"):
                 run["started_at"] = event.get("at")
@@ -70,9 +78,18 @@ def describe(event: Json) -> str:
     elif isinstance(event.get("cause"), dict):
         words.append(ending_words({"outcome": None, "cause": event["cause"]}))
     words += [f"{key}={_value(event[key])}" for key in _TELLING if event.get(key) not in (None, [], "")]
-    if str(event.get("kind", "")).endswith("_requested") and event.get("who"):
+    if event.get("kind") == "set":
+        words += _set(event) or ["(no word of what)"]
+    if str(event.get("kind", "")).endswith(_ASKED) and event.get("who"):
         words.append(f"by {clean(event['who'])}")
     return clean("  ".join(word for word in words if word))
+
+
+def _set(event: Json) -> list[str]:
+    """Return what was set; an older ledger does not say what was there before."""
+    if "was" in event:
+        return changes(event["was"], event)
+    return [f"{name} {_value(event[name])}" for name in _SET if name in event]
 
 
 def _value(value: object) -> str:

@@ -50,7 +50,7 @@ VERBS: dict[str, str] = {
 _MODULES = {"import": "importing"}
 
 _EPILOG = """\
-runs are named by id, by a unique beginning of it, by name, by a quoted pattern ('taxi-*'),
+Runs are named by id, by a unique beginning of it, by name, by a quoted pattern ('taxi-*'),
 or by @: your last one.
 
   mosaicctl submit -n hello -- sh -c 'echo hello; sleep 5'
@@ -62,7 +62,10 @@ or by @: your last one.
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Knows the width without shutil, whose import would cost every call two milliseconds."""
+    """Fills prose to the width, and leaves what is indented, the examples, as it is.
+
+    Knows the width without shutil, whose import would cost every call two milliseconds.
+    """
 
     def __init__(self, prog: str) -> None:
         try:
@@ -70,6 +73,21 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         except (ValueError, OSError):
             columns = 80
         super().__init__(prog, width=max(40, columns - 2))
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        from textwrap import fill  # only who asks for help pays for it
+
+        filled: list[str] = []
+        prose: list[str] = []
+        for line in [*text.splitlines(), ""]:
+            if line and not line.startswith(" "):
+                prose.append(line)
+                continue
+            if prose:
+                filled.append(fill(" ".join(prose), width, break_on_hyphens=False, break_long_words=False))
+                prose.clear()
+            filled.append(line)
+        return "\n".join(filled)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -12,6 +12,7 @@ import select
 import socket
 import time
 from collections import deque
+from errno import EACCES, ECONNREFUSED
 from typing import Any
 
 from mosaicd.protocol.errors import Draining, TimedOut, from_wire
@@ -43,6 +44,7 @@ class NoDaemon(Exception):
         places = "\n".join(f"  {path}: {reason}" for path, reason in tried)
         super().__init__(
             f"no daemon answers; tried\n{places}\n"
+            "  runs that work go on without one;\n"
             "  start one with `systemctl --user start mosaicd`, or run `mosaicd` in a terminal;\n"
             "  --socket PATH or $MOSAICD_SOCKET names another place"
         )
@@ -80,11 +82,19 @@ def connect(option: str | None = None) -> "Client":
             link.connect(path)
         except OSError as error:
             link.close()
-            reason = "a path of this length cannot be a socket" if error.errno is None else error.strerror
-            tried.append((path, str(reason or error)))
+            tried.append((path, _reason(error)))
             continue
         return Client(link, path)
     raise NoDaemon(tried)
+
+
+def _reason(error: OSError) -> str:
+    if error.errno is None:
+        return "a path of this length cannot be a socket"
+    reason = error.strerror or str(error)
+    if error.errno == ECONNREFUSED:
+        return f"{reason}: nobody listens there; the daemon that did has ended"
+    return f"{reason}: the socket is another user's" if error.errno == EACCES else reason
 
 
 class OnDemand:

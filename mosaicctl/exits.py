@@ -37,14 +37,23 @@ def explain(error: MosaicError, subject: str = "") -> str:
     lines = [lead + error.message]
     faults = error.data.get("errors")
     told = [_fault(fault) for fault in faults if isinstance(fault, dict)] if isinstance(faults, list) else []
-    if not (len(told) == 1 and told[0].partition(": ")[2] in error.message):
-        lines += [f"  {fault}" for fault in told]
+    if told and told[0].partition(": ")[2] in error.message:
+        # The message is the first fault, or all of them in a row; a list begins with it anyway.
+        lines = lines if len(told) == 1 else ["mosaicctl: this will not do; all that is wrong with it:"]
+        told = told if len(told) > 1 else []
+    lines += [f"  {fault}" for fault in told]
+    lines += [f"  {_candidate(run)}" for run in error.data.get("candidates") or () if isinstance(run, dict)]
     advice = error.data.get("help")
     if isinstance(advice, str):
         lines.append(f"  {advice}")
     if error.name == "internal_error" and error.data.get("reference"):
         lines.append(f"  the daemon's log holds the details under {error.data['reference']}")
     return "\n".join(lines) + "\n"
+
+
+def _candidate(run: dict[str, Any]) -> str:
+    name = "".join(c if c.isprintable() else "?" for c in str(run.get("name") or ""))
+    return f"{run.get('run_id')}  {name}".rstrip()
 
 
 def _fault(fault: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ understood is said. Doing it again brings only what is new.
 
   mosaicctl import --dry-run ~/mosaic/var/trainer/trainer.sqlite
   mosaicctl import ~/mosaic/var/trainer/trainer.sqlite
-  mosaicctl list -a -l imported_id
+  mosaicctl list -a --mine
 """
 
 

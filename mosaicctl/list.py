@@ -8,7 +8,8 @@ import sys
 from typing import Any
 
 from mosaicctl.client import Client, Json, connect
-from mosaicctl.render import emit, run_table
+from mosaicctl.render import emit
+from mosaicctl.runtable import run_table
 from mosaicctl.select import label_filter, me, pages, state_filter
 from mosaicctl.values import outcomes, text, whole
 

@@ -7,7 +7,8 @@ from typing import Any
 from mosaicctl.client import connect
 from mosaicctl.follow import LogStream, Streams
 from mosaicctl.link import Link
-from mosaicctl.select import references, selector_argument
+from mosaicctl.select import reference, selector_argument
+from mosaicctl.sizes import size
 from mosaicctl.values import moment, whole
 
 _EPILOG = """\
@@ -46,9 +47,9 @@ def arguments(parser: Any) -> None:
 def execute(args: Any) -> int:
     """Print, or follow, the output of one run."""
     with Link(connect(args.socket), args.socket) as link:
-        (reference,) = references(link.client, [args.runs or "@"])
+        named = reference(link.client, args.runs)
         # The id, because a name may come to mean a newer run while we follow.
-        run_id = link.client.call("run.get", {"run_id": reference})["run_id"]
+        run_id = link.client.call("run.get", {"run_id": named})["run_id"]
         names = _streams(args)
         streams = [
             LogStream(
@@ -74,7 +75,8 @@ def execute(args: Any) -> int:
 
 def _tell_gap(stream: str, first: int, end: int) -> None:
     sys.stdout.flush()
-    print(f"mosaicctl: {end - first} bytes of {stream} were not kept, from byte {first} on", file=sys.stderr)
+    gap = f"{size(end - first)} of {stream} were not kept, from byte {first} to {end}"
+    print(f"mosaicctl: {gap}", file=sys.stderr)
 
 
 def _streams(args: Any) -> tuple[str, ...]:

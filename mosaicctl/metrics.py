@@ -7,7 +7,7 @@ from mosaicctl.client import Client, Json, connect
 from mosaicctl.plot import finite, plot, smooth
 from mosaicctl.render import ago, columns, label, number, progress, to_json, width
 from mosaicctl.screen import Screen
-from mosaicctl.select import references, selector_argument
+from mosaicctl.select import reference, selector_argument
 from mosaicctl.values import whole
 
 _EPILOG = """\
@@ -38,8 +38,8 @@ def arguments(parser: Any) -> None:
 def execute(args: Any) -> int:
     """Print the metrics of one run."""
     with connect(args.socket) as client:
-        (reference,) = references(client, [args.runs or "@"])
-        run = client.call("run.get", {"run_id": reference})
+        named = reference(client, args.runs)
+        run = client.call("run.get", {"run_id": named})
         if args.output == "name":
             sys.stdout.write(f"{run['run_id']}\n")
             return 0

@@ -12,6 +12,8 @@ from mosaicd.protocol.durations import format_duration
 Json = dict[str, Any]
 
 BAR_COLUMNS = 20
+#: Characters of a name at the beginning of a line.
+HEAD_SIZE = 24
 #: Metric names that mean "how well it does", best first.
 _RETURNS = ("mean_return_100", "episode_return", "return", "episode_reward", "total_reward", "mean_reward")
 _BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -64,10 +66,12 @@ def bar(fraction: float, columns: int = BAR_COLUMNS, unicode: bool = True) -> st
     return ("█" * full + (_BLOCKS[rest] if rest else "")).ljust(columns, "·")
 
 
-def line(run: Json, rate: Rate, width: int, colours: bool = False, unicode: bool = True) -> str:
+def line(
+    run: Json, rate: Rate, width: int, colours: bool = False, unicode: bool = True, name_size: int = 0
+) -> str:
     """Return the run's line, at most `width` columns: what matters least is left out first."""
     done, total, unit = measure(run)
-    head = f"{clean(run.get('name') or run['run_id'])[:24]}"
+    name = clean(run.get("name") or run["run_id"])[:HEAD_SIZE].ljust(name_size)
     state = str(run.get("state"))
     parts = [_counts(done, total, unit), _rate(run), _last_return(run), _to_go(done, total, rate, state)]
     if run.get("want") == "stop":
@@ -79,7 +83,7 @@ def line(run: Json, rate: Rate, width: int, colours: bool = False, unicode: bool
     shown = [part for part in parts if part]
     drawn = bar(done / total, unicode=unicode) if total else ""
     while True:
-        text = "  ".join(part for part in (head, f"{state:<5}", drawn, *shown) if part)
+        text = "  ".join(part for part in (name, f"{state:<5}", drawn, *shown) if part)
         if len(text) <= width or not (shown or drawn):
             break
         if shown:
@@ -87,7 +91,9 @@ def line(run: Json, rate: Rate, width: int, colours: bool = False, unicode: bool
         else:
             drawn = ""
     text = text[:width]
-    return text.replace(state, paint(state, colour(run), colours), 1) if colours else text
+    # The state is behind the name, which may have the same word in it.
+    at = len(name) + 2
+    return text[:at] + text[at:].replace(state, paint(state, colour(run), colours), 1) if colours else text
 
 
 def _counts(done: float, total: float | None, unit: str) -> str:

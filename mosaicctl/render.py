@@ -123,7 +123,7 @@ def cause(run: Json) -> str:
         return _stopped(kind, details)
     if isinstance(details.get("error"), str):
         return f"{kind.replace('_', ' ')}: {clean(details['error'])}"
-    words = " ".join(f"{key}={_brief(value)}" for key, value in details.items())
+    words = " ".join(_evidence(key, value) for key, value in details.items())
     return f"{kind.replace('_', ' ')} {words}".strip()
 
 
@@ -141,6 +141,15 @@ def ending_words(run: Json) -> str:
     why = cause(run)
     outcome = run.get("outcome")
     return f"{outcome} ({why})" if outcome and why else str(outcome) if outcome else why
+
+
+def _evidence(key: str, value: object) -> str:
+    """Return `key=value`; a size, which is in bytes on the wire, as people read it."""
+    if key.endswith("_bytes") and isinstance(value, int | float):
+        from mosaicctl.sizes import size
+
+        return f"{key.removesuffix('_bytes')}={size(value).replace(' ', '')}"
+    return f"{key}={_brief(value)}"
 
 
 def _brief(value: object) -> str:
@@ -180,39 +189,6 @@ def took(run: Json) -> str:
     """Return how long a run has worked, or waited when it never started."""
     begun = run.get("started_at") or (None if run.get("finished_at") else run.get("created_at"))
     return ago(begun, run.get("finished_at"))
-
-
-def run_table(runs: Sequence[Json]) -> str:
-    """Return the table of `list`."""
-    many_owners = len({run.get("owner") for run in runs}) > 1
-    header = [
-        "RUN",
-        "NAME",
-        *(["OWNER"] if many_owners else []),
-        "STATE",
-        "OUTCOME",
-        "PROGRESS",
-        "TIME",
-        "NOTE",
-    ]
-    rows = [
-        [
-            run["run_id"],
-            run.get("name") or "-",
-            *([str(run.get("owner"))] if many_owners else []),
-            str(run.get("state")),
-            run.get("outcome") or "-",
-            progress(run),
-            took(run),
-            note(run),
-        ]
-        for run in runs
-    ]
-
-    def colour_of(row: int, column: int) -> str | None:
-        return colour(runs[row]) if header[column] in ("STATE", "OUTCOME") else None
-
-    return columns(header, rows, colour_of)
 
 
 def colour(run: Json) -> str | None:

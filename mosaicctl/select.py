@@ -10,7 +10,7 @@ from typing import Any
 
 from mosaicctl.client import Client, Json
 from mosaicctl.exits import UsageError
-from mosaicctl.values import pair, reference, states
+from mosaicctl.values import pair, selector, states
 from mosaicd.protocol.errors import NotFound
 
 LAST = "@"
@@ -21,7 +21,7 @@ def selector_argument(parser: Any, default_last: bool = False, many: bool = True
     text = "an id, a unique beginning of one, a name, a quoted pattern, or @ for your last run"
     if default_last:
         text += " (the default)"
-    parser.add_argument("runs", metavar="RUN", type=reference, nargs="*" if many else "?", help=text)
+    parser.add_argument("runs", metavar="RUN", type=selector, nargs="*" if many else "?", help=text)
 
 
 def filter_arguments(parser: Any) -> None:
@@ -90,6 +90,14 @@ def references(client: Client, selectors: list[str]) -> list[str]:
         else:
             found.append(word)
     return list(dict.fromkeys(found))
+
+
+def reference(client: Client, word: str | None) -> str:
+    """Return what to call the one run that is meant (none given: the last); UsageError for several."""
+    found = references(client, [word or LAST])
+    if len(found) > 1:
+        raise UsageError(f"{word} means {len(found)} runs; name one of them")
+    return found[0]
 
 
 def choice(args: Any) -> Json | None:

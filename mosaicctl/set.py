@@ -1,16 +1,19 @@
 """`set`: change priority, labels or name of runs."""
 
+import sys
 from typing import Any
 
-from mosaicctl.acting import ask_each
+from mosaicctl.changes import changes
 from mosaicctl.client import Json, connect
-from mosaicctl.exits import UsageError
+from mosaicctl.exits import DONE, UsageError, code_of, explain
+from mosaicctl.render import emit, label
 from mosaicctl.select import label_filter, references, selector_argument
 from mosaicctl.values import text, whole
+from mosaicd.protocol.errors import MosaicError
 
 _EPILOG = """\
   mosaicctl set @ --priority 10
-  mosaicctl set my-run --name baseline -l paper=yes
+  mosaicctl set my-run --name baseline -l paper=yes --unlabel draft
 """
 
 
@@ -20,11 +23,14 @@ def arguments(parser: Any) -> None:
     selector_argument(parser)
     parser.add_argument("-p", "--priority", metavar="N", type=whole(-1000, 1000), help="higher goes first")
     parser.add_argument("-n", "--name", metavar="NAME", type=text, help="a new name")
-    label_filter(parser, "a label to set (repeatable)")
+    label_filter(parser, "a label to set; others stay (repeatable)")
+    parser.add_argument(
+        "--unlabel", metavar="K", type=text, action="append", help="a label to remove (repeatable)"
+    )
 
 
 def execute(args: Any) -> int:
-    """Change the named runs."""
+    """Change the named runs, and say what was changed."""
     if not args.runs:
         raise UsageError("set what of which runs? Name some, or @ for your last one")
     params: Json = {}
@@ -32,9 +38,28 @@ def execute(args: Any) -> int:
         params["priority"] = args.priority
     if args.name is not None:
         params["name"] = args.name
-    if args.label:
-        params["labels"] = dict(args.label)
-    if not params:
-        raise UsageError("set what? Give --priority, --name or -l K=V")
+    if not (params or args.label or args.unlabel):
+        raise UsageError("set what? Give --priority, --name, -l K=V or --unlabel K")
+    runs, told, code = [], [], DONE
     with connect(args.socket) as client:
-        return ask_each(client, args, references(client, args.runs), "run.set", params)
+        for reference in references(client, args.runs):
+            try:
+                was = client.call("run.get", {"run_id": reference})
+                run = client.call("run.set", {"run_id": was["run_id"], **params, **_labels(args, was)})
+            except MosaicError as error:
+                sys.stderr.write(explain(error, reference))
+                code = code or code_of(error)
+                continue
+            runs.append(run)
+            told.append(f"{label(run)}: {', '.join(changes(was, run)) or 'it was so already'}\n")
+    if runs or len(args.runs) > 1:
+        emit(args.output, runs, "".join(told), single=len(args.runs) == 1 and len(runs) == 1)
+    return code
+
+
+def _labels(args: Any, was: Json) -> Json:
+    """Return the labels parameter: all labels as they are to be, since run.set takes them together."""
+    if not (args.label or args.unlabel):
+        return {}
+    labels = {**(was.get("labels") or {}), **dict(args.label or ())}
+    return {"labels": {key: value for key, value in labels.items() if key not in (args.unlabel or ())}}

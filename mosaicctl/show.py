@@ -163,15 +163,15 @@ def _memory(run: Json) -> str | None:
         return None
     is_known = run.get("containment") is not None
     is_limit = (run.get("limits") or {}).get("memory_bytes") is not None
-    return f"{run['memory_mb']} MB" + (", enforced" if is_limit else ", not enforced" if is_known else "")
+    return f"{run['memory_mb']} MiB" + (", enforced" if is_limit else ", not enforced" if is_known else "")
 
 
 def containment(run: Json) -> str | None:
-    """Return what holds a run and which limits it sets: `cgroup-v2: memory 512 MB, 16384 tasks`."""
+    """Return what holds a run and which limits it sets: `cgroup-v2: memory 512 MiB, 16384 tasks`."""
     limits = run.get("limits") or {}
     told = []
     if limits.get("memory_bytes"):
-        told.append(f"memory {limits['memory_bytes'] >> 20} MB")
+        told.append(f"memory {limits['memory_bytes'] >> 20} MiB")
     if limits.get("tasks"):
         told.append(f"{limits['tasks']} tasks")
     if limits.get("cpu_weight"):

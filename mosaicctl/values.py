@@ -16,7 +16,7 @@ def text(word: str) -> str:
     return word
 
 
-def reference(word: str) -> str:
+def selector(word: str) -> str:
     """Return what names a run, or several."""
     if not word.strip():
         raise ArgumentTypeError("an empty text names no run (an unset variable?); @ is your last one")

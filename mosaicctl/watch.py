@@ -9,7 +9,7 @@ from mosaicctl.client import Json, connect
 from mosaicctl.exits import DONE
 from mosaicctl.follow import EventStream, Streams
 from mosaicctl.link import Link
-from mosaicctl.progressbar import Rate, line, measure
+from mosaicctl.progressbar import HEAD_SIZE, Rate, line, measure
 from mosaicctl.render import clean, clock, colour, ending_words, paint, to_json
 from mosaicctl.screen import Screen
 from mosaicctl.select import references, selector_argument
@@ -22,8 +22,17 @@ A daemon that restarts is waited for, and no event is lost or told twice.
 
   mosaicctl watch @
   mosaicctl watch
-  mosaicctl watch --since 0 -o jsonl | jq 'select(.kind == "finished")'
+  mosaicctl watch --since 0 -o jsonl | jq 'select(.state == "TERM")'
 """
+
+
+#: The longest name that others are aligned with.
+LONGEST_NAME = 32
+#: What is told of a run that had ended before we looked: the fields of its last event, and its codes.
+_ENDING = (
+    "run_id", "name", "state", "want", "outcome", "cause", "exit_code", "signal", "attempt", "rev",
+    "finished_at",
+)  # fmt: skip
 
 
 def arguments(parser: Any) -> None:
@@ -82,6 +91,9 @@ class Watcher:
         self._rates: dict[str, Rate] = {}
         #: Whether every named run had ended before we looked: then nothing will come but the past.
         self.has_ended = bool(runs) and all(run.get("state") == "TERM" for run in runs)
+        self._name_size = 0
+        for run in runs:
+            self._widen(run)
         for run in runs:
             # A replay tells a run from its beginning: what it is now comes last.
             self._take_run({**run, "state": "INIT", "outcome": None, "rev": 0} if self._is_replay else run)
@@ -111,19 +123,24 @@ class Watcher:
 
     def _lines(self) -> list[str]:
         runs = self.board.live()
-        lines = [self._line(run) for run in runs[: self.screen.height]]
+        shown = runs[: self.screen.height]
+        lines = [self._line(run, min(self._name_size, HEAD_SIZE)) for run in shown]
         if len(runs) > len(lines):
             lines[-1] = f"... and {len(runs) - len(lines) + 1} more"
         return lines
 
-    def _line(self, run: Json) -> str:
+    def _line(self, run: Json, name_size: int = 0) -> str:
         rate = self._rates.setdefault(run["run_id"], Rate())
-        return line(run, rate, self.screen.width, self.screen.has_colour, self.screen.has_unicode)
+        screen = self.screen
+        return line(run, rate, screen.width, screen.has_colour, screen.has_unicode, name_size)
 
     def _is_ours(self, run_id: str) -> bool:
         return not self._chosen or run_id in self._chosen
 
     def _take_runs(self, runs: list[Json]) -> None:
+        for run in runs:
+            if self._is_ours(run["run_id"]):
+                self._widen(run)
         for run in runs:
             if self._is_ours(run["run_id"]):
                 self._take_run(run)
@@ -136,7 +153,9 @@ class Watcher:
         self._first_revs[run["run_id"]] = run.get("rev", 0)
         if self.output == "table":
             words = f"ended {ending_words(run)}" if run.get("state") == "TERM" else "(as found)"
-            self.screen.say(told(run, words, time.time(), self.screen.has_colour))
+            self._tell(run, words, time.time())
+        elif run.get("state") == "TERM":
+            self._tell_as(as_found(run))
 
     def _take_event(self, event: Json) -> None:
         if not self._is_ours(event["run_id"]):
@@ -146,12 +165,26 @@ class Watcher:
         run = self.board.fold(event)
         if self.output == "table":
             seen = {**run, "state": event.get("state"), "outcome": event.get("outcome")}
-            self.screen.say(told(seen, describe(event), event["at"], self.screen.has_colour), self._lines())
-        elif self.output == "name":
+            self._tell(seen, describe(event), event["at"], self._lines())
+        else:
+            self._tell_as({key: event[key] for key in event if key != "subscription"})
+
+    def _tell(self, run: Json, words: str, at: float, lines: list[str] | None = None) -> None:
+        self._widen(run)
+        self.screen.say(told(run, words, at, self.screen.has_colour, self._name_size), lines)
+
+    def _tell_as(self, event: Json) -> None:
+        """Print an event for a program."""
+        if self.output == "name":
             self.screen.say(event["run_id"])
         else:
-            sys.stdout.write(to_json({key: event[key] for key in event if key != "subscription"}, None))
+            sys.stdout.write(to_json(event, None))
             sys.stdout.flush()
+
+    def _widen(self, run: Json) -> None:
+        """Have the column of names fit this one, too; one that is very long stands out alone."""
+        if (size := len(called(run))) <= LONGEST_NAME:
+            self._name_size = max(self._name_size, size)
 
     def _take_progress(self, progress: Json) -> None:
         if not self._is_ours(progress["run_id"]):
@@ -174,7 +207,17 @@ class Watcher:
             self.screen.say(self._line(run))
 
 
-def told(run: Json, words: str, at: float, colours: bool) -> str:
-    """Return one line of news: time, run, state, words."""
+def told(run: Json, words: str, at: float, colours: bool, name_size: int = 0) -> str:
+    """Return one line of news: time, run (in `name_size` columns at least), state, words."""
     state = paint(f"{run.get('state') or '':<5}", colour(run), colours)
-    return f"{clock(at)[11:]}  {clean(run.get('name') or run['run_id'])}  {state}  {words}"
+    return f"{clock(at)[11:]}  {called(run):<{name_size}}  {state}  {words}"
+
+
+def called(run: Json) -> str:
+    """Return what a line calls a run."""
+    return clean(run.get("name") or run["run_id"])
+
+
+def as_found(run: Json) -> Json:
+    """Return an ended run as an event would tell it, for who came too late for its events."""
+    return {"kind": "as_found", "at": time.time(), **{key: run.get(key) for key in _ENDING}}

@@ -1,8 +1,11 @@
 """The command line: what is understood, where options may stand, and what `--` means."""
 
 import argparse
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +22,39 @@ def test_every_verb_has_a_module_and_examples_in_its_help() -> None:
             f"\n  mosaicctl {verb}" in child.format_help()
             or f"mosaicctl -o json {verb}" in child.format_help()
         ), verb
+
+
+def commands(text: str) -> list[str]:
+    """The command lines of a help that are mosaicctl's, without what the shell does around them."""
+    examples = [line.strip().split("   ")[0] for line in text.splitlines() if line.startswith("  ")]
+    parts = [part for line in examples for part in re.split(r"\|\|?|&&|;|\$\(|\)|>", line)]
+    return [part.strip() for part in parts if part.strip().startswith("mosaicctl ")]
+
+
+def test_every_example_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a help shows to copy is a command line that the program takes."""
+    for path in ("mosaicd-2026-11-20.sqlite3", "mosaic/var/trainer/trainer.sqlite"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    parser = build_parser()
+    (verbs,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    helps = [parser.format_help(), *(child.format_help() for child in verbs.choices.values())]
+    examples = [line for text in helps for line in commands(text.partition("\n\n  mosaicctl")[2])]
+    assert len(examples) > 40
+    for line in examples:
+        assert parse([word.replace("~", str(tmp_path)) for word in shlex.split(line)[1:]]).verb in VERBS, line
+
+
+@pytest.mark.parametrize("columns", [60, 80, 160])
+def test_help_is_filled_to_the_width(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prose is filled to the terminal's width; only examples, which are to be copied whole, may be longer."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    parser = build_parser()
+    (verbs,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    for verb, child in verbs.choices.items():
+        _, _, after = child.format_help().rpartition("ids\n                        alone)\n")
+        long = [line for line in after.splitlines() if len(line) > columns and not line.startswith("  ")]
+        assert not [line for line in long if not line.startswith(("usage:", "id="))], verb
 
 
 @pytest.mark.parametrize(

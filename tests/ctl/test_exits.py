@@ -117,6 +117,46 @@ def test_the_first_refusal_is_the_code_and_the_others_are_still_stopped(
     assert out.count("stopping (EXEC)") == 2
 
 
+def test_a_list_of_faults_does_not_repeat_its_first_line(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """The daemon's message is its first fault and a count; with a list of them all, that is said once."""
+    faults = [{"path": "a", "rule": "is required"}, {"path": "b", "rule": "must not be empty"}]
+
+    def refuse(params: object, peer: object) -> None:
+        raise InvalidParams("a: is required (and 1 more)", errors=faults)
+
+    daemon.handlers["run.submit"] = refuse
+    code, _, err = ctl("submit", "--", "true")
+    assert code == 2
+    assert err.splitlines() == [
+        "mosaicctl: this will not do; all that is wrong with it:",
+        "  a: is required",
+        "  b: must not be empty",
+    ]
+
+
+def test_an_ambiguous_beginning_is_told_with_what_it_could_mean() -> None:
+    """The candidates are listed, with names that cannot move the cursor."""
+    runs = [{"run_id": "01A", "name": "x\x1b[2J"}, {"run_id": "01B", "name": None}]
+    error = Conflict("'01' is ambiguous: several runs begin with it", candidates=runs)
+    assert explain(error, "01").splitlines()[1:] == ["  01A  x?[2J", "  01B"]
+
+
+def test_who_asks_an_ended_run_is_told_of_retry(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """An ended run can only be handed in once more; a refusal for another reason says no such thing."""
+
+    def refuse(params: dict[str, str], peer: object) -> None:
+        raise Conflict("no", state="TERM" if params["run_id"] == "a" else "INIT")
+
+    daemon.handlers["run.resume"] = refuse
+    code, _, err = ctl("resume", "a", "b")
+    assert code == 5
+    assert err.splitlines() == [
+        "mosaicctl: a: no",
+        "  `mosaicctl retry a` hands it in once more",
+        "mosaicctl: b: no",
+    ]
+
+
 def test_nothing_is_said_twice() -> None:
     """Neither a single fault that the message is about, nor a run that it names."""
     faults = [{"path": "path", "rule": "is no file"}]

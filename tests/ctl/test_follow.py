@@ -119,6 +119,9 @@ def test_a_skipped_piece_is_fetched(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     assert ctl("logs", "-f", "x")[1] == "abcdefghijklmnopqrstuvwxyz"
 
 
+NAMES = ["b", "a-sweep-of-17", "taxi", "y" * 60]
+
+
 def a_ledger(daemon: ScriptedDaemon, break_after: int | None) -> None:
     """Serve five events of a run that ends; the first watcher is cut off after `break_after` of them."""
     events = [
@@ -166,6 +169,36 @@ def test_watch_as_jsonl(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     events = [json.loads(line) for line in ctl("watch", "-o", "jsonl", "x")[1].splitlines()]
     assert [event["seq"] for event in events] == [11, 12, 13, 14, 15]
     assert events[0]["slots"] == [0]
+
+
+def test_columns_are_aligned(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """Names of any length (but a very long one) leave the states below one another."""
+    runs = {str(n): a_run(n, name=name, state="TERM", outcome="failed") for n, name in enumerate(NAMES)}
+    daemon.handlers["run.get"] = lambda params, peer: runs[params["run_id"]]
+    lines = ctl("watch", *runs)[1].splitlines()
+    assert [line[10:].split()[0] for line in lines] == NAMES
+    assert {line.index("TERM ") for line in lines[:3]} == {10 + len(NAMES[1]) + 2}
+
+
+def test_an_ended_run_is_one_line_in_every_form(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """-o jsonl: its last state, as an event would tell it; -o name: its id; nothing is waited for."""
+    cause = {"kind": "exit_code", "exit_code": 3}
+    ended = an_ended_run(1, outcome="failed", exit_code=3, cause=cause)
+    daemon.handlers["run.get"] = lambda params, peer: ended
+    (line,) = ctl("watch", "-o", "jsonl", "x")[1].splitlines()
+    told = json.loads(line)
+    assert told["kind"] == "as_found" and told["at"] > 1e9
+    keys = ("run_id", "state", "outcome", "cause", "exit_code", "signal", "attempt", "rev", "finished_at")
+    assert {key: told[key] for key in keys} == {key: ended[key] for key in keys}
+    assert ctl("watch", "-o", "name", "x")[1] == f"{ended['run_id']}\n"
+    assert len(ctl("watch", "x")[1].splitlines()) == 1
+
+
+def test_a_live_run_is_told_by_its_events_alone(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """-o jsonl of a run that lives has its events and nothing else, its end too."""
+    a_ledger(daemon, None)
+    kinds = [json.loads(line)["kind"] for line in ctl("watch", "-o", "jsonl", "x")[1].splitlines()]
+    assert kinds == ["dispatched", "registered", "started", "exited", "finished"]
 
 
 def test_another_history_is_told_not_mixed(daemon: ScriptedDaemon, ctl: Ctl) -> None:

@@ -94,6 +94,20 @@ def test_a_choice_that_makes_no_sense_is_2(
     assert not daemon.calls
 
 
+@pytest.mark.parametrize("verb", ["logs", "metrics"])
+def test_a_verb_about_one_run_wants_one(verb: str, daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """A pattern that fits several runs is refused in words, not by a traceback."""
+    daemon.handlers["run.list"] = lambda params, peer: {"runs": [a_run(1), a_run(2)], "cursor": None}
+    assert ctl(verb, "sweep-*") == (2, "", "mosaicctl: sweep-* means 2 runs; name one of them\n")
+
+
+def test_an_older_word_for_an_end_says_which(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`--state failed` means the failed, not every run that has ended: the daemon is asked by that word."""
+    daemon.handlers["run.list"] = lambda params, peer: {"runs": [], "cursor": None}
+    ctl("list", "-o", "name", "--state", "Failed,running", "--state", "TERM")
+    assert daemon.asked("run.list") == [{"state": ["failed", "EXEC", "TERM"]}]
+
+
 def test_a_filter_without_a_match_is_3(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     """A filter that fits no run is an error, never silently all or none."""
     daemon.handlers["run.list"] = lambda params, peer: {"runs": [], "cursor": None}

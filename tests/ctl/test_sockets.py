@@ -1,8 +1,10 @@
 """Where mosaicctl looks for a daemon, and what it says when there is none."""
 
 import os
+import socket
 import time
 from collections.abc import Callable
+from errno import EACCES
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,29 @@ def test_no_daemon_is_69_and_says_where_it_looked(
     assert f"{tmp_path}/mosaicd/mosaicd.sock: No such file or directory" in err
     assert f"{tmp_path}/system" in err
     assert "systemctl --user start mosaicd" in err
+
+
+def test_a_socket_that_nobody_listens_at_is_told(ctl: Ctl, tmp_path: Path) -> None:
+    """A file that a daemon left behind is not mistaken for one that starts."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    code, _, err = ctl("--socket", str(path), "list")
+    assert code == 69
+    assert f"{path}: Connection refused: nobody listens there; the daemon that did has ended" in err
+    assert "runs that work go on without one" in err
+
+
+def test_a_socket_of_somebody_else_is_told(ctl: Ctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Permission is not the absence of a daemon, and is called by its name."""
+
+    def refuse(link: socket.socket, path: str) -> None:
+        raise PermissionError(EACCES, "Permission denied")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    code, _, err = ctl("--socket", str(tmp_path), "list")
+    assert code == 69
+    assert f"{tmp_path}: Permission denied: the socket is another user's" in err
 
 
 def test_a_path_too_long_for_a_socket_is_told(ctl: Ctl) -> None:

@@ -102,7 +102,7 @@ release | release which runs?
 release a --all | not both
 release -l x | 'x' is no label; write it as K=V
 set | set what of which runs?
-set a | set what? Give --priority, --name or -l K=V
+set a | set what? Give --priority, --name, -l K=V or --unlabel K
 set -p 5 | of which runs?
 set a -p high | 'high' will not do
 set a -n '' | an empty text means nothing here

@@ -62,3 +62,18 @@ def test_request_above_the_machine_is_granted_the_machine(house: House) -> None:
 
     assert run["cpus"] == {"requested": 64, "granted": 2}
     assert house.stdout(run["run_id"]) == b"2\n"
+
+
+def test_what_was_set_is_in_the_ledger_with_what_was_there_before(house: House) -> None:
+    """A `set` event has the new values and, in `was`, the old ones; what was so already makes no event."""
+    run_id = house.submit("true", hold=True, labels={"team": "a"})
+    set_to = {"priority": 5, "name": "base", "labels": {"team": "b", "seed": "7"}}
+    house.call("run.set", run_id=run_id, **set_to)
+    house.call("run.set", run_id=run_id, **set_to)
+    house.call("run.set", run_id=run_id, name="base", priority=6)
+    house.call("run.release", run_id=run_id)
+    house.ended(run_id)
+    first, second = (event for event in house.events(run_id) if event["kind"] == "set")
+    assert {key: first[key] for key in set_to} == set_to
+    assert first["was"] == {"priority": 0, "name": "true", "labels": {"team": "a"}}
+    assert second["was"] == {"priority": 5} and second["priority"] == 6 and "name" not in second
