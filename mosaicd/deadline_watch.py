@@ -1,7 +1,7 @@
 """Runtime of `core.deadlines`: one timer a live run, re-armed only when it fires.
 
 A beat costs one dictionary write; the timer looks at it when it is due.  Deadlines start anew at every
-change of state, at a stop and at every attach.  What a reader would get wrong: a daemon that was held up
+change of state or wish, and at every attach.  What a reader would get wrong: a daemon that was held up
 itself (stopped, or on a machine that was) has not watched, so a timer that fires late proves nothing, and
 signs of life may wait unread in its sockets: a miss counts at a second look.
 """
@@ -10,9 +10,8 @@ import asyncio
 from collections.abc import Callable
 
 from mosaicd.clock import Clock
-from mosaicd.core.deadlines import Deadline, deadline
+from mosaicd.core.deadlines import Deadline, Standing, deadline, standing
 from mosaicd.core.run import Run
-from mosaicd.protocol.states import State, Want
 
 #: From one look at a deadline that has passed to the second: what has arrived is read by then.
 LOOK_AGAIN_S = 0.1
@@ -30,12 +29,13 @@ class DeadlineWatch:
         lookup: Callable[[str], Run | None],
         on_missed: Callable[[Run, Deadline], None],
         unkillable_s: float = 10.0,
+        pause_ack_s: float = 10.0,
     ) -> None:
         self._clock = clock
         self._lookup = lookup
         self._on_missed = on_missed
-        self._unkillable_s = unkillable_s
-        self._since: dict[str, tuple[State, bool, float]] = {}  # state, being stopped, since when
+        self._unkillable_s, self._pause_ack_s = unkillable_s, pause_ack_s
+        self._since: dict[str, tuple[Standing, float]] = {}  # where it stands, since when
         self._beats: dict[str, float] = {}
         self._moves: dict[str, float] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -44,12 +44,12 @@ class DeadlineWatch:
         """Take note of a run after a commit."""
         if not run.is_holding:
             self.forget(run.run_id)
-        elif self._since.get(run.run_id, ())[:2] != (run.state, run.want is Want.STOP):
+        elif self._since.get(run.run_id, (None,))[0] != standing(run):
             self.restart(run)
 
     def restart(self, run: Run) -> None:
-        """Start the run's deadline anew (a change of state, a stop, an attach)."""
-        self._since[run.run_id] = (run.state, run.want is Want.STOP, self._clock.mono())
+        """Start the run's deadline anew (a change of state or of what is wanted, an attach)."""
+        self._since[run.run_id] = (standing(run), self._clock.mono())
         self._arm(run)
 
     def beat(self, run_id: str) -> None:
@@ -87,9 +87,9 @@ class DeadlineWatch:
         self._timers[run_id] = loop.call_later(delay_s, self._fired, run_id, at_mono, is_second)
 
     def _deadline(self, run: Run) -> Deadline | None:
-        since = self._since[run.run_id][2]
+        since = self._since[run.run_id][1]
         beat, moved = self._beats.get(run.run_id, since), self._moves.get(run.run_id, since)
-        return deadline(run, since, beat, self._unkillable_s, moved_mono=moved)
+        return deadline(run, since, beat, self._unkillable_s, self._pause_ack_s, moved_mono=moved)
 
     def _fired(self, run_id: str, set_for_mono: float, is_second: bool) -> None:
         self._timers.pop(run_id, None)

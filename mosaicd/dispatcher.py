@@ -7,22 +7,20 @@ lock.  Nothing here decides a transition, and nothing here touches a process.
 """
 
 import asyncio
-import errno
 import logging
-import random
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mosaicd import crash_points
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
 from mosaicd.core import catchup, fsm
-from mosaicd.core.deadlines import Deadline, backoff_s, grace_s
+from mosaicd.core.deadlines import Deadline, standing
 from mosaicd.core.fsm import Action, Event, Kind, owed
-from mosaicd.core.launch import LaunchFailed
 from mosaicd.core.run import Progress, Run
 from mosaicd.deadline_watch import DeadlineWatch
+from mosaicd.emptying import Emptying
+from mosaicd.launches import Launches
 from mosaicd.orders import Orders
 from mosaicd.protocol.errors import MosaicError, NotFound
 from mosaicd.protocol.states import CauseKind, State
@@ -35,22 +33,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The longest wait between two looks at a tree that is not empty, where nothing tells of a change.
-MOST_RECHECK_S = 5.0
-#: Launch orders that came to nothing (no launch.json) before the run is told so.
-LAUNCH_TRIES = 3
 #: How long until what was refused, or could not be known, is tried again.
 RETRY_S = 1.0
 REFUSALS_QUIET_S = 30.0
-
-
-@dataclass(slots=True)
-class _Unempty:
-    """A tree that is still there: since when, how long until the next look, and what brings it about."""
-
-    since_mono: float
-    wait_s: float
-    timer: asyncio.TimerHandle | None = None
 
 
 class Dispatcher:
@@ -68,13 +53,16 @@ class Dispatcher:
         self._clock = clock
         self._on_fatal = on_fatal
         self._deadlines = DeadlineWatch(
-            clock, registry.live.get, self._deadline_missed, settings.timeouts.unkillable_s
+            clock, registry.live.get, self._deadline_missed, settings.timeouts.unkillable_s,
+            settings.timeouts.pause_ack_s,
+        )  # fmt: skip
+        self._launches = Launches(shims, orders, rundirs, self._poke_later)
+        self._emptying = Emptying(
+            shims, orders, settings, clock, self._follow, self._tell_stop, self._poke_later
         )
         self.turns = QueuePump(settings, clock, self._record)
         self._busy: set[str] = set()
         self._again: set[str] = set()
-        self._launches: dict[tuple[str, int], int] = {}
-        self._unempty: dict[str, _Unempty] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
         self._quiet_until = 0.0
@@ -136,6 +124,9 @@ class Dispatcher:
 
         return asyncio.get_running_loop().call_later(delay_s, unless_closed)
 
+    def _poke_later(self, run_id: str, delay_s: float) -> asyncio.TimerHandle:
+        return self._later(delay_s, lambda: self.poke(run_id))
+
     # --- what happened ---------------------------------------------------------------------------------
 
     def _committed(self, batch: Sequence[Committed]) -> None:
@@ -147,13 +138,15 @@ class Dispatcher:
                 self._ended(run)
             elif run.state is State.FAULT and committed.event.kind is Kind.STOP_REQUESTED:
                 self._tell_stop(run)  # less grace for what is being torn down already
+            elif run.state is State.EXEC and committed.event.kind is Kind.RESUME_REQUESTED:
+                self._shims.notify(run.run_id, "control.resume", {})  # it may be freezing already
             self.poke(run.run_id)
 
     def _ended(self, run: Run) -> None:
         crash_points.reach("exit.concluded")
         self._shims.forget(run.run_id)
-        self._launches.pop((run.run_id, run.attempt), None)
-        self._unempty.pop(run.run_id, None)
+        self._launches.forget(run)
+        self._emptying.forget(run.run_id)
         # Off the loop: where others fsync, an unlink waits for them.
         asyncio.get_running_loop().run_in_executor(None, self._forget_order, run)
 
@@ -173,6 +166,10 @@ class Dispatcher:
         else:
             self._busy.add(run_id)
             self._spawn(self._carry_out(run_id), lambda: self.poke(run_id))
+
+    def reason(self, run: Run) -> str | None:
+        """Return what keeps the run from starting, or None."""
+        return self._launches.trouble(run) if run.state is State.HSHK else self.turns.reason(run.run_id)
 
     def attached(self, run_id: str) -> None:
         """A shim registered: its deadlines start anew, and it is told what its run is owed."""
@@ -228,18 +225,32 @@ class Dispatcher:
         self._later(RETRY_S, look)
 
     def _deadline_missed(self, run: Run, missed: Deadline) -> None:
-        data: dict[str, Any] = {"kind": missed.cause, "after_s": missed.after_s}
+        event = self._miss(run, missed)
+
+        def decide(now: Run) -> list[Event]:
+            return [event] if standing(now) == standing(run) and now.exit is None else []
+
+        def judge_anew() -> None:  # by then what was not taken, either, may have come
+            now = self._registry.live.get(run.run_id)
+            if now is not None and now.is_holding:
+                self._deadlines.restart(now)
+
+        self._spawn(self._record(run.run_id, decide), judge_anew)
+
+    def _miss(self, run: Run, missed: Deadline) -> Event:
+        """Return what a deadline that has passed makes of its run."""
+        at, why = self._clock.wall(), {"reason": missed.reason} if missed.reason else {}
+        if missed.cause is None:
+            log.warning("run %s goes on: %s", run.run_id, missed.reason)
+            return Event(Kind.RESUME_REQUESTED, at, data=why)
+        data: dict[str, Any] = {"kind": missed.cause, "after_s": missed.after_s, **why}
+        trouble = self._launches.trouble(run)
+        if missed.cause is CauseKind.HANDSHAKE_TIMEOUT:
+            data["error"] = trouble or "its shim never came"
         if missed.cause is CauseKind.STUCK:
             progress = self._registry.progress.get(run.run_id, Progress())
             data |= {"steps": progress.steps, "episodes": progress.episodes}
-        event = Event(Kind.DEADLINE_MISSED, self._clock.wall(), data=data)
-
-        def decide(now: Run) -> list[Event]:
-            return (
-                [event] if now.state is run.state and now.attempt == run.attempt and now.exit is None else []
-            )
-
-        self._spawn(self._record(run.run_id, decide), lambda: self._deadline_missed(run, missed))
+        return Event(Kind.DEADLINE_MISSED, at, data=data)
 
     async def _record(self, run_id: str, decide: Callable[[Run], Sequence[Event]]) -> None:
         try:
@@ -306,7 +317,7 @@ class Dispatcher:
             case Action.BREAK:
                 await self._follow(run, action, lambda now: fsm.breaking(now, self._clock.wall()))
             case Action.EMPTY_TREE:
-                await self._empty_tree(run)
+                await self._emptying.look(run)
             case Action.STOP:
                 self._tell_stop(run)  # a shim that is not connected hears of it when it registers
             case Action.PAUSE:
@@ -331,64 +342,10 @@ class Dispatcher:
         )
 
     async def _launch(self, run: Run) -> None:
-        key = (run.run_id, run.attempt)
-        if self._shims.is_alive(*key):
+        if self._shims.is_alive(run.run_id, run.attempt):
             return
         crash_points.reach("dispatch.recorded")
-        tries = self._launches[key] = self._launches.get(key, 0) + 1
-        try:
-            if tries > LAUNCH_TRIES:
-                raise LaunchFailed(f"{LAUNCH_TRIES} shims left without a trace")
-            await self._shims.launch(self._orders.launch(run))
-        except (LaunchFailed, OSError, ValueError) as error:
-            log.error("run %s cannot be launched: %s", run.run_id, error)
-            event = Event(Kind.SPAWN_FAILED, self._clock.wall(), data=self._why_not(run, error))
+        evidence = await self._launches.order(run)
+        if evidence is not None:
+            event = Event(Kind.SPAWN_FAILED, self._clock.wall(), data=evidence)
             await self._follow(run, Action.LAUNCH, lambda now: event)
-
-    def _why_not(self, run: Run, error: Exception) -> dict[str, Any]:
-        """Return the evidence of a launch that failed: where no directory could be made, why."""
-        refusal = self._rundirs.refusal(run.run_id) if isinstance(error, LaunchFailed) else error
-        if not isinstance(refusal, OSError):
-            return {"error": str(error)}
-        cause = {"cause": CauseKind.DISK_FULL} if refusal.errno in (errno.ENOSPC, errno.EDQUOT) else {}
-        return {"error": f"{error}: {refusal}" if refusal is not error else str(error), **cause}
-
-    async def _empty_tree(self, run: Run) -> None:
-        run = catchup.of_this_boot(run, self._clock.boot_id())
-        alive = self._shims.is_alive(run.run_id, run.attempt)
-        if run.exit is None and alive and run.run_id not in self._unempty:
-            self._tell_stop(run)  # its exit, or its end, comes back as a fact
-        shim = (run.shim_pid, run.shim_start_ticks)
-        empty, pids = await self._shims.is_empty(run.run_id, shim, run.attempt)
-        if empty and alive and run.exit is None:
-            pids = [pid for pid in (run.shim_pid,) if pid is not None]  # it may still start its worker
-        elif empty and self._shims.given_up(run.run_id) is None:
-            self._unempty.pop(run.run_id, None)
-            crash_points.reach("exit.before_conclude")
-            await self._follow(run, Action.EMPTY_TREE, self._conclusion)
-            return
-        if not alive:
-            try:
-                await self._shims.teardown(self._orders.teardown(run, self._shims.given_up(run.run_id)))
-            except LaunchFailed as error:
-                log.error("no teardown shim for run %s: %s", run.run_id, error)
-        await self._still_there(run, pids)
-
-    def _conclusion(self, run: Run) -> Event:
-        retries = self._settings.retries
-        wait_s = backoff_s(run.retries_used, retries.backoff_s, retries.backoff_max_s, random.random())
-        bound = fsm.CrashLoop(retries.crash_loop_attempts, retries.crash_loop_s)
-        return fsm.conclude(run, self._clock.wall(), wait_s, bound)
-
-    async def _still_there(self, run: Run, pids: list[int]) -> None:
-        """Look again later, and say so once a tree has been there for too long."""
-        now, timeouts = self._clock.mono(), self._settings.timeouts
-        tree = self._unempty.setdefault(run.run_id, _Unempty(now, timeouts.empty_retry_s))
-        is_overdue = now - tree.since_mono > grace_s(run) + timeouts.unkillable_s
-        if is_overdue and run.state is State.FAULT and not run.unkillable:
-            event = Event(Kind.UNKILLABLE, self._clock.wall(), data={"pids": pids[:20]})
-            await self._follow(run, Action.EMPTY_TREE, lambda now: event)
-        if tree.timer is not None:
-            tree.timer.cancel()  # looked at for another reason: one timer a run is enough
-        tree.timer = self._later(tree.wait_s, lambda: self.poke(run.run_id))
-        tree.wait_s = min(MOST_RECHECK_S, 2 * tree.wait_s)

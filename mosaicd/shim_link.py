@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mosaicd import crash_points, launcher, pidfds
-from mosaicd.core.launch import LaunchFailed
+from mosaicd.core.launch import refused
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +245,7 @@ class ShimLink:
             self._set_gone(message["run_id"], shim)
 
     async def launch(self, order: dict[str, Any]) -> None:
-        """Order a shim for an attempt; may be repeated.  LaunchFailed when the fork failed."""
+        """Order a shim for an attempt; may be repeated.  LaunchFailed, or NoProcess for now."""
         await self._fork("launch", order)
 
     async def teardown(self, order: dict[str, Any]) -> None:
@@ -257,7 +257,7 @@ class ShimLink:
         crash_points.reach("order.made")
         reply = await self._order({"order": kind, "run_id": run_id, "attempt": attempt}, order)
         if reply.get("reply") == "failed":
-            raise LaunchFailed(str(reply.get("error")))
+            raise refused(reply)
         shim = self._shims.get(run_id)
         if shim is None or shim.attempt != attempt or shim.connection is None:
             self.watch(run_id, attempt, reply["pid"], reply["start_ticks"])

@@ -81,31 +81,41 @@ def _finished(run: Run, event: Event) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _fault(run: Run, cause: Mapping[str, Any]) -> dict[str, Any]:
+    """What broke; said besides where it was to be stopped before its shim came (see `verdict.cut_short`)."""
+    is_cut_short = run.state is State.HSHK and run.want is Want.STOP
+    return {"fault": {**cause, "stopping": True} if is_cut_short else dict(cause)}
+
+
 def _broke(run: Run, event: Event) -> dict[str, Any]:
-    return {"fault": dict(event.data["cause"])}
+    return _fault(run, event.data["cause"])
 
 
 def _spawn_failed(run: Run, event: Event) -> dict[str, Any]:
     data = dict(event.data)
-    return {"fault": {"kind": CauseKind(data.pop("cause", CauseKind.SPAWN_FAILED)), **data}}
+    return _fault(run, {"kind": CauseKind(data.pop("cause", CauseKind.SPAWN_FAILED)), **data})
 
 
 def _deadline_missed(run: Run, event: Event) -> dict[str, Any]:
-    return {"fault": dict(event.data)}
+    return _fault(run, event.data)
 
 
 def _lost(run: Run, event: Event) -> dict[str, Any]:
-    return {"fault": run.fault or dict(event.data)}
+    return {"fault": run.fault} if run.fault else _fault(run, event.data)
 
 
 def _unkillable(run: Run, event: Event) -> dict[str, Any]:
     pids = list(event.data.get("pids") or ())  # none are told of in ledgers of before
-    return {"unkillable": True, "fault": {**(run.fault or {}), "pids": pids} if pids else run.fault}
+    if not pids:
+        return {"unkillable": True}
+    if run.state is State.FAULT:
+        return {"unkillable": True, "fault": {**(run.fault or {}), "pids": pids}}
+    return {"unkillable": True, "exit": {**(run.exit or {}), "pids": pids}}
 
 
 def _requeued(run: Run, event: Event) -> dict[str, Any]:
     return {
-        **_carried(run), **_NO_PROCESS, **_NO_SLOTS, "active_s": 0.0, "fault": None, "unkillable": False,
+        **_carried(run), **_NO_PROCESS, **_NO_SLOTS, "active_s": 0.0, "fault": None,
         "retries_used": run.retries_used + 1, "not_before": event.data["not_before"],
         "quick_deaths": run.quick_deaths + 1 if event.data.get("quick") else 0,
     }  # fmt: skip
@@ -133,7 +143,7 @@ def _ended_at(run: Run, event: Event) -> float:
 
 _NO_PROCESS: dict[str, Any] = {
     "exit": None, "pid": None, "start_ticks": None, "boot_id": None, "containment": None, "limits": None,
-    "shim_pid": None, "shim_start_ticks": None,
+    "shim_pid": None, "shim_start_ticks": None, "unkillable": False,
 }  # fmt: skip
 _NO_SLOTS: dict[str, Any] = {"slots": ()}
 

@@ -24,7 +24,7 @@ from enum import StrEnum
 from mosaicd.core.event import Event, Kind
 from mosaicd.core.folds import FOLDS
 from mosaicd.core.run import Run
-from mosaicd.core.verdict import is_clean, is_quick_death, is_release, is_retry_due, verdict
+from mosaicd.core.verdict import cut_short, is_clean, is_quick_death, is_release, is_retry_due, verdict
 from mosaicd.protocol.states import CauseKind, Outcome, PauseMode, State, Want
 
 __all__ = [
@@ -65,23 +65,25 @@ TABLE: Mapping[Place, Mapping[Kind, Place]] = {
     P.HSHK: {
         K.STOP_REQUESTED: P.HSHK, K.PAUSE_REQUESTED: P.HSHK, K.RESUME_REQUESTED: P.HSHK, K.SET: P.HSHK,
         K.REGISTERED: P.RDY, K.LIMIT_REACHED: P.HSHK, K.EXITED: P.HSHK, K.FINISHED: P.TERM, K.BROKE: P.FAULT,
-        K.SPAWN_FAILED: P.FAULT, K.DEADLINE_MISSED: P.FAULT, K.LOST: P.FAULT,
+        K.SPAWN_FAILED: P.FAULT, K.DEADLINE_MISSED: P.FAULT, K.LOST: P.FAULT, K.UNKILLABLE: P.HSHK,
     },
     P.RDY: {
         K.STOP_REQUESTED: P.RDY, K.PAUSE_REQUESTED: P.RDY, K.RESUME_REQUESTED: P.RDY, K.SET: P.RDY,
         K.SPAWNED: P.RDY, K.STARTED: P.EXEC, K.LIMIT_REACHED: P.RDY, K.EXITED: P.RDY,
         K.FINISHED: P.TERM, K.BROKE: P.FAULT,
-        K.SPAWN_FAILED: P.FAULT, K.DEADLINE_MISSED: P.FAULT, K.LOST: P.FAULT,
+        K.SPAWN_FAILED: P.FAULT, K.DEADLINE_MISSED: P.FAULT, K.LOST: P.FAULT, K.UNKILLABLE: P.RDY,
     },
     P.EXEC: {
         K.STOP_REQUESTED: P.EXEC, K.PAUSE_REQUESTED: P.EXEC, K.RESUME_REQUESTED: P.EXEC, K.SET: P.EXEC,
         K.PAUSED: P.PAUSE, K.RELEASED: P.RELEASED, K.LIMIT_REACHED: P.EXEC, K.EXITED: P.EXEC,
         K.FINISHED: P.TERM, K.BROKE: P.FAULT, K.DEADLINE_MISSED: P.FAULT, K.LOST: P.FAULT,
+        K.UNKILLABLE: P.EXEC,
     },
     P.PAUSE: {
         K.STOP_REQUESTED: P.PAUSE, K.PAUSE_REQUESTED: P.PAUSE, K.RESUME_REQUESTED: P.PAUSE, K.SET: P.PAUSE,
         K.CONTINUED: P.EXEC, K.RELEASED: P.RELEASED, K.LIMIT_REACHED: P.PAUSE, K.EXITED: P.PAUSE,
-        K.FINISHED: P.TERM, K.BROKE: P.FAULT, K.LOST: P.FAULT,
+        K.FINISHED: P.TERM, K.BROKE: P.FAULT, K.DEADLINE_MISSED: P.FAULT, K.LOST: P.FAULT,
+        K.UNKILLABLE: P.PAUSE,
     },
     P.RELEASED: {
         K.STOP_REQUESTED: P.RELEASED, K.PAUSE_REQUESTED: P.RELEASED, K.RESUME_REQUESTED: P.RELEASED,
@@ -197,6 +199,10 @@ def conclude(run: Run, at: float, backoff_s: float, crash_loop: CrashLoop | None
 
     `backoff_s` is how long a retry has to wait.  Raises ValueError where no end is due.
     """
+    stopped = cut_short(run)
+    if stopped is not None:
+        kind = Kind.GAVE_UP if run.state is State.FAULT else Kind.FINISHED
+        return Event(kind, at, data={"outcome": stopped[0], "cause": stopped[1]})
     if run.state is State.FAULT:
         cause = dict(run.fault or {})
         bound = crash_loop or CrashLoop()

@@ -6,6 +6,7 @@ belong to the worker and pass), and thread counts follow the granted CPUs only w
 none, because nobody sets `OMP_NUM_THREADS` by accident.
 """
 
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -27,6 +28,20 @@ _SERVICE_PREFIXES = ("WATCHDOG_", "LISTEN_")
 
 class LaunchFailed(Exception):
     """The launcher could not fork a shim."""
+
+
+class NoProcess(LaunchFailed):
+    """There was no process to be had just now: in a moment there may be."""
+
+
+#: What may be different in a moment: a limit of processes, no memory, no descriptor.
+PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+
+
+def refused(reply: Mapping[str, Any]) -> LaunchFailed:
+    """Return the error that the launcher's `failed` stands for."""
+    kind = NoProcess if reply.get("errno") in PASSING else LaunchFailed
+    return kind(str(reply.get("error")))
 
 
 @dataclass(frozen=True, slots=True)

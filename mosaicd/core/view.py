@@ -7,13 +7,14 @@ from typing import Any
 
 from mosaicd.core.evidence import LIMITS
 from mosaicd.core.run import Progress, Run
+from mosaicd.protocol.states import PauseMode, State, Want
 
 
 def run_object(
     run: Run, progress: Progress, run_dir: str, *, duplicate: bool = False, reason: str | None = None,
     pinned: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the JSON-safe run object; `reason`: why it waits; `duplicate`: a submit came to it."""
+    """Return the JSON-safe run object; `reason`: why it has no turn; `duplicate`: a submit came to it."""
     exit = run.exit or {}
     return {
         "run_id": run.run_id,
@@ -65,7 +66,7 @@ def run_object(
         "origin": run.origin,
         "resumed_from": dict(progress.resumed_from) if progress.resumed_from else None,
         "checkpoint": dict(progress.checkpoint) if progress.checkpoint else None,
-        "reason": _unkillable(run) or reason,
+        "reason": _unkillable(run) or reason or _waits_for(run),
         "rev": run.rev,
     }
 
@@ -84,8 +85,28 @@ def _unkillable(run: Run) -> str | None:
     """Why a run that should be gone still has its slots."""
     if run.is_final or not run.unkillable:
         return None
-    pids = [str(pid) for pid in (run.fault or {}).get("pids", ())]
+    pids = [str(pid) for pid in (run.fault or run.exit or {}).get("pids", ())]
     return "unkillable: still there after KILL, so its slots are not free: pid " + (", ".join(pids) or "?")
+
+
+def _waits_for(run: Run) -> str | None:
+    """Whom a run waits for that has slots and is not where it should be; in FAULT the cause says it."""
+    if run.state is State.FAULT or not run.is_holding:
+        return None
+    if run.exit is not None:
+        return "its worker has ended; what is left of its process tree is being ended"
+    if run.state is State.HSHK:
+        return "its shim was ordered and has not come yet"
+    match run.want:
+        case Want.STOP:
+            return "being stopped: its processes have not ended yet"
+        case Want.PAUSE if run.state is State.EXEC and run.pause_mode is not PauseMode.RELEASE:
+            return "being paused: its process tree does not stand still yet"
+        case Want.PAUSE if run.state is not State.RDY and run.pause_mode is PauseMode.RELEASE:
+            return "being released: its worker has not saved and left yet"
+        case Want.RUN if run.state is State.PAUSE:
+            return "being resumed: its process tree has not been let go on yet"
+    return "its worker has shown no sign of life yet" if run.state is State.RDY else None
 
 
 def _plain(value: Any) -> Any:

@@ -103,7 +103,7 @@ class Launcher:
             pid = self._hand_to_spare(order) or self._fork_for(order.fd)
         except OSError as error:  # no process to be had now; the daemon tries again later
             order.close()
-            self._fail(content, str(error))
+            self._fail(content, error.strerror or str(error), error.errno)
             return
         crash_points.reach("launcher.forked")
         order.close()
@@ -130,8 +130,8 @@ class Launcher:
         except OSError:
             pass  # no process to be had now: an order, or the next pause, tries again
 
-    def _fail(self, content: dict[str, Any], error: str) -> None:
-        self._orders.send({"reply": "failed", "id": content.get("id"), "error": error})
+    def _fail(self, content: dict[str, Any], error: str, number: int | None = None) -> None:
+        self._orders.send({"reply": "failed", "id": content.get("id"), "error": error, "errno": number})
 
     def _forget(self) -> None:
         """In the child: give up everything that is the launcher's."""

@@ -34,7 +34,7 @@ def view(
 ) -> dict[str, Any]:
     """Return the wire's run object."""
     known = progress or services.registry.progress.get(run.run_id) or Progress()
-    reason = services.dispatcher.turns.reason(run.run_id)
+    reason = services.dispatcher.reason(run)
     return run_object(
         run, known, str(services.rundirs.path(run.run_id)), duplicate=duplicate, reason=reason,
         pinned=run.run_id in services.registry.pins,

@@ -16,7 +16,11 @@ MIDDLE = tuple(
 LEAVES = ("clock", "config", "crash_points", "log", "rundirs")
 
 #: Modules that were cut off one peer for size, and belong to it alone.
-PARTS = {"dispatcher": ("deadline_watch", "orders", "queue_pump"), "shim_link": ("pidfds",)}
+PARTS = {
+    "dispatcher": ("deadline_watch", "emptying", "launches", "orders", "queue_pump"),
+    "shim_link": ("pidfds",),
+}
+PEERS = {*MIDDLE, *PARTS["dispatcher"]}
 
 INNER = ("protocol", "core", "store")
 
@@ -30,7 +34,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "log": ("protocol",),
     "rundirs": ("protocol",),
     "store": ("protocol", "core", "clock", "crash_points", "log"),
-    **{part: (*INNER, *LEAVES) for parts in PARTS.values() for part in parts},
+    **{part: (*INNER, *LEAVES, *parts) for parts in PARTS.values() for part in parts},
     **{peer: (*INNER, *LEAVES, *PARTS.get(peer, ())) for peer in MIDDLE},
     "shim_link": (*INNER, *LEAVES, "launcher", "pidfds"),  # whose command line it is
     "rpc": (*INNER, *LEAVES, *MIDDLE),
@@ -89,7 +93,7 @@ def direction_faults(module: Module, known: frozenset[str] = KNOWN) -> list[str]
         if package == "mosaicd" and target_package == "mosaicd":
             if target_room == "" or target_room in ROOMS.get(room, ()):  # the bare package holds the version
                 continue
-            if imported.for_types and room in MIDDLE and target_room in MIDDLE:
+            if imported.for_types and room in PEERS and target_room in MIDDLE:
                 continue
             faults.append(f"{where}: {room} imports {target_room}")
         elif package == "mosaicctl" and target_package == "mosaicd":

@@ -56,6 +56,9 @@ class Idle:
     def poke(self, run_id: str) -> None:
         self.poked.append(run_id)
 
+    def reason(self, run: Run) -> str | None:
+        return self.turns.reason(run.run_id)
+
     def attached(self, run_id: str) -> None:
         self.poked.append(run_id)
 

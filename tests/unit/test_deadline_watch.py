@@ -62,7 +62,7 @@ class Bench:
         self.clock.advance(max(0.0, end - self.clock.mono()))
 
     @property
-    def causes(self) -> list[CauseKind]:
+    def causes(self) -> list[CauseKind | None]:
         return [due.cause for due in self.missed]
 
 
@@ -127,11 +127,24 @@ def test_a_beat_that_was_waiting_is_heard(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("want", [Want.PAUSE, Want.STOP])
 def test_who_is_asked_to_stand_still_is_not_stuck(want: Want) -> None:
     """A pause or stop that is under way is no stall."""
-    found = deadline(working(stall_s=1.0, want=want), 100.0, 100.0)
-    assert found is None or found.cause is CauseKind.UNKILLABLE
+    found = deadline(working(stall_s=1.0, heartbeat_timeout_s=1.0, want=want), 100.0, 100.0)
+    assert found is not None and found.cause in (None, CauseKind.UNKILLABLE)
 
 
 def test_nothing_runs_in_pause() -> None:
     """A paused run has no deadline, whatever limits it has."""
-    run = working(state=State.PAUSE, stall_s=1.0, heartbeat_timeout_s=1.0)
+    run = working(state=State.PAUSE, want=Want.PAUSE, stall_s=1.0, heartbeat_timeout_s=1.0)
     assert deadline(run, 0.0, 0.0) is None
+
+
+def test_a_wish_has_a_time_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked for later has its whole time, however long the state has lasted."""
+    bench = Bench(working(), monkeypatch)
+    for want, state in ((Want.PAUSE, State.EXEC), (Want.RUN, State.PAUSE), (Want.STOP, State.PAUSE)):
+        bench.pass_(15.0)
+        bench.run = working(state=state, want=want)
+        bench.watch.observe(bench.run)
+    bench.pass_(14.9)
+    assert bench.missed == []
+    bench.pass_(0.1 + 2 * LOOK_AGAIN_S)
+    assert bench.causes == [CauseKind.UNKILLABLE]

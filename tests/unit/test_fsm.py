@@ -42,9 +42,9 @@ exited           .     =      =      =        =         .         =      .
 finished         .     TERM   TERM   TERM     TERM      .         .      .
 broke            .     FAULT  FAULT  FAULT    FAULT     .         .      .
 spawn_failed     .     FAULT  FAULT  .        .         .         .      .
-deadline_missed  .     FAULT  FAULT  FAULT    .         .         .      .
+deadline_missed  .     FAULT  FAULT  FAULT    FAULT     .         .      .
 lost             .     FAULT  FAULT  FAULT    FAULT     .         =      .
-unkillable       .     .      .      .        .         .         =      .
+unkillable       .     =      =      =        =         .         =      .
 requeued         .     .      .      .        .         .         INIT   .
 gave_up          .     .      .      .        .         .         TERM   .
 withdrawn        TERM  .      .      .        .         TERM      .      .
