@@ -79,7 +79,10 @@ class Drill:
         """One life of the daemon, and a look at what it left."""
         self.book.log("drill", "life", life.number, life.crash_at, life.victim)
         may_refuse = self.house.is_squeezed
+        answered = self.book.acknowledged.total()
         self.house.begin(life.crash_at)
+        if life.is_answered:
+            self._await_answer(answered)
         if life.trouble is not None:
             self._have_trouble(life.trouble)
             may_refuse = may_refuse or self.house.is_squeezed
@@ -91,6 +94,14 @@ class Drill:
             self.house.lift()
         if not self.house.is_squeezed:
             self._compare()
+
+    def _await_answer(self, before: int) -> None:
+        """Return when a client was answered, or the daemon has ended, or too much time has gone by."""
+        end = time.monotonic() + drill_plan.ANSWER_S
+        assert self.house.process is not None
+        while self.book.acknowledged.total() == before and time.monotonic() < end:
+            if _elapse(self.house.process, 0.005):
+                return
 
     def _have_trouble(self, trouble: Trouble) -> None:
         assert self.house.process is not None
@@ -222,12 +233,13 @@ class Drill:
         ]  # fmt: skip
 
 
-def _elapse(process: "subprocess.Popen[bytes]", seconds: float) -> None:
-    """Let time pass, but not with a daemon that has ended."""
+def _elapse(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
+    """Let time pass, but not with a daemon that has ended; whether it has."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
-        return
+        return False
+    return True
 
 
 class Tally:

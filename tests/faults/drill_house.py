@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any, cast
 
@@ -54,6 +55,33 @@ def big_tmp() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
+class Journal(threading.Thread):
+    """Takes what the daemons say out of a pipe, as a journal would: no limit of theirs stops it."""
+
+    def __init__(self, path: Path, log: Path) -> None:
+        super().__init__(name="journal", daemon=True)
+        self.path = path
+        os.mkfifo(path)
+        self._fd = os.open(path, os.O_RDWR)  # for writing too: it never ends by itself
+        self._log = log
+        self._is_over = False
+        self.start()
+
+    def run(self) -> None:
+        """Append it to the log."""
+        with open(self._log, "ab", buffering=0) as log:
+            while not self._is_over:
+                log.write(os.read(self._fd, 1 << 16))
+
+    def close(self) -> None:
+        """Take the last of it, once no daemon is left."""
+        if not self._is_over:
+            self._is_over = True
+            os.write(self._fd, b"\n")
+            self.join()
+            os.close(self._fd)
+
+
 class DrillHouse(House):
     """A house that is killed, and whose writes may fail for a while."""
 
@@ -61,6 +89,7 @@ class DrillHouse(House):
         home = Path(tempfile.mkdtemp(prefix="mosaic-drill-", dir=big_tmp()))
         super().__init__(home, {**SETTINGS, f"workers.{WORKER}": self._install_worker(home)})
         self._zygote = zygote
+        self._journal = Journal(home / "journal", self.log)
         self._squeezed: set[int] = set()
         self.disk: ElasticDisk | None = squeeze.elastic_disk(self.state_dir) if on_small_disk else None
 
@@ -79,7 +108,7 @@ class DrillHouse(House):
         """Start the daemon and do not wait for anything."""
         places = {"--state-dir": self.state_dir, "--socket": self.socket, "--config": self.config}
         argv = [str(word) for place in places.items() for word in place]
-        forked = self._zygote.start([*argv, "--log-level", "info"], self.log, self.home, crash_at)
+        forked = self._zygote.start([*argv, "--log-level", "info"], self._journal.path, self.home, crash_at)
         self.process = cast("subprocess.Popen[bytes]", forked)  # it has that face
 
     def told(self) -> str:
@@ -93,6 +122,12 @@ class DrillHouse(House):
             "shim": len(re.findall(r"shim \d+ of run \w+ left with -9", told)),
             "launcher": len(re.findall(r"the launcher ended \(-9\)", told)),
         }
+
+    def stop(self) -> int:
+        """End the daemon in good order, and have all that it said in its log."""
+        code = super().stop()
+        self._journal.close()
+        return code
 
     def start(self) -> None:
         """Start the daemon and return when it answers everybody."""
@@ -155,6 +190,7 @@ class DrillHouse(House):
 
     def remove(self, keeps_files: bool = False) -> None:
         """Give the disk back, and everything with it unless it is kept."""
+        self._journal.close()
         if self.disk is not None:
             self.disk.close()
         if not keeps_files:

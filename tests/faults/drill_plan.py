@@ -11,8 +11,11 @@ from mosaicd import crash_points
 from tests.faults.squeeze import LEFT_BYTES, LIMITS_BYTES
 
 #: How long a daemon with a crash point may live before it is killed anyway.
-PATIENCE_S = 0.5
+PATIENCE_S = 0.4
 FORKED_PATIENCE_S = 0.25
+#: Most lives are counted from the daemon's first answer, or a slow machine would see nothing but starts.
+ANSWERED = 0.7
+ANSWER_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Life:
     """One life: either it ends at a crash point, or somebody is killed, and the daemon after that."""
 
     number: int
+    is_answered: bool  # it goes on from the first answer to a client
     crash_at: str | None
     patience_s: float
     victim: str | None  # launcher or shim
@@ -50,6 +54,7 @@ def life(seed: str, number: int) -> Life:
     spec = f"{point}:{dice.choice(counts)}"
     return Life(
         number=number,
+        is_answered=dice.random() < ANSWERED,
         crash_at=spec if kind < 0.55 else None,
         patience_s=FORKED_PATIENCE_S if crash_points.is_forked(spec) else PATIENCE_S,
         victim="launcher" if 0.55 <= kind < 0.7 else "shim" if 0.7 <= kind < 0.88 else None,

@@ -40,6 +40,8 @@ class Ledger:
 
     def read(self) -> list[str]:
         """Fold what is new, and compare every row with its fold; return what is wrong."""
+        if not self.seqs and not self._registry.exists():
+            return []  # the first daemons were killed before they had made it
         connection = sqlite3.connect(f"file:{self._registry}?mode=ro", uri=True)
         try:
             connection.execute("BEGIN")
