@@ -43,7 +43,9 @@ def execute(args: Any) -> int:
     try:
         report = mosaicd_says("--restore", args.file, *places(args))
     except Refused as error:
-        sys.stderr.write(f"mosaicctl: not restored: {error}\n")
+        sys.stderr.write(f"mosaicctl: not restored: {clean(error)}\n")
+        if "already in use" in str(error):
+            sys.stderr.write("  the daemon must be down: systemctl --user stop mosaicd.socket mosaicd\n")
         return WRONG_STATE
     if args.output in ("json", "jsonl"):
         sys.stdout.write(to_json(report, 2 if args.output == "json" else None))

@@ -120,7 +120,7 @@ def _own_facts(run: Waiting, scene: Scene) -> list[dict[str, Any]]:
         )
     total = scene.capacity.gpu_slots_total
     if run.mandatory and run.gpus > total:
-        text = f"mandatory are {counted(run.gpus, 'GPU')}; the machine has {total}"
+        text = f"it must have {counted(run.gpus, 'GPU')}; the machine has {total}"
         facts.append({"fact": "impossible", "text": text, "requested": run.gpus, "total": total})
     return facts
 

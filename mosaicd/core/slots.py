@@ -102,7 +102,7 @@ def check_possible(gpus: int, mandatory: bool, capacity: Capacity) -> None:
     """Raise CapacityImpossible where this machine could never give the mandatory GPUs."""
     if mandatory and gpus > capacity.gpu_slots_total:
         raise CapacityImpossible(
-            f"mandatory are {counted(gpus, 'GPU')}; this machine has {capacity.gpu_slots_total}",
+            f"it must have {counted(gpus, 'GPU')}; this machine has {capacity.gpu_slots_total}",
             requested=gpus,
             total=capacity.gpu_slots_total,
         )

@@ -66,10 +66,8 @@ def _filters(params: PruneRuns) -> dict[str, Any]:
 
 async def _by_policy(services: Services, caller: Caller) -> list[Choice]:
     if services.retention.policy.is_off:
-        raise InvalidParams(
-            "no [retention] is set, so nothing is given up; name runs, an age or another filter",
-            errors=[{"path": "runs", "rule": "is needed where the settings have no [retention]"}],
-        )
+        rule = "no [retention] is set, so nothing is given up; name runs, an age or another filter"
+        raise InvalidParams(rule, errors=[{"path": "runs", "rule": rule}])
     return await services.retention.given_up(None if caller.is_admin else caller.uid)
 
 
