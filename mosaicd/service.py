@@ -209,7 +209,10 @@ class Service:
         """Checkpoint the registry from time to time."""
         while True:
             await asyncio.sleep(self._settings.registry.checkpoint_interval_s)
-            await checkpoint(services)
+            try:
+                await checkpoint(services)
+            except Unavailable as error:  # a disk in trouble: the log grows, and the next one may work
+                log.warning("no checkpoint this time: %s", error)
 
     def _shim_watch(self, services: Services) -> ShimWatch:
         silence_s, dispatcher = self._settings.timeouts.shim_silence_s, services.dispatcher

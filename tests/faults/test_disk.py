@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,28 @@ def test_a_start_on_a_full_disk_is_refused_with_a_sentence(build_small: Build) -
     assert all(str(house.state_dir) in line for line in text.splitlines() if line.startswith("mosaicd: "))
     house.start()
     assert house.ended(house.submit("true"))["outcome"] == "succeeded"
+
+
+def test_checkpoints_go_on_after_a_full_disk(build_small: Build) -> None:
+    """A checkpoint that finds no room is said and is not the last: when there is room, the log is moved."""
+    house = build_small(registry={"checkpoint_interval_s": 0.1})
+    house.allowed_warnings.append("no checkpoint this time")
+
+    def has_failed() -> bool:
+        house.disk.release()
+        for _ in range(10):  # new pages, which the file has to grow for
+            house.submit("true", hold=True, labels={"note": "n" * 200})
+        house.disk.fill()
+        try:
+            eventually(lambda: "no checkpoint this time" in house.log.read_text(), bool, "it failed", 2)
+        except AssertionError:
+            return False  # it came between the submits, and the next had nothing to do
+        return True
+
+    eventually(has_failed, bool, "a checkpoint fails")
+    house.disk.release()
+    failed_at = time.time()
+    eventually(lambda: house.call("daemon.health")["wal"], lambda wal: wal["at"] > failed_at, "the next")
 
 
 class Injected:
