@@ -1,17 +1,25 @@
 """Runs live in a delegated scope of their own: held by the kernel, and no hindrance to any restart."""
 
+import json
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.systemd.machine import Machine, UserService, eventually
+from tests.systemd.machine import HOME, Machine, UserService, eventually
 
 pytestmark = [pytest.mark.systemd, pytest.mark.root]
 
 #: A process without marker and kin, deaf to TERM; prints its pid.
 HIDDEN = "(setsid env -i sh -c 'trap \"\" TERM; echo $$; while :; do sleep 0.2; done' &); sleep 1000"
+
+
+def group_of(service: UserService, pid: int) -> str:
+    """Return the group of a process as it is seen inside."""
+    text = service.machine.run("cat", f"/proc/{pid}/cgroup").stdout
+    return next(line[3:] for line in text.splitlines() if line.startswith("0::"))
 
 
 class Contained:
@@ -27,9 +35,7 @@ class Contained:
         self.hidden = int(eventually(log.read_text, lambda text: text.endswith("\n")))
 
     def group_of(self, pid: int) -> str:
-        """Return the group of a process as it is seen inside."""
-        text = self.service.machine.run("cat", f"/proc/{pid}/cgroup").stdout
-        return next(line[3:] for line in text.splitlines() if line.startswith("0::"))
+        return group_of(self.service, pid)
 
     def is_alive(self, pid: int) -> bool:
         return any(line.split()[0] == str(pid) for line in self.service.processes())
@@ -130,3 +136,66 @@ def test_without_a_scope_the_services_own_group_will_do(no_bus: None, service: U
     assert (now["state"], now["pid"]) == ("EXEC", run["pid"])
     service.said("stop", run_id)
     service.wait_state(run_id, "TERM")
+
+
+#: As many processes as it gets, for ever.
+BOMB = """
+import os, time
+while True:
+    time.sleep(0.1)
+    try:
+        os.fork()
+    except OSError:
+        pass
+"""
+EAT = "x = bytearray(500 << 20); x[::4096] = b'1' * len(x[::4096])"
+
+
+@pytest.fixture
+def limited(service: UserService) -> UserService:
+    """A started service whose manager hands controllers on to it; few machines under test do."""
+    service.install()
+    service.configure("[cpus]\nslots = 4\n[containment]\ntasks = 64\n")
+    service.systemctl("start", "mosaicd")
+    enforced = eventually(lambda: holds(service), bool)["enforces"]
+    if not {"memory", "pids"} <= set(enforced):
+        pytest.skip("no controllers of version 2 to be had here")
+    return service
+
+
+def test_memory_is_limited_in_a_scope(limited: UserService) -> None:
+    """A user's run over its memory_mb is ended by the kernel, is `oom`, and is shown with what held it.
+
+    The manager does not take it for a reason to end the scope, and with it the other runs.
+    """
+    resources = {"cpus": 1, "memory_mb": 256, "gpus": {"requested": 0, "mandatory": False}}
+    config = {
+        "run_name": "eater", "entry_point": sys.executable, "arguments": ["-c", EAT], "environment": {},
+        "resources": resources, "artifacts": {},
+    }  # fmt: skip
+    (limited.home / "config.json").write_text(json.dumps(config))
+    limited.give(limited.home / "config.json")
+    neighbour = limited.submit("--", "sleep", "1000")
+    limited.wait_state(neighbour, "EXEC")
+    run_id = limited.said("-o", "name", "submit", "-f", f"{HOME}/config.json").strip()
+    run = eventually(lambda: limited.run_object(run_id), lambda run: run["state"] == "TERM", 60)
+    assert (run["outcome"], run["cause"]["kind"], run["containment"]) == ("failed", "oom", "cgroup-v2")
+    assert (run["cause"]["victims"], run["cause"]["limit_bytes"]) == (1, 256 << 20)
+    shown = limited.said("show", run_id)
+    assert "over its memory limit of 256 MiB" in shown
+    assert re.search(r"containment +cgroup-v2: memory 256 Mi?B, 64 tasks", shown), shown
+    assert limited.run_object(neighbour)["state"] == "EXEC"
+    limited.said("stop", neighbour)
+    limited.wait_state(neighbour, "TERM")
+
+
+def test_a_fork_bomb_in_a_scope(limited: UserService) -> None:
+    """It has as many processes as are allowed and no more, and a stop ends them all."""
+    run_id = limited.submit("--", sys.executable, "-c", BOMB)
+    run = limited.wait_state(run_id, "EXEC")
+    group = group_of(limited, run["pid"])
+    place = limited.machine.root / f"sys/fs/cgroup{group}"
+    eventually(lambda: (place / "pids.current").read_text(), lambda text: int(text) == 64, 60)
+    limited.said("stop", "--grace", "0s", run_id)
+    eventually(lambda: limited.run_object(run_id)["state"], lambda state: state == "TERM", 60)
+    eventually(place.parent.exists, lambda is_there: not is_there)
