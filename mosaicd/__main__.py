@@ -202,8 +202,11 @@ async def _until_signal(
 
 
 def _refuse(sentence: str, code: int = EXIT_USAGE) -> int:
-    for line in sentence.splitlines():
-        print(f"mosaicd: {line}", file=sys.stderr)
+    try:
+        for line in sentence.splitlines():
+            print(f"mosaicd: {line}", file=sys.stderr)
+    except OSError:
+        pass  # nobody can read it: the exit code still says what it is
     return code
 
 

@@ -238,3 +238,12 @@ def test_a_bad_start_is_one_sentence(home: Path, arguments: list[str], words: st
     (line,) = done.stderr.splitlines()
     assert line.startswith("mosaicd: ")
     assert words in line
+
+
+def test_a_bad_start_that_nobody_can_read_of(home: Path) -> None:
+    """With a full disk behind stderr the exit code is still 2: a supervisor goes by it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home), "XDG_RUNTIME_DIR": str(home)}
+    command = [sys.executable, "-m", "mosaicd", "--state-dir", "/proc/nothing"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, env=environment, stderr=full, timeout=DEADLINE_S, check=False)
+    assert done.returncode == 2

@@ -84,8 +84,7 @@ class Drill:
         if life.is_answered:
             self._await_answer(answered)
         if life.trouble is not None:
-            self._have_trouble(life.trouble)
-            may_refuse = may_refuse or self.house.is_squeezed
+            may_refuse = self._have_trouble(life.trouble) or may_refuse
         if life.crash_at is not None:
             self._await_crash(life.crash_at, life.patience_s, may_refuse)
         else:
@@ -103,7 +102,8 @@ class Drill:
             if _elapse(self.house.process, 0.005):
                 return
 
-    def _have_trouble(self, trouble: Trouble) -> None:
+    def _have_trouble(self, trouble: Trouble) -> bool:
+        """Let writes fail for a while; whether there was somebody whose could."""
         assert self.house.process is not None
         _elapse(self.house.process, trouble.after_s)
         whose = self.house.squeeze(trouble)
@@ -113,6 +113,7 @@ class Drill:
         if not trouble.outlasts:
             self.house.lift()
             self.book.log("drill", "lift")
+        return whose is not None
 
     def _end_life(self, life: Life, may_refuse: bool) -> None:
         assert self.house.process is not None
