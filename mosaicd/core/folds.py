@@ -14,11 +14,10 @@ K = Kind
 
 
 def _stop_requested(run: Run, event: Event) -> dict[str, Any]:
-    return {
-        "want": Want.STOP,
-        "stop": {"kind": CauseKind.BY_USER, "who": event.who, **event.data},
-        "pause_mode": None,
-    }
+    stop = {"kind": CauseKind.BY_USER, "who": event.who, **event.data}
+    if run.state is State.HSHK or (run.stop or {}).get("early"):
+        stop["early"] = True  # the shim that comes is told to stop, and never to start
+    return {"want": Want.STOP, "stop": stop, "pause_mode": None}
 
 
 def _pause_requested(run: Run, event: Event) -> dict[str, Any]:
@@ -81,27 +80,21 @@ def _finished(run: Run, event: Event) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _fault(run: Run, cause: Mapping[str, Any]) -> dict[str, Any]:
-    """What broke; said besides where it was to be stopped before its shim came (see `verdict.cut_short`)."""
-    is_cut_short = run.state is State.HSHK and run.want is Want.STOP
-    return {"fault": {**cause, "stopping": True} if is_cut_short else dict(cause)}
-
-
 def _broke(run: Run, event: Event) -> dict[str, Any]:
-    return _fault(run, event.data["cause"])
+    return {"fault": dict(event.data["cause"])}
 
 
 def _spawn_failed(run: Run, event: Event) -> dict[str, Any]:
     data = dict(event.data)
-    return _fault(run, {"kind": CauseKind(data.pop("cause", CauseKind.SPAWN_FAILED)), **data})
+    return {"fault": {"kind": CauseKind(data.pop("cause", CauseKind.SPAWN_FAILED)), **data}}
 
 
 def _deadline_missed(run: Run, event: Event) -> dict[str, Any]:
-    return _fault(run, event.data)
+    return {"fault": dict(event.data)}
 
 
 def _lost(run: Run, event: Event) -> dict[str, Any]:
-    return {"fault": run.fault} if run.fault else _fault(run, event.data)
+    return {"fault": run.fault or dict(event.data)}
 
 
 def _unkillable(run: Run, event: Event) -> dict[str, Any]:

@@ -80,24 +80,22 @@ _STOPPED: Mapping[CauseKind, Outcome] = {
 
 
 def cut_short(run: Run) -> tuple[Outcome, dict[str, Any]] | None:
-    """Return outcome and cause of a run that was stopped before its shim came, and then had none; else None.
+    """Return outcome and cause of a run that was stopped before its shim came, and broke; else None.
 
-    Where no shim has registered nothing has started, so what was asked for is what happened; that no shim
-    came, and why, is evidence.  A stop that comes after the fault changes nothing about it.
+    Such a shim is never told to start, so what was asked for is what happened; what broke is evidence.  A
+    stop that comes after a fault changes nothing about it.
     """
-    exit, fault = run.exit or {}, run.fault or {}
-    if run.state is State.FAULT:
-        found = fault if fault.get("stopping") else None
-    else:
-        found = {"kind": exit["fault"], "error": exit.get("error")} if exit.get("fault") else None
-    is_started = run.shim_pid is not None or run.pid is not None
-    if run.want is not Want.STOP or found is None or is_started or exit.get("stop"):
+    exit, fault = run.exit or {}, run.fault
+    if fault is None and exit.get("fault") and not exit.get("stop"):
+        fault = {"kind": exit["fault"], "error": exit.get("error")}
+    is_early = run.want is Want.STOP and (run.stop or {}).get("early") and run.pid is None
+    if not is_early or fault is None:
         return None
     stop = run.stop or {}
     kind = CauseKind(stop.get("kind") or CauseKind.BY_USER)
     cause = {name: stop[name] for name in ("who", "reason") if stop.get(name) is not None}
-    cause |= {name: found[name] for name in ("after_s", "error") if found.get(name) is not None}
-    return _STOPPED.get(kind, Outcome.FAILED), {"kind": kind, **cause, "never_started": str(found["kind"])}
+    cause |= {name: fault[name] for name in ("after_s", "error") if fault.get(name) is not None}
+    return _STOPPED.get(kind, Outcome.FAILED), {"kind": kind, **cause, "never_started": str(fault["kind"])}
 
 
 def is_quick_death(run: Run, at: float, within_s: float) -> bool:

@@ -151,11 +151,12 @@ class Crowd:
     def open(self) -> None:
         (self._group / "pids.max").write_text("max")
 
-    def leave(self) -> None:
-        """Put everybody back to where the group is."""
+    def leave(self) -> bool:
+        """Put everybody back to where the group is, and remove it; whether it is gone."""
         for pid in (self._group / "cgroup.procs").read_text().split():
             with contextlib.suppress(OSError):  # it has ended
                 (self._group.parent / "cgroup.procs").write_text(pid)
+        return cgroup.remove(str(self._group))
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ def crowd() -> Iterator[Crowd]:
     crowd = Crowd(group)
     yield crowd
     crowd.open()
-    eventually(lambda: crowd.leave() or cgroup.remove(str(group)), bool, "the group is empty")
+    eventually(crowd.leave, bool, "the group is empty")
 
 
 def close_the_launcher(house: House, crowd: Crowd) -> None:
@@ -194,7 +195,7 @@ def test_a_fork_that_fails_for_a_moment_is_tried_again(build: Build, crowd: Crow
     house.until(stopped, "HSHK")
     house.call("run.stop", run_id=stopped)
     end = house.ended(stopped)
-    assert (end["outcome"], end["cause"]["never_started"]) == ("cancelled", "spawn_failed"), "it does not wait"
+    assert (end["outcome"], end["cause"]["never_started"]) == ("cancelled", "spawn_failed"), "at once"
     crowd.open()
     run = house.ended(run_id)
     assert (run["outcome"], run["exit_code"], run["reason"]) == ("failed", 3, None)

@@ -27,6 +27,7 @@ class Attempt:
     helper_alive: bool = False
     frozen: bool = False
     is_stubborn: bool = False
+    is_mute: bool = False
     told: dict[str, Any] = field(default_factory=dict)
     started: Fact | None = None
     life_at: float | None = None
@@ -51,7 +52,7 @@ class Attempt:
 
     def next_fact(self, at: float) -> Fact | None:
         """Do the next thing a shim does, and return what it says about it."""
-        if self.exit is not None or not self.shim_alive:
+        if self.exit is not None or not self.shim_alive or self.is_mute:
             return None
         if "stop" in self.told or self.will_exit is not None:
             return self._end(at)

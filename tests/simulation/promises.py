@@ -24,8 +24,13 @@ def check_tree(run: Run, attempts: Iterable[Attempt]) -> None:
     promise(alive <= allowed, f"{run.run_id} is {run.state} and attempts {alive} still have processes")
 
 
-def check_end(run: Run, attempt: Attempt | None) -> None:
-    """A run that ended by itself, and was neither stopped nor lost, ended as its process did."""
+def check_end(run: Run, attempt: Attempt | None, *, stopped_early: bool) -> None:
+    """A run that ended by itself, and was neither stopped nor lost, ended as its process did.
+
+    One that was stopped before anything started was cancelled, whoever did not come or act then.
+    """
+    is_cancelled = run.outcome is Outcome.CANCELLED
+    promise(is_cancelled or not stopped_early, f"{run.run_id} was stopped early, and ended {run.cause}")
     exit = attempt.exit if attempt is not None else None
     if exit is None or exit["stop"] is not None or exit["released"] or run.fault is not None:
         return

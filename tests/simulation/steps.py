@@ -37,6 +37,7 @@ WEIGHTS: dict[str, tuple[int, tuple[float, ...]]] = {
     "late": (3, (0,)),
     "kill_shim": (2, (0,)),
     "stubborn": (1, (0,)),
+    "mute": (1, (0,)),
     "crash": (3, (0,)),
     "reboot": (1, (0,)),
     "suspend": (1, (3600, 86400)),

@@ -11,7 +11,7 @@ from typing import Any
 
 from mosaicd.clock import ManualClock
 from mosaicd.core import catchup
-from mosaicd.core.deadlines import deadline
+from mosaicd.core.deadlines import Standing, deadline, standing
 from mosaicd.core.fsm import Action, Event, Kind, breaking, conclude, is_legal, owed, replay
 from mosaicd.core.queue import Queue
 from mosaicd.core.run import Run
@@ -27,6 +27,7 @@ from tests.simulation.steps import Step
 
 CPUS, GPUS = 4, 2
 SETTLE_ROUNDS = 200
+PATIENCE_S = 30.0
 
 
 class World:
@@ -41,7 +42,8 @@ class World:
         self.attempts: dict[tuple[str, int], Attempt] = {}
         self.acknowledged: dict[str, Run] = {}
         self.ended: dict[str, Run] = {}
-        self._since: dict[str, tuple[State, float]] = {}
+        self._since: dict[str, tuple[Standing, float]] = {}
+        self._stopped_early: set[str] = set()
         self.events = 0
 
     async def open(self) -> None:
@@ -99,14 +101,16 @@ class World:
     async def _do_pass(self, seconds: float) -> None:
         self.clock.advance(seconds)
         for run in list(self.registry.live.values()):
-            state, since = self._since.get(run.run_id, (None, 0.0))
+            stands, since = self._since.get(run.run_id, (None, 0.0))
             attempt = self._attempt(run)
-            if state is not run.state or attempt is None:
+            if stands != standing(run) or attempt is None:
                 continue
             silent_since = self.clock.mono() if attempt.worker_alive and not attempt.is_stubborn else since
             due = deadline(run, since, silent_since)
-            if due is not None and due.due_mono <= self.clock.mono():
-                await self._record(run, Kind.DEADLINE_MISSED, {"kind": due.cause, "after_s": due.after_s})
+            if due is None or due.due_mono > self.clock.mono():
+                continue
+            kind = Kind.DEADLINE_MISSED if due.cause else Kind.RESUME_REQUESTED
+            await self._record(run, kind, {"kind": due.cause, "after_s": due.after_s})
 
     async def _do_suspend(self, seconds: float) -> None:
         await self._do_pass(0.0)  # what is due already is not the suspend's doing
@@ -117,7 +121,7 @@ class World:
 
     async def _do_shim(self, run: Run, value: float) -> None:
         attempt = self._attempt(run)
-        if attempt is None or not attempt.shim_alive:
+        if attempt is None or not attempt.shim_alive or attempt.is_mute:
             return
         if not attempt.registered:
             await self._register(run, attempt)
@@ -133,7 +137,7 @@ class World:
 
     async def _do_say_again(self, run: Run, value: float) -> None:
         attempt = self._attempt(run)
-        if attempt is not None and attempt.shim_alive and attempt.registered:
+        if attempt is not None and attempt.shim_alive and attempt.registered and not attempt.is_mute:
             before = run
             attempt.registered = False
             await self._register(run, attempt)
@@ -151,6 +155,12 @@ class World:
         if attempt is not None and attempt.worker_alive:
             attempt.helper_alive = attempt.is_stubborn = True
 
+    async def _do_mute(self, run: Run, value: float) -> None:
+        """Its shim lives from here on and does nothing, or never comes."""
+        attempt = self._attempt(run)
+        if attempt is not None and attempt.shim_alive:
+            attempt.is_mute = True
+
     async def _do_kill_shim(self, run: Run, value: float) -> None:
         attempt = self._attempt(run)
         if attempt is not None and attempt.shim_alive and attempt.has_launch_file:
@@ -159,6 +169,8 @@ class World:
 
     async def _do_stop(self, run: Run, grace_s: float) -> None:
         if run.want is not Want.STOP:
+            if run.state in (State.INIT, State.HSHK):
+                self._stopped_early.add(run.run_id)
             await self._record(run, Kind.STOP_REQUESTED, {"grace_s": grace_s})
 
     async def _do_pause(self, run: Run, mode: float) -> None:
@@ -215,8 +227,8 @@ class World:
         )
 
     def _note_state(self, run: Run) -> None:
-        if self._since.get(run.run_id, (None, 0.0))[0] is not run.state:
-            self._since[run.run_id] = run.state, self.clock.mono()
+        if self._since.get(run.run_id, (None, 0.0))[0] != standing(run):
+            self._since[run.run_id] = standing(run), self.clock.mono()
 
     async def _carry_out(self, run: Run) -> None:
         attempt = self._attempt(run)
@@ -250,12 +262,14 @@ class World:
             )
 
     async def _empty_tree(self, run: Run, attempt: Attempt | None) -> None:
+        if attempt is not None and attempt.is_mute:
+            attempt.shim_alive &= self.clock.mono() - self._since[run.run_id][1] < PATIENCE_S  # else given up
         if attempt is not None and attempt.shim_alive and run.exit is None:
             attempt.told["stop"] = {"kind": "by_user", "who": "daemon"}
             fact = attempt.next_fact(self.clock.wall()) if attempt.registered else None
             if fact is not None and fact["fact"] == "exited":
                 await self._tell(run, attempt, [fact])
-            elif not attempt.registered:
+            elif not attempt.registered and not attempt.is_mute:
                 attempt.shim_alive = False  # it is refused when it comes, and leaves
             return
         if attempt is not None and not attempt.is_empty:
@@ -364,6 +378,8 @@ class World:
         elif run.want is Want.PAUSE:
             await self._do_resume(run, 0)
         attempt = self._attempt(run)
+        if attempt is not None and attempt.is_mute:
+            await self._do_stop(self._newest(run), 0)  # nobody else would end it
         if attempt is not None and attempt.life_at is not None:
             await self._do_exit(self._newest(run), 0)
         newest = self.registry.live.get(run.run_id)
@@ -378,6 +394,6 @@ class World:
                 stored = await history.events(0, 10_000, run_id)
                 events = [Event(Kind(e.kind), e.at, e.who, e.data) for e in stored]
                 promise(replay(events) == run, f"the ledger of {run_id} does not lead to its row")
-                check_end(run, self._attempt(run))
+                check_end(run, self._attempt(run), stopped_early=run_id in self._stopped_early)
         finally:
             await history.close()

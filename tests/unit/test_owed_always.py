@@ -148,6 +148,17 @@ def test_what_was_stopped_before_its_shim_came_is_cancelled(
     assert fsm.conclude(late, 4.0, 1.0).data["outcome"] in ("failed", "interrupted")
 
 
+def test_a_shim_that_came_to_be_stopped_starts_nothing() -> None:
+    """It registered and then did nothing: cancelled, too, unless it says that it started something."""
+    run = run_after(Kind.STOP_REQUESTED, Kind.REGISTERED, Kind.STOP_REQUESTED)
+    missed = Event(Kind.DEADLINE_MISSED, 3.0, data={"kind": "unkillable"})
+    assert fsm.conclude(fsm.apply(run, missed), 4.0, 1.0).data["outcome"] == "cancelled"
+    started = fsm.apply(fsm.apply(run, Event(Kind.SPAWNED, 2.0, data={"pid": 9})), missed)
+    assert fsm.conclude(started, 4.0, 1.0).data["outcome"] == "failed"
+    late = fsm.apply(run_after(Kind.REGISTERED, Kind.STOP_REQUESTED), missed)
+    assert fsm.conclude(late, 4.0, 1.0).data["outcome"] == "failed"
+
+
 def test_what_is_left_of_a_tree_is_told_where_the_end_is_known() -> None:
     """A run whose worker has ended, and whose helper cannot be: its end stays exact, its reason is told."""
     run = replace(run_after(*WORKS, Kind.EXITED), can_checkpoint=False)
