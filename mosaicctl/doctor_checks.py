@@ -134,8 +134,8 @@ def _orphans(facts: Mapping[str, Any]) -> Iterator[Json]:
     if found:
         shown = "; ".join(f"{one['pid']} ({one['command'][:60]}, run {one['run_id']})" for one in found[:5])
         yield finding("orphans", PROBLEM, f"{len(found)} processes are of runs that are not live: {shown}",
-                      "No daemon watches them. What they use is handed to others, unless a record that is set "
-                      "aside says that it is theirs.",
+                      "No daemon watches them. What they use is handed to others, unless a record that is "
+                      "set aside says that it is theirs.",
                       f"Look at them, then end them: kill {' '.join(str(one['pid']) for one in found[:20])}"
                       )  # fmt: skip
 

@@ -130,7 +130,7 @@ def told(connection: sqlite3.Connection, now: float) -> dict[str, Any] | None:
     """Return what was adopted last, for as long as it is told."""
     found = _object(connection, "adopted")
     at = found.get("at")
-    return found if isinstance(at, int | float) and 0 <= now - at < TOLD_S else None
+    return found if isinstance(at, int | float) and abs(now - at) < TOLD_S else None
 
 
 def sentence(told: Mapping[str, Any]) -> str:

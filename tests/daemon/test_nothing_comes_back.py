@@ -1,0 +1,120 @@
+"""What must not come back when a registry has lost its newest commits: submits that nobody was told of, runs
+that were pruned, directories that tell of no run."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mosaicd import crash_points
+from mosaicd.protocol import rundir
+from mosaicd.protocol.errors import NotFound
+from tests.daemon.house import House, eventually
+from tests.daemon.lost_log import dies_at, is_there, lose_log, one_and_slowly
+
+Build = Callable[..., House]
+
+
+@pytest.mark.parametrize(
+    "point", one_and_slowly("submit.after_commit", "submit.before_commit", "submit.directory_written")
+)
+def test_a_submit_that_was_never_answered_does_not_appear(
+    build: Build, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before anybody was told, and the log lost besides: no run, no directory; who asks again with the
+    same key gets one."""
+    house = build()
+    house.stop()
+    asked: dict[str, Any] = {"command": ["true"], "cwd": str(house.home), "key": "once"}
+    dies_at(house, point, monkeypatch, "run.submit", **asked)
+    [left] = [path.name for path in (house.state_dir / "runs").iterdir()]
+    assert (house.state_dir / "runs" / left / rundir.UNACKNOWLEDGED).exists()
+    lose_log(house)
+    house.start()
+    assert house.call("run.list")["runs"] == [] and not is_there(house, left)
+    run = house.call("run.submit", **asked)
+    assert not run["duplicate"] and house.ended(run["run_id"])["outcome"] == "succeeded"
+    assert len(house.call("run.list")["runs"]) == 1
+
+
+@pytest.mark.parametrize("point", one_and_slowly("submit.after_commit", "submit.before_reply"))
+def test_a_submit_that_was_committed_is_one_run(
+    build: Build, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the COMMIT with the registry whole: the run is there, and who asks again gets that one."""
+    house = build()
+    house.stop()
+    asked: dict[str, Any] = {"command": ["true"], "cwd": str(house.home), "key": "once"}
+    dies_at(house, point, monkeypatch, "run.submit", **asked)
+    house.start()
+    run = house.call("run.submit", **asked)
+    house.run_ids.add(run["run_id"])
+    assert run["duplicate"] and house.ended(run["run_id"])["outcome"] == "succeeded"
+    marks = [path.name for path in (house.state_dir / "runs" / run["run_id"]).iterdir()]
+    assert rundir.UNACKNOWLEDGED not in marks
+
+
+PRUNING = one_and_slowly("prune.recorded", "prune.marked", "prune.removing", "prune.removed")
+
+
+@pytest.mark.parametrize("is_whole", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("point", PRUNING)
+def test_what_was_pruned_stays_pruned(
+    build: Build, point: str, is_whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the middle of a prune: the directory goes and no run comes back, also where the registry
+    knows nothing of either.  Before it was decided, with the registry whole, nothing has happened."""
+    house = build()
+    house.stop()
+    house.start()
+    run_id = house.submit("true")
+    house.ended(run_id)
+    if is_whole:
+        house.stop()
+    else:
+        house.kill()
+    dies_at(house, point, monkeypatch, "run.prune", runs=[run_id])
+    if not is_whole:
+        lose_log(house)
+    house.start()
+    if point == "prune.marked" and is_whole:
+        assert house.get(run_id)["outcome"] == "succeeded"
+        assert not (house.state_dir / "runs" / run_id / rundir.PRUNED).exists()
+        return
+    house.run_ids.discard(run_id)
+    eventually(lambda: is_there(house, run_id), lambda there: not there, "the directory goes")
+    with pytest.raises(NotFound):
+        house.get(run_id)
+    assert house.call("run.list")["runs"] == []
+
+
+def test_what_tells_nothing_is_left_where_it_is(build: Build) -> None:
+    """A directory without sense keeps nobody down, is no run, and is not removed; an empty one goes."""
+    house = build(start=False)
+    house.start()
+    runs = house.state_dir / "runs"
+    house.stop()
+    strange, empty = "01ARZ3NDEKTSV4RRFFQ69G5FAV", "01ARZ3NDEKTSV4RRFFQ69G5FAW"
+    (runs / strange / "attempt-1").mkdir(parents=True)
+    (runs / strange / "attempt-1" / "stdout.log").write_text("results")
+    (runs / empty).mkdir()
+    epoch = None
+    for _ in range(2):
+        house.start()
+        hello = house.call("daemon.hello")
+        assert epoch in (None, hello["epoch"]), "nothing was written, so nothing is another ledger"
+        epoch = hello["epoch"]
+        assert house.call("run.list")["runs"] == [] and not is_there(house, empty)
+        house.stop()
+    assert (runs / strange / "attempt-1" / "stdout.log").read_text() == "results"
+
+
+OTHER = "test_registry_behind.py"
+
+
+def test_every_point_of_care_is_passed_here() -> None:
+    """The crash points that no ordinary workload passes are all tried here and for registries."""
+    text = "".join((Path(__file__).parent / name).read_text() for name in (Path(__file__).name, OTHER))
+    care = [point for point in crash_points.POINTS if point.startswith(crash_points.CARE)]
+    assert care and [point for point in care if f'"{point}"' not in text] == []
