@@ -91,6 +91,7 @@ class DrillHouse(House):
         self._zygote = zygote
         self._journal = Journal(home / "journal", self.log)
         self._squeezed: set[int] = set()
+        self._was_limited = False
         self.disk: ElasticDisk | None = squeeze.elastic_disk(self.state_dir) if on_small_disk else None
 
     @staticmethod
@@ -151,6 +152,7 @@ class DrillHouse(House):
             return None
         pid = pids[int(trouble.pick * len(pids))]
         self._squeezed.add(pid)
+        self._was_limited = True
         return whose if squeeze.limit(pid, trouble.leave_bytes) else None
 
     def _daemons(self) -> list[int]:
@@ -171,11 +173,14 @@ class DrillHouse(House):
         """Whether writes may fail now."""
         return bool(self._squeezed) or (self.disk is not None and self.disk.is_small)
 
-    def lift(self) -> None:
-        """Let everybody write again; shims that were forked under a limit have it from there."""
+    def lift(self, *, again: bool = False) -> None:
+        """Let everybody write again.
+
+        `again`: those too that were forked under a launcher's limit and are only now to be seen.
+        """
         if self.disk is not None and self.disk.is_small:
             self.disk.grow()
-        if self._squeezed:
+        if self._squeezed or (again and self._was_limited):
             squeeze.lift({*self._squeezed, *self.shims()})
             self._squeezed.clear()
 

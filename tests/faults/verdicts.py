@@ -33,7 +33,7 @@ def let_all_end(house: DrillHouse, deadline_s: float) -> None:
     asked: set[str] = set()
 
     def left() -> list[Any]:
-        house.lift()  # a shim that was forked under a limit may only now be one
+        house.lift(again=True)
         runs = house.call("run.list", live=True)["runs"]
         for run in runs:
             if run["run_id"] not in asked:
@@ -150,7 +150,12 @@ def of_house(house: DrillHouse, cpus: int, gpus: int, has_failed_writes: bool = 
     house.run_ids = set()
     if house.stop() != 0:
         wrong.append(f"the daemon left with {house.process and house.process.returncode}")
-    eventually(lambda: house.shims(), lambda left: left == [], "no shim is left", 10)
+
+    def shims_left() -> list[int]:
+        house.lift(again=True)
+        return house.shims()
+
+    eventually(shims_left, lambda left: left == [], "no shim is left", 20)
     if left := _marked(house):
         wrong.append(f"processes of runs are left: {left}")
     return wrong + loud_lines(house.log, ALLOWED + ALLOWED_OF_DISKS * has_failed_writes)
