@@ -5,7 +5,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint drill install-user uninstall-user clean moved
+.PHONY: help demo test bench lint drill vm install-user uninstall-user clean moved
 
 PY := .venv/bin/python
 INSTALLED_FROM := pyproject.toml constraints.txt tools/environment.sh $(wildcard workers/sdk/pyproject.toml workers/tabular/pyproject.toml)
@@ -39,6 +39,10 @@ drill: export MOSAIC_DRILL_KILLS := $(KILLS)
 drill: export MOSAIC_DRILL_SEED := $(SEED)
 drill: .venv/dev.stamp ## the slow tests: floods, kills by the thousand (KILLS=n SEED=n), a wheel in a fresh environment
 	@env -u PYTHONUNBUFFERED timeout --kill-after=20 $(DRILL_LIMIT_S) $(PY) -m pytest -m slow -n 2 --dist load $(ARGS)
+
+vm: .venv/dev.stamp ## containment in a virtual machine, with limits of control groups version 2 (ARGS="-k oom" to choose)
+	@$(PY) tests/containment/vm/machine.py $(PY) -m pytest --color=no -p no:cacheprovider \
+		-m "slow or not slow" tests/containment tests/systemd/test_containment.py $(ARGS)
 
 bench: .venv/dev.stamp ## measure it beside plain subprocesses and cat (ARGS=--help for more)
 	@$(PY) -m benchmarks $(ARGS)

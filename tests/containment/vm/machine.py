@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+"""Run a command in a virtual machine that has all controllers of control groups, version 2.
+
+    machine.py [--memory MIB] [--limit SECONDS] COMMAND...
+
+The machine is Debian's current kernel under qemu's software emulation, with this machine's own files: `/` is
+shared read-only and lies under a layer in memory, so whatever the command writes is gone afterwards.  The
+command runs as root in this checkout, directly below PID 1 (no systemd), in the root control group; what it
+prints is shown, and its exit status is ours.  Ours alone are 77 (something is missing, and it is said what)
+and 124 (the limit was reached).
+
+Kernel and busybox are fetched once with `apt-get download` into .make/vm and never installed.  A reader might
+think that this needs root: it needs to be able to read the interpreter and the checkout, and no more.
+"""
+
+import argparse
+import lzma
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+STORE = ROOT / ".make/vm"
+HERE = Path(__file__).parent
+UNSUPPORTED, LATE = 77, 124
+QEMU = "qemu-system-x86_64"
+KERNEL = "linux-image-amd64"
+MODULES = ("virtio_pci", "9p", "9pnet_virtio", "overlay", "fuse")
+APPLETS = ("sh", "mount", "mkdir", "insmod", "cat", "poweroff", "switch_root")
+FOLDERS = ("bin", "modules", "proc", "sys", "dev", "lower", "layers", "new")
+
+
+def missing(what: str) -> SystemExit:
+    """Say what is missing; the exit that goes with it."""
+    print(f"machine: {what}", file=sys.stderr)
+    return SystemExit(UNSUPPORTED)
+
+
+def asked(*argv: str, cwd: Path | None = None) -> str:
+    """Return what a program prints; where it fails, that is what is missing."""
+    try:
+        done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise missing(f"{argv[0]} is needed, and not here") from None
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip()[-500:]
+        raise missing(f"{' '.join(argv)} failed (is `apt-get update` due?): {said}")
+    return done.stdout
+
+
+def fetched(package: str) -> Path:
+    """Return where a package of the distribution's lies unpacked; fetch it when it does not."""
+    place = STORE / package
+    if place.is_dir():
+        return place
+    STORE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=STORE) as folder:
+        os.chmod(folder, 0o755)
+        print(f"machine: fetching {package}", file=sys.stderr)
+        asked("apt-get", "download", package, cwd=Path(folder))
+        [archive] = Path(folder).glob("*.deb")
+        asked("dpkg", "-x", str(archive), f"{folder}/unpacked")
+        os.rename(f"{folder}/unpacked", place)
+    return place
+
+
+def kernel() -> Path:
+    """Return where the current kernel's package lies unpacked."""
+    found = re.search(r"Depends: (linux-image-\S+)", asked("apt-cache", "depends", KERNEL))
+    if found is None:
+        raise missing(f"apt knows of no kernel by the name of {KERNEL}")
+    return fetched(found[1])
+
+
+def modules(unpacked: Path) -> dict[str, bytes]:
+    """Return file name -> content of the modules that the machine needs, each after those it needs itself."""
+    files = {path.name.split(".ko")[0].replace("-", "_"): path for path in unpacked.rglob("*.ko*")}
+    found: dict[str, bytes] = {}
+
+    def add(name: str) -> None:
+        path = files.get(name)
+        if path is None or f"{name}.ko" in found:
+            return  # built in, or there
+        if path.suffix not in (".ko", ".xz"):
+            raise missing(f"{path.name}: modules of this form cannot be unpacked here")
+        content = path.read_bytes() if path.suffix == ".ko" else lzma.decompress(path.read_bytes())
+        needs = re.search(rb"\0depends=([^\0]*)\0", content)
+        for other in filter(None, (needs[1] if needs else b"").decode().split(",")):
+            add(other.replace("-", "_"))
+        found[f"{name}.ko"] = content
+
+    for name in MODULES:
+        add(name)
+    return found
+
+
+def archive(files: dict[str, tuple[int, bytes]]) -> bytes:
+    """Return a cpio archive (newc) of path -> mode and content."""
+    written = b""
+    for number, (name, (mode, content)) in enumerate([*files.items(), ("TRAILER!!!", (0, b""))], 1):
+        fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
+        head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
+        written += head + bytes(-len(head) % 4) + content + bytes(-len(content) % 4)
+    return written
+
+
+def initial(unpacked: Path) -> bytes:
+    """Return the file system that the machine boots from: it makes the real one and goes there."""
+    busybox = next(fetched("busybox-static").rglob("bin/busybox"), None)
+    if busybox is None:
+        raise missing("busybox-static has no busybox in it")
+    loaded = modules(unpacked)
+    files = dict.fromkeys(FOLDERS, (0o040755, b""))
+    files["init"] = (0o100755, (HERE / "init.sh").read_bytes())
+    files["bin/busybox"] = (0o100755, busybox.read_bytes())
+    files |= {f"bin/{name}": (0o120777, b"busybox") for name in APPLETS}
+    files |= {f"modules/{name}": (0o100644, content) for name, content in loaded.items()}
+    files["modules/order"] = (0o100644, "\n".join(loaded).encode())
+    return archive(files)
+
+
+def shared(path: Path, name: str, options: str) -> list[str]:
+    """Return qemu's words for a folder that the machine sees."""
+    return [
+        "-fsdev", f"local,id={name},path={path},security_model=none,{options}",
+        "-device", f"virtio-9p-pci,fsdev={name},mount_tag={name}",
+    ]  # fmt: skip
+
+
+def run(command: list[str], memory_mib: int, limit_s: float) -> int:
+    """Boot, run the command, and return its exit status."""
+    qemu = shutil.which(QEMU)
+    if qemu is None:
+        raise missing(f"{QEMU} is needed (Debian: apt-get install --no-install-recommends qemu-system-x86)")
+    unpacked = kernel()
+    [image] = unpacked.glob("boot/vmlinuz-*")
+    with tempfile.TemporaryDirectory(prefix="mosaic-vm-") as folder:
+        place = Path(folder)
+        (place / "initrd").write_bytes(initial(unpacked))
+        told = place / "told"
+        told.mkdir()
+        (told / "command").write_bytes(b"\0".join(os.fsencode(word) for word in command) + b"\0")
+        (told / "directory").write_bytes(os.fsencode(ROOT))
+        (told / "boot").write_bytes((HERE / "boot.sh").read_bytes())
+        argv = [
+            qemu, "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", str(memory_mib), "-nodefaults",
+            "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot", "-serial", "stdio",
+            "-device", "virtio-rng-pci", "-kernel", str(image), "-initrd", str(place / "initrd"),
+            "-append", "console=ttyS0 quiet loglevel=3 panic=-1 mitigations=off",
+            *shared(Path("/"), "host", "readonly=on,multidevs=remap"), *shared(told, "told", "readonly=off"),
+        ]  # fmt: skip
+        try:
+            subprocess.run(argv, stdin=subprocess.DEVNULL, timeout=limit_s, check=True)
+        except subprocess.TimeoutExpired:
+            print(f"machine: not done within {limit_s:g} s", file=sys.stderr)
+            return LATE
+        except subprocess.CalledProcessError as error:
+            raise missing(f"qemu ended with {error.returncode}") from None
+        try:
+            return int((told / "status").read_text())
+        except (OSError, ValueError):
+            raise missing("the machine ended without having run the command") from None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--memory", type=int, default=2048, metavar="MIB")
+    parser.add_argument("--limit", type=float, default=1200.0, metavar="SECONDS")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    options = parser.parse_args()
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        parser.error("which command?")
+    return run(command, options.memory, options.limit)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
