@@ -28,6 +28,13 @@ _STOPPED = {
     "step_limit": "its steps were done",
     "preempted": "preempted",
 }
+#: Ways to stand still, and what was missed.
+_SILENT = {
+    "handshake_timeout": "no word of its start for",
+    "start_timeout": "no sign of life for",
+    "heartbeat_lost": "silent for",
+    "stuck": "no step for",
+}
 _WANTED = {"stop": "stopping", "pause": "pausing", "run": "resuming"}
 
 
@@ -123,8 +130,18 @@ def cause(run: Json) -> str:
         return _stopped(kind, details)
     if isinstance(details.get("error"), str):
         return f"{kind.replace('_', ' ')}: {clean(details['error'])}"
-    words = " ".join(_evidence(key, value) for key, value in details.items())
-    return f"{kind.replace('_', ' ')} {words}".strip()
+    if kind in _SILENT and isinstance(details.get("after_s"), int | float):
+        return _silent(kind, details)
+    words = ", ".join(_evidence(key, value) for key, value in details.items())
+    return f"{kind.replace('_', ' ')}: {words}" if words else kind.replace("_", " ")
+
+
+def _silent(kind: str, details: Json) -> str:
+    """Return what was missed for how long; how the process then ended is our doing and says nothing."""
+    from mosaicd.protocol.durations import format_duration
+
+    text = f"{kind.replace('_', ' ')}: {_SILENT[kind]} {format_duration(details['after_s'])}"
+    return f"{text}; it had to be killed" if details.get("forced") else text
 
 
 def _stopped(kind: str, details: Json) -> str:
@@ -144,12 +161,12 @@ def ending_words(run: Json) -> str:
 
 
 def _evidence(key: str, value: object) -> str:
-    """Return `key=value`; a size, which is in bytes on the wire, as people read it."""
+    """Return `key value`; a size, which is in bytes on the wire, as people read it."""
     if key.endswith("_bytes") and isinstance(value, int | float):
         from mosaicctl.sizes import size
 
-        return f"{key.removesuffix('_bytes')}={size(value).replace(' ', '')}"
-    return f"{key}={_brief(value)}"
+        return f"{key.removesuffix('_bytes')} {size(value)}"
+    return f"{key.replace('_', ' ')} {_brief(value)}"
 
 
 def _brief(value: object) -> str:

@@ -20,6 +20,7 @@ from mosaicctl.render import (
     took,
 )
 from mosaicctl.select import references, selector_argument
+from mosaicctl.sizes import counted
 
 _EPILOG = """\
   mosaicctl show              your last run
@@ -94,7 +95,7 @@ def _standing(run: Json) -> str | None:
     if not found:
         return None
     where = [found.get("python"), f"waits in {found['waits_in']}" if found.get("waits_in") else None]
-    return f"{found.get('processes')} processes, " + ", ".join(
+    return f"{counted(found.get('processes') or 0, 'process', 'processes')}, " + ", ".join(
         clean(text) for text in (*where, f"state {found.get('state')}") if text
     )
 

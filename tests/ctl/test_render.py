@@ -133,6 +133,22 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
             {"state": "FAULT", "cause": {"kind": "spawn_failed", "error": "no such file"}},
             "spawn failed: no such file",
         ),
+        (
+            {"state": "TERM", "cause": {"kind": "stuck", "after_s": 600, "signal": 15, "steps": 5}},
+            "stuck: no step for 10m00s",
+        ),
+        (
+            {
+                "state": "TERM",
+                "cause": {"kind": "heartbeat_lost", "after_s": 0.5, "forced": True, "signal": 9},
+            },
+            "heartbeat lost: silent for 0.5s; it had to be killed",
+        ),
+        (
+            {"state": "TERM", "cause": {"kind": "oom", "limit_bytes": 512 << 20, "victims": 1}},
+            "oom: limit 512.0 MiB, victims 1",
+        ),
+        ({"state": "TERM", "cause": {"kind": "shim_lost"}}, "shim lost"),
     ],
 )
 def test_note(changes: dict[str, Any], words: str) -> None:
