@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +193,10 @@ class RunDirs:
 def _read_attempt(directory: int, owner_uid: int) -> Found:
     is_held = is_locked(directory)
     names = (rundir.LAUNCH, rundir.STARTED, rundir.EXIT)
-    return Found(is_held, *(_read_record(directory, name, owner_uid) for name in names))
+    found = Found(is_held, *(_read_record(directory, name, owner_uid) for name in names))
+    if is_held and not (found.launch or {}).get("shim_pid"):
+        return replace(found, launch={**(found.launch or {}), **_holder(directory)})
+    return found
 
 
 def is_locked(directory: int) -> bool:
@@ -205,6 +208,26 @@ def is_locked(directory: int) -> bool:
         return True
     fcntl.flock(directory, fcntl.LOCK_UN)
     return False
+
+
+def _holder(directory: int) -> dict[str, int]:
+    """Return what launch.json should say of the shim, by the kernel's word on who took the lock; {} else."""
+    facts = os.fstat(directory)
+    try:
+        with open("/proc/locks") as locks:
+            rows = [line.split() for line in locks]
+        for row in rows:
+            if row[1] == "FLOCK" and row[3] == "WRITE" and row[5].endswith(f":{facts.st_ino}"):
+                process = f"/proc/{int(row[4])}"  # the same number may be of another disk's
+                with os.scandir(f"{process}/fd") as entries:
+                    opened = [entry.stat() for entry in entries if os.path.isdir(entry.path)]
+                if any((one.st_dev, one.st_ino) == (facts.st_dev, facts.st_ino) for one in opened):
+                    with open(f"{process}/stat", "rb") as status:
+                        ticks = int(status.read().rpartition(b")")[2].split()[19])
+                    return {"shim_pid": int(row[4]), "shim_started_at": ticks}
+    except (OSError, ValueError, IndexError):  # it has ended meanwhile, or is not ours to look at
+        pass
+    return {}
 
 
 def held_attempts(directory: Path) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mosaicd.protocol import rundir
 from tests.daemon.house import House, eventually
 
 QUICK = {"shim_silence_s": 1.5}
@@ -82,6 +83,18 @@ def test_a_shim_that_was_stopped_before_the_restart(build: Callable[..., House])
     house.restart()
     assert house.ended(run_id)["cause"]["kind"] == "shim_lost"
     eventually(lambda: is_gone(shim), bool, "the stopped shim is ended")
+
+
+def test_a_shim_that_nothing_names(build: Callable[..., House]) -> None:
+    """Without launch.json, and without a word of its own, who holds the attempt is still found, and ended."""
+    house = build(timeouts=QUICK)
+    run_id = house.submit("sleep", "600")
+    shim = wedge(house, run_id)
+    (house.attempt(run_id) / rundir.LAUNCH).unlink()
+    house.restart()
+    assert house.ended(run_id)["cause"]["kind"] == "shim_lost"
+    eventually(lambda: is_gone(shim), bool, "the stopped shim is ended")
+    assert house.pids(run_id) == []
 
 
 @pytest.mark.slow
