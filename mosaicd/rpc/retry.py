@@ -7,6 +7,8 @@ Unless `fresh`, the worker finds the checkpoints of the nearest run in the chain
 """
 
 import asyncio
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +31,8 @@ from mosaicd.rpc.submit import accept, new_run
 #: How many origins back a checkpoint is looked for.
 MOST_ORIGINS = 100
 CHECKPOINT_PREFIX = "checkpoint-"
+MANIFEST = "manifest.json"
+MANIFEST_LIMIT_BYTES = 1 << 20
 
 
 async def handle(services: Services, caller: Caller, params: Retry) -> dict[str, Any]:
@@ -85,21 +89,41 @@ async def _spec_of(services: Services, origin: Run) -> tuple[Spec, list[str]]:
 
 
 async def _checkpoints(services: Services, origin: Run) -> str | None:
-    """Return the checkpoint directory of the nearest origin that has one in it."""
+    """Return the checkpoint directory of the nearest origin that has a whole one in it.
+
+    Where none looks whole it is the nearest that has any: a worker may write them in a form of its own.
+    """
     run: Run | None = origin
+    other: str | None = None
     for _ in range(MOST_ORIGINS):
         if run is None:
-            return None
+            break
         directory = services.rundirs.path(run.run_id) / rundir.FILES / rundir.CHECKPOINTS
-        if await asyncio.to_thread(_has_checkpoint, directory):
+        has_any, has_whole = await asyncio.to_thread(_look_into, directory)
+        if has_whole:
             return str(directory)
+        if has_any:
+            other = other or str(directory)
         found = await services.history.get(run.origin) if run.origin is not None else None
         run = found[0] if found is not None else None
-    return None
+    return other
 
 
-def _has_checkpoint(directory: Path) -> bool:
+def _look_into(directory: Path) -> tuple[bool, bool]:
+    """Whether there are checkpoints in it, and whether one looks whole."""
     try:
-        return any(entry.name.startswith(CHECKPOINT_PREFIX) for entry in directory.iterdir())
+        found = [entry for entry in directory.iterdir() if entry.name.startswith(CHECKPOINT_PREFIX)]
     except OSError:
+        return False, False
+    return bool(found), any(map(_looks_whole, found))
+
+
+def _looks_whole(checkpoint: Path) -> bool:
+    """Whether every file is as long as the manifest says; what is in them is for the worker to verify."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # whatever lies there, nobody waits
+    try:
+        with open(checkpoint / MANIFEST, "rb", opener=lambda path, _: os.open(path, flags)) as file:
+            files = json.loads(file.read(MANIFEST_LIMIT_BYTES))["files"]
+        return all((checkpoint / name).stat().st_size == files[name]["size_bytes"] for name in files)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False

@@ -1,6 +1,7 @@
 """Retries: by cause, with a bound on crash loops, from the last whole checkpoint; and `retry`, a new run."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,25 @@ def test_retry_is_a_new_run_that_goes_on(build: Build) -> None:
     # A retry of a retry that saved nothing itself finds the first one's.
     directory = house.state_dir / "runs" / first / "files" / "checkpoints"
     assert spec_on_disk(house, retried["run_id"])["resume_from"] == str(directory)
+
+
+def test_a_retry_passes_over_what_is_torn(build: Build) -> None:
+    """Where an origin left nothing but a torn checkpoint, the whole one before it is gone on from."""
+    house = workshop(build)
+    first = idle(house, PATIENT, steps=6, save_at=[4])
+    assert house.ended(first)["checkpoint"]["step"] == 4
+    second = house.call("run.retry", run_id=first)["run_id"]
+    house.run_ids.add(second)
+    house.ended(second)
+    files = house.state_dir / "runs" / second / "files"
+    torn = files / "checkpoints" / "checkpoint-000000000009"
+    shutil.copytree(files.parents[1] / first / "files" / "checkpoints" / "checkpoint-000000000004", torn)
+    (torn / "state").write_bytes(b"torn")
+
+    third = house.call("run.retry", run_id=second)["run_id"]
+    house.run_ids.add(third)
+    run = house.ended(third)
+    assert (run["outcome"], run["resumed_from"]["step"]) == ("succeeded", 4)
 
 
 def test_retry_needs_the_environment_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
