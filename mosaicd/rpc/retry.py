@@ -3,7 +3,8 @@
 Input: run_id of a run in TERM, the variables that its caller still has, `fresh`, `key`.  Output: the new
 run; `origin` names the old one.  Caveats: once a run has ended its variables are kept by name only, so the
 values come from the caller again; what is missing and could change the work is an error that lists it.
-Unless `fresh`, the worker finds the checkpoints of the nearest run in the chain of origins that has a whole one.
+Unless `fresh`, the worker finds the checkpoints of the nearest run in the chain of origins that has a whole
+one.
 """
 
 import asyncio
