@@ -96,10 +96,9 @@ def _own_home(top: str) -> str | None:
     available = frozenset((cgroup.read(top, "cgroup.controllers") or "").split()) & _CONTROLLERS
     if cgroup.enable(top, available) != available:
         # A group with processes of its own hands nothing on; where they are ours alone, they make room.
-        if cgroup.pids_here(top) <= {os.getpid(), os.getppid()}:
-            leaf = f"{top}/{_DAEMON}"
-            os.makedirs(leaf, exist_ok=True)
-            for pid in cgroup.pids_here(top):
+        members = cgroup.pids_here(top)
+        if members <= {os.getpid(), os.getppid()} and (leaf := _made(f"{top}/{_DAEMON}")):
+            for pid in members:
                 cgroup.is_written(leaf, cgroup.PROCS, str(pid))
         cgroup.enable(top, available)
     return _made(f"{top}/{HOME}")
