@@ -145,7 +145,7 @@ class Dispatcher:
     def _ended(self, run: Run) -> None:
         crash_points.reach("exit.concluded")
         self._shims.forget(run.run_id)
-        self._launches.forget(run)
+        self._launches.forget(run.run_id)
         self._emptying.forget(run.run_id)
         # Off the loop: where others fsync, an unlink waits for them.
         asyncio.get_running_loop().run_in_executor(None, self._forget_order, run)

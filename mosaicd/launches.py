@@ -30,8 +30,9 @@ MOST_PAUSE_S = 2.0
 
 @dataclass(slots=True)
 class _Launch:
-    """How one attempt's orders went: forks, and forks that were refused since the last one."""
+    """How an attempt's orders went: forks, and forks that were refused since the last one."""
 
+    attempt: int
     forks: int = 0
     refusals: int = 0
     trouble: str | None = None
@@ -47,11 +48,12 @@ class Launches:
         self._orders = orders
         self._rundirs = rundirs
         self._again = again
-        self._launches: dict[tuple[str, int], _Launch] = {}
+        self._launches: dict[str, _Launch] = {}
 
     async def order(self, run: Run) -> dict[str, Any] | None:
         """Order a shim; return the evidence when that failed for good, None otherwise."""
-        launch = self._launches.setdefault((run.run_id, run.attempt), _Launch())
+        launch = self._of(run) or _Launch(run.attempt)
+        self._launches[run.run_id] = launch
         try:
             if launch.forks == LAUNCH_TRIES:
                 raise LaunchFailed(f"{LAUNCH_TRIES} shims left without a trace")
@@ -69,12 +71,16 @@ class Launches:
 
     def trouble(self, run: Run) -> str | None:
         """Return what keeps the run's shim from being forked just now, or None."""
-        launch = self._launches.get((run.run_id, run.attempt))
+        launch = self._of(run)
         return launch.trouble if launch is not None else None
 
-    def forget(self, run: Run) -> None:
-        """Drop what is known of the run's attempt."""
-        self._launches.pop((run.run_id, run.attempt), None)
+    def forget(self, run_id: str) -> None:
+        """Drop what is known of the orders of a run that ended."""
+        self._launches.pop(run_id, None)
+
+    def _of(self, run: Run) -> _Launch | None:
+        launch = self._launches.get(run.run_id)
+        return launch if launch is not None and launch.attempt == run.attempt else None
 
     def _wait(self, run: Run, launch: _Launch, error: Exception) -> None:
         pause_s = min(MOST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(launch.refusals, 30))

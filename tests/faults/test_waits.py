@@ -136,6 +136,21 @@ def test_a_stop_before_the_shim_comes_is_a_cancel(build: Build) -> None:
     assert house.ended(house.submit("true"))["outcome"] == "succeeded"
 
 
+def test_a_teardown_shim_that_stands_still_is_replaced(build: Build) -> None:
+    """Who is to end a lost shim's tree may stand still itself: another one ends it, and then the tree."""
+    house = build(timeouts=WAITS)
+    house.allowed_warnings += ["shim of run", "unkillable", "cannot be killed"]
+    run_id = house.submit("sleep", "600")
+    house.until(run_id, "EXEC")
+    [shim] = house.shims()
+    next_one = spare(house)
+    os.kill(next_one, signal.SIGSTOP)
+    os.kill(shim, signal.SIGKILL)
+    assert house.ended(run_id)["cause"]["kind"] == "shim_lost"
+    assert house.pids(run_id) == []
+    eventually(lambda: children(house), lambda pids: next_one not in pids, "the first one is ended")
+
+
 class Crowd:
     """A version-1 group of processes that can be closed: whoever is in it cannot fork then."""
 
