@@ -86,7 +86,7 @@ class Drill:
         if life.trouble is not None:
             may_refuse = self._have_trouble(life.trouble) or may_refuse
         if life.crash_at is not None:
-            self._await_crash(life.crash_at, life.patience_s, may_refuse)
+            self._await_crash(life.crash_at, life, may_refuse)
         else:
             self._end_life(life, may_refuse)
         if life.trouble is None or not life.trouble.outlasts:
@@ -100,6 +100,17 @@ class Drill:
         assert self.house.process is not None
         while self.book.acknowledged.total() == before and time.monotonic() < end:
             if _elapse(self.house.process, 0.005):
+                return
+
+    def _go_on(self, seconds: float, answers: int) -> None:
+        """Let time pass, and so much work be done; the daemon may end meanwhile."""
+        begun, goal = time.monotonic(), self.book.acknowledged.total() + answers
+        most_s = max(seconds, drill_plan.MOST_LIFE_S)
+        assert self.house.process is not None
+        while (passed_s := time.monotonic() - begun) < most_s:
+            if passed_s >= seconds and self.book.acknowledged.total() >= goal:
+                return
+            if _elapse(self.house.process, min(0.01, max(seconds - passed_s, 0.001))):
                 return
 
     def _have_trouble(self, trouble: Trouble) -> bool:
@@ -117,7 +128,7 @@ class Drill:
 
     def _end_life(self, life: Life, may_refuse: bool) -> None:
         assert self.house.process is not None
-        _elapse(self.house.process, life.kill_after_s)
+        self._go_on(life.kill_after_s, life.answers)
         if life.victim == "launcher":
             self._kill_launcher()
         elif life.victim == "shim":
@@ -126,15 +137,12 @@ class Drill:
             _elapse(self.house.process, life.linger_s)
         self._kill_daemon(may_refuse)
 
-    def _await_crash(self, spec: str, patience_s: float, may_refuse: bool) -> None:
+    def _await_crash(self, spec: str, life: Life, may_refuse: bool) -> None:
         process = self.house.process
         assert process is not None
         point = spec.partition(":")[0]
-        code: int | None
-        try:
-            code = process.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            code = process.poll()
+        self._go_on(life.patience_s, life.answers)
+        code = process.poll()
         if code is None:  # it was not reached, or in a process that was forked: counted in `_settle`
             self._kill_daemon(may_refuse)
         elif code != -signal.SIGKILL:

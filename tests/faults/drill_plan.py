@@ -16,6 +16,9 @@ FORKED_PATIENCE_S = 0.25
 #: Most lives are counted from the daemon's first answer, or a slow machine would see nothing but starts.
 ANSWERED = 0.7
 ANSWER_S = 3.0
+#: And they go on until so many more were answered, though not for ever.
+MOST_ANSWERS = 25
+MOST_LIFE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Life:
     """One life: either it ends at a crash point, or somebody is killed, and the daemon after that."""
 
     number: int
-    is_answered: bool  # it goes on from the first answer to a client
+    is_answered: bool  # it is counted from the first answer to a client
+    answers: int  # that many more are waited for
     crash_at: str | None
     patience_s: float
     victim: str | None  # launcher or shim
@@ -52,9 +56,11 @@ def life(seed: str, number: int) -> Life:
     point = dice.choice(sorted(crash_points.POINTS))
     counts = range(1, 21) if point.startswith("record.") else (1, 1, 2, 3)
     spec = f"{point}:{dice.choice(counts)}"
+    is_answered = dice.random() < ANSWERED
     return Life(
         number=number,
-        is_answered=dice.random() < ANSWERED,
+        is_answered=is_answered,
+        answers=dice.randrange(MOST_ANSWERS) if is_answered else 0,
         crash_at=spec if kind < 0.55 else None,
         patience_s=FORKED_PATIENCE_S if crash_points.is_forked(spec) else PATIENCE_S,
         victim="launcher" if 0.55 <= kind < 0.7 else "shim" if 0.7 <= kind < 0.88 else None,
