@@ -49,7 +49,10 @@ log = logging.getLogger(__name__)
 #: How long a shim may take from its lock to its launch.json; then it is taken for one that stands still.
 LAUNCH_S = 2.0
 #: What a directory that makes no sense may fail of.
-_NONSENSE = (OSError, ValueError, KeyError, TypeError, IllegalTransition)
+_NONSENSE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
+    IllegalTransition,
+)  # fmt: skip
 
 GONE = "the registry was gone or empty, and there were run directories"
 
@@ -151,7 +154,7 @@ def _seen(
 ) -> Iterator[_Seen]:
     """Read every directory that may be a run's; `telling_nothing` gets those that make no sense."""
     for name in names:
-        if not ulid.is_ulid(name):
+        if not ulid.is_ulid(name) or name != name.upper():
             continue
         try:
             outline = rundirs.outline(name)

@@ -64,8 +64,8 @@ class Catalogue(Enum):
         logging.ERROR,
         "{sentence}",
         "The registry opened cleanly and knew less than the run directories: it lost its newest commits, or "
-        "an older copy lies in its place. What the directories tell was written into it, and its ledger has a "
-        "new epoch; daemon.health says so for a week.",
+        "an older copy lies in its place. What the directories tell was written into it, and the ledger has "
+        "a new epoch; daemon.health says so for a week.",
     )
     ROW_QUARANTINED = Entry(
         "1a4d8adbfbf922cbdbe2496d7e074aab",

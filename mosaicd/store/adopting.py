@@ -21,7 +21,7 @@ from mosaicd.core.fsm import Event, Kind, apply
 from mosaicd.core.run import Run
 from mosaicd.protocol.states import State
 from mosaicd.store import rebuilding
-from mosaicd.store.rebuilding import MOST_NAMED, Recollected, Steps
+from mosaicd.store.rebuilding import MOST_NAMED, UNFIT, Recollected, Steps
 from mosaicd.store.rows import event_values, run_values
 from mosaicd.store.statements import QUERIES
 
@@ -165,7 +165,7 @@ def _bring_up(connection: sqlite3.Connection, late: Sequence[tuple[Run, Steps]],
         connection.execute("SAVEPOINT late")
         try:
             _go_on(connection, run, steps)
-        except (sqlite3.IntegrityError, ValueError) as error:
+        except UNFIT as error:
             connection.execute("ROLLBACK TO late")
             made.not_taken_up[run.run_id] = str(error)
             _keep_slots(connection, run)
@@ -198,7 +198,7 @@ def _take_in(
     run = one.steps[-1][0]
     try:
         why = rebuilding.take_in(connection, one, claims, made.at)
-    except (sqlite3.IntegrityError, ValueError) as error:
+    except UNFIT as error:
         made.not_taken_up[run.run_id] = str(error)
         return
     if why is not None:

@@ -30,6 +30,12 @@ _PARTS = ("", "-wal", "-shm", "-journal")
 #: Directories that are named one by one where they could not be made runs again.
 MOST_NAMED = 50
 
+#: What a run that cannot be stored fails of, by itself.
+UNFIT = (
+    ValueError, TypeError, OverflowError, sqlite3.IntegrityError, sqlite3.ProgrammingError,
+    sqlite3.InterfaceError, sqlite3.DataError,
+)  # fmt: skip
+
 Steps = Sequence[tuple[Run, Event]]
 
 
@@ -144,7 +150,7 @@ def _write(connection: sqlite3.Connection, runs: Iterable[Recollected], made: Re
         run = one.steps[-1][0]
         try:
             why = take_in(connection, one, claims, made.at)
-        except (sqlite3.IntegrityError, ValueError) as error:
+        except UNFIT as error:
             made.not_rebuilt[run.run_id] = str(error)
             continue
         if why is not None:
@@ -170,7 +176,7 @@ def claimed(runs: Iterable[Recollected]) -> dict[int, str]:
 def take_in(
     connection: sqlite3.Connection, one: Recollected, claims: Mapping[int, str], at: float
 ) -> str | None:
-    """Write a run that no row knows; IntegrityError or ValueError, and nothing of it is written.
+    """Write a run that no row knows; one of UNFIT, and nothing of it is written.
 
     A run that uses what another holds is written and set aside, so that nobody is given that after the other
     has ended: returned is why.  One that was being pruned is pruned.
@@ -187,7 +193,7 @@ def take_in(
         insert(connection, one.steps, one.progress)
         if one.is_pruned:
             pruning.prune({run.run_id: 0}, WHO, at, connection)
-    except (sqlite3.IntegrityError, ValueError):
+    except UNFIT:
         connection.execute("ROLLBACK TO run")
         raise
     finally:

@@ -1,6 +1,9 @@
 """What must not come back when a registry has lost its newest commits: submits that nobody was told of, runs
 that were pruned, directories that tell of no run."""
 
+import json
+import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,10 +11,10 @@ from typing import Any
 import pytest
 
 from mosaicd import crash_points
-from mosaicd.protocol import rundir
+from mosaicd.protocol import rundir, ulid
 from mosaicd.protocol.errors import NotFound
 from tests.daemon.house import House, eventually
-from tests.daemon.lost_log import dies_at, is_there, lose_log, one_and_slowly
+from tests.daemon.lost_log import BEHIND, dies_at, is_there, lose_log, one_and_slowly
 
 Build = Callable[..., House]
 
@@ -118,3 +121,51 @@ def test_every_point_of_care_is_passed_here() -> None:
     text = "".join((Path(__file__).parent / name).read_text() for name in (Path(__file__).name, OTHER))
     care = [point for point in crash_points.POINTS if point.startswith(crash_points.CARE)]
     assert care and [point for point in care if f'"{point}"' not in text] == []
+
+
+#: What no record of ours says, in the place of anything that one says.
+ODD: tuple[Any, ...] = (
+    None, True, -1, 1 << 70, 1e308, "", "x" * 5000, "\ud800", [], [[]], {}, {"kind": []}, [0, 0], "TERM", 0.5,
+)  # fmt: skip
+
+
+def test_directories_of_any_kind_never_keep_the_daemon_down(build: Build) -> None:
+    """Copies of a run's directory with one value each that no record has, none of them known to the registry:
+    the daemon starts, makes of them what it can, and works."""
+    house = build(gpus={"static": 4})
+    model = house.submit("sh", "-c", "exit 3", gpus=1, retries=1)
+    house.ended(model)
+    house.stop()
+    house.allowed_warnings += [
+        BEHIND, "does not tell", "is not taken up", "set aside", "is not whole", "cannot be launched",
+        "cannot be looked at", "contradict each other", "is gone",
+    ]  # fmt: skip
+    runs = house.state_dir / "runs"
+    dice = random.Random(7)
+    files = ["spec.json", "attempt-1/launch.json", "attempt-1/started.json", "attempt-1/exit.json"]
+    for number in range(200):
+        name = ulid.encode(1_700_000_000_000 + number, dice.randbytes(10))
+        shutil.copytree(runs / model, runs / name)
+        spoil(runs / name / dice.choice(files), dice)
+        if dice.random() < 0.5:
+            (runs / name / rundir.ENVIRONMENT).write_text("{}")
+        if dice.random() < 0.3:
+            (runs / name / "attempt-1" / "exit.json").unlink()
+    house.start()
+    assert house.ended(house.submit("true", dedup="new"), 60)["outcome"] == "succeeded"
+    assert house.get(model)["exit_code"] == 3
+    assert len(house.call("run.list", limit=500)["runs"]) > 50, "most of them tell of a run all the same"
+
+
+def spoil(path: Path, dice: random.Random) -> None:
+    """Change one value, anywhere in the record, or cut the record short."""
+    record = json.loads(path.read_text())
+    if dice.random() < 0.1:
+        path.write_text(path.read_text()[: dice.randrange(200)] + "[" * dice.choice([0, 100_000]))
+        return
+    place, name = record, dice.choice(list(record))
+    while isinstance(place[name], dict) and place[name] and dice.random() < 0.8:
+        place = place[name]
+        name = dice.choice(list(place))
+    place[name] = dice.choice(ODD)
+    path.write_text(json.dumps(record))

@@ -1,0 +1,115 @@
+"""What files tell of a run that a registry does not know, or knows less of: pure cases."""
+
+from typing import Any
+
+import pytest
+
+from mosaicd.core.fsm import apply
+from mosaicd.core.recollect import WHO, Attempt, Claim, Look, catch_up, claim, recollect, vacated
+from mosaicd.core.run import Run
+from mosaicd.protocol.states import CauseKind, Outcome, PauseMode, State, Want
+from tests.store.building import AT, new_run, to_exec
+
+LIVES = Look(AT + 50, "boot-1")
+OVER = Look(AT + 50, "boot-1", is_over=True)
+VACATED = Look(AT + 50, "boot-1", is_vacated=True)
+
+
+def attempt(
+    number: int = 1, *, exit: dict[str, Any] | None = None, held: bool = False, slot: int = 0
+) -> Attempt:
+    """An attempt that began, and worked."""
+    launch = {"nonce": f"{number:032x}", "slots": [slot], "cpus": 1, "at": AT + number, "shim_pid": 4711}
+    started = {"pid": 4712, "start_ticks": 100, "boot_id": "boot-1", "containment": "none", "at": AT + number}
+    ended = None if exit is None else {"finished_at": AT + 20, **exit}
+    return Attempt(number, launch, started, ended, held)
+
+
+def working(**fields: Any) -> Run:
+    """A run in EXEC, in its first attempt, on slot 0."""
+    run = new_run(**fields)
+    for event in to_exec(0):
+        run = apply(run, event)
+    return run
+
+
+def last(run: Run, *attempts: Attempt, look: Look) -> Run:
+    """The row after what it lacks."""
+    steps = catch_up(run, attempts, look)
+    assert {event.who for _, event in steps} <= {WHO}
+    assert [after.rev for after, _ in steps] == list(range(run.rev + 1, run.rev + 1 + len(steps)))
+    return steps[-1][0] if steps else run
+
+
+@pytest.mark.parametrize("exit", [None, {"exit_code": 0}, {"exit_code": 9}, {"signal": 9}])
+@pytest.mark.parametrize("held", [False, True])
+def test_what_reconcile_sees_to_is_left_to_it(exit: dict[str, Any] | None, held: bool) -> None:
+    """An attempt that the row knows, whatever became of it: nothing is concluded without the launcher."""
+    run = working(retries=3)
+    assert catch_up(run, [attempt(exit=exit, held=held)], LIVES) == []
+    assert catch_up(new_run(), [], LIVES) == []
+
+
+@pytest.mark.parametrize("retries", [0, 3])
+def test_a_run_that_was_over_is_never_tried_again(retries: int) -> None:
+    """Its environment is gone, so it had ended: with its exact end, retries or not."""
+    run = last(working(retries=retries), attempt(exit={"exit_code": 9}), look=OVER)
+    assert (run.state, run.outcome, run.slots) == (State.TERM, Outcome.FAILED, ())
+    assert run.cause == {"kind": CauseKind.EXIT_CODE, "exit_code": 9}
+    run = last(working(retries=retries), attempt(exit={"exit_code": 0}), look=OVER)
+    assert run.outcome is Outcome.SUCCEEDED
+    run = last(working(retries=retries), attempt(), look=OVER)
+    assert run.outcome is Outcome.INTERRUPTED
+    run = last(new_run(held=True), look=OVER)
+    assert (run.state, run.outcome) == (State.TERM, Outcome.CANCELLED)
+
+
+def test_a_later_attempt_is_gone_on_from() -> None:
+    """Alive, it is the run's now, on its own slots, with what led there counted."""
+    run = last(working(retries=3), attempt(exit={"exit_code": 9}), attempt(2, held=True, slot=1), look=LIVES)
+    assert (run.state, run.attempt, run.slots, run.retries_used) == (State.EXEC, 2, (1,), 1)
+    run = last(new_run(held=True), attempt(held=True), look=LIVES)
+    assert (run.state, run.attempt, run.held) == (State.EXEC, 1, False)
+
+
+@pytest.mark.parametrize(
+    ("exit", "retries", "state", "outcome"),
+    [
+        ({"exit_code": 0}, 3, State.TERM, Outcome.SUCCEEDED),
+        ({"signal": 9}, 0, State.TERM, Outcome.FAILED),
+        ({"exit_code": 9, "stop": {"kind": "by_user", "who": "ada"}}, 3, State.TERM, Outcome.CANCELLED),
+        (None, 0, State.TERM, Outcome.INTERRUPTED),
+        (None, 3, State.INIT, None),
+    ],
+)
+def test_what_was_vacated_has_ended(
+    exit: dict[str, Any] | None, retries: int, state: State, outcome: Outcome | None
+) -> None:
+    """Another began on its slot since, so its tree was empty: it is what would have been concluded then."""
+    run = last(working(retries=retries), attempt(exit=exit), look=VACATED)
+    assert (run.state, run.outcome, run.slots) == (state, outcome, ())
+    assert catch_up(working(), [attempt(held=True)], VACATED) == [], "a living shim says otherwise"
+    born = new_run(retries=retries)
+    again = recollect(born, [attempt(exit=exit)], VACATED)[-1][0]
+    assert (again.state, again.outcome, again.slots) == (state, outcome, ())
+
+
+def test_what_was_released_stays_away() -> None:
+    """A worker that left its slots because it was asked to is no success, and does not come back unasked."""
+    run = last(working(can_checkpoint=True), attempt(exit={"exit_code": 0, "released": True}), look=LIVES)
+    assert (run.want, run.pause_mode, run.state) == (Want.PAUSE, PauseMode.RELEASE, State.EXEC)
+    again = attempt(2, held=True)
+    run = last(
+        working(can_checkpoint=True), attempt(exit={"exit_code": 0, "released": True}), again, look=LIVES
+    )
+    assert (run.want, run.state, run.attempt, run.retries_used) == (Want.RUN, State.EXEC, 2, 0)
+
+
+def test_a_slot_is_its_newest_claimants() -> None:
+    """Who had a slot before another is told by when they got it."""
+    claims = [Claim("a", (0, 1), 5.0), Claim("b", (1,), 7.0), Claim("c", (2,), 1.0), Claim("d", (), 9.0)]
+    assert vacated(claims) == {"a"}
+    assert vacated(claims[:1]) == vacated([]) == frozenset()
+    found = claim("x", [attempt(1), attempt(2, slot=3), Attempt(3)])
+    assert found == Claim("x", (3,), AT + 2)
+    assert claim("x", [Attempt(1)]) is None
