@@ -42,7 +42,7 @@ drill: .venv/dev.stamp ## the slow tests: floods, kills by the thousand (KILLS=n
 
 vm: .venv/dev.stamp ## containment in a virtual machine, with limits of control groups version 2 (ARGS="-k oom" to choose)
 	@$(PY) tests/containment/vm/machine.py $(PY) -m pytest --color=no -p no:cacheprovider \
-		-m "slow or not slow" tests/containment tests/systemd/test_containment.py $(ARGS)
+		-m "slow or not slow" --timeout=600 tests/containment tests/systemd/test_containment.py $(ARGS)
 
 bench: .venv/dev.stamp ## measure it beside plain subprocesses and cat (ARGS=--help for more)
 	@$(PY) -m benchmarks $(ARGS)
