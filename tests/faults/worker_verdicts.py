@@ -219,7 +219,8 @@ def _of_pauses(events: list[Event], revisions: list[Run], attempts: dict[int, At
     times = sorted(time for attempt in attempts.values() for time in attempt.times)
     wrong = []
     for number, event in enumerate(events):
-        if event.kind is Kind.PAUSED and revisions[number].want is Want.PAUSE:
+        is_wanted = revisions[number].want is Want.PAUSE and not _was_called_off(events[:number])
+        if event.kind is Kind.PAUSED and is_wanted:
             end = next((later.at for later in events[number + 1 :] if later.kind not in _STILL), float("inf"))
             wrong += [
                 f"a step at {time}, paused from {event.at} to {end}"
@@ -227,6 +228,16 @@ def _of_pauses(events: list[Event], revisions: list[Run], attempts: dict[int, At
                 if event.at < time < end
             ]
     return wrong
+
+
+def _was_called_off(before: list[Event]) -> bool:
+    """Whether a resume was asked for since it last worked: the shim may thaw it before it freezes it again."""
+    for event in reversed(before):
+        if event.kind in (Kind.STARTED, Kind.CONTINUED, Kind.PAUSED):
+            return False
+        if event.kind is Kind.RESUME_REQUESTED:
+            return True
+    return False
 
 
 def _of_releases(revisions: list[Run], attempts: dict[int, Attempt]) -> list[str]:
