@@ -231,7 +231,7 @@ def _of_pauses(events: list[Event], revisions: list[Run], attempts: dict[int, At
 
 
 def _was_called_off(before: list[Event]) -> bool:
-    """Whether a resume was asked for since it last worked: the shim may thaw it before it freezes it again."""
+    """Whether a resume was asked for since it last worked: it may be thawed before it is frozen again."""
     for event in reversed(before):
         if event.kind in (Kind.STARTED, Kind.CONTINUED, Kind.PAUSED):
             return False
