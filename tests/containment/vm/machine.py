@@ -150,7 +150,8 @@ def run(command: list[str], memory_mib: int, limit_s: float) -> int:
             # The machine's clock goes by instructions: a busy host makes it slow, but no test of it late.
             qemu, "-accel", "tcg", "-icount", "shift=1", "-cpu", "max", "-smp", "1", "-m", str(memory_mib),
             "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot",
-            "-serial", "stdio", "-device", "virtio-rng-pci", "-kernel", str(image), "-initrd", str(place / "initrd"),
+            "-serial", "stdio", "-device", "virtio-rng-pci",
+            "-kernel", str(image), "-initrd", str(place / "initrd"),
             "-append", "console=ttyS0 quiet loglevel=3 panic=-1 mitigations=off",
             *shared(Path("/"), "host", "readonly=on,multidevs=remap"), *shared(told, "told", "readonly=off"),
         ]  # fmt: skip
