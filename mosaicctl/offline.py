@@ -8,10 +8,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import mosaicd
-from mosaicctl.values import readable, text
+from mosaicctl.values import text
 
 Json = dict[str, Any]
 
@@ -39,13 +40,16 @@ def mosaicd_says(*arguments: str) -> Json:
     raise Refused(words.removeprefix("mosaicd: "))
 
 
-def place_arguments(parser: Any) -> None:
-    """Add --state-dir and --config, for a state directory that is not where mosaicd looks by itself."""
+def place_arguments(parser: Any, config: Callable[[str], str] = text) -> None:
+    """Add --state-dir and --config, for a state directory that is not where mosaicd looks by itself.
+
+    `config` reads the path of the settings: a report can tell of a file that is not there, an act wants it.
+    """
     parser.add_argument(
         "--state-dir", metavar="DIR", type=text, help="the state directory, without a daemon to ask"
     )
     parser.add_argument(
-        "--config", metavar="FILE", type=readable, help="the daemon's settings, without a daemon to ask"
+        "--config", metavar="FILE", type=config, help="the daemon's settings, without a daemon to ask"
     )
 
 

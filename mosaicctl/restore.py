@@ -35,7 +35,7 @@ def arguments(parser: Any) -> None:
     parser.add_argument(
         "file", metavar="FILE", type=readable, help="what `backup` wrote, or a registry that was set aside"
     )
-    place_arguments(parser)
+    place_arguments(parser, config=readable)
 
 
 def execute(args: Any) -> int:

@@ -118,10 +118,8 @@ def existing(path: str) -> str:
     """Return the path of a file that is there; who reads it is somebody else, and may do more than we."""
     import os
 
-    if not os.path.exists(text(path)):
-        raise ArgumentTypeError(f"{path}: there is no such file")
-    if os.path.isdir(path):
-        raise ArgumentTypeError(f"{path}: this is a directory")
+    if not os.path.exists(text(path)) or os.path.isdir(path):
+        raise ArgumentTypeError(f"{path} is no file")
     return path
 
 

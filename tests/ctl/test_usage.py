@@ -124,11 +124,11 @@ workers '' | an empty text means nothing here
 workers a b | unrecognized arguments: b
 health now | unrecognized arguments: now
 import | the following arguments are required: FILE
-import TMP/none | none: there is no such file
-import TMP | this is a directory
+import TMP/none | TMP/none is no file
+import TMP | TMP is no file
 daemon | the following arguments are required: ACTION
 daemon restart | choose from
-doctor --config TMP/none | none: No such file or directory
+doctor --config '' | an empty text means nothing here
 doctor --state-dir '' | an empty text means nothing here
 doctor now | unrecognized
 backup | the following arguments are required: FILE
