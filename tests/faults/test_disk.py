@@ -197,7 +197,7 @@ def test_checkpoints_go_on_after_a_full_disk(build_small: Build) -> None:
             return False  # it came between the submits, and the next had nothing to do
         return True
 
-    eventually(has_failed, bool, "a checkpoint fails")
+    eventually(has_failed, bool, "a checkpoint fails", 60)
     house.disk.release()
     failed_at = time.time()
 
