@@ -45,6 +45,9 @@ class Ledger:
         connection = sqlite3.connect(f"file:{self._registry}?mode=ro", uri=True)
         try:
             connection.execute("BEGIN")
+            has_tables = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'events'").fetchone()
+            if not self.seqs and has_tables is None:
+                return []  # nor got as far as the first COMMIT
             query = "SELECT seq, run_id, kind, at, who, data, rev FROM events WHERE seq > ? ORDER BY seq"
             events = connection.execute(query, (self._last_seq,)).fetchall()
             stored = rows(connection, "SELECT * FROM runs")
