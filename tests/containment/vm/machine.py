@@ -171,7 +171,7 @@ def run(command: list[str], memory_mib: int, limit_s: float) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--memory", type=int, default=2048, metavar="MIB")
-    parser.add_argument("--limit", type=float, default=1200.0, metavar="SECONDS")
+    parser.add_argument("--limit", type=float, default=2400.0, metavar="SECONDS")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
