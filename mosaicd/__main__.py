@@ -5,6 +5,8 @@ A signal ends the daemon and only the daemon: runs live in their shims.
 """
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -202,11 +204,9 @@ async def _until_signal(
 
 
 def _refuse(sentence: str, code: int = EXIT_USAGE) -> int:
-    try:
-        for line in sentence.splitlines():
-            print(f"mosaicd: {line}", file=sys.stderr)
-    except OSError:
-        pass  # nobody can read it: the exit code still says what it is
+    lines = "".join(f"mosaicd: {line}\n" for line in sentence.splitlines())
+    with contextlib.suppress(OSError):  # where nobody can read it, the exit code still says what it is
+        os.write(2, lines.encode())  # a buffer that cannot be flushed would change the exit code
     return code
 
 

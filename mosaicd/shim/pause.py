@@ -76,6 +76,7 @@ class Pause:
         self._still: frozenset[int] = frozenset()
         self._nudges = 0
         self._freeze_at = 0.0
+        self._is_first_thaw = False
 
     @property
     def mode(self) -> str | None:
@@ -110,6 +111,7 @@ class Pause:
             if self._state != _THAWING:
                 self._give_up_at = now + _THAW_LIMIT_S
                 self._look_s = _FIRST_LOOK_S
+                self._is_first_thaw = True
                 self._tree.cell.thaw()
                 self._enter(_THAWING, now)
         elif self._state == _PAUSED:
@@ -191,9 +193,12 @@ class Pause:
         return bool(held_up)
 
     def _look_thawed(self, now: float) -> None:
-        stopped = [process for process in self._tree.look().members if process.state == "T"]
-        for process in stopped:
+        members = self._tree.look().members
+        stopped = [process for process in members if process.state == "T"]
+        # A STOP that was sent a moment ago may not have been taken yet, and CONT takes it back.
+        for process in members if self._is_first_thaw else stopped:
             child.send(process, signal.SIGCONT)
+        self._is_first_thaw = False
         if not stopped or now >= self._give_up_at:  # what stops itself again is not held by us
             self._continued()
             return
