@@ -15,9 +15,11 @@ from mosaicd.core.run import Run
 
 #: From one look at a deadline that has passed to the second: what has arrived is read by then.
 LOOK_AGAIN_S = 0.1
-#: A timer later than this, or than this share of its limit, was set by a daemon that did not watch.
+#: A timer later than this, or than this share of its limit, was set by a daemon that did not watch; what no
+#: loop keeps is no lag, or a very short limit would start anew for ever.
 MOST_LAG_S = 1.0
 LAG_SHARE = 0.25
+LEAST_LAG_S = LOOK_AGAIN_S
 
 
 class DeadlineWatch:
@@ -102,9 +104,13 @@ class DeadlineWatch:
         now = self._clock.mono()
         if due.due_mono > now:
             self._arm(run)
-        elif now - max(set_for_mono, due.due_mono) > min(MOST_LAG_S, LAG_SHARE * due.after_s):
+        elif now - max(set_for_mono, due.due_mono) > _most_lag_s(due):
             self.restart(run)
         elif is_second:
             self._on_missed(run, due)
         else:
             self._call_at(run_id, now + LOOK_AGAIN_S, is_second=True)
+
+
+def _most_lag_s(due: Deadline) -> float:
+    return min(MOST_LAG_S, max(LEAST_LAG_S, LAG_SHARE * due.after_s))

@@ -115,6 +115,22 @@ def test_who_did_not_watch_does_not_judge(monkeypatch: pytest.MonkeyPatch) -> No
     assert bench.causes == [CauseKind.HEARTBEAT_LOST]
 
 
+def test_a_limit_that_no_loop_keeps_is_enforced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer is a moment late, always: that is no daemon that did not watch, however short the limit."""
+    bench = Bench(working(heartbeat_timeout_s=1e-6), monkeypatch)
+    on_time = bench.call_later
+    calls: list[float] = []
+
+    def late(delay_s: float, call: Callable[..., None], *args: Any) -> Timer:
+        calls.append(delay_s)
+        return on_time(delay_s + 0.002, call, *args)
+
+    monkeypatch.setattr(bench, "call_later", late)
+    bench.pass_(1.0)
+    assert bench.causes == [CauseKind.HEARTBEAT_LOST]
+    assert len(calls) < 5, "nor does it keep the loop busy"
+
+
 def test_a_beat_that_was_waiting_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     """What arrives between the first look and the second saves the run."""
     bench = Bench(working(heartbeat_timeout_s=3.0), monkeypatch)
