@@ -161,7 +161,14 @@ class Retention:
             self._rundirs.keep(run_id)
 
     def _held(self, run_ids: Sequence[str]) -> set[str]:
-        return {run_id for run_id in run_ids if held_attempts(self._rundirs.path(run_id))}
+        return {run_id for run_id in run_ids if self._may_be_held(run_id)}
+
+    def _may_be_held(self, run_id: str) -> bool:
+        try:
+            return bool(held_attempts(self._rundirs.path(run_id)))
+        except OSError as error:  # no descriptor to be had now: it is pruned another time
+            log.warning("whether a shim has run %s cannot be known: %s", run_id, error)
+            return True
 
     def _specs(self, run_ids: Collection[str]) -> list[str]:
         texts = []

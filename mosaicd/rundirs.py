@@ -5,10 +5,12 @@ never through a link, only regular files of the right owner, never blocking, nev
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
@@ -22,6 +24,9 @@ log = logging.getLogger(__name__)
 
 RECORD_LIMIT_BYTES = 1 << 20
 _SAFE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_ATTEMPT = re.compile(rf"{rundir.ATTEMPT_PREFIX}([0-9]{{1,9}})")
+#: What keeps a directory from being looked at now, and says nothing of it.
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,21 +236,34 @@ def _holder(directory: int) -> dict[str, int]:
 
 
 def held_attempts(directory: Path) -> list[int]:
-    """Return the attempts of a run that a shim has in its hand; none where there is no directory."""
-    held = []
+    """Return the attempts of a run that a shim has in its hand; none where there is no directory.
+
+    OSError where that cannot be known just now (no descriptor to be had): not known is not free.
+    """
     try:
         with os.scandir(directory) as entries:
-            names = [entry.name for entry in entries if entry.name.startswith(rundir.ATTEMPT_PREFIX)]
-        for name in names:
-            descriptor = os.open(directory / name, _SAFE | os.O_DIRECTORY)
-            try:
-                if is_locked(descriptor):
-                    held.append(int(name.removeprefix(rundir.ATTEMPT_PREFIX)))
-            finally:
-                os.close(descriptor)
-    except (OSError, ValueError):  # not there, or not what a run directory looks like
-        return held
-    return held
+            numbers = [int(found[1]) for entry in entries if (found := _ATTEMPT.fullmatch(entry.name))]
+    except OSError as error:
+        _raise_passing(error)
+        return []  # not there, or not what a run directory looks like
+    return [number for number in numbers if _is_held(directory / rundir.attempt_name(number))]
+
+
+def _is_held(attempt: Path) -> bool:
+    try:
+        descriptor = os.open(attempt, _SAFE | os.O_DIRECTORY)
+        try:
+            return is_locked(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        _raise_passing(error)
+        return False  # gone meanwhile, or a file or a link in its place: no shim has that
+
+
+def _raise_passing(error: OSError) -> None:
+    if error.errno in _PASSING:
+        raise error
 
 
 def _read_record(directory: int, name: str, owner_uid: int) -> Mapping[str, Any] | None:

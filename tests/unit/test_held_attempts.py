@@ -1,0 +1,46 @@
+"""Which attempts of a run a shim has in its hand, as far as its directory can be looked at."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mosaicd.rundirs import held_attempts
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Path]:
+    """A run's directory: attempt 2 is in somebody's hand, attempt 1 is not."""
+    for number in (1, 2):
+        (tmp_path / f"attempt-{number}").mkdir()
+    descriptor = os.open(tmp_path / "attempt-2", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    yield tmp_path
+    os.close(descriptor)
+
+
+def test_what_lies_beside_an_attempt_hides_none(run: Path) -> None:
+    """A file, a link, a word in a number's place: each is passed over, in whatever order they are found."""
+    assert held_attempts(run) == [2]
+    for stray in range(100, 200):
+        (run / f"attempt-{stray}").touch()
+        (run / f"attempt-x{stray}").mkdir()
+    (run / "attempt-3").symlink_to(run / "attempt-2")
+    assert held_attempts(run) == [2]
+    assert held_attempts(run / "no such") == []
+
+
+@pytest.mark.parametrize("where", ["open", "scandir"])
+def test_not_known_is_not_free(run: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a descriptor nobody can look; that is no answer."""
+
+    def refused(*_: Any, **__: Any) -> int:
+        raise OSError(errno.EMFILE, "no descriptor")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no descriptor"):
+        patch.setattr(os, where, refused)
+        held_attempts(run)
