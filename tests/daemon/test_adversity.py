@@ -278,7 +278,8 @@ def test_two_submits_of_one_id_at_a_time_are_one_run(house: House) -> None:
 def test_a_release_before_any_work_does_not_bring_the_daemon_down(house: House) -> None:
     """`released` from a run that has not begun leads to an end, not to a daemon that dies at every start."""
     run_id = house.submit_config(worker_config())["run_id"]
-    house.until(run_id, "RDY")
+    eventually(lambda: house.pids(run_id), bool, "the worker is there, and will say nothing")
+    assert house.get(run_id)["state"] == "RDY"
     with false_shim(house, run_id) as shim:
         shim.register()
         shim.tell({"fact": "exited", "at": time.time(), "exit_code": 0, "released": True})
