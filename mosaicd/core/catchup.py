@@ -5,7 +5,7 @@ here, so that a fact told twice is folded once, whichever way it came.  Events a
 order of the lifecycle table; what is known already is left out; what has no row is returned apart.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -17,6 +17,8 @@ from mosaicd.protocol.states import CauseKind, PauseMode, RunKind, State, Want
 
 #: Facts that move nothing: they only ask the daemon to look.
 HINTS = ("emptied",)
+#: Facts that each undo the other: where a run stands does not say whether a pair of them is known.
+TURNS = (Kind.PAUSED, Kind.CONTINUED)
 #: How much of a name that nobody knows is repeated.
 NAME_LIMIT = 40
 
@@ -43,6 +45,15 @@ def from_facts(
             run = apply(run, event)
             events.append(event)
     return events, rejected
+
+
+def untold(facts: Sequence[Mapping[str, Any]], newest: tuple[str, float]) -> Sequence[Mapping[str, Any]]:
+    """Return `facts` without the turns that the ledger has: all up to its `newest` (kind, at)."""
+    told = [
+        n for n, fact in enumerate(facts) if (fact.get("fact"), evidence.seconds(fact.get("at"))) == newest
+    ]
+    last = max(told, default=-1)
+    return [fact for n, fact in enumerate(facts) if n > last or fact.get("fact") not in TURNS]
 
 
 def of_this_boot(run: Run, boot_id: str) -> Run:

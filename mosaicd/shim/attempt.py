@@ -66,7 +66,7 @@ class Attempt:
         self._exit_retry_at: float | None = None
         self._ended_at: float | None = None
         self._first_sign_at: float | None = None
-        self._paused_at: float | None = None
+        self._turns: dict[str, float] = {}  # frozen_at, or thawed_at: as the last fact of either said
         self._is_childless = True
         self._is_emptied = False
         self._beat = False
@@ -228,7 +228,7 @@ class Attempt:
                 "sign_of_life": self._first_sign_at is not None,
                 "started_at": self._first_sign_at,
                 "frozen": self._pause.is_frozen,
-                "frozen_at": self._paused_at,
+                **self._turns,
                 "paused_mode": self._pause.mode,
                 "stop": self._ending.stop.content(self._ladder.is_forced) if self._ending.stop else None,
                 "exit": self._exit,
@@ -322,13 +322,13 @@ class Attempt:
 
     def _paused(self, mode: str) -> None:
         self._limits.pause(time.monotonic())
-        self._paused_at = self._paused_at or time.time()
-        self.dialogue.say({"fact": "paused", "at": self._paused_at, "mode": mode})
+        self._turns = {"frozen_at": self._turns.get("frozen_at") or time.time()}
+        self.dialogue.say({"fact": "paused", "at": self._turns["frozen_at"], "mode": mode})
 
     def _continued(self) -> None:
         self._limits.start(time.monotonic())
-        self._paused_at = None
-        self.dialogue.say({"fact": "continued", "at": time.time()})
+        self._turns = {"thawed_at": time.time()}
+        self.dialogue.say({"fact": "continued", "at": self._turns["thawed_at"]})
 
     # ------------------------------------------------------------------ the end
 

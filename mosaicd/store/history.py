@@ -95,6 +95,12 @@ class History:
 
         return await self._read(work)
 
+    async def newest_turn(self, run_id: str) -> tuple[str, float] | None:
+        """Return the kind and time of the newest `paused` or `continued` of a run."""
+        query = QUERIES["newest_turn"]
+        found = await self._read(lambda connection: connection.execute(query, (run_id,)).fetchone())
+        return (str(found[0]), float(found[1])) if found else None
+
     async def last_seq(self) -> int:
         """Return the highest seq ever given out; 0 for an empty ledger."""
         found = await self._read(lambda connection: connection.execute(QUERIES["last_seq"]).fetchone())

@@ -77,6 +77,9 @@ class Shims:
     def knows(self, pid: int) -> bool:
         return pid in self.pids
 
+    def heard(self, run_id: str) -> None:
+        pass
+
     def attach(self, run_id: str, attempt: int, connection: Any, pid: int, start_ticks: int) -> None:
         self.connections[run_id] = connection
 

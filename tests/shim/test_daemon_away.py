@@ -48,8 +48,14 @@ def test_the_daemon_comes_back_to_a_living_run(house: House) -> None:
     house.peer.open()
     status = house.peer.until(lambda: house.peer.registers[3:])[0]["status"]
     assert (status["frozen"], status["paused_mode"]) == (True, "freeze")
+    assert status["frozen_at"] == run.fact("paused")["at"]
     run.control("resume")
-    run.fact("continued")
+    thawed_at = run.fact("continued")["at"]
+    house.peer.close()
+    house.peer.answer = lambda _: {"order": "attach", "want": "run", "pause_mode": None, "grace_s": 1}
+    house.peer.open()
+    status = house.peer.until(lambda: house.peer.registers[4:])[0]["status"]
+    assert (status["frozen"], status["thawed_at"]) == (False, thawed_at)
     run.control("stop", grace_s=1)
     run.ends_empty()
 

@@ -1,0 +1,61 @@
+"""Facts that are told again after the daemon died between the commit and its reply."""
+
+from typing import Any
+
+from mosaicd.core.event import Event, Kind
+from mosaicd.protocol.messages import Facts
+from mosaicd.rpc import fact
+from tests.rpc.serving import AT, Serving
+
+
+def turn(name: str, second: int) -> dict[str, Any]:
+    return {"fact": name, "at": AT + second, "mode": "freeze"}
+
+
+async def turns(serving: Serving, run_id: str) -> list[tuple[str, float]]:
+    events = await serving.history.events(0, 1000, run_id)
+    return [(event.kind, event.at - AT) for event in events if event.kind in ("paused", "continued")]
+
+
+async def tell(serving: Serving, run_id: str, *facts: dict[str, Any]) -> dict[str, Any]:
+    nobody: Any = None  # who tells is known by the token, which the router has checked
+    return await fact.handle(serving.services, nobody, Facts(run_id, "token", list(facts)))
+
+
+async def test_a_pause_and_a_going_on_are_each_told_once(serving: Serving) -> None:
+    """Whichever comes first, and however often the two come again together, the ledger has them once."""
+    run_id = (await serving.execute(await serving.add())).run_id
+    facts = [turn("paused", 1), turn("continued", 2), turn("paused", 3), turn("continued", 4)]
+    for known in range(len(facts) + 1):
+        for again in range(known):
+            reply = await tell(serving, run_id, *facts[again:known])
+            assert reply == {"accepted": known - again, "rejected": []}
+            assert await turns(serving, run_id) == [(f["fact"], f["at"] - AT) for f in facts[:known]]
+        if known < len(facts):
+            await tell(serving, run_id, *facts[max(0, known - 1) : known + 1])
+    assert serving.registry.live[run_id].state == "EXEC"
+
+
+async def test_what_was_not_recorded_is_recorded(serving: Serving) -> None:
+    """A pair that nobody knows is new, also where an older pair is known, and other facts are left alone."""
+    run_id = (await serving.execute(await serving.add())).run_id
+    await tell(serving, run_id, turn("paused", 1), turn("continued", 2))
+    await tell(serving, run_id, turn("paused", 3), turn("continued", 4))
+    assert [at for _, at in await turns(serving, run_id)] == [1, 2, 3, 4]
+    ended = {"fact": "exited", "at": AT + 6, "exit_code": 0, "finished_at": AT + 6}
+    await tell(serving, run_id, turn("paused", 3), turn("continued", 4), turn("paused", 5), ended)
+    assert [at for _, at in await turns(serving, run_id)] == [1, 2, 3, 4, 5]
+    assert (serving.registry.live[run_id].exit or {})["exit_code"] == 0
+    assert (await serving.history.newest_turn(run_id)) == (Kind.PAUSED, AT + 5)
+    assert await serving.history.newest_turn("nobody") is None
+
+
+async def test_a_register_tells_the_newest_turn_first(serving: Serving) -> None:
+    """What its status has brought into the ledger already does not come again with the facts."""
+    run_id = (await serving.execute(await serving.add())).run_id
+    await serving.registry.record(
+        run_id, Event(Kind.PAUSED, AT + 1, "shim"), Event(Kind.CONTINUED, AT + 2, "shim"),
+        Event(Kind.PAUSED, AT + 3, "shim", {"mode": "freeze"}),
+    )  # fmt: skip
+    await tell(serving, run_id, turn("continued", 2), turn("paused", 3))
+    assert [at for _, at in await turns(serving, run_id)] == [1, 2, 3]
