@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 #: The longest wait between two looks at a tree that is not empty, where nothing tells of a change.
 MOST_RECHECK_S = 5.0
-#: How long a shim that is heard of, or the last of many, has to end a tree.
+#: How long a shim that is heard of, or the last of many, has to end a tree that has less grace than this.
 MOST_PATIENCE_S = 600.0
 
 Follow = Callable[[Run, Action, Callable[[Run], Event]], Awaitable[None]]
@@ -117,8 +117,12 @@ class Emptying:
         tree.wait_s = min(MOST_RECHECK_S, 2 * tree.wait_s)
 
     def _patience_s(self, run: Run, tree: _Unempty, bound_s: float) -> float:
-        """Return how long the shim there is has: one that is heard of does what can be done."""
+        """Return how long the shim there is has: one that is heard of does what can be done.
+
+        Never less than the grace that it gives the tree: its successor would begin it anew, and so for ever.
+        """
+        least_s = bound_s + self._settings.timeouts.post_mortem_s
+        most_s = max(MOST_PATIENCE_S, least_s)
         if self._shims.is_attached(run.run_id, run.attempt):
-            return MOST_PATIENCE_S  # one that has fallen silent is found by its silence
-        patience_s = (bound_s + self._settings.timeouts.post_mortem_s) * 2.0 ** min(tree.shims, 30)
-        return min(MOST_PATIENCE_S, patience_s)
+            return most_s  # one that has fallen silent is found by its silence
+        return min(most_s, least_s * 2.0 ** min(tree.shims, 30))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mosaicd.config import Settings
+from mosaicd.core.deadlines import grace_s
 from mosaicd.core.launch import (
     Budget,
     LaunchSettings,
@@ -72,7 +73,7 @@ class Orders:
         return teardown_order(
             self._placement(run),
             nonce=run.nonce or "",
-            grace_s=run.grace_s,
+            grace_s=grace_s(run),
             pid=run.pid,
             start_ticks=run.start_ticks,
             given_up=given_up,

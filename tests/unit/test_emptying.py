@@ -1,0 +1,88 @@
+"""How long a shim has to end a tree: its grace whole, however long, and what a stop makes of it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mosaicd.clock import ManualClock
+from mosaicd.config import Paths, Settings
+from mosaicd.core.fsm import Action, Event, Kind, Place, apply
+from mosaicd.core.run import Run
+from mosaicd.emptying import MOST_PATIENCE_S, Emptying
+from mosaicd.orders import Orders
+from mosaicd.rundirs import RunDirs
+from tests.unit.lives import run_in
+
+LONG_S = 6 * MOST_PATIENCE_S
+
+
+class Bench:
+    """The end of a tree that is never empty, under shims that live; `graces` of the teardowns ordered."""
+
+    def __init__(self, home: Path, *, is_attached: bool) -> None:
+        settings = Settings(paths=Paths(home / "state", home / "s"))
+        nobody: Any = None
+        orders = Orders(RunDirs(home / "runs"), nobody, settings, home / "s")
+        self.clock = ManualClock()
+        self.graces: list[float] = []
+        self._is_attached = is_attached
+        self._is_given_up = False
+        later: Any = lambda *_: None  # noqa: E731 -- nobody looks but `watch`
+        shims: Any = self
+        self.emptying = Emptying(shims, orders, settings, self.clock, self._follow, later, later)
+
+    async def _follow(self, run: Run, action: Action, event: Any) -> None:
+        pass
+
+    def is_alive(self, run_id: str, attempt: int) -> bool:
+        return not self._is_given_up
+
+    def is_attached(self, run_id: str, attempt: int) -> bool:
+        return self._is_attached
+
+    def given_up(self, run_id: str) -> None:
+        return None
+
+    def give_up(self, run_id: str) -> None:
+        self._is_given_up = True
+
+    async def is_empty(self, *_: Any) -> tuple[bool, list[int]]:
+        return False, [7]
+
+    async def teardown(self, order: dict[str, Any]) -> None:
+        self.graces.append(order["limits"]["grace_s"])
+        self._is_given_up = False
+
+    async def watch(self, run: Run, seconds: float) -> None:
+        """Look now and then, as long as `seconds`."""
+        for _ in range(100):
+            await self.emptying.look(run)
+            self.clock.advance(seconds / 100)
+        await self.emptying.look(run)
+
+
+@pytest.fixture
+def run() -> Run:
+    """One that broke, and has long to save what it has."""
+    return replace(run_in(Place.FAULT), exit=None, stop=None, grace_s=LONG_S)
+
+
+@pytest.mark.parametrize("is_attached", [True, False])
+async def test_no_shim_is_given_up_within_the_grace(run: Run, is_attached: bool, tmp_path: Path) -> None:
+    """Its successor would begin the grace anew, and nobody would ever come to the KILL."""
+    bench = Bench(tmp_path, is_attached=is_attached)
+    await bench.watch(run, LONG_S)
+    assert bench.graces == []
+    await bench.watch(run, LONG_S)
+    assert bench.graces == [LONG_S], "and one that does not get there in its time is"
+
+
+async def test_a_stop_shortens_the_grace_of_a_teardown(run: Run, tmp_path: Path) -> None:
+    """Who tears down with a long grace is not told of a stop: its successor is, and comes soon."""
+    bench = Bench(tmp_path, is_attached=False)
+    await bench.watch(run, 60.0)
+    stopped = apply(run, Event(Kind.STOP_REQUESTED, 1.0, "ada", {"grace_s": 0.0}))
+    await bench.watch(stopped, 60.0)
+    assert bench.graces and set(bench.graces) == {0.0}
