@@ -32,6 +32,7 @@ from mosaicd.rpc.submit import accept, new_run
 #: How many origins back a checkpoint is looked for.
 MOST_ORIGINS = 100
 CHECKPOINT_PREFIX = "checkpoint-"
+MOVED_ASIDE = ".old"
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT_BYTES = 1 << 20
 
@@ -113,10 +114,17 @@ async def _checkpoints(services: Services, origin: Run) -> str | None:
 def _look_into(directory: Path) -> tuple[bool, bool]:
     """Whether there are checkpoints in it, and whether one looks whole."""
     try:
-        found = [entry for entry in directory.iterdir() if entry.name.startswith(CHECKPOINT_PREFIX)]
+        found = [entry for entry in directory.iterdir() if _is_checkpoint(entry.name)]
     except OSError:
         return False, False
     return bool(found), any(map(_looks_whole, found))
+
+
+def _is_checkpoint(name: str) -> bool:
+    """Whether it is one, or one that was moved aside for a successor which a crash may have kept away."""
+    return name.startswith(CHECKPOINT_PREFIX) or (
+        name.startswith(f".{CHECKPOINT_PREFIX}") and name.endswith(MOVED_ASIDE)
+    )
 
 
 def _looks_whole(checkpoint: Path) -> bool:
