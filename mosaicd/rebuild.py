@@ -34,7 +34,7 @@ from pathlib import Path
 from mosaicd.clock import Clock
 from mosaicd.core import recollect
 from mosaicd.core.birth import Timeouts, born
-from mosaicd.core.fsm import IllegalTransition
+from mosaicd.core.fsm import IllegalTransition, Kind
 from mosaicd.core.recollect import Attempt, Claim, Look
 from mosaicd.core.run import Progress, Run
 from mosaicd.core.spec import Spec
@@ -216,6 +216,6 @@ def _recollected(
         except _NONSENSE as error:
             telling_nothing[one.run.run_id] = f"{type(error).__name__}: {error}"
             continue
-        ends = [attempt.exit for attempt in one.attempts if attempt.exit]
+        ends = [event.data for _, event in steps if event.kind is Kind.EXITED]  # no word of a file as it is
         progress = Progress().after_exit(ends[-1]) if ends else Progress()
         yield Recollected(steps, progress, one.is_held, one.is_pruned)

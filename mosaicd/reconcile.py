@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_MARKS = frozenset((rundir.UNACKNOWLEDGED, rundir.PRUNED))
-
 
 @dataclass
 class Report:
@@ -106,7 +104,8 @@ async def _tidy(registry: Registry, history: History, rundirs: RunDirs, report: 
         name = outline.name
         if not ulid.is_ulid(name) or name in set_aside or name in registry.pruned_left:
             continue
-        is_live, is_marked = name in registry.live, bool(outline.entries & _MARKS) or not outline.entries
+        is_live = name in registry.live
+        is_marked = bool(outline.entries & rundir.MARKS) or not outline.entries
         if not is_marked and (is_live or not outline.has_environment):
             continue
         if is_live or await history.get(name) is not None:

@@ -26,7 +26,7 @@ from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir
 from mosaicd.protocol.errors import MosaicError
 from mosaicd.protocol.messages import ListRuns
-from mosaicd.rundirs import RunDirs, held_attempts
+from mosaicd.rundirs import RunDirs, discard, held_attempts
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
 
@@ -215,7 +215,7 @@ def clear(path: Path) -> str | None:
         try:
             for name in os.listdir(path):
                 if name != rundir.PRUNED:
-                    _remove(path / name)
+                    discard(path / name)
             shutil.rmtree(path)
         except FileNotFoundError:
             if not os.path.lexists(path):
@@ -232,10 +232,3 @@ def clear(path: Path) -> str | None:
         else:
             return None
     return None
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

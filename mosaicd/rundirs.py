@@ -23,6 +23,8 @@ from mosaicd.protocol import rundir
 log = logging.getLogger(__name__)
 
 RECORD_LIMIT_BYTES = 1 << 20
+#: Of what the daemon wrote itself: many times what fits into a request.
+OWN_LIMIT_BYTES = 1 << 24
 _SAFE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ATTEMPT = re.compile(rf"{rundir.ATTEMPT_PREFIX}([0-9]{{1,9}})")
 #: What keeps a directory from being looked at now, and says nothing of it.
@@ -109,7 +111,7 @@ class RunDirs:
             _sync_directory(directory)
             _sync_directory(self.runs)
         except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
+            self.remove(run_id)
             raise
 
     def acknowledge(self, run_id: str) -> None:
@@ -129,8 +131,15 @@ class RunDirs:
             (self.path(run_id) / rundir.PRUNED).unlink(missing_ok=True)
 
     def remove(self, run_id: str) -> None:
-        """Remove the directory of a run that was never acknowledged, or what is left of one."""
-        shutil.rmtree(self.path(run_id), ignore_errors=True)
+        """Remove the directory of a run that was never acknowledged, or what is left of one.
+
+        Its marks go last: half of it without them would be taken for a run that somebody was told of.
+        """
+        directory = self.path(run_id)
+        with contextlib.suppress(OSError):
+            for name in sorted(os.listdir(directory), key=rundir.MARKS.__contains__):
+                discard(directory / name)
+            directory.rmdir()
 
     def names(self) -> list[str]:
         """Return the names of all directories."""
@@ -288,8 +297,19 @@ def _read_record(directory: int, name: str, owner_uid: int) -> Mapping[str, Any]
     return record if isinstance(record, dict) else {}
 
 
+def discard(path: Path) -> None:
+    """Remove a file, or a directory with all below it; OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _load(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
+    with os.fdopen(os.open(path, _SAFE), "rb") as file:
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > OWN_LIMIT_BYTES:
+            raise ValueError(f"{path} is not a regular file, or too large")
         content = json.load(file)
     if not isinstance(content, dict):
         raise ValueError(f"{path} does not hold an object")

@@ -7,6 +7,8 @@ FILES = "files"
 UNACKNOWLEDGED = "unacknowledged"
 #: There from just before an ended run is pruned until nothing of its directory is left.
 PRUNED = "pruned"
+#: A directory is removed with these last, so that no half of it is taken for a run that is wanted.
+MARKS = frozenset((UNACKNOWLEDGED, PRUNED))
 ATTEMPT_PREFIX = "attempt-"
 
 LAUNCH = "launch.json"

@@ -141,7 +141,7 @@ def sentence(told: Mapping[str, Any]) -> str:
         f"{told['pruned']} that were being pruned" if told["pruned"] else "",
     ]
     loud = [
-        f"; not taken up, because another run holds what they use: {' '.join(told['withheld'])}; "
+        f"; not taken up, because another run has what they use, or their key: {' '.join(told['withheld'])}; "
         "look at them, and end what should not run"
         if told["withheld"] else "",
         f"; {len(told['not_taken_up'])} directories told nothing (see mosaicctl doctor)"

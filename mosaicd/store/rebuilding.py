@@ -21,7 +21,7 @@ from mosaicd.core.recollect import WHO
 from mosaicd.core.run import Progress, Run
 from mosaicd.store import pruning, quarantine
 from mosaicd.store.backup import open_quietly
-from mosaicd.store.database import open_writer
+from mosaicd.store.database import open_writer, rows
 from mosaicd.store.restoring import RESTORED, aside_of, finish
 from mosaicd.store.rows import event_values, progress_text, run_values
 from mosaicd.store.statements import QUERIES
@@ -178,12 +178,18 @@ def take_in(
 ) -> str | None:
     """Write a run that no row knows; one of UNFIT, and nothing of it is written.
 
-    A run that uses what another holds is written and set aside, so that nobody is given that after the other
-    has ended: returned is why.  One that was being pruned is pruned.
+    A run that uses what another holds, or whose key is another's by now, is written and set aside, so that
+    nobody is given what it uses: returned is why.  One that was being pruned is pruned.
     """
     run = one.steps[-1][0]
     connection.execute("SAVEPOINT run")
     try:
+        if run.key is not None:
+            key = (run.owner_uid, run.key)
+            for other in rows(connection, QUERIES["run_with_key"], key):
+                why = f"run {other['run_id']} has the same key"
+                _set_aside(connection, one, why, at)
+                return why
         others = {name for slot in run.slots for (name,) in connection.execute(QUERIES["holder"], (slot,))}
         others |= {claims.get(slot, run.run_id) for slot in run.slots} - {run.run_id}
         if others:

@@ -2,6 +2,7 @@
 that were pruned, directories that tell of no run."""
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -169,3 +170,28 @@ def spoil(path: Path, dice: random.Random) -> None:
         name = dice.choice(list(place))
     place[name] = dice.choice(ODD)
     path.write_text(json.dumps(record))
+
+
+def test_files_that_never_end_keep_the_daemon_waiting_for_nobody(build: Build) -> None:
+    """A FIFO, an endless device and a file larger than memory in the place of a spec, and an end whose
+    numbers are none: the daemon starts."""
+    house = build()
+    model = house.submit("sh", "-c", "exit 3")
+    house.ended(model)
+    house.stop()
+    house.allowed_warnings += [BEHIND, "does not tell", "is not whole"]
+    runs = house.state_dir / "runs"
+    names = [ulid.encode(1_700_000_000_000 + number, bytes(10)) for number in range(4)]
+    for name in names:
+        shutil.copytree(runs / model, runs / name)
+    for name in names[:3]:
+        (runs / name / rundir.SPEC).unlink()
+    os.mkfifo(runs / names[0] / rundir.SPEC)
+    (runs / names[1] / rundir.SPEC).symlink_to("/dev/zero")
+    (runs / names[2] / rundir.SPEC).touch()
+    os.truncate(runs / names[2] / rundir.SPEC, 1 << 40)
+    end = runs / names[3] / "attempt-1" / rundir.EXIT
+    end.write_text(json.dumps({**json.loads(end.read_text()), "metrics": [1], "steps": float("nan")}))
+    house.start()
+    assert {run["run_id"] for run in house.call("run.list")["runs"]} == {model, names[3]}
+    assert house.get(names[3])["exit_code"] == 3

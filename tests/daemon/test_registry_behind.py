@@ -161,6 +161,36 @@ def test_two_runs_never_share_a_slot_afterwards(build: Build) -> None:
     house.run_ids.discard(first)
 
 
+def test_a_run_at_work_whose_key_is_anothers_keeps_its_slot(build: Build) -> None:
+    """Two runs that nobody knew have one key: the second is not taken up, said aloud, and what it uses is
+    nobody's until nothing of it lives."""
+    house = build(gpus={"static": 1})
+    gate, hidden = house.home / "gate", house.home / "hidden"
+    begin_log(house)
+    first = house.submit("true", key="once")
+    house.ended(first)
+    lose_log(house)
+    shutil.move(house.state_dir / "runs" / first, hidden)
+    house.start()
+    second = house.program("ticker", str(gate), gpus=1, key="once")
+    house.until(second, "EXEC")
+    lose_log(house)
+    shutil.move(hidden, house.state_dir / "runs" / first)
+    house.allowed_warnings += ["is not taken up", "is set aside"]
+    house.start()
+
+    assert house.get(first)["outcome"] == "succeeded"
+    health = house.call("daemon.health")
+    [aside] = health["quarantine"]
+    assert aside["run_id"] == second and f"run {first} has the same key" in aside["why"]
+    assert health["gpus"]["free"] == 0 and any(second in said for said in warnings(house))
+    third = house.submit("true", gpus=1)
+    assert house.get(third)["state"] == "INIT"
+    gate.touch()
+    assert house.ended(third)["outcome"] == "succeeded"
+    house.run_ids.discard(second)
+
+
 MENDING = one_and_slowly("adopt.after_commit", "adopt.before_commit", "startup.loaded", "startup.reconciled")
 REBUILDING = one_and_slowly("restore.set_aside", "rebuild.written", "restore.decided", "startup.loaded")
 
