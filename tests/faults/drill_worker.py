@@ -6,6 +6,7 @@ it means to end.  A reader would get wrong: its state at a step is a chain of ha
 step alone, so what it loads is proved, and not believed.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -122,8 +123,9 @@ class Trainer:
     def _tear(self, saved: Checkpoint) -> None:
         """Leave what a crash of the machine, or a worker that writes in place, would leave."""
         later = saved.path.with_name(f"checkpoint-{saved.step + 1000:012d}")
-        later.mkdir(exist_ok=True)
-        (later / "state").write_bytes(self._content())  # and no manifest
+        with contextlib.suppress(OSError):  # a disk that is full just now tears it all the more
+            later.mkdir(exist_ok=True)
+            (later / "state").write_bytes(self._content())  # and no manifest
         self.note("tearing", saved.step)
         os.truncate(saved.path / "state", WHOLE)
         self.note("torn", saved.step)
