@@ -34,7 +34,7 @@ def test_a_stop_waits_for_what_waits_in_the_kernel(
 ) -> None:
     """Its slot stays taken until it is gone, show names it, and then the run ends, by the KILL of before."""
     house = build(cpus={"slots": 1}, timeouts={"unkillable_s": 0.3, "grace_s": 0.1})
-    house.allowed_warnings += ["cannot be killed", "unkillable"]
+    house.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree"]
     run_id = house.submit("cat", str(server.path))
     pid = house.until(run_id, "EXEC")["pid"]
     assert server.has_somebody.wait(20)
@@ -58,7 +58,7 @@ def test_a_daemon_that_comes_back_finds_it_waiting(
 ) -> None:
     """After kill -9 of the daemon, and of the shim, the slot is still taken until the process is gone."""
     house = build(cpus={"slots": 1}, timeouts={"unkillable_s": 0.3, "grace_s": 0.1})
-    house.allowed_warnings += ["cannot be killed", "unkillable", "shim_lost"]
+    house.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree", "shim_lost"]
     run_id = house.submit("cat", str(server.path))
     pid = house.until(run_id, "EXEC")["pid"]
     assert server.has_somebody.wait(20)

@@ -52,7 +52,7 @@ def test_a_stop_of_a_paused_run_whose_shim_stands_still(build: Build) -> None:
     """PAUSE and stop is a wait as any other: said as the reason, then FAULT, with its slot, until its shim
     acts or is gone."""
     house = build(timeouts=WAITS)
-    house.allowed_warnings += ["unkillable", "cannot be killed"]
+    house.allowed_warnings += ["unkillable", "cannot be killed", "does not end its tree"]
     run_id, shim = frozen(house)
     os.kill(shim, signal.SIGSTOP)
     asked = house.call("run.stop", run_id=run_id)
@@ -68,7 +68,7 @@ def test_a_stop_of_a_paused_run_whose_shim_stands_still(build: Build) -> None:
 def test_a_resume_that_its_shim_does_not_carry_out(build: Build) -> None:
     """A frozen run that nobody lets go on is not left frozen: its shim counts as lost, policy retries it."""
     house = build(timeouts=WAITS)
-    house.allowed_warnings += ["cannot be killed", "unkillable"]
+    house.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree"]
     run_id, shim = frozen(house, retries=1)
     os.kill(shim, signal.SIGSTOP)
     asked = house.call("run.resume", run_id=run_id)
@@ -86,7 +86,8 @@ def test_a_resume_that_its_shim_does_not_carry_out(build: Build) -> None:
 def test_nobody_has_to_help(build: Build) -> None:
     """The same without a hand from outside: a silent shim is given up, in PAUSE and FAULT too."""
     house = build(timeouts={**WAITS, "shim_silence_s": 8.0})
-    house.allowed_warnings += ["cannot be killed", "unkillable", "lives and has said nothing"]
+    house.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree"]
+    house.allowed_warnings += ["lives and has said nothing"]
     run_id, shim = frozen(house)
     os.kill(shim, signal.SIGSTOP)
     house.call("run.stop", run_id=run_id)
