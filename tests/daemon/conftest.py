@@ -10,6 +10,8 @@ import pytest
 
 from tests.daemon.house import House
 
+_SHOWN = 4000  # characters of a daemon's log
+
 
 @pytest.fixture
 def build() -> Iterator[Callable[..., House]]:
@@ -26,10 +28,12 @@ def build() -> Iterator[Callable[..., House]]:
     yield make
     trouble = []
     for house in houses:
-        trouble += house.close()
+        found = house.close()
+        trouble += found
+        if found and house.log.exists():
+            trouble.append(house.log.read_text(errors="replace")[-_SHOWN:])
+        shutil.rmtree(house.home, ignore_errors=True)  # also after trouble: what can be said is said here
     assert not trouble, "\n".join(trouble)
-    for house in houses:
-        shutil.rmtree(house.home, ignore_errors=True)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any, cast
 
+from mosaicd.shim.leftovers import temporary_path
 from tests.daemon.house import ROOT, House, eventually
 from tests.faults import squeeze
 from tests.faults.clients import WORKER
@@ -196,6 +197,9 @@ class DrillHouse(House):
     def remove(self, keeps_files: bool = False) -> None:
         """Give the disk back, and everything with it unless it is kept."""
         self._journal.close()
+        for attempt in self.state_dir.glob("runs/*/attempt-*"):  # left where launcher and shim died together
+            run_id, number = attempt.parent.name, attempt.name.rpartition("-")[2]
+            shutil.rmtree(temporary_path(run_id, int(number)), ignore_errors=True)
         if self.disk is not None:
             self.disk.close()
         if not keeps_files:
