@@ -98,5 +98,5 @@ def test_a_point_that_does_not_exist_is_refused(zygote: Zygote) -> None:
     staged.house.begin("nowhere")
     assert staged.house.process is not None
     assert staged.house.process.wait(DEADLINE_S) == 2
-    assert "submit.before_commit" in staged.house.log.read_text()
+    eventually(staged.house.told, lambda said: "submit.before_commit" in said, "it names those there are")
     staged.close()
