@@ -80,9 +80,9 @@ class Service:
             crash_points.reach("startup.loaded")
             server = Server(services)
             await server.start(listening)
+            stack.callback(services.files.pool.shutdown, wait=False)  # after the streams that read
             stack.push_async_callback(server.close)
             stack.push_async_callback(services.discovery.close)
-            stack.callback(services.files.pool.shutdown, wait=False)
             aftercare = self._aftercare(services)
             await self._take_up(services, stack, aftercare)
             server.open()

@@ -233,6 +233,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.pause_reading()
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=grace_s)
+        await self.streams.finish("draining", deadline - asyncio.get_running_loop().time())  # late ones, too
         self._transport.close()
         try:
             async with asyncio.timeout_at(deadline):

@@ -103,6 +103,13 @@ class Streams:
         for stream in list(self._open.values()):
             self._cancel(stream, reason)
 
+    async def finish(self, reason: str, grace_s: float) -> None:
+        """End every stream and return when each end was told, after `grace_s` at the latest."""
+        self.end(reason)
+        tasks = [stream.task for stream in self._open.values() if stream.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace_s)
+
     def close(self) -> None:
         """End every stream of a connection that is gone."""
         self.end("gone")

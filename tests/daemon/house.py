@@ -197,6 +197,12 @@ class House:
         assert run["state"] == "TERM", run
         return run
 
+    def put_away(self, *run_ids: str) -> None:
+        """Wait until ended runs have nothing left to do: their directories say so from then on."""
+        for run_id in run_ids:
+            environment = self.state_dir / "runs" / run_id / rundir.ENVIRONMENT
+            eventually(environment.exists, lambda there: not there, f"{run_id} is put away")
+
     def ctl(
         self, *arguments: str, stdin: str | None = None, timeout_s: float = 60.0
     ) -> "subprocess.CompletedProcess[str]":

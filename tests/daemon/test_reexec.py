@@ -84,6 +84,34 @@ def test_streams_go_on_from_their_cursor(house: House, away: Away) -> None:
     assert seqs == [event["seq"] for event in house.events(run_id)]
 
 
+@pytest.mark.parametrize("away", [reexec, stop], ids=lambda away: str(away.__name__))
+def test_every_stream_is_told_to_come_again(house: House, away: Away) -> None:
+    """Thirty that read a run's output as fast as it comes: each is told that the daemon drains, none of an
+    error."""
+    run_id = house.submit("sh", "-c", "while :; do echo line; done")
+    house.until(run_id, "EXEC")
+    reading: list[int] = []
+    reasons: list[str] = []
+
+    def reads() -> None:
+        with house.client() as link:
+            link.call("run.logs", {"run_id": run_id, "follow": True})
+            reading.append(1)
+            while (told := link.next_notification(DEADLINE_S)) is not None:
+                if told[0] == "run.end":
+                    reasons.append(told[1]["reason"])
+                    return
+
+    readers = [threading.Thread(target=reads) for _ in range(30)]
+    for reader in readers:
+        reader.start()
+    eventually(lambda: len(reading), lambda count: count == 30, "all read")
+    away(house)
+    for reader in readers:
+        reader.join(DEADLINE_S)
+    assert reasons == ["draining"] * 30
+
+
 def test_nobody_is_refused(house: House) -> None:
     """Clients that come at any moment of a reexec are answered; what they submit is there, once."""
     ends = threading.Event()

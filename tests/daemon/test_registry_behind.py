@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from mosaicd import crash_points
-from mosaicd.protocol import rundir
 from mosaicd.protocol.errors import Conflict
 from tests.daemon.house import ROOT, House, eventually
 from tests.daemon.lost_log import (
@@ -44,9 +43,7 @@ def test_commits_that_are_lost_cost_no_run(build: Build) -> None:
     before = house.until(live, "EXEC")
     waiting, withdrawn = house.submit("echo", "late", gpus=1), house.submit("true", hold=True)
     house.call("run.stop", run_id=withdrawn)
-    for run_id in (failed["run_id"], stopped, withdrawn):
-        environment = house.state_dir / "runs" / run_id / rundir.ENVIRONMENT
-        eventually(environment.exists, lambda there: not there, f"{run_id} is put away")
+    house.put_away(failed["run_id"], stopped, withdrawn)
     old = house.call("daemon.hello")
     lose_log(house)
     house.start()
@@ -104,6 +101,7 @@ def test_a_row_that_is_behind_goes_on_from_its_directory(build: Build) -> None:
     second = house.program("ticker", str(gate), gpus=1, priority=100)
     house.call("run.release", run_id=late)
     ended = house.ended(late)
+    house.put_away(late)
     for run_id in (tried, first):
         [pid] = [pid for pid in house.shims() if str(house.attempt(run_id)) in links(pid)]
         os.kill(pid, signal.SIGKILL)
@@ -169,6 +167,7 @@ def test_a_run_at_work_whose_key_is_anothers_keeps_its_slot(build: Build) -> Non
     begin_log(house)
     first = house.submit("true", key="once")
     house.ended(first)
+    house.put_away(first)
     lose_log(house)
     shutil.move(house.state_dir / "runs" / first, hidden)
     house.start()
@@ -212,6 +211,7 @@ def killed_while_mended(house: House, point: str, *, is_damaged: bool) -> None:
     allow(house)
     begin_log(house)
     failed = house.ended(house.submit("sh", "-c", "exit 3"))
+    house.put_away(failed["run_id"])
     gate = house.home / "gate"
     live = house.program("ticker", str(gate))
     before = house.until(live, "EXEC")
@@ -249,6 +249,7 @@ def test_a_restore_that_was_killed_is_finished_by_the_next_start(build: Build, p
     live = house.program("ticker", str(gate))
     before = house.until(live, "EXEC")
     ended = house.ended(house.submit("sh", "-c", "exit 3"))
+    house.put_away(ended["run_id"])
     house.kill()
     place = ["--state-dir", str(house.state_dir), "--socket", str(house.socket)]
     killed = subprocess.run(

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from mosaicd.protocol import rundir
 from mosaicd.store.migrations import VERSION
 from tests.daemon.house import ROOT, House, eventually
 
@@ -86,9 +85,7 @@ def test_a_damaged_registry_costs_no_run(build: Build, damage: Break) -> None:
     waiting = house.submit("sh", "-c", "echo late")
     withdrawn = house.submit("true")
     house.call("run.stop", run_id=withdrawn)
-    for over in (failed["run_id"], killed["run_id"], withdrawn):
-        environment = house.state_dir / "runs" / over / rundir.ENVIRONMENT
-        eventually(environment.exists, lambda there: not there, f"{over} is put away")
+    house.put_away(failed["run_id"], killed["run_id"], withdrawn)
     epoch = house.call("daemon.health")["epoch"]
     house.kill()
     broken = break_registry(house, damage)
