@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 RESTART_DELAY_S = 0.2
 MOST_RESTART_DELAY_S = 10.0
 SEND_AGAIN_S = 0.01
+#: How long a launcher may take to leave: it has at most a few orders in hand.
+LEAVE_S = 5.0
+#: A launcher's silence is counted in looks and not by the clock: a daemon that stood still has not read yet.
+LOOKS = 6
 PACKET_BYTES = 1 << 16
 #: The launcher and its shims need nothing of ours; a worker's environment comes whole with its order.
 LAUNCHER_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
@@ -45,6 +49,7 @@ class _Order:
     packet: dict[str, Any]
     body: bytes | None
     reply: "asyncio.Future[dict[str, Any]]"
+    looks: int = 0  # at its being unanswered, since this launcher has it
 
 
 @dataclass(slots=True)
@@ -91,13 +96,10 @@ class ShimLink:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                launcher.command(theirs.fileno(), self.containment_mode),
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                env=LAUNCHER_ENVIRONMENT | self._drill(),
+                launcher.command(theirs.fileno(), self.containment_mode), pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL, start_new_session=True, env=LAUNCHER_ENVIRONMENT | self._drill(),
                 cwd="/",
-            )
+            )  # fmt: skip
         ours.setblocking(False)
         self._socket = ours
         loop = asyncio.get_running_loop()
@@ -122,7 +124,7 @@ class ShimLink:
         process = self._process
         self._drop_launcher()
         if process is not None:
-            await asyncio.to_thread(process.wait)
+            await asyncio.to_thread(_see_off, process)
         for shim in self._shims.values():
             self._drop_pidfd(shim)
         self._shims.clear()
@@ -166,29 +168,32 @@ class ShimLink:
             self._restart_later()
             return
         for order in list(self._orders.values()):
+            order.looks = 0
             self._send(order)
 
     async def _order(self, packet: dict[str, Any], body: dict[str, Any] | None = None) -> dict[str, Any]:
         number = self._next_id
         self._next_id += 1
         reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        encoded = json.dumps(body).encode() if body is not None else None
-        order = _Order({**packet, "id": number}, encoded, reply)
+        order = _Order({**packet, "id": number}, json.dumps(body).encode() if body else None, reply)
         self._orders[number] = order
-        slow = asyncio.get_running_loop().call_later(self.silence_s, self._replace_launcher, packet)
+        asyncio.get_running_loop().call_later(self.silence_s / LOOKS, self._look, order)
         try:
             self._send(order)
             return await reply
         finally:
-            slow.cancel()
             self._orders.pop(number, None)
 
-    def _replace_launcher(self, packet: Mapping[str, Any]) -> None:
+    def _look(self, order: _Order) -> None:
         """A launcher answers in milliseconds: one that does not for so long stands still, and is ended."""
-        what, run_id = packet["order"], packet["run_id"]
-        log.warning("the launcher has not answered %s of run %s for %g s", what, run_id, self.silence_s)
-        if self._process is not None:
+        if order.reply.done() or self._closing:
+            return
+        order.looks += 1
+        if order.looks > LOOKS and self._process is not None:
+            what, run_id = order.packet["order"], order.packet["run_id"]
+            log.warning("the launcher has not answered %s of run %s for %g s", what, run_id, self.silence_s)
             self._process.kill()  # its shims live on; its end starts another, which gets the order again
+        asyncio.get_running_loop().call_later(self.silence_s / LOOKS, self._look, order)
 
     def _send(self, order: _Order) -> None:
         if self._socket is None:
@@ -215,9 +220,7 @@ class ShimLink:
         while self._socket is not None:
             try:
                 packet = self._socket.recv(PACKET_BYTES)
-            except BlockingIOError:
-                return
-            except ConnectionResetError:
+            except (BlockingIOError, ConnectionResetError):
                 return
             if not packet:
                 asyncio.get_running_loop().remove_reader(self._socket.fileno())
@@ -386,6 +389,16 @@ class ShimLink:
             asyncio.get_running_loop().remove_reader(shim.pidfd)
             os.close(shim.pidfd)
             shim.pidfd = None
+
+
+def _see_off(process: "subprocess.Popen[bytes]") -> None:
+    """Wait until the launcher has gone; one that stands still keeps no daemon from stopping."""
+    try:
+        process.wait(LEAVE_S)
+    except subprocess.TimeoutExpired:
+        log.warning("the launcher has not left for %g s and is ended", LEAVE_S)
+        process.kill()
+        process.wait()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,68 @@
+"""A launcher that does not answer is replaced, as often as it takes; one that has answered never is."""
+
+import asyncio
+import logging
+import select
+import signal
+import sys
+
+import pytest
+
+from mosaicd import launcher
+from mosaicd.shim_link import LOOKS, ShimLink
+
+SILENCE_S = 0.3
+#: Answers every question; with "mute" none.
+FAKE = """
+import json, socket, sys
+orders = socket.socket(fileno=int(sys.argv[1]))
+while packet := orders.recv(65536):
+    if sys.argv[2] != "mute":
+        orders.send(json.dumps({"id": json.loads(packet)["id"], "empty": True, "pids": []}).encode())
+"""
+
+
+def link_to(kind: str, patch: pytest.MonkeyPatch, third: asyncio.Event | None = None) -> ShimLink:
+    """A link to such launchers; `third` is set when the third of them is started."""
+    started: list[int] = []
+
+    def command(fd: int, mode: str) -> list[str]:
+        started.append(fd)
+        if third is not None and len(started) == 3:
+            third.set()
+        return [sys.executable, "-S", "-E", "-c", FAKE, str(fd), kind]
+
+    patch.setattr(launcher, "command", command)
+    return ShimLink(on_gone=lambda run_id: None, silence_s=SILENCE_S)
+
+
+async def test_an_answer_that_was_not_read_yet_counts(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A daemon that stood still itself finds the time over and the answer there, and blames nobody."""
+    link = link_to("prompt", monkeypatch)
+    link.start()
+    assert link._socket is not None
+    asked = asyncio.create_task(link.is_empty("r", (None, None)))
+    await asyncio.sleep(0)
+    answer = select.poll()
+    answer.register(link._socket, select.POLLIN)
+    assert answer.poll(20_000)
+    signal.sigtimedwait([], SILENCE_S * (LOOKS + 2) / LOOKS)  # the loop does not turn meanwhile
+    with caplog.at_level(logging.WARNING):
+        assert await asked == (True, [])
+        assert await link.is_empty("r", (None, None)) == (True, [])
+        await link.close()
+    assert (caplog.messages, link.launcher_restarts) == ([], 0)
+
+
+async def test_each_that_stands_still_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next launcher gets the order again, and no more time for it than the first: no wait is for ever."""
+    third = asyncio.Event()
+    link = link_to("mute", monkeypatch, third)
+    link.start()
+    asked = asyncio.create_task(link.is_empty("r", (None, None)))
+    async with asyncio.timeout(60):
+        await third.wait()
+    asked.cancel()
+    await link.close()
