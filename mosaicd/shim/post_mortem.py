@@ -26,6 +26,7 @@ KINDS = frozenset({"heartbeat_lost", "stuck", "start_timeout"})
 
 _ANNOUNCED = re.compile(rb"^mosaic-stacks pid=(\d{1,10}) signal=(\d{1,2})$", re.MULTILINE)
 _SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
+_CURRENT = re.compile(rb"^Current thread 0x.*\n  \S", re.MULTILINE)
 _FRAME = re.compile(r'File "([^"]*)", line (\d+) in (.*)')
 _LOOK_S = 0.02
 _QUIET_S = 0.1  # stacks are whole when nothing was added to them for this long
@@ -93,10 +94,10 @@ class PostMortem:
         """Look again; True when it has just been finished."""
         if self._look_at is None or now < self._look_at:
             return False
-        size = len(_read(self._dir_fd, rundir.STACKS, _STACKS_BYTES))
-        if size != self._stacks_size:
-            self._stacks_size, self._grew_at = size, now
-        has_told = size > self._stacks_from and now - self._grew_at >= _QUIET_S
+        stacks = _read(self._dir_fd, rundir.STACKS, _STACKS_BYTES)
+        if len(stacks) != self._stacks_size:
+            self._stacks_size, self._grew_at = len(stacks), now
+        has_told = _is_whole(stacks[self._stacks_from :]) and now - self._grew_at >= _QUIET_S
         if has_told or now >= self._give_up_at:
             self._write()
             return True
@@ -234,6 +235,11 @@ def _read(dir_fd: int, name: str, limit_bytes: int, tail: bool = False) -> bytes
 def _last_lines(dir_fd: int, name: str) -> str:
     lines = _read(dir_fd, name, _TAIL_BYTES, tail=True).decode(errors="replace").splitlines()
     return "".join(f"{line}\n" for line in lines[-_LINES:])
+
+
+def _is_whole(told: bytes) -> bool:
+    """Whether stacks may be all there: a list of threads has the one that was asked, often as its last."""
+    return bool(told) and (b"hread 0x" not in told or _CURRENT.search(told) is not None)
 
 
 def _innermost(stacks: str) -> str:
