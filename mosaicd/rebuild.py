@@ -46,7 +46,8 @@ from mosaicd.store.rebuilding import Rebuilt, Recollected
 
 log = logging.getLogger(__name__)
 
-#: How long a shim may take from its lock to its launch.json; then it is taken for one that stands still.
+#: How long shims may take from their locks to launch.json, all together; whoever has not is taken for one
+#: that stands still.
 LAUNCH_S = 2.0
 #: What a directory that makes no sense may fail of.
 _NONSENSE = (
@@ -64,6 +65,21 @@ class Facts:
     timeouts: Timeouts
     clock: Clock
     name_of: Callable[[int], str]
+    patience: "Patience"
+
+
+class Patience:
+    """The time for which shims are waited for: it begins with the first, and is not begun again."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._end: float | None = None
+
+    def is_over(self) -> bool:
+        """Whether nobody is waited for any more."""
+        if self._end is None:
+            self._end = self._clock.mono() + LAUNCH_S
+        return self._clock.mono() > self._end
 
 
 def care(registry: Path, rundirs: RunDirs, facts: Facts) -> Rebuilt | None:
@@ -186,18 +202,19 @@ def _born(rundirs: RunDirs, run_id: str, facts: Facts) -> Run:
 
 def _read(rundirs: RunDirs, outline: Outline, run: Run, facts: Facts) -> _Seen:
     numbers = [number for number in outline.attempts if number >= run.attempt]
-    attempts = [_attempt(rundirs, run, number, facts.clock) for number in numbers]
+    attempts = [_attempt(rundirs, run, number, facts.patience) for number in numbers]
     changed_at = os.stat(rundirs.path(run.run_id)).st_mtime
     return _Seen(run, attempts, outline.has_environment, outline.is_pruned, changed_at)
 
 
-def _attempt(rundirs: RunDirs, run: Run, number: int, clock: Clock) -> Attempt:
+def _attempt(rundirs: RunDirs, run: Run, number: int, patience: Patience) -> Attempt:
     """Read an attempt; where a shim has just taken its lock, once it has said who it is."""
-    end = clock.mono() + LAUNCH_S
     while True:
         found = rundirs.examine(run.run_id, number, run.owner_uid)
-        if not found.is_held or found.launch is not None or clock.mono() > end:
-            return Attempt(number, found.launch, found.started, found.exit, found.is_held)
+        has_said = bool((found.launch or {}).get("nonce"))  # the rest is also known of who only has the lock
+        if not found.is_held or has_said or patience.is_over():
+            launch = found.launch if has_said or not found.is_held else None
+            return Attempt(number, launch, found.started, found.exit, found.is_held)
         time.sleep(0.01)
 
 

@@ -28,7 +28,7 @@ from mosaicd.lock import CannotServe, Locks
 from mosaicd.log import Catalogue
 from mosaicd.orders import Orders
 from mosaicd.protocol.errors import Unavailable
-from mosaicd.rebuild import Facts, care, look, mend
+from mosaicd.rebuild import Facts, Patience, care, look, mend
 from mosaicd.reconcile import reconcile
 from mosaicd.reexec import Succession
 from mosaicd.retention import Retention
@@ -44,6 +44,7 @@ from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
 from mosaicd.store.restoring import finish as finish_restoring
 from mosaicd.systemd import Notifier
+from mosaicd.temporaries import Temporaries
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class Service:
                 services.retention.run(),
                 self._shim_watch(services).run(),
                 aftercare.run(),
+                Temporaries(services.registry, services.rundirs, services.shims).run(),
                 self._pulse(services, notifier.watchdog_s),
                 notifier.watch(lambda: self._is_healthy(services, notifier.watchdog_s)),
             )
@@ -138,7 +140,7 @@ class Service:
 
     async def _open_registry(self, path: Path, rundirs: RunDirs) -> Registry:
         """Return the registry, rebuilt where it had to be; UnusableRegistry says what is to be done."""
-        facts = Facts(self._settings.timeouts, self._clock, user_name)
+        facts = Facts(self._settings.timeouts, self._clock, user_name, Patience(self._clock))
         await asyncio.to_thread(finish_restoring, path)  # one that was decided and then interrupted
         try:
             await asyncio.to_thread(care, path, rundirs, facts)

@@ -1,5 +1,7 @@
 """Names inside a run directory; the contract itself is mosaic-rundir(5)."""
 
+import re
+
 SPEC = "spec.json"
 ENVIRONMENT = "environment.json"
 FILES = "files"
@@ -30,6 +32,10 @@ MARKER = "MOSAIC_RUN_ID"
 
 STREAMS = {"stdout": STDOUT, "stderr": STDERR, "post-mortem": POST_MORTEM}
 
+#: An attempt's own temporary directory lies here, with a name short enough for sockets in it.
+TEMPORARY_BASE = "/tmp"
+TAIL_LENGTH = 10  # of a run's id: its random part
+_TEMPORARY = re.compile(rf"mosaic-([0-9A-HJKMNP-TV-Z]{{{TAIL_LENGTH}}})-([1-9]\d{{0,8}})", re.ASCII)
 
 #: Digits of the offset in a segment's name: names in their order are bytes in their order.
 OFFSET_DIGITS = 16
@@ -57,3 +63,14 @@ def attempt_name(attempt: int) -> str:
 def attempt_dir(run_dir: str, attempt: int) -> str:
     """Return the path of an attempt's directory."""
     return f"{run_dir.rstrip('/')}/{attempt_name(attempt)}"
+
+
+def temporary_path(run_id: str, attempt: int) -> str:
+    """Return where the temporary directory of an attempt is, unless that name was taken."""
+    return f"{TEMPORARY_BASE}/mosaic-{run_id[-TAIL_LENGTH:]}-{attempt}"
+
+
+def temporary_tail(name: str) -> tuple[str, int] | None:
+    """Return the end of a run's id and the attempt that a name like these means; None for another name."""
+    found = _TEMPORARY.fullmatch(name)
+    return (found[1], int(found[2])) if found else None

@@ -13,20 +13,14 @@ from typing import Any, NoReturn
 
 import psutil
 
+from mosaicd.protocol.rundir import temporary_path
 from mosaicd.shim.record import Record
 
 TEMPORARY = "TMPDIR"
 RECORD = "leftovers.json"
-_BASE = "/tmp"
 _SHARED_MEMORY = "/dev/shm"
 _NAMED = 50
-_TAIL = 10  # of a run's id: its random part
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def temporary_path(run_id: str, attempt: int) -> str:
-    """Return where the temporary directory of an attempt is, unless that name was taken."""
-    return f"{_BASE}/mosaic-{run_id[-_TAIL:]}-{attempt}"
 
 
 def is_left(run_id: str, attempt: int) -> bool:

@@ -9,7 +9,7 @@ from tests.contract.sources import PACKAGES, Module, all_modules, imports, modul
 
 MIDDLE = tuple(
     """aftercare announce auth broadcaster discovery dispatcher inspection rebuild reconcile reexec
-    retention shim_link shim_watch systemd""".split()
+    retention shim_link shim_watch systemd temporaries""".split()
 )
 
 #: Tools of the middle tier that every peer may use: they know nothing of a run's life.

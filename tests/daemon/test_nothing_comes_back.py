@@ -1,19 +1,25 @@
 """What must not come back when a registry has lost its newest commits: submits that nobody was told of, runs
 that were pruned, directories that tell of no run."""
 
+import fcntl
 import json
 import os
 import random
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mosaicd import crash_points
+from mosaicd.clock import Clock
+from mosaicd.config.settings import Timeouts
 from mosaicd.protocol import rundir, ulid
 from mosaicd.protocol.errors import NotFound
+from mosaicd.rebuild import LAUNCH_S, Facts, Patience, look
+from mosaicd.rundirs import RunDirs
 from tests.daemon.house import House, eventually
 from tests.daemon.lost_log import BEHIND, dies_at, is_there, lose_log, one_and_slowly
 
@@ -74,6 +80,7 @@ def test_what_was_pruned_stays_pruned(
     house.start()
     run_id = house.submit("true")
     house.ended(run_id)
+    house.put_away(run_id)
     if is_whole:
         house.stop()
     else:
@@ -136,6 +143,7 @@ def test_directories_of_any_kind_never_keep_the_daemon_down(build: Build) -> Non
     house = build(gpus={"static": 4})
     model = house.submit("sh", "-c", "exit 3", gpus=1, retries=1)
     house.ended(model)
+    house.put_away(model)
     house.stop()
     house.allowed_warnings += [
         BEHIND, "does not tell", "is not taken up", "set aside", "is not whole", "cannot be launched",
@@ -178,6 +186,7 @@ def test_files_that_never_end_keep_the_daemon_waiting_for_nobody(build: Build) -
     house = build()
     model = house.submit("sh", "-c", "exit 3")
     house.ended(model)
+    house.put_away(model)
     house.stop()
     house.allowed_warnings += [BEHIND, "does not tell", "is not whole"]
     runs = house.state_dir / "runs"
@@ -195,3 +204,32 @@ def test_files_that_never_end_keep_the_daemon_waiting_for_nobody(build: Build) -
     house.start()
     assert {run["run_id"] for run in house.call("run.list")["runs"]} == {model, names[3]}
     assert house.get(names[3])["exit_code"] == 3
+
+
+def test_shims_that_stand_still_are_waited_for_once(house: House) -> None:
+    """Eight that have their locks and say nothing cost a start the wait for one."""
+
+    class Ticking(Clock):
+        spent_s = 0.0
+
+        def mono(self) -> float:
+            self.spent_s += LAUNCH_S / 20
+            return self.spent_s
+
+    run_ids = [house.submit("true", hold=True, dedup="new") for _ in range(8)]
+    house.stop()
+    rundirs, clock = RunDirs(house.state_dir / "runs"), Ticking()
+    attempts = [rundirs.path(run_id) / "attempt-1" for run_id in run_ids]
+    with ExitStack() as locks:
+        for attempt in attempts:
+            attempt.mkdir(mode=0o700)
+            descriptor = os.open(attempt, os.O_RDONLY)
+            locks.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        facts = Facts(Timeouts(), clock, str, Patience(clock))
+        found = look(rundirs, facts, frozenset(), [], is_behind=True)
+    assert sorted(one.steps[-1][0].run_id for one in found.lost) == sorted(run_ids), found
+    assert all(one.is_held for one in found.lost)
+    assert LAUNCH_S < clock.spent_s < 2 * LAUNCH_S
+    for attempt in attempts:
+        attempt.rmdir()

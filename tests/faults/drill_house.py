@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any, cast
 
-from mosaicd.shim.leftovers import temporary_path
+from mosaicd.protocol.rundir import temporary_path
 from tests.daemon.house import ROOT, House, eventually
 from tests.faults import squeeze
 from tests.faults.clients import WORKER
