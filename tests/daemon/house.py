@@ -4,6 +4,7 @@ Everything is real: process, socket, registry, launcher, shims, workers.  A read
 house outlives the daemon on purpose (`kill`, `start`), because most promises are about exactly that.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -11,12 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mosaicctl.client import Client, Disconnected, NoDaemon, connect
 from mosaicd.protocol import rundir
 from mosaicd.protocol.errors import MosaicError
+from mosaicd.rundirs import held_attempts
 from tests.daemon.trouble import loud_lines, replay_differs
 
 T = TypeVar("T")
@@ -45,6 +48,11 @@ def eventually(
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {deadline_s:g} s; last seen: {value!r}")
         time.sleep(0.01)
+
+
+def _end(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 class House:
@@ -138,8 +146,9 @@ class House:
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for child in children:
-            if b"launcher" in Path(f"/proc/{child}/cmdline").read_bytes():
-                return int(child)
+            with contextlib.suppress(OSError):  # an interpreter that was asked for its workers, and is gone
+                if b"launcher" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return int(child)
         raise AssertionError(f"no launcher among {children}")
 
     # --- requests ---------------------------------------------------------------------------------
@@ -189,19 +198,21 @@ class House:
 
     def ended(self, run_id: str, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
         """Wait for TERM and return the run."""
-        run: dict[str, Any] = self.call(
-            "run.wait",
-            run_id=run_id,
-            timeout_s=deadline_s,
-        )
+        with self.client() as client:  # the daemon says in time where the run is; it is asked for longer
+            asked = {"run_id": run_id, "timeout_s": deadline_s}
+            run: dict[str, Any] = client.call("run.wait", asked, deadline_s + DEADLINE_S)
         assert run["state"] == "TERM", run
         return run
 
     def put_away(self, *run_ids: str) -> None:
-        """Wait until ended runs have nothing left to do: their directories say so from then on."""
+        """Wait until ended runs have nothing left to do: their directories say so from then on, and no shim
+        has them, which may still have to hear that its last word arrived."""
         for run_id in run_ids:
-            environment = self.state_dir / "runs" / run_id / rundir.ENVIRONMENT
+            directory = self.state_dir / "runs" / run_id
+            environment = directory / rundir.ENVIRONMENT
             eventually(environment.exists, lambda there: not there, f"{run_id} is put away")
+            held = partial(held_attempts, directory)
+            eventually(held, lambda attempts: not attempts, f"the shim of {run_id} leaves")
 
     def ctl(
         self, *arguments: str, stdin: str | None = None, timeout_s: float = 60.0
@@ -263,24 +274,36 @@ class House:
 
     def shims(self) -> list[int]:
         """Shims that work for this house: processes that hold one of its attempt directories open."""
-        root = str(self.state_dir / "runs")
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    links = [os.readlink(link) for link in (entry / "fd").iterdir()]
-                except OSError:
-                    continue
-                if any(
-                    link.startswith(root) and rundir.ATTEMPT_PREFIX in link for link in links
-                ) and not self._is_marked(entry):
-                    found.append(int(entry.name))
-        return found
+        daemon = str(self.process.pid) if self.process is not None else None  # which looks into them, too
+        return [
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit()
+            and entry.name != daemon
+            and self._holds_an_attempt(entry)
+            and not self._is_marked(entry)
+        ]
+
+    def _holds_an_attempt(self, entry: Path) -> bool:
+        root = f"{self.state_dir / 'runs'}/"
+        try:
+            links = list((entry / "fd").iterdir())
+        except OSError:
+            return False
+        for link in links:
+            with contextlib.suppress(OSError):  # closed meanwhile: not what a shim has for all its life
+                target = os.readlink(link)
+                if target.startswith(root) and rundir.ATTEMPT_PREFIX in target:
+                    return True
+        return False
 
     @staticmethod
     def _is_marked(entry: Path) -> bool:
+        """Whether it is a worker's; who is gone meanwhile is at least no shim."""
         try:
             return rundir.MARKER.encode() in (entry / "environ").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            return True
         except OSError:
             return False
 
@@ -300,10 +323,10 @@ class House:
         for run_id in self.run_ids:
             for pid in self.pids(run_id):
                 trouble.append(f"process {pid} of run {run_id} was left")
-                os.kill(pid, signal.SIGKILL)
+                _end(pid)
         for pid in self._patient_shims():
             trouble.append(f"shim {pid} was left")
-            os.kill(pid, signal.SIGKILL)
+            _end(pid)
         registry = self.state_dir / "registry.sqlite3"
         return trouble + loud_lines(self.log, self.allowed_warnings) + replay_differs(registry)
 
@@ -316,7 +339,7 @@ class House:
                 client.call("run.wait", {"run_id": run_id, "timeout_s": DEADLINE_S})
 
     def _patient_shims(self) -> list[int]:
-        end = time.monotonic() + 5
+        end = time.monotonic() + DEADLINE_S
         while (left := self.shims()) and time.monotonic() < end:
             time.sleep(0.01)
         return left

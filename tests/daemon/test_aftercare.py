@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from mosaicd.rundirs import held_attempts
 from tests.daemon.house import House, eventually
 from tests.store.test_quarantine import SPOILT, spoil
 
@@ -109,10 +110,9 @@ def test_what_was_set_aside_and_has_ended_keeps_nothing(build: Build) -> None:
 
     def end_it() -> None:
         os.kill(worker, signal.SIGKILL)
-        eventually(house.shims, lambda shims: not shims, "its shim leaves")
+        directory = house.state_dir / "runs" / lost
+        eventually(lambda: held_attempts(directory), lambda held: not held, "its shim leaves")
 
     lose(house, lost, "row ahead of events", end_it)
     assert house.ended(house.submit("true", gpus=1))["outcome"] == "succeeded"
     assert withheld(house) == [] and not is_told(house, lost, "nobody is given")
-
-

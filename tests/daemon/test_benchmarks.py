@@ -32,7 +32,7 @@ def bench(directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]
     environment = {**os.environ, "TMPDIR": str(directory), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "benchmarks", *arguments]
     return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mosaicctl import doctor_checks
-from tests.daemon.house import House, eventually
+from tests.daemon.house import House
 from tests.store.test_quarantine import spoil
 
 #: Long enough ago for a half-written file to be nobody's any more.
@@ -34,7 +34,9 @@ def examine(house: House, *flags: str) -> tuple[int, dict[str, Any], list[str]]:
 
 def test_a_healthy_house_is_said_to_be(house: House) -> None:
     """With live, held and ended runs every check is made, all are ok, and the exit code is 0."""
-    house.ended(house.submit("true"))
+    run_id = house.submit("true")
+    house.ended(run_id)
+    house.put_away(run_id)
     house.until(house.submit("sleep", "60"), "EXEC")
     house.submit("true", hold=True)
     done = house.ctl("-o", "json", "doctor")
@@ -63,7 +65,9 @@ def test_it_works_without_a_daemon(house: House) -> None:
 
 def test_after_an_orderly_stop_it_leaves_no_trace(house: House) -> None:
     """Looking at a registry that was closed well makes no file beside it."""
-    house.ended(house.submit("true"))
+    run_id = house.submit("true")
+    house.ended(run_id)
+    house.put_away(run_id)
     house.stop()
     before = sorted(path.name for path in house.state_dir.iterdir())
     assert list(examine(house)[1]) == ["daemon"]
@@ -112,7 +116,7 @@ def test_what_is_left_over_is_found_and_results_are_never_touched(house: House) 
     house.ended(run_id)
     runs = house.state_dir / "runs"
     secret = runs / run_id / "environment.json"
-    eventually(secret.exists, lambda there: not there, "the environment goes with the end")
+    house.put_away(run_id)
     secret.write_text("{}")
     half, fresh = runs / run_id / "attempt-1" / "exit.json.tmp", runs / run_id / "attempt-1" / "x.tmp"
     for path in (half, fresh):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaicd.core.legacy import imported_id
-from tests.daemon.house import House
+from tests.daemon.house import DEADLINE_S, House
 
 CONFIG = {
     "run_name": "taxi",
@@ -108,7 +108,7 @@ def test_the_words_of_the_blueprint_and_again(house: House) -> None:
         assert said.returncode == 0, said.stderr
         seqs: list[int] = []
         while len(seqs) < 11:
-            found = watcher.next_notification(10)
+            found = watcher.next_notification(DEADLINE_S)
             assert found is not None, f"only {len(seqs)} events were told"
             seqs.append(found[1]["seq"])
     assert seqs == list(range(1, 12))
