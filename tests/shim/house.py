@@ -25,6 +25,8 @@ from mosaicd.shim import containment
 from tests.shim.peer import Message, Peer
 
 PYTHON = sys.executable
+#: How long a test waits for what must happen; below what a shim waits for an answer that never comes.
+PATIENCE_S = 25.0
 
 
 class Run:
@@ -45,7 +47,7 @@ class Run:
     def has(self, name: str) -> bool:
         return (self.dir / name).exists()
 
-    def exit(self, timeout_s: float = 10.0) -> Message:
+    def exit(self, timeout_s: float = PATIENCE_S) -> Message:
         """Return exit.json once the daemon was told, too."""
         self.house.peer.until(lambda: self.facts("exited"), timeout_s, lambda: self.facts())
         return self.json("exit.json")
@@ -53,11 +55,11 @@ class Run:
     def facts(self, name: str | None = None) -> list[Message]:
         return self.house.peer.facts_of(self.run_id, name)
 
-    def fact(self, name: str, timeout_s: float = 10.0, count: int = 1) -> Message:
+    def fact(self, name: str, timeout_s: float = PATIENCE_S, count: int = 1) -> Message:
         self.house.peer.until(lambda: len(self.facts(name)) >= count, timeout_s, lambda: self.facts())
         return self.facts(name)[count - 1]
 
-    def ends_empty(self, timeout_s: float = 10.0) -> None:
+    def ends_empty(self, timeout_s: float = PATIENCE_S) -> None:
         """Wait until the shim has reported an empty tree, and see that it is."""
         self.house.peer.until(
             lambda: self.facts("emptied") or any(fact["swept"] for fact in self.facts("exited")), timeout_s,
@@ -81,7 +83,7 @@ class Run:
     def control(self, word: str, **params: Any) -> None:
         self.house.peer.control(self.run_id, word, **params)
 
-    def says(self, text: str, timeout_s: float = 10.0, log: str = "stdout.log") -> None:
+    def says(self, text: str, timeout_s: float = PATIENCE_S, log: str = "stdout.log") -> None:
         """Wait until the log holds `text`."""
         path = self.dir / log
         self.house.peer.until(
@@ -96,7 +98,7 @@ class Run:
         process = containment.look_at(self.shim_pid)
         return process is not None and not process.is_alive
 
-    def leaves(self, timeout_s: float = 10.0) -> None:
+    def leaves(self, timeout_s: float = PATIENCE_S) -> None:
         """Wait until the shim has gone."""
         self.house.peer.until(self.shim_is_gone, timeout_s, lambda: f"shim {self.shim_pid} lives")
 
@@ -171,8 +173,8 @@ class House:
         run_id = f"run-{self._stamp}-{len(self.runs)}"
         run_dir = self.root / run_id
         limits = {
-            "time_limit_s": None, "max_steps": None, "grace_s": 1.0, "handshake_timeout_s": 10.0,
-            "pause_ack_timeout_s": 0.5, "stdout_limit_bytes": 1 << 30, "stderr_limit_bytes": 1 << 30,
+            "time_limit_s": None, "max_steps": None, "grace_s": 20.0, "handshake_timeout_s": 30.0,
+            "pause_ack_timeout_s": 20.0, "stdout_limit_bytes": 1 << 30, "stderr_limit_bytes": 1 << 30,
         }  # fmt: skip
         limits |= changes.pop("limits", {})
         environment = {"PATH": os.environ["PATH"], "MOSAIC_RUN_ID": run_id, "WORKER_ID": run_id}
@@ -217,6 +219,10 @@ class House:
     def signal(self, pid: int, number: int) -> None:
         psutil.Process(pid).send_signal(number)
 
+    def wakes(self, pid: int) -> int:
+        """How often a process has waited so far, whatever a wait costs on this machine."""
+        return int(psutil.Process(pid).num_ctx_switches().voluntary)
+
     def cpu_s(self, pid: int) -> float:
         times = psutil.Process(pid).cpu_times()
         return float(times.user + times.system)
@@ -250,7 +256,7 @@ class House:
             os.close(fd)
         return self.hear(lambda message: message.get("id") == packet["id"])
 
-    def hear(self, wanted: Callable[[Message], bool], timeout_s: float = 10.0) -> Message:
+    def hear(self, wanted: Callable[[Message], bool], timeout_s: float = PATIENCE_S) -> Message:
         """Return the first message of the launcher's that is `wanted`, once it has come."""
 
         orders = self.orders
@@ -280,11 +286,11 @@ class House:
 
     def close(self) -> None:
         """End the launcher, then the peer; fail if anything is left alive."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE_S
         while (left := self.left_behind()) and time.monotonic() < deadline:
             self.peer.pump()
         self.close_orders()
-        self.launcher.wait(5)
+        self.launcher.wait(PATIENCE_S)
         self.peer.close()
         for entry in left:
             psutil.Process(int(entry.split()[0].rstrip(","))).send_signal(signal.SIGKILL)

@@ -81,7 +81,7 @@ class Peer:
     def forget(self, stream: socket.socket) -> None:
         self._selector.unregister(stream)
 
-    def until(self, what: Callable[[], T], timeout_s: float = 10.0, shown: Callable[[], Any] = str) -> T:
+    def until(self, what: Callable[[], T], timeout_s: float = 25.0, shown: Callable[[], Any] = str) -> T:
         """Return the first true value of `what`; fail with `shown` when it does not come in time."""
         deadline = time.monotonic() + timeout_s
         while not (value := what()):

@@ -11,7 +11,7 @@ import pytest
 from mosaicd import launcher
 from mosaicd.shim import containment, record
 from tests.shim import trees
-from tests.shim.house import PYTHON, House
+from tests.shim.house import PATIENCE_S, PYTHON, House
 from tests.shim.peer import Message
 
 
@@ -45,7 +45,7 @@ def test_a_daemon_that_never_accepts(house: House) -> None:
     """After the handshake timeout the shim says so on the disk and leaves; nothing was started."""
     house.peer.close()
     run = house.launch(["touch", "made"], limits={"handshake_timeout_s": 0.3})
-    run.leaves(3)
+    run.leaves()
     content = run.json("exit.json")
     assert (content["fault"], content["swept"]) == ("handshake_timeout", True)
     assert content["error"] == "the daemon did not accept this shim within 0.3 s"
@@ -114,7 +114,7 @@ def test_a_killed_launcher_takes_nobody_along(house: House) -> None:
     run = house.launch(["sh", "-c", "read x < gate; exit 6"])
     run.fact("started")
     house.signal(house.launcher.pid, signal.SIGKILL)
-    house.launcher.wait(5)
+    house.launcher.wait(PATIENCE_S)
     house.start_launcher()
     gate.open()
     assert run.exit()["exit_code"] == 6
@@ -130,7 +130,7 @@ def test_the_launcher_ends_with_its_socket(house: House) -> None:
     house.launch(["true"]).exit()
     assert os.getsid(house.launcher.pid) == house.launcher.pid
     house.close_orders()
-    assert house.launcher.wait(5) == 0
+    assert house.launcher.wait(PATIENCE_S) == 0
     house.start_launcher()
 
 
@@ -150,11 +150,10 @@ def test_is_empty_names_what_lives(house: House) -> None:
     """The answer covers marked processes and everything below the shim, disguised or not."""
     run = house.launch(["sh", "-c", trees.DISGUISED])
     run.says("ready")
-    house.peer.until(lambda: len(run.members()) >= 5)
-    answer = house.is_empty(run)
+    # The three shells, and of their `sleep`s those that are there at the instant of the look.
+    answer = house.peer.until(lambda: (found := house.is_empty(run)) and len(found["pids"]) >= 5 and found)
     assert answer["empty"] is False
     assert set(answer["pids"]) >= {run.json("started.json")["pid"]}
-    assert len(answer["pids"]) >= 5
     run.control("stop", grace_s=0)
     run.ends_empty()
     assert house.is_empty(run)["empty"] is True
@@ -199,7 +198,7 @@ def test_a_recycled_pid_is_not_hit(house: House) -> None:
     (run.dir / "started.json").write_text(f'{{"pid": {bystander.pid}, "start_ticks": {start - 1}}}')
     house.teardown(run)
     assert bystander.poll() is None
-    bystander.communicate(b"\n", timeout=5)
+    bystander.communicate(b"\n", timeout=PATIENCE_S)
     assert bystander.returncode == 0
 
 

@@ -4,11 +4,14 @@ import json
 
 from tests.shim.house import House
 
+#: Four steps, and at the gate's opening the fifth; then it would live on.
 STEPPING = """
-import json, time, itertools
-for n in itertools.count():
+import json, time
+for n in range(5):
+    if n == 4:
+        open("gate").read()
     print(json.dumps({"type": "step", "step_index": n, **%s}))
-    time.sleep(0.005)
+time.sleep(1000)
 """
 
 
@@ -35,21 +38,28 @@ def test_the_time_limit_acts_while_the_daemon_is_down(house: House) -> None:
 
 def test_step_records_are_counted(house: House) -> None:
     """`max_steps` counts step records of a worker that reports no step of its own."""
+    gate = house.gate()
     run = house.python(STEPPING % "{}", kind="worker", limits={"max_steps": 5})
+    house.peer.until(lambda: (house.peer.last_advance(run.run_id) or {}).get("steps") == 4)
+    assert not run.facts("limit_reached")
+    gate.open()
     fact = run.fact("limit_reached")
-    assert (fact["kind"], fact["steps"] >= 5) == ("step_limit", True)
+    assert (fact["kind"], fact["steps"]) == ("step_limit", 5)
     record = run.exit()
-    assert record["stop"]["kind"] == "step_limit"
-    assert record["steps"] < 60
+    assert (record["signal"], record["stop"]["kind"], record["steps"]) == (15, "step_limit", 5)
     run.leaves()
 
 
 def test_the_workers_own_step_counts(house: House) -> None:
     """One record that says `global_step` 4000 is four thousand steps."""
+    gate = house.gate()
     run = house.python(STEPPING % '{"global_step": 1000 * n}', limits={"max_steps": 4000})
-    assert run.fact("limit_reached")["steps"] >= 4000
-    assert 5 <= len(run.telemetry()) < 60
-    run.exit()
+    house.peer.until(lambda: (house.peer.last_advance(run.run_id) or {}).get("steps") == 3000)
+    assert not run.facts("limit_reached")
+    gate.open()
+    assert run.fact("limit_reached")["steps"] == 4000
+    assert run.exit()["signal"] == 15
+    assert len(run.telemetry()) == 5
     run.leaves()
 
 
@@ -70,7 +80,8 @@ def test_progress_and_metrics(house: House) -> None:
         "num_timesteps": 30,
     }  # fmt: skip
     run.leaves()
-    advance = house.peer.last_advance(run.run_id)
-    assert advance is not None
+    advance = house.peer.until(
+        lambda: (last := house.peer.last_advance(run.run_id)) and last["telemetry_seq"] == 6 and last
+    )
     assert (advance["total_steps"], advance["total_episodes"]) == (500, 9)
     assert (advance["telemetry_seq"], advance["metrics"]) == (6, record["metrics"])

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,12 +19,20 @@ def looked_at(tmp_path: Path) -> Iterator[int]:
     os.close(descriptor)
 
 
-def test_a_look_at_the_lock_does_not_send_a_shim_away(tmp_path: Path, looked_at: int) -> None:
+def test_a_look_at_the_lock_does_not_send_a_shim_away(
+    tmp_path: Path, looked_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The daemon holds the lock for a moment to see whether it is held; a shim that begins then goes on."""
-    timer = threading.Timer(0.02, fcntl.flock, (looked_at, fcntl.LOCK_UN))
-    timer.start()
+    waits: list[float] = []
+
+    def wait(pause_s: float) -> None:
+        waits.append(pause_s)
+        if len(waits) == 4:
+            fcntl.flock(looked_at, fcntl.LOCK_UN)
+
+    monkeypatch.setattr("mosaicd.shim.record.time.sleep", wait)
     held = Record(str(tmp_path))
-    timer.join()
+    assert len(waits) == 4
     os.close(held.dir_fd)
 
 

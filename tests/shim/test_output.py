@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.shim.house import House, Run
+from tests.shim.house import PATIENCE_S, House, Run
 
 
 def numbers(run: Run) -> list[int]:
@@ -57,25 +57,29 @@ FLOOD = """
 import os, time
 block = (b"x" * 99 + b"\\n") * 2000
 began = time.monotonic()
-written = waited = 0
-while time.monotonic() < began + %s:
+written, waits = 0, []
+while written < %s * 10e6:
     for fd in (1, 2):
         before = time.monotonic()
         os.write(fd, block)
-        waited = max(waited, time.monotonic() - before)
+        waits.append(time.monotonic() - before)
     written += len(block)
     time.sleep(max(0, began + written / 10e6 - time.monotonic()))
+waited = sorted(waits)[len(waits) * 9 // 10]
 os.write(1, b'\\n{"event": "heartbeat", "payload": {"written": %%d, "waited": %%f}}\\n' %% (written, waited))
 """
 
 
 @pytest.mark.parametrize("seconds", [1.5, pytest.param(10, marks=pytest.mark.slow)])
 def test_ten_megabytes_a_second_on_both_pipes(house: House, seconds: float) -> None:
-    """The worker never blocks and not a byte is missing."""
+    """The worker does not wait for its readers and not a byte is missing.
+
+    One write in ten may take longer: that much a machine that has other things to do is allowed.
+    """
     run = house.python(FLOOD % seconds)
-    record = run.exit(seconds + 10)
+    record = run.exit(seconds + PATIENCE_S)
     seen = run.telemetry()[0]["data"]["payload"]
-    assert seen["written"] >= 9e6 * seconds
+    assert seen["written"] >= 10e6 * seconds
     assert seen["waited"] < 0.25
     assert os.path.getsize(run.dir / "stderr.log") == seen["written"] == record["stderr_bytes"]
     assert os.path.getsize(run.dir / "stdout.log") == record["stdout_bytes"] > seen["written"]
@@ -161,18 +165,19 @@ def test_the_index_tells_when_an_offset_was_reached(house: House) -> None:
     run = house.python(loop)
     times = []
     for n in range(3):
-        times.append(time.time())
         until = time.monotonic() + 1.1
         house.peer.until(lambda until=until: time.monotonic() > until)
+        begun = time.time()
         gate.open()
         run.says(f"line {n}\n")
+        times.append((begun, time.time()))
     run.exit()
     run.leaves()
     lines = [line.split() for line in (run.dir / "log.index").read_text().splitlines()]
     entries = [(int(offset), float(at)) for stream, offset, at in lines if stream == "stdout"]
     assert [offset for offset, _ in entries] == [7, 14, 21]
-    for (_, at), begun in zip(entries, times, strict=True):
-        assert begun + 1 < at < begun + 2.5
+    for (_, at), (begun, seen) in zip(entries, times, strict=True):
+        assert begun < at < seen
 
 
 def test_telemetry_goes_on_beyond_the_cap_of_the_raw_log(house: House) -> None:
@@ -231,12 +236,16 @@ for _ in range(3):
 def test_a_cursor_is_in_the_file_before_it_is_told(house: House) -> None:
     """No advance names a record or a byte that a reader would not find."""
     code = """
-import time
-for n in range(300):
+import os, time, itertools
+for n in itertools.count():
     print('{"type": "step", "step_index": %d}' % n, flush=True)
+    if n >= 300 and os.path.exists("enough"):
+        break
     time.sleep(0.002)
 """
+    began = time.monotonic()
     run = house.python(code)
+    advances = house.peer.advances
 
     def check() -> bool:
         advance = house.peer.last_advance(run.run_id)
@@ -244,14 +253,17 @@ for n in range(300):
             text = (run.dir / "telemetry.jsonl").read_bytes()
             assert text.count(b"\n") >= advance["telemetry_seq"]
             assert (run.dir / "stdout.log").stat().st_size >= advance["stdout_bytes"]
+        if len(advances) == 5:
+            (house.root / "enough").touch()
         return bool(run.facts("exited"))
 
     house.peer.until(check)
+    took_s = time.monotonic() - began
     run.leaves()
-    advances = [a for a in house.peer.advances if a["run_id"] == run.run_id]
-    assert 4 <= len(advances) <= 30, "about ten a second"
-    last = house.peer.until(lambda: [a for a in house.peer.advances if a["steps"] == 300])[-1]
-    assert (last["telemetry_seq"], last["worker_beat"]) == (300, True)
+    steps = run.exit()["steps"]
+    last = house.peer.until(lambda: [a for a in advances if a["steps"] == steps])[-1]
+    assert (last["telemetry_seq"], last["worker_beat"]) == (steps, True)
+    assert len(advances) <= 10 * took_s + 3, "ten a second, the first and the last at once"
 
 
 def test_messages_are_small(house: House) -> None:
@@ -271,9 +283,10 @@ def test_idle_costs_nothing(house: House) -> None:
     """A silent run's shim sleeps between beats."""
     run = house.launch(["sleep", "1000"])
     run.fact("started")
-    before = house.cpu_s(run.shim_pid)
-    until = time.monotonic() + 1
-    house.peer.until(lambda: time.monotonic() > until)
-    assert house.cpu_s(run.shim_pid) - before <= 0.02
+    before, spent_s = house.wakes(run.shim_pid), house.cpu_s(run.shim_pid)
+    began = time.monotonic()
+    house.peer.until(lambda: time.monotonic() > began + 1)
+    assert house.wakes(run.shim_pid) - before <= 5 + (time.monotonic() - began)
+    assert house.cpu_s(run.shim_pid) - spent_s <= 0.1
     run.control("stop", grace_s=0)
     run.ends_empty()

@@ -36,8 +36,16 @@ signal.pause()
 
 
 def states(run: Run) -> set[str]:
-    looks = (containment.look_at(pid) for pid in run.members())
-    return {process.state for process in looks if process}
+    """What the members are in; one that waits for a disk counts as stopped where it stops before it goes on.
+
+    One that waits for a child of its own, between vfork and exec, does not: it has been left so.
+    """
+    looks = [found for pid in run.members() if (found := containment.look_at(pid))]
+    parents = {process.ppid for process in looks}
+    return {
+        "T" if containment.is_held(process) and process.pid not in parents else process.state
+        for process in looks
+    }
 
 
 def sizes(run: Run) -> int:
@@ -89,7 +97,7 @@ def test_pause_and_resume_may_be_repeated(house: House) -> None:
     run.control("pause", mode="freeze")
     run.fact("paused", count=3)
     assert states(run) == {"T"}
-    run.control("stop", grace_s=5)
+    run.control("stop", grace_s=20)
     record = run.exit()
     assert (record["signal"], record["stop"]["forced"]) == (15, False)  # a stop thaws what is frozen
     run.leaves()
@@ -119,7 +127,7 @@ def test_a_cooperative_worker_is_asked(house: House) -> None:
     run.fact("continued")
     run.control("checkpoint")
     run.says("checkpoint_saved")
-    run.control("stop", grace_s=2)
+    run.control("stop", grace_s=20)
     run.exit()
     kinds = [record["kind"] for record in run.telemetry()]
     assert kinds == ["run_started", "paused", "resumed", "checkpoint_saved"]
@@ -143,16 +151,15 @@ def test_a_deaf_worker_is_frozen(house: House) -> None:
 
 def test_a_worker_that_answers_late_finds_the_resume(house: House) -> None:
     """A worker that was frozen while it still had our question to read goes on after the thaw."""
-    code = "import signal, time\nsignal.signal(signal.SIGUSR1, lambda *_: None)\n" + COOPERATIVE.replace(
-        "for text in line:", "print('busy')\nsignal.pause()\nfor text in line:"
-    )
+    gate = house.gate()
+    code = COOPERATIVE.replace("for text in line:", "print('busy')\nopen('gate').read()\nfor text in line:")
     run = house.python(code, kind="worker", cooperative=True, limits={"pause_ack_timeout_s": 0.1})
     run.says("busy")
     run.control("pause", mode="cooperative")
     assert run.fact("paused")["mode"] == "freeze"
     run.control("resume")
     run.fact("continued")
-    house.signal(run.json("started.json")["pid"], 10)
+    gate.open()
     run.says("told resume")
     run.control("stop", grace_s=1)
     run.exit()
@@ -165,7 +172,7 @@ def test_a_stop_during_a_cooperative_pause(house: House) -> None:
     run.fact("started")
     run.control("pause", mode="cooperative")
     run.fact("paused")
-    run.control("stop", grace_s=2)
+    run.control("stop", grace_s=20)
     assert run.exit()["signal"] == 15
     run.control("resume")
     run.leaves()
@@ -175,7 +182,7 @@ def test_release_is_a_checkpoint_and_a_clean_leave(house: House) -> None:
     """Mode `release` asks for a checkpoint and the end; the record says released, not stopped."""
     code = COOPERATIVE + '    elif word == "stop":\n        break\n'
     code = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + code
-    run = house.python(code, kind="worker", cooperative=True, limits={"grace_s": 5.0})
+    run = house.python(code, kind="worker", cooperative=True)
     run.fact("started")
     run.control("pause", mode="release")
     record = run.exit()
@@ -197,15 +204,16 @@ def test_a_frozen_leader_that_is_killed_from_outside(house: House) -> None:
 
 def test_a_pause_does_not_count_towards_the_time_limit(house: House) -> None:
     """The limit's clock stands still while the tree is frozen."""
-    run = house.launch(["sleep", "1000"], limits={"time_limit_s": 0.4})
+    run = house.launch(["sleep", "1000"], limits={"time_limit_s": 1.5})
     run.fact("started")
     run.control("pause", mode="freeze")
-    run.fact("paused")
-    frozen_until = time.monotonic() + 0.6
+    paused_at = run.fact("paused")["at"]
+    frozen_until = time.monotonic() + 1.6
     house.peer.until(lambda: time.monotonic() > frozen_until)
     assert not run.facts("limit_reached")
     run.control("resume")
+    paused_s = run.fact("continued")["at"] - paused_at
     fact = run.fact("limit_reached")
-    assert 0.4 <= fact["ran_s"] < 0.6
+    assert 1.5 <= fact["ran_s"] <= fact["at"] - run.json("launch.json")["at"] - paused_s + 0.01
     run.exit()
     run.leaves()

@@ -25,8 +25,7 @@ def title(pid: int) -> str:
 
 def spare(house: House) -> int:
     """The spare, once there is one."""
-    house.peer.until(lambda: spares(house))
-    return spares(house)[0]
+    return house.peer.until(lambda: spares(house))[0]
 
 
 def test_a_spare_becomes_the_next_shim_and_is_replaced(house: House) -> None:

@@ -56,14 +56,14 @@ signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 leader = os.getpid()
 lives = time.monotonic() + 60
 print("ready", flush=True)
-made = 0
+made, room = 0, len(os.listdir("/proc")) + 200
 while time.monotonic() < lives:
     if made < 3:
         made += 1
         if os.fork() == 0:
             os.setsid()
             if made > 1 or os.getpid() % 2:
-                made = 0 if len(os.listdir("/proc")) < 400 else 3
+                made = 0 if len(os.listdir("/proc")) < room else 3
     else:
         time.sleep(0.01)
 """
