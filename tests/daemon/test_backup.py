@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from tests.daemon.trouble import replay_differs
 
 #: What a write may take while a copy is made; without one it takes a few milliseconds.
 PATIENCE_S = 0.5
+#: A copy that keeps writers waiting does so each time; a machine that stands still does not.
+COPIES = 8
 
 
 def backup(house: House, name: str = "copy.sqlite3") -> Path:
@@ -88,24 +91,26 @@ def test_writers_do_not_wait_for_a_backup(house: House) -> None:
     grow(house, 96 << 20)
     house.start()
     run_id = house.submit("true", hold=True)
-    over = threading.Event()
-    made: dict[str, Any] = {}
+    seen = []
+    for _ in range(COPIES):
+        count, slowest = writes_during_a_copy(house, run_id)
+        if count > 10 and slowest < PATIENCE_S:
+            return
+        seen.append((count, slowest))
+    raise AssertionError(f"writes and the slowest of them, copy by copy: {seen}")
 
-    def copy() -> None:
-        made.update(house.call("daemon.backup", path=str(house.home / "copy")))
-        over.set()
 
-    copying = threading.Thread(target=copy)
-    copying.start()
-    slowest, count = 0.0, 0
-    with house.client() as client:
-        while not over.is_set():
+def writes_during_a_copy(house: House, run_id: str) -> tuple[int, float]:
+    """How many writes were answered while a copy was made, and how long the slowest took."""
+    with ThreadPoolExecutor(1) as pool, house.client() as client:
+        copying = pool.submit(house.call, "daemon.backup", path=str(house.home / "copy"), force=True)
+        slowest, count = 0.0, 0
+        while not copying.done():
             began = time.monotonic()
             client.call("run.set", {"run_id": run_id, "priority": count % 7 + 1})
             slowest, count = max(slowest, time.monotonic() - began), count + 1
-    copying.join()
-    assert made["bytes"] > 96 << 20
-    assert count > 10 and slowest < PATIENCE_S, (count, slowest, made["seconds"])
+        assert copying.result()["bytes"] > 96 << 20
+    return count, slowest
 
 
 def test_a_place_that_is_not_fit_is_refused(house: House) -> None:
@@ -188,7 +193,7 @@ def test_a_restore_sets_aside_and_gives_a_new_epoch(house: House) -> None:
     hello = house.call("daemon.hello")
     assert hello["epoch"] == report["epoch"] != old["epoch"]
     assert {run["run_id"] for run in house.call("run.list")["runs"]} == {kept, later}, "files tell of it"
-    assert house.get(later)["outcome"] == "succeeded"
+    assert house.ended(later)["outcome"] == "succeeded"
     for since in (0, 1, old["last_seq"]):
         with pytest.raises(Conflict) as caught:
             house.call("run.watch", since=since, epoch=old["epoch"])

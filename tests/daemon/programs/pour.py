@@ -1,4 +1,7 @@
-"""Write 10 MB/s on both pipes for some seconds; exit 9 when that took much longer."""
+"""Write 10 MB/s on both pipes for some seconds; exit 9 when that took much longer.
+
+A machine that stands still for a moment is no such thing: it is made up for, or there is time left.
+"""
 
 import sys
 import threading
@@ -23,4 +26,4 @@ for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
-sys.exit(0 if time.monotonic() - began < SECONDS + 2 else 9)
+sys.exit(0 if time.monotonic() - began < SECONDS + 6 else 9)
