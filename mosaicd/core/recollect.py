@@ -117,7 +117,7 @@ def _go_on(steps: Steps, attempts: Sequence[Attempt], look: Look) -> None:
     for attempt in begun:
         is_last = attempt is begun[-1]
         _begin(steps, attempt)
-        if attempt.is_held:
+        if attempt.is_held and is_last:  # of one before it only the shim is left: its tree was empty
             break
         _release(steps, attempt, look)
         if not is_last or look.is_over or look.is_vacated:

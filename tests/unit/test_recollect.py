@@ -50,6 +50,12 @@ def test_what_reconcile_sees_to_is_left_to_it(exit: dict[str, Any] | None, held:
     assert catch_up(new_run(), [], LIVES) == []
 
 
+def test_a_shim_that_is_not_gone_yet_hides_no_later_attempt() -> None:
+    """An attempt is ordered when the tree of the one before is empty; its shim may still be on its way."""
+    run = recollect(new_run(retries=2), [attempt(1, held=True), attempt(2, held=True)], LIVES)[-1][0]
+    assert (run.state, run.attempt, run.retries_used) == (State.EXEC, 2, 1)
+
+
 @pytest.mark.parametrize("retries", [0, 3])
 def test_a_run_that_was_over_is_never_tried_again(retries: int) -> None:
     """Its environment is gone, so it had ended: with its exact end, retries or not."""
