@@ -1,5 +1,7 @@
 """Pause and resume: frozen means that nothing of the tree runs, verified."""
 
+import json
+import time
 from pathlib import Path
 
 import pytest
@@ -24,14 +26,15 @@ def stands_still(pid: int) -> bool:
 def test_frozen_tree_stands_still_and_goes_on(house: House) -> None:
     """PAUSE: every process is stopped, a child in its own session too; resume thaws them all."""
     run_id = house.program("counters")
-    eventually(lambda: (house.home / "child").exists(), bool, "the tree works")
+    counts = [house.home / name for name in ("leader", "child")]
+    eventually(lambda: [count.exists() for count in counts], all, "both of the tree work")
     house.call("run.pause", run_id=run_id)
     house.until(run_id, "PAUSE")
     pids = house.pids(run_id)
-    before = [(house.home / name).read_text() for name in ("leader", "child")]
+    before = [count.read_text() for count in counts]
 
     assert len(pids) == 2 and all(map(stands_still, pids))
-    assert [(house.home / name).read_text() for name in ("leader", "child")] == before
+    assert [count.read_text() for count in counts] == before
 
     house.call("run.resume", run_id=run_id)
     house.until(run_id, "EXEC")
@@ -49,7 +52,7 @@ def test_stop_of_a_frozen_run_ends_it(house: House) -> None:
     house.until(run_id, "EXEC")
     house.call("run.pause", run_id=run_id)
     house.until(run_id, "PAUSE")
-    house.call("run.stop", run_id=run_id)
+    house.call("run.stop", run_id=run_id, grace_s=15)  # long enough for TERM to be what ends it
 
     run = house.ended(run_id)
     assert run["outcome"] == "cancelled" and run["signal"] == 15
@@ -80,10 +83,17 @@ def test_cooperative_pause_of_a_command_is_refused(house: House) -> None:
 
 
 def test_pause_does_not_count_towards_the_time_limit(house: House) -> None:
-    """A run paused for longer than its limit is not timed out by the pause."""
-    run_id = house.submit("sh", "-c", "sleep 0.3; exit 3", time_limit_s=5)
+    """The time that a limit is held against has no pause in it."""
+    gate = house.home / "gate"
+    began = time.monotonic()
+    run_id = house.program("ticker", str(gate), time_limit_s=120)
     house.until(run_id, "EXEC")
     house.call("run.pause", run_id=run_id)
     house.until(run_id, "PAUSE")
+    paused = time.monotonic()
+    paused_s = eventually(lambda: time.monotonic() - paused, lambda seen: seen > 1.0, "a pause that tells")
     house.call("run.resume", run_id=run_id)
-    assert house.ended(run_id)["exit_code"] == 3
+    gate.touch()
+    assert house.ended(run_id)["exit_code"] == 7
+    worked_s = json.loads((house.attempt(run_id) / "exit.json").read_text())["active_s"]
+    assert worked_s + paused_s <= time.monotonic() - began + 0.001, "it is rounded to milliseconds"

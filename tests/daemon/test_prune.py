@@ -1,8 +1,11 @@
 """Retention and prune: exactly what was said goes, for good, and nothing that lives, is pinned or named."""
 
 import json
+import os
+import signal
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ def ended(house: House, *command: str, **params: Any) -> str:
     """A run that has ended."""
     run_id = house.submit(*(command or ("true",)), dedup="new", **params)
     house.ended(run_id)
+    house.put_away(run_id)  # what a shim still has in its hand stays
     return run_id
 
 
@@ -28,6 +32,22 @@ def directories(house: House) -> set[str]:
 def gone(house: House, *run_ids: str) -> None:
     """The house's own teardown need not wait for these."""
     house.run_ids.difference_update(run_ids)
+
+
+@contextmanager
+def standing_still(pid: int) -> Iterator[None]:
+    """Have no thread of a process do anything meanwhile."""
+
+    def states() -> set[str]:
+        stats = [task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/stat")]
+        return {stat.rpartition(")")[2].split()[0] for stat in stats}
+
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        eventually(states, lambda seen: seen == {"T"}, "it stands still")
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def test_retention_takes_what_the_settings_say_and_nothing_else(build: Callable[..., House]) -> None:
@@ -148,6 +168,7 @@ def test_what_a_link_points_to_is_not_touched(house: House) -> None:
     code = "import os, sys; os.symlink(sys.argv[1], os.environ['MOSAIC_RUN_DIR'] + '/link')"
     run_id = house.python(code, str(outside))
     assert house.ended(run_id)["outcome"] == "succeeded"
+    house.put_away(run_id)
     assert house.call("run.prune", runs=[run_id])["count"] == 1
     gone(house, run_id)
     assert directories(house) == set()
@@ -233,6 +254,8 @@ def test_a_directory_that_cannot_be_removed_is_told_and_tried_again(
     gone(house, run_id)
     said = f"pruned run {run_id} cannot be removed"
     eventually(house.log.read_text, lambda text: said in text, "it is said")
-    directory.unlink()
-    aside.rename(directory)
+    assert house.process is not None
+    with standing_still(house.process.pid):  # between the two there is nothing, which is as good as removed
+        directory.unlink()
+        aside.rename(directory)
     eventually(lambda: directory.exists(), lambda there: not there, "it is removed in the end")

@@ -1,6 +1,7 @@
 """After a reboot, and on a state directory from another machine, pids mean nothing: who ran was interrupted,
 what waited starts, and nobody else's process is touched."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,13 +18,18 @@ def reboot(house: House, *run_ids: str, pid: int | None = None, ticks: int | Non
     """End daemon, shims and runs as a power cut does, and let their files be of another boot."""
     house.kill()
     for shim in house.shims():
-        os.kill(shim, signal.SIGKILL)
+        end(shim)
     for run_id in run_ids:
         for process in house.pids(run_id):
-            os.kill(process, signal.SIGKILL)
+            end(process)
         eventually(lambda: [*house.shims(), *house.pids(run_id)], lambda left: not left, "all is gone")  # noqa: B023
         for name in ("launch.json", "started.json"):
             rewrite(house.attempt(run_id) / name, pid, ticks)
+
+
+def end(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it had its end before it, and has left
+        os.kill(pid, signal.SIGKILL)
 
 
 def rewrite(path: Path, pid: int | None, ticks: int | None) -> None:

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from mosaicd import crash_points
 from mosaicd.protocol.errors import Conflict
+from mosaicd.rundirs import held_attempts
 from tests.daemon.house import ROOT, House, eventually
 from tests.daemon.lost_log import (
     BEHIND,
@@ -108,6 +110,8 @@ def test_a_row_that_is_behind_goes_on_from_its_directory(build: Build) -> None:
     eventually(lambda: house.get(tried), lambda run: (run["attempt"], run["state"]) == (2, "EXEC"), "again")
     before = house.until(second, "EXEC")
     eventually(lambda: house.get(first)["state"], lambda state: state == "INIT", "the first waits")
+    held = partial(held_attempts, house.state_dir / "runs" / first)
+    eventually(held, lambda attempts: not attempts, "what ended its tree leaves")
     lose_log(house)
     house.start()
 

@@ -66,14 +66,16 @@ def test_a_waiting_run_survives_and_starts_once(build) -> None:  # type: ignore[
 
 def test_pause_survives_a_restart(house: House) -> None:
     """A run paused before the crash is PAUSE after it, and resumes."""
-    run_id = house.submit("sh", "-c", "sleep 0.5; exit 4")
+    gate = house.home / "gate"
+    run_id = house.program("ticker", str(gate))
     house.until(run_id, "EXEC")
     house.call("run.pause", run_id=run_id)
     house.until(run_id, "PAUSE")
     house.restart()
     assert house.get(run_id)["state"] == "PAUSE"
+    gate.touch()
     house.call("run.resume", run_id=run_id)
-    assert house.ended(run_id)["exit_code"] == 4
+    assert house.ended(run_id)["exit_code"] == 7
 
 
 def test_stop_asked_before_a_crash_is_carried_out_after_it(house: House) -> None:

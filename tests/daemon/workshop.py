@@ -46,6 +46,8 @@ def main():
     args = WorkerCLI.create_base_parser("idler", "Idles.").parse_args()
     config = WorkerCLI.load_config(args, WorkerEnvironment.from_environ())
     time.sleep(config.get("late_s", 0))
+    while not os.path.exists(config.get("begin_at", "/")):
+        time.sleep(0.01)
     with WorkerRun(heartbeat_interval_s=config.get("beat_s", 0.05)) as run:
         found, skipped = run.checkpoints.latest_verified()
         first = found.step if found else 0
@@ -63,6 +65,13 @@ def main():
                 run.emitter.checkpoint_saved(saved.payload())
                 if step == config.get("tear_at"):
                     (saved.path / "state").write_bytes(b"torn")
+            if step == config.get("die_at"):
+                os._exit(3)
+        while config.get("wait") and not run.control.stop_requested:
+            time.sleep(0.01)
+        if config.get("wait"):
+            run.cancelled()
+            return run.stop_exit_code
         if config.get("mute"):
             run.heartbeat.close()
         if config.get("hang"):
