@@ -264,7 +264,7 @@ def wait_for_user_manager(first: int, keeper: int, uid: int) -> bool:
 
 def remove_cgroup(cgroup: Path) -> None:
     """Remove the tree of control groups as it empties; says so when something stays."""
-    for _ in until(time.monotonic() + 5):
+    for _ in until(time.monotonic() + 20):
         for folder, _, _ in os.walk(cgroup, topdown=False):
             try:
                 os.rmdir(folder)

@@ -25,7 +25,7 @@ PATH = "/usr/local/bin:/usr/bin:/bin"
 UNSUPPORTED = 77
 
 
-def eventually(look: Callable[[], T], wanted: Callable[[T], bool], within_s: float = 15.0) -> T:
+def eventually(look: Callable[[], T], wanted: Callable[[T], bool], within_s: float = 60.0) -> T:
     """Return what `look` gives as soon as it is `wanted`; fail with the last value seen otherwise."""
     deadline = time.monotonic() + within_s
     while True:
@@ -61,7 +61,7 @@ class Machine:
     def close(self) -> None:
         assert self.boot.stdin
         self.boot.stdin.close()
-        self.boot.wait(timeout=30)
+        self.boot.wait(timeout=60)
         for stream in (self.boot.stdout, self.boot.stderr):
             assert stream
             stream.close()
@@ -171,7 +171,7 @@ class UserService:
     def ctl_argv(self, *arguments: str) -> list[str]:
         return self.machine.argv([self.python, "-m", "mosaicctl", *arguments], PYTHONPATH=str(ROOT))
 
-    def ctl(self, *arguments: str, within_s: float = 30.0) -> subprocess.CompletedProcess[str]:
+    def ctl(self, *arguments: str, within_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run mosaicctl inside and return how it ended, whatever that was."""
         return subprocess.run(
             self.ctl_argv(*arguments), capture_output=True, text=True, timeout=within_s, check=False

@@ -97,7 +97,11 @@ def test_an_orphan_of_another_launcher(contained: Contained) -> None:
     """The shim is killed while the service is down: the next one finds what it hid, in the old scope."""
     service = contained.service
     service.systemctl("stop", "mosaicd.socket", "mosaicd.service")
-    [shim] = [line.split()[0] for line in service.processes() if "mosaicd.launcher" in line]
+
+    def forked() -> list[str]:
+        return [line.split()[0] for line in service.processes() if "mosaicd.launcher" in line]
+
+    [shim] = eventually(forked, lambda pids: len(pids) == 1)  # the spare one leaves with its launcher
     service.machine.run("kill", "-9", shim)
     service.systemctl("start", "mosaicd")
     ended = service.wait_state(contained.run_id, "TERM")

@@ -15,9 +15,9 @@ GO = f"{HOME}/work/go"
 COUNTING = f"i=0; until [ -e {GO} ]; do i=$((i+1)); echo $i; sleep 0.01; done; exit 7"
 
 
-def started(service: UserService) -> str:
-    """Start the service with a quick watchdog, and a run that counts until it is told to end."""
-    service.install(WatchdogSec="2s", TimeoutAbortSec="1s")
+def started(service: UserService, **settings: str) -> str:
+    """Start the service, and a run that counts until it is told to end."""
+    service.install(**settings)
     service.systemctl("start", "mosaicd")
     run_id = service.submit("--", "sh", "-c", COUNTING)
     service.wait_state(run_id, "EXEC")
@@ -63,7 +63,7 @@ def replaced(service: UserService, signal: str) -> None:
 
 def test_who_follows_has_every_line_once(service: UserService) -> None:
     """One `logs -f` and one `watch`, over a reexec, a restart, a kill -9 and a hang that is noticed."""
-    run_id = started(service)
+    run_id = started(service, WatchdogSec="5s", TimeoutAbortSec="1s")
     pipe = subprocess.PIPE
     followers = [
         subprocess.Popen(service.ctl_argv(*words), stdout=pipe, stderr=pipe)

@@ -19,8 +19,16 @@ GO = f"{HOME}/work/go"
 
 @pytest.fixture
 def live(service: UserService) -> "LiveRun":
-    """A started service with a quick watchdog, and one run in EXEC that ends with 7 when told."""
-    service.install(WatchdogSec="2s", TimeoutAbortSec="1s")
+    """A started service, and one run in EXEC that ends with 7 when told."""
+    service.install()
+    service.systemctl("start", "mosaicd")
+    return LiveRun(service)
+
+
+@pytest.fixture
+def watched(service: UserService) -> "LiveRun":
+    """The same with a quick watchdog, though not so quick that it bites where the machine stalls."""
+    service.install(WatchdogSec="5s", TimeoutAbortSec="1s")
     service.systemctl("start", "mosaicd")
     return LiveRun(service)
 
@@ -118,34 +126,34 @@ def test_kill_9(live: LiveRun) -> None:
     live.check_end()
 
 
-def test_a_stopped_daemon_is_replaced(live: LiveRun) -> None:
+def test_a_stopped_daemon_is_replaced(watched: LiveRun) -> None:
     """The watchdog ends a daemon that does nothing at all (SIGSTOP) and another takes over."""
-    live.service.machine.run("kill", "-STOP", str(live.daemon))
-    live.wait_for_watchdog()
-    live.check_undisturbed()
-    live.check_end()
+    watched.service.machine.run("kill", "-STOP", str(watched.daemon))
+    watched.wait_for_watchdog()
+    watched.check_undisturbed()
+    watched.check_end()
 
 
-def test_a_wedged_loop_is_replaced(live: LiveRun) -> None:
+def test_a_wedged_loop_is_replaced(watched: LiveRun) -> None:
     """The watchdog sees that the event loop does not turn, though the process's other threads live on."""
-    outer = live.service.machine.outer_pid(live.daemon)
+    outer = watched.service.machine.outer_pid(watched.daemon)
     with wedged([outer], "epoll_wait,epoll_pwait"):
-        live.wait_for_watchdog()
-    live.check_undisturbed()
-    live.check_end()
+        watched.wait_for_watchdog()
+    watched.check_undisturbed()
+    watched.check_end()
 
 
-def test_a_wedged_writer_is_replaced(live: LiveRun) -> None:
+def test_a_wedged_writer_is_replaced(watched: LiveRun) -> None:
     """The heartbeat means that the registry's writer commits, too: the loop alone does not make one, and a
     submit that was never answered was never accepted."""
-    outer = live.service.machine.outer_pid(live.daemon)
+    outer = watched.service.machine.outer_pid(watched.daemon)
     threads = [int(path.name) for path in Path(f"/proc/{outer}/task").iterdir()]
     with wedged([tid for tid in threads if tid != outer], "pwrite64,fdatasync,fsync"):
-        refused = subprocess.Popen(live.service.ctl_argv("submit", "--", "true"), stderr=subprocess.PIPE)
-        live.wait_for_watchdog()
+        refused = subprocess.Popen(watched.service.ctl_argv("submit", "--", "true"), stderr=subprocess.PIPE)
+        watched.wait_for_watchdog()
     refused.communicate(timeout=60)
-    live.check_undisturbed()
-    live.check_end()
+    watched.check_undisturbed()
+    watched.check_end()
 
 
 def test_nobody_is_turned_away_during_a_restart(live: LiveRun) -> None:
