@@ -90,4 +90,4 @@ def test_what_a_lost_shim_could_not_remove(house: House) -> None:
         else:
             house.signal(run.json("started.json")["pid"], signal.SIGKILL)
             house.peer.until(lambda: house.is_empty(run)["empty"])  # noqa: B023 -- called before the next one
-        house.peer.until(lambda: not path.exists(), 5, lambda: path)  # noqa: B023
+        house.peer.until(lambda: not path.exists(), shown=lambda: path)  # noqa: B023

@@ -63,4 +63,4 @@ def test_the_shim_is_no_part_of_the_limit(house: House, memory: str) -> None:
     assert record["stop"]["kind"] == "by_user" and record["fault"] is None  # a stop comes first
     assert record["oom"]["victims"] >= 1
     run.ends_empty()
-    house.peer.until(lambda: not cells_of(run.run_id), 5, lambda: cells_of(run.run_id))
+    house.peer.until(lambda: not cells_of(run.run_id), shown=lambda: cells_of(run.run_id))

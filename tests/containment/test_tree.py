@@ -1,7 +1,6 @@
 """Nothing escapes a control group: who is born there, who is found there, and who is gone after a stop."""
 
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -51,18 +50,17 @@ def test_a_worker_is_born_in_its_group(house: House) -> None:
     assert version_2() in Path(started["cgroup"]).parents
     run.control("stop", grace_s=1)
     run.ends_empty()
-    house.peer.until(lambda: not cells_of(run.run_id), 5, lambda: cells_of(run.run_id))
+    house.peer.until(lambda: not cells_of(run.run_id), shown=lambda: cells_of(run.run_id))
 
 
 def test_whatever_a_run_starts_ends_with_it(house: House) -> None:
-    """setsid, double fork, nohup, no environment, TERM ignored: after a stop all are gone in grace + 1 s."""
-    run = house.launch(["sh", "-c", f"{ESCAPED}; trap '' TERM; while :; do sleep 0.2; done"])
+    """setsid, double fork, nohup, no environment, TERM ignored: after a stop all are gone with its grace."""
+    deaf = f"{ESCAPED}; trap '' TERM; while :; do sleep 0.2; done"
+    run = house.launch(["sh", "-c", deaf], limits={"grace_s": 600.0})  # the stop's own counts
     pid = escaped_pid(run)
-    began = time.monotonic()
     run.control("stop", grace_s=0.3)
     run.exit()
-    house.peer.until(lambda: not living([pid]), 5, lambda: living([pid]))
-    assert time.monotonic() - began < 1.3
+    house.peer.until(lambda: not living([pid]), shown=lambda: living([pid]))
     run.leaves()
 
 
@@ -80,7 +78,7 @@ def test_an_orphan_without_marker_and_kin_is_found(house: House) -> None:
     assert not living([pid])
     assert run.json("teardown.json")["containment"] == "cgroup-v2"
     assert house.is_empty(run)["empty"]
-    house.peer.until(lambda: not cells_of(run.run_id), 5, lambda: cells_of(run.run_id))
+    house.peer.until(lambda: not cells_of(run.run_id), shown=lambda: cells_of(run.run_id))
 
 
 def test_a_fork_bomb_ends(house: House) -> None:
@@ -90,12 +88,12 @@ def test_a_fork_bomb_ends(house: House) -> None:
     limits = run.json("started.json")["limits"]
     wanted = 150 if "tasks" in limits else 50
     group = str(run_group(run))
-    house.peer.until(lambda: len(cgroup.pids(group)) >= wanted, 10, lambda: len(cgroup.pids(group)))
+    house.peer.until(lambda: len(cgroup.pids(group)) >= wanted, 60, lambda: len(cgroup.pids(group)))
     if "tasks" in limits:
         assert limits["tasks"] == 200 and len(cgroup.pids(group)) <= 200
     run.control("stop", grace_s=0)
     run.ends_empty()
-    house.peer.until(lambda: not cells_of(run.run_id), 5, lambda: cells_of(run.run_id))
+    house.peer.until(lambda: not cells_of(run.run_id), shown=lambda: cells_of(run.run_id))
 
 
 def test_a_frozen_tree_is_frozen_by_the_kernel(house: House) -> None:
@@ -115,17 +113,15 @@ def test_a_frozen_tree_is_frozen_by_the_kernel(house: House) -> None:
     run.ends_empty()
 
 
-@pytest.mark.parametrize("grace_s", [2.0, 0.0])
+@pytest.mark.parametrize("grace_s", [600.0, 0.0])
 def test_a_stop_while_frozen(house: House, grace_s: float) -> None:
     """TERM to a frozen tree acts at once, since a stop thaws it; without grace KILL acts as it stands."""
     run = house.launch(["sleep", "1000"])
     run.fact("started")
     run.control("pause", mode="freeze")
     run.fact("paused")
-    began = time.monotonic()
     run.control("stop", grace_s=grace_s)
     assert run.exit()["signal"] == (signal.SIGTERM if grace_s else signal.SIGKILL)
-    assert time.monotonic() - began < 1.5
     run.leaves()
 
 
@@ -137,7 +133,7 @@ def test_a_frozen_orphan_is_ended(house: House) -> None:
     run.fact("paused")
     house.signal(run.shim_pid, signal.SIGKILL)
     run.leaves()
-    house.teardown(run, grace_s=2)
+    house.teardown(run, grace_s=20)
     assert house.is_empty(run)["empty"]
     assert not run.json("teardown.json")["forced"]
 
@@ -163,7 +159,7 @@ def test_empty_groups_of_the_past_are_removed(house: House) -> None:
     for name in ("shim", "run"):
         (stale / name).mkdir(parents=True)
     house.close_orders()
-    house.launcher.wait(5)
+    house.launcher.wait(30)
     house.start_launcher()
     house.is_empty(run)
     assert not stale.exists() and outer.exists()
@@ -172,4 +168,4 @@ def test_empty_groups_of_the_past_are_removed(house: House) -> None:
     run.leaves()
     assert house.is_empty(run)["empty"]
     # a group that is fresh may be about to get its worker, and is left alone for some seconds
-    house.peer.until(lambda: not outer.exists(), 15)
+    house.peer.until(lambda: not outer.exists(), 60)

@@ -37,7 +37,7 @@ def test_a_stop_waits_for_what_waits_in_the_kernel(
     house.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree"]
     run_id = house.submit("cat", str(server.path))
     pid = house.until(run_id, "EXEC")["pid"]
-    assert server.has_somebody.wait(20)
+    assert server.has_somebody.wait(60)
     waiting = house.submit("true")
     house.call("run.stop", run_id=run_id, grace_s=0)
     run = eventually(lambda: house.get(run_id), lambda run: run["state"] == "FAULT", "it is given up")
@@ -61,7 +61,7 @@ def test_a_daemon_that_comes_back_finds_it_waiting(
     house.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree", "shim_lost"]
     run_id = house.submit("cat", str(server.path))
     pid = house.until(run_id, "EXEC")["pid"]
-    assert server.has_somebody.wait(20)
+    assert server.has_somebody.wait(60)
     waiting = house.submit("true")
     [shim] = house.shims()
     house.kill()

@@ -25,7 +25,7 @@ hide = 'trap "" TERM; (setsid env -i sh -c "(setsid sleep 987 &) ; sleep 986" &)
 with cell.birth():
     leader = subprocess.Popen(["sh", "-c", hide])
 def until(look):
-    for _ in range(1000):
+    for _ in range(3000):
         if look():
             return True
         time.sleep(0.01)
@@ -73,7 +73,7 @@ def test_a_tree_in_a_freezer(version_1: dict[str, str]) -> None:
         assert not living(pids)
     finally:
         drill.stdin.close()
-        drill.wait(10)
+        drill.wait(60)
         drill.stdout.close()
     assert not [place for place in version_1.values() if Path(f"{place}/drill-v1").exists()]
 
