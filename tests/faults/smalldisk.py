@@ -61,8 +61,13 @@ class Disk:
 
     def fill_names(self, leave: int = 0) -> None:
         """Take all inodes but `leave`."""
-        for number in range(os.statvfs(self.path).f_ffree - leave):
-            (self.path / f"name-{number}").touch()
+        for number in range(os.statvfs(self.path).f_ffree):
+            if os.statvfs(self.path).f_ffree <= leave:
+                return  # somebody makes files beside us
+            try:
+                (self.path / f"name-{number}").touch()
+            except OSError:  # the last one
+                continue
 
     def release(self) -> None:
         """Give all of it back."""

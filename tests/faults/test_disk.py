@@ -1,5 +1,6 @@
 """A disk that is really full, or fails: requests are refused with its name, runs live, nothing is lost."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -156,6 +157,7 @@ def test_a_shim_that_runs_out_of_room_while_it_begins_says_so(build_small: Build
         kinds.add((run["cause"] or {}).get("kind"))
         assert run["outcome"] == "succeeded" or run["cause"]["kind"] == "disk_full", run["cause"]
         house.disk.release()
+        house.put_away(run_id)  # what gives names back later is not the next one's
     assert kinds == {None, "disk_full"}
 
 
@@ -198,8 +200,8 @@ def test_checkpoints_go_on_after_a_full_disk(build_small: Build) -> None:
         return True
 
     eventually(has_failed, bool, "a checkpoint fails", 60)
-    house.disk.release()
     failed_at = time.time()
+    house.disk.release()
 
     def has_been() -> bool:
         wal = house.call("daemon.health")["wal"]  # None where the first of all has failed
@@ -228,8 +230,9 @@ class Injected:
     def _tracers(pid: int) -> set[int]:
         found = set()
         for task in Path(f"/proc/{pid}/task").iterdir():
-            status = (task / "status").read_text()
-            found.add(int(status.split("TracerPid:")[1].split()[0]))
+            with contextlib.suppress(OSError):  # a thread that has ended
+                status = (task / "status").read_text()
+                found.add(int(status.split("TracerPid:")[1].split()[0]))
         return found
 
     def __enter__(self) -> "Injected":
@@ -237,7 +240,7 @@ class Injected:
 
     def __exit__(self, *_: object) -> None:
         self._tracer.send_signal(signal.SIGINT)
-        self._tracer.wait(10)
+        self._tracer.wait(60)
 
 
 @pytest.mark.parametrize("call", ["pwrite64", "fdatasync", "fsync", "mkdir"])
@@ -245,11 +248,13 @@ def test_a_failing_disk_refuses_requests_and_recovers(call: str, build: Callable
     """EIO from the daemon's writes and syncs: refusals that name the place, then work as before."""
     house = build()
     house.allowed_warnings += ALLOWED
-    first = house.submit("sh", "-c", "sleep 0.2; exit 5")
+    gate = house.home / "gate"
+    first = house.submit("sh", "-c", f"while ! test -e {gate}; do sleep 0.02; done; exit 5")
     house.until(first, "EXEC")
     assert house.process is not None
     refused = []
     with Injected(house.process.pid, f"{call}:error=EIO"):
+        gate.touch()
         for _ in range(3):
             with pytest.raises(MosaicError) as caught:
                 house.submit("true")

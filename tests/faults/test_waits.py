@@ -17,9 +17,12 @@ from tests.daemon.house import House, eventually
 
 Build = Callable[..., House]
 NEVER_S = 600.0
+#: A pause has its time, and so has a resume: only whoever is to end must do so at once.
 WAITS = {
-    "pause_ack_s": 0.2, "unkillable_s": 0.6, "grace_s": 0.2, "post_mortem_s": 0.0, "shim_silence_s": NEVER_S,
+    "pause_ack_s": 20.0, "unkillable_s": 0.6, "grace_s": 0.2, "post_mortem_s": 0.0, "shim_silence_s": NEVER_S,
 }  # fmt: skip
+#: Where it is the pause, or the resume, that does not come about: longer than a machine stalls.
+ANSWERS = {**WAITS, "pause_ack_s": 4.0}
 
 
 def frozen(house: House, **params: Any) -> tuple[str, int]:
@@ -67,7 +70,7 @@ def test_a_stop_of_a_paused_run_whose_shim_stands_still(build: Build) -> None:
 
 def test_a_resume_that_its_shim_does_not_carry_out(build: Build) -> None:
     """A frozen run that nobody lets go on is not left frozen: its shim counts as lost, policy retries it."""
-    house = build(timeouts=WAITS)
+    house = build(timeouts=ANSWERS)
     house.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree"]
     run_id, shim = frozen(house, retries=1)
     os.kill(shim, signal.SIGSTOP)
@@ -78,7 +81,7 @@ def test_a_resume_that_its_shim_does_not_carry_out(build: Build) -> None:
     os.kill(shim, signal.SIGKILL)
     again = eventually(lambda: house.get(run_id), lambda run: run["attempt"] == 2, "another attempt")
     assert again["retries_used"] == 1
-    house.call("run.stop", run_id=run_id)
+    house.call("run.stop", run_id=run_id, grace_s=20)
     assert house.ended(run_id)["outcome"] == "cancelled"
 
 
@@ -97,7 +100,7 @@ def test_nobody_has_to_help(build: Build) -> None:
 def test_a_pause_that_does_not_come_about_is_given_up(build: Build) -> None:
     """A run is not broken because it could not be paused: the wish is given up, said with the reason, and the
     run works on; the shim that hears both late ends up with a run that works."""
-    house = build(timeouts=WAITS)
+    house = build(timeouts=ANSWERS)
     house.allowed_warnings += ["was not paused within"]
     gate = house.home / "gate"
     run_id = house.program("ticker", str(gate))
@@ -120,7 +123,7 @@ def test_a_pause_that_does_not_come_about_is_given_up(build: Build) -> None:
 def test_a_stop_before_the_shim_comes_is_a_cancel(build: Build) -> None:
     """Its shim was forked and never came: what its user stopped before anything started is cancelled, with
     the evidence, and the process that should have become its shim is ended."""
-    house = build(timeouts={**WAITS, "handshake_s": 3.0})
+    house = build(timeouts={**WAITS, "handshake_s": 5.0})
     house.allowed_warnings += ["handshake_timeout", "does not end its tree", "cannot be killed", "unkillable"]
     forked = spare(house)
     os.kill(forked, signal.SIGSTOP)
@@ -129,7 +132,7 @@ def test_a_stop_before_the_shim_comes_is_a_cancel(build: Build) -> None:
     asked = house.call("run.stop", run_id=run_id, reason="enough")
     assert (asked["state"], "has not come yet" in asked["reason"]) == ("HSHK", True)
     run = house.ended(run_id)
-    expected = {"kind": "by_user", "reason": "enough", "never_started": "handshake_timeout", "after_s": 3.0}
+    expected = {"kind": "by_user", "reason": "enough", "never_started": "handshake_timeout", "after_s": 5.0}
     assert run["outcome"] == "cancelled" and expected.items() <= run["cause"].items()
     assert "never came" in run["cause"]["error"]
     eventually(lambda: children(house), lambda pids: forked not in pids, "what was forked is ended")
