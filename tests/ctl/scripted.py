@@ -13,7 +13,7 @@ from typing import Any, Self
 from mosaicd.protocol.errors import MosaicError
 
 Json = dict[str, Any]
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 class Hangup(Exception):

@@ -39,7 +39,7 @@ def survivors(home: Path) -> list[str]:
 
 
 def assert_nothing_is_left(home: Path) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (left := survivors(home)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == []

@@ -1,7 +1,6 @@
 """Streams: logs byte for byte, events each once, over a daemon that goes away in the middle."""
 
 import json
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -249,24 +248,15 @@ def test_watching_an_ended_run_returns_at_once(daemon: ScriptedDaemon, ctl: Ctl)
 
 def test_wait_outlives_a_restart(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     """wait asks again on a new connection, while the daemon is really away for a moment."""
-    is_asked = threading.Event()
-
     def wait(params: dict[str, Any], peer: Peer) -> object:
         if len(daemon.asked("run.wait")) == 1:
-            is_asked.set()
+            daemon.stop()
+            daemon.start()
             raise Hangup
         return an_ended_run(outcome="failed", exit_code=3)
 
-    def restart() -> None:
-        is_asked.wait(10)
-        daemon.stop()
-        daemon.start()
-
     daemon.handlers["run.wait"] = wait
-    thread = threading.Thread(target=restart)
-    thread.start()
     code, _, _ = ctl("wait", "x")
-    thread.join()
     assert code == 3
     assert len(daemon.asked("run.wait")) == 2
 

@@ -50,9 +50,9 @@ def test_odd_curves_are_drawn_too(values: list[float]) -> None:
 
 def test_a_hundred_thousand_episodes_take_no_time() -> None:
     """A long run's curve is drawn at once, and still covers every episode."""
-    begun = time.perf_counter()
+    begun = time.process_time()
     text = plot(smooth([float(i % 7) for i in range(100_000)], 100))
-    assert time.perf_counter() - begun < 2.0
+    assert time.process_time() - begun < 2.0
     assert "100000 episodes" in text
 
 

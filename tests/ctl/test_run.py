@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.ctl.scripted import Peer, ScriptedDaemon, a_chunk, a_run, an_ended_run, an_event
+from tests.ctl.scripted import DEADLINE_S, Peer, ScriptedDaemon, a_chunk, a_run, an_ended_run, an_event
 
 Ctl = Callable[..., tuple[int, str, str]]
 RUN_ID = a_run()["run_id"]
@@ -137,7 +137,7 @@ def test_the_first_interrupt_stops_the_run_and_follows_it(daemon: ScriptedDaemon
     daemon.wait_for(lambda: len(daemon.asked("run.logs")) >= 4)
     # The stop's event must come on the watcher's connection, which is the same one.
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130
     assert life.is_stopped.is_set()
     assert "Ctrl-C again leaves it" in err
@@ -156,9 +156,9 @@ def test_a_second_interrupt_leaves(daemon: ScriptedDaemon) -> None:
     process = start()
     daemon.wait_for(lambda: len(daemon.asked("run.logs")) >= 4)
     process.send_signal(signal.SIGINT)
-    assert life.is_stopped.wait(10)
+    assert life.is_stopped.wait(DEADLINE_S)
     process.send_signal(signal.SIGINT)
-    assert "leaving run-1" in process.communicate(timeout=20)[1]
+    assert "leaving run-1" in process.communicate(timeout=DEADLINE_S)[1]
     assert process.returncode == 130
 
 
@@ -168,6 +168,6 @@ def test_an_interrupt_can_detach(daemon: ScriptedDaemon) -> None:
     process = start("--detach-on-interrupt")
     daemon.wait_for(lambda: len(daemon.asked("run.logs")) >= 4)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130
     assert not daemon.asked("run.stop")

@@ -11,6 +11,7 @@ import pytest
 
 from mosaicctl.client import SYSTEM_SOCKET, candidates, user_socket
 from mosaicd.config.locations import user_locations
+from mosaicd.protocol.errors import Draining
 from tests.ctl.scripted import Hangup, ScriptedDaemon, a_run
 
 Ctl = Callable[..., tuple[int, str, str]]
@@ -80,15 +81,17 @@ def test_a_path_too_long_for_a_socket_is_told(ctl: Ctl) -> None:
     assert "cannot be a socket" in err
 
 
-def hangs_up(times: int, answer: object) -> Callable[[dict[str, object], object], object]:
-    """A handler that ends the connection so often before it answers."""
+def hangs_up(
+    times: int, answer: object, how: type[Exception] = Hangup
+) -> Callable[[dict[str, object], object], object]:
+    """A handler that ends the connection so often before it answers, or says why it does not."""
     left = times
 
     def handle(params: dict[str, object], peer: object) -> object:
         nonlocal left
         left -= 1
         if left >= 0:
-            raise Hangup
+            raise how
         return answer
 
     return handle
@@ -105,18 +108,25 @@ def test_a_daemon_that_hangs_up_is_told(
     assert err.startswith("mosaicctl: the daemon closed the connection")
 
 
-def test_a_question_is_asked_again_of_a_restarted_daemon(ctl: Ctl, daemon: ScriptedDaemon) -> None:
-    """A daemon that goes away before it answers a read is asked again when it is back, and nobody notices."""
-    daemon.handlers["run.list"] = hangs_up(2, {"runs": [a_run()], "cursor": None})
+@pytest.mark.parametrize("how", [Hangup, Draining])
+def test_a_question_is_asked_again_of_a_restarted_daemon(
+    ctl: Ctl, daemon: ScriptedDaemon, how: type[Exception]
+) -> None:
+    """A daemon that goes away before it answers a read, or says that it is about to, is asked again when it
+    is back, and nobody notices."""
+    daemon.handlers["run.list"] = hangs_up(2, {"runs": [a_run()], "cursor": None}, how)
     code, out, err = ctl("-o", "name", "list")
     assert (code, out.strip(), err) == (0, a_run()["run_id"], "")
     assert daemon.connections == 3
 
 
-def test_a_submit_is_asked_again_under_one_key(ctl: Ctl, daemon: ScriptedDaemon) -> None:
+@pytest.mark.parametrize("how", [Hangup, Draining])
+def test_a_submit_is_asked_again_under_one_key(
+    ctl: Ctl, daemon: ScriptedDaemon, how: type[Exception]
+) -> None:
     """A submit whose answer was lost is repeated with the key of the first: one run, no twin of another."""
     accepted = a_run(state="INIT", duplicate=True, created_at=time.time() + 60)
-    daemon.handlers["run.submit"] = hangs_up(1, accepted)
+    daemon.handlers["run.submit"] = hangs_up(1, accepted, how)
     code, out, err = ctl("submit", "--", "true")
     assert (code, err) == (0, "")
     assert "accepted" in out

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.rpc.serving import Peer, Serving
+from tests.rpc.serving import PATIENCE_S, Peer, Serving
 
 Start = Callable[..., Awaitable[Serving]]
 
@@ -32,7 +32,7 @@ async def start() -> AsyncIterator[Start]:
         await serving.close()
     left = [task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()]
     if left:
-        await asyncio.wait(left, timeout=2)
+        await asyncio.wait(left, timeout=PATIENCE_S)
     assert all(task.done() for task in left)
     for home in homes:
         shutil.rmtree(home)

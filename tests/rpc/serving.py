@@ -35,7 +35,7 @@ from mosaicd.store.registry import Committed, Registry
 
 AT = 1_800_000_000.0
 #: How long a test waits for what must happen.
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 
 class Idle:

@@ -1,6 +1,9 @@
 """Facts that are told again after the daemon died between the commit and its reply."""
 
+import logging
 from typing import Any
+
+import pytest
 
 from mosaicd.core.event import Event, Kind
 from mosaicd.protocol.messages import Facts
@@ -59,3 +62,20 @@ async def test_a_register_tells_the_newest_turn_first(serving: Serving) -> None:
     )  # fmt: skip
     await tell(serving, run_id, turn("continued", 2), turn("paused", 3))
     assert [at for _, at in await turns(serving, run_id)] == [1, 2, 3]
+
+
+async def test_what_comes_too_late_is_no_warning(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
+    """A run that has just broken may be told to have paused before it: refused, and nobody's mistake; the
+    same of a run that works is worth a look."""
+    caplog.set_level(logging.INFO)
+    run_id = (await serving.execute(await serving.add())).run_id
+    nonsense = {"fact": "spawn_failed", "at": AT + 1, "error": "after its start"}
+    assert (await tell(serving, run_id, nonsense))["rejected"] == ["spawn_failed"]
+    await serving.registry.record(
+        run_id, Event(Kind.DEADLINE_MISSED, AT + 2, data={"kind": "heartbeat_lost"})
+    )
+    assert (await tell(serving, run_id, turn("paused", 1)))["rejected"] == ["paused"]
+    said = [
+        (r.levelno, r.getMessage().rpartition(": ")[2]) for r in caplog.records if "refused" in r.getMessage()
+    ]
+    assert said == [(logging.WARNING, "spawn_failed"), (logging.INFO, "paused")]

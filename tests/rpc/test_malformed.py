@@ -97,6 +97,7 @@ async def test_an_endless_line_costs_no_memory(peer: Peer, serving: Serving) -> 
 async def test_half_a_line_and_a_hang_up_leave_nothing(half: bytes, serving: Serving) -> None:
     """A client that goes away in the middle of a line is forgotten, and nothing of it is carried out."""
     peer = await serving.peer()
+    await peer.call("daemon.hello")
     peer.say(half)
     await peer.writer.drain()
     peer.writer.close()

@@ -14,7 +14,7 @@ from mosaicd.rpc import handlers
 from mosaicd.rpc.context import Caller, Services
 from mosaicd.rpc.router import Router
 from tests.rpc.conftest import Start
-from tests.rpc.serving import Peer, Serving, until
+from tests.rpc.serving import PATIENCE_S, Peer, Serving, until
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ async def test_what_writes_goes_on_when_the_caller_leaves(start: Start) -> None:
     peer.hang_up()
     await until(lambda: not serving.server.connections, "the connection is still there")
     go.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await done.wait()
 
 

@@ -32,7 +32,7 @@ def committer(path: Path) -> Iterator[subprocess.Popen[bytes]]:
         assert child.stdout is not None
         child.stdin.close()
         child.stdout.close()
-        child.wait(10)
+        child.wait(30)
 
 
 def words(child: subprocess.Popen[bytes], pending: bytearray) -> Iterator[list[str]]:

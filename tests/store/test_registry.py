@@ -272,7 +272,7 @@ async def test_a_waiting_write_is_not_held_up_by_a_patient_one(path: Path) -> No
     patient = asyncio.create_task(registry.record(run.run_id, dispatched(), urgent=False))
     await asyncio.sleep(0)
     assert registry.live[run.run_id].state is State.INIT
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert (await registry.record(run.run_id, registered())).state is State.RDY
     assert (await patient).state is State.HSHK
     await registry.close()

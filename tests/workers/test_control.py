@@ -187,10 +187,10 @@ def test_asking_is_cheap() -> None:
     """A point where nothing is asked costs about a microsecond: it may stand in an inner loop."""
     with Control(Said()) as control:
         control.checkpoint_point()
-        began_mono = time.monotonic()
+        began_s = time.thread_time()
         for _ in range(100_000):
             control.checkpoint_point()
-        assert time.monotonic() - began_mono < 1.0
+        assert time.thread_time() - began_s < 1.0
 
 
 def test_a_forked_child_dies_of_its_signal() -> None:
