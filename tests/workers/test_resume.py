@@ -21,8 +21,8 @@ def test_stopped_and_resumed(algo: str, tmp_path: Path) -> None:
     """A run stopped by SIGTERM and started again has the same episodes and the same table, bit for bit."""
     config = {**CONFIG, "algo": algo}
     whole = run_to_end(tmp_path / "whole", config)
-    with Worker(tmp_path / "parts", {**config, "episode_delay_s": 0.001}) as first:
-        first.wait_for_episode(70)
+    with Worker(tmp_path / "parts", {**config, "episode_delay_s": 0.02}) as first:
+        first.wait_for_episode(55)
         first.process.send_signal(signal.SIGTERM)
         assert first.finish() == 0, first.tail()
     assert first.events()[-2:] == ["checkpoint_saved", "run_cancelled"]
@@ -40,7 +40,7 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
     whole = run_to_end(tmp_path / "whole", CONFIG)
     parts = tmp_path / "parts"
     for episode in (20, 60, 90):
-        with Worker(parts, config) as worker:
+        with Worker(parts, {**config, "episode_delay_s": 0.01}) as worker:
             worker.wait_for_episode(episode)
             worker.process.send_signal(signal.SIGKILL)
             worker.process.wait()

@@ -181,10 +181,11 @@ class Beats:
 
     def __init__(self) -> None:
         self.payloads: list[dict[str, Any]] = []
-        self.news = threading.Event()
+        self.first, self.news = threading.Event(), threading.Event()
 
     def heartbeat(self, payload: dict[str, Any]) -> None:
         self.payloads.append(payload)
+        self.first.set()
         if len(self.payloads) >= 3:
             self.news.set()
 
@@ -193,7 +194,7 @@ def test_heartbeats_come_by_themselves() -> None:
     """The thread beats at its interval with status and the worker's own words, and stops when closed."""
     beats = Beats()
     with Heartbeat(beats, 0.005, lambda: {"episodes": 2}):  # type: ignore[arg-type]
-        assert beats.news.wait(10)
+        assert beats.news.wait(30)
     count = len(beats.payloads)
     assert beats.payloads[0]["status"] == "running"
     assert beats.payloads[0]["episodes"] == 2
@@ -205,8 +206,9 @@ def test_a_loop_that_hangs_falls_silent() -> None:
     """With only_when_marked a beat needs a mark since the last one; a pause counts as life."""
     beats, is_paused = Beats(), threading.Event()
     with Heartbeat(beats, 0.005, only_when_marked=True, is_paused=is_paused.is_set):  # type: ignore[arg-type]
+        assert beats.first.wait(30)
         assert not beats.news.wait(0.1)
         assert len(beats.payloads) == 1
         is_paused.set()
-        assert beats.news.wait(10)
+        assert beats.news.wait(30)
     assert beats.payloads[-1]["status"] == "paused"
