@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mosaicd import launcher
+from mosaicd import launcher, shim_link
 from mosaicd.shim_link import LOOKS, ShimLink
 
 SILENCE_S = 0.3
@@ -51,6 +51,7 @@ async def test_an_answer_that_was_not_read_yet_counts(
     signal.sigtimedwait([], SILENCE_S * (LOOKS + 2) / LOOKS)  # the loop does not turn meanwhile
     with caplog.at_level(logging.WARNING):
         assert await asked == (True, [])
+        link.silence_s = 60.0  # how soon the next answer comes is not what this is about
         assert await link.is_empty("r", (None, None)) == (True, [])
         await link.close()
     assert (caplog.messages, link.launcher_restarts) == ([], 0)
@@ -66,3 +67,25 @@ async def test_each_that_stands_still_is_replaced(monkeypatch: pytest.MonkeyPatc
         await third.wait()
     asked.cancel()
     await link.close()
+
+
+async def test_one_that_stands_still_does_not_keep_the_daemon(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stop waits for a launcher that has something in hand, and not for one that will never go."""
+    monkeypatch.setattr(shim_link, "LEAVE_S", SILENCE_S)
+    for is_stopped in (False, True):
+        link = link_to("prompt", monkeypatch)
+        link.start()
+        process = link._process
+        assert process is not None
+        if is_stopped:
+            process.send_signal(signal.SIGSTOP)
+        else:
+            monkeypatch.setattr(shim_link, "LEAVE_S", 20.0)
+            assert await link.is_empty("r", (None, None)) == (True, [])
+        async with asyncio.timeout(20):
+            await link.close()
+        monkeypatch.setattr(shim_link, "LEAVE_S", SILENCE_S)
+        assert process.returncode == (-signal.SIGKILL if is_stopped else 0)
+        assert len(caplog.records) == is_stopped
