@@ -153,8 +153,7 @@ class Client:
             try:
                 return self._ask(method, params, timeout_s)
             except (Disconnected, Draining) as error:
-                is_gone = isinstance(error, Disconnected) or method == "run.wait"
-                if not is_gone or not self._may_repeat(method, params):
+                if not self._may_repeat(method, params):
                     raise
                 give_up_mono = give_up_mono or time.monotonic() + PATIENCE_S
                 self._come_back(give_up_mono, error)

@@ -188,9 +188,9 @@ async def _until_signal(
     def stop(name: str) -> None:
         if not asked:
             asked.append(name)
-            succession.is_asked = False  # a signal is the later word
             log.event(log.Catalogue.DAEMON_STOPPING, reason=name)
-            serving.cancel()
+            if not succession.refuse():  # else it is ending, in good order: that is not to be cut short
+                serving.cancel()
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it

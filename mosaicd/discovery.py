@@ -16,12 +16,14 @@ from typing import Any
 from mosaicd import log
 from mosaicd.config import Settings, Worker
 from mosaicd.log import Catalogue
+from mosaicd.protocol.errors import Draining
 
 logger = logging.getLogger(__name__)
 
 ANSWER_LIMIT_BYTES = 4 << 20
 ARGUMENTS = ("-m", "mosaic_worker.discovery", "--json")
 PATH = "/usr/local/bin:/usr/bin:/bin"
+STOPPING = "The daemon is stopping; ask again"
 
 Row = dict[str, Any]
 Rows = list[Row]
@@ -38,15 +40,25 @@ class Discovery:
         self._environment = dict(environment) if environment is not None else _environment()
         self._asking: asyncio.Task[Rows] | None = None
         self._known: Rows | None = None
+        self._is_closed = False
 
     async def list(self, refresh: bool = False) -> Rows:
-        """Return every worker: kind, module, python, metadata, capabilities, config_schema, error."""
+        """Return every worker: kind, module, python, metadata, capabilities, config_schema, error.
+
+        Draining where the daemon stops before all have answered.
+        """
         if self._known is not None and not refresh:
             return self._known
+        if self._is_closed:
+            raise Draining(STOPPING)
         if self._asking is None:
             self._asking = asyncio.get_running_loop().create_task(self._ask_all())
             self._asking.add_done_callback(self._asked)
-        return await asyncio.shield(self._asking)
+        asking = self._asking
+        await asyncio.wait((asking,))  # who goes away leaves it to the others
+        if asking.cancelled():
+            raise Draining(STOPPING)
+        return asking.result()
 
     async def lookup(self, module: str) -> Row | None:
         """Return the usable worker that `python -m module` runs, or None."""
@@ -54,7 +66,8 @@ class Discovery:
         return next((row for row in rows if row.get("module") == module and not row.get("error")), None)
 
     async def close(self) -> None:
-        """End the questions that are being asked."""
+        """End the questions that are being asked, and ask no more."""
+        self._is_closed = True
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.gather(self._asking, return_exceptions=True)

@@ -94,6 +94,9 @@ class Dispatcher:
 
     def _spawn(self, work: Coroutine[Any, Any, None], again: Callable[[], None]) -> None:
         """Have `work` done; where the registry refuses it for now, call `again` a moment later."""
+        if self._is_closed:  # requests are still answered: what they lead to is the next daemon's to do
+            work.close()
+            return
 
         async def guarded() -> None:
             try:

@@ -43,13 +43,21 @@ class Succession:
 
     is_passed: bool
     is_asked: bool = False
+    is_refused: bool = False
     on_asked: Callable[[], None] | None = None
 
     def begin(self) -> None:
-        """End the service; whoever runs it then calls `replace`."""
+        """End the service, once; whoever runs it then calls `replace`.  Nothing once it was refused."""
+        if self.is_asked or self.is_refused:
+            return
         self.is_asked = True
         if self.on_asked is not None:
             self.on_asked()
+
+    def refuse(self) -> bool:
+        """Have the daemon end for good, whatever was and will be asked; whether it is ending by now."""
+        was_asked, self.is_asked, self.is_refused = self.is_asked, False, True
+        return was_asked
 
 
 def take(environ: MutableMapping[str, str]) -> Takeover | None:
@@ -143,8 +151,9 @@ def replace(taken: Takeover, environ: MutableMapping[str, str]) -> OSError:
     fds = (taken.listening_fd, *taken.lock_fds)
     environ[VARIABLE] = json.dumps(asdict(taken))
     argv = command()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # a log on a full disk keeps nobody from going on
+            stream.flush()
     for fd in fds:
         os.set_inheritable(fd, True)
     try:

@@ -107,7 +107,7 @@ class Service:
             )
             if self._succession is not None:
                 self._succession.on_asked = self._on_replaced
-            async with _background(*works):
+            async with _background(partial(self._say_ended, services), *works):
                 await self._fatal
         return 0
 
@@ -186,12 +186,21 @@ class Service:
         if not self._fatal.done():
             self._fatal.set_exception(error)
 
+    def _say_ended(self, services: Services, work: "asyncio.Task[None]") -> None:
+        """Tell of a mistake of ours that ended what goes on beside the requests; they are answered on."""
+        error = None if work.cancelled() else work.exception()
+        if error is not None and not self._fatal.done():
+            name = getattr(work.get_coro(), "__qualname__", "a work")
+            log.error("%s ended in error, until the next start", name, exc_info=error)
+            services.warnings.append(f"{name} ended in error, until the next start: {error!r}")
+
     async def _take_up(
         self, services: Services, stack: contextlib.AsyncExitStack, aftercare: Aftercare
     ) -> None:
         began = self._clock.mono()
         services.shims.start()
         stack.push_async_callback(services.shims.close)
+        stack.push_async_callback(services.dispatcher.close)  # what is recorded now is followed up at once
         services.registry.subscribe(services.auth.committed)
         services.registry.subscribe(announce)
         report = await reconcile(
@@ -205,7 +214,6 @@ class Service:
         services.quarantine.update(report.nonsense)
         aftercare.begin()
         services.dispatcher.start()
-        stack.push_async_callback(services.dispatcher.close)
 
     async def _maintain(self, services: Services) -> None:
         """Checkpoint the registry from time to time."""
@@ -275,8 +283,13 @@ def status_line(services: Services) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def _background(
+    ended: Callable[["asyncio.Task[None]"], None], *works: Coroutine[Any, Any, None]
+) -> AsyncIterator[None]:
+    """Have `works` go on for a while; `ended` is called with each that does."""
     tasks = [asyncio.get_running_loop().create_task(work) for work in works]
+    for task in tasks:
+        task.add_done_callback(ended)
     try:
         yield
     finally:

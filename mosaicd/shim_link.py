@@ -22,11 +22,9 @@ from mosaicd.core.launch import refused
 
 log = logging.getLogger(__name__)
 
-RESTART_DELAY_S = 0.2
-MOST_RESTART_DELAY_S = 10.0
+RESTART_DELAY_S, MOST_RESTART_DELAY_S = 0.2, 10.0
 SEND_AGAIN_S = 0.01
-#: How long a launcher may take to leave: it has at most a few orders in hand.
-LEAVE_S = 5.0
+LEAVE_S = 5.0  # for a launcher, which has at most a few orders in hand
 #: A launcher's silence is counted in looks and not by the clock: a daemon that stood still has not read yet.
 LOOKS = 6
 PACKET_BYTES = 1 << 16
@@ -113,21 +111,23 @@ class ShimLink:
         crash_at, self.crash_at = self.crash_at, None
         return {crash_points.VARIABLE: crash_at} if crash_at and crash_points.is_forked(crash_at) else {}
 
-    @property
-    def launcher_pid(self) -> int | None:
-        """The launcher's pid, or None while there is none."""
-        return self._process.pid if self._process else None
-
     async def close(self) -> None:
         """Let the launcher finish what it has in hand and go; shims stay."""
         self._closing = True
         process = self._process
         self._drop_launcher()
         if process is not None:
-            await asyncio.to_thread(_see_off, process)
+            late = asyncio.get_running_loop().call_later(LEAVE_S, self._end, process)
+            await asyncio.to_thread(process.wait)
+            late.cancel()
         for shim in self._shims.values():
             self._drop_pidfd(shim)
         self._shims.clear()
+
+    @staticmethod
+    def _end(process: "subprocess.Popen[bytes]") -> None:
+        log.warning("the launcher has not left for %g s and is ended", LEAVE_S)
+        process.kill()
 
     def _drop_launcher(self) -> None:
         loop = asyncio.get_running_loop()
@@ -282,12 +282,10 @@ class ShimLink:
 
         The one before is hung up: whoever is left on it would wait for words that never come.
         """
-        before = self._shims.get(run_id)
-        stale = before.connection if before is not None else None
+        stale = self._shims[run_id].connection if run_id in self._shims else None
         self.watch(run_id, attempt, pid, start_ticks)
         shim = self._shims[run_id]
-        shim.connection = connection
-        shim.heard = True
+        shim.connection, shim.heard = connection, True
         if stale is not None and stale is not connection:
             stale.abort()
 
@@ -389,16 +387,6 @@ class ShimLink:
             asyncio.get_running_loop().remove_reader(shim.pidfd)
             os.close(shim.pidfd)
             shim.pidfd = None
-
-
-def _see_off(process: "subprocess.Popen[bytes]") -> None:
-    """Wait until the launcher has gone; one that stands still keeps no daemon from stopping."""
-    try:
-        process.wait(LEAVE_S)
-    except subprocess.TimeoutExpired:
-        log.warning("the launcher has not left for %g s and is ended", LEAVE_S)
-        process.kill()
-        process.wait()
 
 
 @contextlib.contextmanager

@@ -73,9 +73,15 @@ class Connection(asyncio.BufferedProtocol):
     async def send(self, data: bytes) -> None:
         """Send whole lines once the peer has read enough of the earlier; ConnectionResetError: it is gone."""
         await self._can_write.wait()
-        if self.is_closed:
+        if not self._write(data):
             raise ConnectionResetError("the peer hung up")
+
+    def _write(self, data: bytes) -> bool:
+        """Send; False when the peer is gone, be it since the last write (asyncio tells a turn later)."""
+        if self.is_closed or self._transport.is_closing():
+            return False
         self._transport.write(data)
+        return True
 
     def on_close(self, callback: Callable[[], None]) -> None:
         """Call `callback` once when the connection ends, at once when it already has."""
@@ -176,7 +182,7 @@ class Connection(asyncio.BufferedProtocol):
                 raise TooLarge(f"A line has at most {limit} bytes; this one was skipped", limit_bytes=limit)
             message = envelope.read(line, self._limits.batch)
         except MosaicError as fault:
-            self._transport.write(self._server.router.refusal(fault))
+            self._write(self._server.router.refusal(fault))
             self.close_when_done()
         else:
             self._begin(message)
@@ -209,10 +215,8 @@ class Connection(asyncio.BufferedProtocol):
             reply = await self._server.router.answer(message, caller)
         finally:
             self._in_flight -= len(message.items)
-        if self.is_closed:
+        if self.is_closed or not self._write(reply or b""):
             return
-        if reply is not None:
-            self._transport.write(reply)
         caller.answered()
         self._server.turns.join(self)
         self.close_when_done()

@@ -21,5 +21,7 @@ async def handle(services: Services, caller: Caller, params: NoParams) -> dict[s
         raise Conflict("this daemon cannot be replaced in place; stop it and start it again")
     settings = services.settings
     to_version = await reexec.check(settings.state_dir, settings.socket, is_passed=succession.is_passed)
+    if succession.is_refused:
+        raise Conflict("the daemon was told to stop meanwhile")
     asyncio.get_running_loop().call_soon(succession.begin)
     return reexec.said(to_version)

@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jsonrpcserver import JsonRpcError, Success
 from jsonrpcserver.async_main import dispatch_to_serializable
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 REPLY_LIMIT_BYTES = REQUEST_LIMIT_BYTES
 #: Answered while reconcile runs, as is the whole worker.* family.
 EARLY = frozenset({"daemon.hello", "daemon.health", "worker.register", "worker.fact", "worker.advance"})
+
+T = TypeVar("T")
 
 _SIGNATURE = inspect.Signature(
     [
@@ -169,7 +171,7 @@ class Router:
         try:
             async with asyncio.timeout(deadline_s) as timer:
                 if not self._services.ready.is_set() and row.name not in EARLY:
-                    await self._services.ready.wait()
+                    await self._unless_stopping(self._services.ready.wait())
                 params = await self._authorise(row, caller, params)
                 if row.name not in handlers.READING:
                     return await self._to_the_end(handler(self._services, caller, params))
@@ -194,8 +196,8 @@ class Router:
             task.add_done_callback(_report_unheard)
             raise
 
-    async def _unless_stopping(self, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
-        waiting = asyncio.ensure_future(work)
+    async def _unless_stopping(self, work: Awaitable[T]) -> T:
+        waiting: asyncio.Future[T] = asyncio.ensure_future(work)
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from mosaicd.core.retention import Ended
 from mosaicd.core.run import Progress, Run
-from mosaicd.protocol.errors import Conflict, NotFound
+from mosaicd.protocol.errors import Conflict, NotFound, Unavailable
 from mosaicd.protocol.messages import ListRuns
 from mosaicd.protocol.states import State
 from mosaicd.store import pruning
@@ -44,6 +44,7 @@ class History:
         self._mine = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._pool = ThreadPoolExecutor(THREADS, "history")
+        self._is_closed = False
 
     async def get(self, run_id: str) -> Seen | None:
         """Return a run by its full id, or None."""
@@ -127,12 +128,15 @@ class History:
         return await self._read(work)
 
     async def close(self) -> None:
-        """Wait for reads that run, then close every connection."""
+        """Wait for reads that run, then close every connection; later calls raise Unavailable."""
+        self._is_closed = True
         await asyncio.to_thread(self._pool.shutdown)
         for connection in self._connections:
             connection.close()
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._is_closed:
+            raise Unavailable("the daemon is shutting down")
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._carry_out, work)
 
     def _carry_out(self, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -1,0 +1,128 @@
+"""An orderly stop, whatever it comes upon: nothing is cut short, begun anew, or called a mistake."""
+
+import asyncio
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mosaicd import __main__ as main
+from mosaicd import service
+from mosaicd.clock import Clock
+from mosaicd.config import Paths, Settings
+from mosaicd.core.fsm import Event, Kind
+from mosaicd.core.run import Run
+from mosaicd.dispatcher import Dispatcher
+from mosaicd.orders import Orders
+from mosaicd.protocol.states import Dedup
+from mosaicd.reexec import Succession
+from mosaicd.rundirs import RunDirs
+from mosaicd.shim_link import ShimLink
+from mosaicd.store.registry import Registry
+from tests.rpc.serving import until
+from tests.store.building import new_run, submission
+
+nobody: Any = None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_a_signal_during_a_reexec_cuts_nothing_short(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ends in good order goes on to its end, and then the daemon leaves instead of being replaced."""
+    succession, said = Succession(False), []
+
+    async def serves(*_: Any) -> int:
+        asked = asyncio.get_running_loop().create_future()
+        succession.on_asked = lambda: asked.set_result(None)
+        succession.begin()
+        await asked
+        os.kill(os.getpid(), number)
+        await until(lambda: not succession.is_asked, "the signal comes while requests in flight are answered")
+        for word in ("streams are told", "the registry is closed"):
+            await asyncio.sleep(0)
+            said.append(word)
+        return 0
+
+    monkeypatch.setattr(service, "run", serves)
+    async with asyncio.timeout(20):
+        assert await main._until_signal(nobody, nobody, nobody, nobody, succession) == 0
+    assert said == ["streams are told", "the registry is closed"] and not succession.is_asked
+
+
+async def test_a_signal_ends_a_daemon_that_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has asked for a reexec: the signal is the order to stop."""
+
+    async def serves(*_: Any) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+        return 1
+
+    monkeypatch.setattr(service, "run", serves)
+    async with asyncio.timeout(20):
+        assert await main._until_signal(nobody, nobody, nobody, nobody, Succession(False)) == 0
+
+
+class Bench:
+    """A registry and a dispatcher, and no launcher."""
+
+    def __init__(self, home: Path, registry: Registry, shims: ShimLink) -> None:
+        settings = Settings(paths=Paths(home / "state", home / "s"))
+        rundirs = RunDirs(home / "runs")
+        self.fatal: list[BaseException] = []
+        self.dispatcher = Dispatcher(
+            registry, shims, rundirs, Orders(rundirs, nobody, settings, home / "s"), settings, Clock(),
+            self.fatal.append,
+        )  # fmt: skip
+
+
+async def held(registry: Registry) -> Run:
+    run, _ = await registry.add(submission(new_run(held=True)), dedup=Dedup.NEW)
+    return run
+
+
+async def test_what_is_recorded_at_the_end_is_the_next_daemons(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A request that is answered during the stop leads to nothing any more: the registry is about to close,
+    and would only refuse."""
+    registry = await Registry.open(tmp_path / "registry.sqlite3")
+    bench = Bench(tmp_path, registry, ShimLink(on_gone=nobody))
+    run, other = await held(registry), await held(registry)
+    bench.dispatcher.start()
+    await registry.record(other.run_id, Event(Kind.STOP_REQUESTED, 1.0, "ada"))
+    await until(lambda: other.run_id not in registry.live, "while it works, a stop is carried out")
+    await bench.dispatcher.close()
+    stopped = asyncio.ensure_future(registry.record(run.run_id, Event(Kind.STOP_REQUESTED, 1.0, "ada")))
+    await asyncio.sleep(0)
+    await registry.close()
+    assert (await stopped).want == "stop"
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert bench.fatal == [] and not bench.dispatcher._tasks
+
+
+async def test_a_work_that_dies_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody waits for what goes on beside the requests: a mistake that ends it is said, and the others go
+    on."""
+
+    async def breaks() -> None:
+        raise ZeroDivisionError("ours")
+
+    async def goes_on() -> None:
+        await asyncio.Event().wait()
+
+    class Shown:
+        warnings: list[str] = []  # noqa: RUF012 -- one test's
+
+    services: Any = Shown()
+    daemon = service.Service(Settings(paths=Paths(tmp_path, tmp_path / "s")), Clock())
+    ended = lambda work: daemon._say_ended(services, work)  # noqa: E731
+    async with service._background(ended, breaks(), goes_on()):
+        await until(lambda: services.warnings, "it is told")
+    assert len(caplog.records) == 1 and "breaks ended in error" in caplog.text
+    assert len(services.warnings) == 1 and "ours" in services.warnings[0]
