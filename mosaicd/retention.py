@@ -95,9 +95,10 @@ class Retention:
 
     async def measure(self, run_ids: Sequence[str]) -> dict[str, int]:
         """Return the bytes that each ended run's directory takes; measured once, as nothing writes there."""
-        missing = [run_id for run_id in run_ids if run_id not in self._sizes]
-        self._sizes.update(await asyncio.to_thread(self._measure, missing))
-        return {run_id: self._sizes[run_id] for run_id in run_ids}
+        known = {run_id: self._sizes[run_id] for run_id in run_ids if run_id in self._sizes}
+        found = await asyncio.to_thread(self._measure, [run_id for run_id in run_ids if run_id not in known])
+        self._sizes.update(found)
+        return known | found
 
     # --- removing ----------------------------------------------------------------------------------
 
@@ -190,7 +191,11 @@ def policy_of(settings: Settings) -> Policy:
 
 def size_of(path: Path) -> int:
     """Return the bytes on disk below `path`; links are not followed, what cannot be read is left out."""
-    return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in _below(path))
+    total = 0
+    for entry in _below(path):
+        with suppress(OSError):  # gone meanwhile: somebody else removes it
+            total += entry.stat(follow_symlinks=False).st_blocks * 512
+    return total
 
 
 def _below(path: Path) -> Iterator["os.DirEntry[str]"]:
