@@ -181,12 +181,12 @@ class RunDirs:
             log.warning("attempt %d of run %s cannot be looked at: %s", attempt, run_id, error)
             return Found(launch={})
         try:
-            found = _read_attempt(directory, owner_uid)
+            found = _read_attempt(directory, owner_uid, is_final=False)
             if found.launch is None or found.is_held:
                 return found
             # It may have begun, or written its end, while we looked: only what is read after a look at
             # the lock that found it free is final.
-            return _read_attempt(directory, owner_uid)
+            return _read_attempt(directory, owner_uid, is_final=True)
         finally:
             os.close(directory)
 
@@ -204,10 +204,11 @@ class RunDirs:
         return None
 
 
-def _read_attempt(directory: int, owner_uid: int) -> Found:
+def _read_attempt(directory: int, owner_uid: int, *, is_final: bool) -> Found:
     is_held = is_locked(directory)
+    is_over = is_final and not is_held  # else somebody may be writing just now
     names = (rundir.LAUNCH, rundir.STARTED, rundir.EXIT)
-    found = Found(is_held, *(_read_record(directory, name, owner_uid) for name in names))
+    found = Found(is_held, *(_read_record(directory, name, owner_uid, is_over) for name in names))
     if is_held and not (found.launch or {}).get("shim_pid"):
         return replace(found, launch={**(found.launch or {}), **_holder(directory)})
     return found
@@ -275,8 +276,11 @@ def _raise_passing(error: OSError) -> None:
         raise error
 
 
-def _read_record(directory: int, name: str, owner_uid: int) -> Mapping[str, Any] | None:
-    """Return the record, empty where it says nothing that can be used; None when it is not there."""
+def _read_record(directory: int, name: str, owner_uid: int, is_over: bool) -> Mapping[str, Any] | None:
+    """Return the record, empty where it says nothing that can be used; None when it is not there.
+
+    `is_over`: nobody writes any more, so half a record is worth a word.
+    """
     try:
         descriptor = os.open(name, _SAFE, dir_fd=directory)
     except FileNotFoundError:
@@ -292,7 +296,7 @@ def _read_record(directory: int, name: str, owner_uid: int) -> Mapping[str, Any]
         try:
             record = json.loads(file.read(RECORD_LIMIT_BYTES))
         except (ValueError, RecursionError, OSError):
-            log.warning("%s is not whole: ignored", name)
+            log.log(logging.WARNING if is_over else logging.DEBUG, "%s is not whole: ignored", name)
             return {}
     return record if isinstance(record, dict) else {}
 

@@ -14,6 +14,7 @@ from mosaicd.core import catchup
 from mosaicd.core.fsm import Event
 from mosaicd.core.run import Run
 from mosaicd.protocol.messages import Facts
+from mosaicd.protocol.states import State
 from mosaicd.rpc.context import Caller, Services
 
 log = logging.getLogger(__name__)
@@ -32,10 +33,11 @@ async def handle(services: Services, caller: Caller, params: Facts) -> dict[str,
 
     services.shims.heard(params.run_id)
     crash_points.reach("fact.before_record")
-    await services.registry.record_if(params.run_id, decide)
+    run = await services.registry.record_if(params.run_id, decide)
     crash_points.reach("fact.before_reply")
     if rejected:
-        log.warning("run %s: refused facts that have no place now: %s", params.run_id, ", ".join(rejected))
+        level = logging.INFO if run.state is State.FAULT else logging.WARNING  # it just broke
+        log.log(level, "run %s: refused facts that have no place now: %s", run.run_id, ", ".join(rejected))
     if any(fact.get("fact") in catchup.HINTS for fact in params.facts):
         services.dispatcher.poke(params.run_id)
     return {"accepted": len(params.facts) - len(rejected), "rejected": rejected}

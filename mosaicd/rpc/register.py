@@ -71,7 +71,8 @@ def _pause_that_was_wanted(services: Services, run: Run, params: Register) -> li
     """A frozen tree was frozen because somebody wanted it; the registry that knew it is lost."""
     status = params.status
     mode, is_frozen = status.get("paused_mode"), bool(status.get("frozen"))
-    if run.want is not Want.RUN or status.get("exit") or not (is_frozen or mode):
+    is_asked_for = run.want is Want.RUN and run.state is not State.FAULT
+    if not is_asked_for or status.get("exit") or not (is_frozen or mode):
         return []
     data = {"mode": mode if mode in (PauseMode.FREEZE, PauseMode.COOPERATIVE) else PauseMode.FREEZE}
     return [Event(Kind.PAUSE_REQUESTED, services.clock.wall(), WHO, data)]

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from mosaicd.rundirs import held_attempts
+from mosaicd.protocol import rundir
+from mosaicd.rundirs import RunDirs, held_attempts
 
 
 @pytest.fixture
@@ -44,3 +45,17 @@ def test_not_known_is_not_free(run: Path, where: str, monkeypatch: pytest.Monkey
     with monkeypatch.context() as patch, pytest.raises(OSError, match="no descriptor"):
         patch.setattr(os, where, refused)
         held_attempts(run)
+
+
+def test_half_a_record_is_trouble_once_nobody_writes(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A shim that is looked at while it writes launch.json is no line of the log; what one left half is."""
+    for number in (1, 2):
+        (run / f"attempt-{number}" / rundir.LAUNCH).write_text('{"run_id": "')
+    rundirs = RunDirs(tmp_path.parent)
+    found = rundirs.examine(tmp_path.name, 2, os.getuid())
+    assert found.is_held and found.launch is not None and not caplog.records
+    found = rundirs.examine(tmp_path.name, 1, os.getuid())
+    assert not found.is_held and found.launch == {}
+    assert [record.getMessage() for record in caplog.records] == ["launch.json is not whole: ignored"]
