@@ -20,7 +20,8 @@ from pathlib import Path
 from mosaicd import __version__, pidfds
 
 BACKLOG = 4096
-_TRIES, _PAUSE_S = 200, 0.005
+#: How long a lock of a dead daemon is waited for: an instant, or until a machine that stalls goes on.
+_TRIES, _PAUSE_S = 2000, 0.005
 _LISTENING = 0x10000  # __SO_ACCEPTCON in the flags of /proc/net/unix
 
 
