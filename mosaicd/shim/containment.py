@@ -8,6 +8,7 @@ taken may be missing, so whoever acts on one looks again.
 
 import os
 import signal
+import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -17,6 +18,11 @@ from mosaicd.protocol import rundir
 
 _CHUNK_BYTES = 1 << 16
 _STOP_BIT = 1 << (signal.SIGSTOP - 1)
+#: How often, and after which pause, an environment is read again that an exec is about to fill in.
+_EXEC_LOOKS = 50
+_EXEC_PAUSE_S = 0.001
+#: In /proc/PID/stat, behind the name.
+_SIZE, _ENV_START, _ENV_END = 20, 47, 48
 
 
 class Process(NamedTuple):
@@ -114,7 +120,33 @@ def children_of_this_process() -> list[int]:
 
 
 def environment_of(pid: int) -> bytes:
-    """Return a process's environment as the kernel shows it; empty when gone or not ours to read."""
+    """Return a process's environment as the kernel shows it; empty when gone or not ours to read.
+
+    In the middle of an exec the kernel shows none for a moment, to whomever: then it is read again.
+    """
+    found = _environment(pid)
+    for _ in range(_EXEC_LOOKS):
+        if found or not _has_an_environment(pid):
+            break
+        time.sleep(_EXEC_PAUSE_S)
+        found = _environment(pid)
+    return found
+
+
+def _has_an_environment(pid: int) -> bool:
+    """Say whether what reads as empty is on its way, or there by now: no zombie's, and not truly empty."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            text = file.readall()
+    except OSError:
+        return False
+    fields = text[text.rfind(b")") + 2 :].split()
+    if len(fields) <= _ENV_END or fields[_SIZE] == b"0":  # a zombie, or the kernel's own
+        return False
+    return fields[_ENV_END] == b"0" or fields[_ENV_START] != fields[_ENV_END]
+
+
+def _environment(pid: int) -> bytes:
     try:
         fd = os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -20,6 +20,7 @@ from mosaicctl.client import Client, Disconnected, NoDaemon, connect
 from mosaicd.protocol import rundir
 from mosaicd.protocol.errors import MosaicError
 from mosaicd.rundirs import held_attempts
+from mosaicd.shim.containment import environment_of
 from tests.daemon.trouble import loud_lines, replay_differs
 
 T = TypeVar("T")
@@ -262,15 +263,8 @@ class House:
     def pids(self, run_id: str) -> list[int]:
         """Living processes that carry the run's marker."""
         marker = f"{rundir.MARKER}={run_id}".encode()
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    if marker in (entry / "environ").read_bytes().split(b"\0"):
-                        found.append(int(entry.name))
-                except OSError:
-                    continue
-        return found
+        everybody = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        return [pid for pid in everybody if marker in environment_of(pid).split(b"\0")]
 
     def shims(self) -> list[int]:
         """Shims that work for this house: processes that hold one of its attempt directories open."""

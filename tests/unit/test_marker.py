@@ -1,0 +1,54 @@
+"""Whose a process is, by the run id in its environment: seen at whatever moment it is looked at."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from subprocess import PIPE
+
+from mosaicd.launcher import emptiness
+from mosaicd.launcher.cells import Cells
+from mosaicd.protocol import rundir
+from mosaicd.shim import containment
+from mosaicd.shim.cell import Site
+
+RUN_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+#: Becomes itself, again and again: the kernel shows no environment of a process in the middle of an exec.
+RESTLESS = {"AGAIN": 'exec sh -c "$AGAIN"', "PATH": "/usr/bin:/bin"}
+LOOKS = 2000
+
+
+@contextmanager
+def running(*command: str, **environment: str) -> Iterator[int]:
+    """A process with this environment and nothing else in it."""
+    process = subprocess.Popen(command, env=environment)
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_process_in_an_exec_is_still_its_runs() -> None:
+    """It has its marker before and after; a look in between must not take it for nobody's."""
+    with running("sh", "-c", RESTLESS["AGAIN"], **RESTLESS, **{rundir.MARKER: RUN_ID}) as pid:
+        assert [containment.marker_of(pid) for _ in range(LOOKS)] == [RUN_ID] * LOOKS
+
+
+def test_a_tree_in_an_exec_is_not_empty() -> None:
+    """Nor does the launcher, which is asked about a run whose shim is gone."""
+    with running("sh", "-c", RESTLESS["AGAIN"], **RESTLESS, **{rundir.MARKER: RUN_ID}) as pid:
+        gone = {"shim_pid": None, "shim_start": containment.start_ticks(pid)}
+        order = {"order": "is_empty", "id": 1, "run_id": RUN_ID, **gone}
+        for _ in range(LOOKS // 20):
+            [reply] = emptiness.answer([order], Cells(Site()))
+            assert pid in reply["pids"]
+
+
+def test_who_has_no_environment_is_not_waited_for() -> None:
+    """A program that was given none has none; nor has one that is gone."""
+    program = subprocess.Popen(["sh", "-c", "echo up; read line"], env={}, stdin=PIPE, stdout=PIPE)
+    with program as process:
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
+        assert not containment._has_an_environment(process.pid)
+        assert containment.environment_of(process.pid) == b""
+    assert containment.environment_of(process.pid) == b""
