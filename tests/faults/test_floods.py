@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from mosaicctl.client import Disconnected
 from mosaicd.protocol.errors import MosaicError
 from tests.daemon.house import House, eventually
 from tests.rpc.test_fairness import FLOODER, KINDS
@@ -99,14 +100,26 @@ def rss_kib(pid: int) -> int:
     return int(found[1])
 
 
+def held_up_s(house: House) -> float:
+    """How long the daemon's loop, and who asks it, were ready to run while others had the processors."""
+    assert house.process is not None
+    waited_s = 0.0
+    for who in (str(house.process.pid), "thread-self"):
+        try:
+            waited_s += int(Path(f"/proc/{who}/schedstat").read_text().split()[1]) / 1e9
+        except OSError:
+            continue
+    return waited_s
+
+
 def answered(house: House, count: int) -> list[float]:
-    """Return how long each of `count` questions of an ordinary client took."""
+    """Return how long each of `count` questions of an ordinary client took on a machine of its own."""
     taken = []
     with house.client() as client:
         for number in range(count):
-            began = time.monotonic()
+            began, waited_s = time.monotonic(), held_up_s(house)
             client.call(*(("daemon.hello", {}) if number % 4 else ("run.list", {"limit": 5})))
-            taken.append(time.monotonic() - began)
+            taken.append(max(0.0, time.monotonic() - began - (held_up_s(house) - waited_s)))
     return taken
 
 
@@ -143,8 +156,10 @@ def test_others_are_answered_while_a_peer_is_hostile(
         assert median < MEDIAN_S, told
         assert memory < before + (200 << 10), told
     print("\n" + "\n".join(told))
-    run_id = house.submit("true")
+    run_id = house.submit("true", hold=True)
     house.call("run.set", run_id=run_id, priority=9)
+    house.call("run.release", run_id=run_id)
+    assert house.ended(run_id)["outcome"] == "succeeded"
 
 
 def test_a_full_house_of_idle_connections_serves_who_is_in(build: Callable[..., House]) -> None:
@@ -157,14 +172,22 @@ def test_a_full_house_of_idle_connections_serves_who_is_in(build: Callable[..., 
             link = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             link.connect(str(house.socket))
             if number % 2:
-                link.sendall(b'{"jsonrpc":"2.0","me')
+                with suppress(BrokenPipeError):  # one that is refused is hung up on at once
+                    link.sendall(b'{"jsonrpc":"2.0","me')
             refused = link
         assert refused is not None
-        refused.settimeout(10)
+        refused.settimeout(60)
         answer = json.loads(refused.makefile("rb").readline())
         assert answer["error"]["data"]["name"] == "unavailable"
-        assert mine.call("daemon.health", timeout_s=5)["ready"]
-    eventually(lambda: house.call("daemon.health")["ready"], bool, "places come back")
+        assert mine.call("daemon.health")["ready"]
+
+    def is_served() -> bool:
+        try:
+            return bool(house.call("daemon.health")["ready"])
+        except (MosaicError, Disconnected):
+            return False  # it has not seen yet who hung up
+
+    eventually(is_served, bool, "places come back")
 
 
 def test_a_run_is_started_and_ended_under_fire(build: Callable[..., House]) -> None:
