@@ -97,13 +97,20 @@ def _inspect_alone(args: Any, facts: Json) -> None:
 
 
 def _processes(facts: Json, client: Client | None) -> None:
-    """Fill in processes of runs that are not live; what began after the look is asked about."""
+    """Fill in processes of runs that are not live; what began after the look is asked about.
+
+    Whoever ended before the answer did so with its run: only who is there afterwards outlives it.
+    """
     inspection = facts["inspection"]
     if inspection is None:
         return
     live = {run["run_id"] for run in inspection["live"]}
     strangers = [found for found in marked(inspection["state_dir"]) if found["run_id"] not in live]
-    facts["orphans"] = [found for found in strangers if client is None or _is_over(client, found["run_id"])]
+    if client is not None and strangers:
+        over = [found for found in strangers if _is_over(client, found["run_id"])]
+        left = marked(inspection["state_dir"]) if over else []
+        strangers = [found for found in over if found in left]
+    facts["orphans"] = strangers
 
 
 def _is_over(client: Client, run_id: str) -> bool:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from mosaicctl import doctor
 from mosaicctl.doctor_checks import DISK_LOW_BYTES, WAL_LARGE_BYTES, judge
 
 GIB = 1 << 30
@@ -73,3 +74,18 @@ def test_a_finding(changes: dict[str, Any], expected: dict[str, str]) -> None:
     found = judge(facts(**changes))
     assert {f["check"]: f["level"] for f in found if f["level"] != "ok"} == expected
     assert all(f["means"] and f["do"] for f in found if f["level"] != "ok")
+
+
+def test_who_ended_with_its_run_is_no_orphan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that began after the registry was read may end before it is asked about, processes and all."""
+    looks = [[{"pid": 7, "run_id": "X", "command": "a"}, {"pid": 8, "run_id": "X", "command": "b"}]]
+    looks.append(looks[0][1:])
+    monkeypatch.setattr(doctor, "marked", lambda state_dir: looks.pop(0))
+
+    class Told:
+        def call(self, method: str, params: dict[str, str]) -> dict[str, str]:
+            return {"state": "TERM"}
+
+    found: dict[str, Any] = {"inspection": {"live": [], "state_dir": "/s"}}
+    doctor._processes(found, Told())  # type: ignore[arg-type]
+    assert [one["pid"] for one in found["orphans"]] == [8]
