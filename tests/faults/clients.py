@@ -27,7 +27,7 @@ RETRY_ON = ["exit_code", "shim_lost", "signal", "disk_full", "worker_failed", "c
 LIVE_LIMIT = 4
 RETRYABLE = 6
 WORKERS = 0.3  # of all submits
-CALL_TIMEOUT_S = 20.0
+CALL_TIMEOUT_S = 60.0
 _GONE = (NoDaemon, Disconnected, OSError)
 
 

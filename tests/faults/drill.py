@@ -25,7 +25,7 @@ from mosaicd import crash_points
 from mosaicd.protocol.errors import MosaicError
 from tests.daemon.house import eventually
 from tests.faults import drill_plan, smalldisk, verdicts, worker_verdicts
-from tests.faults.clients import Notebook, Submitter, Watcher
+from tests.faults.clients import CALL_TIMEOUT_S, Notebook, Submitter, Watcher
 from tests.faults.drill_house import CPUS, GPUS, DrillHouse
 from tests.faults.drill_plan import Life, Trouble
 from tests.faults.ledger import LOST, REUSED, TWICE, Ledger
@@ -207,7 +207,8 @@ class Drill:
         self.house.lift()
         self.house.start()
         self.book.pause.set()
-        eventually(lambda: all(client.is_parked for client in self.clients), bool, "the clients pause", 30)
+        parked_s = CALL_TIMEOUT_S + 30
+        eventually(lambda: all(one.is_parked for one in self.clients), bool, "the clients pause", parked_s)
         try:
             verdicts.let_all_end(self.house, SETTLE_S)
         except (AssertionError, MosaicError, NoDaemon, Disconnected) as error:

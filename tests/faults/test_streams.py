@@ -175,7 +175,7 @@ def test_a_slow_watcher_is_warned_of_once_an_episode(build: Callable[..., House]
         writer.join()
         seqs, gap = [], None
         while gap is None:
-            note = client.next_notification(10)
+            note = client.next_notification(60)
             assert note is not None, "no gap came"
             method, params = note
             if method == "run.gap":
@@ -185,7 +185,7 @@ def test_a_slow_watcher_is_warned_of_once_an_episode(build: Callable[..., House]
     assert seqs == list(range(start["cursor"] + 1, gap["from"]))
     with house.client() as client:
         client.call("run.watch", {"run_id": run_id, "since": gap["from"] - 1})
-        fetched = [client.next_notification(10) for _ in range(100)]
+        fetched = [client.next_notification(60) for _ in range(100)]
     assert [one[1]["seq"] for one in fetched if one] == list(range(gap["from"], gap["from"] + 100))
     log = house.log.read_text().splitlines()
     warnings = [line for line in log if "WARNING" in line and "watcher" in line]

@@ -92,7 +92,7 @@ class Zygote:
     def close(self) -> None:
         """End it; its daemons are ended by whoever started them."""
         self._lines.close()
-        self._process.wait(10)
+        self._process.wait(60)
 
 
 def _become_daemon(order: dict[str, Any]) -> int:
