@@ -216,24 +216,15 @@ def clear(path: Path) -> str | None:
     with suppress(OSError):
         (path / rundir.SPEC).unlink(missing_ok=True)  # from here on it is no run's directory
         crash_points.reach("prune.removing")
-    for attempt in range(2):
+    why = ""
+    for _ in range(2):  # somebody else may have taken away what was listed
         try:
             for name in os.listdir(path):
                 if name != rundir.PRUNED:
                     discard(path / name)
             shutil.rmtree(path)
-        except FileNotFoundError:
-            if not os.path.lexists(path):
-                return None
         except OSError as error:
-            if attempt:
-                return f"{error.filename}: {error.strerror}"
-            for folder, names, _ in os.walk(path):  # from the top: a closed directory is opened, then read
-                for name in names:
-                    inner = os.path.join(folder, name)
-                    if not os.path.islink(inner):
-                        with suppress(OSError):
-                            os.chmod(inner, 0o700, follow_symlinks=True)
-        else:
+            why = f"{error.filename}: {error.strerror}"
+        if not os.path.lexists(path):
             return None
-    return None
+    return why

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 RECORD_LIMIT_BYTES = 1 << 20
 #: Of what the daemon wrote itself: many times what fits into a request.
 OWN_LIMIT_BYTES = 1 << 24
+#: How many levels of a tree are removed at one go; what is left of a deeper one is removed the next time.
+MOST_LEVELS = 10_000
 _SAFE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ATTEMPT = re.compile(rf"{rundir.ATTEMPT_PREFIX}([0-9]{{1,9}})")
 #: What keeps a directory from being looked at now, and says nothing of it.
@@ -302,11 +305,46 @@ def _read_record(directory: int, name: str, owner_uid: int, is_over: bool) -> Ma
 
 
 def discard(path: Path) -> None:
-    """Remove a file, or a directory with all below it; OSError."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
+    """Remove a file, or a directory with all below it; OSError.
+
+    What a run leaves may be deeper than recursion, paths and descriptors go, so nothing is gone down into:
+    directories come up to the top and are looked into there.
+    """
+    if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
+        return
+    path.chmod(0o700)  # its owner may have closed it
+    top = os.open(path, _SAFE | os.O_DIRECTORY)
+    mark = secrets.token_hex(8)  # a removal that was cut off has left names, too
+    try:
+        for level in range(MOST_LEVELS):
+            names = os.listdir(top)
+            for number, name in enumerate(names):
+                _take_out(top, name, f"{mark}.{level}.{number}")
+            if not names:
+                break
+    finally:
+        os.close(top)
+    path.rmdir()
+
+
+def _take_out(top: int, name: str, mark: str) -> None:
+    """Remove an entry of `top`; the directories in it are then there in its place."""
+    if not stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):
+        os.unlink(name, dir_fd=top)
+        return
+    os.chmod(name, 0o700, dir_fd=top)
+    directory = os.open(name, _SAFE | os.O_DIRECTORY, dir_fd=top)
+    try:
+        for number, inner in enumerate(os.listdir(directory)):
+            if stat.S_ISDIR(os.stat(inner, dir_fd=directory, follow_symlinks=False).st_mode):
+                os.chmod(inner, 0o700, dir_fd=directory)  # else it cannot be moved
+                os.rename(inner, f"{mark}.{number}", src_dir_fd=directory, dst_dir_fd=top)
+            else:
+                os.unlink(inner, dir_fd=directory)
+    finally:
+        os.close(directory)
+    os.rmdir(name, dir_fd=top)
 
 
 def _load(path: Path) -> dict[str, Any]:

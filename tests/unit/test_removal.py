@@ -1,59 +1,61 @@
-"""Who removes a run's directory may be killed at any moment: what is left says so of itself."""
+"""What a run left in its directory is removed, whatever it is."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from mosaicd import rundirs
-from mosaicd.protocol import rundir
-from mosaicd.rundirs import RunDirs
-
-RUN = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+from mosaicd.retention import clear
+from mosaicd.rundirs import discard
 
 
-class Killed(BaseException):
-    """In the place of SIGKILL."""
+def deepen(path: Path, levels: int) -> None:
+    """Make directories in one another, deeper than a path is long, with a file in each."""
+    path.mkdir()
+    inner = os.open(path, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("a", dir_fd=inner)
+        os.close(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=inner))
+        outer, inner = inner, os.open("a", os.O_RDONLY, dir_fd=inner)
+        os.close(outer)
+    os.close(inner)
 
 
-@pytest.mark.parametrize("survived", range(5))
-def test_half_of_a_submit_that_nobody_was_told_of_is_no_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survived: int
-) -> None:
-    """Killed between any two files, whatever order a disk lists them in."""
-    dirs = RunDirs(tmp_path / "runs")
-    dirs.create(RUN, {"a": 1}, {})
-    discard, left = rundirs.discard, [survived]
-
-    def until_killed(path: Path) -> None:
-        if not left[0]:
-            raise Killed
-        left[0] -= 1
-        discard(path)
-
-    monkeypatch.setattr(rundirs, "discard", until_killed)
-    listed = rundirs.os.listdir
-    for turn in (1, -1):
-        left[0] = survived
-        with monkeypatch.context() as patch:
-            patch.setattr(rundirs.os, "listdir", lambda path, turn=turn: sorted(listed(path))[::turn])
-            try:
-                dirs.remove(RUN)
-            except Killed:
-                assert dirs.outline(RUN).is_unacknowledged
-            else:
-                assert not dirs.path(RUN).exists()
-                dirs.create(RUN, {"a": 1}, {})
+def test_however_deep_it_is(tmp_path: Path) -> None:
+    """Neither recursion nor the length of a path ends a removal."""
+    deepen(tmp_path / "run", 2200)
+    assert clear(tmp_path / "run") is None
+    assert not list(tmp_path.iterdir())
 
 
-def test_half_of_what_was_pruned_is_a_remnant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rest of a prune is removed: what says that it is one goes last."""
-    dirs = RunDirs(tmp_path / "runs")
-    dirs.create(RUN, {}, {})
-    dirs.acknowledge(RUN)
-    dirs.give_up(RUN)
-    (dirs.path(RUN) / rundir.SPEC).unlink()
-    gone: list[str] = []
-    discard = rundirs.discard
-    monkeypatch.setattr(rundirs, "discard", lambda path: (gone.append(path.name), discard(path)))
-    dirs.remove(RUN)
-    assert gone == [rundir.ENVIRONMENT, rundir.PRUNED] and not dirs.path(RUN).exists()
+def test_what_is_too_deep_for_once_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is said, and a little less each time."""
+    deepen(tmp_path / "run", 100)
+    monkeypatch.setattr(rundirs, "MOST_LEVELS", 30)
+    said = [clear(tmp_path / "run") for _ in range(2)]  # each of which tries twice
+    assert said[0] and said[1] is None
+
+
+def test_links_go_and_what_they_point_to_stays(tmp_path: Path) -> None:
+    """In whatever place they are, and to whatever they lead."""
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("x")
+    deepen(tmp_path / "run", 2)
+    for place in ("link", "a/link", "a/a/link"):
+        (tmp_path / "run" / place).symlink_to(tmp_path / "precious")
+    (tmp_path / "run" / "a" / "gone").symlink_to("nowhere")
+    discard(tmp_path / "run")
+    (tmp_path / "link").symlink_to(tmp_path / "precious")
+    discard(tmp_path / "link")
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+    assert (tmp_path / "precious" / "file").read_text() == "x"
+
+
+def test_what_was_closed_is_opened(tmp_path: Path) -> None:
+    """A directory without any rights is its owner's all the same."""
+    deepen(tmp_path / "run", 3)
+    for place in ("a/a/a", "a/a", "a", ""):
+        (tmp_path / "run" / place).chmod(0)
+    discard(tmp_path / "run")
+    assert not list(tmp_path.iterdir())
