@@ -35,8 +35,11 @@ def test_code_of_a_run(end: dict[str, Any], code: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ERRORS.values(), ids=[kind.name for kind in ERRORS.values()])
-def test_code_of_an_error(kind: type[MosaicError], daemon: ScriptedDaemon, ctl: Ctl) -> None:
+def test_code_of_an_error(
+    kind: type[MosaicError], daemon: ScriptedDaemon, ctl: Ctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every error of the daemon has its exit code, and is told in one line on standard error."""
+    monkeypatch.setattr("mosaicctl.client.PATIENCE_S", 0.1)  # one that drains is asked again for a while
 
     def refuse(params: object, peer: object) -> None:
         raise kind("the reason")
