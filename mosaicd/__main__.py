@@ -175,7 +175,10 @@ def _take_place(settings: "Settings", clock: "Clock") -> "tuple[Settings, socket
 async def _until_signal(
     settings: "Settings", listening: "socket", locks: "Locks", clock: "Clock", succession: "Succession"
 ) -> int:
-    """Run the service; SIGTERM, SIGINT and SIGHUP cancel it, once: its order to stop."""
+    """Run the service; SIGTERM, SIGINT and SIGHUP cancel it, once: its order to stop.
+
+    From its end to the next program's beginning they wait, where there is to be one, for that to take them.
+    """
     import asyncio
     import signal
 
@@ -192,15 +195,20 @@ async def _until_signal(
             if not succession.refuse():  # else it is ending, in good order: that is not to be cut short
                 serving.cancel()
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    for number in numbers:
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
             asyncio.get_running_loop().add_signal_handler(number, stop, number.name)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
     try:
         return await serving
     except asyncio.CancelledError:
         if not asked:
             raise
         return 0
+    finally:
+        if succession.is_asked:
+            signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
 
 
 def _refuse(sentence: str, code: int = EXIT_USAGE) -> int:

@@ -1,10 +1,13 @@
 """A stop that comes upon something under way: it is carried out at once, and nothing is called wrong."""
 
+import errno
 import os
 import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from mosaicd.protocol.errors import Conflict, MosaicError
 from tests.daemon.house import DEADLINE_S, House, eventually
@@ -26,14 +29,11 @@ def checks(house: House) -> list[str]:
     return [line for line in lines if "--check" in line]
 
 
-def test_a_stop_is_not_forgotten_over_a_reexec(build: Build) -> None:
-    """SIGTERM while the program that would come is still looked at: the daemon ends, and whoever wanted
-    another in its place is told."""
-    house = build(timeouts={"shutdown_s": DEADLINE_S})
-    assert house.process is not None
+def replaced(house: House) -> tuple[bytes, threading.Thread, list[MosaicError]]:
+    """Ask for a reexec; whoever reads the settings from now on takes as long as we like."""
     settings = house.config.read_bytes()
     house.config.unlink()
-    os.mkfifo(house.config)  # whoever reads the settings takes as long as we like
+    os.mkfifo(house.config)
     refused: list[MosaicError] = []
 
     def asks() -> None:
@@ -45,10 +45,52 @@ def test_a_stop_is_not_forgotten_over_a_reexec(build: Build) -> None:
     asking = threading.Thread(target=asks)
     asking.start()
     eventually(lambda: checks(house), bool, "the program that would come is looked at")
+    return settings, asking, refused
+
+
+def told(house: House, settings: bytes) -> None:
+    """Let whoever reads the settings have them; fails where nobody does any more."""
+    assert house.process is not None
+
+    def reader() -> int | None:
+        assert house.process is not None and house.process.poll() is None
+        try:
+            return os.open(house.config, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            assert error.errno == errno.ENXIO
+            return None
+
+    found = eventually(reader, lambda fd: fd is not None, "somebody reads the settings")
+    assert found is not None
+    with os.fdopen(found, "wb") as pipe:
+        pipe.write(settings)
+
+
+def test_a_stop_is_not_forgotten_over_a_reexec(build: Build) -> None:
+    """SIGTERM while the program that would come is still looked at: the daemon ends, and whoever wanted
+    another in its place is told."""
+    house = build(timeouts={"shutdown_s": DEADLINE_S})
+    assert house.process is not None
+    settings, asking, refused = replaced(house)
     house.process.send_signal(signal.SIGTERM)
     eventually(house.log.read_text, lambda log: "SIGTERM" in log, "the daemon is told to stop")
-    house.config.write_bytes(settings)
+    told(house, settings)
     assert house.process.wait(DEADLINE_S) == 0
     asking.join(DEADLINE_S)
     assert [type(error) for error in refused] == [Conflict]
     assert not house.socket.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_stop_between_two_programs(house: House, number: signal.Signals) -> None:
+    """A signal that comes when the one has ended and the other has not begun is taken by the other: it stops
+    in good order."""
+    assert house.process is not None
+    settings, asking, refused = replaced(house)
+    told(house, settings)
+    asking.join(DEADLINE_S)
+    eventually(house.log.read_text, lambda log: "becoming the program" in log, "the one has ended")
+    house.process.send_signal(number)
+    told(house, settings)
+    assert house.process.wait(DEADLINE_S) == 0
+    assert not refused and not house.socket.exists()
