@@ -18,6 +18,8 @@ from mosaicd.config import Supervisor
 FIRST_PASSED_FD = 3
 #: How long a daemon that becomes another program may take until it ticks again (a migration, say).
 BEGINNING_S = 180.0
+#: From one look at who has not worked for too long to the second.
+LOOK_AGAIN_S = 0.5
 
 
 class Notifier:
@@ -62,11 +64,15 @@ class Notifier:
         """Tick twice as often as the watchdog wants while `is_healthy`; returns at once without a watchdog.
 
         That this coroutine gets its turn proves the loop; `is_healthy` has to speak for the rest (the
-        registry's writer).  A tick that is withheld is logged, once an episode.
+        registry's writer).  A tick that is withheld is logged, once an episode, and after a second look: a
+        daemon that was held up itself, or that took long to start, at first finds its own silence.
         """
         was_healthy = True
         while self.watchdog_s is not None and self._sender is not None:
             is_well = is_healthy()
+            if not is_well:
+                await asyncio.sleep(min(LOOK_AGAIN_S, self.watchdog_s / 4))
+                is_well = is_healthy()
             if is_well:
                 self._send("WATCHDOG=1")
             elif was_healthy:

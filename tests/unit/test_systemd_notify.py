@@ -100,6 +100,22 @@ async def test_the_watchdog_is_fed_while_all_is_well(manager: socket.socket) -> 
     notifier.close()
 
 
+async def test_who_was_held_up_itself_is_looked_at_twice(
+    manager: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A daemon that stood still, or took long to start, finds its writer silent until that has had a turn:
+    it ticks, and says nothing."""
+    notifier = Notifier(Supervisor(manager.getsockname(), watchdog_s=0.02))
+    answers = [False, True]
+    watching = asyncio.ensure_future(notifier.watch(lambda: not answers or answers.pop(0)))
+    manager.setblocking(False)
+    async with asyncio.timeout(10):
+        assert await asyncio.get_running_loop().sock_recv(manager, 4096) == b"WATCHDOG=1"
+    watching.cancel()
+    assert not answers and not caplog.records
+    notifier.close()
+
+
 def test_variables_of_another_process_are_not_ours() -> None:
     """LISTEN_PID must be us; the variables are taken out in any case, so that no child believes them."""
     environ = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "x", "PATH": "/bin"}
