@@ -24,7 +24,7 @@ from mosaicd.shim.containment import environment_of
 from tests.daemon.trouble import loud_lines, replay_differs
 
 T = TypeVar("T")
-DEADLINE_S = 20.0
+DEADLINE_S = 45.0
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(__file__).parent / "programs"
 
