@@ -84,7 +84,7 @@ class Registry:
         self._fresh: list[Committed] = []
         self._dirty: set[str] = set()
         self._progress_timer: asyncio.TimerHandle | None = None
-        self._busy_rounds = 0
+        self._busy_rounds, self._checkpointed = 0, -1
         for run, progress in loaded.runs:
             self._enter(run, progress)
         self._mark = HighWater(path, loaded.epoch)
@@ -249,7 +249,8 @@ class Registry:
     async def checkpoint(self) -> tuple[int, int, int]:
         """Move the WAL into the database and truncate it; return (busy, log, checkpointed) of SQLite."""
         found: tuple[int, int, int] = await self._writer.send_outside(truncate_wal)
-        self._busy_rounds = self._busy_rounds + 1 if found[0] else 0
+        is_stuck = found[0] and found[1] > found[2] == self._checkpointed  # else readers come and go
+        self._busy_rounds, self._checkpointed = self._busy_rounds + 1 if is_stuck else found[0], found[2]
         if self._busy_rounds >= BUSY_ROUNDS:
             logger.warning(
                 "the registry's WAL was not truncated %d times in a row: a reader holds it; it has %d pages",

@@ -57,6 +57,33 @@ async def test_three_busy_rounds_are_a_warning(
     assert len(warnings(caplog)) == 2
 
 
+async def test_readers_that_come_and_go_are_no_warning(
+    registry: Registry, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody reads whenever a checkpoint comes, but not the same: the WAL gets on, or there is nothing that
+    anybody could hold."""
+    before = None
+    for _ in range(6):
+        await fill(registry, 2)
+        reader = open_reader(path)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM runs").fetchone()
+        if before is not None:
+            before.close()
+        await fill(registry, 2)
+        busy, log, checkpointed = await registry.checkpoint()
+        assert busy == 1 and log > checkpointed
+        before = reader
+    reader.close()
+    for _ in range(6):  # now nobody writes
+        reader = open_reader(path)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM runs").fetchone()
+        await registry.checkpoint()
+        reader.close()
+    assert not warnings(caplog)
+
+
 async def test_history_never_holds_a_snapshot(registry: Registry, history: History) -> None:
     """Reads between checkpoints do not make a round busy: connections stay, snapshots do not."""
     for _ in range(4):
