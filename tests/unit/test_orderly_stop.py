@@ -1,6 +1,7 @@
 """An orderly stop, whatever it comes upon: nothing is cut short, begun anew, or called a mistake."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -126,3 +127,36 @@ async def test_a_work_that_dies_is_told_of(tmp_path: Path, caplog: pytest.LogCap
         await until(lambda: services.warnings, "it is told")
     assert len(caplog.records) == 1 and "breaks ended in error" in caplog.text
     assert len(services.warnings) == 1 and "ours" in services.warnings[0]
+
+
+async def test_a_start_that_ends_half_way_leaves_nobody_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was recorded while run directories were looked at is followed up at once, and so is to be ended
+    too where the start itself is: before the shims that it would speak to."""
+    closed: list[str] = []
+
+    class Part:
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: None
+
+        async def close(self) -> None:
+            closed.append(self._name)
+
+    class Parts:
+        def __getattr__(self, name: str) -> Any:
+            return Part(name)
+
+    async def reconcile(*_: Any) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(service, "reconcile", reconcile)
+    daemon = service.Service(Settings(paths=Paths(tmp_path, tmp_path / "s")), Clock())
+    parts: Any = Parts()
+    with pytest.raises(asyncio.CancelledError):
+        async with contextlib.AsyncExitStack() as stack:
+            await daemon._take_up(parts, stack, nobody)
+    assert closed == ["dispatcher", "shims"]
