@@ -265,7 +265,7 @@ def main() -> int:
     """Play the demo; 0 when the taxi has learned, 1 when something went wrong, 130 on Ctrl-C."""
     options = _arguments()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # in a script's background INT is ignored
         signal.signal(number, _interrupt)
     narrator = Narrator()
     home = Path(tempfile.mkdtemp(prefix="mosaic-demo-"))
