@@ -126,11 +126,11 @@ def environment_of(pid: int) -> bytes:
     """
     found = _environment(pid)
     for _ in range(_EXEC_LOOKS):
-        if found or not _has_an_environment(pid):
+        if found != b"" or not _has_an_environment(pid):
             break
         time.sleep(_EXEC_PAUSE_S)
         found = _environment(pid)
-    return found
+    return found or b""
 
 
 def _has_an_environment(pid: int) -> bool:
@@ -146,11 +146,12 @@ def _has_an_environment(pid: int) -> bool:
     return fields[_ENV_END] == b"0" or fields[_ENV_START] != fields[_ENV_END]
 
 
-def _environment(pid: int) -> bytes:
+def _environment(pid: int) -> bytes | None:
+    """Return what the kernel shows; None when it shows nothing to us, now or later: gone, or another user's."""
     try:
         fd = os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return b""
+        return None
     found = b""
     try:
         while chunk := os.read(fd, _CHUNK_BYTES):

@@ -1,9 +1,14 @@
 """Whose a process is, by the run id in its environment: seen at whatever moment it is looked at."""
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from subprocess import PIPE
+
+import pytest
 
 from mosaicd.launcher import emptiness
 from mosaicd.launcher.cells import Cells
@@ -11,6 +16,7 @@ from mosaicd.protocol import rundir
 from mosaicd.shim import containment
 from mosaicd.shim.cell import Site
 
+ROOT = Path(__file__).resolve().parents[2]
 RUN_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 #: Becomes itself, again and again: the kernel shows no environment of a process in the middle of an exec.
 RESTLESS = {"AGAIN": 'exec sh -c "$AGAIN"', "PATH": "/usr/bin:/bin"}
@@ -52,3 +58,22 @@ def test_who_has_no_environment_is_not_waited_for() -> None:
         assert not containment._has_an_environment(process.pid)
         assert containment.environment_of(process.pid) == b""
     assert containment.environment_of(process.pid) == b""
+
+
+#: Looks at the process that it is given as somebody who may not, and must not wait for what never comes.
+STRANGER = """
+import os, sys
+from mosaicd.shim import containment
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+containment.time.sleep = lambda _: os._exit(3)
+print(containment.marker_of(int(sys.argv[1])))
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs another user")
+def test_other_users_processes_are_not_waited_for() -> None:
+    """Hundreds of them are on a shared machine, and the kernel never shows their environments."""
+    with running("sleep", "60", PATH="/usr/bin:/bin", **{rundir.MARKER: RUN_ID}) as pid:
+        command = [sys.executable, "-c", STRANGER, str(pid)]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (told.returncode, told.stdout) == (0, "None\n"), told
