@@ -7,7 +7,6 @@ registered on and, when that is gone, by its process (pid and start time): "conn
 """
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
@@ -80,6 +79,7 @@ class ShimLink:
     _socket: socket.socket | None = None
     _pidfd: int | None = None
     _closing: bool = False
+    _is_looking: bool = False
     launcher_restarts: int = 0
     containment_mode: str = "auto"
     containment: dict[str, Any] = field(default_factory=dict)
@@ -177,23 +177,29 @@ class ShimLink:
         reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         order = _Order({**packet, "id": number}, json.dumps(body).encode() if body else None, reply)
         self._orders[number] = order
-        asyncio.get_running_loop().call_later(self.silence_s / LOOKS, self._look, order)
+        self._look_later()
         try:
             self._send(order)
             return await reply
         finally:
             self._orders.pop(number, None)
 
-    def _look(self, order: _Order) -> None:
+    def _look_later(self) -> None:
+        if not self._is_looking and self._orders and not self._closing:
+            self._is_looking = True
+            asyncio.get_running_loop().call_later(self.silence_s / LOOKS, self._look)
+
+    def _look(self) -> None:
         """A launcher answers in milliseconds: one that does not for so long stands still, and is ended."""
-        if order.reply.done() or self._closing:
-            return
-        order.looks += 1
-        if order.looks > LOOKS and self._process is not None:
-            what, run_id = order.packet["order"], order.packet["run_id"]
+        self._is_looking = False
+        for order in self._orders.values():
+            order.looks += 0 if order.reply.done() else 1
+        late = next((order.packet for order in self._orders.values() if order.looks > LOOKS), None)
+        if late is not None and self._process is not None and not self._closing:
+            what, run_id = late["order"], late["run_id"]
             log.warning("the launcher has not answered %s of run %s for %g s", what, run_id, self.silence_s)
             self._process.kill()  # its shims live on; its end starts another, which gets the order again
-        asyncio.get_running_loop().call_later(self.silence_s / LOOKS, self._look, order)
+        self._look_later()
 
     def _send(self, order: _Order) -> None:
         if self._socket is None:
@@ -203,7 +209,7 @@ class ShimLink:
             if order.body is None:
                 self._socket.send(packet)
                 return
-            with _memory_file(order.body) as descriptor:
+            with launcher.memory_file(order.body) as descriptor:
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor.to_bytes(4, "little"))]
                 self._socket.sendmsg([packet], rights)
             crash_points.reach("order.sent")
@@ -387,14 +393,3 @@ class ShimLink:
             asyncio.get_running_loop().remove_reader(shim.pidfd)
             os.close(shim.pidfd)
             shim.pidfd = None
-
-
-@contextlib.contextmanager
-def _memory_file(content: bytes) -> Any:
-    descriptor = os.memfd_create("mosaic-order", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, content)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        yield descriptor
-    finally:
-        os.close(descriptor)

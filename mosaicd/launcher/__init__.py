@@ -5,11 +5,13 @@ on and inheritable, and nothing else:
 
     subprocess.Popen(launcher.command(fd), pass_fds=(fd,), stdin=subprocess.DEVNULL, start_new_session=True)
 
-It ends when that socket does.  This module is imported by the daemon, so it imports nothing.
+It ends when that socket does.  This module is imported by the daemon, so it imports none of ours.
 """
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _BOOTSTRAP = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
@@ -30,3 +32,15 @@ def command(fd: int, containment: str = "process-group") -> list[str]:
     if os.path.basename(root) in ("site-packages", "dist-packages"):
         return [sys.executable, "-I", "-m", "mosaicd.launcher", *options]
     return [sys.executable, "-I", "-c", _BOOTSTRAP, root, *options]
+
+
+@contextmanager
+def memory_file(content: bytes) -> Iterator[int]:
+    """Give a descriptor of a file that nobody else sees, from which an order's body can be read."""
+    descriptor = os.memfd_create("mosaic-order", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -147,7 +147,7 @@ def _has_an_environment(pid: int) -> bool:
 
 
 def _environment(pid: int) -> bytes | None:
-    """Return what the kernel shows; None when it shows nothing to us, now or later: gone, or another user's."""
+    """Return what the kernel shows; None when it never shows us any: gone, or another user's."""
     try:
         fd = os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
