@@ -4,6 +4,18 @@ from pathlib import Path
 
 from mosaicd.shim import cgroup
 
+#: As many processes as it gets, for ever.
+BOMB = """
+import os, time
+print("up", flush=True)
+while True:
+    time.sleep(0.1)
+    try:
+        os.fork()
+    except OSError:
+        pass
+"""
+
 
 def version_2() -> Path:
     """Return where the unified hierarchy is mounted."""

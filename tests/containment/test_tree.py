@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mosaicd.shim import cgroup
-from tests.containment.groups import cells_of, group_of, living, version_2
+from tests.containment.groups import BOMB, cells_of, group_of, living, version_2
 from tests.shim.house import House, Run
 
 #: Prints `up PID` once it stands; no marker, no kin, no session in common, deaf to TERM.
@@ -14,17 +14,6 @@ ESCAPED = (
     "(setsid env -i sh -c '(setsid env -i nohup sh -c \"trap \\\"\\\" TERM; echo up \\$\\$; "
     "while :; do sleep 0.2; done\" &)' &)"
 )
-#: As many processes as it gets, for ever.
-BOMB = """
-import os, time
-print("up", flush=True)
-while True:
-    time.sleep(0.1)
-    try:
-        os.fork()
-    except OSError:
-        pass
-"""
 
 
 def escaped_pid(run: Run) -> int:

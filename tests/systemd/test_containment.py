@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.containment.groups import BOMB
 from tests.systemd.machine import HOME, Machine, UserService, eventually
 
 pytestmark = [pytest.mark.systemd, pytest.mark.root]
@@ -142,16 +143,6 @@ def test_without_a_scope_the_services_own_group_will_do(no_bus: None, service: U
     service.wait_state(run_id, "TERM")
 
 
-#: As many processes as it gets, for ever.
-BOMB = """
-import os, time
-while True:
-    time.sleep(0.1)
-    try:
-        os.fork()
-    except OSError:
-        pass
-"""
 EAT = "x = bytearray(500 << 20); x[::4096] = b'1' * len(x[::4096])"
 
 
