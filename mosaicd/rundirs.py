@@ -313,7 +313,7 @@ def discard(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    path.chmod(0o700)  # its owner may have closed it
+    _open_up(str(path))
     top = os.open(path, _SAFE | os.O_DIRECTORY)
     mark = secrets.token_hex(8)  # a removal that was cut off has left names, too
     try:
@@ -333,18 +333,32 @@ def _take_out(top: int, name: str, mark: str) -> None:
     if not stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):
         os.unlink(name, dir_fd=top)
         return
-    os.chmod(name, 0o700, dir_fd=top)
+    _open_up(name, top)
     directory = os.open(name, _SAFE | os.O_DIRECTORY, dir_fd=top)
     try:
         for number, inner in enumerate(os.listdir(directory)):
             if stat.S_ISDIR(os.stat(inner, dir_fd=directory, follow_symlinks=False).st_mode):
-                os.chmod(inner, 0o700, dir_fd=directory)  # else it cannot be moved
-                os.rename(inner, f"{mark}.{number}", src_dir_fd=directory, dst_dir_fd=top)
+                _bring_up(directory, inner, top, f"{mark}.{number}")
             else:
                 os.unlink(inner, dir_fd=directory)
     finally:
         os.close(directory)
     os.rmdir(name, dir_fd=top)
+
+
+def _bring_up(directory: int, name: str, top: int, mark: str) -> None:
+    """Move a directory to the top, or remove it at once where it is empty: another user's cannot be moved."""
+    try:
+        os.rmdir(name, dir_fd=directory)
+    except OSError:
+        _open_up(name, directory)  # else it cannot be moved
+        os.rename(name, mark, src_dir_fd=directory, dst_dir_fd=top)
+
+
+def _open_up(name: str, parent: int | None = None) -> None:
+    """Open a directory that its owner may have closed; somebody else's (a container's mount point) stays."""
+    with contextlib.suppress(PermissionError):
+        os.chmod(name, 0o700, dir_fd=parent)
 
 
 def _load(path: Path) -> dict[str, Any]:

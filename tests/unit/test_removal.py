@@ -1,5 +1,6 @@
 """What a run left in its directory is removed, whatever it is."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -57,5 +58,19 @@ def test_what_was_closed_is_opened(tmp_path: Path) -> None:
     deepen(tmp_path / "run", 3)
     for place in ("a/a/a", "a/a", "a", ""):
         (tmp_path / "run" / place).chmod(0)
+    discard(tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_somebody_elses_empty_directories_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's mount point is root's: its mode cannot be changed, nor can it be moved, but it can go."""
+    for place in ("run/mounted", "run/ours/mounted"):
+        (tmp_path / place).mkdir(parents=True)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "chmod", refused)
+    monkeypatch.setattr(os, "rename", refused)
     discard(tmp_path / "run")
     assert not list(tmp_path.iterdir())
