@@ -152,8 +152,9 @@ def replace(taken: Takeover, environ: MutableMapping[str, str]) -> OSError:
     environ[VARIABLE] = json.dumps(asdict(taken))
     argv = command()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # a log on a full disk keeps nobody from going on
-            stream.flush()
+        if stream is not None:  # as where a daemon was started with it closed
+            with suppress(OSError):  # a log on a full disk keeps nobody from going on
+                stream.flush()
     for fd in fds:
         os.set_inheritable(fd, True)
     try:

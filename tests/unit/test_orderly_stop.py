@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mosaicd.core.run import Run
 from mosaicd.dispatcher import Dispatcher
 from mosaicd.orders import Orders
 from mosaicd.protocol.states import Dedup
-from mosaicd.reexec import Succession
+from mosaicd.reexec import Succession, Takeover, replace
 from mosaicd.rundirs import RunDirs
 from mosaicd.shim_link import ShimLink
 from mosaicd.store.registry import Registry
@@ -52,6 +53,15 @@ async def test_a_signal_during_a_reexec_cuts_nothing_short(
     async with asyncio.timeout(20):
         assert await main._until_signal(nobody, nobody, nobody, nobody, succession) == 0
     assert said == ["streams are told", "the registry is closed"] and not succession.is_asked
+
+
+def test_a_daemon_without_standard_output_is_replaced_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it was started with it closed there is nothing to flush."""
+    begun = []
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(os, "execv", lambda path, argv: begun.append(path))
+    replace(Takeover(os.getpid(), "", "", 0, (), is_passed=False), {})
+    assert begun
 
 
 async def test_a_signal_ends_a_daemon_that_serves(monkeypatch: pytest.MonkeyPatch) -> None:
