@@ -213,7 +213,8 @@ def _attempt(rundirs: RunDirs, run: Run, number: int, patience: Patience) -> Att
         found = rundirs.examine(run.run_id, number, run.owner_uid)
         has_said = bool((found.launch or {}).get("nonce"))  # the rest is also known of who only has the lock
         if not found.is_held or has_said or patience.is_over():
-            launch = found.launch if has_said or not found.is_held else None
+            has_begun = has_said or found.started is not None  # then its worker may live
+            launch = found.launch if has_begun or not found.is_held else None
             return Attempt(number, launch, found.started, found.exit, found.is_held)
         time.sleep(0.01)
 

@@ -5,11 +5,14 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from mosaicd.core.run import Run
 from mosaicd.protocol import rundir
+from mosaicd.rebuild import Patience, _attempt
 from mosaicd.rundirs import RunDirs, held_attempts
 
 
@@ -59,3 +62,15 @@ def test_half_a_record_is_trouble_once_nobody_writes(
     found = rundirs.examine(tmp_path.name, 1, os.getuid())
     assert not found.is_held and found.launch == {}
     assert [record.getMessage() for record in caplog.records] == ["launch.json is not whole: ignored"]
+
+
+@pytest.mark.parametrize("has_started", [False, True])
+def test_who_has_started_a_worker_is_not_begun_again(run: Path, has_started: bool) -> None:
+    """A launch.json that says nothing is of a shim that stands still, or, where there is more, damage."""
+    (run / "attempt-2" / rundir.LAUNCH).write_text("{}")
+    if has_started:
+        (run / "attempt-2" / rundir.STARTED).write_text("{}")
+    over = cast("Patience", SimpleNamespace(is_over=lambda: True))
+    at_work = cast("Run", SimpleNamespace(run_id=run.name, owner_uid=os.getuid()))
+    attempt = _attempt(RunDirs(run.parent), at_work, 2, over)
+    assert attempt.is_held and (attempt.launch is not None) is has_started
