@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 1.0
 BUSY_ROUNDS = 3
+#: A WAL of this size (8 MiB) that cannot be truncated is worth a word also where it gets on.
+MANY_PAGES = 2048
 #: Events that bring last values of their own.
 _RECOUNTED = (Kind.DISPATCHED, Kind.EXITED)
 
@@ -249,7 +251,8 @@ class Registry:
     async def checkpoint(self) -> tuple[int, int, int]:
         """Move the WAL into the database and truncate it; return (busy, log, checkpointed) of SQLite."""
         found: tuple[int, int, int] = await self._writer.send_outside(truncate_wal)
-        is_stuck = found[0] and found[1] > found[2] == self._checkpointed  # else readers come and go
+        got_on = found[2] != self._checkpointed or found[1] == found[2]  # readers come and go
+        is_stuck = found[0] and (not got_on or found[1] > MANY_PAGES)
         self._busy_rounds, self._checkpointed = self._busy_rounds + 1 if is_stuck else found[0], found[2]
         if self._busy_rounds >= BUSY_ROUNDS:
             logger.warning(

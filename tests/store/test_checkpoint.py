@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mosaicd.protocol.states import Dedup
+from mosaicd.store import registry as registry_module
 from mosaicd.store.database import open_reader
 from mosaicd.store.highwater import SUFFIX
 from mosaicd.store.history import History
@@ -57,11 +58,15 @@ async def test_three_busy_rounds_are_a_warning(
     assert len(warnings(caplog)) == 2
 
 
+@pytest.mark.usefixtures("may_warn")
+@pytest.mark.parametrize("is_large", [False, True])
 async def test_readers_that_come_and_go_are_no_warning(
-    registry: Registry, path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+    registry: Registry, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+    is_large: bool,
+) -> None:  # fmt: skip
     """Somebody reads whenever a checkpoint comes, but not the same: the WAL gets on, or there is nothing that
-    anybody could hold."""
+    anybody could hold.  One that has grown large all the same is worth a word."""
+    monkeypatch.setattr(registry_module, "MANY_PAGES", 5 if is_large else 2048)
     before = None
     for _ in range(6):
         await fill(registry, 2)
@@ -75,6 +80,9 @@ async def test_readers_that_come_and_go_are_no_warning(
         assert busy == 1 and log > checkpointed
         before = reader
     reader.close()
+    assert len(warnings(caplog)) == (4 if is_large else 0)
+    if is_large:
+        return
     for _ in range(6):  # now nobody writes
         reader = open_reader(path)
         reader.execute("BEGIN")
