@@ -7,6 +7,7 @@ house outlives the daemon on purpose (`kill`, `start`), because most promises ar
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -321,6 +322,7 @@ class House:
         for pid in self._patient_shims():
             trouble.append(f"shim {pid} was left")
             _end(pid)
+        self._remove_temporaries()
         registry = self.state_dir / "registry.sqlite3"
         return trouble + loud_lines(self.log, self.allowed_warnings) + replay_differs(registry)
 
@@ -331,6 +333,14 @@ class House:
                 client.call("run.stop", {"run_id": run["run_id"], "grace_s": 0})
             for run_id in self.run_ids:
                 client.call("run.wait", {"run_id": run_id, "timeout_s": DEADLINE_S})
+
+    def _remove_temporaries(self) -> None:
+        """Remove TMPDIRs of runs whose shims a test killed: no daemon is left that would come to it."""
+        runs = self.state_dir / "runs"
+        tails = {path.name[-rundir.TAIL_LENGTH :] for path in (runs.iterdir() if runs.is_dir() else ())}
+        for path in Path(rundir.TEMPORARY_BASE).glob("mosaic-*"):
+            if (found := rundir.temporary_tail(path.name)) and found[0] in tails:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _patient_shims(self) -> list[int]:
         end = time.monotonic() + DEADLINE_S

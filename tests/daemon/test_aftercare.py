@@ -3,9 +3,11 @@
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from mosaicd.protocol.rundir import temporary_path
 from mosaicd.rundirs import held_attempts
 from tests.daemon.house import House, eventually
 from tests.store.test_quarantine import SPOILT, spoil
@@ -81,6 +83,11 @@ def test_a_helper_that_outlives_its_shim_keeps_the_slot(build: Build) -> None:
     assert house.get(second)["state"] == "INIT"
     os.kill(helper, signal.SIGKILL)
     assert house.ended(second)["outcome"] == "succeeded"
+
+    temporary = Path(temporary_path(lost, 1))
+    assert temporary.exists(), "nobody was left who would have removed it"
+    house.restart()
+    eventually(temporary.exists, lambda is_there: not is_there, "a daemon that starts removes it")
 
 
 def test_a_shim_that_stands_still_keeps_the_slot(build: Build) -> None:
