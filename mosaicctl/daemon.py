@@ -18,7 +18,7 @@ Requests in flight are answered first, nobody who connects is refused, no run no
 would not start, or would serve another place, is refused, and the daemon goes on as it is.
 
   mosaicctl daemon reexec
-  pip install --upgrade mosaicd && mosaicctl daemon reexec
+  pip install --upgrade . && mosaicctl daemon reexec
 """
 
 
