@@ -38,14 +38,18 @@ def execute(args: Any) -> int:
         params["priority"] = args.priority
     if args.name is not None:
         params["name"] = args.name
-    if not (params or args.label or args.unlabel):
+    if args.label:
+        params["label"] = dict(args.label)
+    if args.unlabel:
+        params["unlabel"] = args.unlabel
+    if not params:
         raise UsageError("set what? Give --priority, --name, -l K=V or --unlabel K")
     runs, told, code = [], [], DONE
     with connect(args.socket) as client:
         for reference in references(client, args.runs):
             try:
                 was = client.call("run.get", {"run_id": reference})
-                run = client.call("run.set", {"run_id": was["run_id"], **params, **_labels(args, was)})
+                run = client.call("run.set", {"run_id": was["run_id"], **params})
             except MosaicError as error:
                 sys.stderr.write(explain(error, reference))
                 code = code or code_of(error)
@@ -55,11 +59,3 @@ def execute(args: Any) -> int:
     if runs or len(args.runs) > 1:
         emit(args.output, runs, "".join(told), single=len(args.runs) == 1 and len(runs) == 1)
     return code
-
-
-def _labels(args: Any, was: Json) -> Json:
-    """Return the labels parameter: all labels as they are to be, since run.set takes them together."""
-    if not (args.label or args.unlabel):
-        return {}
-    labels = {**(was.get("labels") or {}), **dict(args.label or ())}
-    return {"labels": {key: value for key, value in labels.items() if key not in (args.unlabel or ())}}

@@ -152,11 +152,16 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class SetFields:
-    """Change what a waiting run asks for; absent fields stay."""
+    """Change what a waiting run asks for; absent fields stay.
+
+    `labels` are all that it is to have; `label` adds to those it has then, `unlabel` takes some of them away.
+    """
 
     run_id: str
     priority: int | None = None
     labels: dict[str, str] | None = None
+    label: dict[str, str] = field(default_factory=dict)
+    unlabel: list[str] = field(default_factory=list)
     name: str | None = None
 
 

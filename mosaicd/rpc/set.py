@@ -1,7 +1,8 @@
 """run.set: change priority, labels or name of a run that has not ended.
 
-Input: run_id and any of priority, labels (all of them: what is not given goes), name.  Output: the run.
-The event says what was there before, so that a reader of the ledger need not look for it.
+Input: run_id and any of priority, name, and labels (all of them: what is not given goes) or label and unlabel
+(added to and taken from those it has when this is recorded, so that two who do so lose nothing).  Output: the
+run.  The event says what was there before, so that a reader of the ledger need not look for it.
 """
 
 from collections.abc import Mapping
@@ -19,11 +20,14 @@ from mosaicd.rpc.requests import request
 async def handle(services: Services, caller: Caller, params: SetFields) -> dict[str, Any]:
     """Record the new values and return the run."""
     faults = Faults()
-    check_params(Submit(name=params.name, priority=params.priority or 0, labels=params.labels or {}), faults)
-    faults.refuse()
-    wanted = {"priority": params.priority, "labels": params.labels, "name": params.name}
+    if params.labels is not None and (params.label or params.unlabel):
+        faults.add(("labels",), "are all labels, and leave nothing for label and unlabel to change")
+    _check(params, params.labels or params.label, faults)
 
     def decide(run: Run) -> list[Event]:
+        labels = _labels(params, run.labels)
+        _check(params, labels or {}, Faults())
+        wanted = {"priority": params.priority, "labels": labels, "name": params.name}
         changed: dict[str, Any] = {
             name: value for name, value in wanted.items() if value is not None and getattr(run, name) != value
         }
@@ -33,6 +37,19 @@ async def handle(services: Services, caller: Caller, params: SetFields) -> dict[
         return [Event(Kind.SET, services.clock.wall(), caller.name, {**changed, "was": was})]
 
     return await request(services, params.run_id, decide)
+
+
+def _check(params: SetFields, labels: Mapping[str, str], faults: Faults) -> None:
+    check_params(Submit(name=params.name, priority=params.priority or 0, labels=dict(labels)), faults)
+    faults.refuse()
+
+
+def _labels(params: SetFields, those: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the labels that the run is to have; None: the ones it has."""
+    if params.label or params.unlabel:
+        gone = frozenset(params.unlabel)
+        return {key: value for key, value in {**those, **params.label}.items() if key not in gone}
+    return params.labels
 
 
 def _plain(value: Any) -> Any:

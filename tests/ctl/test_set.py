@@ -20,7 +20,10 @@ def run(daemon: ScriptedDaemon) -> dict[str, Any]:
     known = a_run(1, labels={"team": "a", "paper": "yes"})
 
     def change(params: dict[str, Any], peer: Peer) -> object:
-        known.update({key: value for key, value in params.items() if key != "run_id"})
+        labels = {**known["labels"], **params.get("label", {})}
+        gone = params.get("unlabel", ())
+        known["labels"] = {key: value for key, value in labels.items() if key not in gone}
+        known.update({key: params[key] for key in ("priority", "name") if key in params})
         return known
 
     daemon.handlers["run.get"] = lambda params, peer: dict(known)
@@ -37,9 +40,10 @@ def test_what_was_set_is_said(run: dict[str, Any], ctl: Ctl) -> None:
 
 
 def test_a_label_leaves_the_others_alone(run: dict[str, Any], daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """run.set takes all labels together: the client adds to those that are there, and --unlabel removes."""
+    """The daemon is told what to add and what to remove, and not what there was when the client looked."""
     out = ctl("set", "x", "-l", "seed=7", "-l", "team=", "--unlabel", "paper", "--unlabel", "unknown")[1]
-    assert daemon.asked("run.set") == [{"run_id": run["run_id"], "labels": {"team": "", "seed": "7"}}]
+    added, removed = {"seed": "7", "team": ""}, ["paper", "unknown"]
+    assert daemon.asked("run.set") == [{"run_id": run["run_id"], "label": added, "unlabel": removed}]
     assert out.endswith(': label paper: yes -> (none), label seed: (none) -> 7, label team: a -> ""\n')
 
 

@@ -1,9 +1,11 @@
 """A plain command goes from submit to TERM, with its exact end."""
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from mosaicd.protocol.errors import InvalidParams
 from tests.daemon.house import House
 
 
@@ -62,6 +64,30 @@ def test_request_above_the_machine_is_granted_the_machine(house: House) -> None:
 
     assert run["cpus"] == {"requested": 64, "granted": 2}
     assert house.stdout(run["run_id"]) == b"2\n"
+
+
+def test_labels_that_several_set_at_once_are_all_there(house: House) -> None:
+    """`label` and `unlabel` are about the labels when it is recorded, not about those that somebody saw."""
+    run_id = house.submit("true", hold=True, labels={"draft": "yes"})
+
+    def one_label(key: int) -> None:
+        with house.client() as client:
+            change = {"label": {f"k{key}": str(key)}, "unlabel": ["draft"]}
+            client.call("run.set", {"run_id": run_id, **change})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one_label, range(24)))
+    assert house.get(run_id)["labels"] == {f"k{key}": str(key) for key in range(24)}
+
+    for params, path in (
+        ({"labels": {"a": "b"}, "unlabel": ["k1"]}, "labels"),
+        ({"label": {f"more{key}": "" for key in range(50)}}, "labels"),
+        ({"label": {"a=b": ""}}, 'labels["a=b"]'),
+    ):
+        with pytest.raises(InvalidParams) as refused:
+            house.call("run.set", run_id=run_id, **params)
+        assert [error["path"] for error in refused.value.data["errors"]] == [path]
+    assert len(house.get(run_id)["labels"]) == 24
 
 
 def test_what_was_set_is_in_the_ledger_with_what_was_there_before(house: House) -> None:
