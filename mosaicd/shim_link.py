@@ -90,16 +90,28 @@ class ShimLink:
     # --- the launcher ------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the launcher."""
+        """Start the launcher; where that cannot be now, try again until it can, with what was ordered."""
+        try:
+            self._begin()
+        except OSError as error:  # no process or descriptor to be had now
+            log.error("no launcher can be started: %s; trying again", error)
+            self._drop_launcher()
+            self._restart_later()
+            return
+        for order in list(self._orders.values()):
+            order.looks = 0
+            self._send(order)
+
+    def _begin(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket = ours
+        ours.setblocking(False)
         with theirs:
             self._process = subprocess.Popen(
                 launcher.command(theirs.fileno(), self.containment_mode), pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL, start_new_session=True, env=LAUNCHER_ENVIRONMENT | self._drill(),
                 cwd="/",
             )  # fmt: skip
-        ours.setblocking(False)
-        self._socket = ours
         loop = asyncio.get_running_loop()
         loop.add_reader(ours.fileno(), self._readable)
         self._pidfd = os.pidfd_open(self._process.pid)
@@ -158,18 +170,8 @@ class ShimLink:
         asyncio.get_running_loop().call_later(delay_s, self._restart)
 
     def _restart(self) -> None:
-        if self._closing or self._socket is not None:
-            return
-        try:
+        if not self._closing and self._socket is None:
             self.start()
-        except OSError as error:  # no process or descriptor to be had now
-            log.error("no launcher can be started: %s; trying again", error)
-            self._drop_launcher()
-            self._restart_later()
-            return
-        for order in list(self._orders.values()):
-            order.looks = 0
-            self._send(order)
 
     async def _order(self, packet: dict[str, Any], body: dict[str, Any] | None = None) -> dict[str, Any]:
         number = self._next_id

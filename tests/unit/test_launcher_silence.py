@@ -1,7 +1,10 @@
 """A launcher that does not answer is replaced, as often as it takes; one that has answered never is."""
 
 import asyncio
+import contextlib
 import logging
+import os
+import resource
 import select
 import signal
 import sys
@@ -55,6 +58,31 @@ async def test_an_answer_that_was_not_read_yet_counts(
         assert await link.is_empty("r", (None, None)) == (True, [])
         await link.close()
     assert (caplog.messages, link.launcher_restarts) == ([], 0)
+
+
+async def test_a_start_without_a_descriptor_is_made_up_for(caplog: pytest.LogCaptureFixture) -> None:
+    """Room for the socket pair and no more: it is said, and what is asked meanwhile is answered later."""
+    link = ShimLink(on_gone=lambda run_id: None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    few = max(map(int, os.listdir("/proc/self/fd"))) + 8
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        for _ in range(2):
+            os.close(taken.pop())
+        link.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in taken:
+            os.close(descriptor)
+    async with asyncio.timeout(60):
+        assert await link.is_empty("01M81BYWTWF7Y6BN2VYWCYC5H8", (None, None)) == (True, [])
+    await link.close()
+    assert (len(caplog.messages), link.launcher_restarts) == (1, 1)
+    assert "no launcher can be started: [Errno 24]" in caplog.text
 
 
 async def test_each_that_stands_still_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
