@@ -3,7 +3,9 @@
 Input: the attempt, its launch secret, capabilities, and the status of all that was done so far.
 Output: a fresh session token (the newest is valid) and what to do: start, attach or stop.
 Caveats: the reply leaves after `registered` is committed, so a worker never runs before the ledger
-knows its shim.  What the status tells and the row lacks is folded in the same transaction.
+knows its shim.  What the status tells and the row lacks is folded in the same transaction.  The reply is of
+the row at the moment from which the shim is told of every change; a change may still reach it before the
+reply does, and then the shim goes by the change.
 """
 
 from functools import reduce
@@ -27,8 +29,9 @@ async def handle(services: Services, caller: Caller, params: Register) -> dict[s
         rule = f"this daemon speaks version {PROTOCOL_VERSION}, not {params.proto_version}"
         raise InvalidParams(f"proto_version: {rule}", errors=[{"path": "proto_version", "rule": rule}])
     crash_points.reach("register.before_record")
-    run = await services.registry.record_if(params.run_id, lambda now: _missed(services, now, params))
-    if not _is_of(run, params):  # it may have been requeued while the row's lock was waited for
+    await services.registry.record_if(params.run_id, lambda now: _missed(services, now, params))
+    run = services.registry.live.get(params.run_id)  # more may have been recorded since
+    if run is None or not _is_of(run, params):  # it may have been requeued while its lock was waited for
         raise NotFound(f"there is no attempt {params.attempt} of run {params.run_id} to take up")
     token = services.auth.issue_token(params.run_id)
     services.shims.attach(

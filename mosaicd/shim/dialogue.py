@@ -56,6 +56,7 @@ class Dialogue:
         self._advance_at = 0.0
         self._beat_at = 0.0
         self._is_changed = False
+        self._is_overtaken = False  # a wish came before the reply to our register, which knows an older one
 
     @property
     def is_accepted(self) -> bool:
@@ -129,6 +130,7 @@ class Dialogue:
         params = message.get("params")
         method = message.get("method")
         if isinstance(method, str) and method.startswith("control."):
+            self._is_overtaken = True
             self._on_control(method.removeprefix("control."), params if isinstance(params, dict) else {})
 
     def _take_reply(self, message: Message, now: float) -> None:
@@ -154,7 +156,7 @@ class Dialogue:
         self._token = result["session_token"]
         self._link.settle()
         self._beat_at = now + _BEAT_S
-        self._on_registered(result)
+        self._on_registered({**result, "want": None} if self._is_overtaken else result)
         self._send_facts()
 
     def _facts_answered(self, code: int | None, now: float) -> None:
@@ -174,6 +176,7 @@ class Dialogue:
             "proto_version": 1, "schema_id": telemetry.SCHEMA_ID, "schema_version": telemetry.SCHEMA_VERSION,
             **self._registration(),
         }  # fmt: skip
+        self._is_overtaken = False
         self._ask("worker.register", params, now)
         crash_points.reach("shim.registering")
 

@@ -241,26 +241,6 @@ async def test_a_shim_proves_itself_with_every_call(spoil: str, start: Start) ->
     assert serving.registry.last_seq == before
 
 
-async def test_register_needs_the_attempts_secret(start: Start) -> None:
-    """Only the launch secret of the present attempt registers a shim."""
-    serving = await start()
-    run = await serving.add()
-    await serving.execute(run)
-    params = {
-        "run_id": run.run_id, "attempt": 1, "worker_id": "w", "worker_kind": "command", "proto_version": 1,
-        "schema_id": "mosaic.telemetry", "schema_version": 1, "supports_pause": False,
-        "supports_checkpoint": False, "shim_pid": 1, "shim_start_ticks": 1, "status": {},
-    }  # fmt: skip
-    peer = await serving.peer()
-    secret = serving.auth.launch_secret(run.run_id, 1, "n" * 8)
-    wrong = serving.auth.launch_secret(run.run_id, 2, "n" * 8)
-    for said in (wrong, "", secret[:-1], "é"):
-        error = await peer.refused("worker.register", {**params, "secret": said})
-        assert error["data"]["name"] == "unauthenticated"
-    reply = await peer.call("worker.register", {**params, "secret": secret})
-    serving.auth.check_token(run.run_id, reply["session_token"])
-
-
 # --- the table -----------------------------------------------------------------------------------------
 
 

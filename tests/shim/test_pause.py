@@ -4,6 +4,7 @@ import time
 
 from mosaicd.shim import containment
 from tests.shim.house import House, Run
+from tests.shim.peer import Message, default_answer
 
 TICKING = """
 setsid sh -c 'while :; do echo child; sleep 0.01; done' &
@@ -131,6 +132,30 @@ def test_a_cooperative_worker_is_asked(house: House) -> None:
     run.exit()
     kinds = [record["kind"] for record in run.telemetry()]
     assert kinds == ["run_started", "paused", "resumed", "checkpoint_saved"]
+    run.leaves()
+
+
+def test_a_pause_that_overtakes_the_reply_to_a_register_holds(house: House) -> None:
+    """A daemon is back, asked for a pause and tells it; its reply, made before that, comes after it."""
+    run = house.python(COOPERATIVE, kind="worker", cooperative=True)
+    run.fact("started")
+
+    def overtaken(params: Message) -> Message:
+        run.control("pause", mode="cooperative")
+        run.says('"kind":"paused"', log="telemetry.jsonl")
+        return default_answer(params)
+
+    house.peer.answer = overtaken
+    house.peer.close()
+    house.peer.open()
+    assert run.fact("paused")["mode"] == "cooperative"
+    run.control("checkpoint")
+    run.says("checkpoint_saved")
+    assert [record["kind"] for record in run.telemetry()] == ["run_started", "paused", "checkpoint_saved"]
+    run.control("resume")
+    run.fact("continued")
+    run.control("stop", grace_s=20)
+    run.exit()
     run.leaves()
 
 
