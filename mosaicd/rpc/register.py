@@ -17,7 +17,7 @@ from mosaicd.core.fsm import Event, Kind, apply
 from mosaicd.core.recollect import WHO
 from mosaicd.core.run import Run
 from mosaicd.protocol import PROTOCOL_VERSION
-from mosaicd.protocol.errors import InvalidParams, NotFound
+from mosaicd.protocol.errors import InvalidParams, MosaicError, NotFound
 from mosaicd.protocol.messages import Register
 from mosaicd.protocol.states import PauseMode, State, Want
 from mosaicd.rpc.context import Caller, Services
@@ -29,7 +29,13 @@ async def handle(services: Services, caller: Caller, params: Register) -> dict[s
         rule = f"this daemon speaks version {PROTOCOL_VERSION}, not {params.proto_version}"
         raise InvalidParams(f"proto_version: {rule}", errors=[{"path": "proto_version", "rule": rule}])
     crash_points.reach("register.before_record")
-    await services.registry.record_if(params.run_id, lambda now: _missed(services, now, params))
+    is_recollected = params.run_id in services.recollected
+    try:
+        await services.registry.record_if(params.run_id, lambda now: _missed(services, now, params))
+    except MosaicError:
+        if is_recollected:  # nothing was recorded: the next register is the first that is
+            services.recollected.add(params.run_id)
+        raise
     run = services.registry.live.get(params.run_id)  # more may have been recorded since
     if run is None or not _is_of(run, params):  # it may have been requeued while its lock was waited for
         raise NotFound(f"there is no attempt {params.attempt} of run {params.run_id} to take up")

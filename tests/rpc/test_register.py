@@ -7,6 +7,7 @@ import pytest
 
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
+from mosaicd.protocol.errors import Unavailable
 from tests.rpc.conftest import Start
 from tests.rpc.serving import AT, Serving
 
@@ -77,3 +78,26 @@ async def test_a_run_that_ends_before_the_answer_has_no_place_for_a_shim(
     monkeypatch.setattr(serving.registry, "record_if", ended)
     error = await (await serving.peer()).refused("worker.register", params)
     assert error["data"]["name"] == "not_found"
+
+
+async def test_a_pause_that_a_lost_registry_knew_outlives_a_full_disk(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first register of a run that was made again cannot be recorded: the second one is as good."""
+    serving = await start()
+    params = await registration(serving)
+    params["status"] |= {"started_at": AT, "frozen": True, "frozen_at": AT + 1, "paused_mode": "freeze"}
+    serving.services.recollected.add(params["run_id"])
+    record_if = serving.registry.record_if
+
+    async def full(run_id: str, decide: Callable[[Run], Sequence[Event]], **options: bool) -> Run:
+        monkeypatch.setattr(serving.registry, "record_if", record_if)
+        assert decide(serving.registry.live[run_id])
+        raise Unavailable("the disk is full")
+
+    monkeypatch.setattr(serving.registry, "record_if", full)
+    peer = await serving.peer()
+    assert (await peer.refused("worker.register", params))["data"]["name"] == "unavailable"
+    assert (await peer.call("worker.register", params))["want"] == "pause"
+    run = serving.registry.live[params["run_id"]]
+    assert (run.state, run.want) == ("PAUSE", "pause")
