@@ -81,6 +81,7 @@ class ShimLink:
     _closing: bool = False
     _is_looking: bool = False
     launcher_restarts: int = 0
+    trouble: str | None = None  # why there is no launcher, while none can be started
     containment_mode: str = "auto"
     containment: dict[str, Any] = field(default_factory=dict)
     _restarts_in_a_row: int = 0
@@ -94,10 +95,14 @@ class ShimLink:
         try:
             self._begin()
         except OSError as error:  # no process or descriptor to be had now
-            log.error("no launcher can be started: %s; trying again", error)
-            self._drop_launcher()
+            self.trouble = f"no launcher can be started: {error}"
+            log.error("%s; trying again", self.trouble)
+            if (process := self._drop_launcher()) is not None:  # nothing was ordered of it yet
+                process.kill()
+                process.wait()
             self._restart_later()
             return
+        self.trouble = None
         for order in list(self._orders.values()):
             order.looks = 0
             self._send(order)
@@ -126,8 +131,7 @@ class ShimLink:
     async def close(self) -> None:
         """Let the launcher finish what it has in hand and go; shims stay."""
         self._closing = True
-        process = self._process
-        self._drop_launcher()
+        process = self._drop_launcher()
         if process is not None:
             late = asyncio.get_running_loop().call_later(LEAVE_S, self._end, process)
             await asyncio.to_thread(process.wait)
@@ -141,7 +145,7 @@ class ShimLink:
         log.warning("the launcher has not left for %g s and is ended", LEAVE_S)
         process.kill()
 
-    def _drop_launcher(self) -> None:
+    def _drop_launcher(self) -> "subprocess.Popen[bytes] | None":
         loop = asyncio.get_running_loop()
         if self._socket is not None:
             loop.remove_reader(self._socket.fileno())
@@ -152,11 +156,11 @@ class ShimLink:
             loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = None
-        self._process = None
+        process, self._process = self._process, None
+        return process
 
     def _launcher_ended(self) -> None:
-        process = self._process
-        self._drop_launcher()
+        process = self._drop_launcher()
         if process is None or self._closing:
             return
         log.warning("the launcher ended (%s); starting another", process.wait())
@@ -204,8 +208,8 @@ class ShimLink:
         self._look_later()
 
     def _send(self, order: _Order) -> None:
-        if self._socket is None:
-            return  # sent again by _restart
+        if self._socket is None or order.reply.done():
+            return  # without a launcher: sent again by _restart
         packet = json.dumps(order.packet).encode()
         try:
             if order.body is None:
@@ -218,11 +222,7 @@ class ShimLink:
         except (BrokenPipeError, ConnectionResetError):
             pass  # its pidfd tells; sent again by _restart
         except OSError:  # its queue is full, or we have no descriptor or memory to spare just now
-            asyncio.get_running_loop().call_later(SEND_AGAIN_S, self._send_again, order)
-
-    def _send_again(self, order: _Order) -> None:
-        if not order.reply.done():
-            self._send(order)
+            asyncio.get_running_loop().call_later(SEND_AGAIN_S, self._send, order)
 
     def _readable(self) -> None:
         while self._socket is not None:

@@ -36,7 +36,7 @@ async def handle(services: Services, caller: Caller, params: NoParams) -> dict[s
         "writes": registry.write_times(),
         "watchers": services.broadcaster.watchers,
         "quarantine": _quarantine(services),
-        "warnings": [*services.warnings, *_withheld(services)],
+        "warnings": [*services.warnings, *_withheld(services), *filter(None, [services.shims.trouble])],
     }
 
 

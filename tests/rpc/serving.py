@@ -73,6 +73,7 @@ class Shims:
         self.connections: dict[str, Any] = {}
         self.pids: set[int] = set()
         self.containment: dict[str, Any] = {}
+        self.trouble: str | None = None
 
     def knows(self, pid: int) -> bool:
         return pid in self.pids

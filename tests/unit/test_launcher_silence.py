@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import resource
@@ -83,6 +84,26 @@ async def test_a_start_without_a_descriptor_is_made_up_for(caplog: pytest.LogCap
     await link.close()
     assert (len(caplog.messages), link.launcher_restarts) == (1, 1)
     assert "no launcher can be started: [Errno 24]" in caplog.text
+
+
+async def test_a_start_that_ends_half_way_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was forked, and cannot be watched: it is ended, and the next one does its work."""
+    open_pidfd, forked = os.pidfd_open, []
+
+    def full(pid: int, flags: int = 0) -> int:
+        forked.append(pid)
+        monkeypatch.setattr(os, "pidfd_open", open_pidfd)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", full)
+    link = ShimLink(on_gone=lambda run_id: None)
+    link.start()
+    assert forked and not os.path.exists(f"/proc/{forked[0]}")
+    assert link.trouble is not None and "Too many open files" in link.trouble
+    async with asyncio.timeout(60):
+        assert await link.is_empty("01M81BYWTWF7Y6BN2VYWCYC5H8", (None, None)) == (True, [])
+    assert link.trouble is None
+    await link.close()
 
 
 async def test_each_that_stands_still_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
