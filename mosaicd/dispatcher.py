@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 #: How long until what was refused, or could not be known, is tried again.
 RETRY_S = 1.0
 REFUSALS_QUIET_S = 30.0
+_SAID = frozenset({Action.STOP, Action.PAUSE, Action.RESUME})
 
 
 class Dispatcher:
@@ -160,11 +161,17 @@ class Dispatcher:
             log.warning("the environment of run %s stays on the disk: %s", run.run_id, error)
 
     def poke(self, run_id: str) -> None:
-        """Carry out what the run is owed, now or after what is being carried out for it."""
+        """Carry out what the run is owed, now or after what is being carried out for it.
+
+        What is only said to its shim is said now: a launch that is under way may wait for its launcher.
+        """
         run = self._registry.live.get(run_id)
-        if run is None or owed(run) in (None, Action.AWAIT_TURN):
+        action = owed(run) if run is not None else None
+        if run is None or action in (None, Action.AWAIT_TURN) or self._is_closed:
             return
-        if run_id in self._busy:
+        if action in _SAID:
+            self._say(action, run)
+        elif run_id in self._busy:
             self._again.add(run_id)
         else:
             self._busy.add(run_id)
@@ -321,8 +328,14 @@ class Dispatcher:
                 await self._follow(run, action, lambda now: fsm.breaking(now, self._clock.wall()))
             case Action.EMPTY_TREE:
                 await self._emptying.look(run)
+            case _:
+                self._say(action, run)
+
+    def _say(self, action: Action, run: Run) -> None:
+        """Tell the shim; one that is not connected hears of it when it registers."""
+        match action:
             case Action.STOP:
-                self._tell_stop(run)  # a shim that is not connected hears of it when it registers
+                self._tell_stop(run)
             case Action.PAUSE:
                 self._shims.notify(run.run_id, "control.pause", {"mode": run.pause_mode})
             case Action.RESUME:

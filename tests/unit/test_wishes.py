@@ -1,0 +1,69 @@
+"""What somebody asks for reaches a run's shim, whatever else is under way for the run."""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mosaicd.core.fsm import Event, Kind
+from mosaicd.core.run import Run
+from mosaicd.protocol.states import Dedup
+from mosaicd.shim.containment import start_ticks
+from mosaicd.shim_link import ShimLink
+from mosaicd.store.registry import Registry
+from tests.rpc.serving import until
+from tests.store.building import dispatched, new_run, submission, to_exec
+from tests.unit.test_orderly_stop import Bench
+
+
+class Line:
+    """The connection of a shim, which notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def notify(self, method: str, params: Mapping[str, Any]) -> bool:
+        self.told.append(method)
+        return True
+
+    def on_close(self, callback: Callable[[], None]) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+async def test_a_launch_without_an_answer_keeps_no_word_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher has forked the shim and stands still before it says so: the run works, and is told
+    what is wanted of it without waiting for the next launcher."""
+    registry = await Registry.open(tmp_path / "registry.sqlite3")
+    shims = ShimLink(on_gone=lambda run_id: None)
+    bench = Bench(tmp_path, registry, shims)
+    ordered = asyncio.Event()
+
+    async def unanswered(run: Run) -> None:
+        ordered.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(bench.dispatcher._launches, "order", unanswered)
+    run, _ = await registry.add(submission(new_run()), dedup=Dedup.NEW)
+    await registry.record(run.run_id, dispatched())
+    async with asyncio.timeout(20):
+        await ordered.wait()
+    ticks = start_ticks(os.getpid())
+    assert ticks is not None
+    line = Line()
+    await registry.record(run.run_id, *to_exec()[1:])
+    shims.attach(run.run_id, 1, line, os.getpid(), ticks)
+    bench.dispatcher.attached(run.run_id)
+    for kind in (Kind.PAUSE_REQUESTED, Kind.RESUME_REQUESTED, Kind.STOP_REQUESTED):
+        await registry.record(run.run_id, Event(kind, 1.0, "ada", {"mode": "freeze"}))
+        word = "control." + kind.removesuffix("_requested")
+        await until(lambda word=word: line.told[-1:] == [word], "it is told")
+    await bench.dispatcher.close()
+    await shims.close()
+    await registry.close()
+    assert bench.fatal == []
