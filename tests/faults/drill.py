@@ -226,6 +226,18 @@ class Drill:
         for who, count in self.house.seen_killed().items():
             self.seen[f"{who}s_seen_killed"] = count
 
+    def abandon(self, error: BaseException) -> None:
+        """End everything where it stands, and say where it can be seen, unless somebody wanted this end."""
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
+        self.book.over.set()
+        self.house.end_all()
+        if isinstance(error, KeyboardInterrupt):
+            self.house.remove()
+            return
+        self.wrong.append(f"the drill itself: {error!r}")
+        print("\n".join([*self.wrong, *self.book.wrong, *self.close()]), flush=True)
+
     def close(self) -> list[str]:
         """Remove the house, unless there is something to be seen in it; return where that is."""
         wrong = self.wrong + self.book.wrong
@@ -322,8 +334,7 @@ def drill(seed: int, kills: int) -> tuple[list[str], dict[str, Any]]:
             try:
                 one.run()
             except BaseException as error:
-                one.wrong.append(f"the drill itself: {error!r}")
-                print("\n".join([*one.wrong, *one.book.wrong, *one.close()]), flush=True)
+                one.abandon(error)
                 raise
             tally.add(one)
             told = one.close()
@@ -350,7 +361,13 @@ def main() -> int:
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(3), "big")
     print(f"seed {seed}", flush=True)
     threading.excepthook = _say_and_leave
-    wrong, figures = drill(seed, options.kills)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGUSR1, _thread_ended)
+    try:
+        wrong, figures = drill(seed, options.kills)
+    except KeyboardInterrupt:
+        print("interrupted; nothing is left")
+        return 128 + signal.SIGINT
     print("\n".join(wrong[:50]))
     print(json.dumps(figures), flush=True)
     return 1 if wrong else 0
@@ -358,7 +375,11 @@ def main() -> int:
 
 def _say_and_leave(hook: threading.ExceptHookArgs) -> None:
     threading.__excepthook__(hook)
-    os._exit(3)
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def _thread_ended(number: int, frame: Any) -> None:
+    raise AssertionError("a client or the watcher has ended; see above")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ A reader would get wrong: the state directory may be a disk that only this proce
 whoever has to look at a finding is left a copy beside it (`keep`).
 """
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -186,6 +188,27 @@ class DrillHouse(House):
             self._squeezed.clear()
 
     # --- the end -------------------------------------------------------------------------------------
+
+    def end_all(self) -> None:
+        """End daemon, shims and runs by force, wherever the drill was; launchers leave after the daemon."""
+        self.lift()
+        eventually(self._end_some, lambda ended: not ended, "nobody is left")
+
+    def _end_some(self) -> set[int]:
+        """End everybody who is found; a daemon, started just now perhaps, is known by where it is."""
+        runs = [path.name for path in self.state_dir.glob("runs/*")]
+        found = {pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_here(pid)}
+        found |= {*self.shims(), *(pid for run_id in runs for pid in self.pids(run_id))}
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return found
+
+    def _is_here(self, pid: int) -> bool:
+        try:
+            return os.readlink(f"/proc/{pid}/cwd") == str(self.home)
+        except OSError:
+            return False
 
     def keep(self) -> Path:
         """Have everything lie where others can see it."""

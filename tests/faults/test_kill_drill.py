@@ -4,6 +4,7 @@ MOSAIC_DRILL_KILLS and MOSAIC_DRILL_SEED choose another length and replay a fail
 `make drill KILLS=10000`, `make drill SEED=7`.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,12 +16,15 @@ from typing import Any
 
 import pytest
 
+from tests.daemon.house import eventually
+
 ROOT = Path(__file__).resolve().parents[2]
 SHORT, LONG = 40, 1000
 #: Drills side by side: each keeps about half a core busy.
 SIDE_BY_SIDE = 4
 #: What a drill may take, on a machine that is slow and shared; less than the Makefile gives the whole set.
 LEAST_S, KILL_S = 200.0, 0.9
+CLEAR_UP_S = 60.0
 
 
 def seed() -> int:
@@ -43,13 +47,23 @@ def drill(kills: int, first_seed: int, count: int, directory: Path) -> dict[str,
     except subprocess.TimeoutExpired:
         codes = [process.poll() for process in processes]
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+        end(processes)
     texts = [path.read_text() for path in told]
     broken = [f"left with {code}\n{text}" for text, code in zip(texts, codes, strict=True) if code != 0]
     assert not broken, "\n".join(broken)
     return summed([json.loads(text.splitlines()[-1]) for text in texts])
+
+
+def end(processes: list["subprocess.Popen[bytes]"]) -> None:
+    """End drills that have not ended, and give them time to clear up."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(CLEAR_UP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def summed(figures: list[dict[str, Any]]) -> dict[str, Any]:
@@ -70,6 +84,52 @@ def summed(figures: list[dict[str, Any]]) -> dict[str, Any]:
 def test_forty_kills(tmp_path: Path) -> None:
     """Whatever is killed whenever: what was acknowledged is there, once, and exact."""
     drill(SHORT, seed(), 2, tmp_path)
+
+
+def test_a_drill_that_is_ended_leaves_nothing() -> None:
+    """Ended in the middle of its work: no process of its daemons and runs is left, and no file."""
+    command = [sys.executable, "-m", "tests.faults.drill", "--kills", "100000"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        house = eventually(lambda: house_of(process.pid), lambda found: found is not None, "runs that work")
+        process.terminate()
+        told = process.communicate(timeout=CLEAR_UP_S)[0].decode()
+    finally:
+        end([process])
+    assert (process.returncode, told.splitlines()[-1]) == (130, "interrupted; nothing is left")
+    assert house is not None and not house.exists()
+    eventually(lambda: who_names(house), lambda left: not left, "nobody is left")
+
+
+def house_of(pid: int) -> Path | None:
+    """The house of a drill, once its daemon has a run that works."""
+    daemons = [one for zygote in children(pid) for one in children(zygote)]
+    for daemon in daemons:
+        try:
+            house = Path(os.readlink(f"/proc/{daemon}/cwd"))
+        except OSError:
+            continue
+        seen = Path(f"/proc/{daemon}/root{house}")  # its disk may be mounted where only the drill sees it
+        if house.name.startswith("mosaic-drill-") and list(seen.glob("state/runs/*/attempt-*/started.json")):
+            return house
+    return None
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def who_names(house: Path) -> list[int]:
+    """The processes that have a house in their arguments or their environment."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(house).encode() in (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+    return found
 
 
 @pytest.mark.slow

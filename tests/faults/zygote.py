@@ -72,6 +72,7 @@ class Zygote:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.faults.zygote", str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),), cwd=ROOT, env={**os.environ, "PYTHONPATH": path},
+                process_group=0,  # Ctrl-C is for the drill, which ends it when it has cleared up
             )  # fmt: skip
         self._lines = ours.makefile("rw")
         ours.close()
