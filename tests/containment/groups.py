@@ -32,10 +32,15 @@ def group_of(pid: int, controller: str = "") -> str:
     raise AssertionError(f"{pid} is in no group of {controller or 'version 2'}")
 
 
+def hierarchies() -> set[str]:
+    """Return where groups of ours can be: our own group in each hierarchy, and all of version 2."""
+    return {*cgroup.own_hierarchies().values(), str(version_2())}
+
+
 def cells_of(run_id: str) -> list[str]:
     """Return all groups, of any hierarchy, whose name is of the run."""
     found = []
-    for directory in {*cgroup.own_hierarchies().values(), str(version_2())}:
+    for directory in hierarchies():
         found += [path for path in cgroup.tree(directory) if Path(path).name.startswith(f"run-{run_id}-")]
     return sorted(set(found))
 

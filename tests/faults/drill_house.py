@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from mosaicd.protocol.rundir import temporary_path
+from mosaicd.shim import cgroup
+from tests.containment.groups import hierarchies
 from tests.daemon.house import ROOT, House, eventually
 from tests.faults import squeeze
 from tests.faults.clients import WORKER
@@ -192,7 +194,11 @@ class DrillHouse(House):
     def end_all(self) -> None:
         """End daemon, shims and runs by force, wherever the drill was; launchers leave after the daemon."""
         self.lift()
+        runs = {path.name for path in self.state_dir.glob("runs/*")}
         eventually(self._end_some, lambda ended: not ended, "nobody is left")
+        for path in {path for directory in hierarchies() for path in cgroup.tree(directory)}:
+            if (name := Path(path).name).startswith("run-") and name[4:].rpartition("-")[0] in runs:
+                cgroup.remove(path)  # its launcher has left before it
 
     def _end_some(self) -> set[int]:
         """End everybody who is found; a daemon, started just now perhaps, is known by where it is."""

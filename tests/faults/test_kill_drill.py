@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.containment.groups import cells_of
 from tests.daemon.house import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,28 +92,29 @@ def test_a_drill_that_is_ended_leaves_nothing() -> None:
     command = [sys.executable, "-m", "tests.faults.drill", "--kills", "100000"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
     try:
-        house = eventually(lambda: house_of(process.pid), lambda found: found is not None, "runs that work")
+        house, runs = eventually(lambda: house_of(process.pid), lambda found: bool(found[1]), "a run works")
         process.terminate()
         told = process.communicate(timeout=CLEAR_UP_S)[0].decode()
     finally:
         end([process])
     assert (process.returncode, told.splitlines()[-1]) == (130, "interrupted; nothing is left")
-    assert house is not None and not house.exists()
+    assert not house.exists()
+    assert [path for run_id in runs for path in cells_of(run_id)] == []
     eventually(lambda: who_names(house), lambda left: not left, "nobody is left")
 
 
-def house_of(pid: int) -> Path | None:
-    """The house of a drill, once its daemon has a run that works."""
+def house_of(pid: int) -> tuple[Path, list[str]]:
+    """The house of a drill, and its runs once one of them works."""
     daemons = [one for zygote in children(pid) for one in children(zygote)]
     for daemon in daemons:
         try:
             house = Path(os.readlink(f"/proc/{daemon}/cwd"))
         except OSError:
             continue
-        seen = Path(f"/proc/{daemon}/root{house}")  # its disk may be mounted where only the drill sees it
-        if house.name.startswith("mosaic-drill-") and list(seen.glob("state/runs/*/attempt-*/started.json")):
-            return house
-    return None
+        seen = Path(f"/proc/{daemon}/root{house}/state/runs")  # its disk may be mounted where only it is seen
+        if house.name.startswith("mosaic-drill-") and list(seen.glob("*/attempt-*/started.json")):
+            return house, [path.name for path in seen.iterdir()]
+    return Path(), []
 
 
 def children(pid: int) -> list[int]:
