@@ -209,7 +209,7 @@ class ShimLink:
 
     def _send(self, order: _Order) -> None:
         if self._socket is None or order.reply.done():
-            return  # without a launcher: sent again by _restart
+            return  # without a launcher: sent again by `start`
         packet = json.dumps(order.packet).encode()
         try:
             if order.body is None:
@@ -220,7 +220,7 @@ class ShimLink:
                 self._socket.sendmsg([packet], rights)
             crash_points.reach("order.sent")
         except (BrokenPipeError, ConnectionResetError):
-            pass  # its pidfd tells; sent again by _restart
+            pass  # its pidfd tells; sent again by `start`
         except OSError:  # its queue is full, or we have no descriptor or memory to spare just now
             asyncio.get_running_loop().call_later(SEND_AGAIN_S, self._send, order)
 

@@ -192,27 +192,27 @@ class DrillHouse(House):
     # --- the end -------------------------------------------------------------------------------------
 
     def end_all(self) -> None:
-        """End daemon, shims and runs by force, wherever the drill was; launchers leave after the daemon."""
+        """End daemon, launcher, shims and runs by force, wherever the drill was, and remove their groups."""
         self.lift()
         runs = {path.name for path in self.state_dir.glob("runs/*")}
         eventually(self._end_some, lambda ended: not ended, "nobody is left")
         for path in {path for directory in hierarchies() for path in cgroup.tree(directory)}:
             if (name := Path(path).name).startswith("run-") and name[4:].rpartition("-")[0] in runs:
-                cgroup.remove(path)  # its launcher has left before it
+                cgroup.remove(path)
 
     def _end_some(self) -> set[int]:
-        """End everybody who is found; a daemon, started just now perhaps, is known by where it is."""
+        """End everybody who is found; daemons and launchers, even of a daemon that is dead, speak to us."""
         runs = [path.name for path in self.state_dir.glob("runs/*")]
-        found = {pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_here(pid)}
+        found = {pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._speaks_to_us(pid)}
         found |= {*self.shims(), *(pid for run_id in runs for pid in self.pids(run_id))}
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return found
 
-    def _is_here(self, pid: int) -> bool:
+    def _speaks_to_us(self, pid: int) -> bool:
         try:
-            return os.readlink(f"/proc/{pid}/cwd") == str(self.home)
+            return os.readlink(f"/proc/{pid}/fd/2") == str(self._journal.path)
         except OSError:
             return False
 
