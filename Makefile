@@ -49,6 +49,7 @@ bench: .venv/dev.stamp ## measure it beside plain subprocesses and cat (ARGS=--h
 
 lint: .venv/dev.stamp ## ruff and mypy --strict
 	@$(PY) -m ruff check --quiet .
+	@$(PY) -m ruff format --check --quiet .
 	@$(PY) -m mypy --no-error-summary $(wildcard $(TYPED))
 
 install-user: .venv/run.stamp ## put the systemd user units in place

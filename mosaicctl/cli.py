@@ -134,7 +134,7 @@ def build_parser(verbs: Iterable[str] = VERBS) -> argparse.ArgumentParser:
         child = children.add_parser(
             verb, help=summary, description=_sentence(summary), formatter_class=_Formatter, allow_abbrev=False
         )
-        module = import_module(f"mosaicctl.{_MODULES.get(verb, verb)}")
+        module = import_module(f"mosaicctl.verbs.{_MODULES.get(verb, verb)}")
         module.arguments(child)
         _shared_options(child, argparse.SUPPRESS)
         child.set_defaults(execute=module.execute, verb=verb)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from mosaicd.clock import Clock
     from mosaicd.config import Settings
-    from mosaicd.lock import Locks
-    from mosaicd.reexec import Succession
+    from mosaicd.host.lock import Locks
+    from mosaicd.host.reexec import Succession
 
 EXIT_USAGE = 2
 
@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "--system, one daemon for all users, is not there yet; without it mosaicd serves you alone"
         )
 
-    from mosaicd import config, lock
+    from mosaicd import config
+    from mosaicd.host import lock
 
     try:
         settings = config.load(
@@ -77,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _offline(settings: "Settings", options: argparse.Namespace) -> int:
-    from mosaicd import crash_points, offline
+    from mosaicd import crash_points
+    from mosaicd.recovery import offline
 
     if options.check:
         return offline.check(settings, fix=options.fix)
@@ -87,8 +89,9 @@ def _offline(settings: "Settings", options: argparse.Namespace) -> int:
 
 def serve(settings: "Settings") -> int:
     """Lock, listen and serve until a signal; CannotServe where another daemon or a file is in the way."""
-    from mosaicd import crash_points, lock, log
+    from mosaicd import crash_points, log
     from mosaicd.clock import Clock
+    from mosaicd.host import lock
 
     log.setup(settings.log.level, settings.supervisor.journal_stream)
     crash_points.arm_for_daemon(settings.crash_at)
@@ -113,7 +116,7 @@ def serve(settings: "Settings") -> int:
 
 
 def _leave(settings: "Settings", locks: "Locks", succession: "Succession") -> None:
-    from mosaicd import lock
+    from mosaicd.host import lock
 
     if not succession.is_passed:
         lock.remove(settings.socket, locks)
@@ -125,7 +128,8 @@ def _serve_on(
     """Serve until told to stop; when told to be replaced, become the program that is installed now."""
     import asyncio
 
-    from mosaicd import config, log, reexec
+    from mosaicd import config, log
+    from mosaicd.host import reexec
 
     while True:
         with listening.dup() as served:  # the service closes what it serves
@@ -146,7 +150,8 @@ def _serve_on(
 
 def _take_place(settings: "Settings", clock: "Clock") -> "tuple[Settings, socket, Locks, Succession]":
     """Return listening socket and locks: those from before an exec, systemd's socket, or our own."""
-    from mosaicd import config, lock, reexec, systemd
+    from mosaicd import config
+    from mosaicd.host import lock, reexec, systemd
 
     environ = config.process_environment()
     taken = reexec.take(environ)

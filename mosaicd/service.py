@@ -16,35 +16,35 @@ from typing import Any
 
 from mosaicd import crash_points
 from mosaicd import log as operator_log
-from mosaicd.aftercare import Aftercare
-from mosaicd.announce import announce
-from mosaicd.auth import Auth, user_name
 from mosaicd.broadcaster import Broadcaster
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
-from mosaicd.discovery import Discovery
-from mosaicd.dispatcher import Dispatcher
-from mosaicd.lock import CannotServe, Locks
+from mosaicd.dispatch.dispatcher import Dispatcher
+from mosaicd.dispatch.orders import Orders
+from mosaicd.host.auth import Auth, user_name
+from mosaicd.host.lock import CannotServe, Locks
+from mosaicd.host.reexec import Succession
+from mosaicd.host.systemd import Notifier
 from mosaicd.log import Catalogue
-from mosaicd.orders import Orders
 from mosaicd.protocol.errors import Unavailable
-from mosaicd.rebuild import Facts, Patience, care, look, mend
-from mosaicd.reconcile import reconcile
-from mosaicd.reexec import Succession
-from mosaicd.retention import Retention
+from mosaicd.recovery.quarantined_slots import Aftercare
+from mosaicd.recovery.rebuild import Facts, Patience, care, look, mend
+from mosaicd.recovery.reconcile import reconcile
 from mosaicd.rpc.context import Services
 from mosaicd.rpc.server import Server
-from mosaicd.rundirs import RunDirs
-from mosaicd.shim_link import ShimLink
-from mosaicd.shim_watch import ShimWatch
+from mosaicd.rundirs.directories import RunDirs
+from mosaicd.shims.shim_link import ShimLink
+from mosaicd.shims.shim_watch import ShimWatch
 from mosaicd.store import adopting, rebuilding
 from mosaicd.store.adopting import Look
 from mosaicd.store.database import DamagedRegistry, NewerRegistry
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
 from mosaicd.store.restoring import finish as finish_restoring
-from mosaicd.systemd import Notifier
-from mosaicd.temporaries import Temporaries
+from mosaicd.upkeep.announce import announce
+from mosaicd.upkeep.discovery import Discovery
+from mosaicd.upkeep.retention import Retention
+from mosaicd.upkeep.temp_dirs import Temporaries
 
 log = logging.getLogger(__name__)
 

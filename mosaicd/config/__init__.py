@@ -140,9 +140,7 @@ def _supervisor(environ: Mapping[str, str]) -> Supervisor:
     usec = environ.get("WATCHDOG_USEC", "")
     if usec.isascii() and usec.isdigit() and int(usec) and _is_ours(environ.get("WATCHDOG_PID")):
         watchdog_s = int(usec) / 1e6
-    return Supervisor(
-        environ.get("NOTIFY_SOCKET") or None, watchdog_s, environ.get("JOURNAL_STREAM") or None
-    )
+    return Supervisor(environ.get("NOTIFY_SOCKET") or None, watchdog_s, environ.get("JOURNAL_STREAM") or None)
 
 
 def _is_ours(pid: str | None) -> bool:

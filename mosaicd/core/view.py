@@ -39,13 +39,11 @@ def run_object(
         "labels": dict(run.labels),
         "digest": run.digest,
         "duplicate": duplicate,
-        "created_at": run.created_at,
-        "dispatched_at": run.dispatched_at,
-        "started_at": run.started_at,
-        "finished_at": run.finished_at,
-        "last_heartbeat_at": progress.last_heartbeat_at or run.started_at,
-        "not_before": run.not_before,
-        "held": run.held, "pinned": pinned, "pause_mode": _word(run.pause_mode), "released": run.released,
+        **_times(run, progress),
+        "held": run.held,
+        "pinned": pinned,
+        "pause_mode": _word(run.pause_mode),
+        "released": run.released,
         "run_dir": run_dir,
         "cwd": run.cwd,
         "command": list(run.command),
@@ -68,6 +66,18 @@ def run_object(
         "checkpoint": dict(progress.checkpoint) if progress.checkpoint else None,
         "reason": _unkillable(run) or reason or _waits_for(run),
         "rev": run.rev,
+    }
+
+
+def _times(run: Run, progress: Progress) -> dict[str, float | None]:
+    """Return when the run reached each stage: UTC seconds, None for a stage that it has not reached."""
+    return {
+        "created_at": run.created_at,
+        "dispatched_at": run.dispatched_at,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "last_heartbeat_at": progress.last_heartbeat_at or run.started_at,
+        "not_before": run.not_before,
     }
 
 

@@ -4,14 +4,14 @@ import os
 import sys
 
 from mosaicd import crash_points
-from mosaicd.launcher import serve, site
+from mosaicd.launcher import cgroup_root, serve
 
 
 def main(arguments: list[str]) -> int:
     """Serve the order socket whose number follows --fd; 2 on any other command line."""
     is_right = len(arguments) == 4 and arguments[::2] == ["--fd", "--containment"]
-    if not is_right or not arguments[1].isdecimal() or arguments[3] not in site.MODES:
-        modes = "|".join(site.MODES)
+    if not is_right or not arguments[1].isdecimal() or arguments[3] not in cgroup_root.MODES:
+        modes = "|".join(cgroup_root.MODES)
         sys.stderr.write(f"usage: python -I -m mosaicd.launcher --fd N --containment {modes}\n")
         return 2
     if crash_at := os.environ.get(crash_points.VARIABLE):

@@ -9,7 +9,7 @@ an earlier attempt had was empty before), so only those of processes that are yo
 from collections.abc import Iterable
 from typing import Any
 
-from mosaicd.launcher.cells import Cells
+from mosaicd.launcher.cgroup_sweeper import Cells
 from mosaicd.shim import containment
 
 _NAMED_PIDS = 50

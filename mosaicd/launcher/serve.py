@@ -15,12 +15,12 @@ from types import FrameType
 from typing import Any
 
 from mosaicd import crash_points
-from mosaicd.launcher import emptiness, site
-from mosaicd.launcher.cells import Cells
+from mosaicd.launcher import cgroup_root, emptiness
+from mosaicd.launcher.cgroup_sweeper import Cells
 from mosaicd.launcher.orders import Order, OrderSocket
 from mosaicd.launcher.spare import Spare
-from mosaicd.shim import child, containment, leftovers, life
-from mosaicd.shim.cell import name_of
+from mosaicd.shim import child, containment, life, temp_cleanup
+from mosaicd.shim.run_cgroup import name_of
 
 _TITLE = "mosaic-launcher"
 _ORDERS_A_ROUND = 64
@@ -168,7 +168,9 @@ class Launcher:
 
     def _remove_temporary(self, questions: list[dict[str, Any]]) -> None:
         """Have a child remove what shims that died could not; here it would keep everybody waiting."""
-        left = [one for one in emptiness.orphaned(questions) if leftovers.is_left(*one)] if questions else []
+        left = (
+            [one for one in emptiness.orphaned(questions) if temp_cleanup.is_left(*one)] if questions else []
+        )
         if not left:
             return
         try:
@@ -177,11 +179,11 @@ class Launcher:
             return  # no process to be had now
         if pid == 0:
             self._forget()
-            leftovers.remove_all(left)
+            temp_cleanup.remove_all(left)
 
     def _tell_site(self) -> None:
-        site = self._cells.site
-        self._orders.send({"fact": "containment", "word": site.word, "enforces": site.enforces})
+        cgroup_root = self._cells.site
+        self._orders.send({"fact": "containment", "word": cgroup_root.word, "enforces": cgroup_root.enforces})
 
     def _drain_wake(self) -> None:
         try:
@@ -205,7 +207,7 @@ def serve(fd: int, mode: str) -> int:
         os.setsid()  # out of the terminal's foreground group
     except PermissionError:
         pass  # the daemon has started us in a session of our own
-    cells = Cells(site.prepare(mode))
+    cells = Cells(cgroup_root.prepare(mode))
     cells.sweep()
     launcher = Launcher(OrderSocket(fd), cells)
     child.set_name(_TITLE)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from mosaicd.launcher.orders import Order, OrderSocket
 from mosaicd.shim import child, life
-from mosaicd.shim.cell import Site
-from mosaicd.shim.wake import Wake
+from mosaicd.shim.run_cgroup import Site
+from mosaicd.shim.signal_pipe import Wake
 
 _TITLE = "mosaic-spare"
 _CRASHED = 70

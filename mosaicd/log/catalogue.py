@@ -173,8 +173,7 @@ class Catalogue(Enum):
         "6daa00c5de89b0c57a855e272441f8f7",
         logging.WARNING,
         "registration refused for run {run_id} attempt {attempt}: {why}",
-        "A process claimed to be the shim of an attempt and could not prove it, or the attempt is "
-        "over.",
+        "A process claimed to be the shim of an attempt and could not prove it, or the attempt is over.",
     )
     SHIM_LOST = Entry(
         "d563a8372b9cd56541a413b5f832dd4c",

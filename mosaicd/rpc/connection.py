@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mosaicd.auth import Principal
+from mosaicd.host.auth import Principal
 from mosaicd.protocol.errors import MosaicError, TooLarge
 from mosaicd.protocol.framing import LineReader, Oversized, encode, request
 from mosaicd.rpc import envelope
 from mosaicd.rpc.context import Caller
 from mosaicd.rpc.envelope import Envelope
-from mosaicd.rpc.marks import Marks
+from mosaicd.rpc.seq_index import Marks
 from mosaicd.rpc.streams import Streams
 
 if TYPE_CHECKING:

@@ -9,22 +9,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mosaicd.auth import Auth
 from mosaicd.broadcaster import Broadcaster
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
 from mosaicd.core.run import Run
-from mosaicd.discovery import Discovery
-from mosaicd.dispatcher import Dispatcher
+from mosaicd.dispatch.dispatcher import Dispatcher
+from mosaicd.host.auth import Auth
+from mosaicd.host.reexec import Succession
 from mosaicd.protocol import ulid
 from mosaicd.protocol.errors import NotFound
-from mosaicd.reexec import Succession
-from mosaicd.retention import Retention
 from mosaicd.rpc.files import Files
-from mosaicd.rundirs import RunDirs
-from mosaicd.shim_link import ShimLink
+from mosaicd.rundirs.directories import RunDirs
+from mosaicd.shims.shim_link import ShimLink
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
+from mosaicd.upkeep.discovery import Discovery
+from mosaicd.upkeep.retention import Retention
 
 if TYPE_CHECKING:
     from mosaicd.rpc.connection import Connection

@@ -10,8 +10,8 @@ from mosaicd.core.run import Run
 from mosaicd.protocol.errors import NotFound
 from mosaicd.rpc.context import Services
 from mosaicd.rpc.files import attempt_log
-from mosaicd.rpc.get import newest
 from mosaicd.rpc.segments import Output
+from mosaicd.rpc.verbs.get import newest
 
 #: Reads on from where it was and sends it; False when there was nothing to read.
 Step = Callable[[Output, int], Awaitable[bool]]

@@ -55,5 +55,5 @@ def load() -> dict[str, Handler]:
     found: dict[str, Handler] = {}
     for method, place in FILES.items():
         module, _, function = place.partition(".")
-        found[method] = getattr(import_module(f"mosaicd.rpc.{module}"), function)
+        found[method] = getattr(import_module(f"mosaicd.rpc.verbs.{module}"), function)
     return found

@@ -12,11 +12,11 @@ from mosaicd import log
 from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import NotPermitted, Unavailable
 from mosaicd.rpc.connection import Connection
+from mosaicd.rpc.fair_queue import Turns
 from mosaicd.rpc.router import Router
-from mosaicd.rpc.turns import Turns
 
 if TYPE_CHECKING:
-    from mosaicd.auth import HasOptions, Principal
+    from mosaicd.host.auth import HasOptions, Principal
     from mosaicd.rpc.context import Services
 
 #: Connections that wait in the kernel, and how many of them are taken between two looks at the others: the

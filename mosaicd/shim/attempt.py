@@ -13,8 +13,7 @@ from mosaicd.protocol.telemetry import Recognised
 from mosaicd.shim import child, ending, record
 from mosaicd.shim.dialogue import Dialogue, introduction
 from mosaicd.shim.ending import Ending, Stop
-from mosaicd.shim.ladder import Ladder
-from mosaicd.shim.leftovers import Leftovers
+from mosaicd.shim.kill_sequence import Ladder
 from mosaicd.shim.limits import RunLimits
 from mosaicd.shim.link import Link, Message
 from mosaicd.shim.order import LaunchOrder
@@ -25,6 +24,7 @@ from mosaicd.shim.progress import Progress
 from mosaicd.shim.segments import FULL
 from mosaicd.shim.spool import Spool
 from mosaicd.shim.start import Started, start
+from mosaicd.shim.temp_cleanup import Leftovers
 from mosaicd.shim.tree import OwnTree
 
 _SWEEP_GRACE_S = 2.0  # for what a worker leaves behind when it ends by itself

@@ -63,9 +63,7 @@ class Worker:
         self._process.returncode = 0
 
 
-def spawn(
-    argv: list[str], cwd: str, environment: dict[str, str], control: socket.socket | None
-) -> Worker:
+def spawn(argv: list[str], cwd: str, environment: dict[str, str], control: socket.socket | None) -> Worker:
     """Start `argv` in a session and group of its own; OSError when it cannot be executed.
 
     stdin is /dev/null, stdout and stderr are new pipes, and nothing else is inherited but `control`.

@@ -11,11 +11,11 @@ from typing import Any, NoReturn
 from mosaicd import crash_points
 from mosaicd.shim import child, containment, order, record, start, teardown
 from mosaicd.shim.attempt import Attempt
-from mosaicd.shim.cell import Cell, Site, make
-from mosaicd.shim.leftovers import Leftovers
 from mosaicd.shim.loop import Loop
+from mosaicd.shim.run_cgroup import Cell, Site, make
+from mosaicd.shim.signal_pipe import Wake
+from mosaicd.shim.temp_cleanup import Leftovers
 from mosaicd.shim.tree import OwnTree
-from mosaicd.shim.wake import Wake
 
 _CRASHED = 70
 _TITLE = "mosaic-shim"

@@ -9,7 +9,7 @@ import time
 
 from mosaicd import crash_points
 from mosaicd.shim.attempt import Attempt
-from mosaicd.shim.wake import Wake
+from mosaicd.shim.signal_pipe import Wake
 
 _GATHER_S = 0.002
 _GATHER_BELOW_BYTES = 64 << 10

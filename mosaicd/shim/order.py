@@ -8,7 +8,7 @@ import json
 import os
 from typing import Any
 
-from mosaicd.shim import cell
+from mosaicd.shim import run_cgroup
 
 _NAME_LIMIT = 128
 
@@ -56,7 +56,7 @@ class LaunchOrder:
         self.slots: list[int] = raw.get("slots", [])
         self.cpus: int | None = raw.get("cpus")
         self.limits = Limits(raw.get("limits", {}))
-        self.containment = cell.wanted(raw.get("containment", {}), self.cpus)
+        self.containment = run_cgroup.wanted(raw.get("containment", {}), self.cpus)
 
     @property
     def is_worker(self) -> bool:

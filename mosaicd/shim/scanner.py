@@ -36,9 +36,7 @@ class Scanner:
             if first.lstrip()[:1] == b"{":
                 found.append(first)
         found += [
-            line
-            for line in lines[1:-1]
-            if line[:1] == b"{" or (b"{" in line and line.lstrip()[:1] == b"{")
+            line for line in lines[1:-1] if line[:1] == b"{" or (b"{" in line and line.lstrip()[:1] == b"{")
         ]
         self._tail.clear()
         self._is_dull = False

@@ -8,10 +8,10 @@ from typing import Any
 from mosaicd import crash_points
 from mosaicd.protocol import rundir
 from mosaicd.shim import child, record
-from mosaicd.shim.cell import Cell
-from mosaicd.shim.leftovers import Leftovers
 from mosaicd.shim.order import LaunchOrder
 from mosaicd.shim.pause import ControlLine
+from mosaicd.shim.run_cgroup import Cell
+from mosaicd.shim.temp_cleanup import Leftovers
 
 _CONTROL_FD = "MOSAIC_CONTROL_FD"
 

@@ -10,12 +10,12 @@ import time
 
 from mosaicd import crash_points
 from mosaicd.shim import child, record
-from mosaicd.shim.cell import Site, find
-from mosaicd.shim.ladder import Ladder
-from mosaicd.shim.leftovers import Leftovers
+from mosaicd.shim.kill_sequence import Ladder
 from mosaicd.shim.order import TeardownOrder
+from mosaicd.shim.run_cgroup import Site, find
+from mosaicd.shim.signal_pipe import Wake
+from mosaicd.shim.temp_cleanup import Leftovers
 from mosaicd.shim.tree import OrphanTree
-from mosaicd.shim.wake import Wake
 
 TEARDOWN = "teardown.json"
 _LOOK_S = 0.02

@@ -10,8 +10,8 @@ import signal
 from typing import NamedTuple, Protocol
 
 from mosaicd.shim import child, containment
-from mosaicd.shim.cell import Cell
 from mosaicd.shim.containment import Process
+from mosaicd.shim.run_cgroup import Cell
 
 
 class View(NamedTuple):

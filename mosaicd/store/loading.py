@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from mosaicd import crash_points
-from mosaicd.core.recollect import WHO
+from mosaicd.core.replay_rundir import WHO
 from mosaicd.core.run import Progress, Run
-from mosaicd.store import adopting, highwater, quarantine, rebuilding
+from mosaicd.store import adopting, commit_mark, quarantine, rebuilding
 from mosaicd.store.database import DamagedRegistry, disk_trouble, open_writer, rows
 from mosaicd.store.rows import BadRow, read_progress
 from mosaicd.store.statements import QUERIES
@@ -46,7 +46,7 @@ def load(path: Path, at: float, look: adopting.Look | None = None) -> Loaded:
 
     `at` is the time (Unix seconds) that quarantined rows are marked with.  `look` reads the run directories.
     """
-    mark = highwater.read(path)
+    mark = commit_mark.read(path)
     connection = open_writer(path)
     try:
         connection.execute("BEGIN IMMEDIATE")

@@ -17,7 +17,7 @@ from typing import Any
 
 from mosaicd import crash_points
 from mosaicd.core.fsm import Event
-from mosaicd.core.recollect import WHO
+from mosaicd.core.replay_rundir import WHO
 from mosaicd.core.run import Progress, Run
 from mosaicd.store import pruning, quarantine
 from mosaicd.store.backup import open_quietly

@@ -26,8 +26,8 @@ from mosaicd.protocol.errors import NotFound, Unavailable
 from mosaicd.protocol.states import Dedup
 from mosaicd.store import pruning, quarantine, rebuilding
 from mosaicd.store.adopting import Look
+from mosaicd.store.commit_mark import HighWater
 from mosaicd.store.database import truncate_wal
-from mosaicd.store.highwater import HighWater
 from mosaicd.store.loading import Loaded, load
 from mosaicd.store.rows import event_values, progress_text, run_values
 from mosaicd.store.statements import QUERIES

@@ -19,7 +19,7 @@ from typing import Any
 from mosaicd import crash_points
 from mosaicd.core.fsm import Event, apply
 from mosaicd.core.run import Run
-from mosaicd.store import highwater, quarantine
+from mosaicd.store import commit_mark, quarantine
 from mosaicd.store.backup import copy_pages, judge, open_quietly
 from mosaicd.store.database import open_writer, rows
 from mosaicd.store.rows import BadRow, event_values, run_values
@@ -27,7 +27,7 @@ from mosaicd.store.statements import QUERIES
 
 RESTORED = ".restored"
 ASIDE = "set-aside"
-_PARTS = ("", "-wal", "-shm", highwater.SUFFIX)
+_PARTS = ("", "-wal", "-shm", commit_mark.SUFFIX)
 
 Decide = Callable[[Run], Sequence[Event]]
 

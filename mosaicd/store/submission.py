@@ -61,9 +61,7 @@ def _same_key(run: Run, connection: sqlite3.Connection) -> Run | None:
         return None
     other = _one(connection, "run_with_key", (run.owner_uid, run.key))
     if other is None:
-        pruning.refuse_spent(
-            connection, "pruned_with_key", (run.owner_uid, run.key), f"the key {run.key!r}"
-        )
+        pruning.refuse_spent(connection, "pruned_with_key", (run.owner_uid, run.key), f"the key {run.key!r}")
     if other is not None and other.digest != run.digest:
         raise Conflict(
             f"the key {run.key!r} was used for another config: {other.run_id}", run_id=other.run_id

@@ -36,7 +36,7 @@ def unit_directory() -> Path:
 
 def start_line(argv: list[str]) -> str:
     """Return the ExecStart line; systemd expands % everywhere, and $ in all words but the program's."""
-    if not set('"\'\\').isdisjoint(argv[0]):
+    if not set("\"'\\").isdisjoint(argv[0]):
         sys.exit(f"install_user: systemd starts no program whose path has quotes or backslashes: {argv[0]}")
     words = [word.replace("%", "%%") for word in argv]
     return "ExecStart=" + " ".join(f'"{word}"' for word in words)

@@ -11,7 +11,7 @@ from tests.shim.house import House, Run
 
 #: Prints `up PID` once it stands; no marker, no kin, no session in common, deaf to TERM.
 ESCAPED = (
-    "(setsid env -i sh -c '(setsid env -i nohup sh -c \"trap \\\"\\\" TERM; echo up \\$\\$; "
+    '(setsid env -i sh -c \'(setsid env -i nohup sh -c "trap \\"\\" TERM; echo up \\$\\$; '
     "while :; do sleep 0.2; done\" &)' &)"
 )
 

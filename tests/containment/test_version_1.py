@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mosaicd.shim import cgroup
-from mosaicd.shim.cell import Cell, Site, find, make, wanted
 from mosaicd.shim.cgroup import V2
+from mosaicd.shim.run_cgroup import Cell, Site, find, make, wanted
 from tests.containment.conftest import need
 from tests.containment.groups import living
 
@@ -17,7 +17,7 @@ from tests.containment.groups import living
 SCRIPT = """
 import json, os, subprocess, sys, time
 from mosaicd.shim import cgroup, tree
-from mosaicd.shim.cell import Site, make, wanted
+from mosaicd.shim.run_cgroup import Site, make, wanted
 own = {name: place for name, place in cgroup.own_hierarchies().items() if name != "v2"}
 homes = {name: place + "/drill-v1" for name, place in own.items()}
 cell = make(Site(homes, own), sys.argv[1], 1, wanted({"memory_bytes": 64 << 20, "tasks": 100}, 2))

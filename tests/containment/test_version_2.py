@@ -25,9 +25,9 @@ EAT = "import sys; x = bytearray(int(sys.argv[1]) << 20); x[::4096] = b'1' * len
 SCRIPT = """
 import json, os, subprocess, sys
 from mosaicd.launcher import site
-from mosaicd.launcher.cells import Cells
+from mosaicd.launcher.cgroup_sweeper import Cells
 from mosaicd.shim import cgroup, tree
-from mosaicd.shim.cell import make, wanted
+from mosaicd.shim.run_cgroup import make, wanted
 found = site.prepare("auto")
 if os.fork() == 0:
     cell = make(found, sys.argv[1], 1, wanted({"memory_bytes": 128 << 20, "tasks": 50}, 3))

@@ -7,51 +7,43 @@ import pytest
 
 from tests.contract.sources import PACKAGES, Module, all_modules, imports, modules, parse, uses
 
-MIDDLE = tuple(
-    """aftercare announce auth broadcaster discovery dispatcher inspection rebuild reconcile reexec
-    retention shim_link shim_watch systemd temporaries""".split()
-)
-
-#: Tools of the middle tier that every peer may use: they know nothing of a run's life.
-LEAVES = ("clock", "config", "crash_points", "log", "rundirs")
-
-#: Modules that were cut off one peer for size, and belong to it alone.
-PARTS = {
-    "dispatcher": ("deadline_watch", "emptying", "launches", "orders", "queue_pump"),
-    "shim_link": ("pidfds",),
-}
-PEERS = {*MIDDLE, *PARTS["dispatcher"]}
+#: Rooms that know nothing of a run's life: every room above them may use them.
+LEAVES = ("clock", "config", "crash_points", "log", "procfs")
 
 INNER = ("protocol", "core", "store")
 
-#: Room of mosaicd -> the rooms it may import.  A peer of the middle tier may name others for types only.
+#: Room of mosaicd -> the rooms that it may import.  A room may import only rooms that stand above it here.
 ROOMS: dict[str, tuple[str, ...]] = {
+    "": (),
     "protocol": (),
+    "crash_points": (),
+    "procfs": (),
     "core": ("protocol",),
     "clock": ("protocol",),
-    "crash_points": (),
     "config": ("protocol", "core", "crash_points"),
     "log": ("protocol",),
     "rundirs": ("protocol",),
     "store": ("protocol", "core", "clock", "crash_points", "log"),
-    **{part: (*INNER, *LEAVES, *parts) for parts in PARTS.values() for part in parts},
-    **{peer: (*INNER, *LEAVES, *PARTS.get(peer, ())) for peer in MIDDLE},
-    "shim_link": (*INNER, *LEAVES, "launcher", "pidfds"),  # whose command line it is
-    "rpc": (*INNER, *LEAVES, *MIDDLE),
     "shim": ("protocol", "crash_points"),
     "launcher": ("protocol", "crash_points", "shim"),
-    "lock": ("protocol", "pidfds"),
-    "offline": (*INNER, *LEAVES, "inspection", "lock"),
-    "service": (*INNER, *LEAVES, *MIDDLE, "orders", "lock", "rpc"),
-    "__main__": ("protocol", *LEAVES, "lock", "reexec", "systemd", "service", "offline"),
-    "": (),
-}
+    "host": (*INNER, *LEAVES),
+    "broadcaster": (*INNER, *LEAVES),
+    "shims": (*INNER, *LEAVES, "launcher"),  # the launcher's command line is its own
+    "dispatch": (*INNER, *LEAVES, "rundirs", "shims"),
+    "upkeep": (*INNER, *LEAVES, "rundirs", "shims"),
+    "recovery": (*INNER, *LEAVES, "rundirs", "shims", "host", "upkeep"),
+    "rpc": (*INNER, *LEAVES, "rundirs", "shims", "host", "upkeep", "broadcaster", "dispatch"),
+    "service": (
+        *INNER, *LEAVES, "rundirs", "shims", "host", "upkeep", "broadcaster", "dispatch", "recovery", "rpc",
+    ),
+    "__main__": ("protocol", *LEAVES, "host", "recovery", "service"),
+}  # fmt: skip
 
 #: Room -> the libraries it may import besides the standard one.
 LIBRARIES: dict[str, frozenset[str]] = {
     "mosaicd.shim": frozenset({"psutil"}),
     "mosaicd.launcher": frozenset({"psutil"}),
-    "mosaicd.systemd": frozenset({"sdnotify"}),
+    "mosaicd.host": frozenset({"sdnotify"}),
     "mosaicd.rpc": frozenset({"jsonrpcserver", "msgspec", "aiofiles"}),
     "mosaic_tabular": frozenset({"numpy", "gymnasium"}),
 }
@@ -93,8 +85,6 @@ def direction_faults(module: Module, known: frozenset[str] = KNOWN) -> list[str]
         if package == "mosaicd" and target_package == "mosaicd":
             if target_room == "" or target_room in ROOMS.get(room, ()):  # the bare package holds the version
                 continue
-            if imported.for_types and room in PEERS and target_room in MIDDLE:
-                continue
             faults.append(f"{where}: {room} imports {target_room}")
         elif package == "mosaicctl" and target_package == "mosaicd":
             if target_room not in ("", "protocol"):
@@ -132,8 +122,19 @@ def test_every_room_is_known() -> None:
     assert found == set(ROOMS)
 
 
+def test_no_room_imports_a_room_below_it() -> None:
+    """The table itself has no circle: each room imports only rooms that stand above it."""
+    order = list(ROOMS)
+    assert not [
+        (room, other)
+        for room, row in ROOMS.items()
+        for other in row
+        if order.index(other) >= order.index(room)
+    ]
+
+
 def test_imports_go_one_way() -> None:
-    """No module imports against the direction of the architecture; peers of one tier are strangers."""
+    """No module imports a room that the row of its own room does not name."""
     assert not [fault for module in all_modules() for fault in direction_faults(module)]
 
 
@@ -171,8 +172,8 @@ FOR_TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    "
         ("mosaicd.core.fsm", "import mosaicd.store.registry"),
         ("mosaicd.core.fsm", "def f():\n    from ..store import registry"),
         ("mosaicd.protocol.states", "from mosaicd.core import run"),
-        ("mosaicd.dispatcher", "from mosaicd import reconcile"),
-        ("mosaicd.dispatcher", "from mosaicd.rpc import server"),
+        ("mosaicd.dispatch.dispatcher", "from mosaicd.recovery import reconcile"),
+        ("mosaicd.dispatch.dispatcher", "from mosaicd.rpc import server"),
         ("mosaicd.shim.child", "from mosaicd import clock"),
         ("mosaicd.launcher", "from mosaicd import config"),
         ("mosaicctl.client", "from mosaicd.core import spec"),
@@ -183,22 +184,24 @@ FOR_TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    "
 )
 def test_a_wrong_import_is_seen(name: str, text: str) -> None:
     """The test of directions can fail: each of these would be reported."""
-    known = KNOWN | {"mosaicd.reconcile", "mosaicd.rpc.server", "mosaicd.clock", "mosaicd.config"}
+    known = KNOWN | {"mosaicd.recovery.reconcile", "mosaicd.rpc.server", "mosaicd.clock", "mosaicd.config"}
     assert direction_faults(parse(name, text), known)
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("mosaicd.dispatcher", FOR_TYPES + "from mosaicd import auth"),
-        ("mosaicd.dispatcher", "from mosaicd.store import registry"),
+        ("mosaicd.dispatch.dispatcher", FOR_TYPES + "from mosaicd.shims import shim_watch"),
+        ("mosaicd.dispatch.dispatcher", "from mosaicd.store import registry"),
         ("mosaicctl.client", "from mosaicd.protocol import framing"),
-        ("mosaicd.rpc.pause", "from . import router\nfrom mosaicd import dispatcher"),
+        ("mosaicd.rpc.verbs.pause", "from . import router\nfrom mosaicd.dispatch import dispatcher"),
     ],
 )
 def test_a_right_import_is_not_reported(name: str, text: str) -> None:
     """The test of directions lets through what the architecture allows."""
-    assert not direction_faults(parse(name, text), KNOWN | {"mosaicd.auth", "mosaicd.dispatcher"})
+    assert not direction_faults(
+        parse(name, text), KNOWN | {"mosaicd.host.auth", "mosaicd.dispatch.dispatcher"}
+    )
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,12 @@ POWERS = (
         "end a process by its object",  # in the shim the object is the attempt, which asks its child
         r".*\.(send_signal|terminate|kill)",
         (
-            "mosaicd.shim", "mosaicd.shim_link", "mosaicd.discovery", "mosaicd.reexec",
-            "mosaic_worker.control", "mosaic_worker.discovery",
+            "mosaicd.shim",
+            "mosaicd.shims.shim_link",
+            "mosaicd.upkeep.discovery",
+            "mosaicd.host.reexec",
+            "mosaic_worker.control",
+            "mosaic_worker.discovery",
         ),
         "def f(process):\n    process.kill()",
     ),
@@ -40,15 +44,20 @@ POWERS = (
         r"subprocess\..*|multiprocessing\..*|os\.(fork|forkpty|posix_spawnp?|exec[lv]p?e?|spawn.*|system|popen)"
         r"|pty\..*|asyncio\.create_subprocess_.*|asyncio\.subprocess\..*|.*\.(subprocess_exec|subprocess_shell)",
         (
-            "mosaicd.shim.child", "mosaicd.launcher", "mosaicd.shim_link", "mosaicd.discovery",
-            "mosaicd.reexec", "mosaicctl.offline", "mosaic_worker.discovery",
+            "mosaicd.shim.child",
+            "mosaicd.launcher",
+            "mosaicd.shims.shim_link",
+            "mosaicd.upkeep.discovery",
+            "mosaicd.host.reexec",
+            "mosaicctl.offline",
+            "mosaic_worker.discovery",
         ),
         "import os\nos.fork()",
     ),
     Power(
         "reap a process",
         r"os\.(wait|waitpid|waitid|wait3|wait4)",
-        ("mosaicd.shim.child", "mosaicd.launcher", "mosaicd.shim_link"),
+        ("mosaicd.shim.child", "mosaicd.launcher", "mosaicd.shims.shim_link"),
         "import os as o\no.waitpid(-1, 0)",
     ),
     Power(
@@ -72,7 +81,9 @@ POWERS = (
         "import os\nos.environ.get('X')",
     ),
     Power("speak JSON-RPC", r"jsonrpcserver(\..*)?", ("mosaicd.rpc",), "import jsonrpcserver"),
-    Power("tell systemd", r"sdnotify(\..*)?", ("mosaicd.systemd",), "from sdnotify import SystemdNotifier"),
+    Power(
+        "tell systemd", r"sdnotify(\..*)?", ("mosaicd.host.systemd",), "from sdnotify import SystemdNotifier"
+    ),
 )
 
 #: SQL that changes rows; reading is done in several places, writing in one.

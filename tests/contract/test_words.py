@@ -12,9 +12,7 @@ from tests.contract.sources import ROOT, python_files
 EMPTY_NAMES = frozenset({"utils", "util", "helpers", "helper", "common", "manager", "base", "misc"})
 
 #: Paths that exist on one machine only.  `/home/<name>` is allowed in prose as an example of ada, bob or you.
-MACHINE_PATHS = re.compile(
-    r"(?<![\w.~}-])(/root/|/Users/|/home/(?!ada\b|bob\b|you\b|user\b|%|\$|\{))"
-)
+MACHINE_PATHS = re.compile(r"(?<![\w.~}-])(/root/|/Users/|/home/(?!ada\b|bob\b|you\b|user\b|%|\$|\{))")
 
 #: Nobody's shorthand for "not finished".
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")

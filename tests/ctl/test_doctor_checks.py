@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from mosaicctl import doctor
 from mosaicctl.doctor_checks import DISK_LOW_BYTES, WAL_LARGE_BYTES, judge
+from mosaicctl.verbs import doctor
 
 GIB = 1 << 30
 

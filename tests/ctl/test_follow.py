@@ -248,6 +248,7 @@ def test_watching_an_ended_run_returns_at_once(daemon: ScriptedDaemon, ctl: Ctl)
 
 def test_wait_outlives_a_restart(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     """wait asks again on a new connection, while the daemon is really away for a moment."""
+
     def wait(params: dict[str, Any], peer: Peer) -> object:
         if len(daemon.asked("run.wait")) == 1:
             daemon.stop()

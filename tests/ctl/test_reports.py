@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mosaicctl.metrics import return_of
+from mosaicctl.verbs.metrics import return_of
 from mosaicd.protocol.errors import NotFound
 from tests.ctl.scripted import Peer, ScriptedDaemon, a_run
 

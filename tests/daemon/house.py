@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from mosaicctl.client import Client, Disconnected, NoDaemon, connect
 from mosaicd.protocol import rundir
 from mosaicd.protocol.errors import MosaicError
-from mosaicd.rundirs import held_attempts
+from mosaicd.rundirs.directories import held_attempts
 from mosaicd.shim.containment import environment_of
 from tests.daemon.trouble import loud_lines, replay_differs
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mosaicd.protocol.rundir import temporary_path
-from mosaicd.rundirs import held_attempts
+from mosaicd.rundirs.directories import held_attempts
 from tests.daemon.house import House, eventually
 from tests.store.test_quarantine import SPOILT, spoil
 

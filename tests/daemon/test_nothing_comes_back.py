@@ -18,8 +18,8 @@ from mosaicd.clock import Clock
 from mosaicd.config.settings import Timeouts
 from mosaicd.protocol import rundir, ulid
 from mosaicd.protocol.errors import NotFound
-from mosaicd.rebuild import LAUNCH_S, Facts, Patience, look
-from mosaicd.rundirs import RunDirs
+from mosaicd.recovery.rebuild import LAUNCH_S, Facts, Patience, look
+from mosaicd.rundirs.directories import RunDirs
 from tests.daemon.house import House, eventually
 from tests.daemon.lost_log import BEHIND, dies_at, is_there, lose_log, one_and_slowly
 

@@ -14,7 +14,7 @@ import pytest
 
 from mosaicd import crash_points
 from mosaicd.protocol.errors import Conflict
-from mosaicd.rundirs import held_attempts
+from mosaicd.rundirs.directories import held_attempts
 from tests.daemon.house import ROOT, House, eventually
 from tests.daemon.lost_log import (
     BEHIND,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mosaicd import lock
-from mosaicd.lock import AlreadyRunning, CannotServe
+from mosaicd.host import lock
+from mosaicd.host.lock import AlreadyRunning, CannotServe
 from tests.daemon.house import DEADLINE_S, ROOT, House
 
 #: For a process to start and to end: a matter of the machine, and of no promise.

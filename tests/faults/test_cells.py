@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from mosaicd.launcher.cells import Cells
-from mosaicd.shim.cell import Site, name_of
+from mosaicd.launcher.cgroup_sweeper import Cells
 from mosaicd.shim.cgroup import V2
+from mosaicd.shim.run_cgroup import Site, name_of
 
 RUN_ID = "01J00000000000000000000000"
 

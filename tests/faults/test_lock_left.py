@@ -11,7 +11,7 @@ from typing import IO
 
 import pytest
 
-from mosaicd import lock
+from mosaicd.host import lock
 
 #: Takes the locks as a daemon does, leaves them with a child until its stdin ends, and dies.
 DYING = """

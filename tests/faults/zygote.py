@@ -123,9 +123,6 @@ def _run_daemon(order: dict[str, Any], fd: int) -> NoReturn:
 
 
 def _serve(fd: int) -> None:
-    import mosaicd.lock
-    import mosaicd.service
-    import mosaicd.systemd  # noqa: F401 -- what main would import
     from mosaicd.rpc import handlers
 
     handlers.load()

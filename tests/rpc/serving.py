@@ -12,26 +12,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mosaicd.auth import Auth
 from mosaicd.broadcaster import Broadcaster
 from mosaicd.clock import Clock
 from mosaicd.config import Paths, Settings
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Progress, Run
-from mosaicd.discovery import Discovery
+from mosaicd.dispatch.scheduler import QueuePump
+from mosaicd.host.auth import Auth
 from mosaicd.protocol import rundir, ulid
 from mosaicd.protocol.methods import METHODS, Method
 from mosaicd.protocol.states import Dedup, RunKind
-from mosaicd.queue_pump import QueuePump
-from mosaicd.retention import Retention
 from mosaicd.rpc import handlers
 from mosaicd.rpc.context import Services
 from mosaicd.rpc.handlers import Handler
 from mosaicd.rpc.router import Router
 from mosaicd.rpc.server import Server
-from mosaicd.rundirs import RunDirs
+from mosaicd.rundirs.directories import RunDirs
 from mosaicd.store.history import History
 from mosaicd.store.registry import Committed, Registry
+from mosaicd.upkeep.discovery import Discovery
+from mosaicd.upkeep.retention import Retention
 
 AT = 1_800_000_000.0
 #: How long a test waits for what must happen.

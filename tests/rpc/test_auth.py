@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mosaicd.auth import KEY_FILE, Auth
 from mosaicd.core.run import Run
+from mosaicd.host.auth import KEY_FILE, Auth
 from mosaicd.protocol.errors import NotPermitted, Unauthenticated
 from mosaicd.protocol.states import RunKind, State
 

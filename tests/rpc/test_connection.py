@@ -274,7 +274,7 @@ async def test_a_stop_lets_slow_readers_have_their_answers(start: Start) -> None
 
 async def test_another_user_is_refused_with_a_reason(serving: Serving, monkeypatch: Any) -> None:
     """Whom this daemon does not serve is told so in one line, and is gone."""
-    monkeypatch.setattr("mosaicd.auth.peer_of", lambda connection: (1, 4242, 4242))
+    monkeypatch.setattr("mosaicd.host.auth.peer_of", lambda connection: (1, 4242, 4242))
     peer = await serving.peer()
     peer.ask("daemon.hello")
     error = (await peer.line())["error"]

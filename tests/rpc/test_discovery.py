@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mosaicd.config import Paths, Settings, Worker
-from mosaicd.discovery import Discovery
+from mosaicd.upkeep.discovery import Discovery
 
 GOOD = '{"python": "p", "workers": [{"kind": "good", "module": "good_worker", "capabilities": {}}]}'
 

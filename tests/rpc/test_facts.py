@@ -7,7 +7,7 @@ import pytest
 
 from mosaicd.core.event import Event, Kind
 from mosaicd.protocol.messages import Facts
-from mosaicd.rpc import fact
+from mosaicd.rpc.verbs import fact
 from tests.rpc.serving import AT, Serving
 
 

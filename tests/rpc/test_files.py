@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
-from mosaicd.rpc.logs import CHUNK_BYTES, as_text
 from mosaicd.rpc.segments import Output, Piece
+from mosaicd.rpc.verbs.logs import CHUNK_BYTES, as_text
 from tests.rpc.serving import AT, Peer, Serving, until
 
 
@@ -302,7 +302,7 @@ async def test_a_line_without_end_is_given_up(
     serving: Serving, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is longer than any record is passed over by a follower, and what comes behind it arrives."""
-    monkeypatch.setattr("mosaicd.rpc.telemetry.SCAN_BYTES", 2 << 20)
+    monkeypatch.setattr("mosaicd.rpc.verbs.telemetry.SCAN_BYTES", 2 << 20)
     run = await serving.execute(await serving.add())
     serving.file(run, "telemetry.jsonl").write_bytes(record(1) + b"x" * (5 << 20) + b"\n" + record(2))
     await peer.call("run.telemetry", {"run_id": run.run_id, "follow": True})
@@ -315,7 +315,7 @@ async def test_a_search_far_behind_the_cursor_gets_there(
     serving: Serving, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What lies before the cursor is no reason to answer with nothing."""
-    monkeypatch.setattr("mosaicd.rpc.telemetry.SCAN_BYTES", 10_000)
+    monkeypatch.setattr("mosaicd.rpc.verbs.telemetry.SCAN_BYTES", 10_000)
     run = await serving.execute(await serving.add())
     lines = [record(seq, "episode" if seq == 2000 else "step") for seq in range(1, 2001)]
     serving.file(run, "telemetry.jsonl").write_bytes(b"".join(lines))

@@ -10,7 +10,7 @@ import pytest
 
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.protocol.methods import METHODS
-from mosaicd.rpc.discover import document
+from mosaicd.rpc.verbs.discover import document
 from tests.rpc.serving import AT, Peer, Serving, until
 
 

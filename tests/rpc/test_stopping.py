@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from mosaicd import reexec
+from mosaicd.host import reexec
+from mosaicd.host.reexec import Succession
 from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.messages import NoParams
-from mosaicd.reexec import Succession
-from mosaicd.rpc import reexec as handler
+from mosaicd.rpc.verbs import reexec as handler
 from tests.rpc.conftest import Start
 from tests.rpc.serving import PATIENCE_S, Serving, until
 from tests.rpc.test_connection import Steps

@@ -139,7 +139,7 @@ def test_a_log_has_a_cap(house: House) -> None:
 
 def test_telemetry_has_a_cap(house: House) -> None:
     """Beyond its cap telemetry keeps beginning and end, whole records, and one record has the rest."""
-    code = "for n in range(20_000): print('{\"type\": \"step\", \"step_index\": %d}' % n)"
+    code = 'for n in range(20_000): print(\'{"type": "step", "step_index": %d}\' % n)'
     run = house.python(code, limits={"telemetry_limit_bytes": 1 << 17})
     record = run.exit()
     pieces = run.pieces("telemetry.jsonl")

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from mosaicd.clock import ManualClock
-from mosaicd.core import catchup
+from mosaicd.core import missed_events
 from mosaicd.core.deadlines import Standing, deadline, standing
 from mosaicd.core.fsm import Action, Event, Kind, breaking, conclude, is_legal, owed, replay
 from mosaicd.core.queue import Queue
 from mosaicd.core.run import Run
 from mosaicd.core.slots import Capacity
+from mosaicd.dispatch.scheduler import as_waiting
 from mosaicd.protocol import ulid
 from mosaicd.protocol.states import CauseKind, Dedup, RunKind, State, Want
-from mosaicd.queue_pump import as_waiting
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
 from tests.simulation.peers import Attempt
@@ -304,18 +304,18 @@ class World:
         if run.state is State.HSHK and is_legal(run, Kind.REGISTERED):
             await self._record(run, Kind.REGISTERED, {"shim_pid": 77, "shim_start_ticks": 1})
             run = self._newest(run)
-        events = catchup.from_status(run, attempt.status(), self.clock.wall())
+        events = missed_events.from_status(run, attempt.status(), self.clock.wall())
         await self._fold(run, *events)
 
     async def _tell(self, run: Run, attempt: Attempt, facts: list[dict[str, Any]]) -> None:
         if run.attempt == attempt.number and run.is_holding:
-            events, _ = catchup.from_facts(run, facts)
+            events, _ = missed_events.from_facts(run, facts)
             await self._fold(run, *events)
 
     async def _read_files(self, run: Run, attempt: Attempt) -> None:
         """What reconcile and a lost shim come to: files, else lost."""
-        status = catchup.status_from_files(run.kind, attempt.started, attempt.exit)
-        events = catchup.from_status(run, status, self.clock.wall(), "files") if attempt.exit else []
+        status = missed_events.status_from_files(run.kind, attempt.started, attempt.exit)
+        events = missed_events.from_status(run, status, self.clock.wall(), "files") if attempt.exit else []
         if run.exit is None and attempt.exit is None and run.state is not State.FAULT:
             rebooted = attempt.boot_id != self.clock.boot_id()
             kind = CauseKind.REBOOTED if rebooted else CauseKind.SHIM_LOST

@@ -8,8 +8,8 @@ import pytest
 
 from mosaicd.protocol.states import Dedup
 from mosaicd.store import registry as registry_module
+from mosaicd.store.commit_mark import SUFFIX
 from mosaicd.store.database import open_reader
-from mosaicd.store.highwater import SUFFIX
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
 from tests.store.building import new_run, submission

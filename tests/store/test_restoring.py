@@ -141,5 +141,3 @@ async def test_a_copy_that_is_given_up_leaves_nothing(path: Path, tmp_path: Path
     with pytest.raises(Cancelled):
         write_copy(path, tmp_path / "other", is_cancelled=lambda: True)
     assert not list(tmp_path.glob("*other*")) and not list(tmp_path.glob(".*part"))
-
-

@@ -76,6 +76,7 @@ def starts(messages: list[str]) -> list[int]:
 
 def test_the_status_counts(started: UserService) -> None:
     """STATUS= shows how many runs there are, and follows them."""
+
     def text() -> str:
         return started.show("StatusText")
 

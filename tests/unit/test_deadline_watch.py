@@ -9,7 +9,7 @@ import pytest
 from mosaicd.clock import ManualClock
 from mosaicd.core.deadlines import Deadline, deadline
 from mosaicd.core.run import Run
-from mosaicd.deadline_watch import LOOK_AGAIN_S, DeadlineWatch
+from mosaicd.dispatch.deadline_watch import LOOK_AGAIN_S, DeadlineWatch
 from mosaicd.protocol.states import CauseKind, RunKind, State, Want
 
 

@@ -10,9 +10,9 @@ from mosaicd.clock import ManualClock
 from mosaicd.config import Paths, Settings
 from mosaicd.core.fsm import Action, Event, Kind, Place, apply
 from mosaicd.core.run import Run
-from mosaicd.emptying import MOST_PATIENCE_S, Emptying
-from mosaicd.orders import Orders
-from mosaicd.rundirs import RunDirs
+from mosaicd.dispatch.orders import Orders
+from mosaicd.dispatch.tree_teardown import MOST_PATIENCE_S, Emptying
+from mosaicd.rundirs.directories import RunDirs
 from tests.unit.lives import run_in
 
 LONG_S = 6 * MOST_PATIENCE_S

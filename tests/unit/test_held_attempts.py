@@ -12,8 +12,8 @@ import pytest
 
 from mosaicd.core.run import Run
 from mosaicd.protocol import rundir
-from mosaicd.rebuild import Patience, _attempt
-from mosaicd.rundirs import RunDirs, held_attempts
+from mosaicd.recovery.rebuild import Patience, _attempt
+from mosaicd.rundirs.directories import RunDirs, held_attempts
 
 
 @pytest.fixture

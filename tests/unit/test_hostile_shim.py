@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mosaicd.broadcaster import notices
-from mosaicd.core import catchup, fsm
+from mosaicd.core import fsm, missed_events
 from mosaicd.core.event import Event, Kind
 from mosaicd.core.fsm import Action, owed
 from mosaicd.core.run import Progress, Run
@@ -102,18 +102,18 @@ def test_no_status_breaks_the_fold(state: State, kind: RunKind) -> None:
     """Wrong types, huge, negative and unsayable numbers, unknown words: refused or cut, no exception."""
     run = run_in(state, kind)
     for status in statuses():
-        check_end(run, catchup.from_status(run, status, 2.5))
+        check_end(run, missed_events.from_status(run, status, 2.5))
 
 
 @pytest.mark.parametrize("state", [State.HSHK, State.RDY, State.EXEC, State.PAUSE, State.FAULT])
 def test_no_fact_breaks_the_fold(state: State) -> None:
     """The same for facts, whose names and times may be anything too."""
     run = run_in(state)
-    for name, value in itertools.product([*catchup.HINTS, *Kind, *HOSTILE], HOSTILE):
+    for name, value in itertools.product([*missed_events.HINTS, *Kind, *HOSTILE], HOSTILE):
         words = dict.fromkeys(("mode", "kind", "reason", "error"), value)
         evidence = {**words, "pid": value, "exit_code": 0}
         for fact in ({"fact": name, "at": value}, {"fact": name, "at": 1.0, **evidence}):
-            events, _ = catchup.from_facts(run, [fact])
+            events, _ = missed_events.from_facts(run, [fact])
             check_end(run, events)
 
 
@@ -123,9 +123,9 @@ def test_a_release_that_nobody_can_have_asked_for_is_an_end(word: str) -> None:
     run = run_in(State.RDY)
     exit = {**EXIT, "released": True}
     events = (
-        catchup.from_facts(run, [{"fact": "exited", "at": 2.0, **exit}])[0]
+        missed_events.from_facts(run, [{"fact": "exited", "at": 2.0, **exit}])[0]
         if word == "exited"
-        else catchup.from_status(run, {"exit": exit}, 2.5)
+        else missed_events.from_status(run, {"exit": exit}, 2.5)
     )
     for event in events:
         run = fsm.apply(run, event)
@@ -135,14 +135,14 @@ def test_a_release_that_nobody_can_have_asked_for_is_an_end(word: str) -> None:
 def test_a_cooperative_pause_is_still_one_after_a_lost_connection() -> None:
     """A worker that paused by itself is not frozen: a register says so and moves nothing."""
     run = run_in(State.PAUSE, RunKind.WORKER)
-    assert catchup.from_status(run, {"frozen": False, "paused_mode": "cooperative"}, 2.5) == []
-    [event] = catchup.from_status(run, {"frozen": False, "paused_mode": None}, 2.5)
+    assert missed_events.from_status(run, {"frozen": False, "paused_mode": "cooperative"}, 2.5) == []
+    [event] = missed_events.from_status(run, {"frozen": False, "paused_mode": None}, 2.5)
     assert (event.kind, event.at) == (Kind.CONTINUED, 2.5)
 
 
 def test_a_pause_that_was_missed_is_folded_with_a_time_of_today() -> None:
     """What a status does not date gets the time of the register, not the year 1970."""
-    [event] = catchup.from_status(run_in(State.EXEC), {"paused_mode": "cooperative"}, 2.5)
+    [event] = missed_events.from_status(run_in(State.EXEC), {"paused_mode": "cooperative"}, 2.5)
     assert (event.kind, event.at, event.data) == (Kind.PAUSED, 2.5, {"mode": "cooperative"})
 
 
@@ -153,7 +153,7 @@ def test_a_message_that_is_too_long_is_taken_and_cut() -> None:
         **EXIT, "fact": "exited", "at": 2.0, "exit_code": 3, "error": "e" * 500_000, **much,
         "metrics": {f"{n}" * 50: n for n in range(5000)},
     }  # fmt: skip
-    events, rejected = catchup.from_facts(run_in(State.EXEC), [fact])
+    events, rejected = missed_events.from_facts(run_in(State.EXEC), [fact])
     assert (len(events), rejected) == (1, [])
     assert events[0].data["exit_code"] == 3
     assert len(encode(events[0].data)) < 32 << 10

@@ -12,8 +12,9 @@ import sys
 
 import pytest
 
-from mosaicd import launcher, shim_link
-from mosaicd.shim_link import LOOKS, ShimLink
+from mosaicd import launcher
+from mosaicd.shims import shim_link
+from mosaicd.shims.shim_link import LOOKS, ShimLink
 
 SILENCE_S = 0.3
 #: Answers every question; with "mute" none.

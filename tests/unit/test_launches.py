@@ -9,7 +9,7 @@ import pytest
 from mosaicd.core.fsm import Kind, Place, apply
 from mosaicd.core.launch import LaunchFailed, NoProcess, refused
 from mosaicd.core.run import Run
-from mosaicd.launches import FIRST_PAUSE_S, LAUNCH_TRIES, MOST_PAUSE_S, Launches
+from mosaicd.dispatch.launches import FIRST_PAUSE_S, LAUNCH_TRIES, MOST_PAUSE_S, Launches
 from tests.unit.lives import happening, run_in
 
 NONE_LEFT = "Resource temporarily unavailable"

@@ -11,10 +11,10 @@ from subprocess import PIPE
 import pytest
 
 from mosaicd.launcher import emptiness
-from mosaicd.launcher.cells import Cells
+from mosaicd.launcher.cgroup_sweeper import Cells
 from mosaicd.protocol import rundir
 from mosaicd.shim import containment
-from mosaicd.shim.cell import Site
+from mosaicd.shim.run_cgroup import Site
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from mosaicd import retention
 from mosaicd.clock import Clock
 from mosaicd.config import Paths, Settings
-from mosaicd.retention import Retention, size_of
-from mosaicd.rundirs import RunDirs
+from mosaicd.rundirs.directories import RunDirs
+from mosaicd.upkeep import retention
+from mosaicd.upkeep.retention import Retention, size_of
 
 nobody: Any = None
 

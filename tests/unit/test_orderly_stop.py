@@ -17,12 +17,12 @@ from mosaicd.clock import Clock
 from mosaicd.config import Paths, Settings
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
-from mosaicd.dispatcher import Dispatcher
-from mosaicd.orders import Orders
+from mosaicd.dispatch.dispatcher import Dispatcher
+from mosaicd.dispatch.orders import Orders
+from mosaicd.host.reexec import Succession, Takeover, replace
 from mosaicd.protocol.states import Dedup
-from mosaicd.reexec import Succession, Takeover, replace
-from mosaicd.rundirs import RunDirs
-from mosaicd.shim_link import ShimLink
+from mosaicd.rundirs.directories import RunDirs
+from mosaicd.shims.shim_link import ShimLink
 from mosaicd.store.registry import Registry
 from tests.rpc.serving import until
 from tests.store.building import new_run, submission

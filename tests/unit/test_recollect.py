@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mosaicd.core.fsm import apply
-from mosaicd.core.recollect import WHO, Attempt, Claim, Look, catch_up, claim, recollect, vacated
+from mosaicd.core.replay_rundir import WHO, Attempt, Claim, Look, catch_up, claim, recollect, vacated
 from mosaicd.core.run import Run
 from mosaicd.protocol.states import CauseKind, Outcome, PauseMode, State, Want
 from tests.store.building import AT, new_run, to_exec

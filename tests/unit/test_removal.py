@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mosaicd import rundirs
-from mosaicd.retention import clear
-from mosaicd.rundirs import discard
+from mosaicd.rundirs import directories
+from mosaicd.rundirs.directories import discard
+from mosaicd.upkeep.retention import clear
 
 
 def deepen(path: Path, levels: int) -> None:
@@ -33,7 +33,7 @@ def test_however_deep_it_is(tmp_path: Path) -> None:
 def test_what_is_too_deep_for_once_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left is said, and a little less each time."""
     deepen(tmp_path / "run", 100)
-    monkeypatch.setattr(rundirs, "MOST_LEVELS", 30)
+    monkeypatch.setattr(directories, "MOST_LEVELS", 30)
     said = [clear(tmp_path / "run") for _ in range(2)]  # each of which tries twice
     assert said[0] and said[1] is None
 

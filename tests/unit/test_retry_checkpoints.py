@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mosaic_worker.checkpoints import CheckpointStore
 
-from mosaicd.rpc.retry import _look_into
+from mosaicd.rpc.verbs.retry import _look_into
 
 
 def test_what_was_moved_aside_for_a_successor_counts(tmp_path: Path) -> None:

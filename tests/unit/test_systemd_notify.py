@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mosaicd.config import Supervisor
-from mosaicd.systemd import Notifier, listen_fds
+from mosaicd.host.systemd import Notifier, listen_fds
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_variables_of_another_process_are_not_ours() -> None:
 
 PASSED = """
 import os, socket, sys
-from mosaicd.systemd import listen_fds
+from mosaicd.host.systemd import listen_fds
 environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": sys.argv[1]}
 try:
     for passed in listen_fds(environ):

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from mosaicd import temporaries
 from mosaicd.protocol import rundir
-from mosaicd.rundirs import RunDirs
-from mosaicd.temporaries import Temporaries
+from mosaicd.rundirs.directories import RunDirs
+from mosaicd.upkeep import temp_dirs
+from mosaicd.upkeep.temp_dirs import Temporaries
 
 TAIL = "0123456789"
 ENDED, LIVE = f"{'0' * 16}{TAIL}", f"{'0' * 16}{TAIL[::-1]}"
@@ -55,7 +55,7 @@ async def test_what_ended_runs_left_is_asked_about(
     tidy: Temporaries, link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A few at a time: one look at all processes answers for them."""
-    monkeypatch.setattr(temporaries, "TOGETHER", 4)
+    monkeypatch.setattr(temp_dirs, "TOGETHER", 4)
     for run_id in (ENDED, LIVE):
         for attempt in range(1, 11):
             os.mkdir(rundir.temporary_path(run_id, attempt))

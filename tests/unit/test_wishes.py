@@ -12,7 +12,7 @@ from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
 from mosaicd.protocol.states import Dedup
 from mosaicd.shim.containment import start_ticks
-from mosaicd.shim_link import ShimLink
+from mosaicd.shims.shim_link import ShimLink
 from mosaicd.store.registry import Registry
 from tests.rpc.serving import until
 from tests.store.building import dispatched, new_run, submission, to_exec

@@ -1,0 +1,231 @@
+"""`run`: submit, follow, and end as the run ended, as if it had been started right here.
+
+What a reader would get wrong: the run is the daemon's, so only Ctrl-C reaches it; a closed terminal, a
+broken pipe or a killed mosaicctl leave it alone.  Its output is complete because, once it has ended,
+what the streams have not delivered is read from the files; the streams' own ends do not matter.
+"""
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from mosaicctl.board import Board, describe
+from mosaicctl.client import Json, OnDemand
+from mosaicctl.exits import INTERRUPTED, NOT_STARTED, code_of_run
+from mosaicctl.follow import EventStream, LogStream, Streams
+from mosaicctl.link import Link
+from mosaicctl.progressbar import Rate, line, measure
+from mosaicctl.render import ending_words, label, progress, to_json
+from mosaicctl.screen import Screen
+from mosaicctl.submission import hand_in, parameters, submission_arguments
+from mosaicctl.verbs.watch import told
+
+_EPILOG = """\
+The run's output goes to standard output and standard error as it comes, and nothing else goes to
+standard output (but for -o json, jsonl and name, which print the ended run in its place). States
+are told on standard error; -q leaves them out. On a terminal, a worker shows a progress bar instead
+of its output, which is telemetry; --logs shows the output all the same.
+
+Exits with the run's own code: its exit code, 128 + the signal that ended it, 124 when its time limit
+did, 130 when it was stopped, 127 when it could not be started.
+
+The first Ctrl-C stops the run, with its grace period; the second leaves at once, and the run to the
+daemon. With --detach-on-interrupt the first leaves, and the run goes on. Hanging up always leaves it.
+
+  mosaicctl run -- python train.py
+  mosaicctl run -t 1h --worker tabular --set env_id=Taxi-v3
+  mosaicctl run -q -- ./evaluate.sh >scores.txt || echo "it failed with $?"
+"""
+
+
+def arguments(parser: Any) -> None:
+    """Add the options of `run`."""
+    parser.usage = "mosaicctl run [OPTIONS] (-- COMMAND ... | -f FILE | --worker KIND [--set K=V ...])"
+    parser.epilog = _EPILOG
+    submission_arguments(parser)
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not tell states on standard error")
+    parser.add_argument(
+        "--logs", action="store_true", help="on a terminal: a worker's output, not its progress"
+    )
+    parser.add_argument("--detach-on-interrupt", action="store_true", help="Ctrl-C leaves the run alone")
+
+
+def execute(args: Any) -> int:
+    """Submit the run, follow it to its end and return its code."""
+    ask = OnDemand(args.socket)
+    params = parameters(ask, args)
+    client = ask()
+    run = hand_in(client, params)
+    with Link(client, args.socket) as link, Interrupts() as interrupts:
+        link.client.wake_fd = interrupts.fd
+        follower = Follower(link, args, run)
+        while follower.run.get("state") != "TERM":
+            follower.step()
+            if interrupts.count and not follower.obey(interrupts.count):
+                return INTERRUPTED
+        ended = follower.finish()
+    if args.output in ("json", "jsonl"):
+        sys.stdout.write(to_json(ended, 2 if args.output == "json" else None))
+    elif args.output == "name":
+        sys.stdout.write(f"{ended['run_id']}\n")
+    return code_of_run(ended)
+
+
+class Interrupts:
+    """Counts Ctrl-C instead of raising; `fd` becomes readable each time, so that no wait sleeps over one."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.fd, self._write_fd = os.pipe()
+        os.set_blocking(self._write_fd, False)
+
+    def __enter__(self) -> "Interrupts":
+        self._handler = signal.signal(signal.SIGINT, self._note)
+        self._wakeup = signal.set_wakeup_fd(self._write_fd)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        signal.signal(signal.SIGINT, self._handler)
+        os.close(self.fd)
+        os.close(self._write_fd)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.count += 1
+
+
+class Follower:
+    """One run on its way to TERM: what is shown of it, and what Ctrl-C does to it."""
+
+    def __init__(self, link: Link, args: Any, run: Json) -> None:
+        self.link = link
+        self.run_id = run["run_id"]
+        self.screen = Screen(sys.stderr)
+        self._quiet = args.quiet
+        self._detaches = args.detach_on_interrupt
+        self._stops_asked = 0
+        self._board = Board()
+        self._board.put(run)
+        self._rate = Rate()
+        on_terminal = sys.stdout.isatty() and self.screen.is_live
+        self.shows_logs = args.output == "table" and (
+            args.logs or not on_terminal or run.get("kind") == "command"
+        )
+        self._logs: dict[int, list[LogStream]] = {}
+        self._streams = Streams(link)
+        # From the first event on, so that no state is missed between the submit and here.
+        events = EventStream(self.run_id, since=0, progress=not self.shows_logs and self.screen.is_live)
+        events.on_runs, events.on_event, events.on_progress = self._take_runs, self._take_event, self._advance
+        self._events = events
+        self._streams.add(events)
+        if not self._quiet:
+            has_ended = run["state"] == "TERM"
+            known = "was handed in before" if has_ended else "is already alive, attached to it"
+            twin = f"; the same run {known}" if run.get("duplicate") else ""
+            self.screen.say(f"mosaicctl: {label(run)}{twin}")
+
+    @property
+    def run(self) -> Json:
+        """The run as it is known by now."""
+        return self._board.runs[self.run_id]
+
+    def step(self) -> None:
+        """Take one notification, and draw."""
+        self._streams.step(1.0 if self.screen.is_live else 30.0)
+        if self._events.is_done and self.run.get("state") != "TERM":
+            self._board.put(self.link.insist(self._get))
+        self._draw()
+
+    def obey(self, count: int) -> bool:
+        """Act on the Ctrl-Cs so far; False when this process is to leave."""
+        if count == self._stops_asked:
+            return True
+        if self._detaches or self._stops_asked:
+            self._clear()
+            sys.stderr.write(f"mosaicctl: leaving {label(self.run)} to the daemon\n")
+            return False
+        self._stops_asked = count
+        self.screen.say(f"mosaicctl: stopping {label(self.run)}; Ctrl-C again leaves it to the daemon")
+        self.link.insist(self._stop)
+        return True
+
+    def finish(self) -> Json:
+        """Write what is left of the output, tell the end, return the ended run."""
+        ended = self.link.insist(self._get)
+        if self.shows_logs:
+            for attempt in range(1, (ended.get("attempt") or 0) + 1):
+                self._open_logs(attempt)
+            for logs in self._logs.values():
+                for stream in logs:
+                    self.link.insist(lambda stream=stream: stream.drain(self.link.client))  # type: ignore[misc]
+        self._clear()
+        if (ended.get("cause") or {}).get("kind") == "spawn_failed" and code_of_run(ended) == NOT_STARTED:
+            self.screen.say(f"mosaicctl: {label(ended)}: could not be started: {_error_of(ended)}")
+        elif not self._quiet:
+            done = progress(ended)
+            reached = f", {done}" if done != "-" else ""
+            self.screen.say(f"mosaicctl: {label(ended)}: {ending_words(ended)}{reached}")
+        return ended
+
+    def _get(self) -> Json:
+        run: Json = self.link.client.call("run.get", {"run_id": self.run_id})
+        return run
+
+    def _stop(self) -> Json:
+        run: Json = self.link.client.call(
+            "run.stop", {"run_id": self.run_id, "reason": "interrupted by Ctrl-C"}
+        )
+        return run
+
+    def _take_runs(self, runs: list[Json]) -> None:
+        for run in runs:
+            if run["run_id"] == self.run_id:
+                self._board.put(run)
+
+    def _take_event(self, event: Json) -> None:
+        self._board.fold(event)
+        if self.shows_logs and event.get("attempt"):
+            self._open_logs(int(event["attempt"]))
+        if not self._quiet:
+            seen = {**self.run, "state": event.get("state"), "outcome": event.get("outcome")}
+            self.screen.say(told(seen, describe(event), event["at"], self.screen.has_colour), self._lines())
+
+    def _advance(self, news: Json) -> None:
+        self._board.advance(news)
+        self._rate.add(time.monotonic(), measure(self.run)[0])
+
+    def _open_logs(self, attempt: int) -> None:
+        if attempt in self._logs:
+            return
+        self._logs[attempt] = [
+            LogStream(self.run_id, name, _writer(target), attempt)
+            for name, target in (("stdout", sys.stdout), ("stderr", sys.stderr))
+        ]
+        for stream in self._logs[attempt]:
+            self._streams.add(stream)
+
+    def _draw(self) -> None:
+        self.screen.live(self._lines())
+
+    def _lines(self) -> list[str]:
+        if self.shows_logs or self._quiet:
+            return []
+        screen = self.screen
+        return [line(self.run, self._rate, screen.width, screen.has_colour, screen.has_unicode)]
+
+    def _clear(self) -> None:
+        self.screen.live([], now=True)
+
+
+def _error_of(run: Json) -> str:
+    return str((run.get("cause") or {}).get("error") or "no reason was given")
+
+
+def _writer(target: Any) -> Any:
+    def write(data: bytes) -> None:
+        target.buffer.write(data)
+        target.flush()
+
+    return write

@@ -1,0 +1,21 @@
+"""`unpin`: let retention have pinned runs again."""
+
+from typing import Any
+
+from mosaicctl.select import selector_argument
+from mosaicctl.verbs.pin import change
+
+_EPILOG = """\
+  mosaicctl unpin best-run
+"""
+
+
+def arguments(parser: Any) -> None:
+    """Add the options of `unpin`."""
+    parser.epilog = _EPILOG
+    selector_argument(parser)
+
+
+def execute(args: Any) -> int:
+    """Unpin the named runs."""
+    return change(args, "run.unpin", "no longer pinned")

@@ -1,0 +1,225 @@
+"""`watch`: states as they pass; on a terminal with a living line for each run, piped with a line an event."""
+
+import sys
+import time
+from typing import Any
+
+from mosaicctl.board import Board, describe
+from mosaicctl.client import Json, connect
+from mosaicctl.exits import DONE
+from mosaicctl.follow import EventStream, Streams
+from mosaicctl.link import Link
+from mosaicctl.progressbar import HEAD_SIZE, Rate, line, measure
+from mosaicctl.render import clean, clock, colour, ending_words, paint, to_json
+from mosaicctl.screen import Screen
+from mosaicctl.select import references, selector_argument
+from mosaicctl.values import moment
+
+_EPILOG = """\
+Watches the named runs until they have ended; without a RUN, all runs, until Ctrl-C.
+Looking on changes nothing: Ctrl-C leaves the runs alone. To get a run's exit code, use `wait` or `run`.
+A daemon that restarts is waited for, and no event is lost or told twice.
+
+  mosaicctl watch @
+  mosaicctl watch
+  mosaicctl watch --since 0 -o jsonl | jq 'select(.state == "TERM")'
+"""
+
+
+#: The longest name that others are aligned with.
+LONGEST_NAME = 32
+#: What is told of a run that had ended before we looked: the fields of its last event, and its codes.
+_ENDING = (
+    "run_id", "name", "state", "want", "outcome", "cause", "exit_code", "signal", "attempt", "rev",
+    "finished_at",
+)  # fmt: skip
+
+
+def arguments(parser: Any) -> None:
+    """Add the options of `watch`."""
+    parser.epilog = _EPILOG
+    selector_argument(parser)
+    parser.add_argument(
+        "--since",
+        metavar="SEQ|TIME",
+        type=beginning,
+        help="first tell all events after this one (0: all), or since then: 10m (ago), or a date",
+    )
+    parser.add_argument(
+        "--progress", action="store_true", help="piped: a line for each report of progress, too"
+    )
+
+
+def beginning(text: str) -> int | float:
+    """Return what --since means: a seq where it is a whole number, else a time (a float)."""
+    return int(text) if text.isascii() and text.isdigit() else moment(text)
+
+
+def execute(args: Any) -> int:
+    """Follow the chosen runs."""
+    with Link(connect(args.socket), args.socket) as link:
+        # Asked before the runs are: nothing that happens in between is missed, at worst it is known already.
+        hello = link.client.call("daemon.hello", {"client": "mosaicctl"})
+        named = references(link.client, args.runs)
+        runs = [link.client.call("run.get", {"run_id": reference}) for reference in named]
+        watcher = Watcher(args, runs)
+        since = hello["last_seq"] if runs and args.since is None else args.since
+        stream = watcher.stream(since)
+        stream.epoch = hello["epoch"]
+        streams = Streams(link)
+        streams.add(stream)
+        while not (watcher.is_over() or stream.is_done):
+            has_news = streams.step(1.0 if watcher.screen.is_live or watcher.has_ended else None)
+            if not has_news and watcher.has_ended:
+                break  # what there was to tell of ended runs has been told
+            watcher.redraw()
+        watcher.screen.live([], now=True)
+    return DONE
+
+
+class Watcher:
+    """Prints what the stream tells; knows which runs it is about (none named: all)."""
+
+    def __init__(self, args: Any, runs: list[Json]) -> None:
+        self.output = args.output
+        self.screen = Screen(sys.stdout)
+        if args.output != "table":
+            self.screen.is_live = False
+        self.board = Board()
+        self._chosen = {run["run_id"] for run in runs}
+        self._wants_progress = args.progress
+        self._is_replay = args.since is not None
+        self._first_revs: dict[str, int] = {}
+        self._rates: dict[str, Rate] = {}
+        #: Whether every named run had ended before we looked: then nothing will come but the past.
+        self.has_ended = bool(runs) and all(run.get("state") == "TERM" for run in runs)
+        self._name_size = 0
+        for run in runs:
+            self._widen(run)
+        for run in runs:
+            # A replay tells a run from its beginning: what it is now comes last.
+            self._take_run({**run, "state": "INIT", "outcome": None, "rev": 0} if self._is_replay else run)
+
+    def stream(self, since: int | float | None) -> EventStream:
+        """Return the stream that feeds this watcher."""
+        only = next(iter(self._chosen)) if len(self._chosen) == 1 else None
+        wants_progress = self.screen.is_live or self._wants_progress
+        if isinstance(since, float):
+            stream = EventStream(only, None, progress=wants_progress, since_at=since)
+        else:
+            stream = EventStream(only, since, progress=wants_progress)
+        stream.on_runs, stream.on_event = self._take_runs, self._take_event
+        stream.on_progress = self._take_progress
+        stream.on_note = lambda text: print(f"mosaicctl: {text}", file=sys.stderr)
+        return stream
+
+    def is_over(self) -> bool:
+        """Whether every run that was named has ended."""
+        return bool(self._chosen) and all(
+            self.board.runs[run_id].get("state") == "TERM" for run_id in self._chosen
+        )
+
+    def redraw(self) -> None:
+        """Draw the living lines."""
+        self.screen.live(self._lines())
+
+    def _lines(self) -> list[str]:
+        runs = self.board.live()
+        shown = runs[: self.screen.height]
+        lines = [self._line(run, min(self._name_size, HEAD_SIZE)) for run in shown]
+        if len(runs) > len(lines):
+            lines[-1] = f"... and {len(runs) - len(lines) + 1} more"
+        return lines
+
+    def _line(self, run: Json, name_size: int = 0) -> str:
+        rate = self._rates.setdefault(run["run_id"], Rate())
+        screen = self.screen
+        return line(run, rate, screen.width, screen.has_colour, screen.has_unicode, name_size)
+
+    def _is_ours(self, run_id: str) -> bool:
+        return not self._chosen or run_id in self._chosen
+
+    def _take_runs(self, runs: list[Json]) -> None:
+        for run in runs:
+            if self._is_ours(run["run_id"]):
+                self._widen(run)
+        for run in runs:
+            if self._is_ours(run["run_id"]):
+                self._take_run(run)
+
+    def _take_run(self, run: Json) -> None:
+        before = self.board.runs.get(run["run_id"])
+        self.board.put(run)
+        if before is not None or self._is_replay:
+            return
+        self._first_revs[run["run_id"]] = run.get("rev", 0)
+        if self.output == "table":
+            words = f"ended {ending_words(run)}" if run.get("state") == "TERM" else "(as found)"
+            self._tell(run, words, time.time())
+        elif run.get("state") == "TERM":
+            self._tell_as(as_found(run))
+
+    def _take_event(self, event: Json) -> None:
+        if not self._is_ours(event["run_id"]):
+            return
+        if event["rev"] <= self._first_revs.get(event["run_id"], 0):
+            return
+        run = self.board.fold(event)
+        if self.output == "table":
+            seen = {**run, "state": event.get("state"), "outcome": event.get("outcome")}
+            self._tell(seen, describe(event), event["at"], self._lines())
+        else:
+            self._tell_as({key: event[key] for key in event if key != "subscription"})
+
+    def _tell(self, run: Json, words: str, at: float, lines: list[str] | None = None) -> None:
+        self._widen(run)
+        self.screen.say(told(run, words, at, self.screen.has_colour, self._name_size), lines)
+
+    def _tell_as(self, event: Json) -> None:
+        """Print an event for a program."""
+        if self.output == "name":
+            self.screen.say(event["run_id"])
+        else:
+            sys.stdout.write(to_json(event, None))
+            sys.stdout.flush()
+
+    def _widen(self, run: Json) -> None:
+        """Have the column of names fit this one, too; one that is very long stands out alone."""
+        if (size := len(called(run))) <= LONGEST_NAME:
+            self._name_size = max(self._name_size, size)
+
+    def _take_progress(self, progress: Json) -> None:
+        if not self._is_ours(progress["run_id"]):
+            return
+        self.board.advance(progress)
+        run = self.board.runs.get(progress["run_id"])
+        if run is None:
+            return
+        done, _, _ = measure(run)
+        self._rates.setdefault(run["run_id"], Rate()).add(time.monotonic(), done)
+        if self._wants_progress and not self.screen.is_live:
+            self._tell_progress(run, progress)
+
+    def _tell_progress(self, run: Json, progress: Json) -> None:
+        if self.output in ("json", "jsonl"):
+            news = {key: progress[key] for key in progress if key != "subscription"}
+            sys.stdout.write(to_json({"kind": "progress", **news}, None))
+            sys.stdout.flush()
+        else:
+            self.screen.say(self._line(run))
+
+
+def told(run: Json, words: str, at: float, colours: bool, name_size: int = 0) -> str:
+    """Return one line of news: time, run (in `name_size` columns at least), state, words."""
+    state = paint(f"{run.get('state') or '':<5}", colour(run), colours)
+    return f"{clock(at)[11:]}  {called(run):<{name_size}}  {state}  {words}"
+
+
+def called(run: Json) -> str:
+    """Return what a line calls a run."""
+    return clean(run.get("name") or run["run_id"])
+
+
+def as_found(run: Json) -> Json:
+    """Return an ended run as an event would tell it, for who came too late for its events."""
+    return {"kind": "as_found", "at": time.time(), **{key: run.get(key) for key in _ENDING}}

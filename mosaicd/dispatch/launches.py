@@ -1,0 +1,100 @@
+"""Launch orders: repeated where one came to nothing, and tried again where no process was to be had.
+
+A fork fails for a moment when the machine is out of processes or memory; that is no fault of the run, so the
+order is tried again with growing pauses until the handshake's deadline, and the reason is there to be seen
+meanwhile.  Everything else that keeps a shim from being forked stays as it is, and is the run's end at once.
+"""
+
+import errno
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mosaicd.core.launch import PASSING, LaunchFailed, NoProcess
+from mosaicd.core.run import Run
+from mosaicd.dispatch.orders import Orders
+from mosaicd.protocol.states import CauseKind, Want
+from mosaicd.rundirs.directories import RunDirs
+
+if TYPE_CHECKING:
+    from mosaicd.shims.shim_link import ShimLink
+
+log = logging.getLogger(__name__)
+
+#: Launch orders that came to nothing (no launch.json) before the run is told so.
+LAUNCH_TRIES = 3
+FIRST_PAUSE_S = 0.1
+MOST_PAUSE_S = 2.0
+
+
+@dataclass(slots=True)
+class _Launch:
+    """How an attempt's orders went: forks, and forks that were refused since the last one."""
+
+    attempt: int
+    forks: int = 0
+    refusals: int = 0
+    trouble: str | None = None
+
+
+class Launches:
+    """`again(run_id, delay_s)` has the launch that is owed tried again, later."""
+
+    def __init__(
+        self, shims: "ShimLink", orders: Orders, rundirs: RunDirs, again: Callable[[str, float], object]
+    ) -> None:
+        self._shims = shims
+        self._orders = orders
+        self._rundirs = rundirs
+        self._again = again
+        self._launches: dict[str, _Launch] = {}
+
+    async def order(self, run: Run) -> dict[str, Any] | None:
+        """Order a shim; return the evidence when that failed for good, None otherwise."""
+        launch = self._of(run) or _Launch(run.attempt)
+        self._launches[run.run_id] = launch
+        try:
+            if launch.forks == LAUNCH_TRIES:
+                raise LaunchFailed(f"{LAUNCH_TRIES} shims left without a trace")
+            await self._shims.launch(self._orders.launch(run))
+            launch.forks += 1
+            launch.refusals, launch.trouble = 0, None
+        except (LaunchFailed, OSError, ValueError) as error:
+            is_passing = isinstance(error, NoProcess) or getattr(error, "errno", None) in PASSING
+            if is_passing and run.want is not Want.STOP:  # a stop would only have to wait for a shim to stop
+                self._wait(run, launch, error)
+                return None
+            log.error("run %s cannot be launched: %s", run.run_id, error)
+            return self._why_not(run, error)
+        return None
+
+    def trouble(self, run: Run) -> str | None:
+        """Return what keeps the run's shim from being forked just now, or None."""
+        launch = self._of(run)
+        return launch.trouble if launch is not None else None
+
+    def forget(self, run_id: str) -> None:
+        """Drop what is known of the orders of a run that ended."""
+        self._launches.pop(run_id, None)
+
+    def _of(self, run: Run) -> _Launch | None:
+        launch = self._launches.get(run.run_id)
+        return launch if launch is not None and launch.attempt == run.attempt else None
+
+    def _wait(self, run: Run, launch: _Launch, error: Exception) -> None:
+        pause_s = min(MOST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(launch.refusals, 30))
+        launch.refusals += 1
+        count = f"{launch.refusals} time{'' if launch.refusals == 1 else 's'}"
+        launch.trouble = f"no process for its shim: {error}; tried {count}"
+        if launch.refusals == 1:
+            log.warning("run %s: %s; trying again until its handshake is due", run.run_id, launch.trouble)
+        self._again(run.run_id, pause_s)
+
+    def _why_not(self, run: Run, error: Exception) -> dict[str, Any]:
+        """Return the evidence of a launch that failed: where no directory could be made, why."""
+        refusal = self._rundirs.refusal(run.run_id) if isinstance(error, LaunchFailed) else error
+        if not isinstance(refusal, OSError):
+            return {"error": str(error)}
+        cause = {"cause": CauseKind.DISK_FULL} if refusal.errno in (errno.ENOSPC, errno.EDQUOT) else {}
+        return {"error": f"{error}: {refusal}" if refusal is not error else str(error), **cause}

@@ -1,0 +1,97 @@
+"""Launch and teardown orders, read together anew each time: nothing of a run's secrets is kept in memory.
+
+Spec and environment come from the run directory, so the first launch, a repeated order and a launch
+after a restart are the same code.
+"""
+
+import pwd
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from mosaicd.config import Settings
+from mosaicd.core.deadlines import grace_s
+from mosaicd.core.launch import (
+    Budget,
+    LaunchSettings,
+    Placement,
+    base_environment,
+    launch_order,
+    teardown_order,
+)
+from mosaicd.core.run import Run
+from mosaicd.core.spec import Spec
+from mosaicd.rundirs.directories import RunDirs
+
+
+class Secrets(Protocol):
+    """What auth offers here."""
+
+    def launch_secret(self, run_id: str, attempt: int, nonce: str) -> str: ...
+
+
+class Orders:
+    """Builds orders for runs that are owed one."""
+
+    def __init__(self, rundirs: RunDirs, secrets: Secrets, settings: Settings, socket: Path) -> None:
+        self._rundirs = rundirs
+        self._secrets = secrets
+        self._socket = str(socket)
+        timeouts, limits = settings.timeouts, settings.limits
+        self._settings = LaunchSettings(
+            grace_s=timeouts.grace_s,
+            worker_grace_s=timeouts.worker_grace_s,
+            handshake_timeout_s=timeouts.handshake_s,
+            pause_ack_timeout_s=timeouts.pause_ack_s,
+            post_mortem_s=timeouts.post_mortem_s,
+            stdout_limit_bytes=limits.stdout_bytes,
+            stderr_limit_bytes=limits.stderr_bytes,
+            telemetry_limit_bytes=limits.telemetry_bytes,
+            containment=settings.containment.mode,
+            memory=settings.containment.memory,
+            tasks=settings.containment.tasks,
+        )
+
+    def launch(self, run: Run) -> dict[str, Any]:
+        """Return the order for the run's attempt; OSError or ValueError when its files are not whole."""
+        assert run.nonce is not None, "a dispatched run has a nonce"
+        spec = Spec.from_dict(self._rundirs.load_spec(run.run_id), self._rundirs.load_environment(run.run_id))
+        return launch_order(
+            spec,
+            self._placement(run),
+            base=_base_of(run.owner_uid),
+            nonce=run.nonce,
+            secret=self._secrets.launch_secret(run.run_id, run.attempt, run.nonce),
+            socket=self._socket,
+            uid=run.owner_uid,
+            settings=self._settings,
+            used=Budget(run.active_s, run.steps_before),
+        )
+
+    def teardown(self, run: Run, given_up: tuple[int, int] | None = None) -> dict[str, Any]:
+        """Return the order that ends the run's orphaned tree, and first its shim where one was given up."""
+        return teardown_order(
+            self._placement(run),
+            nonce=run.nonce or "",
+            grace_s=grace_s(run),
+            pid=run.pid,
+            start_ticks=run.start_ticks,
+            given_up=given_up,
+        )
+
+    def forget(self, run: Run) -> None:
+        """Remove what only a live run needs: its environment's values."""
+        self._rundirs.forget_environment(run.run_id)
+
+    def _placement(self, run: Run) -> Placement:
+        path = str(self._rundirs.path(run.run_id))
+        return Placement(run.run_id, run.attempt, path, run.slots, run.cpus_granted or run.cpus)
+
+
+@lru_cache(maxsize=64)
+def _base_of(uid: int) -> dict[str, str]:
+    try:
+        user = pwd.getpwuid(uid)
+    except KeyError:
+        return base_environment(str(uid), "/", "/bin/sh", "C.UTF-8")
+    return base_environment(user.pw_name, user.pw_dir, user.pw_shell or "/bin/sh", "C.UTF-8")

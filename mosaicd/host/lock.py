@@ -1,0 +1,281 @@
+"""Exactly one daemon a socket and state directory: the two locks, and the socket that is bound under them.
+
+A lock is flock(2) on a file that is never removed: removing it would let two daemons lock two files of
+one name.  What the file says (pid, since when) is for the sentence that the second daemon prints, never
+for deciding who holds it; the kernel drops the lock with its holder, so a kill -9 leaves nothing to clean
+up.  A child that the killed daemon was just making holds it until its exec: the next daemon waits for that.
+"""
+
+import fcntl
+import json
+import os
+import socket as sockets
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mosaicd import __version__, procfs
+
+BACKLOG = 4096
+#: How long a lock of a dead daemon is waited for: an instant, or until a machine that stalls goes on.
+_TRIES, _PAUSE_S = 2000, 0.005
+_LISTENING = 0x10000  # __SO_ACCEPTCON in the flags of /proc/net/unix
+
+
+class CannotServe(Exception):
+    """The daemon cannot serve here; the message is one sentence for the person who started it."""
+
+    exit_code = 2
+
+
+class AlreadyRunning(CannotServe):
+    """Another daemon holds the state directory or the socket; the sentence names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lock, as written in its file.  `started_at` Unix seconds."""
+
+    pid: int
+    version: str
+    socket: str
+    state_dir: str
+    started_at: float
+
+    def __str__(self) -> str:
+        since = datetime.fromtimestamp(self.started_at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+        return (
+            f"mosaicd {self.version} (pid {self.pid}, since {since}, "
+            f"socket {self.socket}, state directory {self.state_dir})"
+        )
+
+
+class Locks:
+    """Both locks, held until `close` or the end of the process."""
+
+    def __init__(self, fds: list[int], holder: Holder) -> None:
+        self._fds = fds
+        self.holder = holder
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The descriptors that hold the locks."""
+        return tuple(self._fds)
+
+    def close(self) -> None:
+        """Let the next daemon in; idempotent."""
+        while self._fds:
+            os.close(self._fds.pop())
+
+
+def acquire(state_dir: Path, socket: Path, *, started_at: float) -> Locks:
+    """Return both locks, directories made where they are missing (0700).
+
+    AlreadyRunning names the daemon that holds one; CannotServe says why a directory or file is refused.
+    In both cases nothing is held.
+    """
+    holder = Holder(os.getpid(), __version__, str(socket), str(state_dir), started_at)
+    _own_directory(state_dir, "state directory")
+    _safe_directory(socket.parent)
+    fds: list[int] = []
+    places = ((state_dir / "lock", f"state directory {state_dir}"), (lock_path(socket), f"socket {socket}"))
+    try:
+        for path, what in places:
+            fds.append(_lock(path, what))
+    except CannotServe:
+        for fd in fds:
+            os.close(fd)
+        raise
+    return _signed(fds, holder)
+
+
+def inherit(fds: Sequence[int], state_dir: Path, socket: Path, *, started_at: float) -> Locks:
+    """Return the locks that this process held before it became another program; CannotServe if it did not."""
+    holder = Holder(os.getpid(), __version__, str(socket), str(state_dir), started_at)
+    for fd, path in zip(fds, (state_dir / "lock", lock_path(socket)), strict=True):
+        try:
+            is_it = os.path.samestat(os.fstat(fd), os.stat(path))
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise CannotServe(f"the lock {path} was lost in the exec: {error.strerror}") from error
+        if not is_it:
+            raise CannotServe(f"the lock {path} is another file than the one that was held")
+    return _signed(list(fds), holder)
+
+
+def _signed(fds: list[int], holder: Holder) -> Locks:
+    locks = Locks(fds, holder)
+    try:
+        for fd in fds:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, json.dumps(asdict(holder)).encode() + b"\n", 0)
+    except OSError as error:
+        locks.close()
+        places = f"{Path(holder.state_dir) / 'lock'} and {lock_path(Path(holder.socket))}"
+        raise CannotServe(f"cannot write the locks {places}: {error.strerror}") from error
+    return locks
+
+
+def lock_path(socket: Path) -> Path:
+    """Return the lock file that stands beside a socket."""
+    return socket.with_name(socket.name + ".lock")
+
+
+def bind(socket: Path, locks: Locks) -> sockets.socket:
+    """Return a listening socket at `socket` (0600); connections are accepted by the kernel from here on.
+
+    A socket file that nobody listens on is what a killed daemon left, and is replaced; the caller holds
+    `locks`, so it is nobody's who is about to listen.  CannotServe where something else is in the way.
+    """
+    if locks.holder.socket != str(socket):
+        raise ValueError(f"the lock held is that of {locks.holder.socket}, not of {socket}")
+    listening = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+    try:
+        _clear(socket)
+        os.fchmod(listening.fileno(), 0o600)  # before bind: the file is never there with another mode
+        listening.bind(str(socket))
+        os.chmod(socket, 0o600)
+        listening.listen(BACKLOG)
+    except (OSError, CannotServe) as error:
+        listening.close()
+        if isinstance(error, CannotServe):
+            raise
+        raise CannotServe(f"cannot listen on {socket}: {error.strerror}") from error
+    listening.setblocking(False)
+    return listening
+
+
+def adopt(passed: list[sockets.socket]) -> tuple[sockets.socket, Path]:
+    """Return the one listening socket that systemd passed, and its path; CannotServe for anything else."""
+    if len(passed) != 1:
+        raise CannotServe(f"systemd passed {len(passed)} sockets; mosaicd serves exactly one")
+    listening = passed[0]
+    name = listening.getsockname()
+    is_stream = listening.family == sockets.AF_UNIX and listening.type == sockets.SOCK_STREAM
+    if not is_stream or not listening.getsockopt(sockets.SOL_SOCKET, sockets.SO_ACCEPTCONN):
+        raise CannotServe("systemd passed a socket that is no listening Unix stream socket (ListenStream=)")
+    if not isinstance(name, str) or not name.startswith("/"):
+        raise CannotServe("systemd passed a socket without a path; mosaicd needs one (ListenStream=/...)")
+    listening.setblocking(False)
+    return listening, Path(name)
+
+
+def remove(socket: Path, locks: Locks) -> None:
+    """Remove the file of a socket that `bind` made; clients then see "no daemon" instead of a dead socket."""
+    if locks.holder.socket == str(socket):
+        socket.unlink(missing_ok=True)
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def _lock(path: Path, what: str) -> int:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CannotServe(f"cannot open the lock {path}: {error.strerror}") from error
+    try:
+        if os.fstat(fd).st_uid != os.geteuid():
+            raise CannotServe(f"the lock {path} belongs to another user; remove it or choose another place")
+        _take(fd)
+    except BlockingIOError as error:
+        holder = _holder(fd)
+        os.close(fd)
+        raise AlreadyRunning(_already(what, holder)) from error
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _take(fd: int) -> None:
+    """Take the lock; BlockingIOError when it is held, and not only by what a dead daemon left behind."""
+    for _ in range(_TRIES):
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(fd)
+            if holder is None or procfs.read_start_ticks(holder.pid) is not None:
+                raise
+            time.sleep(_PAUSE_S)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _already(what: str, holder: Holder | None) -> str:
+    who = str(holder) if holder else "another daemon that is just starting"
+    return (
+        f"the {what} is already in use by {who}; use that one, stop it first, "
+        "or give this one its own --state-dir and --socket"
+    )
+
+
+def _holder(fd: int) -> Holder | None:
+    """Return who wrote the lock file, or None while the holder has not yet."""
+    try:
+        said = json.loads(os.pread(fd, 8192, 0))
+        return Holder(
+            int(said["pid"]), str(said["version"]), str(said["socket"]),
+            str(said["state_dir"]), float(said["started_at"]),
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _own_directory(path: Path, what: str) -> None:
+    """Make `path` (0700) or check that it is ours and that nobody else may write to it."""
+    status = _make(path, what)
+    if status.st_uid != os.geteuid():
+        raise CannotServe(f"the {what} {path} belongs to uid {status.st_uid}, not to you")
+    if status.st_mode & 0o022:
+        raise CannotServe(f"the {what} {path} may be written to by others; chmod go-w {path}")
+
+
+def _safe_directory(path: Path) -> None:
+    """Make `path` (0700) or check that nobody but us and root can take the socket away from it."""
+    status = _make(path, "socket's directory")
+    if status.st_uid not in (0, os.geteuid()):
+        raise CannotServe(f"the socket's directory {path} belongs to uid {status.st_uid}, not to you")
+    if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
+        raise CannotServe(f"the socket's directory {path} may be written to by others; chmod go-w {path}")
+
+
+def _make(path: Path, what: str) -> os.stat_result:
+    try:
+        for missing in reversed([p for p in (path, *path.parents) if not p.exists()]):
+            missing.mkdir(mode=0o700, exist_ok=True)
+        if path.is_symlink() and path.lstat().st_uid not in (0, os.geteuid()):
+            raise CannotServe(f"the {what} {path} is a link that somebody else made")
+        status = path.stat()
+    except OSError as error:
+        raise CannotServe(f"cannot make the {what} {path}: {error.strerror}") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise CannotServe(f"the {what} {path} is not a directory")
+    return status
+
+
+def _clear(socket: Path) -> None:
+    """Remove a socket file that nobody listens on; CannotServe for a living one and for other files."""
+    try:
+        mode = socket.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise CannotServe(f"{socket} is in the way: it is not a socket; remove it or choose another --socket")
+    if os.path.realpath(socket) in (os.path.realpath(path) for path in _listening_paths()):
+        raise CannotServe(
+            f"something that is no mosaicd listens on {socket} already, most likely systemd for "
+            "mosaicd.socket; use `systemctl --user start mosaicd`, or choose another --socket"
+        )
+    socket.unlink(missing_ok=True)
+
+
+def _listening_paths() -> Iterator[str]:
+    """Yield the path of every listening Unix socket; looking, unlike connecting, wakes nobody."""
+    with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            words = line.rstrip("\n").split(maxsplit=7)
+            if len(words) == 8 and words[7].startswith("/") and int(words[3], 16) & _LISTENING:
+                yield words[7]

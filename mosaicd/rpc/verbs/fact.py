@@ -1,0 +1,51 @@
+"""worker.fact: facts of an attempt, in order, folded in one transaction.
+
+Input: session token and facts.  Output: how many were taken, and those that have no row where the run
+stands (refused, logged, nothing changed).  Caveats: a fact told twice is accepted and ignored; of a pause and
+a going on that come together only the ledger knows whether they were told before.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mosaicd import crash_points
+from mosaicd.core import missed_events
+from mosaicd.core.fsm import Event
+from mosaicd.core.run import Run
+from mosaicd.protocol.messages import Facts
+from mosaicd.protocol.states import State
+from mosaicd.rpc.context import Caller, Services
+
+log = logging.getLogger(__name__)
+
+
+async def handle(services: Services, caller: Caller, params: Facts) -> dict[str, Any]:
+    """Fold the facts; then look whether the tree is empty, where one says so."""
+    rejected: list[str] = []
+    facts = await _untold(services, params)
+
+    def decide(run: Run) -> list[Event]:
+        rejected.clear()
+        events, refused = missed_events.from_facts(run, facts)
+        rejected.extend(refused)
+        return events
+
+    services.shims.heard(params.run_id)
+    crash_points.reach("fact.before_record")
+    run = await services.registry.record_if(params.run_id, decide)
+    crash_points.reach("fact.before_reply")
+    if rejected:
+        level = logging.INFO if run.state is State.FAULT else logging.WARNING  # it just broke
+        log.log(level, "run %s: refused facts that have no place now: %s", run.run_id, ", ".join(rejected))
+    if any(fact.get("fact") in missed_events.HINTS for fact in params.facts):
+        services.dispatcher.poke(params.run_id)
+    return {"accepted": len(params.facts) - len(rejected), "rejected": rejected}
+
+
+async def _untold(services: Services, params: Facts) -> Sequence[Mapping[str, Any]]:
+    """Return the facts less those that were recorded by a daemon that died before it could say so."""
+    if sum(fact.get("fact") in missed_events.TURNS for fact in params.facts) < 2:
+        return params.facts
+    newest = await services.history.newest_turn(params.run_id)
+    return params.facts if newest is None else missed_events.untold(params.facts, newest)

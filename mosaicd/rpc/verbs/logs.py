@@ -1,0 +1,110 @@
+"""run.logs: a run's output, byte for byte, from an offset or a time; with `follow`, until the run has ended.
+
+Input: stream, attempt (default: the newest), cursor (offset), tail_lines, since, limit_bytes, follow.
+Output: {run_id, attempt, stream, offset, cursor, data, encoding, size, eof, gap} and, when followed,
+`subscription`; then `run.log` notifications.  `data` lies at offset..cursor; the next cursor is `cursor`.
+Caveats: text is sent as it is where it is UTF-8 and base64 otherwise; a character is never split.  Where
+bytes were not kept, `gap` {from, to} says which: `data` then begins at `to`.
+"""
+
+import base64
+import json
+from typing import Any
+
+from mosaicd.core.run import Run
+from mosaicd.protocol.framing import CHUNK_LIMIT_BYTES
+from mosaicd.protocol.messages import ReadLogs
+from mosaicd.protocol.rundir import LOG_INDEX, STREAMS
+from mosaicd.rpc import validate
+from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.files import attempt_log
+from mosaicd.rpc.follow import chosen_attempt, follow
+from mosaicd.rpc.segments import Output, Piece, offset_at
+from mosaicd.rpc.streams import Stream
+from mosaicd.rpc.verbs.get import newest
+
+#: Bytes of a chunk: in base64 and with its envelope it stays below the limit of a message.
+CHUNK_BYTES = 47 << 10
+#: How far back `tail_lines` looks.
+TAIL_BYTES = 16 << 20
+
+
+async def handle(services: Services, caller: Caller, params: ReadLogs) -> dict[str, Any]:
+    """Return the first chunk; the rest follows where it was asked for."""
+    validate.at_least(params, 0, "cursor", "tail_lines", "since")
+    validate.at_least(params, 1, "attempt", "limit_bytes")
+    run, _ = await newest(services, params.run_id)
+    attempt = chosen_attempt(run, params.attempt)
+    reply = await _first(services, run, attempt, params)
+    if params.follow:
+        stream = _open(services, caller, params, attempt, reply["cursor"])
+        reply["subscription"] = stream.subscription
+    return reply
+
+
+async def _first(services: Services, run: Run, attempt: int, params: ReadLogs) -> dict[str, Any]:
+    limit = min(params.limit_bytes or CHUNK_BYTES, CHUNK_BYTES)
+    cursor, size, piece = params.cursor, 0, Piece(params.cursor, b"")
+    async with attempt_log(services, run, attempt, STREAMS[params.stream]) as log:
+        if log is not None:
+            if params.since is not None:
+                async with attempt_log(services, run, attempt, LOG_INDEX) as index:
+                    cursor = await offset_at(log, index, params.stream, params.since)
+            if params.tail_lines is not None:
+                cursor = max(cursor, await _tail(log, params.tail_lines))
+            piece = await log.read(cursor, limit)
+            size, _ = await log.end()
+    chunk = _chunk(cursor, piece)
+    eof = chunk["cursor"] >= size
+    return {
+        "run_id": run.run_id, "attempt": attempt, "stream": params.stream, **chunk, "size": size, "eof": eof,
+    }  # fmt: skip
+
+
+async def _tail(log: Output, lines: int) -> int:
+    return await log.start_of_last_lines(lines, TAIL_BYTES) if lines else (await log.end())[0]
+
+
+def _chunk(cursor: int, piece: Piece) -> dict[str, Any]:
+    text, encoding, taken = as_text(piece.data)
+    return {
+        "offset": piece.offset, "cursor": piece.offset + taken, "data": text, "encoding": encoding,
+        "gap": {"from": cursor, "to": piece.offset} if piece.offset > cursor else None,
+    }  # fmt: skip
+
+
+def _open(services: Services, caller: Caller, params: ReadLogs, attempt: int, cursor: int) -> Stream:
+    async def feed(stream: Stream) -> None:
+        async def step(log: Output, now: int) -> bool:
+            piece = await log.read(stream.cursor, CHUNK_BYTES)
+            chunk = _chunk(stream.cursor, piece)
+            if chunk["cursor"] == stream.cursor:
+                return False
+            named = {"run_id": params.run_id, "attempt": now, "stream": params.stream}
+            await stream.send("run.log", {**named, **chunk})
+            stream.cursor = chunk["cursor"]
+            return True
+
+        def restart(now: int) -> None:
+            stream.cursor = 0
+
+        name = STREAMS[params.stream]
+        await follow(services, params.run_id, attempt, params.attempt, name, step, restart)
+
+    return caller.connection.streams.open(caller, "run.logs", cursor, feed)
+
+
+def as_text(data: bytes) -> tuple[str, str, int]:
+    """Return (data, encoding, bytes taken): text up to its last whole character, or base64."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        if not (error.reason == "unexpected end of data" and 0 < error.start >= len(data) - 3):
+            return base64.b64encode(data).decode(), "base64", len(data)
+        text = data[: error.start].decode()
+        data = data[: error.start]
+    # Control characters swell sixfold in JSON; then base64 is the shorter one.
+    may_swell = len(data) * 6 > CHUNK_LIMIT_BYTES
+    if may_swell and len(json.dumps(text, ensure_ascii=False).encode()) > CHUNK_BYTES * 4 // 3:
+        return base64.b64encode(data).decode(), "base64", len(data)
+    return text, "utf-8", len(data)

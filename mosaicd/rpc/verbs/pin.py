@@ -1,0 +1,29 @@
+"""run.pin and run.unpin: keep a run from retention and from prune, or let them have it again.
+
+Input: run_id.  Output: the run.  Caveats: a pin is no event, so an ended run may have one; asking for what
+is so already is no error.
+"""
+
+from typing import Any
+
+from mosaicd.protocol.messages import RunRef
+from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.requests import view
+from mosaicd.rpc.verbs.get import newest
+
+
+async def handle(services: Services, caller: Caller, params: RunRef) -> dict[str, Any]:
+    """Pin a run and return it."""
+    await services.registry.pin(params.run_id, caller.name)
+    return await _shown(services, params)
+
+
+async def handle_unpin(services: Services, caller: Caller, params: RunRef) -> dict[str, Any]:
+    """Take a run's pin and return the run."""
+    await services.registry.pin(params.run_id, caller.name, pinned=False)
+    return await _shown(services, params)
+
+
+async def _shown(services: Services, params: RunRef) -> dict[str, Any]:
+    run, progress = await newest(services, params.run_id)
+    return view(services, run, progress=progress)

@@ -1,0 +1,27 @@
+"""daemon.reexec: have the daemon become the program that is installed now, in the same process.
+
+Input: nothing.  Output: pid, the version that answers and the one that comes.
+Caveats: the reply leaves first.  The program is asked before anything is stopped whether it starts; where it
+does not, nothing happens and the error says why.  Connections are hung up; nobody who connects is refused.
+"""
+
+import asyncio
+from typing import Any
+
+from mosaicd.host import reexec
+from mosaicd.protocol.errors import Conflict
+from mosaicd.protocol.messages import NoParams
+from mosaicd.rpc.context import Caller, Services
+
+
+async def handle(services: Services, caller: Caller, params: NoParams) -> dict[str, Any]:
+    """Look at the program that would come, and begin once the reply is on its way."""
+    succession = services.succession
+    if succession is None:
+        raise Conflict("this daemon cannot be replaced in place; stop it and start it again")
+    settings = services.settings
+    to_version = await reexec.check(settings.state_dir, settings.socket, is_passed=succession.is_passed)
+    if succession.is_refused:
+        raise Conflict("the daemon was told to stop meanwhile")
+    asyncio.get_running_loop().call_soon(succession.begin)
+    return reexec.said(to_version)

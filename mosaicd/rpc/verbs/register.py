@@ -1,0 +1,95 @@
+"""worker.register: a shim's handshake, at its start and again after every lost connection.
+
+Input: the attempt, its launch secret, capabilities, and the status of all that was done so far.
+Output: a fresh session token (the newest is valid) and what to do: start, attach or stop.
+Caveats: the reply leaves after `registered` is committed, so a worker never runs before the ledger
+knows its shim.  What the status tells and the row lacks is folded in the same transaction.  The reply is of
+the row at the moment from which the shim is told of every change; a change may still reach it before the
+reply does, and then the shim goes by the change.
+"""
+
+from functools import reduce
+from typing import Any
+
+from mosaicd import crash_points
+from mosaicd.core import missed_events
+from mosaicd.core.fsm import Event, Kind, apply
+from mosaicd.core.replay_rundir import WHO
+from mosaicd.core.run import Run
+from mosaicd.protocol import PROTOCOL_VERSION
+from mosaicd.protocol.errors import InvalidParams, MosaicError, NotFound
+from mosaicd.protocol.messages import Register
+from mosaicd.protocol.states import PauseMode, State, Want
+from mosaicd.rpc.context import Caller, Services
+
+
+async def handle(services: Services, caller: Caller, params: Register) -> dict[str, Any]:
+    """Fold what was missed and bind the connection; the router has checked the launch secret."""
+    if params.proto_version != PROTOCOL_VERSION:
+        rule = f"this daemon speaks version {PROTOCOL_VERSION}, not {params.proto_version}"
+        raise InvalidParams(f"proto_version: {rule}", errors=[{"path": "proto_version", "rule": rule}])
+    crash_points.reach("register.before_record")
+    is_recollected = params.run_id in services.recollected
+    try:
+        await services.registry.record_if(params.run_id, lambda now: _missed(services, now, params))
+    except MosaicError:
+        if is_recollected:  # nothing was recorded: the next register is the first that is
+            services.recollected.add(params.run_id)
+        raise
+    run = services.registry.live.get(params.run_id)  # more may have been recorded since
+    if run is None or not _is_of(run, params):  # it may have been requeued while its lock was waited for
+        raise NotFound(f"there is no attempt {params.attempt} of run {params.run_id} to take up")
+    token = services.auth.issue_token(params.run_id)
+    services.shims.attach(
+        params.run_id, params.attempt, caller.connection, params.shim_pid, params.shim_start_ticks
+    )
+    services.dispatcher.attached(params.run_id)
+    crash_points.reach("register.before_reply")
+    return {
+        "accepted_version": PROTOCOL_VERSION, "session_token": token, "order": _order(run, params),
+        "want": _want(run), "pause_mode": run.pause_mode, "grace_s": run.grace_s,
+        "stop": dict(run.stop or run.fault or {}) or None,
+    }  # fmt: skip
+
+
+def _is_of(run: Run, params: Register) -> bool:
+    return run.is_holding and run.attempt == params.attempt
+
+
+def _want(run: Run) -> Want:
+    """Return what is wanted now: a pause of a run that is only starting waits until it works."""
+    return Want.RUN if run.want is Want.PAUSE and run.state is State.RDY else run.want
+
+
+def _missed(services: Services, run: Run, params: Register) -> list[Event]:
+    if not _is_of(run, params):
+        return []
+    events: list[Event] = []
+    if run.run_id in services.recollected:
+        services.recollected.discard(run.run_id)
+        events += _pause_that_was_wanted(services, run, params)
+        run = reduce(apply, events, run)
+    if run.state is State.HSHK:
+        identity = {"shim_pid": params.shim_pid, "shim_start_ticks": params.shim_start_ticks}
+        events.append(Event(Kind.REGISTERED, services.clock.wall(), "shim", identity))
+        run = apply(run, events[-1])
+    return events + missed_events.from_status(run, params.status, services.clock.wall())
+
+
+def _pause_that_was_wanted(services: Services, run: Run, params: Register) -> list[Event]:
+    """A frozen tree was frozen because somebody wanted it; the registry that knew it is lost."""
+    status = params.status
+    mode, is_frozen = status.get("paused_mode"), bool(status.get("frozen"))
+    is_asked_for = run.want is Want.RUN and run.state is not State.FAULT
+    if not is_asked_for or status.get("exit") or not (is_frozen or mode):
+        return []
+    data = {"mode": mode if mode in (PauseMode.FREEZE, PauseMode.COOPERATIVE) else PauseMode.FREEZE}
+    return [Event(Kind.PAUSE_REQUESTED, services.clock.wall(), WHO, data)]
+
+
+def _order(run: Run, params: Register) -> str:
+    """Return what the shim is to do; a shim that has a worker, or its end, goes on with it."""
+    has_worker = bool(params.status.get("spawned") or params.status.get("exit"))
+    if run.want is Want.STOP or run.state is State.FAULT:
+        return "stop"
+    return "attach" if has_worker else "start"

@@ -1,0 +1,29 @@
+"""run.resume: ask a paused or pausing run to go on.
+
+Input: run_id, reason.  Output: the run.  Caveats: a run that waits and is held is released; a released
+run goes back to the queue and stays PAUSE until its turn; a run that runs already is no error.
+"""
+
+from typing import Any
+
+from mosaicd.core.fsm import Event, Kind
+from mosaicd.core.run import Run
+from mosaicd.protocol.errors import Conflict
+from mosaicd.protocol.messages import Resume
+from mosaicd.protocol.states import State, Want
+from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.requests import request
+from mosaicd.rpc.verbs.pause import reason_of
+
+
+async def handle(services: Services, caller: Caller, params: Resume) -> dict[str, Any]:
+    """Record the wish and return the run."""
+
+    def decide(run: Run) -> list[Event]:
+        if run.state is State.FAULT or run.want is Want.STOP:
+            raise Conflict(f"run {run.run_id} is being ended", state=run.state, want=run.want)
+        if run.want is Want.RUN and not run.held:
+            return []
+        return [Event(Kind.RESUME_REQUESTED, services.clock.wall(), caller.name, reason_of(params.reason))]
+
+    return await request(services, params.run_id, decide)

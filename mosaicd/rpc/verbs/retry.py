@@ -1,0 +1,138 @@
+"""run.retry: a new run of what an ended one was.
+
+Input: run_id of a run in TERM, the variables that its caller still has, `fresh`, `key`.  Output: the new
+run; `origin` names the old one.  Caveats: once a run has ended its variables are kept by name only, so the
+values come from the caller again; what is missing and could change the work is an error that lists it.
+Unless `fresh`, the worker finds the checkpoints of the nearest run in the chain of origins that has a whole
+one.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mosaicd.core.digest import OURS, is_ambient, retry_digest
+from mosaicd.core.params import MAX_KEY, check_environment, check_name
+from mosaicd.core.run import Run
+from mosaicd.core.schema import Faults
+from mosaicd.core.slots import check_possible
+from mosaicd.core.spec import Spec
+from mosaicd.protocol import rundir
+from mosaicd.protocol.errors import Conflict, Draining, InvalidParams, NotFound, Unavailable
+from mosaicd.protocol.messages import Retry
+from mosaicd.protocol.states import Dedup
+from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.verbs.get import newest
+from mosaicd.rpc.verbs.submit import accept, new_run
+
+#: How many origins back a checkpoint is looked for.
+MOST_ORIGINS = 100
+CHECKPOINT_PREFIX = "checkpoint-"
+MOVED_ASIDE = ".old"
+MANIFEST = "manifest.json"
+MANIFEST_LIMIT_BYTES = 1 << 20
+
+
+async def handle(services: Services, caller: Caller, params: Retry) -> dict[str, Any]:
+    """Make the new run from the old one's directory, and accept it as any other."""
+    if services.dispatcher.turns.draining:
+        raise Draining()
+    origin, _ = await newest(services, params.run_id)
+    if not origin.is_final:
+        raise Conflict(f"run {origin.run_id} has not ended; only an ended run is retried", state=origin.state)
+    if origin.owner_uid != caller.uid:
+        rule = f"run {origin.run_id} is {origin.owner}'s: a retry would run as you"
+        raise Conflict(rule, owner=origin.owner)
+    spec, names = await _spec_of(services, origin)
+    environment = chosen_environment(names, params)
+    check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.dispatcher.turns.capacity())
+    resume_from = None if params.fresh else await _checkpoints(services, origin)
+    spec = replace(
+        spec, run_id=None, dedup=Dedup.NEW, key=params.key, hold=False, resume_from=resume_from,
+        environment=environment, digest=retry_digest(origin.digest, params.extra), name=origin.name,
+        labels=dict(origin.labels), priority=origin.priority,
+    )  # fmt: skip
+    return await accept(services, caller, new_run(services, caller, spec, origin.run_id), spec)
+
+
+def chosen_environment(names: Sequence[str], params: Retry) -> dict[str, str]:
+    """Return the variables of the new run; InvalidParams lists what the origin had and nobody gives now."""
+    faults = Faults()
+    check_environment({**params.environment, **params.extra}, faults)
+    check_name(params.key, "key", MAX_KEY, faults)
+    faults.refuse()
+    given = {name: params.environment[name] for name in names if name in params.environment}
+    ambient = {name: value for name, value in params.environment.items() if is_ambient(name)}
+    found = {**ambient, **given, **params.extra}
+    missing = [name for name in names if name not in found and not is_ambient(name) and name not in OURS]
+    if missing and not params.allow_missing:
+        rule = "the run had it, and values are not kept after the end: give it again"
+        raise InvalidParams(
+            f"missing variables: {', '.join(missing)}",
+            errors=[{"path": f"environment.{name}", "rule": rule} for name in missing],
+            missing=missing,
+        )
+    return found
+
+
+async def _spec_of(services: Services, origin: Run) -> tuple[Spec, list[str]]:
+    """Return the origin's spec and the names of the variables that it was submitted with."""
+    try:
+        found = await asyncio.to_thread(services.rundirs.load_spec, origin.run_id)
+        return Spec.from_dict(found), list(found["env_names"])
+    except FileNotFoundError:
+        raise NotFound(f"the directory of run {origin.run_id} is gone, and with it what it was") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Unavailable(f"spec.json of run {origin.run_id} cannot be read: {error}") from error
+
+
+async def _checkpoints(services: Services, origin: Run) -> str | None:
+    """Return the checkpoint directory of the nearest origin that has a whole one in it.
+
+    Where none looks whole it is the nearest that has any: a worker may write them in a form of its own.
+    """
+    run: Run | None = origin
+    other: str | None = None
+    for _ in range(MOST_ORIGINS):
+        if run is None:
+            break
+        directory = services.rundirs.path(run.run_id) / rundir.FILES / rundir.CHECKPOINTS
+        has_any, has_whole = await asyncio.to_thread(_look_into, directory)
+        if has_whole:
+            return str(directory)
+        if has_any:
+            other = other or str(directory)
+        found = await services.history.get(run.origin) if run.origin is not None else None
+        run = found[0] if found is not None else None
+    return other
+
+
+def _look_into(directory: Path) -> tuple[bool, bool]:
+    """Whether there are checkpoints in it, and whether one looks whole."""
+    try:
+        found = [entry for entry in directory.iterdir() if _is_checkpoint(entry.name)]
+    except OSError:
+        return False, False
+    return bool(found), any(map(_looks_whole, found))
+
+
+def _is_checkpoint(name: str) -> bool:
+    """Whether it is one, or one that was moved aside for a successor which a crash may have kept away."""
+    return name.startswith(CHECKPOINT_PREFIX) or (
+        name.startswith(f".{CHECKPOINT_PREFIX}") and name.endswith(MOVED_ASIDE)
+    )
+
+
+def _looks_whole(checkpoint: Path) -> bool:
+    """Whether every file is as long as the manifest says; what is in them is for the worker to verify."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # whatever lies there, nobody waits
+    try:
+        with open(checkpoint / MANIFEST, "rb", opener=lambda path, _: os.open(path, flags)) as file:
+            files = json.loads(file.read(MANIFEST_LIMIT_BYTES))["files"]
+        return all((checkpoint / name).stat().st_size == files[name]["size_bytes"] for name in files)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False

@@ -1,0 +1,49 @@
+"""run.stop: ask for the end of a run: TERM, CONT, grace, KILL over its whole tree.
+
+Input: run_id, grace_s (0 is legal; absent: the run's own), reason.  Output: the run.
+Caveats: asynchronous; the outcome is `cancelled` unless the run ended by itself before the shim began.
+A second stop may only shorten the grace.  A stop of an ended run is no error: it returns the run.
+"""
+
+from typing import Any
+
+from mosaicd.core.fsm import Event, Kind
+from mosaicd.core.run import Run
+from mosaicd.protocol.errors import InvalidParams, NotFound
+from mosaicd.protocol.messages import Stop
+from mosaicd.protocol.states import Want
+from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.requests import view
+from mosaicd.rpc.verbs.pause import reason_of
+
+MOST_GRACE_S = 86400.0
+
+
+async def handle(services: Services, caller: Caller, params: Stop) -> dict[str, Any]:
+    """Record the wish and return the run."""
+    grace = params.grace_s
+    if grace is not None and not 0 <= grace <= MOST_GRACE_S:
+        rule = f"{grace:g} is not within 0..{MOST_GRACE_S:g} seconds"
+        raise InvalidParams(f"grace_s: {rule}", errors=[{"path": "grace_s", "rule": rule}])
+
+    def decide(run: Run) -> list[Event]:
+        if run.want is Want.STOP and not is_shorter(run, grace):
+            return []
+        data: dict[str, Any] = reason_of(params.reason)
+        if grace is not None:
+            data["grace_s"] = grace
+        return [Event(Kind.STOP_REQUESTED, services.clock.wall(), caller.name, data)]
+
+    try:
+        return view(services, await services.registry.record_if(params.run_id, decide))
+    except NotFound:
+        found = await services.history.get(params.run_id)
+        if found is None:
+            raise
+        return view(services, found[0], progress=found[1])
+
+
+def is_shorter(run: Run, grace_s: float | None) -> bool:
+    """Whether a further stop with this grace asks for more haste than the run was promised."""
+    promised = (run.stop or {}).get("grace_s", run.grace_s)
+    return grace_s is not None and (promised is None or grace_s < promised)

@@ -1,0 +1,126 @@
+"""run.submit: accept a run.
+
+Input: a config or a command, and what applies to both.  Output: the run; `duplicate` when it was there.
+Caveats: the reply leaves after COMMIT and means that the run will not be forgotten.  Files come first:
+a crash between them and the COMMIT leaves a directory of a run nobody was told of.  It says so of itself
+(a mark that goes between COMMIT and reply), so start-up removes it, also where the registry is lost.
+With `dry_run` everything is checked and nothing is kept.
+"""
+
+import asyncio
+import os
+import pwd
+import sys
+from typing import Any
+from weakref import WeakValueDictionary
+
+from mosaicd import crash_points
+from mosaicd.core.fsm import Event, Kind
+from mosaicd.core.new_run import born
+from mosaicd.core.program import Defaults, WorkerProgram
+from mosaicd.core.run import Progress, Run
+from mosaicd.core.slots import check_possible
+from mosaicd.core.spec import Spec, normalise_submit
+from mosaicd.protocol import ulid
+from mosaicd.protocol.errors import Conflict, Draining, MosaicError, Unavailable
+from mosaicd.protocol.messages import Submit
+from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.requests import view
+
+_HOMES: dict[int, str] = {}
+#: One submit of an id at a time: a client that asks again while its first is under way gets that run back.
+_UNDER_WAY: "WeakValueDictionary[str, asyncio.Lock]" = WeakValueDictionary()
+
+
+async def handle(services: Services, caller: Caller, params: Submit) -> dict[str, Any]:
+    """Check, write the run's directory, commit, and return the run."""
+    if services.dispatcher.turns.draining:
+        raise Draining()
+    spec = normalise_submit(params, await _defaults(services, caller, params))
+    check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.dispatcher.turns.capacity())
+    run = new_run(services, caller, spec)
+    if params.dry_run:
+        return view(services, run, progress=Progress())
+    async with _UNDER_WAY.setdefault(run.run_id, asyncio.Lock()):
+        known = await _known(services, caller, spec)
+        if known is not None:
+            return view(services, known, duplicate=True)
+        return await accept(services, caller, run, spec)
+
+
+async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> dict[str, Any]:
+    """Write directory and row of a checked run, and return it (or the live run it is a duplicate of)."""
+    event = Event(Kind.SUBMITTED, run.created_at, caller.name, {"run": run.to_dict()})
+    directories = services.rundirs
+    try:
+        await asyncio.to_thread(directories.create, run.run_id, spec.to_dict(), dict(spec.environment))
+    except FileExistsError:
+        raise Conflict(f"run id {run.run_id} is taken", run_id=run.run_id) from None
+    except OSError as error:
+        raise Unavailable(
+            f"cannot write {directories.runs}: {error.strerror}", path=str(directories.runs)
+        ) from error
+    crash_points.reach("submit.directory_written")
+    try:
+        stored, duplicate = await services.registry.add(event, dedup=spec.dedup, key=spec.key)
+    except MosaicError:  # of anything else nobody knows here whether the row is stored: start-up will
+        await asyncio.to_thread(directories.remove, run.run_id)
+        raise
+    settle = directories.remove if duplicate else directories.acknowledge
+    await asyncio.to_thread(settle, run.run_id)
+    crash_points.reach("submit.before_reply")
+    return view(services, stored, duplicate=duplicate)
+
+
+async def _known(services: Services, caller: Caller, spec: Spec) -> Run | None:
+    """Return the run that this submit already is, by its own id; Conflict for another config."""
+    if spec.run_id is None:
+        return None
+    live = services.registry.live.get(spec.run_id)
+    found = live or next(iter(await services.history.get(spec.run_id) or ()), None)
+    if not isinstance(found, Run):
+        return None
+    if found.owner_uid != caller.uid or found.digest != spec.digest:
+        raise Conflict(f"run id {spec.run_id} is taken by another config", run_id=spec.run_id)
+    return found
+
+
+def new_run(services: Services, caller: Caller, spec: Spec, origin: str | None = None) -> Run:
+    """Return the run of a spec, not yet stored."""
+    at = services.clock.wall()
+    run_id = spec.run_id or ulid.encode(int(at * 1000), os.urandom(10))
+    return born(spec, run_id, at, (caller.uid, caller.name), services.settings.timeouts, origin)
+
+
+async def _defaults(services: Services, caller: Caller, params: Submit) -> Defaults:
+    """Return what a submit leaves open; workers are looked up only where a config may name one."""
+    home = _HOMES.get(caller.uid)
+    if home is None:  # a directory service may take its time
+        home = _HOMES[caller.uid] = await asyncio.to_thread(_home_of, caller.uid)
+    workers: dict[str, WorkerProgram] = {}
+    if (
+        params.config is not None
+        and isinstance(params.config.get("metadata"), dict)
+        and params.config["metadata"].get("worker")
+    ):
+        workers = {row["kind"]: _program(row) for row in await services.discovery.list() if "kind" in row}
+        for kind, worker in services.settings.workers.items():
+            workers.setdefault(kind, WorkerProgram(module=worker.module, python=worker.python))
+    return Defaults(python=sys.executable, home=home, workers=workers)
+
+
+def _program(row: dict[str, Any]) -> WorkerProgram:
+    can = row.get("capabilities") or {}
+    return WorkerProgram(
+        module=row.get("module"),
+        python=row.get("python"),
+        supports_pause=bool(can.get("supports_pause_resume")),
+        supports_checkpoint=bool(can.get("supports_checkpointing")),
+    )
+
+
+def _home_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_dir
+    except KeyError:
+        return "/"

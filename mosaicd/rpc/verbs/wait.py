@@ -1,0 +1,64 @@
+"""run.wait: answer when the run reaches a state.
+
+Input: states (default TERM), timeout_s.  Output: the run.  Caveats: a state that was passed through
+while waiting counts as reached; a run that ended and cannot get there is a Conflict.
+"""
+
+import asyncio
+import math
+from typing import Any
+
+from mosaicd.protocol.errors import Conflict, TimedOut
+from mosaicd.protocol.messages import Wait
+from mosaicd.protocol.states import State, parse_state
+from mosaicd.rpc import validate
+from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.requests import view
+from mosaicd.rpc.validate import Fault
+from mosaicd.rpc.verbs.get import newest
+
+LONGEST_S = 366 * 86400.0
+
+
+async def handle(services: Services, caller: Caller, params: Wait) -> dict[str, Any]:
+    """Wait, and return the run as it is then."""
+    wanted = _states(params)
+    timeout_s = params.timeout_s
+    if timeout_s is not None and not (math.isfinite(timeout_s) and 0 <= timeout_s <= LONGEST_S):
+        raise validate.refused([Fault("timeout_s", f"must be within 0..{LONGEST_S:g} seconds")])
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _reach(services, params.run_id, wanted)
+    except TimeoutError:
+        run, _ = await newest(services, params.run_id)
+        words = " or ".join(sorted(wanted))
+        text = f"run {run.run_id} is {run.state} and not {words} after {timeout_s or 0:.1f} s"
+        raise TimedOut(text, state=run.state, want=run.want) from None
+
+
+async def _reach(services: Services, run_id: str, wanted: frozenset[State]) -> dict[str, Any]:
+    with services.broadcaster.changed(run_id) as changes:
+        while True:
+            run, progress = await newest(services, run_id)
+            if run.state in wanted or changes.states & wanted:
+                return view(services, run, progress=progress)
+            if run.is_final:
+                words = " or ".join(sorted(wanted))
+                raise Conflict(
+                    f"run {run_id} has ended and cannot be {words}", state=run.state, outcome=run.outcome
+                )
+            await changes.wait()
+
+
+def _states(params: Wait) -> frozenset[State]:
+    faults, states = [], set()
+    for index, word in enumerate(params.states if params.states is not None else [State.TERM]):
+        try:
+            states.add(parse_state(word))
+        except ValueError as error:
+            faults.append(Fault(f"states[{index}]", str(error)))
+    if params.states is not None and not params.states:
+        faults.append(Fault("states", "must name at least one state"))
+    if faults:
+        raise validate.refused(faults)
+    return frozenset(states)

@@ -1,0 +1,6 @@
+"""Upkeep: work that goes on beside the requests.
+
+Owns retention, the removal of temporary directories of ended runs, inspection for `doctor`, worker discovery
+and the journal lines for committed events.  Nothing here starts or ends a run.  It may import the core, the
+store, run directories and `shims`.
+"""
