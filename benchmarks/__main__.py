@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import drain, footprint, latency, listing, machine, table, throughput
-from benchmarks.house import Failed
+from benchmarks.harness import Failed
 from benchmarks.rows import Row
 from mosaicd import __version__
 

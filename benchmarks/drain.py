@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from benchmarks import plain
-from benchmarks.house import Failed, House
+from benchmarks.harness import DaemonHarness, Failed
 from benchmarks.rows import Row, Target, of_rounds
 from mosaicctl.client import Client
 from mosaicd.protocol import rundir
@@ -23,15 +23,15 @@ def log_drain(is_quick: bool) -> list[Row]:
     """Measure MB/s of ordinary lines beside `cat | cat > file` with the same bytes."""
     size_bytes, rounds = (4 << 20, 1) if is_quick else (192 << 20, 3)
     ours, beside = [], []
-    with House(slots=2) as house, house.client() as client:
-        source = house.home / "lines"
+    with DaemonHarness(slots=2) as harness, harness.client() as client:
+        source = harness.home / "lines"
         _fill(source, LINE, size_bytes)
         size_bytes = source.stat().st_size
         for _ in range(rounds):
-            beside.append(size_bytes / 1e6 / plain.cat_s(source, house.home / "copy"))
-            run_id, took = _cat_run(house, client, source)
+            beside.append(size_bytes / 1e6 / plain.cat_s(source, harness.home / "copy"))
+            run_id, took = _cat_run(harness, client, source)
             ours.append(size_bytes / 1e6 / took)
-            log = house.attempt(run_id) / rundir.STDOUT
+            log = harness.attempt(run_id) / rundir.STDOUT
             if log.stat().st_size != size_bytes:
                 raise Failed(f"the log has {log.stat().st_size} of {size_bytes} bytes")
             log.unlink()
@@ -43,14 +43,14 @@ def telemetry(is_quick: bool) -> list[Row]:
     """Measure telemetry lines a second, every one numbered and unchanged."""
     count, rounds = (2_000, 1) if is_quick else (100_000, 3)
     ours, beside = [], []
-    with House(slots=2) as house, house.client() as client:
-        source = house.home / "steps"
+    with DaemonHarness(slots=2) as harness, harness.client() as client:
+        source = harness.home / "steps"
         with open(source, "w") as file:
             file.writelines(_step(n) for n in range(count))
         for _ in range(rounds):
-            beside.append(count / plain.cat_s(source, house.home / "copy"))
-            run_id, took = _cat_run(house, client, source)
-            _check(house, run_id, count)
+            beside.append(count / plain.cat_s(source, harness.home / "copy"))
+            run_id, took = _cat_run(harness, client, source)
+            _check(harness, run_id, count)
             ours.append(count / took)
     note = f"{rounds} x {count} step lines, none lost"
     return [of_rounds("telemetry", "telemetry lines", "/s", ours, beside, "cat | cat", LINES_TARGET, note)]
@@ -71,17 +71,17 @@ def _step(n: int) -> str:
     return json.dumps(step) + "\n"
 
 
-def _cat_run(house: House, client: Client, source: Path) -> tuple[str, float]:
+def _cat_run(harness: DaemonHarness, client: Client, source: Path) -> tuple[str, float]:
     """Run `cat`; return the run and the seconds from its first instruction until all is in the files."""
-    run_id = house.submit(client, "sh", "-c", SCRIPT, str(source))
-    house.ended(client, run_id)
-    began = float((house.attempt(run_id) / rundir.STDERR).read_bytes())
-    return run_id, float(house.record(run_id, rundir.EXIT)["finished_at"]) - began
+    run_id = harness.submit(client, "sh", "-c", SCRIPT, str(source))
+    harness.ended(client, run_id)
+    began = float((harness.attempt(run_id) / rundir.STDERR).read_bytes())
+    return run_id, float(harness.record(run_id, rundir.EXIT)["finished_at"]) - began
 
 
-def _check(house: House, run_id: str, count: int) -> None:
+def _check(harness: DaemonHarness, run_id: str, count: int) -> None:
     seqs, steps = [], []
-    with open(house.attempt(run_id) / rundir.TELEMETRY, "rb") as file:
+    with open(harness.attempt(run_id) / rundir.TELEMETRY, "rb") as file:
         for line in file:
             record = json.loads(line)
             seqs.append(record["seq"])

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from benchmarks import plain
-from benchmarks.house import House, wait_until
+from benchmarks.harness import DaemonHarness, wait_until
 from benchmarks.rows import Row, Target
 from mosaicctl.client import Client
 from mosaicd.protocol import rundir
@@ -23,11 +23,11 @@ MB = 1e6
 def daemon(is_quick: bool) -> list[Row]:
     """Measure RSS of daemon and launcher after some work, and the CPU that both take while idle."""
     count, idle_s = (4, 0.5) if is_quick else (200, 10.0)
-    with House(slots=4) as house, house.client() as client:
+    with DaemonHarness(slots=4) as harness, harness.client() as client:
         for _ in range(count):
-            house.submit(client, "true")
-        house.all_ended(client)
-        pids = (house.pid, house.launcher_pid())
+            harness.submit(client, "true")
+        harness.all_ended(client)
+        pids = (harness.pid, harness.launcher_pid())
         rss = [rss_bytes(pid) / MB for pid in pids]
         before = sum(cpu_s(pid) for pid in pids)
         time.sleep(idle_s)
@@ -44,12 +44,12 @@ def daemon(is_quick: bool) -> list[Row]:
 def live_run(is_quick: bool) -> list[Row]:
     """Measure the PSS of a run's shim with 1, 10 and 50 runs alive."""
     rows = []
-    with plain.sleeping_python() as sleeper, House(slots=64) as house, house.client() as client:
+    with plain.sleeping_python() as sleeper, DaemonHarness(slots=64) as harness, harness.client() as client:
         runs: list[str] = []
         for wanted in (1, 4) if is_quick else (1, 10, 50):
-            runs += [house.submit(client, "sleep", "3600") for _ in range(wanted - len(runs))]
+            runs += [harness.submit(client, "sleep", "3600") for _ in range(wanted - len(runs))]
             _wait_executing(client, wanted)
-            shims = [int(house.record(run_id, rundir.LAUNCH)["shim_pid"]) for run_id in runs]
+            shims = [int(harness.record(run_id, rundir.LAUNCH)["shim_pid"]) for run_id in runs]
             each = [pss_bytes(pid) / MB for pid in shims]
             mean = sum(each) / len(each)
             rows.append(

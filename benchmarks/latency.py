@@ -9,7 +9,7 @@ import time
 from itertools import pairwise
 
 from benchmarks import plain
-from benchmarks.house import House
+from benchmarks.harness import DaemonHarness
 from benchmarks.rows import Row, Target, percentiles
 
 TARGET = Target(15.0)
@@ -18,18 +18,18 @@ TARGET = Target(15.0)
 def submit_to_start(is_quick: bool) -> list[Row]:
     """Measure submit -> first instruction on an idle daemon, over an open connection."""
     ours, beside, answered = [], [], []
-    with House(slots=2) as house, house.client() as client:
-        house.ended(client, house.submit(client, *plain.STAMP))
+    with DaemonHarness(slots=2) as harness, harness.client() as client:
+        harness.ended(client, harness.submit(client, *plain.STAMP))
         for _ in range(5 if is_quick else 100):
             time.sleep(plain.SETTLE_S)
             began = time.time()
             beside.append(plain.stamp() - began)
             time.sleep(plain.SETTLE_S)
             began = time.time()
-            run_id = house.submit(client, *plain.STAMP)
+            run_id = harness.submit(client, *plain.STAMP)
             answered.append(time.time() - began)
-            house.ended(client, run_id)
-            ours.append(float(house.stdout(run_id)) - began)
+            harness.ended(client, run_id)
+            ours.append(float(harness.stdout(run_id)) - began)
     name = "submit-to-start"
     rows = percentiles(name, "submit -> first instruction", ours, beside, "subprocess", TARGET)
     answer_ms = [1000 * s for s in sorted(answered)]
@@ -40,16 +40,16 @@ def submit_to_start(is_quick: bool) -> list[Row]:
 def exit_to_start(is_quick: bool) -> list[Row]:
     """Measure the gap between the stamps of two runs that follow one another on the only slot."""
     count = 6 if is_quick else 100
-    with House(slots=1) as house, house.client() as client:
-        gate = house.home / "gate"
+    with DaemonHarness(slots=1) as harness, harness.client() as client:
+        gate = harness.home / "gate"
         os.mkfifo(gate)
-        blocker = house.submit(client, "sh", "-c", f"read line < {gate}")
-        runs = [house.submit(client, *plain.STAMP) for _ in range(count)]
+        blocker = harness.submit(client, "sh", "-c", f"read line < {gate}")
+        runs = [harness.submit(client, *plain.STAMP) for _ in range(count)]
         gate.write_text("go\n")
-        house.ended(client, blocker)
+        harness.ended(client, blocker)
         for run_id in runs:
-            house.ended(client, run_id)
-        ours = _gaps([float(house.stdout(run_id)) for run_id in runs])
+            harness.ended(client, run_id)
+        ours = _gaps([float(harness.stdout(run_id)) for run_id in runs])
     beside = _gaps([plain.stamp() for _ in range(count)])
     what = "exit -> the slot's next run"
     return percentiles("exit-to-start", what, ours, beside, "subprocess", TARGET)

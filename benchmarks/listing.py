@@ -10,7 +10,7 @@ import sys
 import time
 
 from benchmarks import plain
-from benchmarks.house import CTL, House
+from benchmarks.harness import CTL, DaemonHarness
 from benchmarks.rows import Row, Target, of_rounds
 from mosaicd.protocol import ulid
 
@@ -21,36 +21,39 @@ REGISTRY = "registry.sqlite3"
 def listing(is_quick: bool) -> list[Row]:
     """Measure the command at 1,000 and 10,000 past runs."""
     rows = []
-    with House(slots=2) as house:
-        with house.client() as client:
-            model = house.submit(client, "true")
-            house.ended(client, model)
+    with DaemonHarness(slots=2) as harness:
+        with harness.client() as client:
+            model = harness.submit(client, "true")
+            harness.ended(client, model)
         past = 1
         for wanted in (100,) if is_quick else (1_000, 10_000):
-            house.stop()
-            _write_past(house, model, past, wanted)
+            harness.stop()
+            _write_past(harness, model, past, wanted)
             past = wanted
-            house.start()
-            rows.append(_timed(house, wanted, 3 if is_quick else 25))
+            harness.start()
+            rows.append(_timed(harness, wanted, 3 if is_quick else 25))
     return rows
 
 
-def _timed(house: House, past: int, rounds: int) -> Row:
+def _timed(harness: DaemonHarness, past: int, rounds: int) -> Row:
     ours, beside = [], []
     for _ in range(rounds):
         beside.append(1000 * plain.python_pass_s())
         began = time.monotonic()
         subprocess.run(
-            [sys.executable, "-c", CTL, "list"], env=house.environment, stdout=subprocess.DEVNULL, check=True
+            [sys.executable, "-c", CTL, "list"],
+            env=harness.environment,
+            stdout=subprocess.DEVNULL,
+            check=True,
         )
         ours.append(1000 * (time.monotonic() - began))
     what = f"`mosaicctl list`, {past} past runs"
     return of_rounds("list", what, "ms", ours, beside, "python -c pass", TARGET, f"n = {rounds}")
 
 
-def _write_past(house: House, model: str, first: int, end: int) -> None:
+def _write_past(harness: DaemonHarness, model: str, first: int, end: int) -> None:
     """Copy the model's row and events under new ids until there are `end` runs."""
-    connection = sqlite3.connect(house.state_dir / REGISTRY)
+    connection = sqlite3.connect(harness.state_dir / REGISTRY)
     try:
         with connection:
             runs, events = _columns(connection, "runs", "n"), _columns(connection, "events", "seq")

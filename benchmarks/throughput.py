@@ -4,7 +4,7 @@ import socket
 import time
 
 from benchmarks import plain
-from benchmarks.house import Failed, House
+from benchmarks.harness import DaemonHarness, Failed
 from benchmarks.rows import Row, Target, of_rounds
 from mosaicd.protocol.framing import LineReader, encode, request
 
@@ -18,34 +18,34 @@ def runs_per_s(is_quick: bool) -> list[Row]:
     """Measure from the first request until the last of the runs has ended."""
     count, rounds = (16, 1) if is_quick else (300, 3)
     ours, beside = [], []
-    with House(slots=SLOTS) as house:
-        _burst(house, 4)
+    with DaemonHarness(slots=SLOTS) as harness:
+        _burst(harness, 4)
         for _ in range(rounds):
             beside.append(plain.runs_per_s(count, SLOTS))
             time.sleep(plain.SETTLE_S)
-            ours.append(_burst(house, count))
+            ours.append(_burst(harness, count))
     note = f"{rounds} x {count} runs, {SLOTS} slots"
     return [of_rounds("runs", "runs of `true`", "/s", ours, beside, "subprocess", TARGET, note)]
 
 
-def _burst(house: House, count: int) -> float:
-    with house.client() as client:
+def _burst(harness: DaemonHarness, count: int) -> float:
+    with harness.client() as client:
         before = client.call("daemon.health")["last_seq"]
         began = time.monotonic()
-        _submit_many(house, count)
-        house.all_ended(client)
+        _submit_many(harness, count)
+        harness.all_ended(client)
         took = time.monotonic() - began
         if client.call("daemon.health")["last_seq"] - before < 3 * count:
             raise Failed("fewer events than runs: not all were accepted")
     return count / took
 
 
-def _submit_many(house: House, count: int) -> None:
+def _submit_many(harness: DaemonHarness, count: int) -> None:
     """Send `count` submits over one connection, at most WINDOW unanswered."""
     reader, sent, answered = LineReader(1 << 20), 0, 0
-    params = {"command": ["true"], "cwd": str(house.home)}
+    params = {"command": ["true"], "cwd": str(harness.home)}
     with socket.socket(socket.AF_UNIX) as link:
-        link.connect(house.environment["MOSAICD_SOCKET"])
+        link.connect(harness.environment["MOSAICD_SOCKET"])
         while answered < count:
             window = min(count, answered + WINDOW)
             if sent < window:

@@ -1,6 +1,6 @@
-"""Houses whose launcher makes control groups; what is missing on a machine is a reason to skip, said aloud.
+"""Harnesses whose launcher makes control groups; a machine that cannot make them skips with the reason.
 
-Nothing of ours may be left: no process (the houses look), no control group, no temporary directory.
+Nothing of ours may be left: no process (the harnesses look), no control group, no temporary directory.
 """
 
 import os
@@ -15,8 +15,8 @@ import pytest
 from mosaicd.shim import cgroup
 from mosaicd.shim.cgroup import V2
 from tests.containment.groups import cells_of
-from tests.daemon.house import House as DaemonHouse
-from tests.shim.house import House
+from tests.harness.daemon import DaemonHarness
+from tests.harness.shim import ShimHarness
 
 
 def need(is_there: bool, reason: str) -> None:
@@ -34,16 +34,16 @@ def own() -> dict[str, str]:
 
 
 @pytest.fixture
-def house(tmp_path: Path, own: dict[str, str]) -> Iterator[House]:
+def harness(tmp_path: Path, own: dict[str, str]) -> Iterator[ShimHarness]:
     """A launcher that holds runs in control groups of version 2, and the peer that plays the daemon."""
     need(V2 in own and os.access(own[V2], os.W_OK), "no writable control groups of version 2 here")
-    house = House(tmp_path, "cgroup")
+    harness = ShimHarness(tmp_path, "cgroup")
     try:
-        yield house
+        yield harness
     finally:
-        house.close()
-        left = [path for run in house.runs for path in cells_of(run.run_id)]
-        names = [f"mosaic-{run.run_id[-10:]}-*" for run in house.runs]
+        harness.close()
+        left = [path for run in harness.runs for path in cells_of(run.run_id)]
+        names = [f"mosaic-{run.run_id[-10:]}-*" for run in harness.runs]
         temporary = [str(path) for name in names for path in Path("/tmp").glob(name)]
         for path in left:
             cgroup.is_written(path, "cgroup.kill", "1")
@@ -63,21 +63,21 @@ def memory(own: dict[str, str]) -> str:
 
 
 @pytest.fixture
-def build() -> Iterator[Callable[..., DaemonHouse]]:
+def build() -> Iterator[Callable[..., DaemonHarness]]:
     """Make daemons with settings of their own; each is searched for trouble at the end."""
-    houses: list[DaemonHouse] = []
+    harnesses: list[DaemonHarness] = []
 
-    def make(**settings: dict[str, Any]) -> DaemonHouse:
-        house = DaemonHouse(Path(tempfile.mkdtemp(prefix="mosaic-")), settings)
-        houses.append(house)
-        house.start()
-        return house
+    def make(**settings: dict[str, Any]) -> DaemonHarness:
+        harness = DaemonHarness(Path(tempfile.mkdtemp(prefix="mosaic-")), settings)
+        harnesses.append(harness)
+        harness.start()
+        return harness
 
     yield make
     trouble = []
-    for house in houses:
-        trouble += house.close()
-        trouble += [f"left: {path}" for run_id in house.run_ids for path in cells_of(run_id)]
+    for harness in harnesses:
+        trouble += harness.close()
+        trouble += [f"left: {path}" for run_id in harness.run_ids for path in cells_of(run_id)]
     assert not trouble, "\n".join(trouble)
-    for house in houses:
-        shutil.rmtree(house.home, ignore_errors=True)
+    for harness in harnesses:
+        shutil.rmtree(harness.home, ignore_errors=True)

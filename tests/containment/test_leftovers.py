@@ -4,17 +4,17 @@ import os
 import signal
 from pathlib import Path
 
-from tests.shim.house import House
+from tests.harness.shim import ShimHarness
 
 #: What Ray adds to a temporary directory before it makes a socket there, at its longest.
 RAYS_PART = len("/ray/session_2026-11-22_00-36-51_123456_4194304/sockets/plasma_store")
 SOCKET_PATH_BYTES = 107
 
 
-def test_a_temporary_directory_of_its_own(house: House) -> None:
+def test_a_temporary_directory_of_its_own(harness: ShimHarness) -> None:
     """TMPDIR is private, short enough for a socket path, and gone with all in it when the run is."""
     code = "cd $TMPDIR; mkdir -p a/b; touch a/b/c; ln -s /etc outside; stat -c %a .; pwd; chmod 0 a/b"
-    run = house.launch(["sh", "-c", code])
+    run = harness.launch(["sh", "-c", code])
     run.exit()
     mode, path = (run.dir / "stdout.log").read_text().split()
     assert mode == "700"
@@ -25,45 +25,45 @@ def test_a_temporary_directory_of_its_own(house: House) -> None:
     assert run.json("leftovers.json")["temporary"]["files"] == 2
 
 
-def test_a_run_that_leaves_nothing_has_no_record_of_it(house: House) -> None:
+def test_a_run_that_leaves_nothing_has_no_record_of_it(harness: ShimHarness) -> None:
     """No leftovers.json where nothing was left."""
-    run = house.launch(["true"])
+    run = harness.launch(["true"])
     run.exit()
     run.leaves()
     assert not run.has("leftovers.json")
 
 
-def test_a_given_temporary_directory_is_the_submitters(house: House, tmp_path: Path) -> None:
+def test_a_given_temporary_directory_is_the_submitters(harness: ShimHarness, tmp_path: Path) -> None:
     """Who sets TMPDIR keeps what is in there."""
-    run = house.launch(["sh", "-c", "touch $TMPDIR/kept"], environment={"TMPDIR": str(tmp_path)})
+    run = harness.launch(["sh", "-c", "touch $TMPDIR/kept"], environment={"TMPDIR": str(tmp_path)})
     run.exit()
     run.leaves()
     assert (tmp_path / "kept").exists()
 
 
-def test_a_name_that_somebody_took(house: House) -> None:
+def test_a_name_that_somebody_took(harness: ShimHarness) -> None:
     """Where the short name is taken it lies in the attempt's directory, and what was there is untouched."""
-    run = house.make(["sh", "-c", "echo $TMPDIR; touch $TMPDIR/x"])
+    run = harness.make(["sh", "-c", "echo $TMPDIR; touch $TMPDIR/x"])
     taken = Path(f"/tmp/mosaic-{run.run_id[-10:]}-1")
-    taken.symlink_to(house.root)
+    taken.symlink_to(harness.root)
     try:
-        house.send(run)
+        harness.send(run)
         run.exit()
         run.leaves()
         assert (run.dir / "stdout.log").read_text().strip() == str(run.dir / "tmp")
         assert not (run.dir / "tmp").exists()
-        assert taken.is_symlink() and house.root.exists()
+        assert taken.is_symlink() and harness.root.exists()
     finally:
         taken.unlink()
 
 
-def test_shared_memory_is_told_of(house: House) -> None:
+def test_shared_memory_is_told_of(harness: ShimHarness) -> None:
     """A file that a run left in /dev/shm is named with its size; what somebody still uses is not."""
     left, used = (Path(f"/dev/shm/drill-{os.getpid()}-{name}") for name in ("left", "used"))
-    run = house.launch(["sh", "-c", f"head -c 5000 /dev/zero > {left}; echo x > {used}; read go < gate"])
-    gate = house.gate()
+    run = harness.launch(["sh", "-c", f"head -c 5000 /dev/zero > {left}; echo x > {used}; read go < gate"])
+    gate = harness.gate()
     try:
-        house.peer.until(lambda: used.exists() and used.stat().st_size == 2)
+        harness.peer.until(lambda: used.exists() and used.stat().st_size == 2)
         with used.open():
             gate.open()
             run.exit()
@@ -77,17 +77,17 @@ def test_shared_memory_is_told_of(house: House) -> None:
         used.unlink(missing_ok=True)
 
 
-def test_what_a_lost_shim_could_not_remove(house: House) -> None:
+def test_what_a_lost_shim_could_not_remove(harness: ShimHarness) -> None:
     """A teardown removes the temporary directory; so does the launcher when there is nothing to tear down."""
     for has_tree in (True, False):
-        run = house.launch(["sh", "-c", "echo $TMPDIR; exec sleep 1000"])
+        run = harness.launch(["sh", "-c", "echo $TMPDIR; exec sleep 1000"])
         run.says("/")
         path = Path((run.dir / "stdout.log").read_text().strip())
-        house.signal(run.shim_pid, signal.SIGKILL)
+        harness.signal(run.shim_pid, signal.SIGKILL)
         run.leaves()
         if has_tree:
-            house.teardown(run)
+            harness.teardown(run)
         else:
-            house.signal(run.json("started.json")["pid"], signal.SIGKILL)
-            house.peer.until(lambda: house.is_empty(run)["empty"])  # noqa: B023 -- called before the next one
-        house.peer.until(lambda: not path.exists(), shown=lambda: path)  # noqa: B023
+            harness.signal(run.json("started.json")["pid"], signal.SIGKILL)
+            harness.peer.until(lambda: harness.is_empty(run)["empty"])  # noqa: B023 -- called before the next one
+        harness.peer.until(lambda: not path.exists(), shown=lambda: path)  # noqa: B023

@@ -7,7 +7,7 @@ import pytest
 
 from mosaicd.shim import cgroup
 from tests.containment.groups import BOMB, cells_of, group_of, living, version_2
-from tests.shim.house import House, Run
+from tests.harness.shim import Run, ShimHarness
 
 #: Prints `up PID` once it stands; no marker, no kin, no session in common, deaf to TERM.
 ESCAPED = (
@@ -25,9 +25,9 @@ def run_group(run: Run) -> Path:
     return Path(run.json("started.json")["cgroup"])
 
 
-def test_a_worker_is_born_in_its_group(house: House) -> None:
+def test_a_worker_is_born_in_its_group(harness: ShimHarness) -> None:
     """From its first instruction the worker is in run/, and so is what it starts; the shim is in shim/."""
-    run = house.launch(["sh", "-c", "cat /proc/self/cgroup; echo end; sleep 1000"])
+    run = harness.launch(["sh", "-c", "cat /proc/self/cgroup; echo end; sleep 1000"])
     run.says("end")
     said = (run.dir / "stdout.log").read_text()
     outer = f"run-{run.run_id}-1"
@@ -39,55 +39,55 @@ def test_a_worker_is_born_in_its_group(house: House) -> None:
     assert version_2() in Path(started["cgroup"]).parents
     run.control("stop", grace_s=1)
     run.ends_empty()
-    house.peer.until(lambda: not cells_of(run.run_id), shown=lambda: cells_of(run.run_id))
+    harness.peer.until(lambda: not cells_of(run.run_id), shown=lambda: cells_of(run.run_id))
 
 
-def test_whatever_a_run_starts_ends_with_it(house: House) -> None:
+def test_whatever_a_run_starts_ends_with_it(harness: ShimHarness) -> None:
     """setsid, double fork, nohup, no environment, TERM ignored: after a stop all are gone with its grace."""
     deaf = f"{ESCAPED}; trap '' TERM; while :; do sleep 0.2; done"
-    run = house.launch(["sh", "-c", deaf], limits={"grace_s": 600.0})  # the stop's own counts
+    run = harness.launch(["sh", "-c", deaf], limits={"grace_s": 600.0})  # the stop's own counts
     pid = escaped_pid(run)
     run.control("stop", grace_s=0.3)
     run.exit()
-    house.peer.until(lambda: not living([pid]), shown=lambda: living([pid]))
+    harness.peer.until(lambda: not living([pid]), shown=lambda: living([pid]))
     run.leaves()
 
 
-def test_an_orphan_without_marker_and_kin_is_found(house: House) -> None:
+def test_an_orphan_without_marker_and_kin_is_found(harness: ShimHarness) -> None:
     """Shim killed, leader gone, the rest with neither marker nor kin: counted, named and ended."""
-    run = house.launch(["sh", "-c", f"{ESCAPED}; sleep 1000"])
+    run = harness.launch(["sh", "-c", f"{ESCAPED}; sleep 1000"])
     pid = escaped_pid(run)
-    house.signal(run.shim_pid, signal.SIGKILL)
-    house.signal(run.json("started.json")["pid"], signal.SIGKILL)
+    harness.signal(run.shim_pid, signal.SIGKILL)
+    harness.signal(run.json("started.json")["pid"], signal.SIGKILL)
     run.leaves()
-    house.peer.until(lambda: not living([run.json("started.json")["pid"]]))
-    reply = house.is_empty(run)
+    harness.peer.until(lambda: not living([run.json("started.json")["pid"]]))
+    reply = harness.is_empty(run)
     assert not reply["empty"] and pid in reply["pids"]
-    house.teardown(run)
+    harness.teardown(run)
     assert not living([pid])
     assert run.json("teardown.json")["containment"] == "cgroup-v2"
-    assert house.is_empty(run)["empty"]
-    house.peer.until(lambda: not cells_of(run.run_id), shown=lambda: cells_of(run.run_id))
+    assert harness.is_empty(run)["empty"]
+    harness.peer.until(lambda: not cells_of(run.run_id), shown=lambda: cells_of(run.run_id))
 
 
-def test_a_fork_bomb_ends(house: House) -> None:
+def test_a_fork_bomb_ends(harness: ShimHarness) -> None:
     """A tree that doubles all the time is held to its limit of tasks, where there is one, and ends."""
-    run = house.python(BOMB, containment={"tasks": 200})
+    run = harness.python(BOMB, containment={"tasks": 200})
     run.says("up")
     limits = run.json("started.json")["limits"]
     wanted = 150 if "tasks" in limits else 50
     group = str(run_group(run))
-    house.peer.until(lambda: len(cgroup.pids(group)) >= wanted, 60, lambda: len(cgroup.pids(group)))
+    harness.peer.until(lambda: len(cgroup.pids(group)) >= wanted, 60, lambda: len(cgroup.pids(group)))
     if "tasks" in limits:
         assert limits["tasks"] == 200 and len(cgroup.pids(group)) <= 200
     run.control("stop", grace_s=0)
     run.ends_empty()
-    house.peer.until(lambda: not cells_of(run.run_id), shown=lambda: cells_of(run.run_id))
+    harness.peer.until(lambda: not cells_of(run.run_id), shown=lambda: cells_of(run.run_id))
 
 
-def test_a_frozen_tree_is_frozen_by_the_kernel(house: House) -> None:
+def test_a_frozen_tree_is_frozen_by_the_kernel(harness: ShimHarness) -> None:
     """`paused` means `frozen 1`, with a parent that waits in vfork too; `continued` means `frozen 0`."""
-    run = house.launch(["sh", "-c", f"{ESCAPED}; while :; do /bin/true; done"])
+    run = harness.launch(["sh", "-c", f"{ESCAPED}; while :; do /bin/true; done"])
     pid = escaped_pid(run)
     events = run_group(run) / "cgroup.events"
     for count in range(1, 11):
@@ -103,9 +103,9 @@ def test_a_frozen_tree_is_frozen_by_the_kernel(house: House) -> None:
 
 
 @pytest.mark.parametrize("grace_s", [600.0, 0.0])
-def test_a_stop_while_frozen(house: House, grace_s: float) -> None:
+def test_a_stop_while_frozen(harness: ShimHarness, grace_s: float) -> None:
     """TERM to a frozen tree acts at once, since a stop thaws it; without grace KILL acts as it stands."""
-    run = house.launch(["sleep", "1000"])
+    run = harness.launch(["sleep", "1000"])
     run.fact("started")
     run.control("pause", mode="freeze")
     run.fact("paused")
@@ -114,47 +114,47 @@ def test_a_stop_while_frozen(house: House, grace_s: float) -> None:
     run.leaves()
 
 
-def test_a_frozen_orphan_is_ended(house: House) -> None:
+def test_a_frozen_orphan_is_ended(harness: ShimHarness) -> None:
     """The shim of a frozen tree is killed: a teardown thaws what it ends."""
-    run = house.launch(["sleep", "1000"])
+    run = harness.launch(["sleep", "1000"])
     run.fact("started")
     run.control("pause", mode="freeze")
     run.fact("paused")
-    house.signal(run.shim_pid, signal.SIGKILL)
+    harness.signal(run.shim_pid, signal.SIGKILL)
     run.leaves()
-    house.teardown(run, grace_s=20)
-    assert house.is_empty(run)["empty"]
+    harness.teardown(run, grace_s=20)
+    assert harness.is_empty(run)["empty"]
     assert not run.json("teardown.json")["forced"]
 
 
-def test_a_traced_process_is_ended(house: House) -> None:
+def test_a_traced_process_is_ended(harness: ShimHarness) -> None:
     """A debugger that holds a process at a system call does not keep it from KILL."""
     if not Path("/usr/bin/strace").exists():
         pytest.skip("no strace here")
     held = "inject=clock_nanosleep:delay_enter=600000000"
-    run = house.launch(["strace", "-f", "-o", "/dev/null", "-e", held, "sleep", "1"])
-    house.peer.until(lambda: len(run.members()) >= 2)
+    run = harness.launch(["strace", "-f", "-o", "/dev/null", "-e", held, "sleep", "1"])
+    harness.peer.until(lambda: len(run.members()) >= 2)
     run.control("stop", grace_s=0.2)
     run.ends_empty()
 
 
 @pytest.mark.slow
-def test_empty_groups_of_the_past_are_removed(house: House) -> None:
+def test_empty_groups_of_the_past_are_removed(harness: ShimHarness) -> None:
     """What a machine crash or a killed shim left is swept when a launcher starts; what is in use stays."""
-    run = house.launch(["sleep", "1000"])
+    run = harness.launch(["sleep", "1000"])
     run.fact("started")
     outer = run_group(run).parent
     stale = outer.parent / "run-01ARZ3NDEKTSV4RRFFQ69G5FAV-3"
     for name in ("shim", "run"):
         (stale / name).mkdir(parents=True)
-    house.close_orders()
-    house.launcher.wait(30)
-    house.start_launcher()
-    house.is_empty(run)
+    harness.close_orders()
+    harness.launcher.wait(30)
+    harness.start_launcher()
+    harness.is_empty(run)
     assert not stale.exists() and outer.exists()
     run.control("stop", grace_s=1)
     run.exit()
     run.leaves()
-    assert house.is_empty(run)["empty"]
+    assert harness.is_empty(run)["empty"]
     # a group that is fresh may be about to get its worker, and is left alone for some seconds
-    house.peer.until(lambda: not outer.exists(), 60)
+    harness.peer.until(lambda: not outer.exists(), 60)

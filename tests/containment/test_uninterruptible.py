@@ -8,7 +8,8 @@ import pytest
 
 from mosaicd.shim import containment
 from tests.containment.fuse import HoldingServer
-from tests.daemon.house import House, eventually
+from tests.harness.daemon import DaemonHarness
+from tests.harness.waiting import wait_until
 
 
 @pytest.fixture
@@ -30,46 +31,46 @@ def state_of(pid: int) -> str:
 
 
 def test_a_stop_waits_for_what_waits_in_the_kernel(
-    build: Callable[..., House], server: HoldingServer
+    build: Callable[..., DaemonHarness], server: HoldingServer
 ) -> None:
     """Its slot stays taken until it is gone, show names it, and then the run ends, by the KILL of before."""
-    house = build(cpus={"slots": 1}, timeouts={"unkillable_s": 0.3, "grace_s": 0.1})
-    house.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree"]
-    run_id = house.submit("cat", str(server.path))
-    pid = house.until(run_id, "EXEC")["pid"]
+    harness = build(cpus={"slots": 1}, timeouts={"unkillable_s": 0.3, "grace_s": 0.1})
+    harness.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree"]
+    run_id = harness.submit("cat", str(server.path))
+    pid = harness.until(run_id, "EXEC")["pid"]
     assert server.has_somebody.wait(60)
-    waiting = house.submit("true")
-    house.call("run.stop", run_id=run_id, grace_s=0)
-    run = eventually(lambda: house.get(run_id), lambda run: run["state"] == "FAULT", "it is given up")
-    run = eventually(lambda: house.get(run_id), lambda run: run["reason"], "it is said")
+    waiting = harness.submit("true")
+    harness.call("run.stop", run_id=run_id, grace_s=0)
+    run = wait_until(lambda: harness.get(run_id), lambda run: run["state"] == "FAULT", "it is given up")
+    run = wait_until(lambda: harness.get(run_id), lambda run: run["reason"], "it is said")
     assert str(pid) in run["reason"]
-    shown = house.ctl("show", run_id).stdout
+    shown = harness.ctl("show", run_id).stdout
     assert "unkillable" in shown and str(pid) in shown
-    assert house.get(waiting)["state"] == "INIT"
+    assert harness.get(waiting)["state"] == "INIT"
     assert state_of(pid) == "D"
     server.close()
-    ended = house.ended(run_id)
+    ended = harness.ended(run_id)
     assert (ended["cause"]["kind"], ended["cause"]["pids"], ended["signal"]) == ("unkillable", [pid], 9)
-    assert house.ended(waiting)["outcome"] == "succeeded"
+    assert harness.ended(waiting)["outcome"] == "succeeded"
 
 
 def test_a_daemon_that_comes_back_finds_it_waiting(
-    build: Callable[..., House], server: HoldingServer
+    build: Callable[..., DaemonHarness], server: HoldingServer
 ) -> None:
     """After kill -9 of the daemon, and of the shim, the slot is still taken until the process is gone."""
-    house = build(cpus={"slots": 1}, timeouts={"unkillable_s": 0.3, "grace_s": 0.1})
-    house.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree", "shim_lost"]
-    run_id = house.submit("cat", str(server.path))
-    pid = house.until(run_id, "EXEC")["pid"]
+    harness = build(cpus={"slots": 1}, timeouts={"unkillable_s": 0.3, "grace_s": 0.1})
+    harness.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree", "shim_lost"]
+    run_id = harness.submit("cat", str(server.path))
+    pid = harness.until(run_id, "EXEC")["pid"]
     assert server.has_somebody.wait(60)
-    waiting = house.submit("true")
-    [shim] = house.shims()
-    house.kill()
+    waiting = harness.submit("true")
+    [shim] = harness.shims()
+    harness.kill()
     os.kill(shim, 9)
-    house.start()
-    run = eventually(lambda: house.get(run_id), lambda run: str(pid) in (run["reason"] or ""), "it is said")
+    harness.start()
+    run = wait_until(lambda: harness.get(run_id), lambda run: str(pid) in (run["reason"] or ""), "it is said")
     assert run["state"] == "FAULT"
-    assert house.get(waiting)["state"] == "INIT"
+    assert harness.get(waiting)["state"] == "INIT"
     server.close()
-    assert house.ended(run_id)["cause"]["kind"] == "shim_lost"
-    assert house.ended(waiting)["outcome"] == "succeeded"
+    assert harness.ended(run_id)["cause"]["kind"] == "shim_lost"
+    assert harness.ended(waiting)["outcome"] == "succeeded"

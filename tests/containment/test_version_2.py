@@ -15,7 +15,7 @@ import pytest
 
 from mosaicd.shim import cgroup
 from mosaicd.shim.cgroup import V2
-from tests.daemon.house import eventually
+from tests.harness.waiting import wait_until
 
 RUN_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 MIB = 1 << 20
@@ -68,7 +68,7 @@ def box(own: dict[str, str]) -> Iterator[Path]:
         yield group
     finally:
         cgroup.is_written(str(group), "cgroup.kill", "1")
-        eventually(lambda: cgroup.remove(str(group)), bool, "the box is empty")
+        wait_until(lambda: cgroup.remove(str(group)), bool, "the box is empty")
 
 
 def drill(box: Path, *command: str, first: str = "") -> Any:

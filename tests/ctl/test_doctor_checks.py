@@ -11,7 +11,7 @@ GIB = 1 << 30
 
 
 def facts(**changes: Any) -> dict[str, Any]:
-    """The facts of a healthy house; `registry` and `disk` are merged into their places."""
+    """The facts of a healthy daemon; `registry` and `disk` are merged into their places."""
     registry = {
         "path": "/s/registry.sqlite3", "faults": [], "version": 2, "known_version": 2, "bytes": 1,
         "wal_bytes": 0, "newest_at": 999.0, "quarantine": [], "pruned_left": [],
@@ -38,7 +38,7 @@ def levels(found: dict[str, Any]) -> dict[str, str]:
     return {finding["check"]: finding["level"] for finding in judge(found) if finding["level"] != "ok"}
 
 
-def test_a_healthy_house() -> None:
+def test_a_healthy_daemon() -> None:
     """No finding but ok ones, one for each check."""
     assert levels(facts()) == {}
     assert len(judge(facts())) == len({finding["check"] for finding in judge(facts())}) == 12

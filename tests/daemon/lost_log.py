@@ -10,55 +10,59 @@ from typing import Any
 import pytest
 
 from mosaicd import crash_points
-from tests.daemon.house import DEADLINE_S, ROOT, House
+from tests.harness.daemon import ROOT, DaemonHarness
+from tests.harness.waiting import DEADLINE_S
 
 REGISTRY = "registry.sqlite3"
 BEHIND = "behind its run directories"
 
 
-def begin_log(house: House) -> None:
+def begin_log(harness: DaemonHarness) -> None:
     """From here on, all that is committed stands in the write-ahead log alone."""
-    house.stop()
-    house.start()
+    harness.stop()
+    harness.start()
 
 
-def lose_log(house: House) -> None:
+def lose_log(harness: DaemonHarness) -> None:
     """Kill the daemon and lose the write-ahead log, as a careless copy does."""
-    if house.process is not None and house.process.poll() is None:
-        house.kill()
+    if harness.process is not None and harness.process.poll() is None:
+        harness.kill()
     for part in ("-wal", "-shm"):
-        (house.state_dir / f"{REGISTRY}{part}").unlink(missing_ok=True)
-    house.allowed_warnings += [BEHIND, "does not tell"]
+        (harness.state_dir / f"{REGISTRY}{part}").unlink(missing_ok=True)
+    harness.allowed_warnings += [BEHIND, "does not tell"]
 
 
-def dies_at(house: House, point: str, patch: pytest.MonkeyPatch, method: str, **params: Any) -> None:
+def dies_at(
+    harness: DaemonHarness, point: str, patch: pytest.MonkeyPatch, method: str, **params: Any
+) -> None:
     """Start the daemon, ask it for something, and have it die at `point` without an answer."""
     patch.setenv(crash_points.VARIABLE, point)
-    house.start()
+    harness.start()
     patch.delenv(crash_points.VARIABLE)
     with socket.socket(socket.AF_UNIX) as link:  # not a client, which would ask the next daemon, too
-        link.connect(str(house.socket))
+        link.connect(str(harness.socket))
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         link.sendall(json.dumps(request).encode() + b"\n")
-        assert house.process is not None and house.process.wait(DEADLINE_S) == -signal.SIGKILL
+        assert harness.process is not None and harness.process.wait(DEADLINE_S) == -signal.SIGKILL
 
 
-def begin_and_die(house: House, point: str) -> None:
+def begin_and_die(harness: DaemonHarness, point: str) -> None:
     """Start a daemon that does not live to be asked."""
-    place = [f"--state-dir={house.state_dir}", f"--socket={house.socket}", f"--config={house.config}"]
+    place = [f"--state-dir={harness.state_dir}", f"--socket={harness.socket}", f"--config={harness.config}"]
     ended = subprocess.run(
         [sys.executable, "-m", "mosaicd", *place], check=False, timeout=60, capture_output=True, text=True,
-        env={"PYTHONPATH": str(ROOT), "HOME": str(house.home), crash_points.VARIABLE: point}, cwd=house.home,
+        env={"PYTHONPATH": str(ROOT), "HOME": str(harness.home), crash_points.VARIABLE: point},
+        cwd=harness.home,
     )  # fmt: skip
     assert ended.returncode == -signal.SIGKILL, ended
 
 
-def is_there(house: House, run_id: str) -> bool:
-    return (house.state_dir / "runs" / run_id).exists()
+def is_there(harness: DaemonHarness, run_id: str) -> bool:
+    return (harness.state_dir / "runs" / run_id).exists()
 
 
-def warnings(house: House) -> list[str]:
-    found: list[str] = house.call("daemon.health")["warnings"]
+def warnings(harness: DaemonHarness) -> list[str]:
+    found: list[str] = harness.call("daemon.health")["warnings"]
     return [warning for warning in found if BEHIND in warning]
 
 

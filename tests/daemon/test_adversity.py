@@ -16,90 +16,93 @@ import pytest
 
 from mosaicctl.client import Client
 from mosaicd.protocol.errors import MosaicError
-from tests.daemon.house import House, eventually
+from tests.harness.daemon import DaemonHarness
+from tests.harness.waiting import wait_until
 
-Build = Callable[..., House]
+Build = Callable[..., DaemonHarness]
 
 
 @contextmanager
-def full_disk(house: House) -> Iterator[None]:
+def full_disk(harness: DaemonHarness) -> Iterator[None]:
     """Let no file of the daemon grow, as a full disk would; its shims and their logs are not concerned."""
-    assert house.process is not None
-    house.allowed_warnings += ["registry", "cannot write"]
-    room = (house.state_dir / "registry.sqlite3-wal").stat().st_size
-    resource.prlimit(house.process.pid, resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    assert harness.process is not None
+    harness.allowed_warnings += ["registry", "cannot write"]
+    room = (harness.state_dir / "registry.sqlite3-wal").stat().st_size
+    resource.prlimit(harness.process.pid, resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
     try:
         yield
     finally:
-        resource.prlimit(house.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        resource.prlimit(harness.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 
 
-def refusals(house: House) -> int:
+def refusals(harness: DaemonHarness) -> int:
     """How often the daemon said that it will try again."""
-    return house.log.read_text().count("trying again")
+    return harness.log.read_text().count("trying again")
 
 
 def test_a_retry_that_is_due_while_the_disk_is_full_starts_when_there_is_room(build: Build) -> None:
     """A dispatch that could not be written is made later, and so is every dispatch after it."""
-    house = build(retries={"backoff_s": 2.0, "backoff_max_s": 2.0, "crash_loop_attempts": 0})
-    gate = house.home / "gate"  # more retries than one: the disk may fill a moment later than meant
-    run_id = house.submit("sh", "-c", f"test -e {gate}", retries=10, retry_on=["exit_code"])
-    eventually(lambda: house.get(run_id), lambda run: run["retries_used"] > 0, "the run waits for its retry")
-    with full_disk(house):
+    harness = build(retries={"backoff_s": 2.0, "backoff_max_s": 2.0, "crash_loop_attempts": 0})
+    gate = harness.home / "gate"  # more retries than one: the disk may fill a moment later than meant
+    run_id = harness.submit("sh", "-c", f"test -e {gate}", retries=10, retry_on=["exit_code"])
+    wait_until(
+        lambda: harness.get(run_id), lambda run: run["retries_used"] > 0, "the run waits for its retry"
+    )
+    with full_disk(harness):
         gate.touch()
-        eventually(lambda: refusals(house), lambda count: count > 0, "a dispatch is refused")
+        wait_until(lambda: refusals(harness), lambda count: count > 0, "a dispatch is refused")
 
-    assert house.ended(run_id)["outcome"] == "succeeded"
-    assert house.ended(house.submit("true"))["outcome"] == "succeeded"
+    assert harness.ended(run_id)["outcome"] == "succeeded"
+    assert harness.ended(harness.submit("true"))["outcome"] == "succeeded"
 
 
-def test_a_shim_that_dies_while_the_disk_is_full_is_not_forgotten(house: House) -> None:
+def test_a_shim_that_dies_while_the_disk_is_full_is_not_forgotten(harness: DaemonHarness) -> None:
     """What could not be recorded of a lost shim is recorded when there is room again."""
-    house.allowed_warnings.append("shim of run")
-    run_id = house.submit("sleep", "60")
-    house.until(run_id, "EXEC")
-    [shim] = house.shims()
-    with full_disk(house):
+    harness.allowed_warnings.append("shim of run")
+    run_id = harness.submit("sleep", "60")
+    harness.until(run_id, "EXEC")
+    [shim] = harness.shims()
+    with full_disk(harness):
         os.kill(shim, signal.SIGKILL)
-        eventually(lambda: refusals(house), lambda count: count > 0, "the loss is refused")
+        wait_until(lambda: refusals(harness), lambda count: count > 0, "the loss is refused")
 
-    run = house.ended(run_id)
+    run = harness.ended(run_id)
     assert (run["outcome"], run["cause"]["kind"]) == ("interrupted", "shim_lost")
 
 
 def test_a_mute_shim_that_should_stop_its_run_is_said_aloud(build: Build) -> None:
     """A shim that is stopped, or wedged, cannot hide: FAULT, with its slots, until it acts or is gone."""
-    house = build(timeouts={"unkillable_s": 0.5})
-    house.allowed_warnings += ["cannot be killed", "broke", "unkillable", "does not end its tree"]
-    run_id = house.submit("sleep", "60", grace_s=0.1)
-    house.until(run_id, "EXEC")
-    [shim] = house.shims()
+    harness = build(timeouts={"unkillable_s": 0.5})
+    harness.allowed_warnings += ["cannot be killed", "broke", "unkillable", "does not end its tree"]
+    run_id = harness.submit("sleep", "60", grace_s=0.1)
+    harness.until(run_id, "EXEC")
+    [shim] = harness.shims()
     os.kill(shim, signal.SIGSTOP)
-    house.call("run.stop", run_id=run_id)
-    run = house.until(run_id, "FAULT")
+    harness.call("run.stop", run_id=run_id)
+    run = harness.until(run_id, "FAULT")
     assert run["cause"]["kind"] == "unkillable"
-    eventually(house.log.read_text, lambda text: f"run {run_id} cannot be killed" in text, "it is told")
-    assert house.call("daemon.health")["ready"]
+    wait_until(harness.log.read_text, lambda text: f"run {run_id} cannot be killed" in text, "it is told")
+    assert harness.call("daemon.health")["ready"]
 
     os.kill(shim, signal.SIGCONT)
-    assert house.ended(run_id)["cause"]["kind"] == "unkillable"
-    assert house.pids(run_id) == []
+    assert harness.ended(run_id)["cause"]["kind"] == "unkillable"
+    assert harness.pids(run_id) == []
 
 
-def test_a_shim_that_dies_before_it_finds_the_new_daemon_is_noticed(house: House) -> None:
+def test_a_shim_that_dies_before_it_finds_the_new_daemon_is_noticed(harness: DaemonHarness) -> None:
     """A daemon that comes back watches the shims that it finds, not only those that register."""
-    house.allowed_warnings.append("shim of run")
-    run_id = house.submit("sleep", "60")
-    house.until(run_id, "EXEC")
-    [shim] = house.shims()
+    harness.allowed_warnings.append("shim of run")
+    run_id = harness.submit("sleep", "60")
+    harness.until(run_id, "EXEC")
+    [shim] = harness.shims()
     os.kill(shim, signal.SIGSTOP)
-    house.restart()
-    assert house.get(run_id)["state"] == "EXEC"
+    harness.restart()
+    assert harness.get(run_id)["state"] == "EXEC"
     os.kill(shim, signal.SIGKILL)
 
-    run = house.ended(run_id)
+    run = harness.ended(run_id)
     assert (run["outcome"], run["cause"]["kind"]) == ("interrupted", "shim_lost")
-    assert house.pids(run_id) == []
+    assert harness.pids(run_id) == []
 
 
 EXITS = [
@@ -117,35 +120,35 @@ EXITS = [
 
 def test_exit_records_of_any_kind_never_keep_the_daemon_down(build: Build) -> None:
     """Whatever a user writes into exit.json, the daemon comes up and every such run ends."""
-    house = build(cpus={"slots": len(EXITS)})
-    house.allowed_warnings += ["shim of run", "ignored"]
-    runs = [house.submit("sleep", "60") for _ in EXITS]
+    harness = build(cpus={"slots": len(EXITS)})
+    harness.allowed_warnings += ["shim of run", "ignored"]
+    runs = [harness.submit("sleep", "60") for _ in EXITS]
     for run_id in runs:
-        house.until(run_id, "EXEC")
-    shims = house.shims()
+        harness.until(run_id, "EXEC")
+    shims = harness.shims()
     assert len(shims) == len(EXITS)
-    house.kill()
+    harness.kill()
     for pid in shims:
         os.kill(pid, signal.SIGKILL)
     for run_id, text in zip(runs, EXITS, strict=True):
-        (house.attempt(run_id) / "exit.json").write_text(text)
-    house.start()
+        (harness.attempt(run_id) / "exit.json").write_text(text)
+    harness.start()
 
-    outcomes = [house.ended(run_id)["outcome"] for run_id in runs]
+    outcomes = [harness.ended(run_id)["outcome"] for run_id in runs]
     assert outcomes[:3] == ["succeeded"] * 3 and set(outcomes[3:]) <= {"succeeded", "failed", "interrupted"}
-    assert len(house.call("run.list")["runs"]) == len(EXITS)
+    assert len(harness.call("run.list")["runs"]) == len(EXITS)
 
 
 class FalseShim:
     """A user's own shim: it has the launch secret, and says what it likes."""
 
-    def __init__(self, house: House, run_id: str) -> None:
+    def __init__(self, harness: DaemonHarness, run_id: str) -> None:
         self.run_id = run_id
-        self.launch = json.loads((house.attempt(run_id) / "launch.json").read_text())
-        key = (house.state_dir / "launch.key").read_bytes()
+        self.launch = json.loads((harness.attempt(run_id) / "launch.json").read_text())
+        key = (harness.state_dir / "launch.key").read_bytes()
         message = f"{run_id}\0{self.launch['attempt']}\0{self.launch['nonce']}".encode()
         self._secret = hmac.new(key, message, hashlib.sha256).hexdigest()
-        self.client: Client = house.client()
+        self.client: Client = harness.client()
         self.token = ""
 
     def register(self, **changes: Any) -> dict[str, Any]:
@@ -169,11 +172,11 @@ class FalseShim:
 
 
 @contextmanager
-def false_shim(house: House, run_id: str) -> Iterator[FalseShim]:
+def false_shim(harness: DaemonHarness, run_id: str) -> Iterator[FalseShim]:
     """Take the place of the run's shim, which is stopped meanwhile."""
-    [real] = house.shims()
+    [real] = harness.shims()
     os.kill(real, signal.SIGSTOP)
-    shim = FalseShim(house, run_id)
+    shim = FalseShim(harness, run_id)
     try:
         yield shim
     finally:
@@ -194,60 +197,60 @@ FACTS: list[dict[str, Any]] = [
 ]
 
 
-def test_facts_of_any_kind_are_refused_and_harm_nobody(house: House) -> None:
+def test_facts_of_any_kind_are_refused_and_harm_nobody(harness: DaemonHarness) -> None:
     """A shim that lies is answered each time; its run stays as it was, and so do the others."""
-    house.allowed_warnings.append("refused facts")
-    run_id = house.submit("sleep", "60")
-    before = house.until(run_id, "EXEC")
-    with false_shim(house, run_id) as shim:
+    harness.allowed_warnings.append("refused facts")
+    run_id = harness.submit("sleep", "60")
+    before = harness.until(run_id, "EXEC")
+    with false_shim(harness, run_id) as shim:
         shim.register()
         for fact in FACTS:
             assert shim.tell(fact)["accepted"] in (0, 1)
         for pid in (0, -1, 2**31, 2**62):
             shim.register(shim_pid=pid)
-        after = house.get(run_id)
+        after = harness.get(run_id)
         assert (after["state"], after["pid"], after["exit_code"]) == ("EXEC", before["pid"], None)
-    house.call("run.stop", run_id=run_id)
-    assert house.ended(run_id)["outcome"] == "cancelled"
+    harness.call("run.stop", run_id=run_id)
+    assert harness.ended(run_id)["outcome"] == "cancelled"
 
 
-def test_an_end_with_numbers_without_end_is_an_end(house: House) -> None:
+def test_an_end_with_numbers_without_end_is_an_end(harness: DaemonHarness) -> None:
     """What a liar adds to a true exit is left out of the record; the run ends and can be listed."""
-    run_id = house.submit("sleep", "60")
-    worker = house.until(run_id, "EXEC")["pid"]
-    with false_shim(house, run_id) as shim:
+    run_id = harness.submit("sleep", "60")
+    worker = harness.until(run_id, "EXEC")["pid"]
+    with false_shim(harness, run_id) as shim:
         shim.register()
         shim.tell({
             "fact": "exited", "at": 1.0, "exit_code": 4, "finished_at": 10**400, "active_s": 10**400,
             "steps": -(10**400), "signal": None, "released": True, "metrics": {"a": 10**400},
         })  # fmt: skip
         os.kill(worker, signal.SIGKILL)
-        run = house.ended(run_id)
+        run = harness.ended(run_id)
     assert (run["outcome"], run["exit_code"], run["metrics"]) == ("failed", 4, {})
-    assert [run["run_id"] for run in house.call("run.list")["runs"]] == [run_id]
+    assert [run["run_id"] for run in harness.call("run.list")["runs"]] == [run_id]
 
 
 def test_a_token_of_an_attempt_that_is_over_is_worth_nothing(build: Build) -> None:
     """A late shim of the first attempt cannot speak for the second one, nor while the run waits for it."""
-    house = build(retries={"backoff_s": 0.5, "backoff_max_s": 0.5})
-    run_id = house.python("import time; time.sleep(60)", retries=1, retry_on=["exit_code"])
-    worker = house.until(run_id, "EXEC")["pid"]
-    with false_shim(house, run_id) as late:
+    harness = build(retries={"backoff_s": 0.5, "backoff_max_s": 0.5})
+    run_id = harness.python("import time; time.sleep(60)", retries=1, retry_on=["exit_code"])
+    worker = harness.until(run_id, "EXEC")["pid"]
+    with false_shim(harness, run_id) as late:
         late.register()
         late.tell({"fact": "exited", "at": time.time(), "exit_code": 4})
         os.kill(worker, signal.SIGKILL)
-        eventually(lambda: house.get(run_id)["retries_used"], lambda used: used == 1, "the retry waits")
+        wait_until(lambda: harness.get(run_id)["retries_used"], lambda used: used == 1, "the retry waits")
         with pytest.raises(MosaicError) as refused:
             late.tell({"fact": "exited", "at": time.time(), "exit_code": 0})
         assert refused.value.name == "unauthenticated"
-        eventually(lambda: house.get(run_id)["attempt"], lambda attempt: attempt == 2, "the second attempt")
+        wait_until(lambda: harness.get(run_id)["attempt"], lambda attempt: attempt == 2, "the second attempt")
         with pytest.raises(MosaicError):
             late.tell({"fact": "exited", "at": time.time(), "exit_code": 0})
         with pytest.raises(MosaicError):
             late.register()
-    assert house.until(run_id, "EXEC")["attempt"] == 2
-    house.call("run.stop", run_id=run_id, grace_s=0)
-    assert house.ended(run_id)["outcome"] == "cancelled"
+    assert harness.until(run_id, "EXEC")["attempt"] == 2
+    harness.call("run.stop", run_id=run_id, grace_s=0)
+    assert harness.ended(run_id)["outcome"] == "cancelled"
 
 
 #: The last word is the shell's $0, and keeps mosaicd from adding a --config of its own.
@@ -263,23 +266,23 @@ def worker_config(**config: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_two_submits_of_one_id_at_a_time_are_one_run(house: House) -> None:
+def test_two_submits_of_one_id_at_a_time_are_one_run(harness: DaemonHarness) -> None:
     """A client that asks again while its first submit is under way gets that run, and no conflict."""
     config = worker_config(run_id="01ARZ3NDEKTSV4RRFFQ69G5FAV")
     with ThreadPoolExecutor(8) as pool:
-        runs = list(pool.map(lambda _: house.submit_config(config), range(8)))
+        runs = list(pool.map(lambda _: harness.submit_config(config), range(8)))
     assert {run["run_id"] for run in runs} == {"01ARZ3NDEKTSV4RRFFQ69G5FAV"}
     assert sorted(run["duplicate"] for run in runs) == [False] + [True] * 7
-    assert house.call("run.stop", run_id=runs[0]["run_id"], grace_s=0)["want"] == "stop"
+    assert harness.call("run.stop", run_id=runs[0]["run_id"], grace_s=0)["want"] == "stop"
 
 
-def test_a_release_before_any_work_does_not_bring_the_daemon_down(house: House) -> None:
+def test_a_release_before_any_work_does_not_bring_the_daemon_down(harness: DaemonHarness) -> None:
     """`released` from a run that has not begun leads to an end, not to a daemon that dies at every start."""
-    run_id = house.submit_config(worker_config())["run_id"]
-    told = eventually(lambda: house.get(run_id), lambda run: run["pid"], "the worker will say nothing")
+    run_id = harness.submit_config(worker_config())["run_id"]
+    told = wait_until(lambda: harness.get(run_id), lambda run: run["pid"], "the worker will say nothing")
     assert told["state"] == "RDY"
-    with false_shim(house, run_id) as shim:
+    with false_shim(harness, run_id) as shim:
         shim.register()
         shim.tell({"fact": "exited", "at": time.time(), "exit_code": 0, "released": True})
         os.kill(told["pid"], signal.SIGKILL)
-        assert house.ended(run_id)["outcome"] == "succeeded"
+        assert harness.ended(run_id)["outcome"] == "succeeded"

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from mosaicd.protocol.errors import Conflict, InvalidParams, MosaicError
-from tests.daemon.house import House, eventually
-from tests.daemon.trouble import replay_differs
+from tests.harness.daemon import DaemonHarness
+from tests.harness.trouble import replay_differs
+from tests.harness.waiting import wait_until
 
 #: What a write may take while a copy is made; without one it takes a few milliseconds.
 PATIENCE_S = 0.5
@@ -24,55 +25,55 @@ PATIENCE_S = 0.5
 COPIES = 8
 
 
-def backup(house: House, name: str = "copy.sqlite3") -> Path:
+def backup(harness: DaemonHarness, name: str = "copy.sqlite3") -> Path:
     """A copy, made through the client."""
-    target = house.home / name
-    done = house.ctl("backup", str(target))
+    target = harness.home / name
+    done = harness.ctl("backup", str(target))
     assert done.returncode == 0, done.stderr
     return target
 
 
-def restore(house: House, copy: Path, *flags: str) -> dict[str, Any]:
+def restore(harness: DaemonHarness, copy: Path, *flags: str) -> dict[str, Any]:
     """The report of a restore that succeeds; the daemon is down."""
-    done = house.ctl("-o", "json", "restore", str(copy), "--state-dir", str(house.state_dir), *flags)
+    done = harness.ctl("-o", "json", "restore", str(copy), "--state-dir", str(harness.state_dir), *flags)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return report
 
 
-def refused(house: House, copy: Path) -> str:
+def refused(harness: DaemonHarness, copy: Path) -> str:
     """What is said of a restore that is refused."""
-    done = house.ctl("restore", str(copy), "--state-dir", str(house.state_dir))
+    done = harness.ctl("restore", str(copy), "--state-dir", str(harness.state_dir))
     assert done.returncode == 5, done
     return done.stderr
 
 
-def registry_of(house: House) -> dict[str, bytes]:
+def registry_of(harness: DaemonHarness) -> dict[str, bytes]:
     """Every byte of the registry and of what lies beside it."""
-    return {path.name: path.read_bytes() for path in house.state_dir.glob("registry*")}
+    return {path.name: path.read_bytes() for path in harness.state_dir.glob("registry*")}
 
 
-def grow(house: House, size_bytes: int) -> None:
+def grow(harness: DaemonHarness, size_bytes: int) -> None:
     """Make the registry large, behind a daemon that is down."""
-    connection = sqlite3.connect(house.state_dir / "registry.sqlite3")
+    connection = sqlite3.connect(harness.state_dir / "registry.sqlite3")
     connection.execute("CREATE TABLE ballast (filling BLOB)")
     connection.executemany("INSERT INTO ballast VALUES (randomblob(?))", [(1 << 20,)] * (size_bytes >> 20))
     connection.commit()
     connection.close()
 
 
-def test_a_copy_is_of_one_moment(house: House) -> None:
+def test_a_copy_is_of_one_moment(harness: DaemonHarness) -> None:
     """Made while runs come and go: one file, ours alone, whole, and its ledger leads to its rows."""
     over = threading.Event()
 
     def submit_on() -> None:
         while not over.is_set():
-            house.ended(house.submit("true", dedup="new"))
+            harness.ended(harness.submit("true", dedup="new"))
 
     busy = threading.Thread(target=submit_on)
     busy.start()
     try:
-        copies = [backup(house, f"copy-{number}") for number in range(3)]
+        copies = [backup(harness, f"copy-{number}") for number in range(3)]
     finally:
         over.set()
         busy.join()
@@ -82,28 +83,28 @@ def test_a_copy_is_of_one_moment(house: House) -> None:
         with sqlite3.connect(f"file:{copy}?mode=ro", uri=True) as reader:
             assert reader.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             assert reader.execute("PRAGMA journal_mode").fetchone() == ("delete",)
-    assert not [path for path in house.home.iterdir() if path.name.startswith(".copy")]
+    assert not [path for path in harness.home.iterdir() if path.name.startswith(".copy")]
 
 
-def test_writers_do_not_wait_for_a_backup(house: House) -> None:
+def test_writers_do_not_wait_for_a_backup(harness: DaemonHarness) -> None:
     """While 96 MiB are copied, requests that write are answered as if nothing were."""
-    house.stop()
-    grow(house, 96 << 20)
-    house.start()
-    run_id = house.submit("true", hold=True)
+    harness.stop()
+    grow(harness, 96 << 20)
+    harness.start()
+    run_id = harness.submit("true", hold=True)
     seen = []
     for _ in range(COPIES):
-        count, slowest = writes_during_a_copy(house, run_id)
+        count, slowest = writes_during_a_copy(harness, run_id)
         if count > 10 and slowest < PATIENCE_S:
             return
         seen.append((count, slowest))
     raise AssertionError(f"writes and the slowest of them, copy by copy: {seen}")
 
 
-def writes_during_a_copy(house: House, run_id: str) -> tuple[int, float]:
+def writes_during_a_copy(harness: DaemonHarness, run_id: str) -> tuple[int, float]:
     """How many writes were answered while a copy was made, and how long the slowest took."""
-    with ThreadPoolExecutor(1) as pool, house.client() as client:
-        copying = pool.submit(house.call, "daemon.backup", path=str(house.home / "copy"), force=True)
+    with ThreadPoolExecutor(1) as pool, harness.client() as client:
+        copying = pool.submit(harness.call, "daemon.backup", path=str(harness.home / "copy"), force=True)
         slowest, count = 0.0, 0
         while not copying.done():
             began = time.monotonic()
@@ -113,54 +114,54 @@ def writes_during_a_copy(house: House, run_id: str) -> tuple[int, float]:
     return count, slowest
 
 
-def test_a_place_that_is_not_fit_is_refused(house: House) -> None:
+def test_a_place_that_is_not_fit_is_refused(harness: DaemonHarness) -> None:
     """Never over a file that was not given up, a link or the registry itself; nothing half-written stays."""
-    there = house.home / "there"
+    there = harness.home / "there"
     there.write_text("precious")
-    link = house.home / "link"
+    link = harness.home / "link"
     link.symlink_to(there)
-    folder = house.home / "folder"
+    folder = harness.home / "folder"
     folder.mkdir()
     cases: list[tuple[str, bool, type[MosaicError]]] = [
         (str(there), False, Conflict), (str(link), False, Conflict), (str(link), True, Conflict),
-        (str(folder), True, Conflict), (str(house.home / "no" / "where"), False, Conflict),
-        ("relative", False, InvalidParams), (f"{house.home}/", False, InvalidParams),
-        (str(house.state_dir / "registry.sqlite3"), True, InvalidParams),
-        (str(house.state_dir / "lock"), True, InvalidParams),
-        (str(house.state_dir / "backups" / ".." / "launch.key"), True, InvalidParams),
+        (str(folder), True, Conflict), (str(harness.home / "no" / "where"), False, Conflict),
+        ("relative", False, InvalidParams), (f"{harness.home}/", False, InvalidParams),
+        (str(harness.state_dir / "registry.sqlite3"), True, InvalidParams),
+        (str(harness.state_dir / "lock"), True, InvalidParams),
+        (str(harness.state_dir / "backups" / ".." / "launch.key"), True, InvalidParams),
     ]  # fmt: skip
     for path, force, error in cases:
         with pytest.raises(error):
-            house.call("daemon.backup", path=path, force=force)
+            harness.call("daemon.backup", path=path, force=force)
     assert there.read_text() == "precious" and link.is_symlink()
-    assert {path.name for path in house.home.iterdir()} >= {"there", "link", "folder"}
-    assert not [path for path in house.home.iterdir() if path.name.endswith(".part")]
+    assert {path.name for path in harness.home.iterdir()} >= {"there", "link", "folder"}
+    assert not [path for path in harness.home.iterdir() if path.name.endswith(".part")]
 
-    house.call("daemon.backup", path=str(there), force=True)
+    harness.call("daemon.backup", path=str(there), force=True)
     assert there.read_bytes().startswith(b"SQLite format 3")
-    assert house.call("daemon.backup", path=str(house.state_dir / "backups" / "one"))["bytes"] > 0
+    assert harness.call("daemon.backup", path=str(harness.state_dir / "backups" / "one"))["bytes"] > 0
 
 
-def test_a_restore_beside_a_daemon_is_refused(house: House) -> None:
+def test_a_restore_beside_a_daemon_is_refused(harness: DaemonHarness) -> None:
     """With a daemon up nothing is changed, and the daemon is named."""
-    copy = backup(house)
-    assert "already in use by mosaicd" in refused(house, copy)
-    assert house.call("daemon.health")["ready"] and not (house.state_dir / "set-aside").exists()
+    copy = backup(harness)
+    assert "already in use by mosaicd" in refused(harness, copy)
+    assert harness.call("daemon.health")["ready"] and not (harness.state_dir / "set-aside").exists()
 
 
-def test_what_is_no_good_copy_is_refused_untouched(house: House) -> None:
+def test_what_is_no_good_copy_is_refused_untouched(harness: DaemonHarness) -> None:
     """Damaged, newer, another program's, not there: each is said, and the registry stays as it is."""
-    house.ended(house.submit("true"))
-    copy = backup(house)
-    house.kill()
+    harness.ended(harness.submit("true"))
+    copy = backup(harness)
+    harness.kill()
     whole = copy.read_bytes()
-    before = registry_of(house)
+    before = registry_of(harness)
 
     def is_refused_for(content: bytes, why: str) -> None:
         copy.write_bytes(content)
-        said = refused(house, copy)
+        said = refused(harness, copy)
         assert why in said and "Traceback" not in said
-        assert registry_of(house) == before
+        assert registry_of(harness) == before
 
     is_refused_for(whole[: len(whole) // 2], "")
     is_refused_for(whole[:8192] + os.urandom(8192) + whole[16384:], "")
@@ -168,138 +169,149 @@ def test_what_is_no_good_copy_is_refused_untouched(house: House) -> None:
     is_refused_for(b"", "no registry of mosaicd")
     is_refused_for(whole[:60] + (999).to_bytes(4) + whole[64:], "version 999")
     copy.unlink()
-    done = house.ctl("restore", str(copy), "--state-dir", str(house.state_dir))
+    done = harness.ctl("restore", str(copy), "--state-dir", str(harness.state_dir))
     assert done.returncode == 2 and "No such file" in done.stderr
-    house.start()
+    harness.start()
 
 
-def test_a_restore_sets_aside_and_gives_a_new_epoch(house: House) -> None:
+def test_a_restore_sets_aside_and_gives_a_new_epoch(harness: DaemonHarness) -> None:
     """The registry from before is kept to the byte; a cursor from before is a conflict with the new epoch."""
-    kept = house.submit("true")
-    house.ended(kept)
-    copy = backup(house)
-    later = house.submit("true", dedup="new")
-    house.ended(later)
-    old = house.call("daemon.hello")
-    house.kill()
-    before = registry_of(house)
-    report = restore(house, copy)
+    kept = harness.submit("true")
+    harness.ended(kept)
+    copy = backup(harness)
+    later = harness.submit("true", dedup="new")
+    harness.ended(later)
+    old = harness.call("daemon.hello")
+    harness.kill()
+    before = registry_of(harness)
+    report = restore(harness, copy)
     aside = Path(report["set_aside"])
     assert {path.name: path.read_bytes() for path in aside.iterdir()} == before
     assert report["unknown_directories"] == [later]
-    house.allowed_warnings.append("behind its run directories")
-    house.start()
+    harness.allowed_warnings.append("behind its run directories")
+    harness.start()
 
-    hello = house.call("daemon.hello")
+    hello = harness.call("daemon.hello")
     assert hello["epoch"] == report["epoch"] != old["epoch"]
-    assert {run["run_id"] for run in house.call("run.list")["runs"]} == {kept, later}, "files tell of it"
-    assert house.ended(later)["outcome"] == "succeeded"
+    assert {run["run_id"] for run in harness.call("run.list")["runs"]} == {kept, later}, "files tell of it"
+    assert harness.ended(later)["outcome"] == "succeeded"
     for since in (0, 1, old["last_seq"]):
         with pytest.raises(Conflict) as caught:
-            house.call("run.watch", since=since, epoch=old["epoch"])
+            harness.call("run.watch", since=since, epoch=old["epoch"])
         assert caught.value.data["epoch"] == hello["epoch"]
-    assert (house.state_dir / "runs" / later / "attempt-1" / "exit.json").exists(), "results are not touched"
+    assert (harness.state_dir / "runs" / later / "attempt-1" / "exit.json").exists(), (
+        "results are not touched"
+    )
 
-    house.kill()
-    assert restore(house, aside / "registry.sqlite3")["unknown_directories"] == []
-    house.start()
-    assert {run["run_id"] for run in house.call("run.list")["runs"]} == {kept, later}, "and back again"
+    harness.kill()
+    assert restore(harness, aside / "registry.sqlite3")["unknown_directories"] == []
+    harness.start()
+    assert {run["run_id"] for run in harness.call("run.list")["runs"]} == {kept, later}, "and back again"
 
 
-def test_a_watcher_over_a_restore_is_told_to_begin_anew(house: House) -> None:
+def test_a_watcher_over_a_restore_is_told_to_begin_anew(harness: DaemonHarness) -> None:
     """`mosaicctl watch` that had a cursor says that the history is another one, and goes on from now."""
-    copy = backup(house)
-    house.ended(house.submit("true"))
-    gate = house.home / "gate"
-    with open(house.home / "seen", "wb") as out:
-        command = [sys.executable, "-m", "mosaicctl", "--socket", str(house.socket), "watch", "--since", "0"]
+    copy = backup(harness)
+    harness.ended(harness.submit("true"))
+    gate = harness.home / "gate"
+    with open(harness.home / "seen", "wb") as out:
+        command = [
+            sys.executable,
+            "-m",
+            "mosaicctl",
+            "--socket",
+            str(harness.socket),
+            "watch",
+            "--since",
+            "0",
+        ]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
         watching = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
     try:
-        seen = house.home / "seen"
-        eventually(seen.read_text, lambda text: "succeeded" in text, "the watcher has a cursor")
-        house.kill()
-        restore(house, copy)
-        house.allowed_warnings.append("behind its run directories")
-        house.start()
-        eventually(seen.read_text, lambda text: "history is another one" in text, "it is told")
+        seen = harness.home / "seen"
+        wait_until(seen.read_text, lambda text: "succeeded" in text, "the watcher has a cursor")
+        harness.kill()
+        restore(harness, copy)
+        harness.allowed_warnings.append("behind its run directories")
+        harness.start()
+        wait_until(seen.read_text, lambda text: "history is another one" in text, "it is told")
         gate.touch()
-        house.ended(house.submit("true", name="afterwards"))
-        eventually(seen.read_text, lambda text: "afterwards" in text, "it goes on")
+        harness.ended(harness.submit("true", name="afterwards"))
+        wait_until(seen.read_text, lambda text: "afterwards" in text, "it goes on")
     finally:
         watching.terminate()
         watching.wait()
 
 
-def test_nothing_starts_twice_after_a_restore(house: House) -> None:
+def test_nothing_starts_twice_after_a_restore(harness: DaemonHarness) -> None:
     """Live in the copy: one works on, one began since and has its end, one waits still and is held."""
-    gate, starts = house.home / "gate", house.home / "starts"
-    works, filler = house.program("ticker", str(gate)), house.submit("sleep", "60")
-    house.until(works, "EXEC"), house.until(filler, "EXEC")
+    gate, starts = harness.home / "gate", harness.home / "starts"
+    works, filler = harness.program("ticker", str(gate)), harness.submit("sleep", "60")
+    harness.until(works, "EXEC"), harness.until(filler, "EXEC")
     mark = f"echo $MOSAIC_RUN_ID >> {starts}; exit 4"
-    began, waits = (house.submit("sh", "-c", mark, name=name, dedup="new") for name in ("began", "waits"))
-    copy = backup(house)
-    house.call("run.hold", run_id=waits)
-    house.call("run.stop", run_id=filler, grace_s=0)
-    assert house.ended(began)["exit_code"] == 4
-    assert house.ended(filler)["outcome"] == "cancelled"
-    house.kill()
-    report = restore(house, copy)
+    began, waits = (harness.submit("sh", "-c", mark, name=name, dedup="new") for name in ("began", "waits"))
+    copy = backup(harness)
+    harness.call("run.hold", run_id=waits)
+    harness.call("run.stop", run_id=filler, grace_s=0)
+    assert harness.ended(began)["exit_code"] == 4
+    assert harness.ended(filler)["outcome"] == "cancelled"
+    harness.kill()
+    report = restore(harness, copy)
     assert report["held"] == [waits]
     assert sorted(report["as_found"]) == sorted([works, filler, began])
-    house.allowed_warnings.append("behind its run directories")
-    house.start()
+    harness.allowed_warnings.append("behind its run directories")
+    harness.start()
 
-    again = house.ended(began)
+    again = harness.ended(began)
     assert (again["outcome"], again["exit_code"]) == ("failed", 4), "its exact end is in its files"
-    assert house.ended(filler)["signal"] == 9, "its exact end is in its files"
-    assert (house.get(waits)["state"], house.get(waits)["held"]) == ("INIT", True)
-    house.call("run.release", run_id=waits)
-    assert house.ended(waits)["exit_code"] == 4
+    assert harness.ended(filler)["signal"] == 9, "its exact end is in its files"
+    assert (harness.get(waits)["state"], harness.get(waits)["held"]) == ("INIT", True)
+    harness.call("run.release", run_id=waits)
+    assert harness.ended(waits)["exit_code"] == 4
     gate.touch()
-    assert house.ended(works)["exit_code"] == 7 and house.get(works)["attempt"] == 1
+    assert harness.ended(works)["exit_code"] == 7 and harness.get(works)["attempt"] == 1
     assert starts.read_text().split() == [began, waits], "each began once"
 
 
-def test_a_run_that_the_copy_does_not_know_goes_on(house: House) -> None:
+def test_a_run_that_the_copy_does_not_know_goes_on(harness: DaemonHarness) -> None:
     """A restore orphans nobody: the report names who works, the doctor says that the next start takes it up,
     and that start does, with the same process and the exact end."""
-    house.allowed_warnings.append("behind its run directories")
-    copy = backup(house)
-    gate = house.home / "gate"
-    run_id = house.program("ticker", str(gate))
-    before = house.until(run_id, "EXEC")
-    house.kill()
-    report = restore(house, copy)
+    harness.allowed_warnings.append("behind its run directories")
+    copy = backup(harness)
+    gate = harness.home / "gate"
+    run_id = harness.program("ticker", str(gate))
+    before = harness.until(run_id, "EXEC")
+    harness.kill()
+    report = restore(harness, copy)
     assert report["at_work"] == report["unknown_directories"] == [run_id]
-    said = house.ctl("-o", "json", "doctor", "--state-dir", str(house.state_dir)).stdout
+    said = harness.ctl("-o", "json", "doctor", "--state-dir", str(harness.state_dir)).stdout
     found = json.loads(said)["findings"]
     levels = {finding["check"]: finding["level"] for finding in found}
     assert levels["orphans"] == "ok" and levels["shims"] == levels["directories"] == "warning"
-    house.start()
-    now = house.until(run_id, "EXEC")
+    harness.start()
+    now = harness.until(run_id, "EXEC")
     assert (now["pid"], now["attempt"]) == (before["pid"], 1)
     gate.touch()
-    assert house.ended(run_id)["exit_code"] == 7
+    assert harness.ended(run_id)["exit_code"] == 7
 
 
-def test_what_never_began_since_the_copy_is_held(house: House) -> None:
+def test_what_never_began_since_the_copy_is_held(harness: DaemonHarness) -> None:
     """A submit that the copy does not know comes back, and starts when somebody says so."""
-    house.allowed_warnings.append("behind its run directories")
-    copy = backup(house)
-    house.kill()
-    house.configure({"cpus": {"slots": 1}})
-    house.start()
-    filler = house.submit("sleep", "60")
-    house.until(filler, "EXEC")
-    run_id = house.submit("true")
-    house.kill()
-    report = restore(house, copy)
+    harness.allowed_warnings.append("behind its run directories")
+    copy = backup(harness)
+    harness.kill()
+    harness.configure({"cpus": {"slots": 1}})
+    harness.start()
+    filler = harness.submit("sleep", "60")
+    harness.until(filler, "EXEC")
+    run_id = harness.submit("true")
+    harness.kill()
+    report = restore(harness, copy)
     assert sorted(report["unknown_directories"]) == sorted([filler, run_id])
-    house.start()
-    assert (house.get(run_id)["state"], house.get(run_id)["held"]) == ("INIT", True)
-    assert house.get(filler)["state"] == "EXEC"
-    house.call("run.stop", run_id=filler, grace_s=0)
-    house.ended(filler)
-    house.call("run.release", run_id=run_id)
-    assert house.ended(run_id)["outcome"] == "succeeded"
+    harness.start()
+    assert (harness.get(run_id)["state"], harness.get(run_id)["held"]) == ("INIT", True)
+    assert harness.get(filler)["state"] == "EXEC"
+    harness.call("run.stop", run_id=filler, grace_s=0)
+    harness.ended(filler)
+    harness.call("run.release", run_id=run_id)
+    assert harness.ended(run_id)["outcome"] == "succeeded"

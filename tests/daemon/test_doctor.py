@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from mosaicctl import doctor_checks
-from tests.daemon.house import House
+from tests.harness.daemon import DaemonHarness
 from tests.store.test_quarantine import spoil
 
 #: Long enough ago for a half-written file to be nobody's any more.
 LONG_AGO = time.time() - 86400
 
 
-def examine(house: House, *flags: str) -> tuple[int, dict[str, Any], list[str]]:
+def examine(harness: DaemonHarness, *flags: str) -> tuple[int, dict[str, Any], list[str]]:
     """Exit code, check -> the findings that are not ok, and what was fixed."""
-    done = house.ctl("-o", "json", "doctor", "--state-dir", str(house.state_dir), *flags)
+    done = harness.ctl("-o", "json", "doctor", "--state-dir", str(harness.state_dir), *flags)
     report = json.loads(done.stdout)
     assert report["healthy"] == (done.returncode == 0), done
     found: dict[str, Any] = {}
@@ -32,91 +32,91 @@ def examine(house: House, *flags: str) -> tuple[int, dict[str, Any], list[str]]:
     return done.returncode, found, report["fixed"]
 
 
-def test_a_healthy_house_is_said_to_be(house: House) -> None:
+def test_a_healthy_daemon_is_said_to_be(harness: DaemonHarness) -> None:
     """With live, held and ended runs every check is made, all are ok, and the exit code is 0."""
-    run_id = house.submit("true")
-    house.ended(run_id)
-    house.put_away(run_id)
-    house.until(house.submit("sleep", "60"), "EXEC")
-    house.submit("true", hold=True)
-    done = house.ctl("-o", "json", "doctor")
+    run_id = harness.submit("true")
+    harness.ended(run_id)
+    harness.put_away(run_id)
+    harness.until(harness.submit("sleep", "60"), "EXEC")
+    harness.submit("true", hold=True)
+    done = harness.ctl("-o", "json", "doctor")
     report = json.loads(done.stdout)
     assert (done.returncode, report["healthy"], report["fixed"]) == (0, True, [])
     checks = {"daemon", *(name for name in doctor_checks._NAMES.values())}
     levels = {finding["check"]: finding["level"] for finding in report["findings"]}
     assert levels == dict.fromkeys(checks, "ok")
-    assert "all is well" in house.ctl("doctor").stdout
+    assert "all is well" in harness.ctl("doctor").stdout
 
 
-def test_it_works_without_a_daemon(house: House) -> None:
+def test_it_works_without_a_daemon(harness: DaemonHarness) -> None:
     """Killed in the middle of work: the daemon is the one problem, and all else is looked at all the same."""
-    run_id = house.submit("sleep", "60")
-    house.until(run_id, "EXEC")
-    house.kill()
-    registry = house.state_dir / "registry.sqlite3"
+    run_id = harness.submit("sleep", "60")
+    harness.until(run_id, "EXEC")
+    harness.kill()
+    registry = harness.state_dir / "registry.sqlite3"
     files = (registry, Path(f"{registry}-wal"))  # what is beside them is SQLite's shared memory
     before = [path.read_bytes() for path in files]
-    code, found, _ = examine(house, "--fix")
+    code, found, _ = examine(harness, "--fix")
     assert (code, list(found)) == (1, ["daemon"])
     assert [path.read_bytes() for path in files] == before
-    house.start()
-    assert examine(house)[0] == 0
+    harness.start()
+    assert examine(harness)[0] == 0
 
 
-def test_after_an_orderly_stop_it_leaves_no_trace(house: House) -> None:
+def test_after_an_orderly_stop_it_leaves_no_trace(harness: DaemonHarness) -> None:
     """Looking at a registry that was closed well makes no file beside it."""
-    run_id = house.submit("true")
-    house.ended(run_id)
-    house.put_away(run_id)
-    house.stop()
-    before = sorted(path.name for path in house.state_dir.iterdir())
-    assert list(examine(house)[1]) == ["daemon"]
-    assert sorted(path.name for path in house.state_dir.iterdir()) == before
+    run_id = harness.submit("true")
+    harness.ended(run_id)
+    harness.put_away(run_id)
+    harness.stop()
+    before = sorted(path.name for path in harness.state_dir.iterdir())
+    assert list(examine(harness)[1]) == ["daemon"]
+    assert sorted(path.name for path in harness.state_dir.iterdir()) == before
 
 
-def test_a_state_directory_that_never_was(house: House) -> None:
+def test_a_state_directory_that_never_was(harness: DaemonHarness) -> None:
     """Nothing there yet is no damage; settings that cannot be read are said in mosaicd's own words."""
-    house.stop()
-    done = house.ctl("-o", "json", "doctor", "--state-dir", str(house.home / "never"))
+    harness.stop()
+    done = harness.ctl("-o", "json", "doctor", "--state-dir", str(harness.home / "never"))
     found = {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert found["registry"]["level"] == "ok" and found["daemon"]["level"] == "problem"
-    done = house.ctl("-o", "json", "doctor", "--config", str(house.home / "missing.toml"))
+    done = harness.ctl("-o", "json", "doctor", "--config", str(harness.home / "missing.toml"))
     [state] = [f for f in json.loads(done.stdout)["findings"] if f["check"] == "state"]
     assert done.returncode == 1 and "missing.toml" in state["found"]
 
 
 @pytest.mark.parametrize("is_up", [True, False], ids=["up", "down"])
-def test_what_is_open_to_others_is_found_and_closed(house: House, is_up: bool) -> None:
+def test_what_is_open_to_others_is_found_and_closed(harness: DaemonHarness, is_up: bool) -> None:
     """Key, registry, state directory and a waiting run's environment: told, and closed by --fix."""
-    run_id = house.submit("true", hold=True)
-    places = [house.state_dir / "launch.key", house.state_dir / "registry.sqlite3", house.state_dir,
-              house.state_dir / "runs" / run_id / "environment.json"]  # fmt: skip
+    run_id = harness.submit("true", hold=True)
+    places = [harness.state_dir / "launch.key", harness.state_dir / "registry.sqlite3", harness.state_dir,
+              harness.state_dir / "runs" / run_id / "environment.json"]  # fmt: skip
     if not is_up:
-        house.kill()
+        harness.kill()
     for place in places:
         place.chmod(place.stat().st_mode | 0o022)
     if is_up:
-        house.socket.chmod(0o666)
-        places.append(house.socket)
+        harness.socket.chmod(0o666)
+        places.append(harness.socket)
 
-    code, found, _ = examine(house)
+    code, found, _ = examine(harness)
     assert code == 1 and len(found["permissions"]) == len(places)
     assert all(place.stat().st_mode & 0o022 for place in places), "looking changes nothing"
-    _, found, fixed = examine(house, "--fix")
+    _, found, fixed = examine(harness, "--fix")
     assert "permissions" not in found and len(fixed) == len(places)
     assert not any(place.stat().st_mode & 0o022 for place in places)
-    assert "permissions" not in examine(house)[1]
+    assert "permissions" not in examine(harness)[1]
     if not is_up:
-        house.start()
+        harness.start()
 
 
-def test_what_is_left_over_is_found_and_results_are_never_touched(house: House) -> None:
+def test_what_is_left_over_is_found_and_results_are_never_touched(harness: DaemonHarness) -> None:
     """--fix removes an ended run's environment and old half-written files; unknown directories stay."""
-    run_id = house.submit("true")
-    house.ended(run_id)
-    runs = house.state_dir / "runs"
+    run_id = harness.submit("true")
+    harness.ended(run_id)
+    runs = harness.state_dir / "runs"
     secret = runs / run_id / "environment.json"
-    house.put_away(run_id)
+    harness.put_away(run_id)
     secret.write_text("{}")
     half, fresh = runs / run_id / "attempt-1" / "exit.json.tmp", runs / run_id / "attempt-1" / "x.tmp"
     for path in (half, fresh):
@@ -125,11 +125,11 @@ def test_what_is_left_over_is_found_and_results_are_never_touched(house: House) 
     unknown = runs / "01ARZ3NDEKTSV4RRFFQ69G5FAV" / "attempt-1"
     unknown.mkdir(parents=True)
 
-    code, found, _ = examine(house)
+    code, found, _ = examine(harness)
     assert code == 0, "nothing of this is a problem"
     assert len(found["directories"]) == 2
     assert secret.exists() and half.exists()
-    _, found, fixed = examine(house, "--fix")
+    _, found, fixed = examine(harness, "--fix")
     assert len(found["directories"]) == 1 and unknown.parent.name in found["directories"][0]["found"]
     assert not secret.exists() and not half.exists() and len(fixed) == 2
     assert fresh.exists() and unknown.exists(), "somebody's work, and perhaps somebody's results"
@@ -138,20 +138,20 @@ def test_what_is_left_over_is_found_and_results_are_never_touched(house: House) 
 
 
 @pytest.mark.parametrize("is_up", [True, False], ids=["up", "down"])
-def test_orphans_are_found_and_never_touched(house: House, is_up: bool) -> None:
+def test_orphans_are_found_and_never_touched(harness: DaemonHarness, is_up: bool) -> None:
     """A process with an ended run's marker is told with its pid; another state directory's is not ours."""
-    run_id = house.submit("true")
-    house.ended(run_id)
+    run_id = harness.submit("true")
+    harness.ended(run_id)
 
     def stray(state_dir: Path) -> "subprocess.Popen[bytes]":
         marks = {"MOSAIC_RUN_ID": run_id, "MOSAIC_RUN_DIR": f"{state_dir}/runs/{run_id}/files"}
         return subprocess.Popen(["sleep", "60"], env={**os.environ, **marks})
 
-    ours, theirs = stray(house.state_dir), stray(house.home / "other")
+    ours, theirs = stray(harness.state_dir), stray(harness.home / "other")
     try:
         if not is_up:
-            house.kill()
-        code, found, _ = examine(house, "--fix")
+            harness.kill()
+        code, found, _ = examine(harness, "--fix")
         [orphans] = found["orphans"]
         assert code == 1 and orphans["level"] == "problem"
         assert orphans["do"].endswith(f"kill {ours.pid}"), "ours alone"
@@ -160,66 +160,66 @@ def test_orphans_are_found_and_never_touched(house: House, is_up: bool) -> None:
         for process in (ours, theirs):
             process.kill()
             process.wait()
-    assert "orphans" not in examine(house)[1]
+    assert "orphans" not in examine(harness)[1]
 
 
-def test_a_live_runs_processes_are_no_orphans(house: House) -> None:
+def test_a_live_runs_processes_are_no_orphans(harness: DaemonHarness) -> None:
     """While runs come and go, what works is never called an orphan."""
     for _ in range(3):
-        run_id = house.submit("sh", "-c", "sleep 60 & sleep 60", dedup="new")
-        house.until(run_id, "EXEC")
-        assert "orphans" not in examine(house)[1]
-        house.call("run.stop", run_id=run_id, grace_s=0)
+        run_id = harness.submit("sh", "-c", "sleep 60 & sleep 60", dedup="new")
+        harness.until(run_id, "EXEC")
+        assert "orphans" not in examine(harness)[1]
+        harness.call("run.stop", run_id=run_id, grace_s=0)
 
 
-def test_a_damaged_registry_is_said_and_left_as_it_is(house: House) -> None:
+def test_a_damaged_registry_is_said_and_left_as_it_is(harness: DaemonHarness) -> None:
     """Overwritten pages: a problem that names the file and the way back; not a byte is changed."""
     for _ in range(40):
-        house.submit("true", hold=True, dedup="new", labels={"x": "y" * 200})
-    house.stop()
-    registry = house.state_dir / "registry.sqlite3"
+        harness.submit("true", hold=True, dedup="new", labels={"x": "y" * 200})
+    harness.stop()
+    registry = harness.state_dir / "registry.sqlite3"
     content = registry.read_bytes()
     registry.write_bytes(content[:8192] + os.urandom(16384) + content[24576:])
     spoilt = registry.read_bytes()
-    code, found, _ = examine(house, "--fix")
+    code, found, _ = examine(harness, "--fix")
     assert code == 1 and str(registry) in found["registry"][0]["found"]
     assert "restore" in found["registry"][0]["do"]
     assert registry.read_bytes() == spoilt
-    assert len(list((house.state_dir / "runs").iterdir())) == 40, "run directories are not judged by it"
+    assert len(list((harness.state_dir / "runs").iterdir())) == 40, "run directories are not judged by it"
     registry.write_bytes(content)
-    house.start()
+    harness.start()
 
 
-def test_a_record_that_is_set_aside_is_told(house: House) -> None:
+def test_a_record_that_is_set_aside_is_told(harness: DaemonHarness) -> None:
     """What the daemon could not read and put into quarantine is a warning with the run and the reason."""
-    house.allowed_warnings.append("was set aside")
-    run_id = house.submit("true", hold=True)
-    house.stop()
-    spoil(house.state_dir / "registry.sqlite3", "UPDATE runs SET body = '{' WHERE run_id = :id", id=run_id)
-    house.run_ids.discard(run_id)
-    house.start()
-    code, found, _ = examine(house)
+    harness.allowed_warnings.append("was set aside")
+    run_id = harness.submit("true", hold=True)
+    harness.stop()
+    spoil(harness.state_dir / "registry.sqlite3", "UPDATE runs SET body = '{' WHERE run_id = :id", id=run_id)
+    harness.run_ids.discard(run_id)
+    harness.start()
+    code, found, _ = examine(harness)
     assert code == 0 and found["quarantine"][0]["level"] == "warning"
     assert run_id in found["quarantine"][0]["found"]
 
 
-def test_a_live_run_without_a_directory_is_a_problem(house: House) -> None:
+def test_a_live_run_without_a_directory_is_a_problem(harness: DaemonHarness) -> None:
     """Somebody removed it by hand: told with the run and what to do."""
-    run_id = house.submit("true", hold=True)
-    (house.state_dir / "runs" / run_id).rename(house.home / "taken")
-    code, found, _ = examine(house)
+    run_id = harness.submit("true", hold=True)
+    (harness.state_dir / "runs" / run_id).rename(harness.home / "taken")
+    code, found, _ = examine(harness)
     assert code == 1 and run_id in found["shims"][0]["do"]
-    (house.home / "taken").rename(house.state_dir / "runs" / run_id)
+    (harness.home / "taken").rename(harness.state_dir / "runs" / run_id)
 
 
-def test_the_text_says_what_to_do(house: House) -> None:
+def test_the_text_says_what_to_do(harness: DaemonHarness) -> None:
     """For people: a line a finding, what it means and what to do under it, and a last line that counts."""
-    (house.state_dir / "launch.key").chmod(0o644)
-    done = house.ctl("doctor")
+    (harness.state_dir / "launch.key").chmod(0o644)
+    done = harness.ctl("doctor")
     lines = done.stdout.splitlines()
     assert done.returncode == 1
     at = next(n for n, line in enumerate(lines) if line.startswith("problem  permissions"))
     assert re.search(r"> --fix, or: chmod 0600 .*launch.key", lines[at + 2])
     assert lines[-1] == "1 problem, 0 warnings"
-    assert house.ctl("-o", "name", "doctor").stdout == "permissions\n"
-    assert "fixed: chmod 0600" in house.ctl("doctor", "--fix").stdout
+    assert harness.ctl("-o", "name", "doctor").stdout == "permissions\n"
+    assert "fixed: chmod 0600" in harness.ctl("doctor", "--fix").stdout

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mosaicd.core.legacy import imported_id
-from tests.daemon.house import DEADLINE_S, House
+from tests.harness.daemon import DaemonHarness
+from tests.harness.waiting import DEADLINE_S
 
 CONFIG = {
     "run_name": "taxi",
@@ -52,10 +53,10 @@ def row(number: int, status: str, **more: Any) -> dict[str, Any]:
     return {**values, **more}
 
 
-def test_the_words_of_the_code(house: House) -> None:
+def test_the_words_of_the_code(harness: DaemonHarness) -> None:
     """Every status word of the code has its outcome; live words are interrupted; times and names stay."""
-    (house.home / "old").mkdir()
-    source = make(house.home / "old/trainer.sqlite", OF_THE_CODE, [
+    (harness.home / "old").mkdir()
+    source = make(harness.home / "old/trainer.sqlite", OF_THE_CODE, [
         row(1, "completed"), row(2, "failed", failure_reason="worker_timeout"), row(3, "cancelled"),
         row(4, "terminated", outcome="succeeded"), row(5, "TERM", outcome="failed", failure_reason="boom"),
         row(6, "executing", finished_at=None, gpu_slots="[0, 1]"), row(8, "paused"), row(10, "faulted"),
@@ -63,13 +64,13 @@ def test_the_words_of_the_code(house: House) -> None:
         row(11, "handshake"), row(12, "init"),
     ])  # fmt: skip
     before = state_of(source)
-    told = json.loads(house.ctl("-o", "json", "import", str(source)).stdout)
+    told = json.loads(harness.ctl("-o", "json", "import", str(source)).stdout)
     assert (told["imported"], told["known"], told["skipped"]) == (12, 0, 0)
     assert told["unknown_columns"] == ["session_colour"] and told["notes"] == []
     assert state_of(source) == before
 
     def run(number: int) -> dict[str, Any]:
-        return house.get(imported_id(f"old-{number}", run_at(number)))
+        return harness.get(imported_id(f"old-{number}", run_at(number)))
 
     outcomes = {number: run(number)["outcome"] for number in range(1, 13)}
     interrupted = dict.fromkeys((6, 7, 8, 10, 11, 12), "interrupted")
@@ -83,7 +84,7 @@ def test_the_words_of_the_code(house: House) -> None:
         first["command"] == ["python", "-m", "spade_bdi_worker"] and first["labels"]["imported_id"] == "old-1"
     )
     assert run(6)["gpus"]["requested"] == 2
-    house.restart()
+    harness.restart()
     assert run(1) == first
 
 
@@ -91,20 +92,20 @@ def run_at(number: int) -> float:
     return 1759312800.0 + 86400 * (number % 9)
 
 
-def test_the_words_of_the_blueprint_and_again(house: House) -> None:
+def test_the_words_of_the_blueprint_and_again(harness: DaemonHarness) -> None:
     """The older form comes too; doing it twice brings nothing twice; watchers are told every event."""
-    source = make(house.home / "registry.db", OF_THE_BLUEPRINT, [
+    source = make(harness.home / "registry.db", OF_THE_BLUEPRINT, [
         {"run_id": ULID, "status": "running", "config_digest": "d1", "started_at": 1.7e9},
         {"run_id": "b", "status": "FAILED", "started_at": 1.7e12, "failure_reason": "exit 3", "gpu_slot": 0},
         {"run_id": "c", "status": "sleeping", "started_at": "yesterday"},
         {"run_id": None, "status": "completed"},
     ])  # fmt: skip
-    dry = house.ctl("import", "--dry-run", str(source))
+    dry = harness.ctl("import", "--dry-run", str(source))
     assert dry.returncode == 0 and "3 of 4 runs would come" in dry.stdout
-    assert house.call("run.list")["runs"] == []
-    with house.client() as watcher:
+    assert harness.call("run.list")["runs"] == []
+    with harness.client() as watcher:
         watcher.call("run.watch", {"since": 0})
-        said = house.ctl("import", str(source))
+        said = harness.ctl("import", str(source))
         assert said.returncode == 0, said.stderr
         seqs: list[int] = []
         while len(seqs) < 11:
@@ -114,23 +115,23 @@ def test_the_words_of_the_blueprint_and_again(house: House) -> None:
     assert seqs == list(range(1, 12))
     assert "artifact_manifest" in said.stdout and "'sleeping' is not understood" in said.stdout
     assert "a row has no run_id" in said.stdout and "'yesterday' is no time" in said.stdout
-    again = json.loads(house.ctl("-o", "json", "import", str(source)).stdout)
+    again = json.loads(harness.ctl("-o", "json", "import", str(source)).stdout)
     assert (again["imported"], again["known"], again["skipped"]) == (0, 3, 1)
-    assert house.get(ULID)["outcome"] == "interrupted"
-    assert house.get("b")["exit_code"] is None and house.get("b")["cause"]["error"] == "exit 3"
+    assert harness.get(ULID)["outcome"] == "interrupted"
+    assert harness.get("b")["exit_code"] is None and harness.get("b")["cause"]["error"] == "exit 3"
 
 
-def test_what_is_no_registry_is_refused(house: House) -> None:
+def test_what_is_no_registry_is_refused(harness: DaemonHarness) -> None:
     """No file, no database, no such table, our own registry: one sentence, exit 2, and nothing comes."""
-    text = house.home / "notes.txt"
+    text = harness.home / "notes.txt"
     text.write_text("no database" * 100)
-    other = make(house.home / "other.db", "CREATE TABLE runs (colour TEXT)", [])
+    other = make(harness.home / "other.db", "CREATE TABLE runs (colour TEXT)", [])
     for path, word in (
-        (house.home / "nothing", "is no file"),
+        (harness.home / "nothing", "is no file"),
         (text, "no SQLite database"),
         (other, "without run_id and status"),
-        (house.state_dir / "registry.sqlite3", "is a registry of mosaicd"),
+        (harness.state_dir / "registry.sqlite3", "is a registry of mosaicd"),
     ):
-        said = house.ctl("import", str(path))
+        said = harness.ctl("import", str(path))
         assert said.returncode != 0 and word in said.stderr, said
-    assert house.call("run.list")["runs"] == []
+    assert harness.call("run.list")["runs"] == []

@@ -13,8 +13,9 @@ import pytest
 from mosaicctl.client import Disconnected, NoDaemon
 from mosaicd.protocol.errors import MosaicError
 from mosaicd.protocol.states import State
-from tests.daemon.house import House, eventually
 from tests.daemon.lost_log import BEHIND, REGISTRY
+from tests.harness.daemon import DaemonHarness
+from tests.harness.waiting import wait_until
 
 #: Says that it begins, works for a moment, and ends with the code that it is told.
 PROGRAM = 'echo "$MOSAIC_RUN_ID $MOSAIC_ATTEMPT" >> "$1"; sleep "$2"; exit "$3"'
@@ -24,8 +25,8 @@ SUBMITTERS = 3
 class Workload:
     """Submits until told to stop; `meant` is what every acknowledged run is to end with."""
 
-    def __init__(self, house: House, starts: Path, seed: int) -> None:
-        self.house, self.starts = house, starts
+    def __init__(self, harness: DaemonHarness, starts: Path, seed: int) -> None:
+        self.harness, self.starts = harness, starts
         self.meant: dict[str, int] = {}
         self.over = threading.Event()
         self.threads = [
@@ -41,7 +42,7 @@ class Workload:
             command = ["sh", "-c", PROGRAM, "sh", str(self.starts), seconds, str(code)]
             asked = {"command": command, "cwd": "/", "gpus": dice.randrange(2), "priority": dice.randrange(9)}
             try:
-                with self.house.client() as client:
+                with self.harness.client() as client:
                     run = client.call("run.submit", asked, 5)
             except (Disconnected, NoDaemon, MosaicError):
                 self.over.wait(0.05)
@@ -67,32 +68,32 @@ def begun(starts: Path) -> Counter[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))])
-def test_a_log_cut_anywhere_costs_no_run(build: Callable[..., House], seed: int) -> None:
+def test_a_log_cut_anywhere_costs_no_run(build: Callable[..., DaemonHarness], seed: int) -> None:
     """By seed, which also says where: killed under load, log cut, started again, three times over."""
     dice = random.Random(seed)
-    house = build(cpus={"slots": 6}, gpus={"static": 2})
-    house.allowed_warnings += [BEHIND, "gone or empty", "damaged", "does not tell", "is gone"]
-    house.allowed_warnings.append("refused facts")
-    starts = house.home / "starts"
+    harness = build(cpus={"slots": 6}, gpus={"static": 2})
+    harness.allowed_warnings += [BEHIND, "gone or empty", "damaged", "does not tell", "is gone"]
+    harness.allowed_warnings.append("refused facts")
+    starts = harness.home / "starts"
     meant: dict[str, int] = {}
     for turn in range(3):
-        load = Workload(house, starts, seed * 100 + turn)
+        load = Workload(harness, starts, seed * 100 + turn)
         wanted = dice.randrange(3, 20)
-        eventually(lambda load=load: len(load.meant), lambda n, wanted=wanted: n >= wanted, "runs come")  # type: ignore[misc]
-        house.kill()
+        wait_until(lambda load=load: len(load.meant), lambda n, wanted=wanted: n >= wanted, "runs come")  # type: ignore[misc]
+        harness.kill()
         load.stop()
         meant |= load.meant
-        cut(Path(f"{house.state_dir / REGISTRY}-wal"), dice)
-        Path(f"{house.state_dir / REGISTRY}-shm").unlink(missing_ok=True)
-        house.start()
-    runs = {run_id: house.ended(run_id, 60) for run_id in meant}
+        cut(Path(f"{harness.state_dir / REGISTRY}-wal"), dice)
+        Path(f"{harness.state_dir / REGISTRY}-shm").unlink(missing_ok=True)
+        harness.start()
+    runs = {run_id: harness.ended(run_id, 60) for run_id in meant}
 
     wrong = [(run, meant[run["run_id"]]) for run in runs.values() if run["exit_code"] != meant[run["run_id"]]]
     assert wrong == []
     assert [key for key, count in begun(starts).items() if count > 1] == []
     assert {key[0] for key in begun(starts)} >= meant.keys()
-    others = [run for run in house.call("run.list", limit=500)["runs"] if run["run_id"] not in meant]
+    others = [run for run in harness.call("run.list", limit=500)["runs"] if run["run_id"] not in meant]
     for run in others:  # submits whose reply a kill swallowed: committed, so they may be there, and end
-        assert house.ended(run["run_id"], 60)["state"] == State.TERM
-    health = house.call("daemon.health")
+        assert harness.ended(run["run_id"], 60)["state"] == State.TERM
+    health = harness.call("daemon.health")
     assert (health["gpus"]["free"], health["cpus"]["free"], health["quarantine"]) == (2, 6, [])

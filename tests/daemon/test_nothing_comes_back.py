@@ -20,10 +20,11 @@ from mosaicd.protocol import rundir, ulid
 from mosaicd.protocol.errors import NotFound
 from mosaicd.recovery.rebuild import LAUNCH_S, Facts, Patience, look
 from mosaicd.rundirs.directories import RunDirs
-from tests.daemon.house import House, eventually
 from tests.daemon.lost_log import BEHIND, dies_at, is_there, lose_log, one_and_slowly
+from tests.harness.daemon import DaemonHarness
+from tests.harness.waiting import wait_until
 
-Build = Callable[..., House]
+Build = Callable[..., DaemonHarness]
 
 
 @pytest.mark.parametrize(
@@ -34,18 +35,18 @@ def test_a_submit_that_was_never_answered_does_not_appear(
 ) -> None:
     """Killed before anybody was told, and the log lost besides: no run, no directory; who asks again with the
     same key gets one."""
-    house = build()
-    house.stop()
-    asked: dict[str, Any] = {"command": ["true"], "cwd": str(house.home), "key": "once"}
-    dies_at(house, point, monkeypatch, "run.submit", **asked)
-    [left] = [path.name for path in (house.state_dir / "runs").iterdir()]
-    assert (house.state_dir / "runs" / left / rundir.UNACKNOWLEDGED).exists()
-    lose_log(house)
-    house.start()
-    assert house.call("run.list")["runs"] == [] and not is_there(house, left)
-    run = house.call("run.submit", **asked)
-    assert not run["duplicate"] and house.ended(run["run_id"])["outcome"] == "succeeded"
-    assert len(house.call("run.list")["runs"]) == 1
+    harness = build()
+    harness.stop()
+    asked: dict[str, Any] = {"command": ["true"], "cwd": str(harness.home), "key": "once"}
+    dies_at(harness, point, monkeypatch, "run.submit", **asked)
+    [left] = [path.name for path in (harness.state_dir / "runs").iterdir()]
+    assert (harness.state_dir / "runs" / left / rundir.UNACKNOWLEDGED).exists()
+    lose_log(harness)
+    harness.start()
+    assert harness.call("run.list")["runs"] == [] and not is_there(harness, left)
+    run = harness.call("run.submit", **asked)
+    assert not run["duplicate"] and harness.ended(run["run_id"])["outcome"] == "succeeded"
+    assert len(harness.call("run.list")["runs"]) == 1
 
 
 @pytest.mark.parametrize("point", one_and_slowly("submit.after_commit", "submit.before_reply"))
@@ -53,15 +54,15 @@ def test_a_submit_that_was_committed_is_one_run(
     build: Build, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed after the COMMIT with the registry whole: the run is there, and who asks again gets that one."""
-    house = build()
-    house.stop()
-    asked: dict[str, Any] = {"command": ["true"], "cwd": str(house.home), "key": "once"}
-    dies_at(house, point, monkeypatch, "run.submit", **asked)
-    house.start()
-    run = house.call("run.submit", **asked)
-    house.run_ids.add(run["run_id"])
-    assert run["duplicate"] and house.ended(run["run_id"])["outcome"] == "succeeded"
-    marks = [path.name for path in (house.state_dir / "runs" / run["run_id"]).iterdir()]
+    harness = build()
+    harness.stop()
+    asked: dict[str, Any] = {"command": ["true"], "cwd": str(harness.home), "key": "once"}
+    dies_at(harness, point, monkeypatch, "run.submit", **asked)
+    harness.start()
+    run = harness.call("run.submit", **asked)
+    harness.run_ids.add(run["run_id"])
+    assert run["duplicate"] and harness.ended(run["run_id"])["outcome"] == "succeeded"
+    marks = [path.name for path in (harness.state_dir / "runs" / run["run_id"]).iterdir()]
     assert rundir.UNACKNOWLEDGED not in marks
 
 
@@ -75,49 +76,49 @@ def test_what_was_pruned_stays_pruned(
 ) -> None:
     """Killed in the middle of a prune: the directory goes and no run comes back, also where the registry
     knows nothing of either.  Before it was decided, with the registry whole, nothing has happened."""
-    house = build()
-    house.stop()
-    house.start()
-    run_id = house.submit("true")
-    house.ended(run_id)
-    house.put_away(run_id)
+    harness = build()
+    harness.stop()
+    harness.start()
+    run_id = harness.submit("true")
+    harness.ended(run_id)
+    harness.put_away(run_id)
     if is_whole:
-        house.stop()
+        harness.stop()
     else:
-        house.kill()
-    dies_at(house, point, monkeypatch, "run.prune", runs=[run_id])
+        harness.kill()
+    dies_at(harness, point, monkeypatch, "run.prune", runs=[run_id])
     if not is_whole:
-        lose_log(house)
-    house.start()
+        lose_log(harness)
+    harness.start()
     if point == "prune.marked" and is_whole:
-        assert house.get(run_id)["outcome"] == "succeeded"
-        assert not (house.state_dir / "runs" / run_id / rundir.PRUNED).exists()
+        assert harness.get(run_id)["outcome"] == "succeeded"
+        assert not (harness.state_dir / "runs" / run_id / rundir.PRUNED).exists()
         return
-    house.run_ids.discard(run_id)
-    eventually(lambda: is_there(house, run_id), lambda there: not there, "the directory goes")
+    harness.run_ids.discard(run_id)
+    wait_until(lambda: is_there(harness, run_id), lambda there: not there, "the directory goes")
     with pytest.raises(NotFound):
-        house.get(run_id)
-    assert house.call("run.list")["runs"] == []
+        harness.get(run_id)
+    assert harness.call("run.list")["runs"] == []
 
 
 def test_what_tells_nothing_is_left_where_it_is(build: Build) -> None:
     """A directory without sense keeps nobody down, is no run, and is not removed; an empty one goes."""
-    house = build(start=False)
-    house.start()
-    runs = house.state_dir / "runs"
-    house.stop()
+    harness = build(start=False)
+    harness.start()
+    runs = harness.state_dir / "runs"
+    harness.stop()
     strange, empty = "01ARZ3NDEKTSV4RRFFQ69G5FAV", "01ARZ3NDEKTSV4RRFFQ69G5FAW"
     (runs / strange / "attempt-1").mkdir(parents=True)
     (runs / strange / "attempt-1" / "stdout.log").write_text("results")
     (runs / empty).mkdir()
     epoch = None
     for _ in range(2):
-        house.start()
-        hello = house.call("daemon.hello")
+        harness.start()
+        hello = harness.call("daemon.hello")
         assert epoch in (None, hello["epoch"]), "nothing was written, so nothing is another ledger"
         epoch = hello["epoch"]
-        assert house.call("run.list")["runs"] == [] and not is_there(house, empty)
-        house.stop()
+        assert harness.call("run.list")["runs"] == [] and not is_there(harness, empty)
+        harness.stop()
     assert (runs / strange / "attempt-1" / "stdout.log").read_text() == "results"
 
 
@@ -140,16 +141,16 @@ ODD: tuple[Any, ...] = (
 def test_directories_of_any_kind_never_keep_the_daemon_down(build: Build) -> None:
     """Copies of a run's directory with one value each that no record has, none of them known to the registry:
     the daemon starts, makes of them what it can, and works."""
-    house = build(gpus={"static": 4})
-    model = house.submit("sh", "-c", "exit 3", gpus=1, retries=1)
-    house.ended(model)
-    house.put_away(model)
-    house.stop()
-    house.allowed_warnings += [
+    harness = build(gpus={"static": 4})
+    model = harness.submit("sh", "-c", "exit 3", gpus=1, retries=1)
+    harness.ended(model)
+    harness.put_away(model)
+    harness.stop()
+    harness.allowed_warnings += [
         BEHIND, "does not tell", "is not taken up", "set aside", "is not whole", "cannot be launched",
         "cannot be looked at", "contradict each other", "is gone",
     ]  # fmt: skip
-    runs = house.state_dir / "runs"
+    runs = harness.state_dir / "runs"
     dice = random.Random(7)
     files = ["spec.json", "attempt-1/launch.json", "attempt-1/started.json", "attempt-1/exit.json"]
     for number in range(200):
@@ -160,10 +161,10 @@ def test_directories_of_any_kind_never_keep_the_daemon_down(build: Build) -> Non
             (runs / name / rundir.ENVIRONMENT).write_text("{}")
         if dice.random() < 0.3:
             (runs / name / "attempt-1" / "exit.json").unlink()
-    house.start()
-    assert house.ended(house.submit("true", dedup="new"), 60)["outcome"] == "succeeded"
-    assert house.get(model)["exit_code"] == 3
-    assert len(house.call("run.list", limit=500)["runs"]) > 50, "most of them tell of a run all the same"
+    harness.start()
+    assert harness.ended(harness.submit("true", dedup="new"), 60)["outcome"] == "succeeded"
+    assert harness.get(model)["exit_code"] == 3
+    assert len(harness.call("run.list", limit=500)["runs"]) > 50, "most of them tell of a run all the same"
 
 
 def spoil(path: Path, dice: random.Random) -> None:
@@ -183,13 +184,13 @@ def spoil(path: Path, dice: random.Random) -> None:
 def test_files_that_never_end_keep_the_daemon_waiting_for_nobody(build: Build) -> None:
     """A FIFO, an endless device and a file larger than memory in the place of a spec, and an end whose
     numbers are none: the daemon starts."""
-    house = build()
-    model = house.submit("sh", "-c", "exit 3")
-    house.ended(model)
-    house.put_away(model)
-    house.stop()
-    house.allowed_warnings += [BEHIND, "does not tell", "is not whole"]
-    runs = house.state_dir / "runs"
+    harness = build()
+    model = harness.submit("sh", "-c", "exit 3")
+    harness.ended(model)
+    harness.put_away(model)
+    harness.stop()
+    harness.allowed_warnings += [BEHIND, "does not tell", "is not whole"]
+    runs = harness.state_dir / "runs"
     names = [ulid.encode(1_700_000_000_000 + number, bytes(10)) for number in range(4)]
     for name in names:
         shutil.copytree(runs / model, runs / name)
@@ -201,12 +202,12 @@ def test_files_that_never_end_keep_the_daemon_waiting_for_nobody(build: Build) -
     os.truncate(runs / names[2] / rundir.SPEC, 1 << 40)
     end = runs / names[3] / "attempt-1" / rundir.EXIT
     end.write_text(json.dumps({**json.loads(end.read_text()), "metrics": [1], "steps": float("nan")}))
-    house.start()
-    assert {run["run_id"] for run in house.call("run.list")["runs"]} == {model, names[3]}
-    assert house.get(names[3])["exit_code"] == 3
+    harness.start()
+    assert {run["run_id"] for run in harness.call("run.list")["runs"]} == {model, names[3]}
+    assert harness.get(names[3])["exit_code"] == 3
 
 
-def test_shims_that_stand_still_are_waited_for_once(house: House) -> None:
+def test_shims_that_stand_still_are_waited_for_once(harness: DaemonHarness) -> None:
     """Eight that have their locks and say nothing cost a start the wait for one."""
 
     class Ticking(Clock):
@@ -216,9 +217,9 @@ def test_shims_that_stand_still_are_waited_for_once(house: House) -> None:
             self.spent_s += LAUNCH_S / 20
             return self.spent_s
 
-    run_ids = [house.submit("true", hold=True, dedup="new") for _ in range(8)]
-    house.stop()
-    rundirs, clock = RunDirs(house.state_dir / "runs"), Ticking()
+    run_ids = [harness.submit("true", hold=True, dedup="new") for _ in range(8)]
+    harness.stop()
+    rundirs, clock = RunDirs(harness.state_dir / "runs"), Ticking()
     attempts = [rundirs.path(run_id) / "attempt-1" for run_id in run_ids]
     with ExitStack() as locks:
         for attempt in attempts:

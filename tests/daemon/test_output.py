@@ -6,17 +6,17 @@ import sys
 
 import pytest
 
-from tests.daemon.house import PROGRAMS, ROOT, House
+from tests.harness.daemon import PROGRAMS, ROOT, DaemonHarness
 
 
-def test_only_lifecycle_lines_reach_exec(house: House) -> None:
+def test_only_lifecycle_lines_reach_exec(harness: DaemonHarness) -> None:
     """A worker that prints only lifecycle lines is EXEC on run_started."""
-    script = house.home / "worker"
+    script = harness.home / "worker"
     script.write_text(f"#!{sys.executable}\n" + (PROGRAMS / "lifecycle.py").read_text())
     script.chmod(0o755)
-    gate = house.home / "gate"
+    gate = harness.home / "gate"
     worker = {"script": str(script), "arguments": [str(gate)]}
-    run = house.submit_config(
+    run = harness.submit_config(
         {
             "run_name": "w",
             "entry_point": "x",
@@ -28,59 +28,59 @@ def test_only_lifecycle_lines_reach_exec(house: House) -> None:
         }
     )
     assert run["kind"] == "worker"
-    house.until(run["run_id"], "EXEC")
+    harness.until(run["run_id"], "EXEC")
     gate.touch()
-    ended = house.ended(run["run_id"])
+    ended = harness.ended(run["run_id"])
     assert ended["outcome"] == "succeeded"
-    assert [record["kind"] for record in house.telemetry(run["run_id"])] == ["run_started", "run_completed"]
+    assert [record["kind"] for record in harness.telemetry(run["run_id"])] == ["run_started", "run_completed"]
 
 
-def test_burst_of_steps_is_kept_and_numbered(house: House) -> None:
+def test_burst_of_steps_is_kept_and_numbered(harness: DaemonHarness) -> None:
     """20,000 step lines in one burst: each has its number, in order, and the counters agree."""
-    run = house.ended(house.program("burst"), 60)
-    records = house.telemetry(run["run_id"])
+    run = harness.ended(harness.program("burst"), 60)
+    records = harness.telemetry(run["run_id"])
 
     assert [record["seq"] for record in records] == list(range(1, 20001))
     assert [record["data"]["step_index"] for record in records] == list(range(20000))
     assert run["progress"]["steps"] == 20000 and run["progress"]["telemetry_seq"] == 20000
 
 
-def test_hostile_output_is_kept_whole(house: House) -> None:
+def test_hostile_output_is_kept_whole(harness: DaemonHarness) -> None:
     """A 200 KB line, 40,000 carriage returns on stderr, bare NaN and invalid UTF-8 block and lose nothing."""
-    run = house.ended(house.program("hostile"))
-    records = house.telemetry(run["run_id"])
+    run = harness.ended(harness.program("hostile"))
+    records = harness.telemetry(run["run_id"])
 
     assert run["exit_code"] == 0
     assert [record["kind"] for record in records] == ["step", "episode", "step"]
     assert len(records[0]["data"]["observation_json"]) == 200000
     assert records[1]["data"]["total_reward"] == "NaN"
-    stderr = (house.attempt(run["run_id"]) / "stderr.log").read_bytes()
+    stderr = (harness.attempt(run["run_id"]) / "stderr.log").read_bytes()
     assert stderr == b"".join(b"\rprogress %d" % i for i in range(40000))
-    assert house.stdout(run["run_id"]).endswith(
+    assert harness.stdout(run["run_id"]).endswith(
         b'\xff\xfe not json { at all\n[PROGRESS] 10%\n{"unfinished": '
     )
-    assert run["progress"]["stdout_bytes"] == len(house.stdout(run["run_id"]))
+    assert run["progress"]["stdout_bytes"] == len(harness.stdout(run["run_id"]))
 
 
 @pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.slow)])
-def test_ten_megabytes_a_second_on_both_pipes(house: House, seconds: int) -> None:
+def test_ten_megabytes_a_second_on_both_pipes(harness: DaemonHarness, seconds: int) -> None:
     """10 MB/s on both pipes: the worker keeps its pace and every byte is in the files."""
-    run = house.ended(house.program("pour", str(seconds)), 60)
+    run = harness.ended(harness.program("pour", str(seconds)), 60)
 
     assert run["exit_code"] == 0, "the worker was held up"
     expected = 100 * seconds * (7 * 14979 + 1)
     for stream in ("stdout", "stderr"):
-        assert (house.attempt(run["run_id"]) / f"{stream}.log").stat().st_size == expected
+        assert (harness.attempt(run["run_id"]) / f"{stream}.log").stat().st_size == expected
         assert run["progress"][f"{stream}_bytes"] == expected
 
 
-def test_logs_come_back_exactly(house: House) -> None:
+def test_logs_come_back_exactly(harness: DaemonHarness) -> None:
     """run.logs gives the very bytes, in chunks, whatever they are."""
     code = "import os, sys; sys.stdout.buffer.write(bytes(range(256)) * 1000)"
-    run_id = house.python(code)
-    house.ended(run_id)
+    run_id = harness.python(code)
+    harness.ended(run_id)
     raw = subprocess.run(
-        [sys.executable, "-m", "mosaicctl", "--socket", str(house.socket), "logs", run_id],
+        [sys.executable, "-m", "mosaicctl", "--socket", str(harness.socket), "logs", run_id],
         capture_output=True,
         check=True,
         cwd=ROOT,
@@ -88,14 +88,14 @@ def test_logs_come_back_exactly(house: House) -> None:
     assert raw == bytes(range(256)) * 1000
 
 
-def test_every_record_is_strict_json(house: House) -> None:
+def test_every_record_is_strict_json(harness: DaemonHarness) -> None:
     """telemetry.jsonl stays strict JSON whatever a worker prints."""
-    run = house.ended(
-        house.submit("sh", "-c", """echo '{"type":"step","reward":NaN,"nested":{"x":[Infinity]}}'""")
+    run = harness.ended(
+        harness.submit("sh", "-c", """echo '{"type":"step","reward":NaN,"nested":{"x":[Infinity]}}'""")
     )
 
     def refuse(word: str) -> None:
         raise AssertionError(word)
 
-    for line in (house.attempt(run["run_id"]) / "telemetry.jsonl").read_text().splitlines():
+    for line in (harness.attempt(run["run_id"]) / "telemetry.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=refuse)

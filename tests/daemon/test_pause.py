@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mosaicd.protocol.errors import Conflict
-from tests.daemon.house import House, eventually
+from tests.harness.daemon import DaemonHarness
+from tests.harness.waiting import wait_until
 
 
 def stands_still(pid: int) -> bool:
@@ -23,77 +24,77 @@ def stands_still(pid: int) -> bool:
     )
 
 
-def test_frozen_tree_stands_still_and_goes_on(house: House) -> None:
+def test_frozen_tree_stands_still_and_goes_on(harness: DaemonHarness) -> None:
     """PAUSE: every process is stopped, a child in its own session too; resume thaws them all."""
-    run_id = house.program("counters")
-    counts = [house.home / name for name in ("leader", "child")]
-    eventually(lambda: [count.exists() for count in counts], all, "both of the tree work")
-    house.call("run.pause", run_id=run_id)
-    house.until(run_id, "PAUSE")
-    pids = house.pids(run_id)
+    run_id = harness.program("counters")
+    counts = [harness.home / name for name in ("leader", "child")]
+    wait_until(lambda: [count.exists() for count in counts], all, "both of the tree work")
+    harness.call("run.pause", run_id=run_id)
+    harness.until(run_id, "PAUSE")
+    pids = harness.pids(run_id)
     before = [count.read_text() for count in counts]
 
     assert len(pids) == 2 and all(map(stands_still, pids))
     assert [count.read_text() for count in counts] == before
 
-    house.call("run.resume", run_id=run_id)
-    house.until(run_id, "EXEC")
-    eventually(lambda: any(map(stands_still, pids)), lambda still: not still, "the tree is thawed")
-    eventually(
-        lambda: (house.home / "child").read_text(),
+    harness.call("run.resume", run_id=run_id)
+    harness.until(run_id, "EXEC")
+    wait_until(lambda: any(map(stands_still, pids)), lambda still: not still, "the tree is thawed")
+    wait_until(
+        lambda: (harness.home / "child").read_text(),
         lambda text: text not in ("", before[1]),
         "the child works again",
     )
 
 
-def test_stop_of_a_frozen_run_ends_it(house: House) -> None:
+def test_stop_of_a_frozen_run_ends_it(harness: DaemonHarness) -> None:
     """TERM alone does nothing to a frozen tree; stop thaws it."""
-    run_id = house.submit("sleep", "60")
-    house.until(run_id, "EXEC")
-    house.call("run.pause", run_id=run_id)
-    house.until(run_id, "PAUSE")
-    house.call("run.stop", run_id=run_id, grace_s=15)  # long enough for TERM to be what ends it
+    run_id = harness.submit("sleep", "60")
+    harness.until(run_id, "EXEC")
+    harness.call("run.pause", run_id=run_id)
+    harness.until(run_id, "PAUSE")
+    harness.call("run.stop", run_id=run_id, grace_s=15)  # long enough for TERM to be what ends it
 
-    run = house.ended(run_id)
+    run = harness.ended(run_id)
     assert run["outcome"] == "cancelled" and run["signal"] == 15
 
 
 def test_pause_of_a_waiting_run_holds_it(build) -> None:  # type: ignore[no-untyped-def]
     """Pause in INIT is hold; resume releases it."""
-    house = build(cpus={"slots": 1})
-    first = house.submit("sleep", "60")
-    house.until(first, "EXEC")
-    second = house.submit("true")
-    assert house.call("run.pause", run_id=second)["held"] is True
-    house.call("run.stop", run_id=first, grace_s=0)
-    house.ended(first)
+    harness = build(cpus={"slots": 1})
+    first = harness.submit("sleep", "60")
+    harness.until(first, "EXEC")
+    second = harness.submit("true")
+    assert harness.call("run.pause", run_id=second)["held"] is True
+    harness.call("run.stop", run_id=first, grace_s=0)
+    harness.ended(first)
 
-    assert house.get(second)["state"] == "INIT"
-    house.call("run.resume", run_id=second)
-    assert house.ended(second)["exit_code"] == 0
+    assert harness.get(second)["state"] == "INIT"
+    harness.call("run.resume", run_id=second)
+    assert harness.ended(second)["exit_code"] == 0
 
 
-def test_cooperative_pause_of_a_command_is_refused(house: House) -> None:
+def test_cooperative_pause_of_a_command_is_refused(harness: DaemonHarness) -> None:
     """A mode that the program cannot do is a conflict that names what would work."""
-    run_id = house.submit("sleep", "60")
-    house.until(run_id, "EXEC")
+    run_id = harness.submit("sleep", "60")
+    harness.until(run_id, "EXEC")
     with pytest.raises(Conflict, match="freeze"):
-        house.call("run.pause", run_id=run_id, mode="cooperative")
-    assert house.get(run_id)["want"] == "run"
+        harness.call("run.pause", run_id=run_id, mode="cooperative")
+    assert harness.get(run_id)["want"] == "run"
 
 
-def test_pause_does_not_count_towards_the_time_limit(house: House) -> None:
+def test_pause_does_not_count_towards_the_time_limit(harness: DaemonHarness) -> None:
     """The time that a limit is held against has no pause in it."""
-    gate = house.home / "gate"
+    gate = harness.home / "gate"
     began = time.monotonic()
-    run_id = house.program("ticker", str(gate), time_limit_s=120)
-    house.until(run_id, "EXEC")
-    house.call("run.pause", run_id=run_id)
-    house.until(run_id, "PAUSE")
+    run_id = harness.program("ticker", str(gate), time_limit_s=120)
+    harness.until(run_id, "EXEC")
+    harness.call("run.pause", run_id=run_id)
+    harness.until(run_id, "PAUSE")
     paused = time.monotonic()
-    paused_s = eventually(lambda: time.monotonic() - paused, lambda seen: seen > 1.0, "a pause that tells")
-    house.call("run.resume", run_id=run_id)
+    paused_s = wait_until(lambda: time.monotonic() - paused, lambda seen: seen > 1.0, "a pause that tells")
+    harness.call("run.resume", run_id=run_id)
     gate.touch()
-    assert house.ended(run_id)["exit_code"] == 7
-    worked_s = json.loads((house.attempt(run_id) / "exit.json").read_text())["active_s"]
+    assert harness.ended(run_id)["exit_code"] == 7
+    worked_s = json.loads((harness.attempt(run_id) / "exit.json").read_text())["active_s"]
     assert worked_s + paused_s <= time.monotonic() - began + 0.001, "it is rounded to milliseconds"

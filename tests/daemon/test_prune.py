@@ -14,24 +14,25 @@ import pytest
 from mosaicd.protocol.errors import Conflict, InvalidParams, NotFound
 from mosaicd.store.database import open_writer
 from mosaicd.store.pruning import prune
-from tests.daemon.house import House, eventually
+from tests.harness.daemon import DaemonHarness
+from tests.harness.waiting import wait_until
 
 
-def ended(house: House, *command: str, **params: Any) -> str:
+def ended(harness: DaemonHarness, *command: str, **params: Any) -> str:
     """A run that has ended."""
-    run_id = house.submit(*(command or ("true",)), dedup="new", **params)
-    house.ended(run_id)
-    house.put_away(run_id)  # what a shim still has in its hand stays
+    run_id = harness.submit(*(command or ("true",)), dedup="new", **params)
+    harness.ended(run_id)
+    harness.put_away(run_id)  # what a shim still has in its hand stays
     return run_id
 
 
-def directories(house: House) -> set[str]:
-    return {path.name for path in (house.state_dir / "runs").iterdir()}
+def directories(harness: DaemonHarness) -> set[str]:
+    return {path.name for path in (harness.state_dir / "runs").iterdir()}
 
 
-def gone(house: House, *run_ids: str) -> None:
-    """The house's own teardown need not wait for these."""
-    house.run_ids.difference_update(run_ids)
+def gone(harness: DaemonHarness, *run_ids: str) -> None:
+    """The harness's own teardown need not wait for these."""
+    harness.run_ids.difference_update(run_ids)
 
 
 @contextmanager
@@ -44,146 +45,148 @@ def standing_still(pid: int) -> Iterator[None]:
 
     os.kill(pid, signal.SIGSTOP)
     try:
-        eventually(states, lambda seen: seen == {"T"}, "it stands still")
+        wait_until(states, lambda seen: seen == {"T"}, "it stands still")
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
 
 
-def test_retention_takes_what_the_settings_say_and_nothing_else(build: Callable[..., House]) -> None:
+def test_retention_takes_what_the_settings_say_and_nothing_else(build: Callable[..., DaemonHarness]) -> None:
     """The two newest ended runs, the pinned one and the live one stay; the others go, with row and events."""
-    house = build(retention={"interval_s": 0.1})
-    pinned, *old = [ended(house) for _ in range(4)]
-    house.call("run.pin", run_id=pinned)
-    new = [ended(house) for _ in range(2)]
-    live = house.submit("sleep", "60")
-    house.until(live, "EXEC")
-    assert len(house.call("run.list", limit=50)["runs"]) == 7, "nothing goes while no limit is set"
-    house.kill()
-    house.configure({"retention": {"interval_s": 0.1, "runs_per_user": 3}})
-    gone(house, *old)
-    house.start()
+    harness = build(retention={"interval_s": 0.1})
+    pinned, *old = [ended(harness) for _ in range(4)]
+    harness.call("run.pin", run_id=pinned)
+    new = [ended(harness) for _ in range(2)]
+    live = harness.submit("sleep", "60")
+    harness.until(live, "EXEC")
+    assert len(harness.call("run.list", limit=50)["runs"]) == 7, "nothing goes while no limit is set"
+    harness.kill()
+    harness.configure({"retention": {"interval_s": 0.1, "runs_per_user": 3}})
+    gone(harness, *old)
+    harness.start()
 
-    eventually(lambda: directories(house), lambda seen: seen == {pinned, *new, live}, "the old ones go")
-    assert {run["run_id"] for run in house.call("run.list")["runs"]} == {pinned, *new, live}
-    eventually(house.log.read_text, lambda text: "runs pruned by retention" in text, "it is told")
+    wait_until(lambda: directories(harness), lambda seen: seen == {pinned, *new, live}, "the old ones go")
+    assert {run["run_id"] for run in harness.call("run.list")["runs"]} == {pinned, *new, live}
+    wait_until(harness.log.read_text, lambda text: "runs pruned by retention" in text, "it is told")
 
 
 @pytest.mark.parametrize("limit", [{"age_days": 1e-9}, {"bytes_per_user": 1}, {"bytes_total": 1}])
-def test_every_limit_takes_what_it_is_for(build: Callable[..., House], limit: dict[str, float]) -> None:
+def test_every_limit_takes_what_it_is_for(
+    build: Callable[..., DaemonHarness], limit: dict[str, float]
+) -> None:
     """Age and bytes, a user or in all: an ended run beyond the limit goes, a pinned one never."""
-    house = build(retention={"interval_s": 0.1, **limit})
-    live = house.submit("sleep", "60")
-    house.call("run.pin", run_id=live)
-    first = house.submit("true")
-    gone(house, first)
-    eventually(lambda: first in directories(house), lambda there: not there, f"{limit} takes it")
-    house.call("run.stop", run_id=live, grace_s=0)
-    house.ended(live)
-    second = house.submit("true")
-    gone(house, second)
-    eventually(lambda: second in directories(house), lambda there: not there, f"{limit} takes it")
-    assert live in directories(house), "it was pinned while it lived"
+    harness = build(retention={"interval_s": 0.1, **limit})
+    live = harness.submit("sleep", "60")
+    harness.call("run.pin", run_id=live)
+    first = harness.submit("true")
+    gone(harness, first)
+    wait_until(lambda: first in directories(harness), lambda there: not there, f"{limit} takes it")
+    harness.call("run.stop", run_id=live, grace_s=0)
+    harness.ended(live)
+    second = harness.submit("true")
+    gone(harness, second)
+    wait_until(lambda: second in directories(harness), lambda there: not there, f"{limit} takes it")
+    assert live in directories(harness), "it was pinned while it lived"
 
 
-def test_live_pinned_and_named_runs_stay(house: House) -> None:
+def test_live_pinned_and_named_runs_stay(harness: DaemonHarness) -> None:
     """prune of everything takes none of these: live, held, pinned, or mentioned by a live run."""
-    plain, pinned, named = ended(house), ended(house), ended(house)
-    assert house.ctl("pin", pinned).returncode == 0
-    live = house.submit("sh", "-c", "sleep 60", "sh", f"{house.state_dir}/runs/{named}/files/last")
-    house.until(live, "EXEC")
-    held = house.submit("true", hold=True)
+    plain, pinned, named = ended(harness), ended(harness), ended(harness)
+    assert harness.ctl("pin", pinned).returncode == 0
+    live = harness.submit("sh", "-c", "sleep 60", "sh", f"{harness.state_dir}/runs/{named}/files/last")
+    harness.until(live, "EXEC")
+    held = harness.submit("true", hold=True)
 
-    done = house.ctl("-o", "json", "prune", "--older-than", "0")
+    done = harness.ctl("-o", "json", "prune", "--older-than", "0")
     report = json.loads(done.stdout)
-    gone(house, plain)
+    gone(harness, plain)
     assert [run["run_id"] for run in report["runs"]] == [plain]
     assert {kept["run_id"]: kept["why"] for kept in report["kept"]} == {
         pinned: "it is pinned", named: "a live run names it",
     }  # fmt: skip
-    assert directories(house) == {pinned, named, live, held}
+    assert directories(harness) == {pinned, named, live, held}
 
-    done = house.ctl("prune", live, held, pinned, named)
+    done = harness.ctl("prune", live, held, pinned, named)
     assert done.returncode == 5
     assert done.stderr.count("it has not ended") == 2
-    assert directories(house) == {pinned, named, live, held}
+    assert directories(harness) == {pinned, named, live, held}
 
 
-def test_a_dry_run_says_what_a_real_one_does(house: House) -> None:
+def test_a_dry_run_says_what_a_real_one_does(harness: DaemonHarness) -> None:
     """The same runs, the same sizes, and nothing is touched before."""
-    small = ended(house)
-    large = ended(house, "sh", "-c", "head -c 3000000 /dev/zero")
+    small = ended(harness)
+    large = ended(harness, "sh", "-c", "head -c 3000000 /dev/zero")
     asked = ("-o", "json", "prune", "--outcome", "succeeded")
-    told = json.loads(house.ctl(*asked, "--dry-run").stdout)
-    assert directories(house) == {small, large}
-    did = json.loads(house.ctl(*asked).stdout)
-    gone(house, small, large)
+    told = json.loads(harness.ctl(*asked, "--dry-run").stdout)
+    assert directories(harness) == {small, large}
+    did = json.loads(harness.ctl(*asked).stdout)
+    gone(harness, small, large)
     assert told["runs"] == did["runs"] and told["bytes"] == did["bytes"] >= 3_000_000
     assert [run["run_id"] for run in did["runs"]] == [small, large], "the longest ended first"
-    assert directories(house) == set()
+    assert directories(harness) == set()
 
 
-def test_filters_are_joined(house: House) -> None:
+def test_filters_are_joined(harness: DaemonHarness) -> None:
     """Outcome, label, name and age all have to fit."""
-    both = ended(house, "false", labels={"a": "1"}, name="x")
+    both = ended(harness, "false", labels={"a": "1"}, name="x")
     others = [
-        ended(house, "false", labels={"a": "2"}, name="x"),
-        ended(house, "true", labels={"a": "1"}, name="x"),
-        ended(house, "false", labels={"a": "1"}, name="y"),
+        ended(harness, "false", labels={"a": "2"}, name="x"),
+        ended(harness, "true", labels={"a": "1"}, name="x"),
+        ended(harness, "false", labels={"a": "1"}, name="y"),
     ]
     chosen = {"outcome": ["failed"], "label": {"a": "1"}, "name": "x"}
-    assert house.call("run.prune", older_than_s=3600, **chosen)["count"] == 0
-    assert [run["run_id"] for run in house.call("run.prune", **chosen)["runs"]] == [both]
-    gone(house, both)
-    assert directories(house) == set(others)
+    assert harness.call("run.prune", older_than_s=3600, **chosen)["count"] == 0
+    assert [run["run_id"] for run in harness.call("run.prune", **chosen)["runs"]] == [both]
+    gone(harness, both)
+    assert directories(harness) == set(others)
 
 
-def test_a_removal_that_a_crash_interrupted_is_finished(house: House) -> None:
+def test_a_removal_that_a_crash_interrupted_is_finished(harness: DaemonHarness) -> None:
     """Row gone, directory there, daemon killed: the next start removes the directory and remembers it."""
-    half, whole = ended(house), ended(house)
-    house.kill()
-    registry = house.state_dir / "registry.sqlite3"
+    half, whole = ended(harness), ended(harness)
+    harness.kill()
+    registry = harness.state_dir / "registry.sqlite3"
     connection = open_writer(registry)
     connection.execute("BEGIN")
     assert prune({half: 1}, "ada", 1.0, connection)[0] == [half]
     connection.execute("COMMIT")
     connection.close()
-    gone(house, half)
-    house.start()
+    gone(harness, half)
+    harness.start()
 
-    eventually(lambda: directories(house), lambda seen: seen == {whole}, "what a crash left is removed")
+    wait_until(lambda: directories(harness), lambda seen: seen == {whole}, "what a crash left is removed")
 
     def removed() -> Any:
         with sqlite3.connect(f"file:{registry}?mode=ro", uri=True) as reader:
             return reader.execute("SELECT removed FROM pruned WHERE run_id = ?", (half,)).fetchone()
 
-    eventually(removed, lambda row: row == (1,), "the removal is remembered")
+    wait_until(removed, lambda row: row == (1,), "the removal is remembered")
 
 
-def test_what_a_link_points_to_is_not_touched(house: House) -> None:
+def test_what_a_link_points_to_is_not_touched(harness: DaemonHarness) -> None:
     """A run that linked somebody's data into its directory takes the links with it and nothing else."""
-    outside = house.home / "data"
+    outside = harness.home / "data"
     outside.mkdir()
     (outside / "precious").write_text("x")
     code = "import os, sys; os.symlink(sys.argv[1], os.environ['MOSAIC_RUN_DIR'] + '/link')"
-    run_id = house.python(code, str(outside))
-    assert house.ended(run_id)["outcome"] == "succeeded"
-    house.put_away(run_id)
-    assert house.call("run.prune", runs=[run_id])["count"] == 1
-    gone(house, run_id)
-    assert directories(house) == set()
+    run_id = harness.python(code, str(outside))
+    assert harness.ended(run_id)["outcome"] == "succeeded"
+    harness.put_away(run_id)
+    assert harness.call("run.prune", runs=[run_id])["count"] == 1
+    gone(harness, run_id)
+    assert directories(harness) == set()
     assert (outside / "precious").read_text() == "x"
 
 
-def test_a_replay_over_pruned_runs_says_so(house: House) -> None:
+def test_a_replay_over_pruned_runs_says_so(harness: DaemonHarness) -> None:
     """since=0 gives what remains, in order; `pruned_seq` says where holes may be; no seq comes again."""
-    first, second, third = (ended(house) for _ in range(3))
-    before = house.call("daemon.hello")["last_seq"]
-    assert house.call("run.prune", runs=[second])["count"] == 1
-    gone(house, second)
-    house.restart()
-    fourth = ended(house)
-    with house.client() as client:
+    first, second, third = (ended(harness) for _ in range(3))
+    before = harness.call("daemon.hello")["last_seq"]
+    assert harness.call("run.prune", runs=[second])["count"] == 1
+    gone(harness, second)
+    harness.restart()
+    fourth = ended(harness)
+    with harness.client() as client:
         start = client.call("run.watch", {"since": 0})
         seen: list[dict[str, Any]] = []
         while not seen or (seen[-1]["run_id"], seen[-1]["state"]) != (fourth, "TERM"):
@@ -197,65 +200,65 @@ def test_a_replay_over_pruned_runs_says_so(house: House) -> None:
     assert min(event["seq"] for event in seen if event["run_id"] == fourth) > before
 
 
-def test_a_pruned_run_is_told_from_one_that_never_was(house: House) -> None:
+def test_a_pruned_run_is_told_from_one_that_never_was(harness: DaemonHarness) -> None:
     """Its id is not found, with when and how it ended; its key and id are not used again."""
-    run_id = ended(house, key="nightly")
-    house.call("run.prune", runs=[run_id])
-    gone(house, run_id)
+    run_id = ended(harness, key="nightly")
+    harness.call("run.prune", runs=[run_id])
+    gone(harness, run_id)
     with pytest.raises(NotFound, match="succeeded\\) was pruned on") as caught:
-        house.get(run_id)
+        harness.get(run_id)
     assert caught.value.data["pruned_at"] > 0
     with pytest.raises(Conflict, match="has been pruned"):
-        house.submit("true", key="nightly")
-    assert directories(house) == set(), "the refused submit left nothing"
-    shown = house.ctl("show", run_id)
+        harness.submit("true", key="nightly")
+    assert directories(harness) == set(), "the refused submit left nothing"
+    shown = harness.ctl("show", run_id)
     assert shown.returncode == 3 and "was pruned" in shown.stderr
 
 
-def test_what_makes_no_sense_is_refused(house: House) -> None:
+def test_what_makes_no_sense_is_refused(harness: DaemonHarness) -> None:
     """No policy and no choice, both kinds of choice, a negative age: refused, and nothing goes."""
-    run_id = ended(house)
+    run_id = ended(harness)
     nonsense = ({}, {"dry_run": True}, {"runs": []}, {"runs": [run_id], "name": "x"}, {"older_than_s": -1})
     for params in nonsense:
         with pytest.raises(InvalidParams):
-            house.call("run.prune", **params)
-    assert house.ctl("prune").returncode == 2
-    unknown = house.ctl("prune", "nobody")
+            harness.call("run.prune", **params)
+    assert harness.ctl("prune").returncode == 2
+    unknown = harness.ctl("prune", "nobody")
     assert unknown.returncode == 3 and unknown.stderr == "mosaicctl: there is no run 'nobody'\n"
-    assert directories(house) == {run_id}
+    assert directories(harness) == {run_id}
 
 
-def test_pins_outlive_the_daemon_and_are_shown(house: House) -> None:
+def test_pins_outlive_the_daemon_and_are_shown(harness: DaemonHarness) -> None:
     """A pin is set once and stays, also when set twice; unpin takes it; both answer the run."""
-    run_id = ended(house)
+    run_id = ended(harness)
     for _ in range(2):
-        assert house.call("run.pin", run_id=run_id)["pinned"] is True
-    house.restart()
-    assert house.get(run_id)["pinned"] is True
-    assert "pinned" in house.ctl("show", run_id).stdout
-    assert json.loads(house.ctl("-o", "json", "unpin", run_id).stdout)["pinned"] is False
-    assert house.call("run.unpin", run_id=run_id)["pinned"] is False
-    assert house.call("run.prune", runs=[run_id])["count"] == 1
-    gone(house, run_id)
+        assert harness.call("run.pin", run_id=run_id)["pinned"] is True
+    harness.restart()
+    assert harness.get(run_id)["pinned"] is True
+    assert "pinned" in harness.ctl("show", run_id).stdout
+    assert json.loads(harness.ctl("-o", "json", "unpin", run_id).stdout)["pinned"] is False
+    assert harness.call("run.unpin", run_id=run_id)["pinned"] is False
+    assert harness.call("run.prune", runs=[run_id])["count"] == 1
+    gone(harness, run_id)
 
 
 def test_a_directory_that_cannot_be_removed_is_told_and_tried_again(
-    build: Callable[..., House],
+    build: Callable[..., DaemonHarness],
 ) -> None:
     """What is in the way is logged with its path; once it is out of the way, the next look finishes."""
-    house = build(retention={"interval_s": 0.1})
-    house.allowed_warnings.append("directory of pruned run")
-    run_id = ended(house)
-    directory = house.state_dir / "runs" / run_id
+    harness = build(retention={"interval_s": 0.1})
+    harness.allowed_warnings.append("directory of pruned run")
+    run_id = ended(harness)
+    directory = harness.state_dir / "runs" / run_id
     aside = Path(f"{directory}.real")
     directory.rename(aside)
     directory.write_text("in the way")
-    house.call("run.prune", runs=[run_id])
-    gone(house, run_id)
+    harness.call("run.prune", runs=[run_id])
+    gone(harness, run_id)
     said = f"pruned run {run_id} cannot be removed"
-    eventually(house.log.read_text, lambda text: said in text, "it is said")
-    assert house.process is not None
-    with standing_still(house.process.pid):  # between the two there is nothing, which is as good as removed
+    wait_until(harness.log.read_text, lambda text: said in text, "it is said")
+    assert harness.process is not None
+    with standing_still(harness.process.pid):  # between the two there is nothing, which is as good as removed
         directory.unlink()
         aside.rename(directory)
-    eventually(lambda: directory.exists(), lambda there: not there, "it is removed in the end")
+    wait_until(lambda: directory.exists(), lambda there: not there, "it is removed in the end")

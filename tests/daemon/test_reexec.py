@@ -12,38 +12,39 @@ from pathlib import Path
 import pytest
 
 from mosaicctl.client import connect
-from tests.daemon.house import DEADLINE_S, ROOT, House, eventually
+from tests.harness.daemon import ROOT, DaemonHarness
+from tests.harness.waiting import DEADLINE_S, wait_until
 
-Away = Callable[[House], None]
+Away = Callable[[DaemonHarness], None]
 
 
-def reexec(house: House) -> None:
+def reexec(harness: DaemonHarness) -> None:
     """Replace the daemon in place; the pid stays, so whoever started it sees nothing."""
-    said = house.ctl("daemon", "reexec")
+    said = harness.ctl("daemon", "reexec")
     assert said.returncode == 0, said.stderr
 
 
-def kill(house: House) -> None:
-    house.restart()
+def kill(harness: DaemonHarness) -> None:
+    harness.restart()
 
 
-def stop(house: House) -> None:
-    assert house.stop() == 0
-    house.start()
+def stop(harness: DaemonHarness) -> None:
+    assert harness.stop() == 0
+    harness.start()
 
 
 @contextmanager
-def client(house: House, name: str, *arguments: str) -> Iterator[Path]:
+def client(harness: DaemonHarness, name: str, *arguments: str) -> Iterator[Path]:
     """Run mosaicctl beside the test; its output goes to the file that is given."""
-    path = house.home / name
-    argv = [sys.executable, "-m", "mosaicctl", "--socket", str(house.socket), *arguments]
-    with open(path, "wb") as out, open(house.home / f"{name}.err", "wb") as err:
+    path = harness.home / name
+    argv = [sys.executable, "-m", "mosaicctl", "--socket", str(harness.socket), *arguments]
+    with open(path, "wb") as out, open(harness.home / f"{name}.err", "wb") as err:
         process = subprocess.Popen(
-            argv, stdout=out, stderr=err, cwd=house.home, env={"PYTHONPATH": str(ROOT)}
+            argv, stdout=out, stderr=err, cwd=harness.home, env={"PYTHONPATH": str(ROOT)}
         )
         try:
             yield path
-            assert process.wait(DEADLINE_S) == 0, (house.home / f"{name}.err").read_text()
+            assert process.wait(DEADLINE_S) == 0, (harness.home / f"{name}.err").read_text()
         finally:
             process.kill()
             process.wait()
@@ -59,42 +60,42 @@ def is_longer(than: int, found: list[int]) -> bool:
 
 
 @pytest.mark.parametrize("away", [reexec, kill, stop], ids=lambda away: str(away.__name__))
-def test_streams_go_on_from_their_cursor(house: House, away: Away) -> None:
+def test_streams_go_on_from_their_cursor(harness: DaemonHarness, away: Away) -> None:
     """`logs -f` and `watch` from before the daemon went away have every line and every event, once."""
-    gate = house.home / "gate"
-    run_id = house.program("ticker", str(gate))
-    pid = house.until(run_id, "EXEC")["pid"]
+    gate = harness.home / "gate"
+    run_id = harness.program("ticker", str(gate))
+    pid = harness.until(run_id, "EXEC")["pid"]
     with (
-        client(house, "lines", "logs", "-f", run_id) as lines,
-        client(house, "events", "-o", "jsonl", "watch", "--since", "0", run_id) as events,
+        client(harness, "lines", "logs", "-f", run_id) as lines,
+        client(harness, "events", "-o", "jsonl", "watch", "--since", "0", run_id) as events,
     ):
-        eventually(lambda: events.stat().st_size, bool, "the watcher is there")
+        wait_until(lambda: events.stat().st_size, bool, "the watcher is there")
         for _ in range(2):
             seen = len(numbers(lines))
-            eventually(partial(numbers, lines), partial(is_longer, seen + 5), "lines come")
-            away(house)
-            assert house.get(run_id)["pid"] == pid
-            house.call("run.set", run_id=run_id, priority=house.get(run_id)["priority"] + 1)
+            wait_until(partial(numbers, lines), partial(is_longer, seen + 5), "lines come")
+            away(harness)
+            assert harness.get(run_id)["pid"] == pid
+            harness.call("run.set", run_id=run_id, priority=harness.get(run_id)["priority"] + 1)
         gate.touch()
-        assert house.ended(run_id)["exit_code"] == 7
-    assert lines.read_bytes() == house.stdout(run_id)
+        assert harness.ended(run_id)["exit_code"] == 7
+    assert lines.read_bytes() == harness.stdout(run_id)
     told = [json.loads(line) for line in events.read_text().splitlines()]
     seqs = [event["seq"] for event in told if "seq" in event]
-    assert seqs == [event["seq"] for event in house.events(run_id)]
+    assert seqs == [event["seq"] for event in harness.events(run_id)]
 
 
 @pytest.mark.parametrize("away", [reexec, stop], ids=lambda away: str(away.__name__))
-def test_every_stream_is_told_to_come_again(build: Callable[..., House], away: Away) -> None:
+def test_every_stream_is_told_to_come_again(build: Callable[..., DaemonHarness], away: Away) -> None:
     """Thirty that read a run's output as fast as it comes: each is told that the daemon drains, none of an
     error."""
-    house = build(timeouts={"shutdown_s": 15.0})  # thirty readers in one process are slow ones
-    run_id = house.submit("sh", "-c", "while :; do echo line; done")
-    house.until(run_id, "EXEC")
+    harness = build(timeouts={"shutdown_s": 15.0})  # thirty readers in one process are slow ones
+    run_id = harness.submit("sh", "-c", "while :; do echo line; done")
+    harness.until(run_id, "EXEC")
     reading: list[int] = []
     reasons: list[str] = []
 
     def reads() -> None:
-        with house.client() as link:
+        with harness.client() as link:
             link.call("run.logs", {"run_id": run_id, "follow": True})
             reading.append(1)
             while (told := link.next_notification(DEADLINE_S)) is not None:
@@ -105,14 +106,14 @@ def test_every_stream_is_told_to_come_again(build: Callable[..., House], away: A
     readers = [threading.Thread(target=reads) for _ in range(30)]
     for reader in readers:
         reader.start()
-    eventually(lambda: len(reading), lambda count: count == 30, "all read")
-    away(house)
+    wait_until(lambda: len(reading), lambda count: count == 30, "all read")
+    away(harness)
     for reader in readers:
         reader.join(DEADLINE_S)
     assert reasons == ["draining"] * 30
 
 
-def test_nobody_is_refused(house: House) -> None:
+def test_nobody_is_refused(harness: DaemonHarness) -> None:
     """Clients that come at any moment of a reexec are answered; what they submit is there, once."""
     ends = threading.Event()
     submitted: list[str] = []
@@ -123,7 +124,7 @@ def test_nobody_is_refused(house: House) -> None:
         while not ends.is_set():
             count += 1
             try:
-                with connect(str(house.socket)) as link:
+                with connect(str(harness.socket)) as link:
                     run = link.call(
                         "run.submit", {"command": ["true"], "key": f"{number}-{count}", "hold": True}
                     )
@@ -134,72 +135,72 @@ def test_nobody_is_refused(house: House) -> None:
     askers = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
     for asker in askers:
         asker.start()
-    assert house.process is not None
-    pid = house.process.pid
+    assert harness.process is not None
+    pid = harness.process.pid
     for _ in range(2):
-        reexec(house)
+        reexec(harness)
     ends.set()
     for asker in askers:
         asker.join(DEADLINE_S)
     assert not trouble, trouble[:3]
-    assert house.process.poll() is None and house.call("daemon.health")["pid"] == pid
-    stored = [run["run_id"] for run in every_run(house)]
+    assert harness.process.poll() is None and harness.call("daemon.health")["pid"] == pid
+    stored = [run["run_id"] for run in every_run(harness)]
     assert sorted(stored) == sorted(submitted) and len(set(submitted)) == len(submitted)
 
 
-def every_run(house: House) -> list[dict[str, str]]:
+def every_run(harness: DaemonHarness) -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
     cursor = None
     while True:
-        page = house.call("run.list", **({"cursor": cursor} if cursor else {}))
+        page = harness.call("run.list", **({"cursor": cursor} if cursor else {}))
         found += page["runs"]
         cursor = page["cursor"]
         if cursor is None:
             return found
 
 
-def test_what_would_not_start_is_not_begun(house: House) -> None:
+def test_what_would_not_start_is_not_begun(harness: DaemonHarness) -> None:
     """Settings that cannot be used, or that would serve another place: a sentence, and the daemon goes on."""
-    before = house.call("daemon.health")
-    good = house.config.read_text()
+    before = harness.call("daemon.health")
+    good = harness.config.read_text()
     for text, word in (("[cpus]\nslots = -1\n", "slots"), ('[retries]\nbackoff = "x"\n', "is not a setting")):
-        house.config.write_text(text)
-        said = house.ctl("daemon", "reexec")
+        harness.config.write_text(text)
+        said = harness.ctl("daemon", "reexec")
         assert said.returncode == 5 and word in said.stderr, said
-    house.config.write_text(good)
-    after = house.call("daemon.health")
+    harness.config.write_text(good)
+    after = harness.call("daemon.health")
     assert after["uptime_s"] > before["uptime_s"] and after["epoch"] == before["epoch"]
 
 
-def test_settings_are_read_again(house: House) -> None:
+def test_settings_are_read_again(harness: DaemonHarness) -> None:
     """The program that comes reads the settings as they are then; locks, socket and ledger stay."""
-    before = house.call("daemon.health")
-    house.configure({"cpus": {"slots": 7}})
-    reexec(house)
-    after = house.call("daemon.health")
+    before = harness.call("daemon.health")
+    harness.configure({"cpus": {"slots": 7}})
+    reexec(harness)
+    after = harness.call("daemon.health")
     assert after["cpus"]["total"] == 7 and after["epoch"] == before["epoch"]
-    place = ["--state-dir", str(house.state_dir), "--socket", str(house.home / "t")]
+    place = ["--state-dir", str(harness.state_dir), "--socket", str(harness.home / "t")]
     second = subprocess.run(
         [sys.executable, "-m", "mosaicd", *place],
-        capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT), "HOME": str(house.home)},
+        capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT), "HOME": str(harness.home)},
     )  # fmt: skip
     assert second.returncode == 2 and f"pid {after['pid']}" in second.stderr
-    assert house.stop() == 0
-    assert not house.socket.exists()
-    house.start()
+    assert harness.stop() == 0
+    assert not harness.socket.exists()
+    harness.start()
 
 
 @pytest.mark.slow
-def test_descriptors_do_not_pile_up(house: House) -> None:
+def test_descriptors_do_not_pile_up(harness: DaemonHarness) -> None:
     """A daemon that was replaced many times has as many open files as one that was not."""
-    assert house.process is not None
-    folder = Path(f"/proc/{house.process.pid}/fd")
+    assert harness.process is not None
+    folder = Path(f"/proc/{harness.process.pid}/fd")
 
     def count() -> int:
         return len(list(folder.iterdir()))
 
-    house.call("daemon.health")
+    harness.call("daemon.health")
     first = count()
     for _ in range(4):
-        reexec(house)
-    eventually(count, lambda seen: seen <= first + 2, f"as few as {first}, or a client's more")
+        reexec(harness)
+    wait_until(count, lambda seen: seen <= first + 2, f"as few as {first}, or a client's more")

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from mosaicd.store.migrations import VERSION
-from tests.daemon.house import ROOT, House, eventually
+from tests.harness.daemon import ROOT, DaemonHarness
+from tests.harness.waiting import wait_until
 
 REGISTRY = "registry.sqlite3"
-Build = Callable[..., House]
+Build = Callable[..., DaemonHarness]
 Break = Callable[[Path], None]
 
 
@@ -55,9 +56,9 @@ DAMAGE = (
 )  # fmt: skip
 
 
-def break_registry(house: House, damage: Break) -> bytes:
+def break_registry(harness: DaemonHarness, damage: Break) -> bytes:
     """Damage the file as a disk would, all of it in one file; return what it was then."""
-    path = house.state_dir / REGISTRY
+    path = harness.state_dir / REGISTRY
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
@@ -67,82 +68,82 @@ def break_registry(house: House, damage: Break) -> bytes:
     return path.read_bytes() if path.exists() else b""
 
 
-def allow(house: House) -> None:
-    house.allowed_warnings += ["damaged", "gone or empty", "set aside", "does not tell"]
+def allow(harness: DaemonHarness) -> None:
+    harness.allowed_warnings += ["damaged", "gone or empty", "set aside", "does not tell"]
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: str(damage.__name__))
 def test_a_damaged_registry_costs_no_run(build: Build, damage: Break) -> None:
     """Live runs go on and end exact, ended ones are history with their exact end, waiting ones still start;
     the broken file lies aside untouched, and it is said aloud."""
-    house = build(cpus={"slots": 1})
-    allow(house)
-    failed = house.ended(house.submit("sh", "-c", "echo out; exit 9"))
-    killed = house.ended(house.submit("sh", "-c", "kill -9 $$"))
-    gate = house.home / "gate"
-    live = house.program("ticker", str(gate))
-    before = house.until(live, "EXEC")
-    waiting = house.submit("sh", "-c", "echo late")
-    withdrawn = house.submit("true")
-    house.call("run.stop", run_id=withdrawn)
-    house.put_away(failed["run_id"], killed["run_id"], withdrawn)
-    epoch = house.call("daemon.health")["epoch"]
-    house.kill()
-    broken = break_registry(house, damage)
-    house.start()
+    harness = build(cpus={"slots": 1})
+    allow(harness)
+    failed = harness.ended(harness.submit("sh", "-c", "echo out; exit 9"))
+    killed = harness.ended(harness.submit("sh", "-c", "kill -9 $$"))
+    gate = harness.home / "gate"
+    live = harness.program("ticker", str(gate))
+    before = harness.until(live, "EXEC")
+    waiting = harness.submit("sh", "-c", "echo late")
+    withdrawn = harness.submit("true")
+    harness.call("run.stop", run_id=withdrawn)
+    harness.put_away(failed["run_id"], killed["run_id"], withdrawn)
+    epoch = harness.call("daemon.health")["epoch"]
+    harness.kill()
+    broken = break_registry(harness, damage)
+    harness.start()
 
-    health = house.call("daemon.health")
+    health = harness.call("daemon.health")
     assert health["epoch"] != epoch
     [warning] = health["warnings"]
     assert "set-aside" in warning and "rebuilt" in warning
     if broken:
-        [aside] = (house.state_dir / "set-aside").glob(f"*/{REGISTRY}")
+        [aside] = (harness.state_dir / "set-aside").glob(f"*/{REGISTRY}")
         assert aside.read_bytes() == broken
     for told in (failed, killed):
-        now = house.get(told["run_id"])
+        now = harness.get(told["run_id"])
         assert {name: now[name] for name in EXACT} == {name: told[name] for name in EXACT}
-    assert house.get(withdrawn)["outcome"] == "cancelled"
-    now = house.until(live, "EXEC")
+    assert harness.get(withdrawn)["outcome"] == "cancelled"
+    now = harness.until(live, "EXEC")
     assert (now["pid"], now["attempt"]) == (before["pid"], 1)
     gate.touch()
-    assert house.ended(live)["exit_code"] == 7
-    numbers = list(map(int, house.stdout(live).split()))
+    assert harness.ended(live)["exit_code"] == 7
+    numbers = list(map(int, harness.stdout(live).split()))
     assert numbers == list(range(1, len(numbers) + 1))
-    late = house.ended(waiting)
-    assert late["outcome"] == "succeeded" and house.stdout(waiting) == b"late\n"
-    house.restart()
-    assert house.call("daemon.health")["warnings"] == [warning]
+    late = harness.ended(waiting)
+    assert late["outcome"] == "succeeded" and harness.stdout(waiting) == b"late\n"
+    harness.restart()
+    assert harness.call("daemon.health")["warnings"] == [warning]
 
 
 def test_a_newer_registry_is_refused(build: Build) -> None:
     """A sentence and exit 3; the file is not touched, the socket does not stay, and runs go on."""
-    house = build()
-    gate = house.home / "gate"
-    run_id = house.program("ticker", str(gate))
-    house.until(run_id, "EXEC")
-    assert house.stop() == 0
-    path = house.state_dir / REGISTRY
+    harness = build()
+    gate = harness.home / "gate"
+    run_id = harness.program("ticker", str(gate))
+    harness.until(run_id, "EXEC")
+    assert harness.stop() == 0
+    path = harness.state_dir / REGISTRY
     set_version(path, 999)
     before = path.read_bytes()
-    said = start_and_end(house)
+    said = start_and_end(harness)
     assert said.returncode == 3 and "has version 999" in said.stderr, said
-    assert path.read_bytes() == before and not house.socket.exists()
-    assert house.pids(run_id)
+    assert path.read_bytes() == before and not harness.socket.exists()
+    assert harness.pids(run_id)
     set_version(path, VERSION)
-    house.start()
+    harness.start()
     gate.touch()
-    assert house.ended(run_id)["exit_code"] == 7
+    assert harness.ended(run_id)["exit_code"] == 7
 
 
 def test_another_programs_database_is_refused(build: Build) -> None:
     """What is not ours is neither used nor set aside."""
-    house = build(start=False)
-    house.state_dir.mkdir(mode=0o700)
-    path = house.state_dir / REGISTRY
+    harness = build(start=False)
+    harness.state_dir.mkdir(mode=0o700)
+    path = harness.state_dir / REGISTRY
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE recipes (name TEXT)")
     before = path.read_bytes()
-    said = start_and_end(house)
+    said = start_and_end(harness)
     assert said.returncode == 3 and "no registry of mosaicd" in said.stderr, said
     assert path.read_bytes() == before
     path.unlink()
@@ -150,27 +151,29 @@ def test_another_programs_database_is_refused(build: Build) -> None:
 
 def test_pauses_slots_and_attempts_come_back(build: Build) -> None:
     """A frozen run stays frozen, GPU slots stay its own, a second attempt stays the second."""
-    house = build(gpus={"static": 2}, cpus={"slots": 4})
-    allow(house)
-    house.allowed_warnings.append("is gone")
-    gate = house.home / "gate"
-    frozen = house.program("ticker", str(gate), gpus=1)
-    tried = house.program("ticker", str(gate), retries=2, gpus=1)
-    house.until(tried, "EXEC")
-    slots = house.until(frozen, "EXEC")["slots"]
-    house.call("run.pause", run_id=frozen)
-    house.until(frozen, "PAUSE")
-    [pid] = [pid for pid in house.shims() if str(house.attempt(tried)) in links(pid)]
+    harness = build(gpus={"static": 2}, cpus={"slots": 4})
+    allow(harness)
+    harness.allowed_warnings.append("is gone")
+    gate = harness.home / "gate"
+    frozen = harness.program("ticker", str(gate), gpus=1)
+    tried = harness.program("ticker", str(gate), retries=2, gpus=1)
+    harness.until(tried, "EXEC")
+    slots = harness.until(frozen, "EXEC")["slots"]
+    harness.call("run.pause", run_id=frozen)
+    harness.until(frozen, "PAUSE")
+    [pid] = [pid for pid in harness.shims() if str(harness.attempt(tried)) in links(pid)]
     os.kill(pid, signal.SIGKILL)
-    eventually(
-        lambda: house.get(tried), lambda run: (run["attempt"], run["state"]) == (2, "EXEC"), "another attempt"
+    wait_until(
+        lambda: harness.get(tried),
+        lambda run: (run["attempt"], run["state"]) == (2, "EXEC"),
+        "another attempt",
     )
-    house.kill()
-    break_registry(house, garble_header)
-    house.start()
+    harness.kill()
+    break_registry(harness, garble_header)
+    harness.start()
 
     def standing() -> tuple[object, ...]:
-        run, other = house.get(frozen), house.get(tried)
+        run, other = harness.get(frozen), harness.get(tried)
         return (
             run["state"],
             run["want"],
@@ -180,23 +183,23 @@ def test_pauses_slots_and_attempts_come_back(build: Build) -> None:
             other["retries_used"],
         )
 
-    eventually(standing, lambda seen: seen == ("PAUSE", "pause", slots, "EXEC", 2, 1), "all as before")
-    house.call("run.resume", run_id=frozen)
+    wait_until(standing, lambda seen: seen == ("PAUSE", "pause", slots, "EXEC", 2, 1), "all as before")
+    harness.call("run.resume", run_id=frozen)
     gate.touch()
-    assert [house.ended(run_id)["exit_code"] for run_id in (frozen, tried)] == [7, 7]
+    assert [harness.ended(run_id)["exit_code"] for run_id in (frozen, tried)] == [7, 7]
 
 
 def test_a_lost_write_ahead_log_is_no_silent_loss(build: Build) -> None:
     """A registry whose WAL is gone is whole and too old; what its run directories know is not thrown away."""
-    house = build()
-    path = house.state_dir / REGISTRY
-    done = house.ended(house.submit("sh", "-c", "exit 3"))
-    house.kill()
+    harness = build()
+    path = harness.state_dir / REGISTRY
+    done = harness.ended(harness.submit("sh", "-c", "exit 3"))
+    harness.kill()
     Path(f"{path}-wal").unlink()
     Path(f"{path}-shm").unlink(missing_ok=True)
-    allow(house)
-    house.start()
-    found = house.ended(done["run_id"])  # what its files tell; its slot is kept until nothing of it is seen
+    allow(harness)
+    harness.start()
+    found = harness.ended(done["run_id"])  # what its files tell; its slot is kept until nothing of it is seen
     assert {name: found[name] for name in EXACT} == {name: done[name] for name in EXACT}
 
 
@@ -216,9 +219,9 @@ def set_version(path: Path, version: int) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def start_and_end(house: House) -> "subprocess.CompletedProcess[str]":
-    place = ["--state-dir", str(house.state_dir), "--socket", str(house.socket)]
+def start_and_end(harness: DaemonHarness) -> "subprocess.CompletedProcess[str]":
+    place = ["--state-dir", str(harness.state_dir), "--socket", str(harness.socket)]
     return subprocess.run(
         [sys.executable, "-m", "mosaicd", *place], capture_output=True, text=True, check=False, timeout=60,
-        env={"PYTHONPATH": str(ROOT), "HOME": str(house.home)},
+        env={"PYTHONPATH": str(ROOT), "HOME": str(harness.home)},
     )  # fmt: skip

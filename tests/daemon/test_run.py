@@ -6,78 +6,78 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mosaicd.protocol.errors import InvalidParams
-from tests.daemon.house import House
+from tests.harness.daemon import DaemonHarness
 
 
 @pytest.mark.parametrize("code", [0, 7, 200])
-def test_exit_code_is_exact(house: House, code: int) -> None:
+def test_exit_code_is_exact(harness: DaemonHarness, code: int) -> None:
     """The run ends with the code the kernel gave, and 0 alone is success."""
-    run = house.ended(house.submit("sh", "-c", f"exit {code}"))
+    run = harness.ended(harness.submit("sh", "-c", f"exit {code}"))
 
     assert run["exit_code"] == code and run["signal"] is None
     assert run["outcome"] == ("succeeded" if code == 0 else "failed")
     assert run["cause"] == (None if code == 0 else {"kind": "exit_code", "exit_code": code})
 
 
-def test_signal_is_exact(house: House) -> None:
+def test_signal_is_exact(harness: DaemonHarness) -> None:
     """A segfault is reported as signal 11, with no exit code."""
-    run = house.ended(house.python("import os; os.kill(os.getpid(), 11)"))
+    run = harness.ended(harness.python("import os; os.kill(os.getpid(), 11)"))
 
     assert run["signal"] == signal.SIGSEGV and run["exit_code"] is None
     assert run["outcome"] == "failed" and run["cause"]["kind"] == "signal"
 
 
-def test_missing_program_is_spawn_failed(house: House) -> None:
+def test_missing_program_is_spawn_failed(harness: DaemonHarness) -> None:
     """A program that does not exist faults with spawn_failed and says what was not found."""
-    run = house.ended(house.submit("/no/such/program"))
+    run = harness.ended(harness.submit("/no/such/program"))
 
     assert run["outcome"] == "failed" and run["cause"]["kind"] == "spawn_failed"
     assert "No such file" in run["cause"]["error"]
 
 
-def test_command_passes_through_the_states(house: House) -> None:
+def test_command_passes_through_the_states(harness: DaemonHarness) -> None:
     """INIT, HSHK, RDY, EXEC and TERM are all in the ledger, in this order."""
-    run_id = house.submit("true")
-    house.ended(run_id)
+    run_id = harness.submit("true")
+    harness.ended(run_id)
 
-    seen = list(dict.fromkeys(event["state"] for event in house.events(run_id)))
+    seen = list(dict.fromkeys(event["state"] for event in harness.events(run_id)))
 
     assert seen == ["INIT", "HSHK", "RDY", "EXEC", "TERM"]
 
 
 def test_runs_that_do_not_fit_wait(build) -> None:  # type: ignore[no-untyped-def]
     """With one CPU slot the second run starts only when the first has ended."""
-    house = build(cpus={"slots": 1})
-    first = house.submit("sleep", "60")
-    house.until(first, "EXEC")
-    second = house.submit("true")
+    harness = build(cpus={"slots": 1})
+    first = harness.submit("sleep", "60")
+    harness.until(first, "EXEC")
+    second = harness.submit("true")
 
-    assert house.get(second)["state"] == "INIT"
-    house.call("run.stop", run_id=first, grace_s=0)
-    assert house.ended(first)["outcome"] == "cancelled"
-    assert house.ended(second)["exit_code"] == 0
+    assert harness.get(second)["state"] == "INIT"
+    harness.call("run.stop", run_id=first, grace_s=0)
+    assert harness.ended(first)["outcome"] == "cancelled"
+    assert harness.ended(second)["exit_code"] == 0
 
 
-def test_request_above_the_machine_is_granted_the_machine(house: House) -> None:
+def test_request_above_the_machine_is_granted_the_machine(harness: DaemonHarness) -> None:
     """cpus above the slots run with what there is, visibly."""
-    run = house.ended(house.submit("sh", "-c", "echo $OMP_NUM_THREADS", cpus=64))
+    run = harness.ended(harness.submit("sh", "-c", "echo $OMP_NUM_THREADS", cpus=64))
 
     assert run["cpus"] == {"requested": 64, "granted": 2}
-    assert house.stdout(run["run_id"]) == b"2\n"
+    assert harness.stdout(run["run_id"]) == b"2\n"
 
 
-def test_labels_that_several_set_at_once_are_all_there(house: House) -> None:
+def test_labels_that_several_set_at_once_are_all_there(harness: DaemonHarness) -> None:
     """`label` and `unlabel` are about the labels when it is recorded, not about those that somebody saw."""
-    run_id = house.submit("true", hold=True, labels={"draft": "yes"})
+    run_id = harness.submit("true", hold=True, labels={"draft": "yes"})
 
     def one_label(key: int) -> None:
-        with house.client() as client:
+        with harness.client() as client:
             change = {"label": {f"k{key}": str(key)}, "unlabel": ["draft"]}
             client.call("run.set", {"run_id": run_id, **change})
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(one_label, range(24)))
-    assert house.get(run_id)["labels"] == {f"k{key}": str(key) for key in range(24)}
+    assert harness.get(run_id)["labels"] == {f"k{key}": str(key) for key in range(24)}
 
     for params, path in (
         ({"labels": {"a": "b"}, "unlabel": ["k1"]}, "labels"),
@@ -85,21 +85,21 @@ def test_labels_that_several_set_at_once_are_all_there(house: House) -> None:
         ({"label": {"a=b": ""}}, 'labels["a=b"]'),
     ):
         with pytest.raises(InvalidParams) as refused:
-            house.call("run.set", run_id=run_id, **params)
+            harness.call("run.set", run_id=run_id, **params)
         assert [error["path"] for error in refused.value.data["errors"]] == [path]
-    assert len(house.get(run_id)["labels"]) == 24
+    assert len(harness.get(run_id)["labels"]) == 24
 
 
-def test_what_was_set_is_in_the_ledger_with_what_was_there_before(house: House) -> None:
+def test_what_was_set_is_in_the_ledger_with_what_was_there_before(harness: DaemonHarness) -> None:
     """A `set` event has the new values and, in `was`, the old ones; what was so already makes no event."""
-    run_id = house.submit("true", hold=True, labels={"team": "a"})
+    run_id = harness.submit("true", hold=True, labels={"team": "a"})
     set_to = {"priority": 5, "name": "base", "labels": {"team": "b", "seed": "7"}}
-    house.call("run.set", run_id=run_id, **set_to)
-    house.call("run.set", run_id=run_id, **set_to)
-    house.call("run.set", run_id=run_id, name="base", priority=6)
-    house.call("run.release", run_id=run_id)
-    house.ended(run_id)
-    first, second = (event for event in house.events(run_id) if event["kind"] == "set")
+    harness.call("run.set", run_id=run_id, **set_to)
+    harness.call("run.set", run_id=run_id, **set_to)
+    harness.call("run.set", run_id=run_id, name="base", priority=6)
+    harness.call("run.release", run_id=run_id)
+    harness.ended(run_id)
+    first, second = (event for event in harness.events(run_id) if event["kind"] == "set")
     assert {key: first[key] for key in set_to} == set_to
     assert first["was"] == {"priority": 0, "name": "true", "labels": {"team": "a"}}
     assert second["was"] == {"priority": 5} and second["priority"] == 6 and "name" not in second

@@ -14,7 +14,8 @@ import pytest
 
 from mosaicd.host import lock
 from mosaicd.host.lock import AlreadyRunning, CannotServe
-from tests.daemon.house import DEADLINE_S, ROOT, House
+from tests.harness.daemon import ROOT, DaemonHarness
+from tests.harness.waiting import DEADLINE_S
 
 #: For a process to start and to end: a matter of the machine, and of no promise.
 START_AND_END_S = 60.0
@@ -59,41 +60,43 @@ def hold() -> Iterator[Callable[[Path, Path], "subprocess.Popen[str]"]]:
             holder.kill()
 
 
-def second(house: House, state_dir: Path, path: Path) -> "subprocess.CompletedProcess[str]":
-    """Start another daemon beside the house's and wait for its end."""
+def second(harness: DaemonHarness, state_dir: Path, path: Path) -> "subprocess.CompletedProcess[str]":
+    """Start another daemon beside the harness's and wait for its end."""
     return subprocess.run(
         [sys.executable, "-m", "mosaicd", "--state-dir", str(state_dir), "--socket", str(path)],
-        cwd=house.home, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=harness.home, env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, timeout=START_AND_END_S, check=False,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(("same_state", "same_socket"), [(True, True), (True, False), (False, True)])
-def test_the_second_daemon_names_the_first(house: House, same_state: bool, same_socket: bool) -> None:
+def test_the_second_daemon_names_the_first(
+    harness: DaemonHarness, same_state: bool, same_socket: bool
+) -> None:
     """Same state directory, same socket or both: exit code 2 and one sentence; the first serves on."""
-    assert house.process is not None
-    state_dir = house.state_dir if same_state else house.home / "other"
-    path = house.socket if same_socket else house.home / "o"
-    done = second(house, state_dir, path)
+    assert harness.process is not None
+    state_dir = harness.state_dir if same_state else harness.home / "other"
+    path = harness.socket if same_socket else harness.home / "o"
+    done = second(harness, state_dir, path)
     assert done.returncode == 2
     (sentence,) = done.stderr.splitlines()
-    for named in (f"pid {house.process.pid}", str(house.socket), str(house.state_dir), "--state-dir"):
+    for named in (f"pid {harness.process.pid}", str(harness.socket), str(harness.state_dir), "--state-dir"):
         assert named in sentence
-    assert house.call("daemon.health")["pid"] == house.process.pid
+    assert harness.call("daemon.health")["pid"] == harness.process.pid
 
 
-def test_a_killed_daemon_leaves_nothing_in_the_way(house: House) -> None:
+def test_a_killed_daemon_leaves_nothing_in_the_way(harness: DaemonHarness) -> None:
     """After kill -9 the socket file is still there, and the next daemon starts at once."""
-    house.kill()
-    assert house.socket.exists()
-    house.start()
-    assert house.call("daemon.health")["ready"]
+    harness.kill()
+    assert harness.socket.exists()
+    harness.start()
+    assert harness.call("daemon.health")["ready"]
 
 
-def test_a_stopped_daemon_takes_its_socket_with_it(house: House) -> None:
+def test_a_stopped_daemon_takes_its_socket_with_it(harness: DaemonHarness) -> None:
     """After an orderly stop there is no socket file, so clients see that there is no daemon."""
-    assert house.stop() == 0
-    assert not house.socket.exists()
+    assert harness.stop() == 0
+    assert not harness.socket.exists()
 
 
 def test_a_lock_is_refused_with_its_holder(home: Path, hold: Callable[[Path, Path], object]) -> None:

@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 
 from mosaicd.protocol.errors import Conflict, MosaicError
-from tests.daemon.house import DEADLINE_S, House, eventually
+from tests.harness.daemon import DaemonHarness
+from tests.harness.waiting import DEADLINE_S, wait_until
 
-Build = Callable[..., House]
+Build = Callable[..., DaemonHarness]
 
 
-def checks(house: House) -> list[str]:
+def checks(harness: DaemonHarness) -> list[str]:
     """What the daemon has asked other programs, as they are being asked."""
-    assert house.process is not None
-    pid = house.process.pid
+    assert harness.process is not None
+    pid = harness.process.pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     lines = []
     for child in children:
@@ -29,38 +30,38 @@ def checks(house: House) -> list[str]:
     return [line for line in lines if "--check" in line]
 
 
-def replaced(house: House) -> tuple[bytes, threading.Thread, list[MosaicError]]:
+def replaced(harness: DaemonHarness) -> tuple[bytes, threading.Thread, list[MosaicError]]:
     """Ask for a reexec; whoever reads the settings from now on takes as long as we like."""
-    settings = house.config.read_bytes()
-    house.config.unlink()
-    os.mkfifo(house.config)
+    settings = harness.config.read_bytes()
+    harness.config.unlink()
+    os.mkfifo(harness.config)
     refused: list[MosaicError] = []
 
     def asks() -> None:
         try:
-            house.call("daemon.reexec")
+            harness.call("daemon.reexec")
         except MosaicError as error:
             refused.append(error)
 
     asking = threading.Thread(target=asks)
     asking.start()
-    eventually(lambda: checks(house), bool, "the program that would come is looked at")
+    wait_until(lambda: checks(harness), bool, "the program that would come is looked at")
     return settings, asking, refused
 
 
-def told(house: House, settings: bytes) -> None:
+def told(harness: DaemonHarness, settings: bytes) -> None:
     """Let whoever reads the settings have them; fails where nobody does any more."""
-    assert house.process is not None
+    assert harness.process is not None
 
     def reader() -> int | None:
-        assert house.process is not None and house.process.poll() is None
+        assert harness.process is not None and harness.process.poll() is None
         try:
-            return os.open(house.config, os.O_WRONLY | os.O_NONBLOCK)
+            return os.open(harness.config, os.O_WRONLY | os.O_NONBLOCK)
         except OSError as error:
             assert error.errno == errno.ENXIO
             return None
 
-    found = eventually(reader, lambda fd: fd is not None, "somebody reads the settings")
+    found = wait_until(reader, lambda fd: fd is not None, "somebody reads the settings")
     assert found is not None
     with os.fdopen(found, "wb") as pipe:
         pipe.write(settings)
@@ -69,28 +70,28 @@ def told(house: House, settings: bytes) -> None:
 def test_a_stop_is_not_forgotten_over_a_reexec(build: Build) -> None:
     """SIGTERM while the program that would come is still looked at: the daemon ends, and whoever wanted
     another in its place is told."""
-    house = build(timeouts={"shutdown_s": DEADLINE_S})
-    assert house.process is not None
-    settings, asking, refused = replaced(house)
-    house.process.send_signal(signal.SIGTERM)
-    eventually(house.log.read_text, lambda log: "SIGTERM" in log, "the daemon is told to stop")
-    told(house, settings)
-    assert house.process.wait(DEADLINE_S) == 0
+    harness = build(timeouts={"shutdown_s": DEADLINE_S})
+    assert harness.process is not None
+    settings, asking, refused = replaced(harness)
+    harness.process.send_signal(signal.SIGTERM)
+    wait_until(harness.log.read_text, lambda log: "SIGTERM" in log, "the daemon is told to stop")
+    told(harness, settings)
+    assert harness.process.wait(DEADLINE_S) == 0
     asking.join(DEADLINE_S)
     assert [type(error) for error in refused] == [Conflict]
-    assert not house.socket.exists()
+    assert not harness.socket.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_stop_between_two_programs(house: House, number: signal.Signals) -> None:
+def test_a_stop_between_two_programs(harness: DaemonHarness, number: signal.Signals) -> None:
     """A signal that comes when the one has ended and the other has not begun is taken by the other: it stops
     in good order."""
-    assert house.process is not None
-    settings, asking, refused = replaced(house)
-    told(house, settings)
+    assert harness.process is not None
+    settings, asking, refused = replaced(harness)
+    told(harness, settings)
     asking.join(DEADLINE_S)
-    eventually(house.log.read_text, lambda log: "becoming the program" in log, "the one has ended")
-    house.process.send_signal(number)
-    told(house, settings)
-    assert house.process.wait(DEADLINE_S) == 0
-    assert not refused and not house.socket.exists()
+    wait_until(harness.log.read_text, lambda log: "becoming the program" in log, "the one has ended")
+    harness.process.send_signal(number)
+    told(harness, settings)
+    assert harness.process.wait(DEADLINE_S) == 0
+    assert not refused and not harness.socket.exists()

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mosaicd.protocol.rundir import temporary_path
-from tests.daemon.house import House, eventually
+from tests.harness.daemon import DaemonHarness
+from tests.harness.waiting import wait_until
 
 
 @pytest.fixture
@@ -21,19 +22,19 @@ def strangers() -> Iterator[list[Path]]:
             place.unlink() if place.is_symlink() else place.rmdir()
 
 
-def test_what_ended_attempts_left_goes_at_the_start(house: House, strangers: list[Path]) -> None:
+def test_what_ended_attempts_left_goes_at_the_start(harness: DaemonHarness, strangers: list[Path]) -> None:
     """With all in it, once the next daemon is up; a live run's stays, and what only has such a name, too."""
-    ended, also = house.submit("true"), house.submit("false")
-    gate = house.home / "gate"
-    live = house.program("ticker", str(gate))
-    house.until(live, "EXEC")
-    house.ended(ended)
-    house.ended(also)
+    ended, also = harness.submit("true"), harness.submit("false")
+    gate = harness.home / "gate"
+    live = harness.program("ticker", str(gate))
+    harness.until(live, "EXEC")
+    harness.ended(ended)
+    harness.ended(also)
     in_use = Path(temporary_path(live, 1))
     assert in_use.is_dir()
     for run_id in (ended, also):
-        eventually(Path(temporary_path(run_id, 1)).exists, lambda there: not there, "its shim removes it")
-    house.stop()
+        wait_until(Path(temporary_path(run_id, 1)).exists, lambda there: not there, "its shim removes it")
+    harness.stop()
 
     left = Path(temporary_path(ended, 1))
     (left / "deep").mkdir(parents=True)
@@ -41,11 +42,11 @@ def test_what_ended_attempts_left_goes_at_the_start(house: House, strangers: lis
     stranger = Path(temporary_path(f"{os.getpid():026d}", 1))
     stranger.mkdir()
     link = Path(temporary_path(also, 1))
-    link.symlink_to(house.home)
+    link.symlink_to(harness.home)
     strangers += [stranger, link]
-    house.start()
-    eventually(left.exists, lambda there: not there, "it goes")
-    assert stranger.is_dir() and link.is_symlink() and in_use.is_dir() and house.home.is_dir()
+    harness.start()
+    wait_until(left.exists, lambda there: not there, "it goes")
+    assert stranger.is_dir() and link.is_symlink() and in_use.is_dir() and harness.home.is_dir()
     gate.touch()
-    assert house.ended(live)["exit_code"] == 7
-    eventually(in_use.exists, lambda there: not there, "its shim removes it")
+    assert harness.ended(live)["exit_code"] == 7
+    wait_until(in_use.exists, lambda there: not there, "its shim removes it")

@@ -1,4 +1,4 @@
-"""A house where two MOSAIC workers are installed: the tabular one, and one that misbehaves as it is told.
+"""A harness where two MOSAIC workers are installed: the tabular one, and one that misbehaves as it is told.
 
 Discovery asks interpreters, not search paths, so the workshop makes an interpreter: a script that sets the
 path and becomes Python.
@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.daemon.house import ROOT, House
+from tests.harness.daemon import ROOT, DaemonHarness
 
-Build = Callable[..., House]
+Build = Callable[..., DaemonHarness]
 
 _ENTRY_POINTS = """[mosaic.workers]
 trainer = mosaic_tabular:get_worker_metadata
@@ -87,23 +87,23 @@ if __name__ == "__main__":
 '''
 
 
-def workshop(build: Build, **settings: dict[str, Any]) -> House:
-    """Build a house in which the workers `trainer` (tabular) and `idler` are known, and start its daemon."""
-    house = build(start=False)
-    site = house.home / "site"
+def workshop(build: Build, **settings: dict[str, Any]) -> DaemonHarness:
+    """Start a daemon that knows the workers `trainer` (tabular) and `idler`."""
+    harness = build(start=False)
+    site = harness.home / "site"
     info = site / "workshop-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: workshop\nVersion: 1\n")
     (info / "entry_points.txt").write_text(_ENTRY_POINTS)
     (site / "idler.py").write_text(_IDLER)
     path = os.pathsep.join(map(str, (site, ROOT / "workers/sdk", ROOT / "workers/tabular")))
-    python = house.home / "python"
+    python = harness.home / "python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH={path}\nexport PYTHONPATH\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
     workers = {f"workers.{kind}": {"python": str(python)} for kind in ("trainer", "idler")}
-    house.configure({**settings, **workers})
-    house.start()
-    return house
+    harness.configure({**settings, **workers})
+    harness.start()
+    return harness
 
 
 def config_of(kind: str, **config: Any) -> dict[str, Any]:
@@ -115,36 +115,36 @@ def config_of(kind: str, **config: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def idle(house: House, params: dict[str, Any] | None = None, **config: Any) -> str:
+def idle(harness: DaemonHarness, params: dict[str, Any] | None = None, **config: Any) -> str:
     """Submit an idler; `params` are run.submit's, `config` is its own."""
-    run = house.submit_config(config_of("idler", **config), **{"dedup": "new", **(params or {})})
+    run = harness.submit_config(config_of("idler", **config), **{"dedup": "new", **(params or {})})
     return str(run["run_id"])
 
 
-def train(house: House, params: dict[str, Any] | None = None, **config: Any) -> str:
+def train(harness: DaemonHarness, params: dict[str, Any] | None = None, **config: Any) -> str:
     """Submit a tabular worker on a small world."""
     own = {"env_id": "FrozenLake", "seed": 3, "heartbeat_interval_s": 0.1, **config}
-    run = house.submit_config(config_of("trainer", **own), **{"dedup": "new", **(params or {})})
+    run = harness.submit_config(config_of("trainer", **own), **{"dedup": "new", **(params or {})})
     return str(run["run_id"])
 
 
-def position(house: House, run_id: str) -> int:
+def position(harness: DaemonHarness, run_id: str) -> int:
     """How many episodes a run has reported."""
-    return int(house.get(run_id)["progress"]["episodes"] or 0)
+    return int(harness.get(run_id)["progress"]["episodes"] or 0)
 
 
-def loaded(house: House, run_id: str, attempt: int) -> list[dict[str, Any]]:
+def loaded(harness: DaemonHarness, run_id: str, attempt: int) -> list[dict[str, Any]]:
     """What the attempt says of the checkpoints that it began from."""
-    records = house.telemetry(run_id, attempt)
+    records = harness.telemetry(run_id, attempt)
     return [record["data"]["payload"] for record in records if record["kind"] == "checkpoint_loaded"]
 
 
-def post_mortem(house: House, run_id: str, attempt: int = 1) -> str:
+def post_mortem(harness: DaemonHarness, run_id: str, attempt: int = 1) -> str:
     """What was written before a run that stood still was killed."""
-    return (house.attempt(run_id, attempt) / "post-mortem.txt").read_text()
+    return (harness.attempt(run_id, attempt) / "post-mortem.txt").read_text()
 
 
-def spec_on_disk(house: House, run_id: str) -> dict[str, Any]:
+def spec_on_disk(harness: DaemonHarness, run_id: str) -> dict[str, Any]:
     """spec.json of a run."""
-    found: dict[str, Any] = json.loads((Path(house.state_dir) / "runs" / run_id / "spec.json").read_text())
+    found: dict[str, Any] = json.loads((Path(harness.state_dir) / "runs" / run_id / "spec.json").read_text())
     return found

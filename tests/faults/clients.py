@@ -32,7 +32,7 @@ _GONE = (NoDaemon, Disconnected, OSError)
 
 
 class Notebook:
-    """What all clients of one house were told, and what went wrong; filled by many threads."""
+    """What all clients of one harness were told, and what went wrong; filled by many threads."""
 
     def __init__(self, socket: Path, notes: Path) -> None:
         self.socket = socket

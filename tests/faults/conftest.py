@@ -1,5 +1,5 @@
-"""The fixtures of the daemon's tests, for houses that a fault test makes."""
+"""The fixtures of the daemon's tests, for harnesses that a fault test makes."""
 
-from tests.daemon.conftest import build, house
+from tests.daemon.conftest import build, harness
 
-__all__ = ["build", "house"]
+__all__ = ["build", "harness"]

@@ -3,7 +3,7 @@
     python -m tests.faults.drill --kills 10000 --seed 7
 
 says how far it is, ends with one line of figures, and leaves with 1, the broken promises and what is needed
-to look at them when there are any.  A reader would get wrong: houses are small (`HOUSE_KILLS`) on purpose,
+to look at them when there are any.  A reader would get wrong: harnesses are small (`HOUSE_KILLS`) on purpose,
 so that every promise is looked at often, and a failure comes with a ledger that can be read.
 """
 
@@ -23,13 +23,13 @@ import pytest
 from mosaicctl.client import Disconnected, NoDaemon
 from mosaicd import crash_points
 from mosaicd.protocol.errors import MosaicError
-from tests.daemon.house import eventually
 from tests.faults import drill_plan, smalldisk, verdicts, worker_verdicts
 from tests.faults.clients import CALL_TIMEOUT_S, Notebook, Submitter, Watcher
-from tests.faults.drill_house import CPUS, GPUS, DrillHouse
+from tests.faults.drill_harness import CPUS, GPUS, DrillHarness
 from tests.faults.drill_plan import Life, Trouble
 from tests.faults.ledger import LOST, REUSED, TWICE, Ledger
 from tests.faults.zygote import Zygote
+from tests.harness.waiting import wait_until
 
 HOUSE_KILLS = 200
 CHECK_KILLS = 25
@@ -39,16 +39,16 @@ SAY_EVERY_S = 10.0
 
 
 class Drill:
-    """One house, its clients, and so many kills."""
+    """One harness, its clients, and so many kills."""
 
     def __init__(self, seed: str, kills: int, zygote: Zygote, on_small_disk: bool = False) -> None:
         self.seed = seed
         self._kills = kills
-        self.house = DrillHouse(zygote, on_small_disk)
-        notes = self.house.home / "notes"
+        self.harness = DrillHarness(zygote, on_small_disk)
+        notes = self.harness.home / "notes"
         notes.mkdir()
-        self.book = Notebook(self.house.socket, notes)
-        self.ledger = Ledger(self.house.state_dir / "registry.sqlite3", CPUS)
+        self.book = Notebook(self.harness.socket, notes)
+        self.ledger = Ledger(self.harness.state_dir / "registry.sqlite3", CPUS)
         self.clients = [Submitter(self.book, f"{seed}/{number}") for number in range(CLIENTS)]
         self.watcher = Watcher(self.book)
         self.kills: Counter[str] = Counter()
@@ -78,9 +78,9 @@ class Drill:
     def _life(self, life: Life) -> None:
         """One life of the daemon, and a look at what it left."""
         self.book.log("drill", "life", life.number, life.crash_at, life.victim)
-        may_refuse = self.house.is_squeezed
+        may_refuse = self.harness.is_squeezed
         answered = self.book.acknowledged.total()
-        self.house.begin(life.crash_at)
+        self.harness.begin(life.crash_at)
         if life.is_answered:
             self._await_answer(answered)
         if life.trouble is not None:
@@ -90,55 +90,55 @@ class Drill:
         else:
             self._end_life(life, may_refuse)
         if life.trouble is None or not life.trouble.outlasts:
-            self.house.lift()
-        if not self.house.is_squeezed:
+            self.harness.lift()
+        if not self.harness.is_squeezed:
             self._compare()
 
     def _await_answer(self, before: int) -> None:
         """Return when a client was answered, or the daemon has ended, or too much time has gone by."""
         end = time.monotonic() + drill_plan.ANSWER_S
-        assert self.house.process is not None
+        assert self.harness.process is not None
         while self.book.acknowledged.total() == before and time.monotonic() < end:
-            if _elapse(self.house.process, 0.005):
+            if _elapse(self.harness.process, 0.005):
                 return
 
     def _go_on(self, seconds: float, answers: int) -> None:
         """Let time pass, and so much work be done; the daemon may end meanwhile."""
         begun, goal = time.monotonic(), self.book.acknowledged.total() + answers
         most_s = max(seconds, drill_plan.MOST_LIFE_S)
-        assert self.house.process is not None
+        assert self.harness.process is not None
         while (passed_s := time.monotonic() - begun) < most_s:
             if passed_s >= seconds and self.book.acknowledged.total() >= goal:
                 return
-            if _elapse(self.house.process, min(0.01, max(seconds - passed_s, 0.001))):
+            if _elapse(self.harness.process, min(0.01, max(seconds - passed_s, 0.001))):
                 return
 
     def _have_trouble(self, trouble: Trouble) -> bool:
         """Let writes fail for a while; whether there was somebody whose could."""
-        assert self.house.process is not None
-        _elapse(self.house.process, trouble.after_s)
-        whose = self.house.squeeze(trouble)
+        assert self.harness.process is not None
+        _elapse(self.harness.process, trouble.after_s)
+        whose = self.harness.squeeze(trouble)
         self.book.log("drill", "squeeze", whose, trouble.leave_bytes)
         self.squeezes[whose or "nobody"] += 1
-        _elapse(self.house.process, trouble.holds_s)
+        _elapse(self.harness.process, trouble.holds_s)
         if not trouble.outlasts:
-            self.house.lift()
+            self.harness.lift()
             self.book.log("drill", "lift")
         return whose is not None
 
     def _end_life(self, life: Life, may_refuse: bool) -> None:
-        assert self.house.process is not None
+        assert self.harness.process is not None
         self._go_on(life.kill_after_s, life.answers)
         if life.victim == "launcher":
             self._kill_launcher()
         elif life.victim == "shim":
             self._kill_shim(life.pick)
         if life.victim:
-            _elapse(self.house.process, life.linger_s)
+            _elapse(self.harness.process, life.linger_s)
         self._kill_daemon(may_refuse)
 
     def _await_crash(self, spec: str, life: Life, may_refuse: bool) -> None:
-        process = self.house.process
+        process = self.harness.process
         assert process is not None
         point = spec.partition(":")[0]
         self._go_on(life.patience_s, life.answers)
@@ -151,12 +151,12 @@ class Drill:
             self._killed(point)
 
     def _kill_daemon(self, may_refuse: bool = False) -> None:
-        process = self.house.process
+        process = self.harness.process
         assert process is not None
         if (code := process.poll()) is not None:
             self._left(code, may_refuse, "the daemon")
             return
-        self.house.kill()
+        self.harness.kill()
         self._killed("daemon")
 
     def _left(self, code: int, may_refuse: bool, who: str) -> None:
@@ -171,13 +171,13 @@ class Drill:
 
     def _kill_launcher(self) -> None:
         try:
-            os.kill(self.house.launcher_pid(), signal.SIGKILL)
+            os.kill(self.harness.launcher_pid(), signal.SIGKILL)
         except (AssertionError, OSError):
             return
         self._killed("launcher")
 
     def _kill_shim(self, pick: float) -> None:
-        shims = self.house.my_shims()
+        shims = self.harness.my_shims()
         if not shims:
             return
         try:
@@ -190,10 +190,10 @@ class Drill:
 
     def _look(self) -> None:
         """A clean life in which everybody is answered, and what gave its slots away has nothing left."""
-        self.house.lift()
-        self.house.start()
+        self.harness.lift()
+        self.harness.start()
         self._compare()
-        self.wrong += worker_verdicts.of_released(self.house)
+        self.wrong += worker_verdicts.of_released(self.harness)
         self._kill_daemon()
 
     def _compare(self) -> None:
@@ -204,26 +204,28 @@ class Drill:
 
     def _settle(self) -> None:
         """Let everything end, and look at all of it."""
-        self.house.lift()
-        self.house.start()
+        self.harness.lift()
+        self.harness.start()
         self.book.pause.set()
         parked_s = CALL_TIMEOUT_S + 30
-        eventually(lambda: all(one.is_parked for one in self.clients), bool, "the clients pause", parked_s)
+        wait_until(lambda: all(one.is_parked for one in self.clients), bool, "the clients pause", parked_s)
         try:
-            verdicts.let_all_end(self.house, SETTLE_S)
+            verdicts.let_all_end(self.harness, SETTLE_S)
         except (AssertionError, MosaicError, NoDaemon, Disconnected) as error:
             self.wrong.append(f"not everything ended: {error}")
         self._compare()
-        self.wrong += verdicts.of_runs(self.ledger, self.book.notes, self.house)
-        wrong, figures = worker_verdicts.of_workers(self.ledger, self.book.notes, self.house, self.book.fresh)
+        self.wrong += verdicts.of_runs(self.ledger, self.book.notes, self.harness)
+        wrong, figures = worker_verdicts.of_workers(
+            self.ledger, self.book.notes, self.harness, self.book.fresh
+        )
         self.wrong += wrong
         self.seen.update(figures)
         self.wrong += verdicts.of_watcher(self.watcher, self.ledger)
         self.book.over.set()
         for thread in (*self.clients, self.watcher):
             thread.join(30)
-        self.wrong += verdicts.of_house(self.house, CPUS, GPUS, bool(self.squeezes))
-        for who, count in self.house.seen_killed().items():
+        self.wrong += verdicts.of_harness(self.harness, CPUS, GPUS, bool(self.squeezes))
+        for who, count in self.harness.seen_killed().items():
             self.seen[f"{who}s_seen_killed"] = count
 
     def abandon(self, error: BaseException) -> None:
@@ -231,27 +233,27 @@ class Drill:
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
         self.book.over.set()
-        self.house.end_all()
+        self.harness.end_all()
         if isinstance(error, KeyboardInterrupt):
-            self.house.remove()
+            self.harness.remove()
             return
         self.wrong.append(f"the drill itself: {error!r}")
         print("\n".join([*self.wrong, *self.book.wrong, *self.close()]), flush=True)
 
     def close(self) -> list[str]:
-        """Remove the house, unless there is something to be seen in it; return where that is."""
+        """Remove the harness, unless there is something to be seen in it; return where that is."""
         wrong = self.wrong + self.book.wrong
         if not wrong:
-            self.house.remove()
+            self.harness.remove()
             return []
-        journal = self.house.home / "operations.jsonl"
+        journal = self.harness.home / "operations.jsonl"
         lines = [json.dumps(list(entry), default=str) for entry in self.book.journal]
         journal.write_text("\n".join(lines) + "\n")
-        kept = self.house.keep()
-        self.house.remove(keeps_files=True)
+        kept = self.harness.keep()
+        self.harness.remove(keeps_files=True)
         return [
             f"seed {self.seed}, life {self._lives - 1}", f"state directory: {kept}",
-            f"daemon: {self.house.log}", f"programs' notes: {self.book.notes}", f"operations: {journal}",
+            f"daemon: {self.harness.log}", f"programs' notes: {self.book.notes}", f"operations: {journal}",
         ]  # fmt: skip
 
 
@@ -265,7 +267,7 @@ def _elapse(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
 
 
 class Tally:
-    """The figures of all houses of one drill."""
+    """The figures of all harnesses of one drill."""
 
     def __init__(self, seed: int, wanted: int) -> None:
         self._seed = seed
@@ -279,18 +281,18 @@ class Tally:
         self.wrong: list[str] = []
 
     @property
-    def houses(self) -> int:
+    def harnesses(self) -> int:
         """How many have ended."""
-        return self._figures["houses"]
+        return self._figures["harnesses"]
 
     def add(self, one: Drill) -> None:
-        """Take the figures of a house that has ended."""
+        """Take the figures of a harness that has ended."""
         self.kills.update(one.kills)
         self._squeezes.update(one.squeezes)
         self._acknowledged.update(one.book.acknowledged)
         self._figures.update(
             runs=len(one.ledger.revisions), events=len(one.ledger.seqs), requests=one.book.requests,
-            watcher_reconnects=one.watcher.reconnects, houses=1, **one.seen,
+            watcher_reconnects=one.watcher.reconnects, harnesses=1, **one.seen,
         )  # fmt: skip
         self.wrong += one.wrong + one.book.wrong
 
@@ -322,7 +324,7 @@ class Tally:
 
 
 def drill(seed: int, kills: int) -> tuple[list[str], dict[str, Any]]:
-    """Drill in one house after the other; return the broken promises and the figures."""
+    """Drill in one harness after the other; return the broken promises and the figures."""
     has_disk = _may_mount()  # before the zygote: daemons live where the disks are seen
     zygote = Zygote()
     tally = Tally(seed, kills)
@@ -330,7 +332,7 @@ def drill(seed: int, kills: int) -> tuple[list[str], dict[str, Any]]:
     try:
         while tally.kills.total() < kills and not tally.wrong:
             left = kills - tally.kills.total()
-            one = Drill(f"{seed}/{tally.houses}", min(HOUSE_KILLS, left), zygote, has_disk)
+            one = Drill(f"{seed}/{tally.harnesses}", min(HOUSE_KILLS, left), zygote, has_disk)
             try:
                 one.run()
             except BaseException as error:

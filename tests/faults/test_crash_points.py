@@ -15,9 +15,9 @@ import pytest
 from mosaicctl.client import Disconnected, NoDaemon
 from mosaicd import crash_points
 from mosaicd.protocol.errors import MosaicError
-from tests.daemon.house import eventually
 from tests.faults.drill import Drill
 from tests.faults.zygote import Zygote
+from tests.harness.waiting import wait_until
 
 DEADLINE_S = 60.0
 
@@ -37,30 +37,30 @@ class Staged(Drill):
         """Start with `point` armed, work until its process died there, and look at everything."""
         for thread in (*self.clients, self.watcher):
             thread.start()
-        self.house.begin(point)
+        self.harness.begin(point)
         if "teardown" in point:
             self._orphan_a_tree()
-        eventually(lambda: self._has_died(point), bool, f"{point} is reached", DEADLINE_S)
+        wait_until(lambda: self._has_died(point), bool, f"{point} is reached", DEADLINE_S)
         if crash_points.is_forked(point):
-            self.house.kill()
+            self.harness.kill()
         self._settle()
         assert not self.wrong + self.book.wrong, "\n".join(self.wrong + self.book.wrong)
 
     def _has_died(self, point: str) -> bool:
-        process = self.house.process
+        process = self.harness.process
         assert process is not None
         if not crash_points.is_forked(point):
             return process.poll() == -signal.SIGKILL
         assert process.poll() is None, "the daemon died instead"
         says = r"the launcher ended \(-9\)" if point.startswith("launcher.") else r"shim \d+ .* left with -9"
-        return re.search(says, self.house.told()) is not None
+        return re.search(says, self.harness.told()) is not None
 
     def _orphan_a_tree(self) -> None:
         end = time.monotonic() + DEADLINE_S
         while time.monotonic() < end:
             try:
-                run = self.house.call("run.submit", command=["sleep", "60"], cwd="/", dedup="new")
-                found = self.house.call("run.wait", run_id=run["run_id"], states=["EXEC"], timeout_s=5)
+                run = self.harness.call("run.submit", command=["sleep", "60"], cwd="/", dedup="new")
+                found = self.harness.call("run.wait", run_id=run["run_id"], states=["EXEC"], timeout_s=5)
             except (NoDaemon, Disconnected, MosaicError):
                 continue
             parent = re.search(r"^PPid:\s(\d+)", _status(found["pid"]), re.M)
@@ -88,16 +88,16 @@ def test_a_crash_here_loses_nothing(point: str, zygote: Zygote) -> None:
         raise
     finally:
         staged.book.over.set()
-        if staged.house.process is not None:
-            staged.house.process.kill()
+        if staged.harness.process is not None:
+            staged.harness.process.kill()
         staged.close()
 
 
 def test_a_point_that_does_not_exist_is_refused(zygote: Zygote) -> None:
     """A daemon with a crash point that nobody knows does not start, and names those there are."""
     staged = Staged("wrong", 1, zygote)
-    staged.house.begin("nowhere")
-    assert staged.house.process is not None
-    assert staged.house.process.wait(DEADLINE_S) == 2
-    eventually(staged.house.told, lambda said: "submit.before_commit" in said, "it names those there are")
+    staged.harness.begin("nowhere")
+    assert staged.harness.process is not None
+    assert staged.harness.process.wait(DEADLINE_S) == 2
+    wait_until(staged.harness.told, lambda said: "submit.before_commit" in said, "it names those there are")
     staged.close()

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from mosaicd.protocol.errors import MosaicError
-from tests.daemon.house import House, eventually
 from tests.faults.smalldisk import Disk
+from tests.harness.daemon import DaemonHarness
+from tests.harness.waiting import wait_until
 
 SIZE_KIB = 48 << 10  # the log of the registry takes up to 16 MiB
 ALLOWED = [
@@ -25,8 +26,8 @@ ALLOWED = [
 ]  # fmt: skip
 
 
-class SmallHouse(House):
-    """A house whose state directory is a small disk."""
+class SmallDiskHarness(DaemonHarness):
+    """A harness whose state directory is a small disk."""
 
     def __init__(self, home: Path, settings: dict[str, dict[str, Any]]) -> None:
         super().__init__(home, settings)
@@ -34,35 +35,35 @@ class SmallHouse(House):
         self.allowed_warnings += ALLOWED
 
 
-Build = Callable[..., SmallHouse]
+Build = Callable[..., SmallDiskHarness]
 
 
 @pytest.fixture
 def build_small() -> Iterator[Build]:
-    """Make houses on small disks; each is searched for trouble, unmounted and removed at the end."""
-    houses: list[SmallHouse] = []
+    """Make harnesses on small disks; each is searched for trouble, unmounted and removed at the end."""
+    harnesses: list[SmallDiskHarness] = []
 
-    def make(start: bool = True, **settings: dict[str, Any]) -> SmallHouse:
-        house = SmallHouse(Path(tempfile.mkdtemp(prefix="mosaic-")), settings)
-        houses.append(house)
+    def make(start: bool = True, **settings: dict[str, Any]) -> SmallDiskHarness:
+        harness = SmallDiskHarness(Path(tempfile.mkdtemp(prefix="mosaic-")), settings)
+        harnesses.append(harness)
         if start:
-            house.start()
-        return house
+            harness.start()
+        return harness
 
     yield make
     trouble = []
-    for house in houses:
-        house.disk.release()
+    for harness in harnesses:
+        harness.disk.release()
         try:
-            trouble += house.close()
+            trouble += harness.close()
         finally:
-            house.disk.close()
-            shutil.rmtree(house.home)
+            harness.disk.close()
+            shutil.rmtree(harness.home)
     assert not trouble, "\n".join(trouble)
 
 
-def ledger_of(house: House) -> dict[str, dict[str, Any]]:
-    with house.client() as client:
+def ledger_of(harness: DaemonHarness) -> dict[str, dict[str, Any]]:
+    with harness.client() as client:
         runs, cursor = {}, None
         while True:
             page = client.call("run.list", {"cursor": cursor} if cursor else {})
@@ -74,140 +75,140 @@ def ledger_of(house: House) -> dict[str, dict[str, Any]]:
 
 def test_a_submit_meets_a_full_disk_at_every_write(build_small: Build) -> None:
     """However much room is left, a submit is done or refused in full, with a sentence that says where."""
-    house = build_small()
+    harness = build_small()
     accepted, refused = [], []
     for leave_kib in range(0, 100, 8):
-        house.disk.fill(leave_kib << 10)
+        harness.disk.fill(leave_kib << 10)
         try:
-            accepted.append(house.submit("sh", "-c", "exit 3", environment={"NOTE": "n" * 5000}))
+            accepted.append(harness.submit("sh", "-c", "exit 3", environment={"NOTE": "n" * 5000}))
         except MosaicError as error:
             assert error.name == "unavailable"
-            assert str(house.state_dir) in error.message, error.message
+            assert str(harness.state_dir) in error.message, error.message
             refused.append(error.message)
-        house.disk.release()
+        harness.disk.release()
         if leave_kib % 24 == 0:  # the next request succeeds
-            accepted.append(house.submit("sh", "-c", "exit 3"))
+            accepted.append(harness.submit("sh", "-c", "exit 3"))
     assert accepted and refused
     assert any("runs" in text for text in refused)
     for run_id in accepted:
-        run = house.ended(run_id)
+        run = harness.ended(run_id)
         assert (run["outcome"], run["exit_code"]) in (("failed", 3), ("failed", None)), run
         if run["exit_code"] is None:
             assert run["cause"]["kind"] == "disk_full", run["cause"]
-    assert set(ledger_of(house)) == set(accepted)
-    assert {path.name for path in (house.state_dir / "runs").iterdir()} == set(accepted)
+    assert set(ledger_of(harness)) == set(accepted)
+    assert {path.name for path in (harness.state_dir / "runs").iterdir()} == set(accepted)
 
 
 def test_a_run_lives_through_a_full_disk_and_its_end_is_exact(build_small: Build) -> None:
     """Output is shed and counted, exit.json has its reserved block, and the ledger follows with the truth."""
-    house = build_small()
-    gate = house.home / "gate"
+    harness = build_small()
+    gate = harness.home / "gate"
     code = (
         "import os, sys, time\n"
         f"while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
         "sys.stdout.write('x' * 3_000_000); sys.stdout.flush()\n"
         "os._exit(7)\n"
     )
-    run_id = house.python(code)
-    house.until(run_id, "EXEC")
-    house.disk.fill()
+    run_id = harness.python(code)
+    harness.until(run_id, "EXEC")
+    harness.disk.fill()
     gate.touch()
-    record = house.attempt(run_id) / "exit.json"
-    eventually(record.exists, bool, "exit.json is written on a full disk")
+    record = harness.attempt(run_id) / "exit.json"
+    wait_until(record.exists, bool, "exit.json is written on a full disk")
     assert json.loads(record.read_text())["exit_code"] == 7
     with pytest.raises(MosaicError):
-        house.submit("true")
-    house.kill()
-    house.disk.release()
-    house.start()
-    run = house.ended(run_id)
+        harness.submit("true")
+    harness.kill()
+    harness.disk.release()
+    harness.start()
+    run = harness.ended(run_id)
     assert (run["outcome"], run["exit_code"], run["cause"]["kind"]) == ("failed", 7, "exit_code")
     exit_record = json.loads(record.read_text())
     assert exit_record["stdout_bytes"] == 3_000_000
     kept = sum(path.stat().st_size for path in record.parent.glob("stdout.log*"))
     assert kept + exit_record["shed"]["stdout_bytes"] == 3_000_000
-    assert house.ended(house.submit("true"))["outcome"] == "succeeded"
+    assert harness.ended(harness.submit("true"))["outcome"] == "succeeded"
 
 
 def test_a_run_that_cannot_start_for_want_of_room_says_so(build_small: Build) -> None:
     """Where no directory or file of an attempt can be made, the cause is disk_full, and it is retried."""
-    house = build_small()
-    run_id = house.submit("true", hold=True, retries=1, cwd="/")
-    house.disk.fill_names()
-    house.call("run.release", run_id=run_id)
-    told = house.events(run_id)
+    harness = build_small()
+    run_id = harness.submit("true", hold=True, retries=1, cwd="/")
+    harness.disk.fill_names()
+    harness.call("run.release", run_id=run_id)
+    told = harness.events(run_id)
     assert told[-1]["outcome"] == "failed"
-    run = house.get(run_id)
+    run = harness.get(run_id)
     assert run["cause"]["kind"] == "disk_full", run["cause"]
     assert "No space left on device" in run["cause"]["error"]
     assert run["retries_used"] == 1
-    house.disk.release()
-    assert house.ended(house.submit("true"))["outcome"] == "succeeded"
+    harness.disk.release()
+    assert harness.ended(harness.submit("true"))["outcome"] == "succeeded"
 
 
 def test_a_shim_that_runs_out_of_room_while_it_begins_says_so(build_small: Build) -> None:
     """With any number of names left, a run ends with its own outcome or with disk_full, never otherwise."""
-    house = build_small()
+    harness = build_small()
     kinds = set()
     for leave in range(0, 12, 2):
-        run_id = house.submit("true", hold=True, cwd="/")
-        house.disk.fill_names(leave)
-        house.call("run.release", run_id=run_id)
-        run = house.ended(run_id)
+        run_id = harness.submit("true", hold=True, cwd="/")
+        harness.disk.fill_names(leave)
+        harness.call("run.release", run_id=run_id)
+        run = harness.ended(run_id)
         kinds.add((run["cause"] or {}).get("kind"))
         assert run["outcome"] == "succeeded" or run["cause"]["kind"] == "disk_full", run["cause"]
-        house.disk.release()
-        house.put_away(run_id)  # what gives names back later is not the next one's
+        harness.disk.release()
+        harness.put_away(run_id)  # what gives names back later is not the next one's
     assert kinds == {None, "disk_full"}
 
 
 def test_a_start_on_a_full_disk_is_refused_with_a_sentence(build_small: Build) -> None:
     """With any little room, the first start works or ends with 2 and a sentence, and harms nothing."""
-    house = build_small(start=False)
+    harness = build_small(start=False)
     refused = 0
     for leave_kib in (0, 8, 40):
-        house.disk.fill(leave_kib << 10)
+        harness.disk.fill(leave_kib << 10)
         try:
-            house.start()
+            harness.start()
         except AssertionError:
-            assert house.process is not None and house.process.returncode == 2, house.log.read_text()
+            assert harness.process is not None and harness.process.returncode == 2, harness.log.read_text()
             refused += 1
         else:
-            assert house.stop() == 0
-        house.disk.release()
+            assert harness.stop() == 0
+        harness.disk.release()
     assert refused
-    text = house.log.read_text()
+    text = harness.log.read_text()
     assert "Traceback" not in text
-    assert all(str(house.state_dir) in line for line in text.splitlines() if line.startswith("mosaicd: "))
-    house.start()
-    assert house.ended(house.submit("true"))["outcome"] == "succeeded"
+    assert all(str(harness.state_dir) in line for line in text.splitlines() if line.startswith("mosaicd: "))
+    harness.start()
+    assert harness.ended(harness.submit("true"))["outcome"] == "succeeded"
 
 
 def test_checkpoints_go_on_after_a_full_disk(build_small: Build) -> None:
     """A checkpoint that finds no room is said and is not the last: when there is room, the log is moved."""
-    house = build_small(registry={"checkpoint_interval_s": 0.1})
-    house.allowed_warnings.append("no checkpoint this time")
+    harness = build_small(registry={"checkpoint_interval_s": 0.1})
+    harness.allowed_warnings.append("no checkpoint this time")
 
     def has_failed() -> bool:
-        house.disk.release()
+        harness.disk.release()
         for _ in range(10):  # new pages, which the file has to grow for
-            house.submit("true", hold=True, labels={"note": "n" * 200})
-        house.disk.fill()
+            harness.submit("true", hold=True, labels={"note": "n" * 200})
+        harness.disk.fill()
         try:
-            eventually(lambda: "no checkpoint this time" in house.log.read_text(), bool, "it failed", 2)
+            wait_until(lambda: "no checkpoint this time" in harness.log.read_text(), bool, "it failed", 2)
         except AssertionError:
             return False  # it came between the submits, and the next had nothing to do
         return True
 
-    eventually(has_failed, bool, "a checkpoint fails", 60)
+    wait_until(has_failed, bool, "a checkpoint fails", 60)
     failed_at = time.time()
-    house.disk.release()
+    harness.disk.release()
 
     def has_been() -> bool:
-        wal = house.call("daemon.health")["wal"]  # None where the first of all has failed
+        wal = harness.call("daemon.health")["wal"]  # None where the first of all has failed
         return wal is not None and wal["at"] > failed_at
 
-    eventually(has_been, bool, "the next checkpoint")
+    wait_until(has_been, bool, "the next checkpoint")
 
 
 class Injected:
@@ -224,7 +225,7 @@ class Injected:
             [*command, "-p", str(pid)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         mine = {self._tracer.pid}
-        eventually(lambda: self._tracers(pid), lambda found: found == mine, "strace is attached")
+        wait_until(lambda: self._tracers(pid), lambda found: found == mine, "strace is attached")
 
     @staticmethod
     def _tracers(pid: int) -> set[int]:
@@ -244,43 +245,43 @@ class Injected:
 
 
 @pytest.mark.parametrize("call", ["pwrite64", "fdatasync", "fsync", "mkdir"])
-def test_a_failing_disk_refuses_requests_and_recovers(call: str, build: Callable[..., House]) -> None:
+def test_a_failing_disk_refuses_requests_and_recovers(call: str, build: Callable[..., DaemonHarness]) -> None:
     """EIO from the daemon's writes and syncs: refusals that name the place, then work as before."""
-    house = build()
-    house.allowed_warnings += ALLOWED
-    gate = house.home / "gate"
-    first = house.submit("sh", "-c", f"while ! test -e {gate}; do sleep 0.02; done; exit 5")
-    house.until(first, "EXEC")
-    assert house.process is not None
+    harness = build()
+    harness.allowed_warnings += ALLOWED
+    gate = harness.home / "gate"
+    first = harness.submit("sh", "-c", f"while ! test -e {gate}; do sleep 0.02; done; exit 5")
+    harness.until(first, "EXEC")
+    assert harness.process is not None
     refused = []
-    with Injected(house.process.pid, f"{call}:error=EIO"):
+    with Injected(harness.process.pid, f"{call}:error=EIO"):
         gate.touch()
         for _ in range(3):
             with pytest.raises(MosaicError) as caught:
-                house.submit("true")
+                harness.submit("true")
             refused.append(caught.value.message)
-    assert all(str(house.state_dir) in text for text in refused), refused
-    run = house.ended(first)
+    assert all(str(harness.state_dir) in text for text in refused), refused
+    run = harness.ended(first)
     assert run["exit_code"] == 5
-    assert house.ended(house.submit("true"))["outcome"] == "succeeded"
-    assert len(ledger_of(house)) == 2
+    assert harness.ended(harness.submit("true"))["outcome"] == "succeeded"
+    assert len(ledger_of(harness)) == 2
 
 
-def test_a_shim_on_a_failing_disk_keeps_its_run_and_its_exit(build: Callable[..., House]) -> None:
+def test_a_shim_on_a_failing_disk_keeps_its_run_and_its_exit(build: Callable[..., DaemonHarness]) -> None:
     """EIO in the shim's writes and syncs sheds output; the exit code is told, and written when it can be."""
-    house = build()
-    gate = house.home / "gate"
-    run_id = house.submit("sh", "-c", f"while ! test -e {gate}; do sleep 0.02; done; echo lost; exit 9")
-    house.until(run_id, "EXEC")
-    [shim] = house.shims()
-    attempt = house.attempt(run_id)
+    harness = build()
+    gate = harness.home / "gate"
+    run_id = harness.submit("sh", "-c", f"while ! test -e {gate}; do sleep 0.02; done; echo lost; exit 9")
+    harness.until(run_id, "EXEC")
+    [shim] = harness.shims()
+    attempt = harness.attempt(run_id)
     failing = [attempt / name for name in ("stdout.log", "exit.json.tmp", "telemetry.jsonl")]
     with Injected(shim, "write:error=EIO", "fsync:error=EIO", paths=failing):
         gate.touch()
-        run = house.ended(run_id)
+        run = harness.ended(run_id)
         assert (run["outcome"], run["exit_code"]) == ("failed", 9)
-    eventually(lambda: house.shims(), lambda found: not found, "the shim leaves")
-    record = json.loads((house.attempt(run_id) / "exit.json").read_text())
+    wait_until(lambda: harness.shims(), lambda found: not found, "the shim leaves")
+    record = json.loads((harness.attempt(run_id) / "exit.json").read_text())
     assert record["exit_code"] == 9
     assert record["shed"]["stdout_bytes"] == 5
-    assert os.path.getsize(house.attempt(run_id) / "stdout.log") == 0
+    assert os.path.getsize(harness.attempt(run_id) / "stdout.log") == 0

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from mosaicd.protocol import rundir
-from tests.daemon.house import House, eventually
+from tests.harness.daemon import DaemonHarness
+from tests.harness.waiting import wait_until
 
 RUNS, KILLS, DOWN = 50, 20, 10
 #: Fifty at once keep a small machine busy for a while.
@@ -54,18 +55,18 @@ def end_of(number: int) -> int:
 class Fleet:
     """Fifty runs, each waiting at a fifo for the word to end."""
 
-    def __init__(self, house: House) -> None:
-        self.house = house
-        self.fifos = [house.home / f"fifo{number}" for number in range(RUNS)]
+    def __init__(self, harness: DaemonHarness) -> None:
+        self.harness = harness
+        self.fifos = [harness.home / f"fifo{number}" for number in range(RUNS)]
         self.ids = [self._submit(number, fifo) for number, fifo in enumerate(self.fifos)]
         for run_id in self.ids:
-            house.until(run_id, "EXEC", STARTED_S)
-        self.pids = [house.get(run_id)["pid"] for run_id in self.ids]
+            harness.until(run_id, "EXEC", STARTED_S)
+        self.pids = [harness.get(run_id)["pid"] for run_id in self.ids]
 
     def _submit(self, number: int, fifo: Path) -> str:
         os.mkfifo(fifo)
         arguments = (str(number % 7 * 3), str(number % 4 * 200), str(fifo), str(end_of(number)))
-        return self.house.submit(sys.executable, "-S", "-E", "-c", PROGRAM, *arguments, dedup="new")
+        return self.harness.submit(sys.executable, "-S", "-E", "-c", PROGRAM, *arguments, dedup="new")
 
     def let_end(self, number: int) -> None:
         """Say the word."""
@@ -78,18 +79,18 @@ class Fleet:
 
     def trouble(self, number: int) -> list[str]:
         """Compare what is told of a run with what it was, and with what the kernel charged it."""
-        run = self.house.ended(self.ids[number])
+        run = self.harness.ended(self.ids[number])
         end = end_of(number)
         wrong = []
         if (run["exit_code"], run["signal"]) != ((end, None) if end >= 0 else (None, -end)):
             wrong.append(f"run {number} ended with {end}, told is {run['exit_code']}/{run['signal']}")
         if run["outcome"] != ("succeeded" if end == 0 else "failed") or run["attempt"] != 1:
             wrong.append(f"run {number}: {run['outcome']} in attempt {run['attempt']}")
-        recorded = json.loads((self.house.attempt(run["run_id"]) / rundir.EXIT).read_text())["rusage"]
-        told = next(event for event in self.house.events(run["run_id"]) if event["kind"] == "exited")
+        recorded = json.loads((self.harness.attempt(run["run_id"]) / rundir.EXIT).read_text())["rusage"]
+        told = next(event for event in self.harness.events(run["run_id"]) if event["kind"] == "exited")
         if told["rusage"] != recorded:
             wrong.append(f"run {number}: the ledger has {told['rusage']}, exit.json {recorded}")
-        said = eval(self.house.stdout(run["run_id"]))  # our own program's tuple
+        said = eval(self.harness.stdout(run["run_id"]))  # our own program's tuple
         now = recorded["utime_s"], recorded["stime_s"], recorded["maxrss_kb"]
         slack = (0.2, 0.2, 4096)  # what the machine is away may be charged to whoever works
         if not all(a - 1e-5 <= b <= a + more for a, b, more in zip(said, now, slack, strict=True)):
@@ -99,12 +100,12 @@ class Fleet:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_twenty_kills_of_the_daemon(build: Callable[..., House]) -> None:
+def test_twenty_kills_of_the_daemon(build: Callable[..., DaemonHarness]) -> None:
     """50 live runs, 20 x kill -9 at random, 10 end while it is down: codes, signals and usage are exact."""
     seed = int(os.environ.get("MOSAIC_DRILL_SEED") or time.time_ns() % 10**6)
     dice = random.Random(seed)
-    house = build(**SLOTS)
-    fleet = Fleet(house)
+    harness = build(**SLOTS)
+    fleet = Fleet(harness)
     order = dice.sample(range(RUNS), RUNS)
     down, rest = order[:DOWN], order[DOWN:]
     began = time.monotonic()
@@ -112,13 +113,13 @@ def test_twenty_kills_of_the_daemon(build: Callable[..., House]) -> None:
         for number in [rest.pop() for _ in range(dice.randrange(3))]:
             fleet.let_end(number)
         signal.sigtimedwait([], dice.uniform(0, 0.2))
-        house.kill()
+        harness.kill()
         if kill % 2:
             number = down.pop()
             fleet.let_end(number)
-            eventually(partial(fleet.has_ended, number), bool, "it ends while nobody watches")
-        house.start()
-    alive = [number for number in rest if house.get(fleet.ids[number])["state"] == "EXEC"]
+            wait_until(partial(fleet.has_ended, number), bool, "it ends while nobody watches")
+        harness.start()
+    alive = [number for number in rest if harness.get(fleet.ids[number])["state"] == "EXEC"]
     for number in rest:
         fleet.let_end(number)
     trouble = [fault for number in range(RUNS) for fault in fleet.trouble(number)]
@@ -130,21 +131,21 @@ def test_twenty_kills_of_the_daemon(build: Callable[..., House]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_hundred_submits_while_fifty_report(build: Callable[..., House]) -> None:
+def test_a_hundred_submits_while_fifty_report(build: Callable[..., DaemonHarness]) -> None:
     """100 submits at once while 50 runs report 50 steps a second: writes stay short, the WAL capped."""
-    house = build(**SLOTS, registry={"checkpoint_interval_s": 2.0})
+    harness = build(**SLOTS, registry={"checkpoint_interval_s": 2.0})
     for _ in range(RUNS):
-        house.python(REPORTER, dedup="new")
-    counts = partial(house.call, "daemon.health")
-    eventually(counts, lambda health: health["counts"].get("EXEC") == RUNS, "50 work", STARTED_S)
-    with Syncing(house.home) as disk:
-        house.restart()  # its own start is not what is measured
+        harness.python(REPORTER, dedup="new")
+    counts = partial(harness.call, "daemon.health")
+    wait_until(counts, lambda health: health["counts"].get("EXEC") == RUNS, "50 work", STARTED_S)
+    with Syncing(harness.home) as disk:
+        harness.restart()  # its own start is not what is measured
         since, attached = time.time(), "every shim has registered again"
-        eventually(lambda: heard_of(house, since), lambda count: count == RUNS, attached, STARTED_S)
-        before = house.call("daemon.health")["writes"]
-        answers = submit_at_once(house, 100)
-        after = house.call("daemon.health")["writes"]
-    wal = (house.state_dir / "registry.sqlite3-wal").stat().st_size
+        wait_until(lambda: heard_of(harness, since), lambda count: count == RUNS, attached, STARTED_S)
+        before = harness.call("daemon.health")["writes"]
+        answers = submit_at_once(harness, 100)
+        after = harness.call("daemon.health")["writes"]
+    wal = (harness.state_dir / "registry.sqlite3-wal").stat().st_size
     slowest = max(took_s for _, took_s in answers)
     writes, mean, most = after["count"] - before["count"], after["mean_s"] * 1000, after["slowest_s"] * 1000
     print(f"{writes} transactions: mean {mean:.2f} ms, slowest {most:.1f} ms")
@@ -156,9 +157,9 @@ def test_a_hundred_submits_while_fifty_report(build: Callable[..., House]) -> No
     assert wal < WAL_LIMIT_BYTES
 
 
-def heard_of(house: House, since: float) -> int:
+def heard_of(harness: DaemonHarness, since: float) -> int:
     """How many live runs have shown life since then."""
-    runs = house.call("run.list", live=True)["runs"]
+    runs = harness.call("run.list", live=True)["runs"]
     return sum((run["last_heartbeat_at"] or 0) > since for run in runs)
 
 
@@ -200,19 +201,19 @@ class Syncing(threading.Thread):
         return f"a sync beside it: mean {self.mean_s * 1000:.2f} ms, slowest {self.slowest_s * 1000:.1f} ms"
 
 
-def submit_at_once(house: House, count: int) -> list[tuple[str, float]]:
+def submit_at_once(harness: DaemonHarness, count: int) -> list[tuple[str, float]]:
     """Submit from `count` threads at one moment; return ids and how long each answer took."""
     answers: list[tuple[str, float]] = []
     gate = threading.Barrier(count)
 
     def submit() -> None:
-        with house.client() as client:
+        with harness.client() as client:
             gate.wait()
             began = time.monotonic()
             params: dict[str, Any] = {"command": ["true"], "cwd": "/", "dedup": "new"}
             run = client.call("run.submit", params)
             answers.append((run["run_id"], time.monotonic() - began))
-            house.run_ids.add(run["run_id"])
+            harness.run_ids.add(run["run_id"])
 
     threads = [threading.Thread(target=submit) for _ in range(count)]
     for thread in threads:

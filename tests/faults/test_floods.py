@@ -16,7 +16,8 @@ import pytest
 
 from mosaicctl.client import Disconnected
 from mosaicd.protocol.errors import MosaicError
-from tests.daemon.house import House, eventually
+from tests.harness.daemon import DaemonHarness
+from tests.harness.waiting import wait_until
 from tests.rpc.test_fairness import FLOODER, KINDS
 
 #: What a user who is served during a flood waits at most, in the middle of many requests.
@@ -81,9 +82,9 @@ CONNECTIONS = {"requests": 20, "large": 8, "batches": 20}
 
 
 @contextmanager
-def peers(house: House, kind: str, processes: int = 2) -> Iterator[None]:
+def peers(harness: DaemonHarness, kind: str, processes: int = 2) -> Iterator[None]:
     code, word = PEERS[kind]
-    arguments = [str(house.socket), *([str(CONNECTIONS.get(kind, 10))] if code is FLOODER else []), word]
+    arguments = [str(harness.socket), *([str(CONNECTIONS.get(kind, 10))] if code is FLOODER else []), word]
     started = [subprocess.Popen([sys.executable, "-c", code, *arguments]) for _ in range(processes)]
     try:
         yield
@@ -100,11 +101,11 @@ def rss_kib(pid: int) -> int:
     return int(found[1])
 
 
-def held_up_s(house: House) -> float:
+def held_up_s(harness: DaemonHarness) -> float:
     """How long the daemon's loop, and who asks it, were ready to run while others had the processors."""
-    assert house.process is not None
+    assert harness.process is not None
     waited_s = 0.0
-    for who in (str(house.process.pid), "thread-self"):
+    for who in (str(harness.process.pid), "thread-self"):
         try:
             waited_s += int(Path(f"/proc/{who}/schedstat").read_text().split()[1]) / 1e9
         except OSError:
@@ -112,24 +113,24 @@ def held_up_s(house: House) -> float:
     return waited_s
 
 
-def answered(house: House, count: int) -> list[float]:
+def answered(harness: DaemonHarness, count: int) -> list[float]:
     """Return how long each of `count` questions of an ordinary client took on a machine of its own."""
     taken = []
-    with house.client() as client:
+    with harness.client() as client:
         for number in range(count):
-            began, waited_s = time.monotonic(), held_up_s(house)
+            began, waited_s = time.monotonic(), held_up_s(harness)
             client.call(*(("daemon.hello", {}) if number % 4 else ("run.list", {"limit": 5})))
-            taken.append(max(0.0, time.monotonic() - began - (held_up_s(house) - waited_s)))
+            taken.append(max(0.0, time.monotonic() - began - (held_up_s(harness) - waited_s)))
     return taken
 
 
-def attack(house: House, kind: str, count: int) -> tuple[float, float, int]:
+def attack(harness: DaemonHarness, kind: str, count: int) -> tuple[float, float, int]:
     """Return median and worst answer in seconds, and the daemon's memory in KiB, under one kind of peer."""
-    assert house.process is not None
-    with peers(house, kind):
-        answered(house, 5)
-        taken = answered(house, count)
-        memory = rss_kib(house.process.pid)
+    assert harness.process is not None
+    with peers(harness, kind):
+        answered(harness, 5)
+        taken = answered(harness, count)
+        memory = rss_kib(harness.process.pid)
     return statistics.median(taken), max(taken), memory
 
 
@@ -142,35 +143,35 @@ def attack(house: House, kind: str, count: int) -> tuple[float, float, int]:
     ids=["some", "all"],
 )
 def test_others_are_answered_while_a_peer_is_hostile(
-    kinds: tuple[str, ...], count: int, build: Callable[..., House]
+    kinds: tuple[str, ...], count: int, build: Callable[..., DaemonHarness]
 ) -> None:
     """Under every flood the median of an ordinary client's answers is below 100 ms, and memory is bounded."""
-    house = build()
-    house.allowed_warnings += ["peer", "refused", "watcher"]
-    assert house.process is not None
-    before = rss_kib(house.process.pid)
+    harness = build()
+    harness.allowed_warnings += ["peer", "refused", "watcher"]
+    assert harness.process is not None
+    before = rss_kib(harness.process.pid)
     told = []
     for kind in kinds:
-        median, worst, memory = attack(house, kind, count)
+        median, worst, memory = attack(harness, kind, count)
         told.append(f"{kind}: median {median * 1e3:.1f} ms, worst {worst * 1e3:.1f} ms, {memory >> 10} MiB")
         assert median < MEDIAN_S, told
         assert memory < before + (200 << 10), told
     print("\n" + "\n".join(told))
-    run_id = house.submit("true", hold=True)
-    house.call("run.set", run_id=run_id, priority=9)
-    house.call("run.release", run_id=run_id)
-    assert house.ended(run_id)["outcome"] == "succeeded"
+    run_id = harness.submit("true", hold=True)
+    harness.call("run.set", run_id=run_id, priority=9)
+    harness.call("run.release", run_id=run_id)
+    assert harness.ended(run_id)["outcome"] == "succeeded"
 
 
-def test_a_full_house_of_idle_connections_serves_who_is_in(build: Callable[..., House]) -> None:
+def test_a_full_daemon_of_idle_connections_serves_who_is_in(build: Callable[..., DaemonHarness]) -> None:
     """Every place taken by peers that say nothing: who is in is served, the next is told why."""
-    house = build()
-    house.allowed_warnings.append("connections are open")
-    with ExitStack() as stack, house.client() as mine:
+    harness = build()
+    harness.allowed_warnings.append("connections are open")
+    with ExitStack() as stack, harness.client() as mine:
         refused = None
         for number in range(520):
             link = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            link.connect(str(house.socket))
+            link.connect(str(harness.socket))
             if number % 2:
                 with suppress(BrokenPipeError):  # one that is refused is hung up on at once
                     link.sendall(b'{"jsonrpc":"2.0","me')
@@ -183,30 +184,30 @@ def test_a_full_house_of_idle_connections_serves_who_is_in(build: Callable[..., 
 
     def is_served() -> bool:
         try:
-            return bool(house.call("daemon.health")["ready"])
+            return bool(harness.call("daemon.health")["ready"])
         except (MosaicError, Disconnected):
             return False  # it has not seen yet who hung up
 
-    eventually(is_served, bool, "places come back")
+    wait_until(is_served, bool, "places come back")
 
 
-def test_a_run_is_started_and_ended_under_fire(build: Callable[..., House]) -> None:
+def test_a_run_is_started_and_ended_under_fire(build: Callable[..., DaemonHarness]) -> None:
     """While peers flood, a run is submitted, works, is told of and ends exactly."""
-    house = build()
-    house.allowed_warnings.append("connections are open")
-    with peers(house, "requests", 1), peers(house, "half lines", 1):
-        run_id = house.submit("sh", "-c", "echo under fire; exit 4")
-        run = house.ended(run_id)
+    harness = build()
+    harness.allowed_warnings.append("connections are open")
+    with peers(harness, "requests", 1), peers(harness, "half lines", 1):
+        run_id = harness.submit("sh", "-c", "echo under fire; exit 4")
+        run = harness.ended(run_id)
     assert (run["outcome"], run["exit_code"]) == ("failed", 4)
-    assert house.stdout(run_id) == b"under fire\n"
+    assert harness.stdout(run_id) == b"under fire\n"
 
 
-def test_a_command_that_could_not_be_shown_is_refused(build: Callable[..., House]) -> None:
+def test_a_command_that_could_not_be_shown_is_refused(build: Callable[..., DaemonHarness]) -> None:
     """What is accepted can be shown: arguments above the limit are refused with the rule."""
-    house = build()
+    harness = build()
     with pytest.raises(MosaicError) as refused:
-        house.submit("true", *["x" * 1000] * 300)
+        harness.submit("true", *["x" * 1000] * 300)
     assert "262144" in refused.value.message
-    run_id = house.submit("true", *["\x01" * 1000] * 40, hold=True)
-    assert len(house.get(run_id)["command"]) == 41
-    assert os.path.getsize(house.state_dir / "runs" / run_id / "spec.json") < 1 << 20
+    run_id = harness.submit("true", *["\x01" * 1000] * 40, hold=True)
+    assert len(harness.get(run_id)["command"]) == 41
+    assert os.path.getsize(harness.state_dir / "runs" / run_id / "spec.json") < 1 << 20

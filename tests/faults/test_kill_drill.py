@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.containment.groups import cells_of
-from tests.daemon.house import eventually
+from tests.harness.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT, LONG = 40, 1000
@@ -92,28 +92,28 @@ def test_a_drill_that_is_ended_leaves_nothing() -> None:
     command = [sys.executable, "-m", "tests.faults.drill", "--kills", "100000"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
     try:
-        house, runs = eventually(lambda: house_of(process.pid), lambda found: bool(found[1]), "a run works")
+        home, runs = wait_until(lambda: home_of(process.pid), lambda found: bool(found[1]), "a run works")
         process.terminate()
         told = process.communicate(timeout=CLEAR_UP_S)[0].decode()
     finally:
         end([process])
     assert (process.returncode, told.splitlines()[-1]) == (130, "interrupted; nothing is left")
-    assert not house.exists()
+    assert not home.exists()
     assert [path for run_id in runs for path in cells_of(run_id)] == []
-    eventually(lambda: who_names(house), lambda left: not left, "nobody is left")
+    wait_until(lambda: who_names(home), lambda left: not left, "nobody is left")
 
 
-def house_of(pid: int) -> tuple[Path, list[str]]:
-    """The house of a drill, and its runs once one of them works."""
+def home_of(pid: int) -> tuple[Path, list[str]]:
+    """The home of a drill, and its runs once one of them works."""
     daemons = [one for zygote in children(pid) for one in children(zygote)]
     for daemon in daemons:
         try:
-            house = Path(os.readlink(f"/proc/{daemon}/cwd"))
+            home = Path(os.readlink(f"/proc/{daemon}/cwd"))
         except OSError:
             continue
-        seen = Path(f"/proc/{daemon}/root{house}/state/runs")  # its disk may be mounted where only it is seen
-        if house.name.startswith("mosaic-drill-") and list(seen.glob("*/attempt-*/started.json")):
-            return house, [path.name for path in seen.iterdir()]
+        seen = Path(f"/proc/{daemon}/root{home}/state/runs")  # its disk may be mounted where only it is seen
+        if home.name.startswith("mosaic-drill-") and list(seen.glob("*/attempt-*/started.json")):
+            return home, [path.name for path in seen.iterdir()]
     return Path(), []
 
 
@@ -124,12 +124,12 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def who_names(house: Path) -> list[int]:
-    """The processes that have a house in their arguments or their environment."""
+def who_names(home: Path) -> list[int]:
+    """The processes that have a home in their arguments or their environment."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if str(house).encode() in (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes():
+            if str(home).encode() in (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes():
                 found.append(int(entry.name))
     return found
 

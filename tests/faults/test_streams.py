@@ -19,14 +19,17 @@ import pytest
 from mosaicd.broadcaster import notices
 from mosaicd.store.database import rows
 from mosaicd.store.rows import read_stored_event
-from tests.daemon.house import House, eventually
+from tests.harness.daemon import DaemonHarness
+from tests.harness.waiting import wait_until
 
 WATCHERS = Path(__file__).with_name("watchers.py")
 
 
 @contextmanager
-def watchers(house: House, count: int, seed: int, events_a_life: int) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, str(WATCHERS), str(house.socket), str(count), str(seed), str(events_a_life)]
+def watchers(
+    harness: DaemonHarness, count: int, seed: int, events_a_life: int
+) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, str(WATCHERS), str(harness.socket), str(count), str(seed), str(events_a_life)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield process
@@ -38,9 +41,9 @@ def watchers(house: House, count: int, seed: int, events_a_life: int) -> Iterato
 class Writer(threading.Thread):
     """Makes events, the cheapest there are, through one connection at a time."""
 
-    def __init__(self, house: House, runs: list[str], count: int) -> None:
+    def __init__(self, harness: DaemonHarness, runs: list[str], count: int) -> None:
         super().__init__(daemon=True)
-        self._path = str(house.socket)
+        self._path = str(harness.socket)
         self._runs = runs
         self.left = count
 
@@ -69,9 +72,9 @@ class Writer(threading.Thread):
                 self.left -= len(batch)
 
 
-def ledger(house: House) -> tuple[int, int, int]:
+def ledger(harness: DaemonHarness) -> tuple[int, int, int]:
     """Return how many events there are, the last seq, and the checksum of all as a watcher is told them."""
-    connection = sqlite3.connect(f"file:{house.state_dir / 'registry.sqlite3'}?mode=ro", uri=True)
+    connection = sqlite3.connect(f"file:{harness.state_dir / 'registry.sqlite3'}?mode=ro", uri=True)
     try:
         events = [read_stored_event(row) for row in rows(connection, "SELECT * FROM events ORDER BY seq")]
     finally:
@@ -96,39 +99,39 @@ def peak_kib(pid: int) -> int:
     ],
 )
 def test_every_watchers_sequence_is_the_ledger(
-    count: int, events: int, restarts: int, seed: int, build: Callable[..., House]
+    count: int, events: int, restarts: int, seed: int, build: Callable[..., DaemonHarness]
 ) -> None:
     """Watchers that hang up anywhere, are slow, or lose their daemon, are told every event once, in order."""
-    house = build()
-    house.allowed_warnings += ["watcher", "lags"]
+    harness = build()
+    harness.allowed_warnings += ["watcher", "lags"]
     rng = random.Random(seed)
-    runs = [house.submit("true", hold=True) for _ in range(160)]  # a house ends one page of them
+    runs = [harness.submit("true", hold=True) for _ in range(160)]  # a harness ends one page of them
     peaks = []
-    with watchers(house, count, seed, events // 4) as process:
-        writers = [Writer(house, runs[n * 40 : n * 40 + 40], events // 4) for n in range(4)]
+    with watchers(harness, count, seed, events // 4) as process:
+        writers = [Writer(harness, runs[n * 40 : n * 40 + 40], events // 4) for n in range(4)]
         began = time.monotonic()
         for writer in writers:
             writer.start()
         marks = sorted(rng.randrange(1, events) for _ in range(restarts))
         for mark in marks:
-            eventually(
+            wait_until(
                 lambda: sum(writer.left for writer in writers), lambda left, mark=mark: left <= events - mark,
                 "the ledger grows", 300,
             )  # fmt: skip
-            assert house.process is not None
-            peaks.append(peak_kib(house.process.pid))
-            house.restart()
+            assert harness.process is not None
+            peaks.append(peak_kib(harness.process.pid))
+            harness.restart()
         for writer in writers:
             writer.join()
         written_s = time.monotonic() - began
-        total, last, checksum = ledger(house)
+        total, last, checksum = ledger(harness)
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(f"{last}\n")
         process.stdin.flush()
         seen = json.loads(process.stdout.readline())
     assert total >= events
-    assert house.process is not None
-    peaks.append(peak_kib(house.process.pid))
+    assert harness.process is not None
+    peaks.append(peak_kib(harness.process.pid))
     print(
         f"\n{count} watchers, {total} events, {restarts} kills, seed {seed}: written in {written_s:.1f} s, "
         f"all told after {time.monotonic() - began:.1f} s; lives {sum(one['lives'] for one in seen)}, gaps "
@@ -140,37 +143,37 @@ def test_every_watchers_sequence_is_the_ledger(
     assert max(peaks) < 250 << 10
 
 
-def test_a_followed_log_survives_kills_byte_for_byte(build: Callable[..., House]) -> None:
+def test_a_followed_log_survives_kills_byte_for_byte(build: Callable[..., DaemonHarness]) -> None:
     """`logs -f` over three kills of the daemon prints each byte once, in order, to the end."""
-    house = build()
+    harness = build()
     code = "import time\nfor n in range(600): print('line', n, 'x' * 50, flush=True); time.sleep(0.005)"
-    run_id = house.python(code)
-    house.until(run_id, "EXEC")
-    path = house.home / "seen"
+    run_id = harness.python(code)
+    harness.until(run_id, "EXEC")
+    path = harness.home / "seen"
     with open(path, "wb") as seen:
         follower = subprocess.Popen(
-            [sys.executable, "-m", "mosaicctl", "--socket", str(house.socket), "logs", "-f", run_id],
+            [sys.executable, "-m", "mosaicctl", "--socket", str(harness.socket), "logs", "-f", run_id],
             stdout=seen, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2],
         )  # fmt: skip
         try:
             for mark in (5_000, 15_000, 25_000):
-                eventually(lambda: path.stat().st_size, lambda size, m=mark: size >= m, "output comes", 60)
-                house.restart()
+                wait_until(lambda: path.stat().st_size, lambda size, m=mark: size >= m, "output comes", 60)
+                harness.restart()
             _, said = follower.communicate(timeout=60)
         finally:
             follower.kill()
     assert follower.returncode == 0, said
-    assert path.read_bytes() == house.stdout(run_id)
+    assert path.read_bytes() == harness.stdout(run_id)
 
 
-def test_a_slow_watcher_is_warned_of_once_an_episode(build: Callable[..., House]) -> None:
+def test_a_slow_watcher_is_warned_of_once_an_episode(build: Callable[..., DaemonHarness]) -> None:
     """A watcher that stops reading costs one warning, with run and cursor, and can fetch what it missed."""
-    house = build(watch={"lag_events": 50})
-    house.allowed_warnings.append("watcher")
-    run_id = house.submit("true", hold=True)
-    with house.client() as client:
+    harness = build(watch={"lag_events": 50})
+    harness.allowed_warnings.append("watcher")
+    run_id = harness.submit("true", hold=True)
+    with harness.client() as client:
         start = client.call("run.watch", {"run_id": run_id})
-        writer = Writer(house, [run_id] * 64, 4000)
+        writer = Writer(harness, [run_id] * 64, 4000)
         writer.start()
         writer.join()
         seqs, gap = [], None
@@ -183,12 +186,12 @@ def test_a_slow_watcher_is_warned_of_once_an_episode(build: Callable[..., House]
             else:
                 seqs.append(params["seq"])
     assert seqs == list(range(start["cursor"] + 1, gap["from"]))
-    with house.client() as client:
+    with harness.client() as client:
         client.call("run.watch", {"run_id": run_id, "since": gap["from"] - 1})
         fetched = [client.next_notification(60) for _ in range(100)]
     assert [one[1]["seq"] for one in fetched if one] == list(range(gap["from"], gap["from"] + 100))
-    log = house.log.read_text().splitlines()
+    log = harness.log.read_text().splitlines()
     warnings = [line for line in log if "WARNING" in line and "watcher" in line]
     assert len(warnings) == 1, warnings
     assert run_id in warnings[0] and "cursor" in warnings[0]
-    house.call("run.stop", run_id=run_id)
+    harness.call("run.stop", run_id=run_id)

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from mosaicd.shim import cgroup
-from tests.daemon.house import House, eventually
+from tests.harness.daemon import DaemonHarness
+from tests.harness.waiting import wait_until
 
-Build = Callable[..., House]
+Build = Callable[..., DaemonHarness]
 NEVER_S = 600.0
 #: A pause has its time, and so has a resume: only whoever is to end must do so at once.
 WAITS = {
@@ -25,28 +26,28 @@ WAITS = {
 ANSWERS = {**WAITS, "pause_ack_s": 4.0}
 
 
-def frozen(house: House, **params: Any) -> tuple[str, int]:
+def frozen(harness: DaemonHarness, **params: Any) -> tuple[str, int]:
     """A run that was paused by freezing it, and its shim."""
-    run_id = house.submit("sleep", "600", **params)
-    house.until(run_id, "EXEC")
-    house.call("run.pause", run_id=run_id, mode="freeze")
-    house.until(run_id, "PAUSE")
-    [shim] = house.shims()
+    run_id = harness.submit("sleep", "600", **params)
+    harness.until(run_id, "EXEC")
+    harness.call("run.pause", run_id=run_id, mode="freeze")
+    harness.until(run_id, "PAUSE")
+    [shim] = harness.shims()
     return run_id, shim
 
 
-def spare(house: House) -> int:
+def spare(harness: DaemonHarness) -> int:
     """The shim that the launcher has forked ahead, as soon as it is one."""
 
     def find() -> int | None:
-        launcher = house.launcher_pid()
+        launcher = harness.launcher_pid()
         for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
             with contextlib.suppress(OSError):  # it has ended
                 if Path(f"/proc/{child}/comm").read_text() == "mosaic-spare\n":
                     return int(child)
         return None
 
-    found = eventually(find, lambda pid: pid is not None, "a spare shim")
+    found = wait_until(find, lambda pid: pid is not None, "a spare shim")
     assert found is not None
     return found
 
@@ -54,105 +55,110 @@ def spare(house: House) -> int:
 def test_a_stop_of_a_paused_run_whose_shim_stands_still(build: Build) -> None:
     """PAUSE and stop is a wait as any other: said as the reason, then FAULT, with its slot, until its shim
     acts or is gone."""
-    house = build(timeouts=WAITS)
-    house.allowed_warnings += ["unkillable", "cannot be killed", "does not end its tree"]
-    run_id, shim = frozen(house)
+    harness = build(timeouts=WAITS)
+    harness.allowed_warnings += ["unkillable", "cannot be killed", "does not end its tree"]
+    run_id, shim = frozen(harness)
     os.kill(shim, signal.SIGSTOP)
-    asked = house.call("run.stop", run_id=run_id)
+    asked = harness.call("run.stop", run_id=run_id)
     assert (asked["state"], "being stopped" in asked["reason"]) == ("PAUSE", True)
-    assert house.until(run_id, "FAULT")["cause"]["kind"] == "unkillable"
-    assert house.call("daemon.health")["cpus"]["free"] == 1
+    assert harness.until(run_id, "FAULT")["cause"]["kind"] == "unkillable"
+    assert harness.call("daemon.health")["cpus"]["free"] == 1
     os.kill(shim, signal.SIGKILL)
-    run = house.ended(run_id)
-    assert (run["outcome"], run["cause"]["kind"], house.pids(run_id)) == ("failed", "unkillable", [])
-    assert house.call("daemon.health")["cpus"]["free"] == 2
+    run = harness.ended(run_id)
+    assert (run["outcome"], run["cause"]["kind"], harness.pids(run_id)) == ("failed", "unkillable", [])
+    assert harness.call("daemon.health")["cpus"]["free"] == 2
 
 
 def test_a_resume_that_its_shim_does_not_carry_out(build: Build) -> None:
     """A frozen run that nobody lets go on is not left frozen: its shim counts as lost, policy retries it."""
-    house = build(timeouts=ANSWERS)
-    house.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree"]
-    run_id, shim = frozen(house, retries=1)
+    harness = build(timeouts=ANSWERS)
+    harness.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree"]
+    run_id, shim = frozen(harness, retries=1)
     os.kill(shim, signal.SIGSTOP)
-    asked = house.call("run.resume", run_id=run_id)
+    asked = harness.call("run.resume", run_id=run_id)
     assert (asked["state"], "being resumed" in asked["reason"]) == ("PAUSE", True)
-    run = house.until(run_id, "FAULT")
+    run = harness.until(run_id, "FAULT")
     assert run["cause"]["kind"] == "shim_lost" and "did not let it go on" in run["cause"]["reason"]
     os.kill(shim, signal.SIGKILL)
-    again = eventually(lambda: house.get(run_id), lambda run: run["attempt"] == 2, "another attempt")
+    again = wait_until(lambda: harness.get(run_id), lambda run: run["attempt"] == 2, "another attempt")
     assert again["retries_used"] == 1
-    house.call("run.stop", run_id=run_id, grace_s=20)
-    assert house.ended(run_id)["outcome"] == "cancelled"
+    harness.call("run.stop", run_id=run_id, grace_s=20)
+    assert harness.ended(run_id)["outcome"] == "cancelled"
 
 
 @pytest.mark.slow
 def test_nobody_has_to_help(build: Build) -> None:
     """The same without a hand from outside: a silent shim is given up, in PAUSE and FAULT too."""
-    house = build(timeouts={**WAITS, "shim_silence_s": 8.0})
-    house.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree"]
-    house.allowed_warnings += ["lives and has said nothing"]
-    run_id, shim = frozen(house)
+    harness = build(timeouts={**WAITS, "shim_silence_s": 8.0})
+    harness.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree"]
+    harness.allowed_warnings += ["lives and has said nothing"]
+    run_id, shim = frozen(harness)
     os.kill(shim, signal.SIGSTOP)
-    house.call("run.stop", run_id=run_id)
-    assert house.ended(run_id, 60)["state"] == "TERM" and house.pids(run_id) == []
+    harness.call("run.stop", run_id=run_id)
+    assert harness.ended(run_id, 60)["state"] == "TERM" and harness.pids(run_id) == []
 
 
 def test_a_pause_that_does_not_come_about_is_given_up(build: Build) -> None:
     """A run is not broken because it could not be paused: the wish is given up, said with the reason, and the
     run works on; the shim that hears both late ends up with a run that works."""
-    house = build(timeouts=ANSWERS)
-    house.allowed_warnings += ["was not paused within"]
-    gate = house.home / "gate"
-    run_id = house.program("ticker", str(gate))
-    house.until(run_id, "EXEC")
-    [shim] = house.shims()
+    harness = build(timeouts=ANSWERS)
+    harness.allowed_warnings += ["was not paused within"]
+    gate = harness.home / "gate"
+    run_id = harness.program("ticker", str(gate))
+    harness.until(run_id, "EXEC")
+    [shim] = harness.shims()
     os.kill(shim, signal.SIGSTOP)
-    asked = house.call("run.pause", run_id=run_id, mode="freeze")
+    asked = harness.call("run.pause", run_id=run_id, mode="freeze")
     assert (asked["state"], "being paused" in asked["reason"]) == ("EXEC", True)
-    run = eventually(lambda: house.get(run_id), lambda run: run["want"] == "run", "it is given up")
+    run = wait_until(lambda: harness.get(run_id), lambda run: run["want"] == "run", "it is given up")
     assert (run["state"], run["reason"]) == ("EXEC", None)
     os.kill(shim, signal.SIGCONT)
-    before = house.stdout(run_id)
-    eventually(lambda: house.stdout(run_id), lambda now: len(now) > len(before) + 1000, "it works")
+    before = harness.stdout(run_id)
+    wait_until(lambda: harness.stdout(run_id), lambda now: len(now) > len(before) + 1000, "it works")
     gate.touch()
-    assert house.ended(run_id)["exit_code"] == 7
-    given_up = next(event for event in house.events(run_id) if event["kind"] == "resume_requested")
+    assert harness.ended(run_id)["exit_code"] == 7
+    given_up = next(event for event in harness.events(run_id) if event["kind"] == "resume_requested")
     assert given_up["who"] == "daemon" and "not paused within" in given_up["reason"]
 
 
 def test_a_stop_before_the_shim_comes_is_a_cancel(build: Build) -> None:
     """Its shim was forked and never came: what its user stopped before anything started is cancelled, with
     the evidence, and the process that should have become its shim is ended."""
-    house = build(timeouts={**WAITS, "handshake_s": 5.0})
-    house.allowed_warnings += ["handshake_timeout", "does not end its tree", "cannot be killed", "unkillable"]
-    forked = spare(house)
+    harness = build(timeouts={**WAITS, "handshake_s": 5.0})
+    harness.allowed_warnings += [
+        "handshake_timeout",
+        "does not end its tree",
+        "cannot be killed",
+        "unkillable",
+    ]
+    forked = spare(harness)
     os.kill(forked, signal.SIGSTOP)
-    run_id = house.submit("true")
-    house.until(run_id, "HSHK")
-    asked = house.call("run.stop", run_id=run_id, reason="enough")
+    run_id = harness.submit("true")
+    harness.until(run_id, "HSHK")
+    asked = harness.call("run.stop", run_id=run_id, reason="enough")
     assert (asked["state"], "has not come yet" in asked["reason"]) == ("HSHK", True)
-    run = house.ended(run_id)
+    run = harness.ended(run_id)
     expected = {"kind": "by_user", "reason": "enough", "never_started": "handshake_timeout", "after_s": 5.0}
     assert run["outcome"] == "cancelled" and expected.items() <= run["cause"].items()
     assert "never came" in run["cause"]["error"]
-    eventually(lambda: children(house), lambda pids: forked not in pids, "what was forked is ended")
-    assert "registered" not in [event["kind"] for event in house.events(run_id)]
-    assert house.ended(house.submit("true"))["outcome"] == "succeeded"
+    wait_until(lambda: children(harness), lambda pids: forked not in pids, "what was forked is ended")
+    assert "registered" not in [event["kind"] for event in harness.events(run_id)]
+    assert harness.ended(harness.submit("true"))["outcome"] == "succeeded"
 
 
 def test_a_teardown_shim_that_stands_still_is_replaced(build: Build) -> None:
     """Who is to end a lost shim's tree may stand still itself: another one ends it, and then the tree."""
-    house = build(timeouts=WAITS)
-    house.allowed_warnings += ["shim of run", "unkillable", "cannot be killed"]
-    run_id = house.submit("sleep", "600")
-    house.until(run_id, "EXEC")
-    [shim] = house.shims()
-    next_one = spare(house)
+    harness = build(timeouts=WAITS)
+    harness.allowed_warnings += ["shim of run", "unkillable", "cannot be killed"]
+    run_id = harness.submit("sleep", "600")
+    harness.until(run_id, "EXEC")
+    [shim] = harness.shims()
+    next_one = spare(harness)
     os.kill(next_one, signal.SIGSTOP)
     os.kill(shim, signal.SIGKILL)
-    assert house.ended(run_id)["cause"]["kind"] == "shim_lost"
-    assert house.pids(run_id) == []
-    eventually(lambda: children(house), lambda pids: next_one not in pids, "the first one is ended")
+    assert harness.ended(run_id)["cause"]["kind"] == "shim_lost"
+    assert harness.pids(run_id) == []
+    wait_until(lambda: children(harness), lambda pids: next_one not in pids, "the first one is ended")
 
 
 class Crowd:
@@ -188,55 +194,55 @@ def crowd() -> Iterator[Crowd]:
     crowd = Crowd(group)
     yield crowd
     crowd.open()
-    eventually(crowd.leave, bool, "the group is empty")
+    wait_until(crowd.leave, bool, "the group is empty")
 
 
-def close_the_launcher(house: House, crowd: Crowd) -> None:
+def close_the_launcher(harness: DaemonHarness, crowd: Crowd) -> None:
     """From here on it has no spare shim, and cannot fork."""
-    forked = spare(house)
-    crowd.take(house.launcher_pid())
+    forked = spare(harness)
+    crowd.take(harness.launcher_pid())
     crowd.close()
     os.kill(forked, signal.SIGKILL)
-    eventually(lambda: children(house), lambda pids: forked not in pids, "it is reaped")
+    wait_until(lambda: children(harness), lambda pids: forked not in pids, "it is reaped")
 
 
 def test_a_fork_that_fails_for_a_moment_is_tried_again(build: Build, crowd: Crowd) -> None:
     """The launcher has no process to fork: the run waits, says why and how often, and works once it has;
     one that is stopped meanwhile is cancelled at once."""
-    house = build(timeouts={"handshake_s": 60.0})
-    house.allowed_warnings += ["no process for its shim", "cannot be launched", "spawn_failed"]
-    house.ended(house.submit("true"))
-    close_the_launcher(house, crowd)
-    run_id = house.submit("sh", "-c", "exit 3")
-    trouble = eventually(lambda: house.get(run_id), lambda run: "times" in str(run["reason"]), "its tries")
+    harness = build(timeouts={"handshake_s": 60.0})
+    harness.allowed_warnings += ["no process for its shim", "cannot be launched", "spawn_failed"]
+    harness.ended(harness.submit("true"))
+    close_the_launcher(harness, crowd)
+    run_id = harness.submit("sh", "-c", "exit 3")
+    trouble = wait_until(lambda: harness.get(run_id), lambda run: "times" in str(run["reason"]), "its tries")
     assert trouble["state"] == "HSHK" and "Resource temporarily unavailable" in trouble["reason"]
-    stopped = house.submit("true")
-    house.until(stopped, "HSHK")
-    house.call("run.stop", run_id=stopped)
-    end = house.ended(stopped)
+    stopped = harness.submit("true")
+    harness.until(stopped, "HSHK")
+    harness.call("run.stop", run_id=stopped)
+    end = harness.ended(stopped)
     assert (end["outcome"], end["cause"]["never_started"]) == ("cancelled", "spawn_failed"), "at once"
     crowd.open()
-    run = house.ended(run_id)
+    run = harness.ended(run_id)
     assert (run["outcome"], run["exit_code"], run["reason"]) == ("failed", 3, None)
 
 
 def test_a_fork_that_fails_for_long_is_named(build: Build, crowd: Crowd) -> None:
     """The handshake's deadline ends the tries: the cause says what was missing and how often it was tried;
     it is the machine's, so policy retries it."""
-    house = build(timeouts={"handshake_s": 1.0})
-    house.allowed_warnings += ["no process for its shim", "handshake_timeout", "launched", "spawn_failed"]
-    house.ended(house.submit("true"))
-    close_the_launcher(house, crowd)
-    run_id = house.submit("true")
-    run = house.ended(run_id)
+    harness = build(timeouts={"handshake_s": 1.0})
+    harness.allowed_warnings += ["no process for its shim", "handshake_timeout", "launched", "spawn_failed"]
+    harness.ended(harness.submit("true"))
+    close_the_launcher(harness, crowd)
+    run_id = harness.submit("true")
+    run = harness.ended(run_id)
     assert (run["outcome"], run["cause"]["kind"]) == ("failed", "handshake_timeout")
     assert "Resource temporarily unavailable" in run["cause"]["error"] and "tried" in run["cause"]["error"]
-    retried = house.submit("true", retries=100)
-    eventually(lambda: house.get(retried), lambda run: run["retries_used"] > 0, "it is tried again")
+    retried = harness.submit("true", retries=100)
+    wait_until(lambda: harness.get(retried), lambda run: run["retries_used"] > 0, "it is tried again")
     crowd.open()
-    assert house.ended(retried)["outcome"] == "succeeded"
+    assert harness.ended(retried)["outcome"] == "succeeded"
 
 
-def children(house: House) -> list[int]:
-    launcher = house.launcher_pid()
+def children(harness: DaemonHarness) -> list[int]:
+    launcher = harness.launcher_pid()
     return [int(pid) for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()]

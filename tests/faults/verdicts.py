@@ -1,4 +1,4 @@
-"""What must be true of a house at the end: of its runs, of its watcher, of its files and processes."""
+"""What must be true of a harness at the end: of its runs, of its watcher, of its files and processes."""
 
 import signal
 import sqlite3
@@ -9,11 +9,12 @@ from typing import Any
 from mosaicd.core.run import Run
 from mosaicd.protocol import rundir
 from mosaicd.protocol.states import CauseKind, PauseMode, State
-from tests.daemon.house import House, eventually
-from tests.daemon.trouble import loud_lines
 from tests.faults.clients import Watcher
-from tests.faults.drill_house import DrillHouse
+from tests.faults.drill_harness import DrillHarness
 from tests.faults.ledger import TWICE, Ledger
+from tests.harness.daemon import DaemonHarness
+from tests.harness.trouble import loud_lines
+from tests.harness.waiting import wait_until
 
 #: What a daemon may say aloud when its processes are killed all the time.
 ALLOWED = [
@@ -30,35 +31,35 @@ ALLOWED_OF_DISKS = [
 ]  # fmt: skip
 
 
-def let_all_end(house: DrillHouse, deadline_s: float) -> None:
+def let_all_end(harness: DrillHarness, deadline_s: float) -> None:
     """Stop what lives, and what a request under way still submits, and wait until nothing lives."""
     asked: set[str] = set()
 
     def left() -> list[Any]:
-        house.lift(again=True)
-        runs = house.call("run.list", live=True)["runs"]
+        harness.lift(again=True)
+        runs = harness.call("run.list", live=True)["runs"]
         for run in runs:
             if run["run_id"] not in asked:
                 asked.add(run["run_id"])
-                house.call("run.stop", run_id=run["run_id"], grace_s=0.1)
+                harness.call("run.stop", run_id=run["run_id"], grace_s=0.1)
         return [(run["run_id"], run["state"], run["want"], run["attempt"], run["cause"]) for run in runs]
 
-    eventually(left, lambda runs: runs == [], "everything ends", deadline_s)
+    wait_until(left, lambda runs: runs == [], "everything ends", deadline_s)
 
 
-def of_runs(ledger: Ledger, notes: Path, house: House) -> list[str]:
+def of_runs(ledger: Ledger, notes: Path, harness: DaemonHarness) -> list[str]:
     """Compare every run's end with what its program wrote down."""
     wrong = []
     for run_id, revisions in ledger.revisions.items():
         path = notes / run_id
         lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
         wrong += [f"{run_id}: {fault}" for fault in _of_run(revisions, lines)]
-    eventually(
-        lambda: [run_id for run_id in ledger.revisions if _has_environment(house, run_id)],
+    wait_until(
+        lambda: [run_id for run_id in ledger.revisions if _has_environment(harness, run_id)],
         lambda left: left == [],
         "the environments of ended runs go",
     )
-    strangers = {path.name for path in (house.state_dir / "runs").iterdir()} - ledger.revisions.keys()
+    strangers = {path.name for path in (harness.state_dir / "runs").iterdir()} - ledger.revisions.keys()
     return wrong + [f"directories of no run: {sorted(strangers)[:10]}"] * bool(strangers)
 
 
@@ -116,15 +117,15 @@ def _of_outcome(run: Run, code: int | None) -> list[str]:
     return [] if run.outcome == wanted else [f"ended with code {code}: {run.outcome}, {run.cause}"]
 
 
-def _has_environment(house: House, run_id: str) -> bool:
-    return (house.state_dir / "runs" / run_id / rundir.ENVIRONMENT).exists()
+def _has_environment(harness: DaemonHarness, run_id: str) -> bool:
+    return (harness.state_dir / "runs" / run_id / rundir.ENVIRONMENT).exists()
 
 
 def of_watcher(watcher: Watcher, ledger: Ledger) -> list[str]:
     """The watcher's sequence, over all restarts, is the ledger."""
     wanted = ledger.seqs
     try:
-        eventually(lambda: len(watcher.seen), lambda seen: seen >= len(wanted), "the watcher is at the end")
+        wait_until(lambda: len(watcher.seen), lambda seen: seen >= len(wanted), "the watcher is at the end")
     except AssertionError as error:
         return [str(error)]
     if watcher.seen == wanted:
@@ -133,39 +134,39 @@ def of_watcher(watcher: Watcher, ledger: Ledger) -> list[str]:
     return [f"the watcher saw {len(watcher.seen)} of {len(wanted)} events; first difference {first}"]
 
 
-def of_house(house: DrillHouse, cpus: int, gpus: int, has_failed_writes: bool = False) -> list[str]:
+def of_harness(harness: DrillHarness, cpus: int, gpus: int, has_failed_writes: bool = False) -> list[str]:
     """Slots are all free, and no process, shim or loud line is left."""
     wrong = []
-    health = house.call("daemon.health")
+    health = harness.call("daemon.health")
     free = health["cpus"]["free"], health["gpus"]["free"]
     if free != (cpus, gpus):
         wrong.append(f"free are {free} of {(cpus, gpus)}")
     if health["quarantine"]:
         wrong.append(f"in quarantine: {health['quarantine'][:3]}")
-    connection = sqlite3.connect(f"file:{house.state_dir / 'registry.sqlite3'}?mode=ro", uri=True)
+    connection = sqlite3.connect(f"file:{harness.state_dir / 'registry.sqlite3'}?mode=ro", uri=True)
     if connection.execute("SELECT count(*) FROM slots").fetchone()[0]:
         wrong.append("slots are held in the table")
     found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     connection.close()
     if found != "ok":
         wrong.append(f"integrity: {found}")
-    house.run_ids = set()
-    if house.stop() != 0:
-        wrong.append(f"the daemon left with {house.process and house.process.returncode}")
+    harness.run_ids = set()
+    if harness.stop() != 0:
+        wrong.append(f"the daemon left with {harness.process and harness.process.returncode}")
 
     def shims_left() -> list[int]:
-        house.lift(again=True)
-        return house.shims()
+        harness.lift(again=True)
+        return harness.shims()
 
-    eventually(shims_left, lambda left: left == [], "no shim is left", 60)
-    if left := _marked(house):
+    wait_until(shims_left, lambda left: left == [], "no shim is left", 60)
+    if left := _marked(harness):
         wrong.append(f"processes of runs are left: {left}")
-    return wrong + loud_lines(house.log, ALLOWED + ALLOWED_OF_DISKS * has_failed_writes)
+    return wrong + loud_lines(harness.log, ALLOWED + ALLOWED_OF_DISKS * has_failed_writes)
 
 
-def _marked(house: House) -> list[int]:
+def _marked(harness: DaemonHarness) -> list[int]:
     marker = f"{rundir.MARKER}=".encode()
-    runs = {path.name.encode() for path in (house.state_dir / "runs").iterdir()}
+    runs = {path.name.encode() for path in (harness.state_dir / "runs").iterdir()}
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

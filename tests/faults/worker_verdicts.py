@@ -18,8 +18,8 @@ from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
 from mosaicd.protocol import rundir
 from mosaicd.protocol.states import Want
-from tests.daemon.house import House
 from tests.faults.ledger import TWICE, Ledger
+from tests.harness.daemon import DaemonHarness
 
 #: Events that do not end a pause.
 _STILL = (Kind.SET, Kind.HOLD, Kind.RELEASE)
@@ -70,7 +70,7 @@ class Attempt:
 
 
 class Notes:
-    """Everything that the workers of one house noted."""
+    """Everything that the workers of one harness noted."""
 
     def __init__(self, ledger: Ledger, notes: Path, fresh: Mapping[str, bool]) -> None:
         self._ledger = ledger
@@ -140,11 +140,11 @@ class Notes:
 
 
 def of_workers(
-    ledger: Ledger, notes: Path, house: House, fresh: Mapping[str, bool]
+    ledger: Ledger, notes: Path, harness: DaemonHarness, fresh: Mapping[str, bool]
 ) -> tuple[list[str], Counter[str]]:
     """Look at every worker; return what is wrong, and how often what was to be tried has happened."""
     read = Notes(ledger, notes, fresh)
-    progress = _progress(house)
+    progress = _progress(harness)
     for run_id, revisions in ledger.revisions.items():
         last = revisions[-1]
         read.read(last)
@@ -155,7 +155,7 @@ def of_workers(
         attempts = read.attempts[run_id]
         for number, attempt in attempts.items():
             exit = next((run.exit for run in revisions if run.attempt == number and run.exit), None)
-            path = house.attempt(run_id, number)
+            path = harness.attempt(run_id, number)
             read.wrong += [f"{run_id}/{number}: {fault}" for fault in _of_attempt(attempt, exit, path)]
         read.wrong += [
             f"{run_id}: {fault}" for fault in _of_pauses(ledger.events[run_id], revisions, attempts)
@@ -170,8 +170,8 @@ def of_workers(
     return read.wrong, read.figures
 
 
-def _progress(house: House) -> dict[str, dict[str, Any]]:
-    connection = sqlite3.connect(f"file:{house.state_dir / 'registry.sqlite3'}?mode=ro", uri=True)
+def _progress(harness: DaemonHarness) -> dict[str, dict[str, Any]]:
+    connection = sqlite3.connect(f"file:{harness.state_dir / 'registry.sqlite3'}?mode=ro", uri=True)
     try:
         return {
             run_id: json.loads(text)
@@ -270,14 +270,14 @@ def _happened(events: list[Event], revisions: list[Run]) -> Counter[str]:
     return figures
 
 
-def of_released(house: House) -> list[str]:
+def of_released(harness: DaemonHarness) -> list[str]:
     """While a run stays released there is no process of it."""
     wrong = []
-    for run in house.call("run.list", live=True)["runs"]:
+    for run in harness.call("run.list", live=True)["runs"]:
         if not (run["released"] and run["state"] == "PAUSE"):
             continue
-        pids = house.pids(run["run_id"])
-        now = house.get(run["run_id"])
+        pids = harness.pids(run["run_id"])
+        now = harness.get(run["run_id"])
         if pids and now["rev"] == run["rev"]:
             wrong.append(f"{run['run_id']} is released and has the processes {pids}")
         if run["slots"] or run["cpus"]["granted"] is not None:

@@ -219,7 +219,7 @@ async def test_ten_thousand_connections_are_survived(serving: Serving) -> None:
     assert (await first.call("daemon.hello"))["ready"]
 
 
-async def test_a_full_house_keeps_no_shim_out(start: Start) -> None:
+async def test_a_full_daemon_keeps_no_shim_out(start: Start) -> None:
     """A user's connections may fill every place: the shims of their runs are let in all the same."""
     serving = await start(limits={"connections_per_user": 4})
     for _ in range(4):

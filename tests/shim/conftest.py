@@ -1,18 +1,18 @@
-"""One house a test, closed and searched for leftovers afterwards."""
+"""One harness a test, closed and searched for leftovers afterwards."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.shim.house import House
+from tests.harness.shim import ShimHarness
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def harness(tmp_path: Path) -> Iterator[ShimHarness]:
     """A launcher and a peer; the test fails if a process of its runs outlives it."""
-    house = House(tmp_path)
+    harness = ShimHarness(tmp_path)
     try:
-        yield house
+        yield harness
     finally:
-        house.close()
+        harness.close()

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from tests.shim.house import House
+from tests.harness.shim import ShimHarness
 
 
 @pytest.mark.parametrize("code", [0, 1, 7, 200, 255])
-def test_the_exit_code_is_the_kernels(house: House, code: int) -> None:
+def test_the_exit_code_is_the_kernels(harness: ShimHarness, code: int) -> None:
     """`exit N` is recorded as N, on the disk and on the wire, and the shim leaves."""
-    run = house.launch(["sh", "-c", f"echo out; echo err >&2; exit {code}"])
+    run = harness.launch(["sh", "-c", f"echo out; echo err >&2; exit {code}"])
     record = run.exit()
     assert (record["exit_code"], record["signal"]) == (code, None)
     assert [fact["fact"] for fact in run.facts()] == ["spawned", "started", "exited"]
@@ -22,15 +22,15 @@ def test_the_exit_code_is_the_kernels(house: House, code: int) -> None:
     run.leaves()
 
 
-def test_a_segfault_is_signal_11(house: House) -> None:
+def test_a_segfault_is_signal_11(harness: ShimHarness) -> None:
     """A leader that dies of a signal has a signal and no code."""
-    record = house.launch(["sh", "-c", "kill -SEGV $$"]).exit()
+    record = harness.launch(["sh", "-c", "kill -SEGV $$"]).exit()
     assert (record["exit_code"], record["signal"], record["stop"]) == (None, 11, None)
 
 
-def test_a_program_that_is_not_there(house: House) -> None:
+def test_a_program_that_is_not_there(harness: ShimHarness) -> None:
     """ENOENT is `spawn_failed` with the system's own words; nothing was started."""
-    run = house.launch(["no-such-program-here"])
+    run = harness.launch(["no-such-program-here"])
     fact = run.fact("spawn_failed")
     assert fact["errno"] == 2
     assert fact["error"] == "no-such-program-here: No such file or directory"
@@ -51,15 +51,15 @@ def test_a_program_that_is_not_there(house: House) -> None:
     ],
 )
 def test_a_start_that_fails_says_why(
-    house: House, argv: list[str], changes: dict[str, str], words: str
+    harness: ShimHarness, argv: list[str], changes: dict[str, str], words: str
 ) -> None:
     """Whatever keeps a program from starting is a spawn failure that names it, never a lost shim."""
-    run = house.launch(argv, **changes)
+    run = harness.launch(argv, **changes)
     assert words in run.fact("spawn_failed")["error"]
     run.leaves()
 
 
-def test_the_worker_gets_what_was_ordered_and_nothing_else(house: House) -> None:
+def test_the_worker_gets_what_was_ordered_and_nothing_else(harness: ShimHarness) -> None:
     """Environment, directory, session and group are the order's; stdin is empty; no descriptor leaks in."""
     code = (
         "import os, json, signal, sys; print(json.dumps([dict(os.environ), os.getcwd(), "
@@ -68,19 +68,19 @@ def test_the_worker_gets_what_was_ordered_and_nothing_else(house: House) -> None
         "[n for n in (1, 2, 13, 15, 17) if signal.getsignal(n) not in (signal.SIG_DFL, "
         "signal.default_int_handler) and n != 13], len(signal.pthread_sigmask(0, []))]))"
     )
-    run = house.python(code, environment={"A": "ä b"})
+    run = harness.python(code, environment={"A": "ä b"})
     run.exit()
     environment, cwd, leads, stdin, fds, handlers, masked = json.loads((run.dir / "stdout.log").read_text())
     assert environment["A"] == "ä b"
     assert environment["MOSAIC_RUN_ID"] == run.run_id
     assert set(environment) <= {"A", "MOSAIC_RUN_ID", "WORKER_ID", "PATH", "LC_CTYPE", "TMPDIR"}
-    assert (cwd, leads, stdin, handlers, masked) == (str(house.root), True, "", [], 0)
+    assert (cwd, leads, stdin, handlers, masked) == (str(harness.root), True, "", [], 0)
     assert fds == ["0", "1", "2"]
 
 
-def test_records_of_a_start(house: House) -> None:
+def test_records_of_a_start(harness: ShimHarness) -> None:
     """launch.json and started.json say what was ordered and what it became; no secret is on the disk."""
-    run = house.launch(["true"], slots=[1], cpus=2, kind="worker")
+    run = harness.launch(["true"], slots=[1], cpus=2, kind="worker")
     run.exit()
     launch, started = run.json("launch.json"), run.json("started.json")
     assert (launch["argv"], launch["slots"], launch["cpus"]) == (["true"], [1], 2)
@@ -89,27 +89,27 @@ def test_records_of_a_start(house: House) -> None:
     spawned = run.fact("spawned")
     assert {key: spawned[key] for key in started} == started
     assert started["pid"] == started["pgid"] == started["sid"]
-    assert house.peer.registers[0]["shim_start_ticks"] == run.shim_start
+    assert harness.peer.registers[0]["shim_start_ticks"] == run.shim_start
     assert not [path for path in run.dir.iterdir() if '"s1"' in path.read_text()]
     files = {path.name for path in (run.dir.parent / "files").iterdir()}
     assert files == {"checkpoints", "videos", "tensorboard"}
 
 
-def test_a_worker_config_is_written_and_named(house: House) -> None:
+def test_a_worker_config_is_written_and_named(harness: ShimHarness) -> None:
     """The flat worker config lies in the attempt, and --config names it where the order says so."""
-    run = house.launch(["sh", "-c", 'echo "$@"', "sh"], worker_config={"seed": 3}, config_flag=True)
+    run = harness.launch(["sh", "-c", 'echo "$@"', "sh"], worker_config={"seed": 3}, config_flag=True)
     run.exit()
     path = run.dir / "worker-config.json"
     assert run.json("worker-config.json") == {"seed": 3}
     assert (run.dir / "stdout.log").read_text() == f"--config {path}\n"
 
 
-def test_helpers_that_a_worker_leaves_behind_are_swept(house: House) -> None:
+def test_helpers_that_a_worker_leaves_behind_are_swept(harness: ShimHarness) -> None:
     """After a clean exit the rest of the tree is ended, and only then reported empty."""
-    run = house.launch(["sh", "-c", "setsid sleep 1000 & (trap '' TERM; sleep 1000; sleep 1000) & exit 3"])
+    run = harness.launch(["sh", "-c", "setsid sleep 1000 & (trap '' TERM; sleep 1000; sleep 1000) & exit 3"])
     record = run.exit()
     assert (record["exit_code"], record["swept"], record["stop"]) == (3, False, None)
     run.fact("emptied")
     assert run.members() == []
-    assert house.is_empty(run)["empty"] is True
+    assert harness.is_empty(run)["empty"] is True
     run.leaves()

@@ -10,92 +10,92 @@ import pytest
 
 from mosaicd import launcher
 from mosaicd.shim import containment, record
+from tests.harness.shim import PATIENCE_S, PYTHON, ShimHarness
 from tests.shim import trees
-from tests.shim.house import PATIENCE_S, PYTHON, House
 from tests.shim.peer import Message
 
 
-def test_a_repeated_order_starts_nothing(house: House) -> None:
+def test_a_repeated_order_starts_nothing(harness: ShimHarness) -> None:
     """A second shim finds the lock taken and leaves without a word."""
-    run = house.launch(["sleep", "1000"])
+    run = harness.launch(["sleep", "1000"])
     run.fact("started")
     first, started = (run.shim_pid, run.shim_start), run.json("started.json")
-    house.send(run)
+    harness.send(run)
     second = run.shim_pid
-    fact = house.hear(lambda m: m.get("fact") == "reaped" and m["pid"] == second)
+    fact = harness.hear(lambda m: m.get("fact") == "reaped" and m["pid"] == second)
     assert (fact["status"], fact["run_id"], fact["attempt"]) == (0, run.run_id, 1)
     run.shim_pid, run.shim_start = first
     assert run.json("started.json") == started
-    assert len(house.peer.registers) == 1
+    assert len(harness.peer.registers) == 1
     run.control("stop", grace_s=1)
     run.ends_empty()
 
 
-def test_an_attempt_is_never_started_twice(house: House) -> None:
+def test_an_attempt_is_never_started_twice(harness: ShimHarness) -> None:
     """With the lock free, launch.json alone says that somebody was here."""
-    run = house.launch(["true"])
+    run = harness.launch(["true"])
     run.exit()
     run.leaves()
-    house.send(run)
+    harness.send(run)
     run.leaves()
-    assert len(house.peer.registers) == 1
+    assert len(harness.peer.registers) == 1
 
 
-def test_a_daemon_that_never_accepts(house: House) -> None:
+def test_a_daemon_that_never_accepts(harness: ShimHarness) -> None:
     """After the handshake timeout the shim says so on the disk and leaves; nothing was started."""
-    house.peer.close()
-    run = house.launch(["touch", "made"], limits={"handshake_timeout_s": 0.3})
+    harness.peer.close()
+    run = harness.launch(["touch", "made"], limits={"handshake_timeout_s": 0.3})
     run.leaves()
     content = run.json("exit.json")
     assert (content["fault"], content["swept"]) == ("handshake_timeout", True)
     assert content["error"] == "the daemon did not accept this shim within 0.3 s"
-    assert not (house.root / "made").exists()
+    assert not (harness.root / "made").exists()
 
 
-def test_a_daemon_that_comes_late(house: House) -> None:
+def test_a_daemon_that_comes_late(harness: ShimHarness) -> None:
     """A shim whose daemon restarts right after the order waits for it, and starts then."""
-    house.peer.close()
-    run = house.launch(["true"])
-    house.peer.until(lambda: run.has("launch.json"))
-    house.peer.open()
+    harness.peer.close()
+    run = harness.launch(["true"])
+    harness.peer.until(lambda: run.has("launch.json"))
+    harness.peer.open()
     assert run.exit()["exit_code"] == 0
     run.leaves()
 
 
 @pytest.mark.parametrize("code", [-32008, -32003, -32001])
-def test_a_refused_shim_leaves(house: House, code: int) -> None:
+def test_a_refused_shim_leaves(harness: ShimHarness, code: int) -> None:
     """A shim that the daemon does not know, and that has started nothing, goes."""
-    house.peer.answer = lambda _: {"error": {"code": code, "message": "no"}}
-    run = house.launch(["touch", "made"])
+    harness.peer.answer = lambda _: {"error": {"code": code, "message": "no"}}
+    run = harness.launch(["touch", "made"])
     run.leaves()
-    assert not (house.root / "made").exists()
+    assert not (harness.root / "made").exists()
     assert not run.has("exit.json")
 
 
-def test_an_unavailable_daemon_is_asked_again(house: House) -> None:
+def test_an_unavailable_daemon_is_asked_again(harness: ShimHarness) -> None:
     """Any other error is the daemon's trouble of the moment."""
     later = {"code": -32005, "message": "later"}
     answers: list[Message] = [{"error": later}, {"order": "start", "want": "run"}]
-    house.peer.answer = lambda _: answers.pop(0)
-    assert house.launch(["true"]).exit()["exit_code"] == 0
+    harness.peer.answer = lambda _: answers.pop(0)
+    assert harness.launch(["true"]).exit()["exit_code"] == 0
 
 
-def test_the_order_leave(house: House) -> None:
+def test_the_order_leave(harness: ShimHarness) -> None:
     """`leave` is obeyed without a trace."""
-    house.peer.answer = lambda _: {"order": "leave"}
-    run = house.launch(["touch", "made"])
+    harness.peer.answer = lambda _: {"order": "leave"}
+    run = harness.launch(["touch", "made"])
     run.leaves()
     assert not run.has("exit.json")
 
 
-def test_a_shim_holds_nothing_of_its_makers(house: House) -> None:
+def test_a_shim_holds_nothing_of_its_makers(harness: ShimHarness) -> None:
     """No terminal, no order socket, no output of the daemon's; a session and a name of its own."""
-    run = house.launch(["sleep", "1000"])
+    run = harness.launch(["sleep", "1000"])
     run.fact("started")
     fds = {fd: os.readlink(f"/proc/{run.shim_pid}/fd/{fd}") for fd in os.listdir(f"/proc/{run.shim_pid}/fd")}
     assert {fds[fd] for fd in "012"} == {"/dev/null"}
-    assert house.orders
-    order_socket = os.readlink(f"/proc/self/fd/{house.orders.fileno()}")
+    assert harness.orders
+    order_socket = os.readlink(f"/proc/self/fd/{harness.orders.fileno()}")
     assert order_socket not in fds.values()
     kinds = sorted(target.split(":")[0] if ":" in target else Path(target).name for target in fds.values())
     assert kinds == sorted([
@@ -108,30 +108,30 @@ def test_a_shim_holds_nothing_of_its_makers(house: House) -> None:
     run.ends_empty()
 
 
-def test_a_killed_launcher_takes_nobody_along(house: House) -> None:
+def test_a_killed_launcher_takes_nobody_along(harness: ShimHarness) -> None:
     """kill -9 of the launcher: shims and workers live on, and end as they should."""
-    gate = house.gate()
-    run = house.launch(["sh", "-c", "read x < gate; exit 6"])
+    gate = harness.gate()
+    run = harness.launch(["sh", "-c", "read x < gate; exit 6"])
     run.fact("started")
-    house.signal(house.launcher.pid, signal.SIGKILL)
-    house.launcher.wait(PATIENCE_S)
-    house.start_launcher()
+    harness.signal(harness.launcher.pid, signal.SIGKILL)
+    harness.launcher.wait(PATIENCE_S)
+    harness.start_launcher()
     gate.open()
     assert run.exit()["exit_code"] == 6
     run.leaves()
-    assert house.launch(["true"]).exit()["exit_code"] == 0
+    assert harness.launch(["true"]).exit()["exit_code"] == 0
 
 
-def test_the_launcher_ends_with_its_socket(house: House) -> None:
+def test_the_launcher_ends_with_its_socket(harness: ShimHarness) -> None:
     """End of file is its order to go; a Ctrl-C in the daemon's terminal is not."""
-    house.launch(["true"]).exit()
+    harness.launch(["true"]).exit()
     for number in (signal.SIGINT, signal.SIGHUP):
-        house.signal(house.launcher.pid, number)
-    house.launch(["true"]).exit()
-    assert os.getsid(house.launcher.pid) == house.launcher.pid
-    house.close_orders()
-    assert house.launcher.wait(PATIENCE_S) == 0
-    house.start_launcher()
+        harness.signal(harness.launcher.pid, number)
+    harness.launch(["true"]).exit()
+    assert os.getsid(harness.launcher.pid) == harness.launcher.pid
+    harness.close_orders()
+    assert harness.launcher.wait(PATIENCE_S) == 0
+    harness.start_launcher()
 
 
 def test_the_launchers_environment_does_not_matter(tmp_path: Path) -> None:
@@ -146,57 +146,59 @@ def test_the_launchers_environment_does_not_matter(tmp_path: Path) -> None:
     assert "not a socket" in done.stderr.lower() or "non-socket" in done.stderr
 
 
-def test_is_empty_names_what_lives(house: House) -> None:
+def test_is_empty_names_what_lives(harness: ShimHarness) -> None:
     """The answer covers marked processes and everything below the shim, disguised or not."""
-    run = house.launch(["sh", "-c", trees.DISGUISED])
+    run = harness.launch(["sh", "-c", trees.DISGUISED])
     run.says("ready")
     # The three shells, and of their `sleep`s those that are there at the instant of the look.
-    answer = house.peer.until(lambda: (found := house.is_empty(run)) and len(found["pids"]) >= 5 and found)
+    answer = harness.peer.until(
+        lambda: (found := harness.is_empty(run)) and len(found["pids"]) >= 5 and found
+    )
     assert answer["empty"] is False
     assert set(answer["pids"]) >= {run.json("started.json")["pid"]}
     run.control("stop", grace_s=0)
     run.ends_empty()
-    assert house.is_empty(run)["empty"] is True
+    assert harness.is_empty(run)["empty"] is True
 
 
 @pytest.mark.parametrize("tree", ["STUBBORN", "DISGUISED_CHILD"])
-def test_the_orphans_of_a_killed_shim_are_ended(house: House, tree: str) -> None:
+def test_the_orphans_of_a_killed_shim_are_ended(harness: ShimHarness, tree: str) -> None:
     """A teardown shim finds the tree by leader, session, marker and descent, and ends all of it."""
-    run = house.launch(["sh", "-c", getattr(trees, tree)])
+    run = harness.launch(["sh", "-c", getattr(trees, tree)])
     run.says("ready")
-    house.peer.until(lambda: len(run.members()) >= 3)
+    harness.peer.until(lambda: len(run.members()) >= 3)
     orphans = run.members()
-    house.signal(run.shim_pid, signal.SIGKILL)
+    harness.signal(run.shim_pid, signal.SIGKILL)
     run.leaves()
-    assert house.is_empty(run)["empty"] is False
-    assert house.teardown(run)["status"] == 0
+    assert harness.is_empty(run)["empty"] is False
+    assert harness.teardown(run)["status"] == 0
     assert [pid for pid in orphans if (found := containment.look_at(pid)) and found.is_alive] == []
-    assert house.is_empty(run)["empty"] is True
+    assert harness.is_empty(run)["empty"] is True
     assert run.json("teardown.json")["forced"] is True
     assert not run.has("exit.json")
 
 
-def test_a_teardown_leaves_a_living_shim_alone(house: House) -> None:
+def test_a_teardown_leaves_a_living_shim_alone(harness: ShimHarness) -> None:
     """Where the lock is taken somebody is in charge."""
-    run = house.launch(["sleep", "1000"])
+    run = harness.launch(["sleep", "1000"])
     run.fact("started")
-    assert house.teardown(run)["status"] == 0
+    assert harness.teardown(run)["status"] == 0
     assert psutil.pid_exists(run.json("started.json")["pid"])
     assert not run.has("teardown.json")
     run.control("stop", grace_s=1)
     run.ends_empty()
 
 
-def test_a_recycled_pid_is_not_hit(house: House) -> None:
+def test_a_recycled_pid_is_not_hit(harness: ShimHarness) -> None:
     """A teardown for a leader whose pid is somebody else's by now touches nobody."""
     argv = [PYTHON, "-S", "-c", "input()"]
     bystander = subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True)
-    run = house.make(["true"])
+    run = harness.make(["true"])
     run.dir.mkdir(parents=True)
     start = containment.start_ticks(bystander.pid)
     assert start is not None
     (run.dir / "started.json").write_text(f'{{"pid": {bystander.pid}, "start_ticks": {start - 1}}}')
-    house.teardown(run)
+    harness.teardown(run)
     assert bystander.poll() is None
     bystander.communicate(b"\n", timeout=PATIENCE_S)
     assert bystander.returncode == 0

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.shim.house import House
+from tests.harness.shim import ShimHarness
 
 #: Four steps, and at the gate's opening the fifth; then it would live on.
 STEPPING = """
@@ -15,9 +15,9 @@ time.sleep(1000)
 """
 
 
-def test_the_time_limit_ends_the_run(house: House) -> None:
+def test_the_time_limit_ends_the_run(harness: ShimHarness) -> None:
     """When the time is up the shim says so and begins the ladder."""
-    run = house.launch(["sleep", "1000"], limits={"time_limit_s": 0.2})
+    run = harness.launch(["sleep", "1000"], limits={"time_limit_s": 0.2})
     fact = run.fact("limit_reached")
     assert (fact["kind"], fact["ran_s"] >= 0.2) == ("time_limit", True)
     record = run.exit()
@@ -25,22 +25,22 @@ def test_the_time_limit_ends_the_run(house: House) -> None:
     run.leaves()
 
 
-def test_the_time_limit_acts_while_the_daemon_is_down(house: House) -> None:
+def test_the_time_limit_acts_while_the_daemon_is_down(harness: ShimHarness) -> None:
     """Nobody has to be there: the record on the disk is complete, and the shim leaves."""
-    run = house.launch(["sleep", "1000"], limits={"time_limit_s": 0.3})
+    run = harness.launch(["sleep", "1000"], limits={"time_limit_s": 0.3})
     run.fact("started")
-    house.peer.close()
-    house.peer.until(lambda: run.has("exit.json"))
+    harness.peer.close()
+    harness.peer.until(lambda: run.has("exit.json"))
     record = run.json("exit.json")
     assert (record["signal"], record["stop"]["kind"], record["swept"]) == (15, "time_limit", True)
     run.leaves()
 
 
-def test_step_records_are_counted(house: House) -> None:
+def test_step_records_are_counted(harness: ShimHarness) -> None:
     """`max_steps` counts step records of a worker that reports no step of its own."""
-    gate = house.gate()
-    run = house.python(STEPPING % "{}", kind="worker", limits={"max_steps": 5})
-    house.peer.until(lambda: (house.peer.last_advance(run.run_id) or {}).get("steps") == 4)
+    gate = harness.gate()
+    run = harness.python(STEPPING % "{}", kind="worker", limits={"max_steps": 5})
+    harness.peer.until(lambda: (harness.peer.last_advance(run.run_id) or {}).get("steps") == 4)
     assert not run.facts("limit_reached")
     gate.open()
     fact = run.fact("limit_reached")
@@ -50,11 +50,11 @@ def test_step_records_are_counted(house: House) -> None:
     run.leaves()
 
 
-def test_the_workers_own_step_counts(house: House) -> None:
+def test_the_workers_own_step_counts(harness: ShimHarness) -> None:
     """One record that says `global_step` 4000 is four thousand steps."""
-    gate = house.gate()
-    run = house.python(STEPPING % '{"global_step": 1000 * n}', limits={"max_steps": 4000})
-    house.peer.until(lambda: (house.peer.last_advance(run.run_id) or {}).get("steps") == 3000)
+    gate = harness.gate()
+    run = harness.python(STEPPING % '{"global_step": 1000 * n}', limits={"max_steps": 4000})
+    harness.peer.until(lambda: (harness.peer.last_advance(run.run_id) or {}).get("steps") == 3000)
     assert not run.facts("limit_reached")
     gate.open()
     assert run.fact("limit_reached")["steps"] == 4000
@@ -63,7 +63,7 @@ def test_the_workers_own_step_counts(house: House) -> None:
     run.leaves()
 
 
-def test_progress_and_metrics(house: House) -> None:
+def test_progress_and_metrics(harness: ShimHarness) -> None:
     """Counts, totals and last values are told to the daemon and kept in the record."""
     lines: list[dict[str, object]] = [
         {"event": "run_started", "payload": {"total_timesteps": 500, "num_episodes": 9}},
@@ -72,7 +72,7 @@ def test_progress_and_metrics(house: House) -> None:
         {"event": "run_completed", "payload": {}},
     ]
     text = "\n".join(json.dumps(line) for line in lines)
-    run = house.launch(["printf", "%s\\n", text])
+    run = harness.launch(["printf", "%s\\n", text])
     record = run.exit()
     assert (record["steps"], record["episodes"], record["last_word"]) == (30, 3, "run_completed")
     assert record["metrics"] == {
@@ -80,8 +80,8 @@ def test_progress_and_metrics(house: House) -> None:
         "num_timesteps": 30,
     }  # fmt: skip
     run.leaves()
-    advance = house.peer.until(
-        lambda: (last := house.peer.last_advance(run.run_id)) and last["telemetry_seq"] == 6 and last
+    advance = harness.peer.until(
+        lambda: (last := harness.peer.last_advance(run.run_id)) and last["telemetry_seq"] == 6 and last
     )
     assert (advance["total_steps"], advance["total_episodes"]) == (500, 9)
     assert (advance["telemetry_seq"], advance["metrics"]) == (6, record["metrics"])

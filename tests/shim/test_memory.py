@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.shim.house import House
+from tests.harness.shim import ShimHarness
 
 RUNS = 10
 PSS_LIMIT_KB = 5 * 1024
@@ -16,9 +16,9 @@ def pss_kb(pid: int) -> int:
     raise AssertionError("no Pss line")
 
 
-def test_a_live_run_costs_at_most_five_megabytes(house: House) -> None:
+def test_a_live_run_costs_at_most_five_megabytes(harness: ShimHarness) -> None:
     """With ten runs alive, a shim that has printed and frozen once has a PSS of 5 MB at most."""
-    runs = [house.launch(["sh", "-c", """echo '{"type": "step"}'; sleep 1000"""]) for _ in range(RUNS)]
+    runs = [harness.launch(["sh", "-c", """echo '{"type": "step"}'; sleep 1000"""]) for _ in range(RUNS)]
     for run in runs:
         run.says("step")
         run.control("pause", mode="freeze")

@@ -7,16 +7,16 @@ import time
 
 import pytest
 
-from tests.shim.house import PATIENCE_S, House, Run
+from tests.harness.shim import PATIENCE_S, Run, ShimHarness
 
 
 def numbers(run: Run) -> list[int]:
     return [record["seq"] for record in run.telemetry()]
 
 
-def test_a_line_of_200_kb(house: House) -> None:
+def test_a_line_of_200_kb(harness: ShimHarness) -> None:
     """A record's size does not matter."""
-    run = house.python(
+    run = harness.python(
         "import json; print(json.dumps({'type': 'step', 'observation': 'x' * 200_000}), flush=True)"
     )
     record = run.exit()
@@ -26,10 +26,10 @@ def test_a_line_of_200_kb(house: House) -> None:
     run.leaves()
 
 
-def test_forty_thousand_carriage_returns_on_stderr(house: House) -> None:
+def test_forty_thousand_carriage_returns_on_stderr(harness: ShimHarness) -> None:
     """A progress bar without a newline blocks nobody, and all of it is in the log."""
     code = "import sys\nfor n in range(40_000): sys.stderr.write(f'\\r{n:6d} it/s |######      |')"
-    run = house.python(code)
+    run = harness.python(code)
     assert run.exit()["exit_code"] == 0
     log = (run.dir / "stderr.log").read_bytes()
     assert log.count(b"\r") == 40_000
@@ -37,14 +37,14 @@ def test_forty_thousand_carriage_returns_on_stderr(house: House) -> None:
     run.leaves()
 
 
-def test_a_burst_of_20000_step_lines(house: House) -> None:
+def test_a_burst_of_20000_step_lines(harness: ShimHarness) -> None:
     """Every line has its number, in order, and its own object unchanged."""
     code = """
 import sys
 line = '{"type": "step", "step_index": %d, "reward": 0.5}\\n'
 sys.stdout.write("".join(line % n for n in range(20_000)))
 """
-    run = house.python(code)
+    run = harness.python(code)
     record = run.exit()
     lines = run.telemetry()
     assert [line["seq"] for line in lines] == list(range(1, 20_001))
@@ -71,12 +71,12 @@ os.write(1, b'\\n{"event": "heartbeat", "payload": {"written": %%d, "waited": %%
 
 
 @pytest.mark.parametrize("seconds", [1.5, pytest.param(10, marks=pytest.mark.slow)])
-def test_ten_megabytes_a_second_on_both_pipes(house: House, seconds: float) -> None:
+def test_ten_megabytes_a_second_on_both_pipes(harness: ShimHarness, seconds: float) -> None:
     """The worker does not wait for its readers and not a byte is missing.
 
     One write in ten may take longer: that much a machine that has other things to do is allowed.
     """
-    run = house.python(FLOOD % seconds)
+    run = harness.python(FLOOD % seconds)
     record = run.exit(seconds + PATIENCE_S)
     seen = run.telemetry()[0]["data"]["payload"]
     assert seen["written"] >= 10e6 * seconds
@@ -86,11 +86,11 @@ def test_ten_megabytes_a_second_on_both_pipes(house: House, seconds: float) -> N
     run.leaves()
 
 
-def test_bare_nan_and_broken_text(house: House) -> None:
+def test_bare_nan_and_broken_text(harness: ShimHarness) -> None:
     """NaN becomes a string, invalid UTF-8 is replaced and said so, the raw log keeps the worker's bytes."""
     raw = b'{"type": "episode", "total_reward": NaN, "steps": 3}\n{"type": "step", "note": "\xff\xfe"}\n'
     raw += b'{"type": broken\n[1, 2]\n{"type": "Feature"}\n\xff\xff\x00\n'
-    run = house.python(f"import os; os.write(1, {raw!r})")
+    run = harness.python(f"import os; os.write(1, {raw!r})")
     record = run.exit()
     assert (run.dir / "stdout.log").read_bytes() == raw
     first, second = run.telemetry()
@@ -100,26 +100,26 @@ def test_bare_nan_and_broken_text(house: House) -> None:
     run.leaves()
 
 
-def test_a_record_after_progress_text_and_one_without_its_newline(house: House) -> None:
+def test_a_record_after_progress_text_and_one_without_its_newline(harness: ShimHarness) -> None:
     """`\\r` ends a line as well, and the last line needs no end at all."""
     text = '[##  ] 10%\\r{"event": "heartbeat"}\\r\\n  {"type": "step"}\\n{"event": "run_completed"}'
-    run = house.python(f"import sys; sys.stdout.write('{text}')")
+    run = harness.python(f"import sys; sys.stdout.write('{text}')")
     assert run.exit()["last_word"] == "run_completed"
     assert [line["kind"] for line in run.telemetry()] == ["heartbeat", "step", "run_completed"]
     run.leaves()
 
 
-def test_a_last_word_counts_though_a_helper_holds_the_pipe(house: House) -> None:
+def test_a_last_word_counts_though_a_helper_holds_the_pipe(harness: ShimHarness) -> None:
     """The end is recorded when the leader ends, not when the last helper closes stdout."""
-    run = house.launch(["sh", "-c", """sleep 1000 & printf '%s' '{"event": "run_completed"}'"""])
+    run = harness.launch(["sh", "-c", """sleep 1000 & printf '%s' '{"event": "run_completed"}'"""])
     assert run.exit()["last_word"] == "run_completed"
     run.ends_empty()
 
 
-def test_a_log_has_a_cap(house: House) -> None:
+def test_a_log_has_a_cap(harness: ShimHarness) -> None:
     """Beyond its cap a log keeps its beginning and its end, the worker goes on, and a record has the rest."""
     code = "import os\nfor n in range(2000): os.write(1, b'%049d\\n' % n); os.write(2, b'z' * 10)"
-    run = house.python(code, limits={"stdout_limit_bytes": 12_000})
+    run = harness.python(code, limits={"stdout_limit_bytes": 12_000})
     record = run.exit()
     whole = b"".join(b"%049d\n" % n for n in range(2000))
     pieces = run.pieces("stdout.log")
@@ -137,10 +137,10 @@ def test_a_log_has_a_cap(house: House) -> None:
     run.leaves()
 
 
-def test_telemetry_has_a_cap(house: House) -> None:
+def test_telemetry_has_a_cap(harness: ShimHarness) -> None:
     """Beyond its cap telemetry keeps beginning and end, whole records, and one record has the rest."""
     code = 'for n in range(20_000): print(\'{"type": "step", "step_index": %d}\' % n)'
-    run = house.python(code, limits={"telemetry_limit_bytes": 1 << 17})
+    run = harness.python(code, limits={"telemetry_limit_bytes": 1 << 17})
     record = run.exit()
     pieces = run.pieces("telemetry.jsonl")
     assert sum(map(len, pieces.values())) <= 1 << 17
@@ -158,15 +158,15 @@ def test_telemetry_has_a_cap(house: House) -> None:
     run.leaves()
 
 
-def test_the_index_tells_when_an_offset_was_reached(house: House) -> None:
+def test_the_index_tells_when_an_offset_was_reached(harness: ShimHarness) -> None:
     """Everything before an entry's offset was written by its time, and what follows came later."""
-    gate = house.gate()
+    gate = harness.gate()
     loop = "import os\nfor n in range(3):\n open('gate').read()\n os.write(1, b'line %d\\n' % n)"
-    run = house.python(loop)
+    run = harness.python(loop)
     times = []
     for n in range(3):
         until = time.monotonic() + 1.1
-        house.peer.until(lambda until=until: time.monotonic() > until)
+        harness.peer.until(lambda until=until: time.monotonic() > until)
         begun = time.time()
         gate.open()
         run.says(f"line {n}\n")
@@ -180,16 +180,16 @@ def test_the_index_tells_when_an_offset_was_reached(house: House) -> None:
         assert begun < at < seen
 
 
-def test_telemetry_goes_on_beyond_the_cap_of_the_raw_log(house: House) -> None:
+def test_telemetry_goes_on_beyond_the_cap_of_the_raw_log(harness: ShimHarness) -> None:
     """The cap is the raw log's: records are still recognised and numbered."""
     code = "print('q' * 5000); print('{\"type\": \"step\"}')"
-    run = house.python(code, limits={"stdout_limit_bytes": 100})
+    run = harness.python(code, limits={"stdout_limit_bytes": 100})
     run.exit()
     assert sorted({line["kind"] for line in run.telemetry()}) == ["gap", "step"]
     run.leaves()
 
 
-def test_a_full_disk_sheds_and_counts(house: House) -> None:
+def test_a_full_disk_sheds_and_counts(harness: ShimHarness) -> None:
     """A full disk never stops the worker; when there is room again, gap records say what is missing."""
     code = """
 import sys
@@ -200,11 +200,11 @@ for _ in range(3):
     sys.stdout.flush()
     print("written", file=sys.stderr)
 """
-    gate = house.gate()
-    run = house.python(code)
+    gate = harness.gate()
+    run = harness.python(code)
     run.fact("started")
     for limit_bytes, count in ((100_000, 1), (100_000, 2), (resource.RLIM_INFINITY, 3)):
-        house.limit_files(run.shim_pid, limit_bytes)
+        harness.limit_files(run.shim_pid, limit_bytes)
         gate.open()
         run.says("written\n" * count, log="stderr.log")
     record = run.exit()
@@ -233,7 +233,7 @@ for _ in range(3):
     run.leaves()
 
 
-def test_a_cursor_is_in_the_file_before_it_is_told(house: House) -> None:
+def test_a_cursor_is_in_the_file_before_it_is_told(harness: ShimHarness) -> None:
     """No advance names a record or a byte that a reader would not find."""
     code = """
 import os, time, itertools
@@ -244,49 +244,49 @@ for n in itertools.count():
     time.sleep(0.002)
 """
     began = time.monotonic()
-    run = house.python(code)
-    advances = house.peer.advances
+    run = harness.python(code)
+    advances = harness.peer.advances
 
     def check() -> bool:
-        advance = house.peer.last_advance(run.run_id)
+        advance = harness.peer.last_advance(run.run_id)
         if advance and advance["telemetry_seq"]:
             text = (run.dir / "telemetry.jsonl").read_bytes()
             assert text.count(b"\n") >= advance["telemetry_seq"]
             assert (run.dir / "stdout.log").stat().st_size >= advance["stdout_bytes"]
         if len(advances) == 5:
-            (house.root / "enough").touch()
+            (harness.root / "enough").touch()
         return bool(run.facts("exited"))
 
-    house.peer.until(check)
+    harness.peer.until(check)
     took_s = time.monotonic() - began
     run.leaves()
     steps = run.exit()["steps"]
-    last = house.peer.until(lambda: [a for a in advances if a["steps"] == steps])[-1]
+    last = harness.peer.until(lambda: [a for a in advances if a["steps"] == steps])[-1]
     assert (last["telemetry_seq"], last["worker_beat"]) == (steps, True)
     assert len(advances) <= 10 * took_s + 3, "ten a second, the first and the last at once"
 
 
-def test_messages_are_small(house: House) -> None:
+def test_messages_are_small(harness: ShimHarness) -> None:
     """However long names and texts are, no message of a shim passes 4 KiB."""
     metrics = {f"{n:02d}" * 20: 1e300 / 7 for n in range(100)}
     text = json.dumps({"event": "heartbeat", "payload": {**metrics, "\ud800": 1, "big": 10**30}})
-    (house.root / "given").write_text(text + "\n")
-    run = house.launch(["sh", "-c", "cat given; sleep 1000"])
-    house.peer.until(lambda: (house.peer.last_advance(run.run_id) or {}).get("metrics"))
+    (harness.root / "given").write_text(text + "\n")
+    run = harness.launch(["sh", "-c", "cat given; sleep 1000"])
+    harness.peer.until(lambda: (harness.peer.last_advance(run.run_id) or {}).get("metrics"))
     run.control("stop", grace_s=0, kind="by_user", who="w" * 2000, reason="ä" * 3000)
     assert len(run.exit()["metrics"]) == 16
-    assert house.peer.longest_line < 4096
+    assert harness.peer.longest_line < 4096
     run.leaves()
 
 
-def test_idle_costs_nothing(house: House) -> None:
+def test_idle_costs_nothing(harness: ShimHarness) -> None:
     """A silent run's shim sleeps between beats."""
-    run = house.launch(["sleep", "1000"])
+    run = harness.launch(["sleep", "1000"])
     run.fact("started")
-    before, spent_s = house.wakes(run.shim_pid), house.cpu_s(run.shim_pid)
+    before, spent_s = harness.wakes(run.shim_pid), harness.cpu_s(run.shim_pid)
     began = time.monotonic()
-    house.peer.until(lambda: time.monotonic() > began + 1)
-    assert house.wakes(run.shim_pid) - before <= 5 + (time.monotonic() - began)
-    assert house.cpu_s(run.shim_pid) - spent_s <= 0.1
+    harness.peer.until(lambda: time.monotonic() > began + 1)
+    assert harness.wakes(run.shim_pid) - before <= 5 + (time.monotonic() - began)
+    assert harness.cpu_s(run.shim_pid) - spent_s <= 0.1
     run.control("stop", grace_s=0)
     run.ends_empty()

@@ -3,7 +3,7 @@
 import time
 
 from mosaicd.shim import containment
-from tests.shim.house import House, Run
+from tests.harness.shim import Run, ShimHarness
 from tests.shim.peer import Message, default_answer
 
 TICKING = """
@@ -53,9 +53,9 @@ def sizes(run: Run) -> int:
     return (run.dir / "stdout.log").stat().st_size
 
 
-def test_a_frozen_tree_stands_still_to_the_last_process(house: House) -> None:
+def test_a_frozen_tree_stands_still_to_the_last_process(harness: ShimHarness) -> None:
     """`paused` means that leader, child and grandchild are stopped; `continued` that all run again."""
-    run = house.launch(["sh", "-c", TICKING])
+    run = harness.launch(["sh", "-c", TICKING])
     for word in ("leader", "child\n", "grandchild"):
         run.says(word)
     run.control("pause", mode="freeze")
@@ -66,14 +66,14 @@ def test_a_frozen_tree_stands_still_to_the_last_process(house: House) -> None:
     run.fact("continued")
     assert "T" not in states(run)
     before = sizes(run)
-    house.peer.until(lambda: sizes(run) > before)
+    harness.peer.until(lambda: sizes(run) > before)
     run.control("stop", grace_s=1)
     run.ends_empty()
 
 
-def test_a_tree_caught_between_vfork_and_exec(house: House) -> None:
+def test_a_tree_caught_between_vfork_and_exec(harness: ShimHarness) -> None:
     """Time and again, every member of a tree that starts programs all the time is really stopped."""
-    run = house.launch(["sh", "-c", "echo up; while :; do /bin/true; done & while :; do /bin/true; done"])
+    run = harness.launch(["sh", "-c", "echo up; while :; do /bin/true; done & while :; do /bin/true; done"])
     run.says("up")
     for count in range(1, 31):
         run.control("pause", mode="freeze")
@@ -85,9 +85,9 @@ def test_a_tree_caught_between_vfork_and_exec(house: House) -> None:
     run.ends_empty()
 
 
-def test_pause_and_resume_may_be_repeated(house: House) -> None:
+def test_pause_and_resume_may_be_repeated(harness: ShimHarness) -> None:
     """Both are idempotent: asked again, the shim says again where it stands."""
-    run = house.launch(["sleep", "1000"])
+    run = harness.launch(["sleep", "1000"])
     run.fact("started")
     for count in (1, 2):
         run.control("pause", mode="freeze")
@@ -104,9 +104,9 @@ def test_pause_and_resume_may_be_repeated(house: House) -> None:
     run.leaves()
 
 
-def test_a_resume_overtakes_a_pause(house: House) -> None:
+def test_a_resume_overtakes_a_pause(harness: ShimHarness) -> None:
     """Pause and resume in one breath leave the run running."""
-    run = house.launch(["sh", "-c", TICKING])
+    run = harness.launch(["sh", "-c", TICKING])
     run.says("grandchild")
     run.control("pause", mode="freeze")
     run.control("resume")
@@ -117,9 +117,9 @@ def test_a_resume_overtakes_a_pause(house: House) -> None:
     run.ends_empty()
 
 
-def test_a_cooperative_worker_is_asked(house: House) -> None:
+def test_a_cooperative_worker_is_asked(harness: ShimHarness) -> None:
     """The worker's own lines `paused` and `resumed` are the facts; nothing is frozen."""
-    run = house.python(COOPERATIVE, kind="worker", cooperative=True)
+    run = harness.python(COOPERATIVE, kind="worker", cooperative=True)
     run.fact("started")
     run.control("pause", mode="cooperative")
     assert run.fact("paused")["mode"] == "cooperative"
@@ -135,9 +135,9 @@ def test_a_cooperative_worker_is_asked(house: House) -> None:
     run.leaves()
 
 
-def test_a_pause_that_overtakes_the_reply_to_a_register_holds(house: House) -> None:
+def test_a_pause_that_overtakes_the_reply_to_a_register_holds(harness: ShimHarness) -> None:
     """A daemon is back, asked for a pause and tells it; its reply, made before that, comes after it."""
-    run = house.python(COOPERATIVE, kind="worker", cooperative=True)
+    run = harness.python(COOPERATIVE, kind="worker", cooperative=True)
     run.fact("started")
 
     def overtaken(params: Message) -> Message:
@@ -145,9 +145,9 @@ def test_a_pause_that_overtakes_the_reply_to_a_register_holds(house: House) -> N
         run.says('"kind":"paused"', log="telemetry.jsonl")
         return default_answer(params)
 
-    house.peer.answer = overtaken
-    house.peer.close()
-    house.peer.open()
+    harness.peer.answer = overtaken
+    harness.peer.close()
+    harness.peer.open()
     assert run.fact("paused")["mode"] == "cooperative"
     run.control("checkpoint")
     run.says("checkpoint_saved")
@@ -159,9 +159,9 @@ def test_a_pause_that_overtakes_the_reply_to_a_register_holds(house: House) -> N
     run.leaves()
 
 
-def test_a_deaf_worker_is_frozen(house: House) -> None:
+def test_a_deaf_worker_is_frozen(harness: ShimHarness) -> None:
     """Without an answer in `pause_ack_timeout_s` the tree is frozen; on resume it is thawed."""
-    run = house.python(DEAF, kind="worker", cooperative=True, limits={"pause_ack_timeout_s": 0.1})
+    run = harness.python(DEAF, kind="worker", cooperative=True, limits={"pause_ack_timeout_s": 0.1})
     run.fact("started")
     run.control("pause", mode="cooperative")
     assert run.fact("paused")["mode"] == "freeze"
@@ -174,11 +174,11 @@ def test_a_deaf_worker_is_frozen(house: House) -> None:
     run.leaves()
 
 
-def test_a_worker_that_answers_late_finds_the_resume(house: House) -> None:
+def test_a_worker_that_answers_late_finds_the_resume(harness: ShimHarness) -> None:
     """A worker that was frozen while it still had our question to read goes on after the thaw."""
-    gate = house.gate()
+    gate = harness.gate()
     code = COOPERATIVE.replace("for text in line:", "print('busy')\nopen('gate').read()\nfor text in line:")
-    run = house.python(code, kind="worker", cooperative=True, limits={"pause_ack_timeout_s": 0.1})
+    run = harness.python(code, kind="worker", cooperative=True, limits={"pause_ack_timeout_s": 0.1})
     run.says("busy")
     run.control("pause", mode="cooperative")
     assert run.fact("paused")["mode"] == "freeze"
@@ -191,9 +191,9 @@ def test_a_worker_that_answers_late_finds_the_resume(house: House) -> None:
     run.leaves()
 
 
-def test_a_stop_during_a_cooperative_pause(house: House) -> None:
+def test_a_stop_during_a_cooperative_pause(harness: ShimHarness) -> None:
     """A paused worker ends like any other."""
-    run = house.python(COOPERATIVE, kind="worker", cooperative=True)
+    run = harness.python(COOPERATIVE, kind="worker", cooperative=True)
     run.fact("started")
     run.control("pause", mode="cooperative")
     run.fact("paused")
@@ -203,11 +203,11 @@ def test_a_stop_during_a_cooperative_pause(house: House) -> None:
     run.leaves()
 
 
-def test_release_is_a_checkpoint_and_a_clean_leave(house: House) -> None:
+def test_release_is_a_checkpoint_and_a_clean_leave(harness: ShimHarness) -> None:
     """Mode `release` asks for a checkpoint and the end; the record says released, not stopped."""
     code = COOPERATIVE + '    elif word == "stop":\n        break\n'
     code = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + code
-    run = house.python(code, kind="worker", cooperative=True)
+    run = harness.python(code, kind="worker", cooperative=True)
     run.fact("started")
     run.control("pause", mode="release")
     record = run.exit()
@@ -216,25 +216,25 @@ def test_release_is_a_checkpoint_and_a_clean_leave(house: House) -> None:
     run.leaves()
 
 
-def test_a_frozen_leader_that_is_killed_from_outside(house: House) -> None:
+def test_a_frozen_leader_that_is_killed_from_outside(harness: ShimHarness) -> None:
     """An out-of-memory kill of a frozen leader ends the run; its frozen children are thawed and swept."""
-    run = house.launch(["sh", "-c", TICKING])
+    run = harness.launch(["sh", "-c", TICKING])
     run.says("grandchild")
     run.control("pause", mode="freeze")
     run.fact("paused")
-    house.signal(run.json("started.json")["pid"], 9)
+    harness.signal(run.json("started.json")["pid"], 9)
     assert run.exit()["signal"] == 9
     run.ends_empty()
 
 
-def test_a_pause_does_not_count_towards_the_time_limit(house: House) -> None:
+def test_a_pause_does_not_count_towards_the_time_limit(harness: ShimHarness) -> None:
     """The limit's clock stands still while the tree is frozen."""
-    run = house.launch(["sleep", "1000"], limits={"time_limit_s": 1.5})
+    run = harness.launch(["sleep", "1000"], limits={"time_limit_s": 1.5})
     run.fact("started")
     run.control("pause", mode="freeze")
     paused_at = run.fact("paused")["at"]
     frozen_until = time.monotonic() + 1.6
-    house.peer.until(lambda: time.monotonic() > frozen_until)
+    harness.peer.until(lambda: time.monotonic() > frozen_until)
     assert not run.facts("limit_reached")
     run.control("resume")
     paused_s = run.fact("continued")["at"] - paused_at

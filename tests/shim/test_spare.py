@@ -5,12 +5,12 @@ import signal
 from pathlib import Path
 
 from mosaicd.shim import containment
-from tests.shim.house import House
+from tests.harness.shim import ShimHarness
 
 
-def spares(house: House) -> list[int]:
+def spares(harness: ShimHarness) -> list[int]:
     """The launcher's children that wait for an order."""
-    pid = house.launcher.pid
+    pid = harness.launcher.pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in children if title(int(child)) == "mosaic-spare\n"]
 
@@ -23,48 +23,48 @@ def title(pid: int) -> str:
         return ""
 
 
-def spare(house: House) -> int:
+def spare(harness: ShimHarness) -> int:
     """The spare, once there is one."""
-    return house.peer.until(lambda: spares(house))[0]
+    return harness.peer.until(lambda: spares(harness))[0]
 
 
-def test_a_spare_becomes_the_next_shim_and_is_replaced(house: House) -> None:
+def test_a_spare_becomes_the_next_shim_and_is_replaced(harness: ShimHarness) -> None:
     """After a pause an order is given to a process that is there already; then another one is forked."""
-    waiting = spare(house)
-    run = house.launch(["true"])
+    waiting = spare(harness)
+    run = harness.launch(["true"])
     assert run.shim_pid == waiting
     assert run.exit()["exit_code"] == 0
-    house.peer.until(lambda: spares(house) not in ([], [waiting]))
+    harness.peer.until(lambda: spares(harness) not in ([], [waiting]))
     run.leaves()
 
 
-def test_a_killed_spare_is_not_missed(house: House) -> None:
+def test_a_killed_spare_is_not_missed(harness: ShimHarness) -> None:
     """A spare that was killed costs an order nothing but the fork."""
-    waiting = spare(house)
-    house.signal(waiting, signal.SIGKILL)
-    house.peer.until(lambda: not ((found := containment.look_at(waiting)) and found.is_alive))
-    run = house.launch(["true"])
+    waiting = spare(harness)
+    harness.signal(waiting, signal.SIGKILL)
+    harness.peer.until(lambda: not ((found := containment.look_at(waiting)) and found.is_alive))
+    run = harness.launch(["true"])
     assert run.exit()["exit_code"] == 0
     run.leaves()
 
 
-def test_a_spare_holds_nothing_of_the_launcher(house: House) -> None:
+def test_a_spare_holds_nothing_of_the_launcher(harness: ShimHarness) -> None:
     """Its only descriptors are /dev/null, its wake pipe and its channel."""
-    waiting = spare(house)
+    waiting = spare(harness)
     targets = [os.readlink(entry).split(":")[0] for entry in Path(f"/proc/{waiting}/fd").iterdir()]
     assert sorted(targets) == [*["/dev/null"] * 3, "pipe", "pipe", "socket"]
     assert Path(f"/proc/{waiting}/stat").read_text().split()[5] == str(waiting)  # a session of its own
 
 
-def test_a_spare_goes_with_its_launcher(house: House) -> None:
+def test_a_spare_goes_with_its_launcher(harness: ShimHarness) -> None:
     """kill -9 of the launcher ends the spare, also while a shim lives on that was forked beside it."""
-    spare(house)
-    first, second = house.launch(["sleep", "1000"]), house.launch(["sleep", "1000"])
+    spare(harness)
+    first, second = harness.launch(["sleep", "1000"]), harness.launch(["sleep", "1000"])
     for run in (first, second):
         run.fact("started")
-    waiting = spare(house)
-    house.signal(house.launcher.pid, signal.SIGKILL)
-    house.peer.until(lambda: not ((found := containment.look_at(waiting)) and found.is_alive))
+    waiting = spare(harness)
+    harness.signal(harness.launcher.pid, signal.SIGKILL)
+    harness.peer.until(lambda: not ((found := containment.look_at(waiting)) and found.is_alive))
     for run in (first, second):
         run.control("stop", grace_s=0)
         run.ends_empty()

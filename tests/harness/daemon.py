@@ -1,7 +1,7 @@
 """A real daemon in a directory of its own, and what a test asks of it.
 
-Everything is real: process, socket, registry, launcher, shims, workers.  A reader would get wrong: the
-house outlives the daemon on purpose (`kill`, `start`), because most promises are about exactly that.
+Everything is real: process, socket, registry, launcher, shims, workers.
+Note: the harness outlives its daemon on purpose (`kill`, `start`): most promises are about exactly that.
 """
 
 import contextlib
@@ -12,22 +12,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mosaicctl.client import Client, Disconnected, NoDaemon, connect
 from mosaicd.protocol import rundir
 from mosaicd.protocol.errors import MosaicError
 from mosaicd.rundirs.directories import held_attempts
 from mosaicd.shim.containment import environment_of
-from tests.daemon.trouble import loud_lines, replay_differs
+from tests.harness.trouble import loud_lines, replay_differs
+from tests.harness.waiting import DEADLINE_S, wait_until
 
-T = TypeVar("T")
-DEADLINE_S = 45.0
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = Path(__file__).parent / "programs"
+PROGRAMS = ROOT / "tests/daemon/programs"
 
 #: Time limits of the product, shortened.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -38,26 +36,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def eventually(
-    read: Callable[[], T], is_wanted: Callable[[T], bool], what: str, deadline_s: float = DEADLINE_S
-) -> T:
-    """Return the first value that is wanted; fail with the last one seen after the deadline."""
-    end = time.monotonic() + deadline_s
-    while True:
-        value = read()
-        if is_wanted(value):
-            return value
-        if time.monotonic() > end:
-            raise AssertionError(f"{what}: not within {deadline_s:g} s; last seen: {value!r}")
-        time.sleep(0.01)
-
-
 def _end(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
 
-class House:
+class DaemonHarness:
     """One state directory, one socket, and the daemon that serves them when it runs."""
 
     def __init__(self, home: Path, settings: dict[str, dict[str, Any]] | None = None) -> None:
@@ -110,7 +94,7 @@ class House:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, cwd=self.home
             )
-        eventually(
+        wait_until(
             self._ready, lambda answer: answer is True, f"the daemon is ready\n{self.log.read_text()[-2000:]}"
         )
 
@@ -165,7 +149,7 @@ class House:
             return client.call(method, params, timeout_s)
 
     def submit(self, *command: str, **params: Any) -> str:
-        """Submit a command (in the house's own directory) and return the run id."""
+        """Submit a command (in the harness's own directory) and return the run id."""
         run = self.call("run.submit", command=list(command), **{"cwd": str(self.home), **params})
         self.run_ids.add(run["run_id"])
         return str(run["run_id"])
@@ -191,7 +175,7 @@ class House:
 
     def until(self, run_id: str, state: str, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
         """Wait until the run is seen in `state`."""
-        return eventually(
+        return wait_until(
             lambda: self.get(run_id),
             lambda run: run["state"] == state,
             f"run {run_id} reaches {state}",
@@ -212,9 +196,9 @@ class House:
         for run_id in run_ids:
             directory = self.state_dir / "runs" / run_id
             environment = directory / rundir.ENVIRONMENT
-            eventually(environment.exists, lambda there: not there, f"{run_id} is put away")
+            wait_until(environment.exists, lambda there: not there, f"{run_id} is put away")
             held = partial(held_attempts, directory)
-            eventually(held, lambda attempts: not attempts, f"the shim of {run_id} leaves")
+            wait_until(held, lambda attempts: not attempts, f"the shim of {run_id} leaves")
 
     def ctl(
         self, *arguments: str, stdin: str | None = None, timeout_s: float = 60.0
@@ -268,7 +252,7 @@ class House:
         return [pid for pid in everybody if marker in environment_of(pid).split(b"\0")]
 
     def shims(self) -> list[int]:
-        """Shims that work for this house: processes that hold one of its attempt directories open."""
+        """Shims that work for this harness: processes that hold one of its attempt directories open."""
         daemon = str(self.process.pid) if self.process is not None else None  # which looks into them, too
         return [
             int(entry.name)

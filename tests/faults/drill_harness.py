@@ -1,7 +1,7 @@
-"""The drill's house: its daemon comes from the zygote and may crash where it is told, its disk may be small.
+"""The daemon of the kill drill: a zygote forks it, it may crash at a chosen place, its disk may be small.
 
-A reader would get wrong: the state directory may be a disk that only this process and its children see, so
-whoever has to look at a finding is left a copy beside it (`keep`).
+Note: the state directory may be a disk that only this process and its children see. So `keep` copies it
+to where the reader of a finding can see it.
 """
 
 import contextlib
@@ -20,12 +20,13 @@ from typing import Any, cast
 from mosaicd.protocol.rundir import temporary_path
 from mosaicd.shim import cgroup
 from tests.containment.groups import hierarchies
-from tests.daemon.house import ROOT, House, eventually
 from tests.faults import squeeze
 from tests.faults.clients import WORKER
 from tests.faults.drill_plan import Trouble
 from tests.faults.squeeze import ElasticDisk
 from tests.faults.zygote import Zygote
+from tests.harness.daemon import ROOT, DaemonHarness
+from tests.harness.waiting import wait_until
 
 CPUS, GPUS = 6, 2
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -87,8 +88,8 @@ class Journal(threading.Thread):
             os.close(self._fd)
 
 
-class DrillHouse(House):
-    """A house that is killed, and whose writes may fail for a while."""
+class DrillHarness(DaemonHarness):
+    """A harness that is killed, and whose writes may fail for a while."""
 
     def __init__(self, zygote: Zygote, on_small_disk: bool = False) -> None:
         home = Path(tempfile.mkdtemp(prefix="mosaic-drill-", dir=big_tmp()))
@@ -138,7 +139,7 @@ class DrillHouse(House):
     def start(self) -> None:
         """Start the daemon and return when it answers everybody."""
         self.begin()
-        eventually(self._ready, lambda answer: answer is True, "the daemon is ready")
+        wait_until(self._ready, lambda answer: answer is True, "the daemon is ready")
 
     # --- writes that fail ----------------------------------------------------------------------------
 
@@ -195,7 +196,7 @@ class DrillHouse(House):
         """End daemon, launcher, shims and runs by force, wherever the drill was, and remove their groups."""
         self.lift()
         runs = {path.name for path in self.state_dir.glob("runs/*")}
-        eventually(self._end_some, lambda ended: not ended, "nobody is left")
+        wait_until(self._end_some, lambda ended: not ended, "nobody is left")
         for path in {path for directory in hierarchies() for path in cgroup.tree(directory)}:
             if (name := Path(path).name).startswith("run-") and name[4:].rpartition("-")[0] in runs:
                 cgroup.remove(path)

@@ -32,8 +32,8 @@ PATIENCE_S = 25.0
 class Run:
     """One ordered run and where its traces are."""
 
-    def __init__(self, house: "House", run_id: str, order: Message) -> None:
-        self.house = house
+    def __init__(self, harness: "ShimHarness", run_id: str, order: Message) -> None:
+        self.harness = harness
         self.run_id = run_id
         self.order = order
         self.dir = Path(order["attempt_dir"])
@@ -49,19 +49,19 @@ class Run:
 
     def exit(self, timeout_s: float = PATIENCE_S) -> Message:
         """Return exit.json once the daemon was told, too."""
-        self.house.peer.until(lambda: self.facts("exited"), timeout_s, lambda: self.facts())
+        self.harness.peer.until(lambda: self.facts("exited"), timeout_s, lambda: self.facts())
         return self.json("exit.json")
 
     def facts(self, name: str | None = None) -> list[Message]:
-        return self.house.peer.facts_of(self.run_id, name)
+        return self.harness.peer.facts_of(self.run_id, name)
 
     def fact(self, name: str, timeout_s: float = PATIENCE_S, count: int = 1) -> Message:
-        self.house.peer.until(lambda: len(self.facts(name)) >= count, timeout_s, lambda: self.facts())
+        self.harness.peer.until(lambda: len(self.facts(name)) >= count, timeout_s, lambda: self.facts())
         return self.facts(name)[count - 1]
 
     def ends_empty(self, timeout_s: float = PATIENCE_S) -> None:
         """Wait until the shim has reported an empty tree, and see that it is."""
-        self.house.peer.until(
+        self.harness.peer.until(
             lambda: self.facts("emptied") or any(fact["swept"] for fact in self.facts("exited")), timeout_s,
             lambda: self.facts(),
         )  # fmt: skip
@@ -81,12 +81,12 @@ class Run:
         return found
 
     def control(self, word: str, **params: Any) -> None:
-        self.house.peer.control(self.run_id, word, **params)
+        self.harness.peer.control(self.run_id, word, **params)
 
     def says(self, text: str, timeout_s: float = PATIENCE_S, log: str = "stdout.log") -> None:
         """Wait until the log holds `text`."""
         path = self.dir / log
-        self.house.peer.until(
+        self.harness.peer.until(
             lambda: path.exists() and text.encode() in path.read_bytes(), timeout_s,
             lambda: path.read_bytes()[-500:] if path.exists() else "no log",
         )  # fmt: skip
@@ -100,7 +100,7 @@ class Run:
 
     def leaves(self, timeout_s: float = PATIENCE_S) -> None:
         """Wait until the shim has gone."""
-        self.house.peer.until(self.shim_is_gone, timeout_s, lambda: f"shim {self.shim_pid} lives")
+        self.harness.peer.until(self.shim_is_gone, timeout_s, lambda: f"shim {self.shim_pid} lives")
 
     def members(self) -> list[int]:
         """Return the living processes below the shim or with the run's marker."""
@@ -113,8 +113,8 @@ class Run:
 class Gate:
     """Something a worker waits at (`read x < gate`) until the test lets it pass."""
 
-    def __init__(self, house: "House", path: Path) -> None:
-        self._house = house
+    def __init__(self, harness: "ShimHarness", path: Path) -> None:
+        self._house = harness
         self._path = path
         os.mkfifo(path)
 
@@ -133,7 +133,7 @@ class Gate:
         self._house.peer.until(try_to_write)
 
 
-class House:
+class ShimHarness:
     """What one test needs."""
 
     def __init__(self, root: Path, containment: str = "process-group") -> None:

@@ -39,7 +39,7 @@ def wait_until(is_true: Callable[[], bool], what: str, pause_s: float = 0.002) -
         time.sleep(pause_s)
 
 
-class House:
+class DaemonHarness:
     """One daemon with so many CPU slots; use it in a `with`."""
 
     def __init__(self, slots: int) -> None:
@@ -52,7 +52,7 @@ class House:
         self.environment = {**os.environ, "PYTHONPATH": str(ROOT), "MOSAICD_SOCKET": str(self._socket)}
         self.environment.pop("PYTHONUNBUFFERED", None)
 
-    def __enter__(self) -> "House":
+    def __enter__(self) -> "DaemonHarness":
         try:
             self.start()
         except BaseException:
