@@ -15,6 +15,7 @@ from collections import deque
 from errno import EACCES, ECONNREFUSED
 from typing import Any
 
+from mosaicd.protocol.backoff import Backoff
 from mosaicd.protocol.errors import Draining, TimedOut, from_wire
 from mosaicd.protocol.framing import LineReader, Oversized, encode, request
 
@@ -166,12 +167,11 @@ class Client:
     def _come_back(self, give_up_mono: float, error: Exception) -> None:
         """Connect again to the same daemon; `error` when it does not come back in time."""
         self._socket.close()
-        pause_s = _PAUSE_FIRST_S
+        backoff = Backoff(_PAUSE_FIRST_S, _PAUSE_MOST_S)
         while True:
             if time.monotonic() >= give_up_mono:
                 raise error
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 2, _PAUSE_MOST_S)
+            time.sleep(backoff.next_s())
             link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 link.connect(self.path)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from mosaicctl.client import Client, Disconnected, NoDaemon, connect
+from mosaicd.protocol.backoff import Backoff
 from mosaicd.protocol.errors import Draining, TimedOut, Unavailable
 
 BACKOFF_FIRST_S = 0.05
@@ -40,7 +41,8 @@ class Link:
         """Return with a new connection; says so on stderr when it takes long; TimedOut at the deadline."""
         wake_fd = self.client.wake_fd
         self.client.close()
-        begun, pause_s, is_told = time.monotonic(), BACKOFF_FIRST_S, False
+        begun, is_told = time.monotonic(), False
+        backoff = Backoff(BACKOFF_FIRST_S, BACKOFF_MOST_S)
         while True:
             try:
                 self.client = connect(self._path)
@@ -54,8 +56,7 @@ class Link:
                 if not is_told and now - begun >= QUIET_S:
                     is_told = True
                     _say("the daemon is away; the runs go on, waiting for it to come back (Ctrl-C leaves)")
-            _pause(pause_s, wake_fd)
-            pause_s = min(pause_s * 2, BACKOFF_MOST_S)
+            _pause(backoff.next_s(), wake_fd)
         self.client.wake_fd = wake_fd
         self.generation += 1
         _say("reconnected to the daemon")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from math import inf
 
 from mosaicd.core.run import Run
+from mosaicd.protocol.backoff import delay_s
 from mosaicd.protocol.states import CauseKind, PauseMode, State, Want
 
 
@@ -104,6 +105,6 @@ def grace_s(run: Run) -> float:
     return run.grace_s if asked is None else float(asked)
 
 
-def backoff_s(retries_used: int, first_s: float, most_s: float, jitter: float) -> float:
-    """Return how long retry number `retries_used` + 1 waits: doubling, capped, spread by jitter in [0, 1)."""
-    return float(min(most_s, first_s * 2 ** min(retries_used, 30)) * (0.75 + 0.5 * jitter))
+def retry_delay_s(retries_used: int, first_s: float, most_s: float, jitter: float) -> float:
+    """Return how long retry number `retries_used` + 1 waits: a back-off, spread by jitter in [0, 1)."""
+    return delay_s(retries_used, first_s, most_s) * (0.75 + 0.5 * jitter)

@@ -8,12 +8,13 @@ meanwhile.  Everything else that keeps a shim from being forked stays as it is, 
 import errno
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mosaicd.core.launch import PASSING, LaunchFailed, NoProcess
 from mosaicd.core.run import Run
 from mosaicd.dispatch.orders import Orders
+from mosaicd.protocol.backoff import Backoff
 from mosaicd.protocol.states import CauseKind, Want
 from mosaicd.rundirs.directories import RunDirs
 
@@ -36,6 +37,7 @@ class _Launch:
     forks: int = 0
     refusals: int = 0
     trouble: str | None = None
+    backoff: Backoff = field(default_factory=lambda: Backoff(FIRST_PAUSE_S, MOST_PAUSE_S))
 
 
 class Launches:
@@ -60,6 +62,7 @@ class Launches:
             await self._shims.launch(self._orders.launch(run))
             launch.forks += 1
             launch.refusals, launch.trouble = 0, None
+            launch.backoff.reset()
         except (LaunchFailed, OSError, ValueError) as error:
             is_passing = isinstance(error, NoProcess) or getattr(error, "errno", None) in PASSING
             if is_passing and run.want is not Want.STOP:  # a stop would only have to wait for a shim to stop
@@ -83,13 +86,12 @@ class Launches:
         return launch if launch is not None and launch.attempt == run.attempt else None
 
     def _wait(self, run: Run, launch: _Launch, error: Exception) -> None:
-        pause_s = min(MOST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(launch.refusals, 30))
         launch.refusals += 1
         count = f"{launch.refusals} time{'' if launch.refusals == 1 else 's'}"
         launch.trouble = f"no process for its shim: {error}; tried {count}"
         if launch.refusals == 1:
             log.warning("run %s: %s; trying again until its handshake is due", run.run_id, launch.trouble)
-        self._again(run.run_id, pause_s)
+        self._again(run.run_id, launch.backoff.next_s())
 
     def _why_not(self, run: Run, error: Exception) -> dict[str, Any]:
         """Return the evidence of a launch that failed: where no directory could be made, why."""

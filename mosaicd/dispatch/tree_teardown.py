@@ -17,11 +17,12 @@ from mosaicd import crash_points
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
 from mosaicd.core import fsm, missed_events
-from mosaicd.core.deadlines import backoff_s, grace_s
+from mosaicd.core.deadlines import grace_s, retry_delay_s
 from mosaicd.core.fsm import Action, Event, Kind
 from mosaicd.core.launch import LaunchFailed
 from mosaicd.core.run import Run
 from mosaicd.dispatch.orders import Orders
+from mosaicd.protocol.backoff import Backoff, delay_s
 
 if TYPE_CHECKING:
     from mosaicd.shims.shim_link import ShimLink
@@ -38,13 +39,13 @@ Follow = Callable[[Run, Action, Callable[[Run], Event]], Awaitable[None]]
 
 @dataclass(slots=True)
 class _Unempty:
-    """A tree that is still there: since when, how long until the next look, and what brings it about.
+    """A tree that is still there: since when, how long until the next look, and its timer.
 
     `shims`: how many were given up over it, the last at `given_up_mono`.
     """
 
     since_mono: float
-    wait_s: float
+    backoff: Backoff
     given_up_mono: float
     shims: int = 0
     timer: asyncio.TimerHandle | None = None
@@ -94,14 +95,18 @@ class Emptying:
 
     def _conclusion(self, run: Run) -> Event:
         retries = self._settings.retries
-        wait_s = backoff_s(run.retries_used, retries.backoff_s, retries.backoff_max_s, random.random())
+        wait_s = retry_delay_s(run.retries_used, retries.backoff_s, retries.backoff_max_s, random.random())
         bound = fsm.CrashLoop(retries.crash_loop_attempts, retries.crash_loop_s)
         return fsm.conclude(run, self._clock.wall(), wait_s, bound)
 
     async def _still_there(self, run: Run, pids: list[int], *, is_shim_alive: bool) -> None:
         """Look again later; after too long say so, and give up the shim that should have ended it."""
         now, timeouts = self._clock.mono(), self._settings.timeouts
-        tree = self._unempty.setdefault(run.run_id, _Unempty(now, timeouts.empty_retry_s, now))
+        tree = self._unempty.get(run.run_id)
+        if tree is None:
+            first_s = timeouts.empty_retry_s
+            tree = _Unempty(now, Backoff(first_s, max(first_s, MOST_RECHECK_S)), now)
+            self._unempty[run.run_id] = tree
         bound_s = grace_s(run) + timeouts.unkillable_s
         if now - tree.since_mono > bound_s and not run.unkillable:
             event = Event(Kind.UNKILLABLE, self._clock.wall(), data={"pids": pids[:20]})
@@ -110,11 +115,11 @@ class Emptying:
             log.warning("the shim of run %s does not end its tree; another one is to", run.run_id)
             self._shims.give_up(run.run_id)
             tree.shims += 1
-            tree.given_up_mono, tree.wait_s = now, timeouts.empty_retry_s
+            tree.given_up_mono = now
+            tree.backoff.reset()
         if tree.timer is not None:
             tree.timer.cancel()  # looked at for another reason: one timer a run is enough
-        tree.timer = self._look_later(run.run_id, tree.wait_s)
-        tree.wait_s = min(MOST_RECHECK_S, 2 * tree.wait_s)
+        tree.timer = self._look_later(run.run_id, tree.backoff.next_s())
 
     def _patience_s(self, run: Run, tree: _Unempty, bound_s: float) -> float:
         """Return how long the shim there is has: one that is heard of does what can be done.
@@ -125,4 +130,4 @@ class Emptying:
         most_s = max(MOST_PATIENCE_S, least_s)
         if self._shims.is_attached(run.run_id, run.attempt):
             return most_s  # one that has fallen silent is found by its silence
-        return min(most_s, least_s * 2.0 ** min(tree.shims, 30))
+        return delay_s(tree.shims, least_s, most_s)

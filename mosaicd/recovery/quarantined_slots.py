@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mosaicd.core.slots import Withheld
 from mosaicd.log import Catalogue, event
 from mosaicd.protocol import ulid
+from mosaicd.protocol.backoff import Backoff
 from mosaicd.rundirs.directories import RunDirs, held_attempts
 from mosaicd.store.registry import Registry
 
@@ -50,7 +51,7 @@ class Aftercare:
         self._rundirs = rundirs
         self._shims = shims
         self._turns = turns
-        self._look_s = first_look_s
+        self._backoff = Backoff(first_look_s, max(first_look_s, MOST_LOOK_S))
 
     def begin(self) -> None:
         """Withhold what every run that was set aside alive may still use."""
@@ -72,8 +73,7 @@ class Aftercare:
                     left[run_id] = replace(withheld, pids=tuple(pids[:MOST_PIDS]))
             self._say(left, told)
             self._turns.withhold(left)
-            await asyncio.sleep(self._look_s)
-            self._look_s = min(MOST_LOOK_S, 2 * self._look_s)
+            await asyncio.sleep(self._backoff.next_s())
 
     async def _look(self, run_id: str) -> tuple[bool, list[int]]:
         """Return whether nothing of the run lives, and the pids that were found."""

@@ -8,6 +8,7 @@ leader alive.  What a control group holds is killed by the kernel, whole; signal
 
 import signal
 
+from mosaicd.protocol.backoff import Backoff
 from mosaicd.shim import child, containment
 from mosaicd.shim.containment import Process
 from mosaicd.shim.tree import Tree, kill_held, stop_moving
@@ -27,7 +28,7 @@ class Ladder:
         self._tree = tree
         self._leader_first = leader_first
         self._kill_at: float | None = None
-        self._round_s = _FIRST_ROUND_S
+        self._backoff = Backoff(_FIRST_ROUND_S, _LAST_ROUND_S)
         self._round_at = 0.0
         self._rounds = 0
         self.is_forced = False
@@ -68,8 +69,7 @@ class Ladder:
             return
         self._rounds += 1
         self._kill_round()
-        self._round_at = now + self._round_s
-        self._round_s = min(self._round_s * 2, _LAST_ROUND_S)
+        self._round_at = now + self._backoff.next_s()
 
     def _end_gently(self, members: list[Process]) -> None:
         for process in members:

@@ -10,9 +10,10 @@ import time
 from typing import Any
 
 from mosaicd.protocol import framing
+from mosaicd.protocol.backoff import Backoff
 
-_BACK_OFF_S = 0.010
-_BACK_OFF_LIMIT_S = 0.200
+_FIRST_DELAY_S = 0.010
+_MOST_DELAY_S = 0.200
 _RECEIVE_BYTES = 1 << 14
 
 Message = dict[str, Any]
@@ -26,7 +27,7 @@ class Link:
         self._socket: socket.socket | None = None
         self._reader = framing.LineReader()
         self._out = bytearray()
-        self._back_off_s = _BACK_OFF_S
+        self._backoff = Backoff(_FIRST_DELAY_S, _MOST_DELAY_S)
         self._try_at = 0.0
         self.down_since: float | None = time.monotonic()
 
@@ -66,7 +67,7 @@ class Link:
 
     def settle(self) -> None:
         """The daemon has accepted us: the next loss starts with the short delay again."""
-        self._back_off_s = _BACK_OFF_S
+        self._backoff.reset()
         self.down_since = None
 
     def drop(self, now: float) -> None:
@@ -79,8 +80,7 @@ class Link:
             self.down_since = now
 
     def _put_off(self, now: float) -> None:
-        self._try_at = now + self._back_off_s
-        self._back_off_s = min(self._back_off_s * 2, _BACK_OFF_LIMIT_S)
+        self._try_at = now + self._backoff.next_s()
 
     def send(self, message: Message) -> None:
         """Send one message, as far as the socket takes it now; a loss shows in the next `receive`."""

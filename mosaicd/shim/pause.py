@@ -16,6 +16,7 @@ import signal
 import socket
 from collections.abc import Callable
 
+from mosaicd.protocol.backoff import Backoff
 from mosaicd.shim import child
 from mosaicd.shim.containment import Process
 from mosaicd.shim.tree import Tree, View, stop_moving
@@ -72,7 +73,7 @@ class Pause:
         self._is_asked = False  # the worker has our "pause" and no "resume" after it
         self._due_at: float | None = None
         self._give_up_at = 0.0
-        self._look_s = _FIRST_LOOK_S
+        self._backoff = Backoff(_FIRST_LOOK_S, _LAST_LOOK_S)
         self._still: frozenset[int] = frozenset()
         self._nudges = 0
         self._freeze_at = 0.0
@@ -110,7 +111,7 @@ class Pause:
         if frozen:
             if self._state != _THAWING:
                 self._give_up_at = now + _THAW_LIMIT_S
-                self._look_s = _FIRST_LOOK_S
+                self._backoff.reset()
                 self._is_first_thaw = True
                 self._tree.cell.thaw()
                 self._enter(_THAWING, now)
@@ -152,7 +153,7 @@ class Pause:
     def _freeze(self, now: float) -> None:
         self._still = frozenset()
         self._nudges = 0
-        self._look_s = _FIRST_LOOK_S
+        self._backoff.reset()
         self._freeze_at = now
         self._tree.cell.freeze()
         self._enter(_FREEZING, now)
@@ -165,7 +166,7 @@ class Pause:
         pids = frozenset(process.pid for process in view.members)
         if not moving and self._nudge(outside):
             moving = view.members
-            self._look_s = _FIRST_LOOK_S
+            self._backoff.reset()
         if inside and not self._is_still([p for p in view.members if p.pid in inside], now):
             moving = view.members
         if not moving and pids and pids == self._still:
@@ -205,8 +206,7 @@ class Pause:
         self._look_again(now)
 
     def _look_again(self, now: float) -> None:
-        self._due_at = now + self._look_s
-        self._look_s = min(self._look_s * 2, _LAST_LOOK_S)
+        self._due_at = now + self._backoff.next_s()
 
     def _paused(self, mode: str) -> None:
         self._mode = mode

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from mosaicd import crash_points, launcher, procfs
 from mosaicd.core.launch import refused
+from mosaicd.protocol.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class ShimLink:
     trouble: str | None = None  # why there is no launcher, while none can be started
     containment_mode: str = "auto"
     containment: dict[str, Any] = field(default_factory=dict)
-    _restarts_in_a_row: int = 0
+    _backoff: Backoff = field(default_factory=lambda: Backoff(RESTART_DELAY_S, MOST_RESTART_DELAY_S))
     crash_at: str | None = None
     silence_s: float = 30.0
 
@@ -168,10 +169,8 @@ class ShimLink:
 
     def _restart_later(self) -> None:
         """Start another soon; less soon where the last one has not answered anything."""
-        delay_s = min(RESTART_DELAY_S * 2 ** min(self._restarts_in_a_row, 30), MOST_RESTART_DELAY_S)
-        self._restarts_in_a_row += 1
         self.launcher_restarts += 1
-        asyncio.get_running_loop().call_later(delay_s, self._restart)
+        asyncio.get_running_loop().call_later(self._backoff.next_s(), self._restart)
 
     def _restart(self) -> None:
         if not self._closing and self._socket is None:
@@ -244,7 +243,7 @@ class ShimLink:
             return
         order = self._orders.get(message.get("id", 0))  # a fact that nobody here knows is nobody's answer
         if order is not None and not order.reply.done():
-            self._restarts_in_a_row = 0
+            self._backoff.reset()
             order.reply.set_result(message)
 
     def _reaped(self, message: dict[str, Any]) -> None:
