@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import re
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
@@ -20,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from mosaicd.protocol import rundir
+from mosaicd.rundirs.removal import remove_run_dir
 
 log = logging.getLogger(__name__)
 
 RECORD_LIMIT_BYTES = 1 << 20
 #: Of what the daemon wrote itself: many times what fits into a request.
 OWN_LIMIT_BYTES = 1 << 24
-#: How many levels of a tree are removed at one go; what is left of a deeper one is removed the next time.
-MOST_LEVELS = 10_000
 _SAFE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ATTEMPT = re.compile(rf"{rundir.ATTEMPT_PREFIX}([0-9]{{1,9}})")
 #: What keeps a directory from being looked at now, and says nothing of it.
@@ -134,15 +132,8 @@ class RunDirs:
             (self.path(run_id) / rundir.PRUNED).unlink(missing_ok=True)
 
     def remove(self, run_id: str) -> None:
-        """Remove the directory of a run that was never acknowledged, or what is left of one.
-
-        Its marks go last: half of it without them would be taken for a run that somebody was told of.
-        """
-        directory = self.path(run_id)
-        with contextlib.suppress(OSError):
-            for name in sorted(os.listdir(directory), key=rundir.MARKS.__contains__):
-                discard(directory / name)
-            directory.rmdir()
+        """Remove the directory of a run that was never acknowledged, or what is left of one."""
+        remove_run_dir(self.path(run_id))
 
     def names(self) -> list[str]:
         """Return the names of all directories."""
@@ -302,63 +293,6 @@ def _read_record(directory: int, name: str, owner_uid: int, is_over: bool) -> Ma
             log.log(logging.WARNING if is_over else logging.DEBUG, "%s is not whole: ignored", name)
             return {}
     return record if isinstance(record, dict) else {}
-
-
-def discard(path: Path) -> None:
-    """Remove a file, or a directory with all below it; OSError.
-
-    What a run leaves may be deeper than recursion, paths and descriptors go, so nothing is gone down into:
-    directories come up to the top and are looked into there.
-    """
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-    _open_up(str(path))
-    top = os.open(path, _SAFE | os.O_DIRECTORY)
-    mark = secrets.token_hex(8)  # a removal that was cut off has left names, too
-    try:
-        for level in range(MOST_LEVELS):
-            names = os.listdir(top)
-            for number, name in enumerate(names):
-                _take_out(top, name, f"{mark}.{level}.{number}")
-            if not names:
-                break
-    finally:
-        os.close(top)
-    path.rmdir()
-
-
-def _take_out(top: int, name: str, mark: str) -> None:
-    """Remove an entry of `top`; the directories in it are then there in its place."""
-    if not stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):
-        os.unlink(name, dir_fd=top)
-        return
-    _open_up(name, top)
-    directory = os.open(name, _SAFE | os.O_DIRECTORY, dir_fd=top)
-    try:
-        for number, inner in enumerate(os.listdir(directory)):
-            if stat.S_ISDIR(os.stat(inner, dir_fd=directory, follow_symlinks=False).st_mode):
-                _bring_up(directory, inner, top, f"{mark}.{number}")
-            else:
-                os.unlink(inner, dir_fd=directory)
-    finally:
-        os.close(directory)
-    os.rmdir(name, dir_fd=top)
-
-
-def _bring_up(directory: int, name: str, top: int, mark: str) -> None:
-    """Move a directory to the top, or remove it at once where it is empty: another user's cannot be moved."""
-    try:
-        os.rmdir(name, dir_fd=directory)
-    except OSError:
-        _open_up(name, directory)  # else it cannot be moved
-        os.rename(name, mark, src_dir_fd=directory, dst_dir_fd=top)
-
-
-def _open_up(name: str, parent: int | None = None) -> None:
-    """Open a directory that its owner may have closed; somebody else's (a container's mount point) stays."""
-    with contextlib.suppress(PermissionError):
-        os.chmod(name, 0o700, dir_fd=parent)
 
 
 def _load(path: Path) -> dict[str, Any]:

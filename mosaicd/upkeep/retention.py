@@ -11,7 +11,6 @@ import asyncio
 import logging
 import os
 import re
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,7 +25,8 @@ from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir
 from mosaicd.protocol.errors import MosaicError
 from mosaicd.protocol.messages import ListRuns
-from mosaicd.rundirs.directories import RunDirs, discard, held_attempts
+from mosaicd.rundirs.directories import RunDirs, held_attempts
+from mosaicd.rundirs.removal import remove_run_dir
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
 
@@ -217,13 +217,9 @@ def clear(path: Path) -> str | None:
         (path / rundir.SPEC).unlink(missing_ok=True)  # from here on it is no run's directory
         crash_points.reach("prune.removing")
     why = ""
-    for _ in range(2):  # somebody else may have taken away what was listed
-        try:
-            for name in os.listdir(path):
-                if name != rundir.PRUNED:
-                    discard(path / name)
-            shutil.rmtree(path)
-        except OSError as error:
+    for _ in range(2):  # another process may have added or removed an entry meanwhile
+        error = remove_run_dir(path).error
+        if error is not None:
             why = f"{error.filename}: {error.strerror}"
         if not os.path.lexists(path):
             return None

@@ -8,7 +8,7 @@ import pytest
 from tests.contract.sources import PACKAGES, Module, all_modules, imports, modules, parse, uses
 
 #: Rooms that know nothing of a run's life: every room above them may use them.
-LEAVES = ("clock", "config", "crash_points", "log", "procfs")
+LEAVES = ("clock", "config", "crash_points", "log", "procfs", "safe_files")
 
 INNER = ("protocol", "core", "store")
 
@@ -18,14 +18,15 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "protocol": (),
     "crash_points": (),
     "procfs": (),
+    "safe_files": (),
     "core": ("protocol",),
     "clock": ("protocol",),
     "config": ("protocol", "core", "crash_points"),
     "log": ("protocol",),
-    "rundirs": ("protocol",),
+    "rundirs": ("protocol", "safe_files"),
     "store": ("protocol", "core", "clock", "crash_points", "log"),
-    "shim": ("protocol", "crash_points"),
-    "launcher": ("protocol", "crash_points", "shim"),
+    "shim": ("protocol", "crash_points", "safe_files"),
+    "launcher": ("protocol", "crash_points", "safe_files", "shim"),
     "host": (*INNER, *LEAVES),
     "broadcaster": (*INNER, *LEAVES),
     "shims": (*INNER, *LEAVES, "launcher"),  # the launcher's command line is its own
@@ -152,7 +153,7 @@ def test_the_core_is_pure() -> None:
 
 def test_shim_and_launcher_know_no_event_loop() -> None:
     """A shim is small because it loads no asyncio, and neither does what it is forked from."""
-    rooms = ("shim", "launcher", "protocol")
+    rooms = ("shim", "launcher", "protocol", "safe_files")
     guilty = [
         module.where(i.line)
         for module in modules("mosaicd")

@@ -1,0 +1,32 @@
+"""Removal of a run directory: its marks go last.
+
+A directory that is half removed still has its marks.  Therefore a daemon that finds it, and no row in the
+registry, does not take it for a run.
+"""
+
+import os
+from pathlib import Path
+
+from mosaicd.protocol import rundir
+from mosaicd.safe_files import Removed, remove_tree
+
+
+def remove_run_dir(path: Path) -> Removed:
+    """Remove a run directory and all below it; return what was removed and what failed.
+
+    If an entry cannot be removed, the other entries are removed, and the marks stay.
+    """
+    removed = Removed()
+    if path.is_symlink():
+        return remove_tree(path)
+    try:
+        names = os.listdir(path)
+    except FileNotFoundError:
+        return removed
+    except OSError as error:
+        removed.add_failure(error)
+        return removed
+    for name in names:
+        if name not in rundir.MARKS:
+            remove_tree(path / name, removed)
+    return removed if removed.failed else remove_tree(path, removed)

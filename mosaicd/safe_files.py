@@ -1,0 +1,144 @@
+"""Files and directories that another program may have filled: a run's output, its temporary directory.
+
+Standard library only, and no event loop: the shim and the launcher use this module, too.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+from pathlib import Path
+
+#: One removal goes down this many levels of a tree.  A deeper tree needs another removal.
+MOST_LEVELS = 10_000
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Removed:
+    """The result of removals: counts, and the first error."""
+
+    __slots__ = ("bytes", "error", "failed", "files")
+
+    def __init__(self) -> None:
+        self.files = 0  # removed entries that are not directories
+        self.bytes = 0  # the sum of their sizes
+        self.failed = 0  # entries that could not be removed
+        self.error: OSError | None = None
+
+    def add_failure(self, error: OSError) -> None:
+        """Count an entry that could not be removed."""
+        self.failed += 1
+        self.error = self.error or error
+
+
+def remove_tree(path: str | Path, removed: Removed | None = None) -> Removed:
+    """Remove a file, or a directory with all below it; add the counts to `removed` and return it.
+
+    If an entry cannot be removed, the other entries are removed all the same.  Links are removed and not
+    followed.  A path that does not exist is no failure.
+    A tree may be deeper than recursion, paths and descriptors allow.  Therefore each directory is moved up
+    to the top, and its entries are removed there.  Note: after a failure, directories may lie there.
+    """
+    removed = Removed() if removed is None else removed
+    _try_each([str(path)], lambda name: _remove_top(name, removed), removed)
+    return removed
+
+
+def _remove_top(path: str, removed: Removed) -> None:
+    if _try_remove_file(path, None, removed):
+        return
+    failed = removed.failed
+    top = _open_directory(path)
+    try:
+        _empty(top, removed)
+    finally:
+        os.close(top)
+    if removed.failed == failed:
+        os.rmdir(path)
+
+
+def _empty(top: int, removed: Removed) -> None:
+    """Remove the entries of the open directory `top`, level by level."""
+    prefix = os.urandom(8).hex()  # an interrupted removal has left other names
+    unused_names = (f"{prefix}.{number}" for number in count())
+    kept: set[str] = set()
+    for _ in range(MOST_LEVELS):
+        names = [name for name in os.listdir(top) if name not in kept]
+        if not names:
+            return
+        kept |= _try_each(names, lambda name: _remove_entry(top, name, unused_names, removed), removed)
+
+
+def _remove_entry(top: int, name: str, unused_names: Iterator[str], removed: Removed) -> None:
+    """Remove an entry of `top`; if it is a directory, move the directories in it up to `top`."""
+    if _try_remove_file(name, top, removed) or _try_remove_directory(name, top):
+        return
+    directory = _open_directory(name, top)
+
+    def remove(inner: str) -> None:
+        if not _try_remove_file(inner, directory, removed) and not _try_remove_directory(inner, directory):
+            _move_up(directory, inner, top, next(unused_names))
+
+    try:
+        failed = _try_each(os.listdir(directory), remove, removed)
+    finally:
+        os.close(directory)
+    if not failed:
+        os.rmdir(name, dir_fd=top)
+
+
+def _try_each(names: Iterable[str], remove: Callable[[str], None], removed: Removed) -> set[str]:
+    """Call `remove` with each name; return the names for which it failed."""
+    kept = set()
+    for name in names:
+        failed = removed.failed
+        try:
+            remove(name)
+        except FileNotFoundError:
+            pass  # another process has removed it
+        except OSError as error:
+            removed.add_failure(error)
+        if removed.failed != failed:
+            kept.add(name)
+    return kept
+
+
+def _try_remove_file(name: str, parent: int | None, removed: Removed) -> bool:
+    """Remove an entry that is not a directory; return False if it is one."""
+    facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    if stat.S_ISDIR(facts.st_mode):
+        return False
+    os.unlink(name, dir_fd=parent)
+    removed.files += 1
+    removed.bytes += facts.st_size
+    return True
+
+
+def _try_remove_directory(name: str, parent: int) -> bool:
+    """Remove a directory if it is empty, also another user's, which cannot be opened or moved."""
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except OSError:
+        return False
+    return True
+
+
+def _open_directory(name: str, parent: int | None = None) -> int:
+    """Open a directory; give its owner the rights to list and change it."""
+    try:
+        directory = os.open(name, _DIRECTORY, dir_fd=parent)
+    except PermissionError:
+        os.chmod(name, 0o700, dir_fd=parent)
+        directory = os.open(name, _DIRECTORY, dir_fd=parent)
+    with contextlib.suppress(PermissionError):  # another user's, such as the mount point of a container
+        os.fchmod(directory, 0o700)
+    return directory
+
+
+def _move_up(directory: int, name: str, top: int, new_name: str) -> None:
+    try:
+        os.rename(name, new_name, src_dir_fd=directory, dst_dir_fd=top)
+    except PermissionError:  # a directory can be moved only by a user who may write to it
+        os.chmod(name, 0o700, dir_fd=directory)
+        os.rename(name, new_name, src_dir_fd=directory, dst_dir_fd=top)
