@@ -90,7 +90,7 @@ class Service:
             crash_points.reach("startup.ready")
             services.registry.subscribe(_shown_soon(notifier, services))
             notifier.ready(status_line(services))
-            waiting = len(services.dispatcher.turns.queue)
+            waiting = len(services.scheduler.queue)
             operator_log.event(Catalogue.DAEMON_READY, live=len(services.registry.live), waiting=waiting)
             stack.callback(server.stop_accepting)  # who comes from now on waits for the next daemon, where
             stack.callback(self._say_leaving, notifier)  # somebody holds the socket
@@ -131,8 +131,8 @@ class Service:
         dispatcher = Dispatcher(registry, shims, rundirs, orders, settings, clock, self._on_fatal)
         return Services(
             settings=settings, clock=clock, registry=registry, history=history, rundirs=rundirs, auth=auth,
-            broadcaster=broadcaster, shims=shims, dispatcher=dispatcher, discovery=Discovery(settings),
-            started_mono=clock.mono(),
+            broadcaster=broadcaster, shims=shims, dispatcher=dispatcher, scheduler=dispatcher.turns,
+            discovery=Discovery(settings), started_mono=clock.mono(),
             retention=Retention(registry, history, rundirs, settings.retention, clock),
             succession=self._succession,
             warnings=_warnings(registry), recollected=set(registry.recollected),
@@ -229,8 +229,8 @@ class Service:
         return ShimWatch(services.registry, services.shims, silence_s, dispatcher.shim_silent)
 
     def _aftercare(self, services: Services) -> Aftercare:
-        look_s, turns = self._settings.timeouts.empty_retry_s, services.dispatcher.turns
-        return Aftercare(services.registry, services.rundirs, services.shims, turns, look_s)
+        look_s, scheduler = self._settings.timeouts.empty_retry_s, services.scheduler
+        return Aftercare(services.registry, services.rundirs, services.shims, scheduler, look_s)
 
     async def _pulse(self, services: Services, watchdog_s: float | None) -> None:
         """Have the writer turn now and then, so that its silence means something."""

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from mosaicd import crash_points
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
-from mosaicd.core.explain import Holder, Scene, reason
+from mosaicd.core.explain import Explanation, Holder, Scene, explain, reason
 from mosaicd.core.fsm import Action, Event, Kind, owed
 from mosaicd.core.queue import Queue, Start, Waiting
 from mosaicd.core.run import Run
@@ -97,14 +97,23 @@ class QueuePump:
             gpu_slots_withheld=slots_withheld,
         )
 
-    def scene(self) -> Scene:
-        """Return all that a plan depends on, and who holds the machine."""
+    def explain(self, run_id: str, owners: Mapping[int, str]) -> Explanation:
+        """Return the facts that keep a run from starting; no facts: it does not wait, or starts next.
+
+        `owners` holds the user names by uid.
+        """
+        if self._queue.get(run_id) is None:
+            return Explanation(run_id, None, [], [])
+        return explain(run_id, self._queue, self._scene(owners))
+
+    def _scene(self, owners: Mapping[int, str]) -> Scene:
+        """Return everything that a plan depends on, and the runs that hold the machine."""
         holders = [
             Holder(run.run_id, run.name, run.owner, run.owner_uid, run.cpus_granted or 0, run.slots)
             for run in self._holding.values()
         ]
         withheld = list(self._withheld.values())
-        return Scene(self.capacity(), self._used(), self._clock.wall(), holders, withheld=withheld)
+        return Scene(self.capacity(), self._used(), self._clock.wall(), holders, owners, withheld)
 
     def reason(self, run_id: str) -> str | None:
         """Return in a few words why a run waits, or None when it does not."""

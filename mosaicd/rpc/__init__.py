@@ -1,5 +1,6 @@
-"""The wire side: accept, frame, authorise, decode, dispatch; one file a verb.
+"""The wire side: accept, frame, authorise, decode, dispatch; one file for each verb.
 
-server (accept, in-flight caps) -> connection (frame, back-pressure) -> turns (whose line is next) ->
-router (role, decode, deadline, errors) -> a handler.  Nothing below knows JSON-RPC.
+A line goes through server (accept, limit), connection (frame, back-pressure), fair_queue (which connection is
+next), router (role, decode, deadline, errors) and a handler in `verbs`.  Only these modules know JSON-RPC.
+The room may import every room but recovery and the service.
 """

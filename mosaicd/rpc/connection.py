@@ -1,8 +1,8 @@
 """One connection: lines in, lines out, never more of either than its limits.
 
-What a reader would get wrong: lines are cut lazily and taken one a turn (see turns), and reading stops
-while a line waits, so what a peer sends faster than it is served stays in the kernel's buffer.  Replies
-leave in the order of completion; only the worker.* family is worked on one after the other.
+Note: lines are cut lazily and taken one at a time (see fair_queue), and reading stops while a line waits.
+So what a peer sends faster than it is served stays in the kernel's buffer.  Replies leave in the order of
+completion; only requests of the worker.* family are worked on one after the other.
 """
 
 import asyncio
@@ -11,19 +11,17 @@ import re
 import select
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from mosaicd.host.auth import Principal
+from mosaicd.config.settings import Limits
+from mosaicd.host.auth import HasOptions, Principal
 from mosaicd.protocol.errors import MosaicError, TooLarge
 from mosaicd.protocol.framing import LineReader, Oversized, encode, request
 from mosaicd.rpc import envelope
-from mosaicd.rpc.context import Caller
+from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.envelope import Envelope
-from mosaicd.rpc.seq_index import Marks
+from mosaicd.rpc.seq_index import SeqIndex
 from mosaicd.rpc.streams import Streams
-
-if TYPE_CHECKING:
-    from mosaicd.rpc.server import Server
 
 READ_BYTES = 16 << 10
 HIGH_WATER_BYTES = 256 << 10
@@ -33,12 +31,35 @@ HALF_CLOSED_S = 1.0
 _BLANK_LINES = re.compile(rb"\n[ \t\r\n]*\n")
 
 
+class Host(Protocol):
+    """What a connection needs from the server that accepted it."""
+
+    @property
+    def limits(self) -> Limits:
+        """How much one connection may send and hold."""
+
+    def admit(self, connection: "Connection", link: HasOptions) -> Principal:
+        """Return the peer and count the connection; NotPermitted or Unavailable when it may not stay."""
+
+    def forget(self, connection: "Connection") -> None:
+        """Stop counting a connection that is gone."""
+
+    def queue(self, connection: "Connection") -> None:
+        """Call `take_line` of the connection soon, if it has a line to serve."""
+
+    def refusal(self, error: MosaicError) -> bytes:
+        """Return the line that answers a request which cannot be read, or a peer that may not stay."""
+
+    async def answer(self, message: Envelope, caller: Caller) -> bytes | None:
+        """Return the reply line of a request or batch; None for notifications."""
+
+
 class Connection(asyncio.BufferedProtocol):
     """The server's end of one client or shim."""
 
-    def __init__(self, server: "Server") -> None:
-        self._server = server
-        self._limits = server.services.settings.limits
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._limits = host.limits
         self._received = bytearray(READ_BYTES)
         self._reader = LineReader(self._limits.request_bytes)
         self._source: Iterator[bytes] = iter(())
@@ -54,7 +75,7 @@ class Connection(asyncio.BufferedProtocol):
         self.is_closed = False
         self.peer: Principal | None = None
         self.streams = Streams(self)
-        self.marks = Marks()
+        self.seq_index = SeqIndex()
 
     # --- what handlers use ---------------------------------------------------------------------------
 
@@ -77,7 +98,7 @@ class Connection(asyncio.BufferedProtocol):
             raise ConnectionResetError("the peer hung up")
 
     def _write(self, data: bytes) -> bool:
-        """Send; False when the peer is gone, be it since the last write (asyncio tells a turn later)."""
+        """Send; False when the peer is gone, also if asyncio has not called `connection_lost` yet."""
         if self.is_closed or self._transport.is_closing():
             return False
         self._transport.write(data)
@@ -98,10 +119,10 @@ class Connection(asyncio.BufferedProtocol):
         high = min(HIGH_WATER_BYTES, self._limits.write_buffer_bytes // 4)
         transport.set_write_buffer_limits(high=high, low=high // 4)
         try:
-            self.peer = self._server.admit(self, transport.get_extra_info("socket"))
+            self.peer = self._host.admit(self, transport.get_extra_info("socket"))
         except MosaicError as refusal:
             self.is_closed = True
-            transport.write(self._server.router.refusal(refusal))
+            transport.write(self._host.refusal(refusal))
             transport.close()
 
     def get_buffer(self, sizehint: int) -> bytearray:
@@ -115,7 +136,7 @@ class Connection(asyncio.BufferedProtocol):
         self._source = lines if self._line is None else itertools.chain(self._source, lines)
         if self._line is None:
             self._line = next(self._source, None)
-        self._server.turns.join(self)
+        self._host.queue(self)
 
     def eof_received(self) -> bool:
         """Keep a peer that only shut its sending side until it has its answers; drop one that hung up."""
@@ -153,16 +174,16 @@ class Connection(asyncio.BufferedProtocol):
         callbacks, self._on_close = self._on_close, []
         for callback in callbacks:
             callback()
-        self._server.forget(self)
+        self._host.forget(self)
 
     def pause_writing(self) -> None:
         self._can_write.clear()
 
     def resume_writing(self) -> None:
         self._can_write.set()
-        self._server.turns.join(self)
+        self._host.queue(self)
 
-    # --- one line a turn -----------------------------------------------------------------------------
+    # --- one line at a time -------------------------------------------------------------------------
 
     def line_bytes(self) -> int | None:
         is_full = self._in_flight >= self._limits.in_flight or not self._can_write.is_set()
@@ -182,7 +203,7 @@ class Connection(asyncio.BufferedProtocol):
                 raise TooLarge(f"A line has at most {limit} bytes; this one was skipped", limit_bytes=limit)
             message = envelope.read(line, self._limits.batch)
         except MosaicError as fault:
-            self._write(self._server.router.refusal(fault))
+            self._write(self._host.refusal(fault))
             self.close_when_done()
         else:
             self._begin(message)
@@ -210,15 +231,17 @@ class Connection(asyncio.BufferedProtocol):
     async def _work(self, message: Envelope) -> None:
         peer = self.peer
         assert peer is not None
-        caller = Caller(peer.uid, peer.gid, peer.pid, peer.name, peer.is_admin, self)
+        caller = Caller(
+            peer.uid, peer.gid, peer.pid, peer.name, peer.is_admin, self, self.streams, self.seq_index
+        )
         try:
-            reply = await self._server.router.answer(message, caller)
+            reply = await self._host.answer(message, caller)
         finally:
             self._in_flight -= len(message.items)
         if self.is_closed or not self._write(reply or b""):
             return
         caller.answered()
-        self._server.turns.join(self)
+        self._host.queue(self)
         self.close_when_done()
 
     # --- the end -------------------------------------------------------------------------------------

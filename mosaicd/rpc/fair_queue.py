@@ -1,8 +1,9 @@
-"""Whose line is next: one queue over all connections, so that a flood costs its sender and nobody else.
+"""Take request lines from all connections in a fair order.
 
-A connection stands in the queue once, however much it sent, and gives one line a turn.  Between two
-looks at the sockets at most `SHORT_LINES` short lines and one long line are taken, so neither many
-connections nor a megabyte to decode keeps others waiting.
+A connection stands in the queue at most once, however many lines it has sent, and gives one line each time
+it is served.  So a connection that floods the daemon delays only its own lines.  Between two checks of the
+sockets the queue serves at most `SHORT_LINES` short lines and one long line.  So the other connections wait
+neither for many connections nor for the decoding of a megabyte.
 """
 
 import asyncio
@@ -10,22 +11,22 @@ from collections import deque
 from typing import Protocol
 
 SHORT_LINES = 16
-#: A line up to here is short: it takes well under a millisecond to decode.
+#: A line up to this size is short: it takes well under a millisecond to decode.
 SHORT_BYTES = 16 << 10
 
 
 class HasLines(Protocol):
-    """A connection with a line to give."""
+    """A connection that may have a line to serve."""
 
     def line_bytes(self) -> int | None:
-        """Return how long the line is that waits, None when none does or none may be taken now."""
+        """Return the length of the next line; None if there is no line, or if it may not be taken now."""
 
     def take_line(self) -> None:
-        """Work on the line that waits."""
+        """Begin to work on the next line."""
 
 
-class Turns:
-    """The queue.  A connection is told to it by `join` whenever it may have a line to give."""
+class FairQueue:
+    """The connections that have a line.  A connection calls `add` whenever it may have a line to serve."""
 
     def __init__(self) -> None:
         self._short: deque[HasLines] = deque()
@@ -33,29 +34,29 @@ class Turns:
         self._queued: set[HasLines] = set()
         self._handle: asyncio.Handle | None = None
 
-    def join(self, connection: HasLines) -> None:
-        """Queue the connection, unless it is queued or has no line to give."""
+    def add(self, connection: HasLines) -> None:
+        """Queue the connection, unless it is queued already or has no line to serve."""
         size = connection.line_bytes()
         if size is None or connection in self._queued:
             return
         self._queued.add(connection)
         (self._short if size <= SHORT_BYTES else self._long).append(connection)
-        self._arrange()
+        self._schedule_round()
 
-    def _arrange(self) -> None:
+    def _schedule_round(self) -> None:
         if self._handle is None and (self._short or self._long):
-            self._handle = asyncio.get_running_loop().call_soon(self._round)
+            self._handle = asyncio.get_running_loop().call_soon(self._serve_round)
 
-    def _round(self) -> None:
+    def _serve_round(self) -> None:
         self._handle = None
         for _ in range(min(SHORT_LINES, len(self._short))):
-            self._turn(self._short.popleft())
+            self._serve(self._short.popleft())
         if self._long:
-            self._turn(self._long.popleft())
-        self._arrange()
+            self._serve(self._long.popleft())
+        self._schedule_round()
 
-    def _turn(self, connection: HasLines) -> None:
+    def _serve(self, connection: HasLines) -> None:
         self._queued.discard(connection)
         if connection.line_bytes() is not None:
             connection.take_line()
-            self.join(connection)
+            self.add(connection)

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aiofiles.os import wrap
 
@@ -21,44 +20,39 @@ from mosaicd.core.run import Run
 from mosaicd.protocol import rundir
 from mosaicd.protocol.errors import Unavailable
 from mosaicd.rpc.segments import Output
-
-if TYPE_CHECKING:
-    from mosaicd.rpc.context import Services
+from mosaicd.rundirs.directories import RunDirs
 
 THREADS = 4
 _SAFE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Files:
-    """The threads that read."""
+    """Opens and reads the logs of attempts, in a few threads of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, rundirs: RunDirs) -> None:
+        self._rundirs = rundirs
         self.pool = ThreadPoolExecutor(THREADS, "files")
 
-
-@asynccontextmanager
-async def attempt_log(
-    services: "Services", run: Run, attempt: int, name: str
-) -> AsyncIterator[Output | None]:
-    """Open a log of an attempt; None where there is none yet, Unavailable where it cannot be trusted."""
-    owners = (run.owner_uid, os.getuid())
-    pool = services.files.pool
-    place = (services.rundirs.path(run.run_id), rundir.attempt_name(attempt), name)
-    opening = asyncio.ensure_future(_open(*place, owners, pool, executor=pool))
-    try:
-        output: Output = await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        opening.add_done_callback(_close_unwanted)
-        raise
-    except (FileNotFoundError, NotADirectoryError):
-        yield None
-        return
-    except OSError as error:
-        raise Unavailable(f"{name} of attempt {attempt} cannot be read: {error.strerror}") from error
-    try:
-        yield output
-    finally:
-        output.close()
+    @asynccontextmanager
+    async def attempt_log(self, run: Run, attempt: int, name: str) -> AsyncIterator[Output | None]:
+        """Open a log of an attempt; None if it does not exist yet, Unavailable if it cannot be trusted."""
+        owners = (run.owner_uid, os.getuid())
+        place = (self._rundirs.path(run.run_id), rundir.attempt_name(attempt), name)
+        opening = asyncio.ensure_future(_open(*place, owners, self.pool, executor=self.pool))
+        try:
+            output: Output = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_unwanted)
+            raise
+        except (FileNotFoundError, NotADirectoryError):
+            yield None
+            return
+        except OSError as error:
+            raise Unavailable(f"{name} of attempt {attempt} cannot be read: {error.strerror}") from error
+        try:
+            yield output
+        finally:
+            output.close()
 
 
 def _close_unwanted(opening: "asyncio.Future[Output]") -> None:

@@ -9,9 +9,7 @@ from collections.abc import Awaitable, Callable
 from mosaicd.core.run import Run
 from mosaicd.protocol.errors import NotFound
 from mosaicd.rpc.context import Services
-from mosaicd.rpc.files import attempt_log
 from mosaicd.rpc.segments import Output
-from mosaicd.rpc.verbs.get import newest
 
 #: Reads on from where it was and sends it; False when there was nothing to read.
 Step = Callable[[Output, int], Awaitable[bool]]
@@ -32,13 +30,13 @@ async def follow(
     """Call `step` whenever there may be more, until all was read; `restart(attempt)` before another one."""
     with services.broadcaster.changed(run_id) as changes:
         while True:
-            run, _ = await newest(services, run_id)
+            run, _ = await services.runs.newest(run_id)
             if attempt == 0 and run.attempt > 0:
                 attempt = 1
                 restart(attempt)
-            async with attempt_log(services, run, attempt, name) as file:
+            async with services.files.attempt_log(run, attempt, name) as file:
                 while True:
-                    run, _ = await newest(services, run_id)
+                    run, _ = await services.runs.newest(run_id)
                     is_over = run.is_final or run.attempt > attempt
                     while file is not None and await step(file, attempt):
                         pass

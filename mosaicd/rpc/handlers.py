@@ -8,7 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-Handler = Callable[[Any, Any, Any], Awaitable[dict[str, Any]]]
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
+
+#: The third argument is an object of the method's class in protocol/messages.
+Handler = Callable[[Services, Caller, Any], Awaitable[dict[str, Any]]]
 
 #: Method -> module and function below mosaicd.rpc.
 FILES: Mapping[str, str] = {

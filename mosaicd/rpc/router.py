@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from jsonrpcserver import JsonRpcError, Success
 from jsonrpcserver.async_main import dispatch_to_serializable
@@ -38,12 +38,10 @@ from mosaicd.protocol.errors import (
 from mosaicd.protocol.framing import REQUEST_LIMIT_BYTES, encode
 from mosaicd.protocol.methods import METHODS, Method, Role
 from mosaicd.rpc import handlers, validate
-from mosaicd.rpc.context import Caller
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 from mosaicd.rpc.envelope import Envelope, Id, fault_of, known_id
 from mosaicd.rpc.handlers import Handler
-
-if TYPE_CHECKING:
-    from mosaicd.rpc.context import Services
 
 #: The longest reply; whatever may be longer is paged by its verb.
 REPLY_LIMIT_BYTES = REQUEST_LIMIT_BYTES
@@ -82,7 +80,7 @@ class Router:
 
     def __init__(
         self,
-        services: "Services",
+        services: Services,
         table: Mapping[str, Handler] | None = None,
         rows: Mapping[str, Method] = METHODS,
     ) -> None:
@@ -225,7 +223,7 @@ class Router:
             case Role.ANY:
                 return params
             case Role.OWNER:
-                run = await self._services.find(caller, params.run_id)
+                run = await self._services.runs.find(caller, params.run_id)
                 return replace(params, run_id=run.run_id)
             case Role.SHIM:
                 self._check_shim(caller, params)

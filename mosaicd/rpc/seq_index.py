@@ -1,4 +1,4 @@
-"""Where in a telemetry file which record is: one memory a connection, so that pages need no rescan."""
+"""Remember where in a telemetry file which record is, so that the next page needs no scan from the start."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class Place:
     offset: int = 0
 
 
-class Marks:
-    """Where in a file which seq is, so that the next page is not looked for from the start."""
+class SeqIndex:
+    """The known places in telemetry files that one connection has read, by run id and attempt."""
 
     def __init__(self) -> None:
         self._places: dict[tuple[str, int], list[Place]] = {}

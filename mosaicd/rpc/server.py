@@ -1,4 +1,4 @@
-"""The daemon's socket: who may connect, how many, and an orderly end.
+"""The daemon's socket: which users may connect, how many connections there may be, and an orderly end.
 
 The listening socket is handed in, by systemd or by the service, and is never unlinked here.
 """
@@ -6,33 +6,40 @@ The listening socket is handed in, by systemd or by the service, and is never un
 import asyncio
 import socket
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from mosaicd import log
+from mosaicd.host.auth import HasOptions, Principal
 from mosaicd.log import Catalogue
-from mosaicd.protocol.errors import NotPermitted, Unavailable
+from mosaicd.protocol.errors import MosaicError, NotPermitted, Unavailable
+from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.connection import Connection
-from mosaicd.rpc.fair_queue import Turns
+from mosaicd.rpc.context import Services
+from mosaicd.rpc.envelope import Envelope
+from mosaicd.rpc.fair_queue import FairQueue
 from mosaicd.rpc.router import Router
 
-if TYPE_CHECKING:
-    from mosaicd.host.auth import HasOptions, Principal
-    from mosaicd.rpc.context import Services
-
-#: Connections that wait in the kernel, and how many of them are taken between two looks at the others: the
-#: hang-ups of a flood are then seen before it has filled every place.
+#: Connections that wait in the kernel, and how many of them asyncio accepts before it checks the other
+#: sockets: so it sees the hang-ups of a flood before the flood has taken every place.
 BACKLOG = 4096
 ACCEPTED_A_ROUND = 32
 
 
 class Server:
-    """Accepts connections; until `open` only shims are served, and daemon.hello and daemon.health."""
+    """Accepts connections; until `open` it serves only shims, daemon.hello and daemon.health.
 
-    def __init__(self, services: "Services", router: Router | None = None) -> None:
-        self.services = services
+    It is the `Host` of its connections.
+    """
+
+    def __init__(self, services: Services, router: Router | None = None) -> None:
+        self.limits = services.settings.limits
         self.router = router or Router(services)
-        self.turns = Turns()
         self.connections: set[Connection] = set()
+        self._shutdown_s = services.settings.timeouts.shutdown_s
+        self._auth = services.auth
+        self._registry = services.registry
+        self._shims = services.shims
+        self._ready = services.ready
+        self._lines = FairQueue()
         self._by_user: Counter[int] = Counter()
         self._refused: set[int] = set()
         self._listener: asyncio.Server | None = None
@@ -47,34 +54,33 @@ class Server:
         listener.listen(BACKLOG)
 
     def open(self) -> None:
-        """Answer everybody: reconcile has ended."""
-        self.services.ready.set()
+        """Answer every client: reconcile has ended."""
+        self._ready.set()
 
     def stop_accepting(self) -> None:
-        """Accept nobody any more; who is connected is served on."""
+        """Accept no further connection; those that are open are served on."""
         if self._listener is not None:
             self._listener.close()
             self._listener = None
 
     async def close(self) -> None:
         """Stop accepting, end streams and waits, let requests in flight finish for a while, hang up."""
-        grace_s = self.services.settings.timeouts.shutdown_s
         self.stop_accepting()
         self.router.stop()
         connections = list(self.connections)
-        await asyncio.gather(*(connection.close(grace_s) for connection in connections))
-        await self.router.finish(grace_s)
+        await asyncio.gather(*(connection.close(self._shutdown_s) for connection in connections))
+        await self.router.finish(self._shutdown_s)
 
     # --- the connections' side -----------------------------------------------------------------------
 
-    def admit(self, connection: Connection, link: "HasOptions") -> "Principal":
-        """Return who connected and count it in; NotPermitted or Unavailable when it may not stay."""
+    def admit(self, connection: Connection, link: HasOptions) -> Principal:
+        """Return the peer and count its connection; NotPermitted or Unavailable when it may not stay."""
         try:
-            peer = self.services.auth.principal(link)
+            peer = self._auth.principal(link)
         except NotPermitted as refusal:
             self._report(refusal.data["uid"], "this daemon does not serve that user")
             raise
-        limit = self.services.settings.limits.connections_per_user
+        limit = self.limits.connections_per_user
         if self._by_user[peer.uid] >= limit and not self._is_shim(peer.pid):
             self._report(peer.uid, f"{limit} connections are open")
             raise Unavailable(f"You have {limit} connections open, and that is the limit", limit=limit)
@@ -83,17 +89,29 @@ class Server:
         return peer
 
     def _is_shim(self, pid: int) -> bool:
-        """Whether a run depends on the connection: its owner's other connections do not keep it out."""
-        live = self.services.registry.live.values()
-        return self.services.shims.knows(pid) or any(run.shim_pid == pid for run in live)
+        """Whether the process is a shim: a run depends on its connection, so no limit keeps it out."""
+        live = self._registry.live.values()
+        return self._shims.knows(pid) or any(run.shim_pid == pid for run in live)
 
     def forget(self, connection: Connection) -> None:
-        """Count a connection out that is gone."""
+        """Stop counting a connection that is gone."""
         self.connections.discard(connection)
         peer = connection.peer
         if peer is not None:
             self._by_user[peer.uid] -= 1
             self._refused.discard(peer.uid)
+
+    def queue(self, connection: Connection) -> None:
+        """Have the connection serve its next line soon, if it has one."""
+        self._lines.add(connection)
+
+    def refusal(self, error: MosaicError) -> bytes:
+        """Return the line that tells a peer of `error`."""
+        return self.router.refusal(error)
+
+    async def answer(self, message: Envelope, caller: Caller) -> bytes | None:
+        """Return the reply line of a request or batch; None for notifications."""
+        return await self.router.answer(message, caller)
 
     def _report(self, uid: int, why: str) -> None:
         if uid not in self._refused:  # once an episode: a flood of connections is no flood of the log

@@ -8,65 +8,72 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from mosaicd import log
 from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import MosaicError, NotFound, Unavailable
 from mosaicd.protocol.framing import encode, request
 
-if TYPE_CHECKING:
-    from mosaicd.rpc.connection import Connection
-    from mosaicd.rpc.context import Caller
-
 #: How many streams one connection may have open.
 STREAMS = 64
 _numbers = count(1)
 
 
-class Stream:
-    """One subscription.  Who feeds it keeps `cursor` at what was sent last."""
+class Outlet(Protocol):
+    """The sending side of the connection that carries the streams."""
 
-    def __init__(self, connection: "Connection", method: str, cursor: int) -> None:
+    async def send(self, data: bytes) -> None:
+        """Send whole lines with back-pressure; ConnectionResetError when the peer is gone."""
+
+    def notify(self, method: str, params: Mapping[str, Any]) -> bool:
+        """Send a notification without waiting."""
+
+    def close_when_done(self) -> None:
+        """Close the connection if its peer has shut its sending side and nothing is left to send."""
+
+
+class Stream:
+    """One subscription.  The function that feeds it sets `cursor` to what was sent last."""
+
+    def __init__(self, outlet: Outlet, method: str, cursor: int) -> None:
         self.subscription = next(_numbers)
         self.method = method
         self.cursor = cursor
         self.reason = "terminated"
         self.task: asyncio.Task[None] | None = None
-        self._connection = connection
+        self._outlet = outlet
 
     async def send(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification that names this subscription; ConnectionResetError when the peer is gone."""
         await self.write(encode(request(method, {"subscription": self.subscription, **params}, None)))
 
     async def write(self, lines: bytes) -> None:
-        """Send whole lines that somebody else encoded."""
-        await self._connection.send(lines)
+        """Send whole lines that are already encoded."""
+        await self._outlet.send(lines)
 
 
 class Streams:
     """All streams of a connection, by their number."""
 
-    def __init__(self, connection: "Connection") -> None:
-        self._connection = connection
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
         self._open: dict[int, Stream] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(
-        self, caller: "Caller", method: str, cursor: int, feed: Callable[[Stream], Awaitable[None]]
-    ) -> Stream:
-        """Return a stream that `feed` fills once the caller has its reply; Unavailable: too many are open."""
+    def open(self, method: str, cursor: int) -> Stream:
+        """Return a new stream, to be started once its number is sent; Unavailable: too many are open."""
         if len(self._open) >= STREAMS:
             raise Unavailable(f"A connection has at most {STREAMS} streams", limit=STREAMS)
-        stream = Stream(self._connection, method, cursor)
+        stream = Stream(self._outlet, method, cursor)
         self._open[stream.subscription] = stream
-        caller.when_answered(lambda: self._start(stream, feed))
         return stream
 
-    def _start(self, stream: Stream, feed: Callable[[Stream], Awaitable[None]]) -> None:
-        if stream.subscription not in self._open:  # ended before it began
+    def start(self, stream: Stream, feed: Callable[[Stream], Awaitable[None]]) -> None:
+        """Have `feed` fill an open stream; if the stream has ended meanwhile, only say so."""
+        if stream.subscription not in self._open:
             self._say_end(stream)
             return
 
@@ -87,8 +94,8 @@ class Streams:
 
     def _say_end(self, stream: Stream, **more: Any) -> None:
         end = {"subscription": stream.subscription, "reason": stream.reason, "cursor": stream.cursor}
-        self._connection.notify("run.end", {**end, **more})
-        self._connection.close_when_done()
+        self._outlet.notify("run.end", {**end, **more})
+        self._outlet.close_when_done()
 
     def unsubscribe(self, subscription: int) -> int:
         """End one stream and return its cursor; NotFound when it is none of this connection's."""

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 
 import pytest
 
@@ -63,6 +64,10 @@ HEAVY = frozenset(
     logging multiprocessing sqlite3 ssl subprocess tempfile tomllib unittest urllib.request
     msgspec psutil jsonrpcserver""".split()
 )
+
+
+#: Where an import stands that is for types only.
+FOR_TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    "
 
 
 def room_of(name: str) -> tuple[str, str]:
@@ -139,6 +144,54 @@ def test_imports_go_one_way() -> None:
     assert not [fault for module in all_modules() for fault in direction_faults(module)]
 
 
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Return every largest group of modules that all import one another, directly or through others."""
+    reached = {name: _reached(name, graph) for name in graph}
+    groups = {frozenset(other for other in reached[name] if name in reached[other]) for name in graph}
+    return sorted(sorted(group) for group in groups if group)
+
+
+def _reached(start: str, graph: Mapping[str, set[str]]) -> set[str]:
+    """Return the modules that `start` imports, directly or through others."""
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        new = graph[waiting.pop()] - found
+        found |= new
+        waiting += new
+    return found
+
+
+def import_graph(sources: Iterable[Module], known: frozenset[str]) -> dict[str, set[str]]:
+    """Return the modules that each module imports, type-only imports included."""
+    return {
+        module.name: {i.target for i in imports(module, known)} & known - {module.name} for module in sources
+    }
+
+
+def test_no_modules_import_each_other() -> None:
+    """No module imports a module that imports it, directly or through others, not even for its types."""
+    assert not circles(import_graph(all_modules(), KNOWN))
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ({"a": "import mosaicd.rpc.b", "b": "", "c": "from mosaicd.rpc import a, b"}, []),
+        ({"a": "import mosaicd.rpc.b", "b": FOR_TYPES + "import mosaicd.rpc.a"}, ["a", "b"]),
+        (
+            {"a": "from . import b", "b": "from . import c", "c": "def f():\n    from . import a"},
+            ["a", "b", "c"],
+        ),
+    ],
+)
+def test_a_circle_of_imports_is_seen(texts: dict[str, str], expected: list[str]) -> None:
+    """The test of circles finds them at any length, also through type-only imports, and no others."""
+    sources = [parse(f"mosaicd.rpc.{name}", text) for name, text in texts.items()]
+    found = circles(import_graph(sources, frozenset(module.name for module in sources)))
+    assert found == ([[f"mosaicd.rpc.{name}" for name in expected]] if expected else [])
+
+
 def test_libraries_stay_in_their_rooms() -> None:
     """Words, core, client and SDK need the standard library alone; others what their row says."""
     assert not [fault for module in all_modules() for fault in library_faults(module)]
@@ -162,9 +215,6 @@ def test_shim_and_launcher_know_no_event_loop() -> None:
         if i.target.split(".")[0] in ("asyncio", "concurrent", "logging", "multiprocessing")
     ]
     assert not guilty
-
-
-FOR_TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    "
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ class Serving:
         self.services = Services(
             settings=self.settings, clock=clock, registry=self.registry, history=self.history,
             dispatcher=self.dispatcher, broadcaster=self.broadcaster, shims=self.shims,  # type: ignore[arg-type]
-            auth=self.auth,
+            scheduler=self.dispatcher.turns, auth=self.auth,
             discovery=Discovery(self.settings), rundirs=rundirs, started_mono=clock.mono(),
             retention=retention,
         )  # fmt: skip

@@ -9,7 +9,8 @@ from typing import Any
 from mosaicd.protocol.errors import NotPermitted
 from mosaicd.protocol.messages import NoParams
 from mosaicd.protocol.methods import Method, Role
-from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 from tests.rpc.conftest import Start
 from tests.rpc.serving import PATIENCE_S, Peer, Serving, until
 

@@ -11,7 +11,8 @@ from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.messages import NoParams, RunRef
 from mosaicd.protocol.methods import METHODS, Method, Role
 from mosaicd.rpc import handlers
-from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 from mosaicd.rpc.router import Router
 from tests.rpc.conftest import Start
 from tests.rpc.serving import PATIENCE_S, Peer, Serving, until

@@ -9,7 +9,8 @@ from typing import Any
 from mosaicd.core.evidence import checkpoint, numbers
 from mosaicd.core.run import Progress
 from mosaicd.protocol.messages import Advance
-from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 
 #: Weight of the newest rate in the smoothed steps per second.
 SMOOTHING = 0.3

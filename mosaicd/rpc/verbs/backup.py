@@ -13,7 +13,8 @@ from typing import Any
 
 from mosaicd.protocol.errors import Conflict, InvalidParams
 from mosaicd.protocol.messages import Backup
-from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 from mosaicd.store.backup import Cancelled, Copy, write_copy
 
 #: The one directory of the state directory that copies may be written to.

@@ -10,7 +10,8 @@ from mosaicd.protocol import PROTOCOL_VERSION
 from mosaicd.protocol.errors import ERRORS
 from mosaicd.protocol.messages import NoParams
 from mosaicd.protocol.methods import METHODS, NOTIFICATIONS, Method
-from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 from mosaicd.rpc.results import RESULTS
 
 OPENRPC = "1.3.2"

@@ -3,18 +3,14 @@
 Input: run_id.  Output: {run_id, reason, facts, changes}; no facts: it does not wait, or starts next.
 """
 
-from dataclasses import replace
 from typing import Any
 
-from mosaicd.core.explain import Explanation, explain
 from mosaicd.protocol.messages import RunRef
-from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 
 
 async def handle(services: Services, caller: Caller, params: RunRef) -> dict[str, Any]:
-    """Ask the queue."""
-    queue = services.dispatcher.turns.queue
-    if queue.get(params.run_id) is None:
-        return Explanation(params.run_id, None, [], []).to_dict()
+    """Return what keeps the run from starting now."""
     owners = {run.owner_uid: run.owner for run in services.registry.live.values()}
-    return explain(params.run_id, queue, replace(services.dispatcher.turns.scene(), owners=owners)).to_dict()
+    return services.scheduler.explain(params.run_id, owners).to_dict()

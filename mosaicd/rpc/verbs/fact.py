@@ -15,7 +15,8 @@ from mosaicd.core.fsm import Event
 from mosaicd.core.run import Run
 from mosaicd.protocol.messages import Facts
 from mosaicd.protocol.states import State
-from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 
 log = logging.getLogger(__name__)
 

@@ -10,19 +10,20 @@ from typing import Any
 from mosaicd import __version__
 from mosaicd.protocol import PROTOCOL_VERSION
 from mosaicd.protocol.messages import NoParams
-from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 
 
 async def handle(services: Services, caller: Caller, params: NoParams) -> dict[str, Any]:
     """Return the report."""
     settings, registry = services.settings, services.registry
-    capacity = services.dispatcher.turns.capacity()
+    capacity = services.scheduler.capacity()
     return {
         "pid": os.getpid(),
         "version": __version__,
         "protocol": PROTOCOL_VERSION,
         "ready": services.ready.is_set(),
-        "draining": services.dispatcher.turns.draining,
+        "draining": services.scheduler.draining,
         "uptime_s": round(services.clock.mono() - services.started_mono, 3),
         "socket": str(settings.socket),
         "state_dir": str(settings.state_dir),
@@ -48,4 +49,4 @@ def _quarantine(services: Services) -> list[dict[str, Any]]:
 
 def _withheld(services: Services) -> list[str]:
     """What nobody is given because of runs that were set aside while something of theirs lives."""
-    return [withheld.sentence() for withheld in services.dispatcher.turns.withheld.values()]
+    return [withheld.sentence() for withheld in services.scheduler.withheld.values()]

@@ -10,7 +10,8 @@ from mosaicd import __version__
 from mosaicd.protocol import PROTOCOL_VERSION
 from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.messages import Hello
-from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 
 
 async def handle(services: Services, caller: Caller, params: Hello) -> dict[str, Any]:

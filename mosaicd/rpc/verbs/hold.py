@@ -10,8 +10,8 @@ from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
 from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.messages import RunRef
-from mosaicd.rpc.context import Caller, Services
-from mosaicd.rpc.requests import request
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 
 
 async def handle(services: Services, caller: Caller, params: RunRef) -> dict[str, Any]:
@@ -32,4 +32,4 @@ async def _set_held(services: Services, caller: Caller, run_id: str, held: bool)
             raise Conflict(f"run {run.run_id} has started; pause it instead", state=run.state)
         return [Event(Kind.HOLD if held else Kind.RELEASE, services.clock.wall(), caller.name)]
 
-    return await request(services, run_id, decide)
+    return await services.runs.change(run_id, decide)

@@ -15,7 +15,8 @@ from mosaicd.core.legacy import Understood, understand
 from mosaicd.core.run import Progress
 from mosaicd.protocol.errors import InvalidParams
 from mosaicd.protocol.messages import Import
-from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 from mosaicd.store.importing import Read, read
 
 #: Sentences about what was not understood, each with how many rows it is of.

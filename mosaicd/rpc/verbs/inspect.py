@@ -9,7 +9,8 @@ import asyncio
 from typing import Any
 
 from mosaicd.protocol.messages import Inspect
-from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 from mosaicd.upkeep.inspection import inspect
 
 

@@ -13,8 +13,8 @@ from mosaicd.core.run import Progress, Run
 from mosaicd.protocol.framing import REQUEST_LIMIT_BYTES
 from mosaicd.protocol.messages import ListRuns
 from mosaicd.rpc import validate
-from mosaicd.rpc.context import Caller, Services
-from mosaicd.rpc.requests import view
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 
 PAGE_BYTES = REQUEST_LIMIT_BYTES * 3 // 4
 #: An object without its command and labels, generously.
@@ -31,7 +31,7 @@ async def handle(services: Services, caller: Caller, params: ListRuns) -> dict[s
     if fitting < len(page):
         page, cursor = await services.history.list(params, owner, limit=fitting)
     known = services.registry.progress
-    runs = [view(services, run, progress=known.get(run.run_id, progress)) for run, progress in page]
+    runs = [services.runs.view(run, progress=known.get(run.run_id, progress)) for run, progress in page]
     return {"runs": runs, "cursor": cursor}
 
 

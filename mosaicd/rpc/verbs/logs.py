@@ -16,12 +16,11 @@ from mosaicd.protocol.framing import CHUNK_LIMIT_BYTES
 from mosaicd.protocol.messages import ReadLogs
 from mosaicd.protocol.rundir import LOG_INDEX, STREAMS
 from mosaicd.rpc import validate
-from mosaicd.rpc.context import Caller, Services
-from mosaicd.rpc.files import attempt_log
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 from mosaicd.rpc.follow import chosen_attempt, follow
 from mosaicd.rpc.segments import Output, Piece, offset_at
 from mosaicd.rpc.streams import Stream
-from mosaicd.rpc.verbs.get import newest
 
 #: Bytes of a chunk: in base64 and with its envelope it stays below the limit of a message.
 CHUNK_BYTES = 47 << 10
@@ -33,7 +32,7 @@ async def handle(services: Services, caller: Caller, params: ReadLogs) -> dict[s
     """Return the first chunk; the rest follows where it was asked for."""
     validate.at_least(params, 0, "cursor", "tail_lines", "since")
     validate.at_least(params, 1, "attempt", "limit_bytes")
-    run, _ = await newest(services, params.run_id)
+    run, _ = await services.runs.newest(params.run_id)
     attempt = chosen_attempt(run, params.attempt)
     reply = await _first(services, run, attempt, params)
     if params.follow:
@@ -45,10 +44,10 @@ async def handle(services: Services, caller: Caller, params: ReadLogs) -> dict[s
 async def _first(services: Services, run: Run, attempt: int, params: ReadLogs) -> dict[str, Any]:
     limit = min(params.limit_bytes or CHUNK_BYTES, CHUNK_BYTES)
     cursor, size, piece = params.cursor, 0, Piece(params.cursor, b"")
-    async with attempt_log(services, run, attempt, STREAMS[params.stream]) as log:
+    async with services.files.attempt_log(run, attempt, STREAMS[params.stream]) as log:
         if log is not None:
             if params.since is not None:
-                async with attempt_log(services, run, attempt, LOG_INDEX) as index:
+                async with services.files.attempt_log(run, attempt, LOG_INDEX) as index:
                     cursor = await offset_at(log, index, params.stream, params.since)
             if params.tail_lines is not None:
                 cursor = max(cursor, await _tail(log, params.tail_lines))
@@ -91,7 +90,7 @@ def _open(services: Services, caller: Caller, params: ReadLogs, attempt: int, cu
         name = STREAMS[params.stream]
         await follow(services, params.run_id, attempt, params.attempt, name, step, restart)
 
-    return caller.connection.streams.open(caller, "run.logs", cursor, feed)
+    return caller.open_stream("run.logs", cursor, feed)
 
 
 def as_text(data: bytes) -> tuple[str, str, int]:

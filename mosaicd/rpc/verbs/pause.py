@@ -12,8 +12,8 @@ from mosaicd.core.run import Run
 from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.messages import Pause
 from mosaicd.protocol.states import PauseMode, State, Want
-from mosaicd.rpc.context import Caller, Services
-from mosaicd.rpc.requests import request
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 
 
 async def handle(services: Services, caller: Caller, params: Pause) -> dict[str, Any]:
@@ -29,7 +29,7 @@ async def handle(services: Services, caller: Caller, params: Pause) -> dict[str,
             return []
         return [Event(Kind.PAUSE_REQUESTED, at, caller.name, {"mode": mode, **reason_of(params.reason)})]
 
-    return await request(services, params.run_id, decide)
+    return await services.runs.change(params.run_id, decide)
 
 
 def default_mode(run: Run) -> PauseMode:

@@ -7,9 +7,8 @@ is so already is no error.
 from typing import Any
 
 from mosaicd.protocol.messages import RunRef
-from mosaicd.rpc.context import Caller, Services
-from mosaicd.rpc.requests import view
-from mosaicd.rpc.verbs.get import newest
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 
 
 async def handle(services: Services, caller: Caller, params: RunRef) -> dict[str, Any]:
@@ -25,5 +24,5 @@ async def handle_unpin(services: Services, caller: Caller, params: RunRef) -> di
 
 
 async def _shown(services: Services, params: RunRef) -> dict[str, Any]:
-    run, progress = await newest(services, params.run_id)
-    return view(services, run, progress=progress)
+    run, progress = await services.runs.newest(params.run_id)
+    return services.runs.view(run, progress=progress)

@@ -13,7 +13,8 @@ from typing import Any
 from mosaicd.core.retention import Ended
 from mosaicd.protocol.errors import InvalidParams, MosaicError
 from mosaicd.protocol.messages import ListRuns, PruneRuns
-from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 from mosaicd.upkeep.retention import Choice
 
 PAGE_RUNS = 500
@@ -85,7 +86,7 @@ async def _named(services: Services, caller: Caller, references: list[str], kept
     wanted: dict[str, None] = {}
     for reference in references:
         try:
-            run = await services.find(caller, reference)
+            run = await services.runs.find(caller, reference)
         except MosaicError as error:
             kept.append({"run_id": reference[:64], "why": error.message, "error": error.name})
             continue

@@ -11,7 +11,8 @@ from typing import Any
 from mosaicd.host import reexec
 from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.messages import NoParams
-from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 
 
 async def handle(services: Services, caller: Caller, params: NoParams) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from mosaicd.protocol import PROTOCOL_VERSION
 from mosaicd.protocol.errors import InvalidParams, MosaicError, NotFound
 from mosaicd.protocol.messages import Register
 from mosaicd.protocol.states import PauseMode, State, Want
-from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 
 
 async def handle(services: Services, caller: Caller, params: Register) -> dict[str, Any]:

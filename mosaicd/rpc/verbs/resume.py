@@ -11,8 +11,8 @@ from mosaicd.core.run import Run
 from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.messages import Resume
 from mosaicd.protocol.states import State, Want
-from mosaicd.rpc.context import Caller, Services
-from mosaicd.rpc.requests import request
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 from mosaicd.rpc.verbs.pause import reason_of
 
 
@@ -26,4 +26,4 @@ async def handle(services: Services, caller: Caller, params: Resume) -> dict[str
             return []
         return [Event(Kind.RESUME_REQUESTED, services.clock.wall(), caller.name, reason_of(params.reason))]
 
-    return await request(services, params.run_id, decide)
+    return await services.runs.change(params.run_id, decide)

@@ -25,8 +25,8 @@ from mosaicd.protocol import rundir
 from mosaicd.protocol.errors import Conflict, Draining, InvalidParams, NotFound, Unavailable
 from mosaicd.protocol.messages import Retry
 from mosaicd.protocol.states import Dedup
-from mosaicd.rpc.context import Caller, Services
-from mosaicd.rpc.verbs.get import newest
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 from mosaicd.rpc.verbs.submit import accept, new_run
 
 #: How many origins back a checkpoint is looked for.
@@ -39,9 +39,9 @@ MANIFEST_LIMIT_BYTES = 1 << 20
 
 async def handle(services: Services, caller: Caller, params: Retry) -> dict[str, Any]:
     """Make the new run from the old one's directory, and accept it as any other."""
-    if services.dispatcher.turns.draining:
+    if services.scheduler.draining:
         raise Draining()
-    origin, _ = await newest(services, params.run_id)
+    origin, _ = await services.runs.newest(params.run_id)
     if not origin.is_final:
         raise Conflict(f"run {origin.run_id} has not ended; only an ended run is retried", state=origin.state)
     if origin.owner_uid != caller.uid:
@@ -49,7 +49,7 @@ async def handle(services: Services, caller: Caller, params: Retry) -> dict[str,
         raise Conflict(rule, owner=origin.owner)
     spec, names = await _spec_of(services, origin)
     environment = chosen_environment(names, params)
-    check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.dispatcher.turns.capacity())
+    check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.scheduler.capacity())
     resume_from = None if params.fresh else await _checkpoints(services, origin)
     spec = replace(
         spec, run_id=None, dedup=Dedup.NEW, key=params.key, hold=False, resume_from=resume_from,

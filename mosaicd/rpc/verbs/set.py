@@ -13,8 +13,8 @@ from mosaicd.core.params import check_params
 from mosaicd.core.run import Run
 from mosaicd.core.schema import Faults
 from mosaicd.protocol.messages import SetFields, Submit
-from mosaicd.rpc.context import Caller, Services
-from mosaicd.rpc.requests import request
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 
 
 async def handle(services: Services, caller: Caller, params: SetFields) -> dict[str, Any]:
@@ -36,7 +36,7 @@ async def handle(services: Services, caller: Caller, params: SetFields) -> dict[
         was = {name: _plain(getattr(run, name)) for name in changed}
         return [Event(Kind.SET, services.clock.wall(), caller.name, {**changed, "was": was})]
 
-    return await request(services, params.run_id, decide)
+    return await services.runs.change(params.run_id, decide)
 
 
 def _check(params: SetFields, labels: Mapping[str, str], faults: Faults) -> None:

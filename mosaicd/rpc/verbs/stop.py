@@ -12,8 +12,8 @@ from mosaicd.core.run import Run
 from mosaicd.protocol.errors import InvalidParams, NotFound
 from mosaicd.protocol.messages import Stop
 from mosaicd.protocol.states import Want
-from mosaicd.rpc.context import Caller, Services
-from mosaicd.rpc.requests import view
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 from mosaicd.rpc.verbs.pause import reason_of
 
 MOST_GRACE_S = 86400.0
@@ -35,12 +35,12 @@ async def handle(services: Services, caller: Caller, params: Stop) -> dict[str, 
         return [Event(Kind.STOP_REQUESTED, services.clock.wall(), caller.name, data)]
 
     try:
-        return view(services, await services.registry.record_if(params.run_id, decide))
+        return services.runs.view(await services.registry.record_if(params.run_id, decide))
     except NotFound:
         found = await services.history.get(params.run_id)
         if found is None:
             raise
-        return view(services, found[0], progress=found[1])
+        return services.runs.view(found[0], progress=found[1])
 
 
 def is_shorter(run: Run, grace_s: float | None) -> bool:

@@ -24,8 +24,8 @@ from mosaicd.core.spec import Spec, normalise_submit
 from mosaicd.protocol import ulid
 from mosaicd.protocol.errors import Conflict, Draining, MosaicError, Unavailable
 from mosaicd.protocol.messages import Submit
-from mosaicd.rpc.context import Caller, Services
-from mosaicd.rpc.requests import view
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 
 _HOMES: dict[int, str] = {}
 #: One submit of an id at a time: a client that asks again while its first is under way gets that run back.
@@ -34,17 +34,17 @@ _UNDER_WAY: "WeakValueDictionary[str, asyncio.Lock]" = WeakValueDictionary()
 
 async def handle(services: Services, caller: Caller, params: Submit) -> dict[str, Any]:
     """Check, write the run's directory, commit, and return the run."""
-    if services.dispatcher.turns.draining:
+    if services.scheduler.draining:
         raise Draining()
     spec = normalise_submit(params, await _defaults(services, caller, params))
-    check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.dispatcher.turns.capacity())
+    check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.scheduler.capacity())
     run = new_run(services, caller, spec)
     if params.dry_run:
-        return view(services, run, progress=Progress())
+        return services.runs.view(run, progress=Progress())
     async with _UNDER_WAY.setdefault(run.run_id, asyncio.Lock()):
         known = await _known(services, caller, spec)
         if known is not None:
-            return view(services, known, duplicate=True)
+            return services.runs.view(known, duplicate=True)
         return await accept(services, caller, run, spec)
 
 
@@ -69,7 +69,7 @@ async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> di
     settle = directories.remove if duplicate else directories.acknowledge
     await asyncio.to_thread(settle, run.run_id)
     crash_points.reach("submit.before_reply")
-    return view(services, stored, duplicate=duplicate)
+    return services.runs.view(stored, duplicate=duplicate)
 
 
 async def _known(services: Services, caller: Caller, spec: Spec) -> Run | None:

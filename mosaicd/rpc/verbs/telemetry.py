@@ -16,13 +16,12 @@ import msgspec
 from mosaicd.protocol.messages import ReadTelemetry
 from mosaicd.protocol.rundir import TELEMETRY
 from mosaicd.rpc import validate
-from mosaicd.rpc.context import Caller, Services
-from mosaicd.rpc.files import attempt_log
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 from mosaicd.rpc.follow import chosen_attempt, follow
 from mosaicd.rpc.segments import READ_BYTES, Output
 from mosaicd.rpc.seq_index import Place
 from mosaicd.rpc.streams import Stream
-from mosaicd.rpc.verbs.get import newest
 
 PAGE_BYTES = 60 << 10
 PAGE_RECORDS = 1000
@@ -64,19 +63,19 @@ async def handle(services: Services, caller: Caller, params: ReadTelemetry) -> d
     """Return the first page; the rest follows where it was asked for."""
     validate.at_least(params, 0, "cursor", "since")
     validate.at_least(params, 1, "attempt", "limit")
-    run, _ = await newest(services, params.run_id)
+    run, _ = await services.runs.newest(params.run_id)
     attempt = chosen_attempt(run, params.attempt)
     chosen = Chosen(params.kinds, params.since)
-    key, marks = (run.run_id, attempt), caller.connection.marks
+    key, seq_index = (run.run_id, attempt), caller.seq_index
     place, page = Place(params.cursor), Page(eof=True)
-    async with attempt_log(services, run, attempt, TELEMETRY) as file:
+    async with services.files.attempt_log(run, attempt, TELEMETRY) as file:
         if file is not None:
-            known = marks.before(key, params.cursor)
+            known = seq_index.before(key, params.cursor)
             place.offset = known.offset if await _is_a_start(file, known.offset) else 0
             if params.since is not None:
                 place.offset = max(place.offset, await _offset_at(file, params.since))
             page = await read_page(file, place, chosen, params.limit or PAGE_RECORDS)
-            marks.add(key, place)
+            seq_index.add(key, place)
     reply = {
         "run_id": run.run_id, "attempt": attempt, "cursor": place.seq, "records": page.records,
         "eof": page.eof, "unreadable": page.unreadable,
@@ -103,7 +102,7 @@ def _open(services: Services, caller: Caller, params: ReadTelemetry, attempt: in
 
         await follow(services, params.run_id, attempt, params.attempt, TELEMETRY, step, restart)
 
-    return caller.connection.streams.open(caller, "run.telemetry", place.seq, feed)
+    return caller.open_stream("run.telemetry", place.seq, feed)
 
 
 async def _is_a_start(file: Output, offset: int) -> bool:

@@ -12,10 +12,9 @@ from mosaicd.protocol.errors import Conflict, TimedOut
 from mosaicd.protocol.messages import Wait
 from mosaicd.protocol.states import State, parse_state
 from mosaicd.rpc import validate
-from mosaicd.rpc.context import Caller, Services
-from mosaicd.rpc.requests import view
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 from mosaicd.rpc.validate import Fault
-from mosaicd.rpc.verbs.get import newest
 
 LONGEST_S = 366 * 86400.0
 
@@ -30,7 +29,7 @@ async def handle(services: Services, caller: Caller, params: Wait) -> dict[str, 
         async with asyncio.timeout(timeout_s):
             return await _reach(services, params.run_id, wanted)
     except TimeoutError:
-        run, _ = await newest(services, params.run_id)
+        run, _ = await services.runs.newest(params.run_id)
         words = " or ".join(sorted(wanted))
         text = f"run {run.run_id} is {run.state} and not {words} after {timeout_s or 0:.1f} s"
         raise TimedOut(text, state=run.state, want=run.want) from None
@@ -39,9 +38,9 @@ async def handle(services: Services, caller: Caller, params: Wait) -> dict[str, 
 async def _reach(services: Services, run_id: str, wanted: frozenset[State]) -> dict[str, Any]:
     with services.broadcaster.changed(run_id) as changes:
         while True:
-            run, progress = await newest(services, run_id)
+            run, progress = await services.runs.newest(run_id)
             if run.state in wanted or changes.states & wanted:
-                return view(services, run, progress=progress)
+                return services.runs.view(run, progress=progress)
             if run.is_final:
                 words = " or ".join(sorted(wanted))
                 raise Conflict(

@@ -15,8 +15,8 @@ from mosaicd.broadcaster import Watch
 from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.messages import Unwatch, WatchRuns
 from mosaicd.rpc import validate
-from mosaicd.rpc.context import Caller, Services
-from mosaicd.rpc.requests import view
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 from mosaicd.rpc.streams import Stream
 
 SNAPSHOT_RUNS = 100
@@ -38,7 +38,7 @@ async def handle(services: Services, caller: Caller, params: WatchRuns) -> dict[
         )  # fmt: skip
     run_id = None
     if params.run_id is not None:
-        run_id = (await services.find(caller, params.run_id)).run_id
+        run_id = (await services.runs.find(caller, params.run_id)).run_id
     if params.since_at is not None:
         before = await services.history.seq_before(params.since_at)
         params = replace(params, since=max(params.since or 0, before))
@@ -60,7 +60,7 @@ def _begin(services: Services, caller: Caller, params: WatchRuns, run_id: str | 
 
         await broadcaster.feed(watch, write)
 
-    stream = caller.connection.streams.open(caller, "run.watch", cursor, feed)
+    stream = caller.open_stream("run.watch", cursor, feed)
     shown = [
         run
         for run in services.registry.live.values()
@@ -72,12 +72,12 @@ def _begin(services: Services, caller: Caller, params: WatchRuns, run_id: str | 
         "cursor": cursor,
         "last_seq": broadcaster.last_seq,
         "pruned_seq": services.registry.pruned_seq,
-        "runs": [view(services, run) for run in shown[-SNAPSHOT_RUNS:]],
+        "runs": [services.runs.view(run) for run in shown[-SNAPSHOT_RUNS:]],
         "complete": len(shown) <= SNAPSHOT_RUNS,
     }
 
 
 async def handle_unwatch(services: Services, caller: Caller, params: Unwatch) -> dict[str, Any]:
     """End one stream of the caller's connection."""
-    cursor = caller.connection.streams.unsubscribe(params.subscription)
+    cursor = caller.streams.unsubscribe(params.subscription)
     return {"subscription": params.subscription, "cursor": cursor}

@@ -6,7 +6,8 @@ Input: refresh (ask the interpreters again).  Output: {workers}; a broken one is
 from typing import Any
 
 from mosaicd.protocol.messages import ListWorkers
-from mosaicd.rpc.context import Caller, Services
+from mosaicd.rpc.caller import Caller
+from mosaicd.rpc.context import Services
 
 
 async def handle(services: Services, caller: Caller, params: ListWorkers) -> dict[str, Any]:

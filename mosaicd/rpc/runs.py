@@ -1,0 +1,84 @@
+"""The runs as requests see them: found by a reference, changed by events, shown as run objects."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mosaicd.core.fsm import Event
+from mosaicd.core.run import Progress, Run
+from mosaicd.core.view import run_object
+from mosaicd.dispatch.dispatcher import Dispatcher
+from mosaicd.protocol import ulid
+from mosaicd.protocol.errors import Conflict, NotFound
+from mosaicd.rpc.caller import Caller
+from mosaicd.rundirs.directories import RunDirs
+from mosaicd.store.history import History
+from mosaicd.store.registry import Registry
+
+#: Characters of an id, prefix or name that is looked up; no name is as long.
+LONGEST_REFERENCE = 512
+
+
+class Runs:
+    """Live runs come from the registry's memory, ended runs from its history."""
+
+    def __init__(
+        self, registry: Registry, history: History, dispatcher: Dispatcher, rundirs: RunDirs
+    ) -> None:
+        self._registry = registry
+        self._history = history
+        self._dispatcher = dispatcher
+        self._rundirs = rundirs
+
+    async def find(self, caller: Caller, reference: str) -> Run:
+        """Return the run that an id, a unique prefix or a name means; NotFound for another user's run.
+
+        The caller's own runs come first; only admins may mean a run of another user.
+        """
+        if len(reference) > LONGEST_REFERENCE:
+            raise NotFound("There is no run with a name as long as that")
+        if ulid.is_ulid(reference):
+            run = self._registry.live.get(reference.upper())
+            if run is not None and (caller.is_admin or run.owner_uid == caller.uid):
+                return run
+        try:
+            return await self._history.find(caller.uid, reference)
+        except NotFound:
+            if not caller.is_admin:
+                raise
+        return await self._history.find(None, reference)
+
+    async def newest(self, run_id: str) -> tuple[Run, Progress]:
+        """Return a run and its last values as of now; NotFound."""
+        live = self._registry.live.get(run_id)
+        if live is not None:
+            return live, self._registry.progress.get(run_id) or Progress()
+        found = await self._history.get(run_id)
+        if found is None:
+            raise NotFound(f"There is no run {run_id}")
+        return found
+
+    async def change(self, run_id: str, decide: Callable[[Run], Sequence[Event]]) -> dict[str, Any]:
+        """Record the events that `decide` returns for the newest row (none: no change) and return the run.
+
+        Raises Conflict for a run that has ended, NotFound for a run that does not exist.
+        """
+        try:
+            run = await self._registry.record_if(run_id, decide)
+        except NotFound:
+            found = await self._history.get(run_id)
+            if found is None:
+                raise
+            raise _ended(found[0]) from None
+        return self.view(run)
+
+    def view(self, run: Run, *, progress: Progress | None = None, duplicate: bool = False) -> dict[str, Any]:
+        """Return the wire's run object."""
+        known = progress or self._registry.progress.get(run.run_id) or Progress()
+        return run_object(
+            run, known, str(self._rundirs.path(run.run_id)), duplicate=duplicate,
+            reason=self._dispatcher.reason(run), pinned=run.run_id in self._registry.pins,
+        )  # fmt: skip
+
+
+def _ended(run: Run) -> Conflict:
+    return Conflict(f"run {run.run_id} has ended ({run.outcome})", state=run.state, outcome=run.outcome)
