@@ -62,8 +62,3 @@ class LineReader:
                 self._skipping = True
                 yield Oversized(bytes(self._buffer[:256]))
             self._buffer.clear()
-
-    @property
-    def pending_bytes(self) -> int:
-        """How many bytes of an unfinished line are held."""
-        return len(self._buffer)

@@ -78,7 +78,6 @@ NOTIFICATIONS: dict[str, str] = {
     "control.stop": "End the tree: {grace_s, kind, who, reason}.",
     "control.pause": "Pause the tree: {mode}.",
     "control.resume": "Thaw or resume the tree.",
-    "control.checkpoint": "Ask the worker for a checkpoint.",
     "run.event": "A ledger event: {subscription, seq, run_id, kind, at, who, data, run}.",
     "run.progress": "Last values of a live run, no ledger event: {subscription, run_id, progress, metrics}.",
     "run.log": "A chunk of output: {subscription, run_id, attempt, stream, offset, cursor, data, encoding, gap}.",

@@ -25,7 +25,6 @@ STACKS = "python-stacks.txt"
 WORKER_CONFIG = "worker-config.json"
 
 CHECKPOINTS = "checkpoints"
-ANALYTICS = "analytics.json"
 
 #: Environment variable that marks every process of a run.
 MARKER = "MOSAIC_RUN_ID"

@@ -96,7 +96,7 @@ RESULTS: Mapping[str, Schema] = {
     ),
     "Workers": _object(workers=_list(_object(kind=TEXT, python=TEXT))),
     "Registered": _object(
-        accepted_version=WHOLE, session_token=TEXT, order=_words(("start", "attach", "stop", "leave")),
+        accepted_version=WHOLE, session_token=TEXT, order=_words(("start", "attach", "stop")),
         want=_words(Want), pause_mode=_or_null(TEXT), grace_s=NUMBER, stop=_or_null(OBJECT),
     ),
     "FactsAccepted": _object(accepted=WHOLE, rejected=_list(TEXT)),

@@ -180,9 +180,7 @@ class Attempt:
     def _registered(self, reply: Message) -> None:
         now = time.monotonic()
         word = reply.get("order")
-        if word == "leave":
-            self._is_done = self._started is None or self._exit is not None
-        elif word == "stop" or (word == "attach" and reply.get("want") == "stop"):
+        if word == "stop" or (word == "attach" and reply.get("want") == "stop"):
             asked = reply.get("stop") if isinstance(reply.get("stop"), dict) else {}
             self._control("stop", {"grace_s": reply.get("grace_s"), **(asked or {})})
         elif word == "start" and self._started is None and self._exit is None:
@@ -217,8 +215,6 @@ class Attempt:
             self._pause.request(str(params.get("mode") or "freeze"), now)
         elif word == "resume":
             self._pause.resume(now)
-        elif word == "checkpoint" and self._pause.control:
-            self._pause.control.say("checkpoint")
 
     def _registration(self) -> Message:
         return {

@@ -32,10 +32,6 @@ class Link:
         self.down_since: float | None = time.monotonic()
 
     @property
-    def is_up(self) -> bool:
-        return self._socket is not None
-
-    @property
     def fd(self) -> int | None:
         return self._socket.fileno() if self._socket else None
 

@@ -119,10 +119,6 @@ class Cell:
         """Return who lives in it."""
         return cgroup.pids(self._held) if self._held else set()
 
-    def is_populated(self) -> bool:
-        """Whether anybody lives in it."""
-        return self._held is not None and cgroup.is_populated(self._held)
-
     @contextmanager
     def birth(self) -> Iterator[None]:
         """Be in the worker's groups for the moment of the fork; OSError when one cannot be entered."""

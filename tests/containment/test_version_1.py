@@ -41,7 +41,7 @@ for line in sys.stdin:
     elif word == "kill":
         tree.kill_held(cell)
         leader.wait()
-        say(until(lambda: not cell.is_populated()))
+        say(until(lambda: not cell.pids()))
     elif word == "remove":
         cell.remove()
         say(not any("run-" in path for home in homes.values() for path in os.listdir(home)))
@@ -81,7 +81,7 @@ def test_a_tree_in_a_freezer(version_1: dict[str, str]) -> None:
 def test_nothing_to_be_had_is_no_error_unless_required(tmp_path: Path) -> None:
     """Without any hierarchy a cell holds nothing and says so; where groups are required, there is no run."""
     cell = make(Site(), "x", 1, wanted({}, 1))
-    assert (cell.word, cell.limits, cell.pids(), cell.is_populated()) == ("process-group", {}, set(), False)
+    assert (cell.word, cell.limits, cell.pids()) == ("process-group", {}, set())
     blocked = tmp_path / "file"
     blocked.touch()
     with pytest.raises(OSError, match="no control group can be made here"):

@@ -80,14 +80,6 @@ def test_an_unavailable_daemon_is_asked_again(harness: ShimHarness) -> None:
     assert harness.launch(["true"]).exit()["exit_code"] == 0
 
 
-def test_the_order_leave(harness: ShimHarness) -> None:
-    """`leave` is obeyed without a trace."""
-    harness.peer.answer = lambda _: {"order": "leave"}
-    run = harness.launch(["touch", "made"])
-    run.leaves()
-    assert not run.has("exit.json")
-
-
 def test_a_shim_holds_nothing_of_its_makers(harness: ShimHarness) -> None:
     """No terminal, no order socket, no output of the daemon's; a session and a name of its own."""
     run = harness.launch(["sleep", "1000"])
