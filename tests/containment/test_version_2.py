@@ -24,11 +24,11 @@ EAT = "import sys; x = bytearray(int(sys.argv[1]) << 20); x[::4096] = b'1' * len
 #: A launcher that prepares its site, a shim that makes a cell, a worker in it; says what came of it.
 SCRIPT = """
 import json, os, subprocess, sys
-from mosaicd.launcher import site
+from mosaicd.launcher import cgroup_root
 from mosaicd.launcher.cgroup_sweeper import Cells
 from mosaicd.shim import cgroup, tree
 from mosaicd.shim.run_cgroup import make, wanted
-found = site.prepare("auto")
+found = cgroup_root.prepare("auto")
 if os.fork() == 0:
     cell = make(found, sys.argv[1], 1, wanted({"memory_bytes": 128 << 20, "tasks": 50}, 3))
     with cell.birth():

@@ -23,7 +23,7 @@ START_AND_END_S = 60.0
 HOLD = """
 import sys, time
 from pathlib import Path
-from mosaicd import lock
+from mosaicd.host import lock
 locks = lock.acquire(Path(sys.argv[1]), Path(sys.argv[2]), started_at=1_800_000_000.0)
 listening = lock.bind(Path(sys.argv[2]), locks)
 print("held", flush=True)

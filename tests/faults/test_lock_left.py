@@ -17,7 +17,7 @@ from mosaicd.host import lock
 DYING = """
 import os, sys
 from pathlib import Path
-from mosaicd import lock
+from mosaicd.host import lock
 home = Path(sys.argv[1])
 held = lock.acquire(home / "state", home / "s", started_at=1.0)
 if os.fork() == 0:
