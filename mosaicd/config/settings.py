@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mosaicd.protocol.records import orders
+
 YEAR_S = 31_536_000.0
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -59,16 +61,22 @@ class Gpus:
 class Timeouts:
     """How long each thing may take, in seconds."""
 
-    handshake_s: float = _time(30.0, "from the order to a shim until it has registered")
+    handshake_s: float = _time(orders.HANDSHAKE_TIMEOUT_S, "from the order to a shim until it has registered")
     start_s: float = _time(60.0, "from a worker's handshake to its first sign of life")
     heartbeat_s: float = _time(300.0, "the longest silence of a worker; any output counts as a sign of life")
     stall_s: float = _time(
         0.0, "how long a worker that lives may report no further step or episode; 0: for ever", 0.0
     )
-    post_mortem_s: float = _time(2.0, "for the Python stacks of a silent or stuck run", 0.0, 60.0)
-    grace_s: float = _time(5.0, "from TERM to KILL, for a run that does not say otherwise", 0.0)
-    worker_grace_s: float = _time(30.0, "the same, for a worker that declares checkpointing", 0.0)
-    pause_ack_s: float = _time(10.0, "for a worker to acknowledge a pause; then its tree is frozen", 0.0)
+    post_mortem_s: float = _time(
+        orders.POST_MORTEM_S, "for the Python stacks of a silent or stuck run", 0.0, 60.0
+    )
+    grace_s: float = _time(orders.GRACE_S, "from TERM to KILL, for a run that does not say otherwise", 0.0)
+    worker_grace_s: float = _time(
+        orders.WORKER_GRACE_S, "the same, for a worker that declares checkpointing", 0.0
+    )
+    pause_ack_s: float = _time(
+        orders.PAUSE_ACK_TIMEOUT_S, "for a worker to acknowledge a pause; then its tree is frozen", 0.0
+    )
     unkillable_s: float = _time(10.0, "from KILL until a tree that is still there is called unkillable")
     empty_retry_s: float = _time(0.1, "between two looks at a tree that is not empty yet")
     shim_silence_s: float = _time(30.0, "the longest silence of a living shim or launcher; then it is ended")
@@ -89,9 +97,15 @@ class Limits:
     connections_per_user: int = _count(512, "open connections of one user", 4, 100_000)
     write_buffer_bytes: int = _count(4 << 20, "unsent bytes before a connection is closed", 65536, 1 << 30)
     page_runs: int = _count(200, "runs in one page of run.list unless the request says less", 1, 10_000)
-    stdout_bytes: int = _count(1 << 30, "stdout that is kept of one attempt: its beginning and its end", 4096)
-    stderr_bytes: int = _count(1 << 30, "stderr that is kept of one attempt: its beginning and its end", 4096)
-    telemetry_bytes: int = _count(1 << 32, "telemetry that is kept of one attempt, likewise", 65536)
+    stdout_bytes: int = _count(
+        orders.OUTPUT_LIMIT_BYTES, "stdout that is kept of one attempt: its beginning and its end", 4096
+    )
+    stderr_bytes: int = _count(
+        orders.OUTPUT_LIMIT_BYTES, "stderr that is kept of one attempt: its beginning and its end", 4096
+    )
+    telemetry_bytes: int = _count(
+        orders.TELEMETRY_LIMIT_BYTES, "telemetry that is kept of one attempt, likewise", 65536
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,22 @@ none, because nobody sets `OMP_NUM_THREADS` by accident.
 
 import errno
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from mosaicd.core.digest import OURS, REWRITTEN
 from mosaicd.core.spec import Spec
 from mosaicd.protocol import rundir
+from mosaicd.protocol.records.orders import (
+    WORKER_GRACE_S,
+    Containment,
+    LaunchOrder,
+    Limits,
+    Process,
+    TeardownLimits,
+    TeardownOrder,
+)
 from mosaicd.protocol.states import RunKind
 
 #: Each BLAS and OpenMP runtime takes every core unless told (facts.md: a factor of three with two runs).
@@ -79,14 +88,8 @@ class Placement:
 class LaunchSettings:
     """The daemon's settings for what a spec leaves open."""
 
-    grace_s: float = 5.0
-    worker_grace_s: float = 30.0
-    handshake_timeout_s: float = 30.0
-    pause_ack_timeout_s: float = 10.0
-    post_mortem_s: float = 2.0
-    stdout_limit_bytes: int = 1 << 30
-    stderr_limit_bytes: int = 1 << 30
-    telemetry_limit_bytes: int = 1 << 32
+    limits: Limits = field(default_factory=Limits)
+    worker_grace_s: float = WORKER_GRACE_S
     containment: str = "auto"
     memory: str = "enforce"
     tasks: int | None = None
@@ -136,7 +139,7 @@ def grace_s(spec: Spec, settings: LaunchSettings) -> float:
     """Return the run's own grace, else the setting; a worker that checkpoints gets the longer one."""
     if spec.limits.grace_s is not None:
         return spec.limits.grace_s
-    return settings.worker_grace_s if spec.supports_checkpoint else settings.grace_s
+    return settings.worker_grace_s if spec.supports_checkpoint else settings.limits.grace_s
 
 
 def launch_order(
@@ -150,34 +153,33 @@ def launch_order(
     uid: int,
     settings: LaunchSettings,
     used: Budget | None = None,
-) -> dict[str, Any]:
-    """Return the order file that the launcher's child reads, JSON-safe and complete."""
-    return {
-        "order": "launch",
-        "run_id": at.run_id,
-        "attempt": at.attempt,
-        "nonce": nonce,
-        "secret": secret,
-        "socket": socket,
-        "run_dir": at.run_dir,
-        "attempt_dir": at.attempt_dir,
-        "files_dir": at.files_dir,
-        "kind": str(spec.kind),
-        "argv": list(spec.argv),
-        "cwd": spec.cwd or at.files_dir,
-        "environment": worker_environment(base, spec, at),
-        "worker_id": _worker_id(spec),
-        "worker_kind": spec.worker_kind or str(spec.kind),
-        "worker_config": worker_config(spec, at.run_id),
-        "config_flag": spec.config_flag,
-        "cooperative": spec.kind is RunKind.WORKER and spec.supports_pause,
-        "supports_checkpoint": spec.supports_checkpoint,
-        "slots": list(at.slots),
-        "cpus": at.cpus,
-        "uid": uid,
-        "limits": _limits(spec, settings, used or Budget()),
-        "containment": _containment(spec, settings),
-    }
+) -> LaunchOrder:
+    """Return the order for one attempt, complete."""
+    return LaunchOrder(
+        run_id=at.run_id,
+        attempt=at.attempt,
+        nonce=nonce,
+        secret=secret,
+        socket=socket,
+        run_dir=at.run_dir,
+        attempt_dir=at.attempt_dir,
+        files_dir=at.files_dir,
+        kind=str(spec.kind),
+        argv=tuple(spec.argv),
+        cwd=spec.cwd or at.files_dir,
+        environment=worker_environment(base, spec, at),
+        worker_id=_worker_id(spec),
+        worker_kind=spec.worker_kind or str(spec.kind),
+        worker_config=worker_config(spec, at.run_id),
+        config_flag=spec.config_flag,
+        cooperative=spec.kind is RunKind.WORKER and spec.supports_pause,
+        supports_checkpoint=spec.supports_checkpoint,
+        slots=at.slots,
+        cpus=at.cpus,
+        uid=uid,
+        limits=_limits(spec, settings, used or Budget()),
+        containment=_containment(spec, settings),
+    )
 
 
 def teardown_order(
@@ -188,22 +190,21 @@ def teardown_order(
     pid: int | None,
     start_ticks: int | None,
     given_up: tuple[int, int] | None = None,
-) -> dict[str, Any]:
+) -> TeardownOrder:
     """Return the order that ends an orphaned tree; pid and ticks are those of started.json.
 
-    `given_up`: pid and start time of a shim that lives, says nothing and is to be ended first.
+    `given_up`: pid and start time of a shim that lives, is silent and is to be ended first.
     """
-    return {
-        "order": "teardown",
-        "run_id": at.run_id,
-        "attempt": at.attempt,
-        "nonce": nonce,
-        "attempt_dir": at.attempt_dir,
-        "limits": {"grace_s": grace_s},
-        "pid": pid,
-        "start_ticks": start_ticks,
-        "given_up": given_up and {"pid": given_up[0], "start_ticks": given_up[1]},
-    }
+    return TeardownOrder(
+        run_id=at.run_id,
+        attempt=at.attempt,
+        nonce=nonce,
+        attempt_dir=at.attempt_dir,
+        limits=TeardownLimits(grace_s=grace_s),
+        pid=pid,
+        start_ticks=start_ticks,
+        given_up=None if given_up is None else Process(pid=given_up[0], start_ticks=given_up[1]),
+    )
 
 
 def _ours(spec: Spec, at: Placement, given: Mapping[str, str]) -> dict[str, str]:
@@ -238,27 +239,23 @@ def _joined(slots: Sequence[int]) -> str:
     return ",".join(str(slot) for slot in slots)
 
 
-def _containment(spec: Spec, settings: LaunchSettings) -> dict[str, Any]:
+def _containment(spec: Spec, settings: LaunchSettings) -> Containment:
     is_limited = settings.memory == "enforce" and spec.resources.memory_mb is not None
-    return {
-        "required": settings.containment == "cgroup",
-        "memory_bytes": (spec.resources.memory_mb or 0) * MIB if is_limited else None,
-        "tasks": settings.tasks,
-    }
+    return Containment(
+        required=settings.containment == "cgroup",
+        memory_bytes=(spec.resources.memory_mb or 0) * MIB if is_limited else None,
+        tasks=settings.tasks,
+    )
 
 
-def _limits(spec: Spec, settings: LaunchSettings, used: Budget) -> dict[str, Any]:
+def _limits(spec: Spec, settings: LaunchSettings, used: Budget) -> Limits:
     asked = spec.limits
-    own_timeout = asked.handshake_timeout_s
-    return {
-        "time_limit_s": None if asked.time_limit_s is None else max(0.0, asked.time_limit_s - used.seconds),
-        "max_steps": asked.max_steps,
-        "steps_before": used.steps,
-        "grace_s": grace_s(spec, settings),
-        "handshake_timeout_s": settings.handshake_timeout_s if own_timeout is None else own_timeout,
-        "pause_ack_timeout_s": settings.pause_ack_timeout_s,
-        "post_mortem_s": settings.post_mortem_s,
-        "stdout_limit_bytes": settings.stdout_limit_bytes,
-        "stderr_limit_bytes": settings.stderr_limit_bytes,
-        "telemetry_limit_bytes": settings.telemetry_limit_bytes,
-    }
+    default_s = settings.limits.handshake_timeout_s
+    return replace(
+        settings.limits,
+        time_limit_s=None if asked.time_limit_s is None else max(0.0, asked.time_limit_s - used.seconds),
+        max_steps=asked.max_steps,
+        steps_before=used.steps,
+        grace_s=grace_s(spec, settings),
+        handshake_timeout_s=default_s if asked.handshake_timeout_s is None else asked.handshake_timeout_s,
+    )

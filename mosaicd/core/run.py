@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
+from mosaicd.protocol.records.orders import GRACE_S, HANDSHAKE_TIMEOUT_S
 from mosaicd.protocol.states import CauseKind, Outcome, PauseMode, RunKind, State, Want
 
 #: Causes that are the machine's and not the run's: retried when `retries` allows and `retry_on` is silent.
@@ -48,10 +49,10 @@ class Run:
     memory_mb: int | None = None
     time_limit_s: float | None = None
     max_steps: int | None = None
-    grace_s: float = 5.0
+    grace_s: float = GRACE_S
     retries: int = 0
     retry_on: tuple[CauseKind, ...] = INFRASTRUCTURE_CAUSES
-    handshake_timeout_s: float = 30.0
+    handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S
     start_timeout_s: float | None = None
     heartbeat_timeout_s: float | None = None
     stall_s: float | None = None

@@ -7,7 +7,7 @@ after a restart are the same code.
 import pwd
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from mosaicd.config import Settings
 from mosaicd.core.deadlines import grace_s
@@ -21,6 +21,7 @@ from mosaicd.core.launch import (
 )
 from mosaicd.core.run import Run
 from mosaicd.core.spec import Spec
+from mosaicd.protocol.records.orders import LaunchOrder, Limits, TeardownOrder
 from mosaicd.rundirs.directories import RunDirs
 
 
@@ -39,20 +40,22 @@ class Orders:
         self._socket = str(socket)
         timeouts, limits = settings.timeouts, settings.limits
         self._settings = LaunchSettings(
-            grace_s=timeouts.grace_s,
+            limits=Limits(
+                grace_s=timeouts.grace_s,
+                handshake_timeout_s=timeouts.handshake_s,
+                pause_ack_timeout_s=timeouts.pause_ack_s,
+                post_mortem_s=timeouts.post_mortem_s,
+                stdout_limit_bytes=limits.stdout_bytes,
+                stderr_limit_bytes=limits.stderr_bytes,
+                telemetry_limit_bytes=limits.telemetry_bytes,
+            ),
             worker_grace_s=timeouts.worker_grace_s,
-            handshake_timeout_s=timeouts.handshake_s,
-            pause_ack_timeout_s=timeouts.pause_ack_s,
-            post_mortem_s=timeouts.post_mortem_s,
-            stdout_limit_bytes=limits.stdout_bytes,
-            stderr_limit_bytes=limits.stderr_bytes,
-            telemetry_limit_bytes=limits.telemetry_bytes,
             containment=settings.containment.mode,
             memory=settings.containment.memory,
             tasks=settings.containment.tasks,
         )
 
-    def launch(self, run: Run) -> dict[str, Any]:
+    def launch(self, run: Run) -> LaunchOrder:
         """Return the order for the run's attempt; OSError or ValueError when its files are not whole."""
         assert run.nonce is not None, "a dispatched run has a nonce"
         spec = Spec.from_dict(self._rundirs.load_spec(run.run_id), self._rundirs.load_environment(run.run_id))
@@ -68,7 +71,7 @@ class Orders:
             used=Budget(run.active_s, run.steps_before),
         )
 
-    def teardown(self, run: Run, given_up: tuple[int, int] | None = None) -> dict[str, Any]:
+    def teardown(self, run: Run, given_up: tuple[int, int] | None = None) -> TeardownOrder:
         """Return the order that ends the run's orphaned tree, and first its shim where one was given up."""
         return teardown_order(
             self._placement(run),

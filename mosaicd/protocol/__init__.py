@@ -4,5 +4,10 @@ A leaf of the standard library: nothing here may import anything else of mosaicd
 does I/O.  mosaicctl, the shim and the launcher may import this package and no other.
 """
 
+from typing import Any
+
 #: Version of the wire protocol, exchanged in `daemon.hello`; separate from the release.
 PROTOCOL_VERSION = 1
+
+#: A JSON object.
+Json = dict[str, Any]

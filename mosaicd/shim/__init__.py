@@ -19,14 +19,14 @@ are the truth.  One thread, no asyncio: everything is driven from `loop`.
     life         from a fresh fork to a shim        containment  who belongs to a tree (reads /proc)
     loop         the poll loop                      tree         a tree to look at and to signal
     attempt      what each event leads to           ladder       TERM, CONT, grace, STOP, KILL, until empty
-    order        the order, decoded                 pause        freeze, thaw, cooperative pause
-    record       lock and small records             limits       time limit and max_steps
-    start        from order to worker               progress     steps, episodes, last metrics
-    child        starts, signals, reaps             link         lines over the daemon's socket
-    spool        pipes -> logs, counted gaps        dialogue     register, facts, advances
-    scanner      bytes -> telemetry lines           ending       what exit.json says
-    journal      telemetry.jsonl                    teardown     ends an orphaned tree instead
-    cgroup       control groups as files            cell         those of one attempt, and its limits
-    leftovers    TMPDIR and /dev/shm                wake         signals -> a readable descriptor
-    post_mortem  why a run stands still
+    record       lock and small records             pause        freeze, thaw, cooperative pause
+    start        from order to worker               limits       time limit and max_steps
+    child        starts, signals, reaps             progress     steps, episodes, last metrics
+    link         lines over the daemon's socket
+    dialogue     register, facts, advances          ending       what exit.json says
+    spool        pipes -> logs, counted gaps        teardown     ends an orphaned tree instead
+    scanner      bytes -> telemetry lines           cell         those of one attempt, and its limits
+    journal      telemetry.jsonl                    wake         signals -> a readable descriptor
+    cgroup       control groups as files            post_mortem  why a run stands still
+    leftovers    TMPDIR and /dev/shm
 """

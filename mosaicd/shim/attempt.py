@@ -9,6 +9,7 @@ from typing import Any
 
 from mosaicd import crash_points
 from mosaicd.protocol import rundir
+from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.protocol.telemetry import Recognised
 from mosaicd.shim import child, ending, record
 from mosaicd.shim.dialogue import Dialogue, introduction
@@ -16,7 +17,6 @@ from mosaicd.shim.ending import Ending, Stop
 from mosaicd.shim.kill_sequence import Ladder
 from mosaicd.shim.limits import RunLimits
 from mosaicd.shim.link import Link, Message
-from mosaicd.shim.order import LaunchOrder
 from mosaicd.shim.output import make_ready
 from mosaicd.shim.pause import Pause
 from mosaicd.shim.post_mortem import PostMortem

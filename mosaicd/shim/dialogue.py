@@ -12,8 +12,8 @@ from typing import Any
 
 from mosaicd import crash_points
 from mosaicd.protocol import errors, framing, telemetry
+from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.shim.link import Link, Message
-from mosaicd.shim.order import LaunchOrder
 
 _QUIET_S = 0.1  # at most one advance in this time
 _BEAT_S = 5.0
@@ -208,7 +208,7 @@ def introduction(order: LaunchOrder, start_ticks: int | None) -> Message:
     """Return who we are, for every register; the status of the attempt comes besides."""
     return {
         "run_id": order.run_id, "attempt": order.attempt, "secret": order.secret,
-        "worker_id": order.worker_id, "worker_kind": order.kind, "supports_pause": order.cooperative,
+        "worker_id": order.shown_worker_id, "worker_kind": order.kind, "supports_pause": order.cooperative,
         "supports_checkpoint": order.cooperative, "shim_pid": os.getpid(), "shim_start_ticks": start_ticks,
     }  # fmt: skip
 

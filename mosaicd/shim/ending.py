@@ -8,8 +8,8 @@ import signal
 import time
 from typing import Any
 
+from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.shim.child import Ended
-from mosaicd.shim.order import LaunchOrder
 from mosaicd.shim.progress import Progress
 from mosaicd.shim.spool import Spool
 

@@ -4,12 +4,15 @@ Nothing of the launcher's may stay with it: no terminal, no descriptors (a pipe 
 open by a shim would keep `mosaicd | tee log` from ending), no signal handlers.
 """
 
+import json
 import os
 import time
 from typing import Any, NoReturn
 
 from mosaicd import crash_points
-from mosaicd.shim import child, containment, order, record, start, teardown
+from mosaicd.protocol import Json
+from mosaicd.protocol.records.orders import LaunchOrder, TeardownOrder
+from mosaicd.shim import child, containment, record, run_cgroup, start, teardown
 from mosaicd.shim.attempt import Attempt
 from mosaicd.shim.loop import Loop
 from mosaicd.shim.run_cgroup import Cell, Site, make
@@ -34,18 +37,27 @@ def carry_out(order_fd: int, wake: Wake, site: Site) -> int:
     """Carry out the order in `order_fd`, with control groups at `site`; return this process's status."""
     child.set_name(_TITLE)
     crash_points.reach("shim.forked")
-    raw = order.read(order_fd)
-    attempt_dir: str = raw["attempt_dir"]
+    content = _read(order_fd)
+    attempt_dir: str = content["attempt_dir"]
     try:
-        if raw["order"] == "teardown":
-            return teardown.run(order.TeardownOrder(raw), wake, site)
-        return _launch(order.LaunchOrder(raw), wake, site)
+        if content["order"] == "teardown":
+            return teardown.run(TeardownOrder.from_json(content), wake, site)
+        return _launch(LaunchOrder.from_json(content), wake, site)
     except BaseException:
         _write_crash(attempt_dir)
         raise
 
 
-def _launch(launch: order.LaunchOrder, wake: Wake, site: Site) -> int:
+def _read(order_fd: int) -> Json:
+    """Return the order in the descriptor, wherever its offset stands, and close the descriptor."""
+    with os.fdopen(order_fd, "rb") as file:
+        if file.seekable():
+            file.seek(0)
+        content: Json = json.loads(file.read())
+    return content
+
+
+def _launch(launch: LaunchOrder, wake: Wake, site: Site) -> int:
     start_ticks = containment.start_ticks(os.getpid())
     try:
         held = record.Record(launch.attempt_dir)
@@ -65,10 +77,11 @@ def _launch(launch: order.LaunchOrder, wake: Wake, site: Site) -> int:
     return 0
 
 
-def _contained(launch: order.LaunchOrder, site: Site) -> tuple[Cell, OSError | None]:
+def _contained(launch: LaunchOrder, site: Site) -> tuple[Cell, OSError | None]:
     """Make the attempt's control groups; without them where they are required, also say so."""
     try:
-        return make(site, launch.run_id, launch.attempt, launch.containment), None
+        limits = run_cgroup.wanted(launch.containment, launch.cpus)
+        return make(site, launch.run_id, launch.attempt, limits), None
     except OSError as error:
         return Cell(None, {}, {}), OSError(0, error.strerror)
 

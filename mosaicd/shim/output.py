@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 from mosaicd.protocol import rundir
+from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.protocol.telemetry import Recognised
 from mosaicd.shim import record
 from mosaicd.shim.index import Index
 from mosaicd.shim.journal import Journal
-from mosaicd.shim.order import LaunchOrder
 from mosaicd.shim.segments import Segments
 from mosaicd.shim.spool import Log, Spool
 

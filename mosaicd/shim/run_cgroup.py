@@ -17,8 +17,9 @@ import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from mosaicd.protocol.records.orders import Containment
 from mosaicd.shim import cgroup
 from mosaicd.shim.cgroup import V2
 
@@ -66,9 +67,9 @@ class Wanted(NamedTuple):
     is_required: bool = False
 
 
-def wanted(raw: Mapping[str, Any], cpus: int | None) -> Wanted:
+def wanted(containment: Containment, cpus: int | None) -> Wanted:
     """Return what an order asks for."""
-    return Wanted(raw.get("memory_bytes"), raw.get("tasks"), cpus or 1, bool(raw.get("required")))
+    return Wanted(containment.memory_bytes, containment.tasks, cpus or 1, containment.required)
 
 
 def name_of(run_id: str, attempt: int) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 from mosaicd import crash_points
 from mosaicd.protocol import rundir
+from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.shim import child, record
-from mosaicd.shim.order import LaunchOrder
 from mosaicd.shim.pause import ControlLine
 from mosaicd.shim.run_cgroup import Cell
 from mosaicd.shim.temp_cleanup import Leftovers

@@ -9,9 +9,9 @@ import select
 import time
 
 from mosaicd import crash_points
+from mosaicd.protocol.records.orders import TeardownOrder
 from mosaicd.shim import child, record
 from mosaicd.shim.kill_sequence import Ladder
-from mosaicd.shim.order import TeardownOrder
 from mosaicd.shim.run_cgroup import Site, find
 from mosaicd.shim.signal_pipe import Wake
 from mosaicd.shim.temp_cleanup import Leftovers
@@ -24,7 +24,7 @@ _LOOK_S = 0.02
 def run(order: TeardownOrder, wake: Wake, site: Site) -> int:
     """End the tree; 0 when it is empty."""
     if order.given_up is not None:
-        child.end(order.given_up["pid"], order.given_up["start_ticks"])
+        child.end(order.given_up.pid, order.given_up.start_ticks)
     try:
         held = record.Record(order.attempt_dir)
     except record.Taken:
@@ -36,7 +36,7 @@ def run(order: TeardownOrder, wake: Wake, site: Site) -> int:
     found = tree.look().members
     ladder = Ladder(tree, leader_first=False)
     if found:
-        ladder.begin(time.monotonic(), order.grace_s)
+        ladder.begin(time.monotonic(), order.limits.grace_s)
         _until_empty(tree, ladder, wake)
     cell.remove()
     Leftovers(order.run_id, order.attempt, held).collect()

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from mosaicd import crash_points, launcher, procfs
 from mosaicd.core.launch import refused
 from mosaicd.protocol.backoff import Backoff
+from mosaicd.protocol.records.orders import LaunchOrder, TeardownOrder
 
 log = logging.getLogger(__name__)
 
@@ -254,24 +255,25 @@ class ShimLink:
         if shim is None or shim.identity is None or shim.identity[0] == message["pid"]:
             self._set_gone(message["run_id"], shim)
 
-    async def launch(self, order: dict[str, Any]) -> None:
+    async def launch(self, order: LaunchOrder) -> None:
         """Order a shim for an attempt; may be repeated.  LaunchFailed, or NoProcess for now."""
-        await self._fork("launch", order)
+        await self._fork(order)
 
-    async def teardown(self, order: dict[str, Any]) -> None:
+    async def teardown(self, order: TeardownOrder) -> None:
         """Order a teardown shim for an orphaned tree; `on_gone` follows when it is done."""
-        await self._fork("teardown", order)
+        await self._fork(order)
 
-    async def _fork(self, kind: str, order: dict[str, Any]) -> None:
-        run_id, attempt = order["run_id"], order["attempt"]
+    async def _fork(self, order: LaunchOrder | TeardownOrder) -> None:
+        run_id, attempt = order.run_id, order.attempt
         crash_points.reach("order.made")
-        reply = await self._order({"order": kind, "run_id": run_id, "attempt": attempt}, order)
+        packet = {"order": order.order, "run_id": run_id, "attempt": attempt}
+        reply = await self._order(packet, order.to_json())
         if reply.get("reply") == "failed":
             raise refused(reply)
         shim = self._shims.get(run_id)
         if shim is None or shim.attempt != attempt or shim.connection is None:
             self.watch(run_id, attempt, reply["pid"], reply["start_ticks"])
-            self._shims[run_id].is_teardown = kind == "teardown"
+            self._shims[run_id].is_teardown = isinstance(order, TeardownOrder)
         crash_points.reach("order.answered")
 
     async def is_empty(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mosaicd.protocol.records.orders import Containment
 from mosaicd.shim import cgroup
 from mosaicd.shim.cgroup import V2
 from mosaicd.shim.run_cgroup import Cell, Site, find, make, wanted
@@ -17,10 +18,11 @@ from tests.containment.groups import living
 SCRIPT = """
 import json, os, subprocess, sys, time
 from mosaicd.shim import cgroup, tree
+from mosaicd.protocol.records.orders import Containment
 from mosaicd.shim.run_cgroup import Site, make, wanted
 own = {name: place for name, place in cgroup.own_hierarchies().items() if name != "v2"}
 homes = {name: place + "/drill-v1" for name, place in own.items()}
-cell = make(Site(homes, own), sys.argv[1], 1, wanted({"memory_bytes": 64 << 20, "tasks": 100}, 2))
+cell = make(Site(homes, own), sys.argv[1], 1, wanted(Containment(memory_bytes=64 << 20, tasks=100), 2))
 hide = 'trap "" TERM; (setsid env -i sh -c "(setsid sleep 987 &) ; sleep 986" &); sleep 985'
 with cell.birth():
     leader = subprocess.Popen(["sh", "-c", hide])
@@ -80,12 +82,12 @@ def test_a_tree_in_a_freezer(version_1: dict[str, str]) -> None:
 
 def test_nothing_to_be_had_is_no_error_unless_required(tmp_path: Path) -> None:
     """Without any hierarchy a cell holds nothing and says so; where groups are required, there is no run."""
-    cell = make(Site(), "x", 1, wanted({}, 1))
+    cell = make(Site(), "x", 1, wanted(Containment(), 1))
     assert (cell.word, cell.limits, cell.pids()) == ("process-group", {}, set())
     blocked = tmp_path / "file"
     blocked.touch()
     with pytest.raises(OSError, match="no control group can be made here"):
-        make(Site({"freezer": str(blocked / "x")}), "x", 1, wanted({"required": True}, 1))
+        make(Site({"freezer": str(blocked / "x")}), "x", 1, wanted(Containment(required=True), 1))
     assert isinstance(find(Site(), "x", 1), Cell)
 
 

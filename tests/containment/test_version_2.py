@@ -27,10 +27,11 @@ import json, os, subprocess, sys
 from mosaicd.launcher import cgroup_root
 from mosaicd.launcher.cgroup_sweeper import Cells
 from mosaicd.shim import cgroup, tree
+from mosaicd.protocol.records.orders import Containment
 from mosaicd.shim.run_cgroup import make, wanted
 found = cgroup_root.prepare("auto")
 if os.fork() == 0:
-    cell = make(found, sys.argv[1], 1, wanted({"memory_bytes": 128 << 20, "tasks": 50}, 3))
+    cell = make(found, sys.argv[1], 1, wanted(Containment(memory_bytes=128 << 20, tasks=50), 3))
     with cell.birth():
         worker = subprocess.Popen(sys.argv[2:])
     outer = os.path.dirname(cell.run_dir or "")

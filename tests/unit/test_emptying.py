@@ -12,6 +12,7 @@ from mosaicd.core.fsm import Action, Event, Kind, Place, apply
 from mosaicd.core.run import Run
 from mosaicd.dispatch.orders import Orders
 from mosaicd.dispatch.tree_teardown import MOST_PATIENCE_S, Emptying
+from mosaicd.protocol.records.orders import TeardownOrder
 from mosaicd.rundirs.directories import RunDirs
 from tests.unit.lives import run_in
 
@@ -51,8 +52,8 @@ class Bench:
     async def is_empty(self, *_: Any) -> tuple[bool, list[int]]:
         return False, [7]
 
-    async def teardown(self, order: dict[str, Any]) -> None:
-        self.graces.append(order["limits"]["grace_s"])
+    async def teardown(self, order: TeardownOrder) -> None:
+        self.graces.append(order.limits.grace_s)
         self._is_given_up = False
 
     async def watch(self, run: Run, seconds: float) -> None:

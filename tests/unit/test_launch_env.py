@@ -23,6 +23,7 @@ from mosaicd.core.launch import (
 from mosaicd.core.program import Defaults, WorkerProgram
 from mosaicd.core.spec import Spec, normalise_submit
 from mosaicd.protocol.messages import Submit
+from mosaicd.protocol.records.orders import Limits
 
 RUN_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 AT = Placement(RUN_ID, 2, f"/state/runs/{RUN_ID}", (1, 3), 2)
@@ -154,7 +155,7 @@ def order_of(spec: Spec, **changes: Any) -> dict[str, Any]:
         "base": BASE, "nonce": "n", "secret": "s", "socket": "/s.sock", "uid": 1000,
         "settings": LaunchSettings(),
     }  # fmt: skip
-    return launch_order(spec, AT, **fixed | changes)
+    return launch_order(spec, AT, **fixed | changes).to_json()
 
 
 def test_the_order_is_complete_and_json_safe() -> None:
@@ -190,7 +191,7 @@ def test_a_commands_order() -> None:
 
 def test_grace_is_longer_for_a_worker_that_checkpoints() -> None:
     """5 s; 30 s for a worker that declares checkpointing; the run's own before both."""
-    settings = LaunchSettings(grace_s=1, worker_grace_s=2)
+    settings = LaunchSettings(Limits(grace_s=1), worker_grace_s=2)
     assert grace_s(worker("plain"), settings) == 1
     assert grace_s(worker("able"), settings) == 2
     assert grace_s(worker("able", grace_s=0), settings) == 0
@@ -206,7 +207,7 @@ def test_limits_are_what_is_left_of_them() -> None:
 
 def test_the_teardown_order() -> None:
     """A teardown shim needs the attempt, the identity of its leader and the grace."""
-    assert teardown_order(AT, nonce="n", grace_s=5, pid=9, start_ticks=77) == {
+    assert teardown_order(AT, nonce="n", grace_s=5, pid=9, start_ticks=77).to_json() == {
         "order": "teardown", "run_id": RUN_ID, "attempt": 2, "nonce": "n",
         "attempt_dir": f"/state/runs/{RUN_ID}/attempt-2", "given_up": None, "limits": {"grace_s": 5},
         "pid": 9, "start_ticks": 77,

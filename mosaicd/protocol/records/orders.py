@@ -1,0 +1,122 @@
+"""The two orders that a shim is forked for, and the limits in them.
+
+The daemon writes an order into a descriptor, the launcher passes the descriptor on unread, the shim reads
+it.  A launch order holds the launch secret and the environment of the worker, so it is never a file.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mosaicd.protocol import Json
+from mosaicd.protocol.records.record import Record
+
+#: Defaults of what a run does not say itself: `[timeouts]` and `[limits]` of the settings.
+GRACE_S = 5.0
+WORKER_GRACE_S = 30.0  # of a worker that declares checkpointing
+HANDSHAKE_TIMEOUT_S = 30.0
+PAUSE_ACK_TIMEOUT_S = 10.0
+POST_MORTEM_S = 2.0
+OUTPUT_LIMIT_BYTES = 1 << 30
+TELEMETRY_LIMIT_BYTES = 1 << 32
+
+_WORKER_ID_LIMIT = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits(Record):
+    """Limits of one attempt: durations in seconds, sizes in bytes; None where the run has no such limit."""
+
+    time_limit_s: float | None = None
+    max_steps: int | None = None
+    steps_before: int = 0
+    grace_s: float = GRACE_S
+    handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S
+    pause_ack_timeout_s: float = PAUSE_ACK_TIMEOUT_S
+    post_mortem_s: float = POST_MORTEM_S
+    stdout_limit_bytes: int = OUTPUT_LIMIT_BYTES
+    stderr_limit_bytes: int = OUTPUT_LIMIT_BYTES
+    telemetry_limit_bytes: int = TELEMETRY_LIMIT_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Containment(Record):
+    """What the control groups of a run are to enforce; `required`: without control groups no run."""
+
+    required: bool = False
+    memory_bytes: int | None = None
+    tasks: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchOrder(Record):
+    """All that a shim needs to start one attempt of one run."""
+
+    order: Literal["launch"] = "launch"
+    run_id: str
+    attempt: int
+    nonce: str
+    secret: str
+    socket: str
+    run_dir: str
+    attempt_dir: str
+    files_dir: str
+    kind: str
+    argv: tuple[str, ...]
+    cwd: str
+    environment: dict[str, str]
+    worker_id: str | None = None
+    worker_kind: str | None = None
+    worker_config: Json | None = None
+    config_flag: bool = False
+    cooperative: bool = False
+    supports_checkpoint: bool = False
+    slots: tuple[int, ...] = ()
+    cpus: int | None = None
+    uid: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    containment: Containment = field(default_factory=Containment)
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether this is a MOSAIC worker rather than a plain command."""
+        return self.kind == "worker"
+
+    @property
+    def shown_worker_id(self) -> str:
+        """The worker's own name, short enough for a message."""
+        name = self.worker_id or self.run_id
+        return name[:_WORKER_ID_LIMIT].encode("utf-8", "replace").decode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process(Record):
+    """A process: its pid and its start time in clock ticks since boot."""
+
+    pid: int
+    start_ticks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeardownLimits(Record):
+    """The limits that matter at the end of a process tree."""
+
+    grace_s: float = GRACE_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeardownOrder(Record):
+    """The order to end the process tree that a dead shim left.
+
+    `pid` and `start_ticks` are those of the worker in started.json, None where it was never started.
+    `given_up` is a shim that lives and is silent: it is ended first.
+    """
+
+    order: Literal["teardown"] = "teardown"
+    run_id: str
+    attempt: int
+    nonce: str = ""
+    attempt_dir: str
+    limits: TeardownLimits = field(default_factory=TeardownLimits)
+    pid: int | None = None
+    start_ticks: int | None = None
+    given_up: Process | None = None
