@@ -1,4 +1,5 @@
-"""Every setting, its default, its unit and its range: the one home of every default of the daemon.
+"""Every setting, its default, its unit and its range: the one home of every default of the daemon,
+but for those that a shim needs too (protocol/records/orders).
 
 A key of the config file is a field here, `[group] name`, and the last part of a name says the unit
 (`_s` seconds, `_ms` milliseconds, `_bytes`); what has no unit is a count.  The ranges are wide on
