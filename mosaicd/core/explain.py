@@ -211,7 +211,7 @@ def _because(run: Waiting, other: Waiting, used: Mapping[int, int]) -> str:
     theirs, own = used.get(other.owner_uid, 0), used.get(run.owner_uid, 0)
     if theirs < own:
         return "its owner holds less"
-    if theirs == own and other.created_seq < run.created_seq:
+    if theirs == own and other.submit_order < run.submit_order:
         return "submitted earlier"
     return "its owner's turn"  # the shares after what starts before them
 

@@ -19,7 +19,10 @@ from mosaicd.core.slots import Capacity, Grant, choose, cpus_due, earmark
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What the queue needs to know of a run; `created_seq` orders submissions, `not_before` is wall clock."""
+    """What the queue needs to know of a run.
+
+    `submit_order` grows with every submit (the registry's number of the row); `not_before` is wall clock.
+    """
 
     run_id: str
     owner_uid: int
@@ -29,7 +32,7 @@ class Waiting:
     mandatory: bool = False
     not_before: float | None = None
     held: bool = False
-    created_seq: int = 0
+    submit_order: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,4 +174,4 @@ class Queue:
 
 
 def _place(run: Waiting) -> tuple[tuple[int, int], tuple[int, str]]:
-    return (run.priority, run.owner_uid), (run.created_seq, run.run_id)
+    return (run.priority, run.owner_uid), (run.submit_order, run.run_id)

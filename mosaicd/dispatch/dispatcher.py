@@ -61,7 +61,7 @@ class Dispatcher:
         self._emptying = Emptying(
             shims, orders, settings, clock, self._follow, self._tell_stop, self._poke_later
         )
-        self.turns = QueuePump(settings, clock, self._record)
+        self.turns = QueuePump(settings, clock, self._record, registry.submit_order)
         self._busy: set[str] = set()
         self._again: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()

@@ -24,12 +24,18 @@ Record = Callable[[str, Callable[[Run], Sequence[Event]]], Awaitable[None]]
 
 
 class QueuePump:
-    """`record(run_id, decide)` folds events into a run, and is silent about one that ended meanwhile."""
+    """`record(run_id, decide)` folds events into a run, and is silent about one that ended meanwhile.
 
-    def __init__(self, settings: Settings, clock: Clock, record: Record) -> None:
+    `submit_order`: run id -> number of the row.
+    """
+
+    def __init__(
+        self, settings: Settings, clock: Clock, record: Record, submit_order: Mapping[str, int]
+    ) -> None:
         self._cpus, self._gpus = settings.cpus.slots, settings.gpus.static
         self._clock = clock
         self._record = record
+        self._submit_order = submit_order
         self._queue = Queue()
         self._holding: dict[str, Run] = {}
         self._withheld: Mapping[str, Withheld] = {}
@@ -48,7 +54,7 @@ class QueuePump:
         elif self._holding.pop(run.run_id, None) is not None:
             self._wake.set()
         if owed(run) is Action.AWAIT_TURN:
-            self._queue.put(as_waiting(run))
+            self._queue.put(as_waiting(run, self._submit_order[run.run_id]))
             self._wake.set()
         else:
             self._queue.discard(run.run_id)
@@ -155,10 +161,10 @@ class QueuePump:
         await self._record(start.run_id, decide)
 
 
-def as_waiting(run: Run) -> Waiting:
-    """Return what the queue needs to know of a run."""
+def as_waiting(run: Run, submit_order: int) -> Waiting:
+    """Return what the queue needs to know of a run; `submit_order` is the registry's number of its row."""
     return Waiting(
         run_id=run.run_id, owner_uid=run.owner_uid, priority=run.priority, cpus=run.cpus, gpus=run.gpus,
         mandatory=run.gpus_mandatory, not_before=run.not_before, held=run.held,
-        created_seq=int(run.created_at * 1e6),
+        submit_order=submit_order,
     )  # fmt: skip

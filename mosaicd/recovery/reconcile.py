@@ -102,7 +102,7 @@ async def _tidy(registry: Registry, history: History, rundirs: RunDirs, report: 
     set_aside = {row["run_id"] for row in registry.quarantine}  # somebody may want to mend these
     for outline in await asyncio.to_thread(lambda: list(rundirs.outlines())):
         name = outline.name
-        if not ulid.is_ulid(name) or name in set_aside or name in registry.pruned_left:
+        if not ulid.is_ulid(name) or name in set_aside or name in registry.retention.pruned_left:
             continue
         is_live = name in registry.live
         is_marked = bool(outline.entries & rundir.MARKS) or not outline.entries

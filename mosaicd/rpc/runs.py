@@ -76,7 +76,7 @@ class Runs:
         known = progress or self._registry.progress.get(run.run_id) or Progress()
         return run_object(
             run, known, str(self._rundirs.path(run.run_id)), duplicate=duplicate,
-            reason=self._dispatcher.reason(run), pinned=run.run_id in self._registry.pins,
+            reason=self._dispatcher.reason(run), pinned=run.run_id in self._registry.retention.pins,
         )  # fmt: skip
 
 

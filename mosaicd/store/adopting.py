@@ -21,8 +21,8 @@ from mosaicd.core.fsm import Event, Kind, apply
 from mosaicd.core.run import Run
 from mosaicd.protocol.states import State
 from mosaicd.store import rebuilding
-from mosaicd.store.rebuilding import MOST_NAMED, UNFIT, Recollected, Steps
-from mosaicd.store.rows import event_values, run_values
+from mosaicd.store.event_writes import Steps, change_of, write_change
+from mosaicd.store.rebuilding import MOST_NAMED, UNFIT, Recollected
 from mosaicd.store.statements import QUERIES
 
 #: How long it is told of at every start.
@@ -175,12 +175,7 @@ def _bring_up(connection: sqlite3.Connection, late: Sequence[tuple[Run, Steps]],
 
 
 def _go_on(connection: sqlite3.Connection, run: Run, steps: Steps) -> None:
-    after = steps[-1][0]
-    connection.execute(QUERIES["update_run"], {**run_values(after), "was": run.rev, "progress": None})
-    for step in steps:
-        connection.execute(QUERIES["insert_event"], event_values(*step))
-    for slot in after.slots:
-        connection.execute(QUERIES["take_slot"], (slot, run.run_id))
+    write_change(connection, change_of(replace(run, slots=()), steps))  # it has given its slots back
 
 
 def _keep_slots(connection: sqlite3.Connection, run: Run) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 
 from mosaicd import crash_points
 from mosaicd.core.replay_rundir import WHO
-from mosaicd.core.run import Progress, Run
-from mosaicd.store import adopting, commit_mark, quarantine, rebuilding
+from mosaicd.store import adopting, commit_mark, pruning, quarantine, rebuilding
 from mosaicd.store.database import DamagedRegistry, disk_trouble, open_writer, rows
+from mosaicd.store.live_runs import StoredRun
 from mosaicd.store.rows import BadRow, read_progress
 from mosaicd.store.statements import QUERIES
 
@@ -30,11 +30,9 @@ class Loaded:
     connection: sqlite3.Connection
     epoch: str
     last_seq: int
-    runs: list[tuple[Run, Progress]]
+    runs: list[StoredRun]
     quarantine: list[dict[str, Any]]
-    pins: set[str]
-    pruned_seq: int
-    pruned_left: list[str]
+    retained: pruning.Retained
     damage: dict[str, Any] | None = None
     adopted: dict[str, Any] | None = None
     is_news: bool = False
@@ -64,10 +62,7 @@ def load(path: Path, at: float, look: adopting.Look | None = None) -> Loaded:
         last = connection.execute(QUERIES["last_seq"]).fetchone()
         return Loaded(
             connection, epoch, last[0] if last else 0, runs, quarantine.listed(connection),
-            pins={str(found) for (found,) in connection.execute(QUERIES["pins"])},
-            pruned_seq=int(connection.execute(QUERIES["pruned_seq"]).fetchone()[0]),
-            pruned_left=[str(found) for (found,) in connection.execute(QUERIES["pruned_left"])],
-            damage=rebuilding.damage(connection),
+            retained=pruning.read_retained(connection), damage=rebuilding.damage(connection),
             adopted=adopting.told(connection, at), is_news=adopted is not None,
             recollected=frozenset(found for (found,) in connection.execute(QUERIES["recollected"], (WHO,))),
         )  # fmt: skip
@@ -81,13 +76,13 @@ def load(path: Path, at: float, look: adopting.Look | None = None) -> Loaded:
 
 
 def _adopt(
-    connection: sqlite3.Connection, runs: Sequence[tuple[Run, Progress]], mark: tuple[str, int] | None,
+    connection: sqlite3.Connection, runs: Sequence[StoredRun], mark: tuple[str, int] | None,
     look: adopting.Look, at: float,
 ) -> adopting.Adopted | None:  # fmt: skip
     """Take up what only run directories know."""
     found = connection.execute(QUERIES["epoch"]).fetchone()
     cause = adopting.behind(connection, mark, str(found[0]) if found else None)
-    adopted = adopting.adopt(connection, [run for run, _ in runs], cause, look, at)
+    adopted = adopting.adopt(connection, [one.run for one in runs], cause, look, at)
     if adopted is None:
         return None
     for run_id, why in adopted.withheld.items():
@@ -97,11 +92,12 @@ def _adopt(
     return adopted
 
 
-def _live_runs(connection: sqlite3.Connection, at: float) -> list[tuple[Run, Progress]]:
-    runs: list[tuple[Run, Progress]] = []
+def _live_runs(connection: sqlite3.Connection, at: float) -> list[StoredRun]:
+    runs: list[StoredRun] = []
     for row in rows(connection, QUERIES["live_runs"]):
         try:
-            runs.append((quarantine.judged(connection, row), read_progress(row)))
+            run = quarantine.judged(connection, row)
+            runs.append(StoredRun(run, read_progress(row), int(row["n"])))
         except BadRow as error:
             logger.error("run %s was set aside: %s", row["run_id"], error)
             quarantine.set_aside(connection, int(row["n"]), str(error), at)

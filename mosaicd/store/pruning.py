@@ -2,17 +2,73 @@
 
 A pruned run leaves a row in `pruned`, so its id and key are never another run's and whoever asks for it is
 told.  Its events are gone and their seqs are not used again: a replay from before `pruned_seq` has holes.
+`RetentionRecords` is what the daemon knows of both; the functions below it work inside a transaction.
 """
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
+from mosaicd.clock import Clock
 from mosaicd.core.retention import Ended
 from mosaicd.protocol.errors import Conflict, NotFound
 from mosaicd.store.database import rows
 from mosaicd.store.statements import QUERIES
+from mosaicd.store.writer import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """Pinned runs, the newest pruned event, and the pruned runs whose directory may still be there."""
+
+    pins: frozenset[str]
+    pruned_seq: int
+    pruned_left: frozenset[str]
+
+
+class RetentionRecords:
+    """Pins and prunes runs; `pins`, `pruned_seq` and `pruned_left` follow after each COMMIT."""
+
+    def __init__(self, writer: Writer, clock: Clock, retained: Retained) -> None:
+        self._writer = writer
+        self._clock = clock
+        self.pins = set(retained.pins)
+        self.pruned_seq = retained.pruned_seq
+        self.pruned_left = set(retained.pruned_left)
+
+    async def pin(self, run_id: str, who: str, *, pinned: bool = True) -> None:
+        """Have retention leave a run, live or ended, alone (or no longer); NotFound when it is gone."""
+        await self._writer.send(partial(pin, run_id, who, self._clock.wall(), pinned))
+        (self.pins.add if pinned else self.pins.discard)(run_id)
+
+    async def prune(self, sizes: Mapping[str, int], who: str) -> list[str]:
+        """Take row and events of ended runs away, one transaction; return which: live and pinned ones stay.
+
+        `sizes` are bytes by run id.  What is returned is in `pruned_left` until `note_removed` is called.
+        """
+        taken: list[str]
+        taken, seq = await self._writer.send(partial(prune, sizes, who, self._clock.wall()))
+        self.pruned_left.update(taken)
+        self.pruned_seq = max(self.pruned_seq, seq)
+        return taken
+
+    async def note_removed(self, run_ids: Sequence[str]) -> None:
+        """Record that the directories of pruned runs are gone."""
+        values = [(run_id,) for run_id in run_ids]
+        await self._writer.send(lambda connection: connection.executemany(QUERIES["prune_done"], values))
+        self.pruned_left.difference_update(run_ids)
+
+
+def read_retained(connection: sqlite3.Connection) -> Retained:
+    """Return what the registry holds of pins and pruned runs."""
+    return Retained(
+        frozenset(str(found) for (found,) in connection.execute(QUERIES["pins"])),
+        int(connection.execute(QUERIES["pruned_seq"]).fetchone()[0]),
+        frozenset(str(found) for (found,) in connection.execute(QUERIES["pruned_left"])),
+    )
 
 
 def pin(run_id: str, who: str, at: float, pinned: bool, connection: sqlite3.Connection) -> None:

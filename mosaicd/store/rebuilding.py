@@ -9,21 +9,20 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mosaicd import crash_points
-from mosaicd.core.fsm import Event
 from mosaicd.core.replay_rundir import WHO
-from mosaicd.core.run import Progress, Run
+from mosaicd.core.run import Progress
 from mosaicd.store import pruning, quarantine
 from mosaicd.store.backup import open_quietly
 from mosaicd.store.database import open_writer, rows
+from mosaicd.store.event_writes import Steps, insert_run, insert_without_slots
 from mosaicd.store.restoring import RESTORED, aside_of, finish
-from mosaicd.store.rows import event_values, progress_text, run_values
 from mosaicd.store.statements import QUERIES
 
 _PARTS = ("", "-wal", "-shm", "-journal")
@@ -35,8 +34,6 @@ UNFIT = (
     ValueError, TypeError, OverflowError, sqlite3.IntegrityError, sqlite3.ProgrammingError,
     sqlite3.InterfaceError, sqlite3.DataError,
 )  # fmt: skip
-
-Steps = Sequence[tuple[Run, Event]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +193,7 @@ def take_in(
             why = f"run {min(others)} holds the same slots"
             _set_aside(connection, one, why, at)
             return why
-        insert(connection, one.steps, one.progress)
+        insert_run(connection, one.steps, one.progress)
         if one.is_pruned:
             pruning.prune({run.run_id: 0}, WHO, at, connection)
     except UNFIT:
@@ -210,22 +207,9 @@ def take_in(
 def _set_aside(connection: sqlite3.Connection, one: Recollected, why: str, at: float) -> None:
     """Write a run into quarantine; what it claims stands in its row and its events, and in no slot."""
     run = replace(one.steps[-1][0], key=None)  # the key may be another's, too
-    values = {**run_values(run), "progress": progress_text(one.progress)}
-    row = connection.execute(QUERIES["insert_run"], values)
-    for after, event in one.steps:
-        connection.execute(QUERIES["insert_event"], event_values(after, event))
-    quarantine.set_aside(connection, row.lastrowid or 0, why, at)
-
-
-def insert(connection: sqlite3.Connection, steps: Steps, progress: Progress) -> list[int]:
-    """Write a run that no row knows, with all of its events, inside a transaction; return their seqs."""
-    run = steps[-1][0]
-    connection.execute(QUERIES["insert_run"], {**run_values(run), "progress": progress_text(progress)})
-    values = [event_values(after, event) for after, event in steps]
-    seqs = [connection.execute(QUERIES["insert_event"], value).lastrowid or 0 for value in values]
-    for slot in run.slots:
-        connection.execute(QUERIES["take_slot"], (slot, run.run_id))
-    return seqs
+    steps = [*one.steps[:-1], (run, one.steps[-1][1])]
+    inserted = insert_without_slots(connection, steps, one.progress)
+    quarantine.set_aside(connection, inserted.number, why, at)
 
 
 def _unlink(path: Path) -> None:

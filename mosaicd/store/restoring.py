@@ -9,12 +9,11 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from mosaicd import crash_points
 from mosaicd.core.fsm import Event, apply
@@ -22,7 +21,8 @@ from mosaicd.core.run import Run
 from mosaicd.store import commit_mark, quarantine
 from mosaicd.store.backup import copy_pages, judge, open_quietly
 from mosaicd.store.database import open_writer, rows
-from mosaicd.store.rows import BadRow, event_values, run_values
+from mosaicd.store.event_writes import change_of, write_change
+from mosaicd.store.rows import BadRow
 from mosaicd.store.statements import QUERIES
 
 RESTORED = ".restored"
@@ -129,12 +129,11 @@ def _rewrite(connection: sqlite3.Connection, decide: Decide, at: float) -> Stage
 
 
 def _append(connection: sqlite3.Connection, run: Run, events: Sequence[Event]) -> None:
-    after = run
+    steps: list[tuple[Run, Event]] = []
     for event in events:
-        was, after = after.rev, apply(after, event)
-        values: Mapping[str, Any] = {**run_values(after), "was": was, "progress": None}
-        connection.execute(QUERIES["update_run"], values)
-        connection.execute(QUERIES["insert_event"], event_values(after, event))
+        steps.append((apply(steps[-1][0] if steps else run, event), event))
+    if steps:
+        write_change(connection, change_of(run, steps))
 
 
 def _unlink(path: Path) -> None:

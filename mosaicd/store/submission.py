@@ -5,34 +5,32 @@ nothing.
 """
 
 import sqlite3
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mosaicd import crash_points
+from mosaicd.core.event import Event
 from mosaicd.core.run import Progress, Run
 from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.states import Dedup
 from mosaicd.store import pruning
 from mosaicd.store.database import rows
-from mosaicd.store.rows import progress_text, read_run
+from mosaicd.store.event_writes import insert_run
+from mosaicd.store.rows import read_run
 from mosaicd.store.statements import QUERIES
-
-_NO_PROGRESS = progress_text(Progress())
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The run that a submit came to: its own (with the seq of its event), or the one it duplicates."""
+class Admission:
+    """The run of a submit: its own, with the seq of its event and the number of its row, or the duplicate."""
 
     run: Run
     seq: int
+    submit_order: int
     is_duplicate: bool
 
 
-def admit(
-    run: Run, values: Mapping[str, Any], event: tuple[Any, ...], dedup: Dedup, connection: sqlite3.Connection
-) -> Found:
+def admit(run: Run, event: Event, dedup: Dedup, connection: sqlite3.Connection) -> Admission:
     """Store `run` with its first event, or return the run it duplicates; Conflict when it may be neither."""
     other = _same_id(run, connection) or _same_key(run, connection)
     if other is None and dedup is not Dedup.NEW:
@@ -40,11 +38,10 @@ def admit(
         if other is not None and dedup is Dedup.FAIL:
             raise Conflict(f"the same run is already there: {other.run_id}", run_id=other.run_id)
     if other is not None:
-        return Found(other, 0, is_duplicate=True)
-    connection.execute(QUERIES["insert_run"], {**values, "progress": _NO_PROGRESS})
-    seq = connection.execute(QUERIES["insert_event"], event).lastrowid or 0
+        return Admission(other, 0, 0, is_duplicate=True)
+    inserted = insert_run(connection, [(run, event)], Progress())
     crash_points.reach("submit.before_commit")
-    return Found(run, seq, is_duplicate=False)
+    return Admission(run, inserted.seqs[0], inserted.number, is_duplicate=False)
 
 
 def _same_id(run: Run, connection: sqlite3.Connection) -> Run | None:

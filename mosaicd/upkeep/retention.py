@@ -125,7 +125,7 @@ class Retention:
         crash_points.reach("prune.marked")
         taken: set[str] = set()
         try:
-            taken = set(await self._registry.prune(sizes, who)) if sizes else taken
+            taken = set(await self._registry.retention.prune(sizes, who)) if sizes else taken
             crash_points.reach("prune.recorded")
         finally:
             await asyncio.to_thread(self._unmark, sizes.keys() - taken)
@@ -134,7 +134,7 @@ class Retention:
     async def finish(self) -> None:
         """Remove the directories of runs whose rows are gone; what cannot be removed is tried again later."""
         async with self._removing:
-            left = sorted(self._registry.pruned_left)
+            left = sorted(self._registry.retention.pruned_left)
             for start in range(0, len(left), BATCH_RUNS):
                 trouble = await asyncio.to_thread(self._clear, left[start : start + BATCH_RUNS])
                 for run_id, why in trouble.items():
@@ -142,7 +142,9 @@ class Retention:
                     if why is not None:
                         log.warning("the directory of pruned run %s cannot be removed: %s", run_id, why)
                 crash_points.reach("prune.removed")
-                await self._registry.pruned([run_id for run_id, why in trouble.items() if why is None])
+                await self._registry.retention.note_removed(
+                    [run_id for run_id, why in trouble.items() if why is None]
+                )
 
     # --- in a thread -------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ class Idle:
     """Stands for the dispatcher: its queue is real, but nothing is started."""
 
     def __init__(self, settings: Settings, clock: Clock, registry: Registry) -> None:
-        self.turns = QueuePump(settings, clock, self._record)
+        self.turns = QueuePump(settings, clock, self._record, registry.submit_order)
         self.poked: list[str] = []
         registry.subscribe(self._committed)
 

@@ -1,6 +1,6 @@
 """What must hold, whatever happened."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mosaicd.core.run import Run
 from mosaicd.protocol.states import Outcome
@@ -22,6 +22,17 @@ def check_tree(run: Run, attempts: Iterable[Attempt]) -> None:
     alive = {a.number for a in attempts if a.run_id == run.run_id and not a.is_empty}
     allowed = {run.attempt} if run.is_holding else set()
     promise(alive <= allowed, f"{run.run_id} is {run.state} and attempts {alive} still have processes")
+
+
+def check_order(started: Run, waiting: Iterable[Run], submitted: Sequence[str]) -> None:
+    """No run starts while another of its owner, priority and size waits that was submitted earlier."""
+    earlier = frozenset(submitted[: submitted.index(started.run_id)])
+    overtaken = [run.run_id for run in waiting if run.run_id in earlier and _rank(run) == _rank(started)]
+    promise(not overtaken, f"{started.run_id} starts before {overtaken}, which were submitted earlier")
+
+
+def _rank(run: Run) -> tuple[int, int, int, int]:
+    return run.owner_uid, run.priority, run.cpus, run.gpus
 
 
 def check_end(run: Run, attempt: Attempt | None, *, stopped_early: bool) -> None:

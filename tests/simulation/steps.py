@@ -41,6 +41,7 @@ WEIGHTS: dict[str, tuple[int, tuple[float, ...]]] = {
     "crash": (3, (0,)),
     "reboot": (1, (0,)),
     "suspend": (1, (3600, 86400)),
+    "set_clock": (2, (-3600, -60, 60)),
 }
 
 

@@ -55,6 +55,21 @@ async def test_promises_hold_in_simulated_life(seed: int) -> None:
     await check_seed(seed)
 
 
+async def test_a_clock_that_is_set_back_changes_no_order(tmp_path: Path) -> None:
+    """Runs of one owner, priority and size start in the order of their submission, whatever the clock says,
+    also after a crash of the daemon."""
+    world = World(tmp_path)
+    await world.open()
+    try:
+        for step in (Step("submit", value=4), Step("submit", value=4), Step("set_clock", value=-3600)):
+            await world.take(step)
+        await world.take(Step("submit", value=4))
+        await world.take(Step("crash"))
+        await world.finish()
+    finally:
+        await world.close()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_thousands_of_simulated_hours() -> None:

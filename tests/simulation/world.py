@@ -1,65 +1,18 @@
-"""A machine with simulated time, shims and users around the real core and the real store.
+"""What happens to a simulated machine, step by step; after every step the promises are checked."""
 
-The daemon's part is played by the same pure functions that the daemon calls (`owed`, the queue, catchup,
-conclude, deadlines) over a real Registry on a real file; here they are driven by one plain loop, so
-that a seed gives one history.  After every step the promises are checked.
-"""
-
-import itertools
-from pathlib import Path
-from typing import Any
-
-from mosaicd.clock import ManualClock
-from mosaicd.core import missed_events
-from mosaicd.core.deadlines import Standing, deadline, standing
-from mosaicd.core.fsm import Action, Event, Kind, breaking, conclude, is_legal, owed, replay
-from mosaicd.core.queue import Queue
+from mosaicd.core.deadlines import deadline, standing
+from mosaicd.core.fsm import Event, Kind, replay
 from mosaicd.core.run import Run
-from mosaicd.core.slots import Capacity
-from mosaicd.dispatch.scheduler import as_waiting
 from mosaicd.protocol import ulid
-from mosaicd.protocol.states import CauseKind, Dedup, RunKind, State, Want
+from mosaicd.protocol.states import Dedup, RunKind, State, Want
 from mosaicd.store.history import History
-from mosaicd.store.registry import Registry
-from tests.simulation.peers import Attempt
-from tests.simulation.promises import BrokenPromise, check_end, check_tree, promise
+from tests.simulation.machine import CPUS, Machine
+from tests.simulation.promises import check_end, check_tree, promise
 from tests.simulation.steps import Step
 
-CPUS, GPUS = 4, 2
-SETTLE_ROUNDS = 200
-PATIENCE_S = 30.0
 
-
-class World:
-    """One simulated machine.  `open` it, `take` steps, `finish` it."""
-
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / "registry.sqlite3"
-        self.clock = ManualClock()
-        self.began_at = self.clock.wall()
-        self._numbers = itertools.count(1)
-        self._boots = itertools.count(2)
-        self.attempts: dict[tuple[str, int], Attempt] = {}
-        self.acknowledged: dict[str, Run] = {}
-        self.ended: dict[str, Run] = {}
-        self._since: dict[str, tuple[Standing, float]] = {}
-        self._stopped_early: set[str] = set()
-        self.events = 0
-
-    async def open(self) -> None:
-        """Start the daemon's part: load, reconcile, settle."""
-        self.registry = await Registry.open(self._path, clock=self.clock)
-        self.registry.subscribe(lambda batch: setattr(self, "events", self.events + len(batch)))
-        for run in list(self.registry.live.values()):
-            attempt = self._attempt(run)
-            if attempt is not None and run.is_holding and not attempt.shim_alive and attempt.has_launch_file:
-                await self._read_files(run, attempt)
-        self._since.clear()
-        await self.settle()
-
-    async def close(self) -> None:
-        """End the daemon's part; the outside stays."""
-        await self.registry.close()
+class World(Machine):
+    """`open` it, `take` steps, `finish` it."""
 
     # --- steps ------------------------------------------------------------------------------------
 
@@ -118,6 +71,11 @@ class World:
         self.clock.suspend(seconds)
         await self._do_pass(0.0)
         promise(before == dict(self.registry.live), "a suspended machine changed a run")
+
+    async def _do_set_clock(self, seconds: float) -> None:
+        """Somebody sets the machine's time."""
+        self.clock.set_wall(self.clock.wall() + seconds)
+        self.began_at += seconds
 
     async def _do_shim(self, run: Run, value: float) -> None:
         attempt = self._attempt(run)
@@ -209,133 +167,6 @@ class World:
         for attempt in self.attempts.values():
             attempt.shim_alive = attempt.worker_alive = attempt.helper_alive = False
         await self.open()
-
-    # --- the daemon's part --------------------------------------------------------------------------
-
-    async def settle(self) -> None:
-        """Carry out what every run is owed, until nothing more follows."""
-        for _ in range(SETTLE_ROUNDS):
-            before = self.events
-            for run in list(self.registry.live.values()):
-                self._note_state(run)
-                await self._carry_out(run)
-            await self._dispatch()
-            if self.events == before:
-                return
-        raise BrokenPromise(
-            f"what is owed never ends: {[(r.run_id, owed(r)) for r in self.registry.live.values()]}"
-        )
-
-    def _note_state(self, run: Run) -> None:
-        if self._since.get(run.run_id, (None, 0.0))[0] != standing(run):
-            self._since[run.run_id] = standing(run), self.clock.mono()
-
-    async def _carry_out(self, run: Run) -> None:
-        attempt = self._attempt(run)
-        match owed(run):
-            case Action.WITHDRAW:
-                await self._record(run, Kind.WITHDRAWN, {})
-            case Action.LAUNCH:
-                self._launch(run)
-            case Action.BREAK:
-                await self._fold(run, breaking(run, self.clock.wall()))
-            case Action.EMPTY_TREE:
-                await self._empty_tree(run, attempt)
-            case Action.STOP if attempt is not None:
-                attempt.told["stop"] = {
-                    "kind": str((run.stop or {}).get("kind", "by_user")),
-                    "who": "somebody",
-                }
-            case Action.PAUSE if attempt is not None:
-                attempt.told["pause"] = "release" if run.pause_mode == "release" else True
-            case Action.RESUME if attempt is not None:
-                attempt.told["pause"] = False
-            case _:
-                pass
-
-    def _launch(self, run: Run) -> None:
-        """An order may be repeated: an attempt that was begun is not begun again."""
-        if (run.run_id, run.attempt) not in self.attempts:
-            assert run.nonce is not None
-            self.attempts[run.run_id, run.attempt] = Attempt(
-                run.run_id, run.attempt, run.nonce, run.kind is RunKind.WORKER, self.clock.boot_id()
-            )
-
-    async def _empty_tree(self, run: Run, attempt: Attempt | None) -> None:
-        if attempt is not None and attempt.is_mute:
-            attempt.shim_alive &= self.clock.mono() - self._since[run.run_id][1] < PATIENCE_S  # else given up
-        if attempt is not None and attempt.shim_alive and run.exit is None:
-            attempt.told["stop"] = {"kind": "by_user", "who": "daemon"}
-            fact = attempt.next_fact(self.clock.wall()) if attempt.registered else None
-            if fact is not None and fact["fact"] == "exited":
-                await self._tell(run, attempt, [fact])
-            elif not attempt.registered and not attempt.is_mute:
-                attempt.shim_alive = False  # it is refused when it comes, and leaves
-            return
-        if attempt is not None and not attempt.is_empty:
-            attempt.worker_alive = attempt.helper_alive = False  # the sweep, or a teardown shim
-            return
-        await self._fold(run, conclude(run, self.clock.wall(), 30.0))
-
-    async def _dispatch(self) -> None:
-        holding = [run for run in self.registry.live.values() if run.is_holding]
-        used: dict[int, int] = {}
-        for run in holding:
-            used[run.owner_uid] = used.get(run.owner_uid, 0) + (run.cpus_granted or 0)
-        queue = Queue(
-            as_waiting(run) for run in self.registry.live.values() if owed(run) is Action.AWAIT_TURN
-        )
-        for start in queue.plan(self._capacity(holding), used, self.clock.wall()):
-            run = self.registry.live[start.run_id]
-            data = {"attempt": run.attempt + 1, "nonce": f"{run.attempt + 1:016x}", "cpus": start.grant.cpus}
-            await self._record(run, Kind.DISPATCHED, {**data, "slots": list(start.grant.slots)})
-
-    @staticmethod
-    def _capacity(holding: list[Run]) -> Capacity:
-        slots = frozenset(slot for run in holding for slot in run.slots)
-        return Capacity(CPUS, sum(run.cpus_granted or 0 for run in holding), GPUS, slots)
-
-    async def _register(self, run: Run, attempt: Attempt) -> None:
-        if not run.is_holding or run.attempt != attempt.number:
-            attempt.shim_alive = False
-            return
-        attempt.registered = attempt.has_launch_file = True
-        events: list[Event] = []
-        if run.state is State.HSHK and is_legal(run, Kind.REGISTERED):
-            await self._record(run, Kind.REGISTERED, {"shim_pid": 77, "shim_start_ticks": 1})
-            run = self._newest(run)
-        events = missed_events.from_status(run, attempt.status(), self.clock.wall())
-        await self._fold(run, *events)
-
-    async def _tell(self, run: Run, attempt: Attempt, facts: list[dict[str, Any]]) -> None:
-        if run.attempt == attempt.number and run.is_holding:
-            events, _ = missed_events.from_facts(run, facts)
-            await self._fold(run, *events)
-
-    async def _read_files(self, run: Run, attempt: Attempt) -> None:
-        """What reconcile and a lost shim come to: files, else lost."""
-        status = missed_events.status_from_files(run.kind, attempt.started, attempt.exit)
-        events = missed_events.from_status(run, status, self.clock.wall(), "files") if attempt.exit else []
-        if run.exit is None and attempt.exit is None and run.state is not State.FAULT:
-            rebooted = attempt.boot_id != self.clock.boot_id()
-            kind = CauseKind.REBOOTED if rebooted else CauseKind.SHIM_LOST
-            events.append(Event(Kind.LOST, self.clock.wall(), data={"kind": kind}))
-        await self._fold(run, *events)
-
-    async def _record(self, run: Run, kind: Kind, data: dict[str, Any]) -> None:
-        await self._fold(run, Event(kind, self.clock.wall(), "somebody", data))
-
-    async def _fold(self, run: Run, *events: Event) -> None:
-        if events:
-            after = await self.registry.record(run.run_id, *events)
-            if after.is_final:
-                self.ended[after.run_id] = after
-
-    def _newest(self, run: Run) -> Run:
-        return self.registry.live.get(run.run_id) or self.ended[run.run_id]
-
-    def _attempt(self, run: Run) -> Attempt | None:
-        return self.attempts.get((run.run_id, run.attempt))
 
     # --- promises ---------------------------------------------------------------------------------
 

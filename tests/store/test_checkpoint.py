@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mosaicd.protocol.states import Dedup
-from mosaicd.store import registry as registry_module
+from mosaicd.store import checkpoints
 from mosaicd.store.commit_mark import SUFFIX
 from mosaicd.store.database import open_reader
 from mosaicd.store.history import History
@@ -66,7 +66,7 @@ async def test_readers_that_come_and_go_are_no_warning(
 ) -> None:  # fmt: skip
     """Somebody reads whenever a checkpoint comes, but not the same: the WAL gets on, or there is nothing that
     anybody could hold.  One that has grown large all the same is worth a word."""
-    monkeypatch.setattr(registry_module, "MANY_PAGES", 5 if is_large else 2048)
+    monkeypatch.setattr(checkpoints, "MANY_PAGES", 5 if is_large else 2048)
     before = None
     for _ in range(6):
         await fill(registry, 2)

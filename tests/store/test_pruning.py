@@ -22,10 +22,10 @@ async def test_row_and_events_go_and_numbers_stay_used(registry: Registry, histo
     """A pruned run is in no list and no replay; the next event has a seq above all that ever were."""
     first, second = await ended(registry), await ended(registry)
     last = await history.last_seq()
-    assert await registry.prune({second.run_id: 5}, "ada") == [second.run_id]
+    assert await registry.retention.prune({second.run_id: 5}, "ada") == [second.run_id]
     assert [run.run_id for run, _ in (await history.list())[0]] == [first.run_id]
     assert {event.run_id for event in await history.events(0, 1000)} == {first.run_id}
-    assert registry.pruned_seq == last
+    assert registry.retention.pruned_seq == last
     third = await ended(registry)
     assert min(event.seq for event in await history.events(0, 1000, third.run_id)) > last
 
@@ -35,20 +35,20 @@ async def test_live_and_pinned_runs_stay(registry: Registry, history: History, p
     """The registry itself refuses: whoever asks, and whatever was decided before the run was pinned."""
     if pin:
         run = await ended(registry)
-        await registry.pin(run.run_id, "ada")
+        await registry.retention.pin(run.run_id, "ada")
     else:
         run, _ = await registry.add(submission(new_run()), dedup=Dedup.NEW)
-    assert await registry.prune({run.run_id: 5}, "ada") == []
+    assert await registry.retention.prune({run.run_id: 5}, "ada") == []
     assert await history.get(run.run_id) is not None
     if pin:
-        await registry.pin(run.run_id, "ada", pinned=False)
-        assert await registry.prune({run.run_id: 5}, "ada") == [run.run_id]
+        await registry.retention.pin(run.run_id, "ada", pinned=False)
+        assert await registry.retention.prune({run.run_id: 5}, "ada") == [run.run_id]
 
 
 async def test_id_and_key_are_spent(registry: Registry) -> None:
     """A submit with the id or the key of a pruned run is refused: what was done once is not done again."""
     run = await ended(registry, key="nightly")
-    await registry.prune({run.run_id: 5}, "ada")
+    await registry.retention.prune({run.run_id: 5}, "ada")
     for again in (new_run(run_id=run.run_id), new_run(key="nightly", digest=run.digest)):
         with pytest.raises(Conflict, match=f"run {run.run_id}, which has been pruned"):
             await registry.add(submission(again), dedup=Dedup.NEW, key=again.key)
@@ -57,7 +57,7 @@ async def test_id_and_key_are_spent(registry: Registry) -> None:
 async def test_who_asks_is_told(registry: Registry, history: History) -> None:
     """A pruned run's id says when it was pruned and how it ended, to those who might have seen it."""
     run = await ended(registry)
-    await registry.prune({run.run_id: 5}, "bob")
+    await registry.retention.prune({run.run_id: 5}, "bob")
     with pytest.raises(NotFound, match=r"was pruned on .* by bob") as caught:
         await history.find(run.owner_uid, run.run_id.lower())
     assert caught.value.data["outcome"] == "succeeded"
@@ -68,14 +68,14 @@ async def test_who_asks_is_told(registry: Registry, history: History) -> None:
 async def test_pins_and_unfinished_removals_outlive_the_daemon(registry: Registry, path: Path) -> None:
     """After a crash between row and directory, the next start knows which directories must still go."""
     pinned, gone, half = await ended(registry), await ended(registry), await ended(registry)
-    await registry.pin(pinned.run_id, "ada")
-    await registry.prune({gone.run_id: 1, half.run_id: 2}, "ada")
-    await registry.pruned([gone.run_id])
+    await registry.retention.pin(pinned.run_id, "ada")
+    await registry.retention.prune({gone.run_id: 1, half.run_id: 2}, "ada")
+    await registry.retention.note_removed([gone.run_id])
     await registry.flush()
     await registry.close()
     again = await Registry.open(path)
-    assert (again.pins, again.pruned_left) == ({pinned.run_id}, {half.run_id})
-    assert again.pruned_seq == registry.pruned_seq
+    assert (again.retention.pins, again.retention.pruned_left) == ({pinned.run_id}, {half.run_id})
+    assert again.retention.pruned_seq == registry.retention.pruned_seq
     await again.close()
 
 
@@ -83,7 +83,7 @@ async def test_candidates_are_the_ended_runs_that_fit(registry: Registry, histor
     """Retention sees ended runs alone, the longest ended first, pins marked, filters as in run.list."""
     old, young = await ended(registry, name="a"), await ended(registry, name="b")
     await registry.add(submission(new_run(name="a")), dedup=Dedup.NEW)
-    await registry.pin(young.run_id, "ada")
+    await registry.retention.pin(young.run_id, "ada")
     found = await history.ended(ListRuns())
     assert [(run.run_id, run.pinned) for run in found] == [(old.run_id, False), (young.run_id, True)]
     assert [run.run_id for run in await history.ended(ListRuns(name="b"))] == [young.run_id]
@@ -96,12 +96,12 @@ async def test_a_pinned_row_that_is_broken_goes_into_quarantine(path: Path) -> N
     """A pin does not keep a broken row, and with it the daemon, where it is."""
     registry = await Registry.open(path)
     run, _ = await registry.add(submission(new_run()), dedup=Dedup.NEW)
-    await registry.pin(run.run_id, "ada")
+    await registry.retention.pin(run.run_id, "ada")
     await registry.close()
     connection = raw(path)
     connection.execute("DELETE FROM events WHERE run_id = ?", (run.run_id,))
     connection.close()
     again = await Registry.open(path)
     assert [row["run_id"] for row in again.quarantine] == [run.run_id]
-    assert again.pins == set()
+    assert again.retention.pins == set()
     await again.close()

@@ -50,6 +50,25 @@ async def test_a_life_from_submit_to_term(registry: Registry, path: Path) -> Non
     assert kinds == ["submitted", "dispatched", "registered", "spawned", "started", "exited", "finished"]
 
 
+async def test_the_submit_order_is_the_registrys_own(path: Path) -> None:
+    """Whatever the clock said: what is submitted later comes later, also after a restart and a retry; a
+    duplicate changes nothing, and a run that has ended leaves no trace."""
+    registry = await Registry.open(path)
+    runs = [await add(registry, created_at=1e9 - number, retries=1) for number in range(4)]
+    await registry.add(submission(runs[0]), dedup=Dedup.NEW)
+    await registry.record(runs[3].run_id, *to_exec(), *to_term())
+    await registry.record(runs[0].run_id, *to_exec(0), event(Kind.LOST, kind="shim_lost"))
+    await registry.record(runs[0].run_id, event(Kind.REQUEUED, not_before=1.0, cause={"kind": "shim_lost"}))
+    await registry.close()
+    again = await Registry.open(path)
+    runs[3] = await add(again, created_at=1.0)
+    for order in (registry.submit_order, again.submit_order):
+        live = [run.run_id for run in runs if run.run_id in order]
+        assert sorted(order, key=order.__getitem__) == live
+    assert len(registry.submit_order) == 3 and len(again.submit_order) == 4
+    await again.close()
+
+
 async def test_what_is_not_live_is_not_found(registry: Registry) -> None:
     """Neither an unknown run nor one that ended takes an event."""
     run = await add(registry)

@@ -92,11 +92,11 @@ def test_fewer_cpus_are_named_when_they_would_do() -> None:
 def test_runs_ahead_are_named_with_the_rule_that_puts_them_there() -> None:
     """Who goes first and why, and the least priority that would pass them."""
     others = [
-        Waiting("a", BEA, priority=5, cpus=2, created_seq=9),
-        Waiting("b", BEA, cpus=2, created_seq=1),
-        Waiting("c", ADA, cpus=2, created_seq=2),
+        Waiting("a", BEA, priority=5, cpus=2, submit_order=9),
+        Waiting("b", BEA, cpus=2, submit_order=1),
+        Waiting("c", ADA, cpus=2, submit_order=2),
     ]
-    told = why(Waiting("w", ADA, cpus=2, created_seq=3), scene(Capacity(4)), others)
+    told = why(Waiting("w", ADA, cpus=2, submit_order=3), scene(Capacity(4)), others)
     (fact,) = told.facts
     assert fact["text"] == "3 runs go before it (ada, bea)"
     assert [(run["run_id"], run["because"]) for run in fact["runs"]] == [
@@ -112,7 +112,7 @@ def test_runs_ahead_are_named_with_the_rule_that_puts_them_there() -> None:
 def test_a_neighbour_who_holds_less_goes_first() -> None:
     """Fair share is a fact like any other."""
     told = why(
-        Waiting("w", ADA, created_seq=1), scene(Capacity(2), [SMALL]), [Waiting("b", BEA, created_seq=5)]
+        Waiting("w", ADA, submit_order=1), scene(Capacity(2), [SMALL]), [Waiting("b", BEA, submit_order=5)]
     )
     assert told.facts[0]["runs"][0]["because"] == "its owner holds less"
 

@@ -14,7 +14,7 @@ NOW = 100.0
 
 def run(name: str, owner: int = ADA, **fields: object) -> Waiting:
     seq = int("".join(filter(str.isdigit, name)) or 0)
-    return Waiting(name, owner, **{"created_seq": seq} | fields)  # type: ignore[arg-type]
+    return Waiting(name, owner, **{"submit_order": seq} | fields)  # type: ignore[arg-type]
 
 
 def started(runs: Iterable[Waiting], capacity: Capacity, used: dict[int, int] | None = None) -> list[str]:
@@ -50,7 +50,7 @@ def plan_by_sorting(runs: list[Waiting], capacity: Capacity, used: dict[int, int
     left = [run for run in runs if not run.held and (run.not_before is None or run.not_before <= NOW)]
     share, starts = dict(used), []
     while left:
-        head = min(left, key=lambda run: (-run.priority, share.get(run.owner_uid, 0), run.created_seq))
+        head = min(left, key=lambda run: (-run.priority, share.get(run.owner_uid, 0), run.submit_order))
         left.remove(head)
         if not capacity.cpus_free:
             break

@@ -19,8 +19,8 @@ async def handle(services: Services, caller: Caller, params: Inspect) -> dict[st
     report = await asyncio.to_thread(inspect, services.settings, services.clock.wall(), fix=params.fix)
     live = services.registry.live  # newer than what was read: an end in between is no fault
     report["live"] = [run for run in report["live"] if run["run_id"] in live]
-    if params.fix and services.registry.pruned_left:
+    if params.fix and services.registry.retention.pruned_left:
         await services.retention.finish()
         report["fixed"].append("removed what was left of pruned runs")
-        report["registry"]["pruned_left"] = sorted(services.registry.pruned_left)[:50]
+        report["registry"]["pruned_left"] = sorted(services.registry.retention.pruned_left)[:50]
     return report

@@ -13,13 +13,13 @@ from mosaicd.rpc.context import Services
 
 async def handle(services: Services, caller: Caller, params: RunRef) -> dict[str, Any]:
     """Pin a run and return it."""
-    await services.registry.pin(params.run_id, caller.name)
+    await services.registry.retention.pin(params.run_id, caller.name)
     return await _shown(services, params)
 
 
 async def handle_unpin(services: Services, caller: Caller, params: RunRef) -> dict[str, Any]:
     """Take a run's pin and return the run."""
-    await services.registry.pin(params.run_id, caller.name, pinned=False)
+    await services.registry.retention.pin(params.run_id, caller.name, pinned=False)
     return await _shown(services, params)
 
 

@@ -71,7 +71,7 @@ def _begin(services: Services, caller: Caller, params: WatchRuns, run_id: str | 
         "epoch": broadcaster.epoch,
         "cursor": cursor,
         "last_seq": broadcaster.last_seq,
-        "pruned_seq": services.registry.pruned_seq,
+        "pruned_seq": services.registry.retention.pruned_seq,
         "runs": [services.runs.view(run) for run in shown[-SNAPSHOT_RUNS:]],
         "complete": len(shown) <= SNAPSHOT_RUNS,
     }
