@@ -1,18 +1,92 @@
-"""Files and directories that another program may have filled: a run's output, its temporary directory.
+"""Files of the product: open what another program may have made, wait for the disk, remove a tree.
 
-Standard library only, and no event loop: the shim and the launcher use this module, too.
+A run may put anything into its directories: a link, a pipe that blocks its reader, another user's file, a
+tree without end.  Standard library only, and no event loop: the shim and the launcher use this module, too.
 """
 
 import contextlib
+import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import count
 from pathlib import Path
 
 #: One removal goes down this many levels of a tree.  A deeper tree needs another removal.
 MOST_LEVELS = 10_000
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class NotTrusted(PermissionError):
+    """A file that its reader must not use; `strerror` says why."""
+
+
+# --- open ---------------------------------------------------------------------------------------------
+
+
+def open_directory(path: str | Path, parent: int | None = None) -> int:
+    """Open a directory, and no link to one; `path` may be relative to the open directory `parent`."""
+    return os.open(path, _READ | os.O_DIRECTORY, dir_fd=parent)
+
+
+def open_regular(
+    path: str | Path,
+    parent: int | None = None,
+    *,
+    owners: Collection[int] | None = None,
+    limit_bytes: int | None = None,
+) -> int:
+    """Open a file for reading; never follow a link, never wait.
+
+    NotTrusted unless it is a regular file, of one of the users `owners`, of at most `limit_bytes`.
+    """
+    file = os.open(path, _READ, dir_fd=parent)
+    facts = os.fstat(file)
+    if not stat.S_ISREG(facts.st_mode):
+        why = "it is not a regular file"
+    elif owners is not None and facts.st_uid not in owners:
+        why = f"it belongs to uid {facts.st_uid}, not to uid {' or '.join(map(str, owners))}"
+    elif limit_bytes is not None and facts.st_size > limit_bytes:
+        why = f"it is larger than {limit_bytes} bytes"
+    else:
+        return file
+    os.close(file)
+    raise NotTrusted(errno.EPERM, why, str(path))
+
+
+def read_regular(
+    path: str | Path, parent: int | None = None, *, owners: Collection[int] | None = None, limit_bytes: int
+) -> bytes:
+    """Return the content of a file that `open_regular` trusts."""
+    with os.fdopen(open_regular(path, parent, owners=owners, limit_bytes=limit_bytes), "rb") as file:
+        return file.read(limit_bytes)
+
+
+# --- wait for the disk --------------------------------------------------------------------------------
+
+
+def sync_to_disk(path: str | Path) -> None:
+    """Return once the content of a file, or the names in a directory, would survive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def create_synced(path: str | Path, content: bytes) -> None:
+    """Create a file of mode 0600 and return once its content is on the disk; FileExistsError.
+
+    Note: its name is on the disk after a sync of the directory.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+# --- remove -------------------------------------------------------------------------------------------
 
 
 class Removed:
@@ -49,7 +123,7 @@ def _remove_top(path: str, removed: Removed) -> None:
     if _try_remove_file(path, None, removed):
         return
     failed = removed.failed
-    top = _open_directory(path)
+    top = _open_up(path)
     try:
         _empty(top, removed)
     finally:
@@ -74,7 +148,7 @@ def _remove_entry(top: int, name: str, unused_names: Iterator[str], removed: Rem
     """Remove an entry of `top`; if it is a directory, move the directories in it up to `top`."""
     if _try_remove_file(name, top, removed) or _try_remove_directory(name, top):
         return
-    directory = _open_directory(name, top)
+    directory = _open_up(name, top)
 
     def remove(inner: str) -> None:
         if not _try_remove_file(inner, directory, removed) and not _try_remove_directory(inner, directory):
@@ -124,13 +198,13 @@ def _try_remove_directory(name: str, parent: int) -> bool:
     return True
 
 
-def _open_directory(name: str, parent: int | None = None) -> int:
+def _open_up(name: str, parent: int | None = None) -> int:
     """Open a directory; give its owner the rights to list and change it."""
     try:
-        directory = os.open(name, _DIRECTORY, dir_fd=parent)
+        directory = open_directory(name, parent)
     except PermissionError:
         os.chmod(name, 0o700, dir_fd=parent)
-        directory = os.open(name, _DIRECTORY, dir_fd=parent)
+        directory = open_directory(name, parent)
     with contextlib.suppress(PermissionError):  # another user's, such as the mount point of a container
         os.fchmod(directory, 0o700)
     return directory

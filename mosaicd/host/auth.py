@@ -19,6 +19,7 @@ from typing import Protocol
 
 from mosaicd.core.run import Run
 from mosaicd.protocol.errors import NotPermitted, Unauthenticated
+from mosaicd.safe_files import create_synced, open_regular
 from mosaicd.store.registry import Committed
 
 KEY_FILE = "launch.key"
@@ -136,24 +137,19 @@ def _load_key(path: Path) -> bytes:
     except FileNotFoundError:
         pass
     fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(KEY_BYTES))
-            file.flush()
-            os.fsync(descriptor)
+        create_synced(fresh, secrets.token_bytes(KEY_BYTES))
         os.link(fresh, path)
     except FileExistsError:
         pass  # another one was made meanwhile: that is the key
     finally:
-        os.unlink(fresh)
+        fresh.unlink(missing_ok=True)
     return _read_key(path)
 
 
 def _read_key(path: Path) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(descriptor)
+    with os.fdopen(open_regular(path), "rb") as file:
+        facts = os.fstat(file.fileno())
         if facts.st_uid != os.getuid() or facts.st_mode & 0o077:
             raise ValueError(f"{path} must belong to uid {os.getuid()} and be closed to others (chmod 600)")
         key = file.read(KEY_BYTES + 1)

@@ -5,9 +5,7 @@ and read in a few threads of their own, so that a dead disk holds up readers of 
 """
 
 import asyncio
-import errno
 import os
-import stat
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -21,9 +19,9 @@ from mosaicd.protocol import rundir
 from mosaicd.protocol.errors import Unavailable
 from mosaicd.rpc.segments import Output
 from mosaicd.rundirs.directories import RunDirs
+from mosaicd.safe_files import open_directory, open_regular
 
 THREADS = 4
-_SAFE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Files:
@@ -64,25 +62,16 @@ def _open_carefully(
     run_dir: Path, attempt: str, name: str, owners: tuple[int, ...], pool: ThreadPoolExecutor
 ) -> Output:
     """Return the log; OSError for anything but regular files of one of `owners`."""
-    outer = os.open(run_dir, _SAFE | os.O_DIRECTORY)
+    outer = open_directory(run_dir)
     try:
-        inner = os.open(attempt, _SAFE | os.O_DIRECTORY, dir_fd=outer)
+        inner = open_directory(attempt, outer)
     finally:
         os.close(outer)
     try:
-        return Output(inner, name, partial(_open_regular, inner, owners), pool)
+        return Output(inner, name, partial(open_regular, parent=inner, owners=owners), pool)
     except BaseException:
         os.close(inner)
         raise
-
-
-def _open_regular(directory: int, owners: tuple[int, ...], name: str) -> int:
-    descriptor = os.open(name, _SAFE, dir_fd=directory)
-    facts = os.fstat(descriptor)
-    if not stat.S_ISREG(facts.st_mode) or facts.st_uid not in owners:
-        os.close(descriptor)
-        raise PermissionError(errno.EPERM, "it is not a regular file of the run's owner")
-    return descriptor
 
 
 # aiofiles' way to a thread; its file objects would need two hops a read, and are not closed when a caller is

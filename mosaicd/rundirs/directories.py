@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import shutil
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,13 +19,13 @@ from typing import Any
 
 from mosaicd.protocol import rundir
 from mosaicd.rundirs.removal import remove_run_dir
+from mosaicd.safe_files import NotTrusted, create_synced, open_directory, read_regular, sync_to_disk
 
 log = logging.getLogger(__name__)
 
 RECORD_LIMIT_BYTES = 1 << 20
 #: Of what the daemon wrote itself: many times what fits into a request.
 OWN_LIMIT_BYTES = 1 << 24
-_SAFE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ATTEMPT = re.compile(rf"{rundir.ATTEMPT_PREFIX}([0-9]{{1,9}})")
 #: What keeps a directory from being looked at now, and says nothing of it.
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK)
@@ -107,10 +106,10 @@ class RunDirs:
         directory.mkdir(mode=0o700)
         try:
             _touch(directory / rundir.UNACKNOWLEDGED)
-            _write_durably(directory / rundir.SPEC, spec, 0o600)
-            _write_durably(directory / rundir.ENVIRONMENT, environment, 0o600)
-            _sync_directory(directory)
-            _sync_directory(self.runs)
+            create_synced(directory / rundir.SPEC, _encode(spec))
+            create_synced(directory / rundir.ENVIRONMENT, _encode(environment))
+            sync_to_disk(directory)
+            sync_to_disk(self.runs)
         except BaseException:
             self.remove(run_id)
             raise
@@ -168,7 +167,7 @@ class RunDirs:
     def examine(self, run_id: str, attempt: int, owner_uid: int) -> Found:
         """Return what the attempt's directory says; everything absent when there is none."""
         try:
-            directory = os.open(rundir.attempt_dir(str(self.path(run_id)), attempt), _SAFE | os.O_DIRECTORY)
+            directory = open_directory(rundir.attempt_dir(str(self.path(run_id)), attempt))
         except FileNotFoundError:
             return Found()
         except OSError as error:  # a link or a file in its place, or its owner closed it to us
@@ -255,7 +254,7 @@ def held_attempts(directory: Path) -> list[int]:
 
 def _is_held(attempt: Path) -> bool:
     try:
-        descriptor = os.open(attempt, _SAFE | os.O_DIRECTORY)
+        descriptor = open_directory(attempt)
         try:
             return is_locked(descriptor)
         finally:
@@ -276,31 +275,25 @@ def _read_record(directory: int, name: str, owner_uid: int, is_over: bool) -> Ma
     `is_over`: nobody writes any more, so half a record is worth a word.
     """
     try:
-        descriptor = os.open(name, _SAFE, dir_fd=directory)
+        record = json.loads(
+            read_regular(name, directory, owners=(owner_uid,), limit_bytes=RECORD_LIMIT_BYTES)
+        )
     except FileNotFoundError:
         return None
     except OSError as error:
-        log.warning("%s cannot be opened: %s", name, error)
+        log.warning("%s is ignored: %s", name, error.strerror)
         return {}
-    with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_uid != owner_uid or facts.st_size > RECORD_LIMIT_BYTES:
-            log.warning("%s is not a regular file of its owner, or too large: ignored", name)
-            return {}
-        try:
-            record = json.loads(file.read(RECORD_LIMIT_BYTES))
-        except (ValueError, RecursionError, OSError):
-            log.log(logging.WARNING if is_over else logging.DEBUG, "%s is not whole: ignored", name)
-            return {}
+    except (ValueError, RecursionError):
+        log.log(logging.WARNING if is_over else logging.DEBUG, "%s is not whole: ignored", name)
+        return {}
     return record if isinstance(record, dict) else {}
 
 
 def _load(path: Path) -> dict[str, Any]:
-    with os.fdopen(os.open(path, _SAFE), "rb") as file:
-        facts = os.fstat(file.fileno())
-        if not stat.S_ISREG(facts.st_mode) or facts.st_size > OWN_LIMIT_BYTES:
-            raise ValueError(f"{path} is not a regular file, or too large")
-        content = json.load(file)
+    try:
+        content = json.loads(read_regular(path, limit_bytes=OWN_LIMIT_BYTES))
+    except NotTrusted as error:
+        raise ValueError(f"{path} cannot be used: {error.strerror}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} does not hold an object")
     return content
@@ -310,17 +303,5 @@ def _touch(path: Path) -> None:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
-def _write_durably(path: Path, content: Mapping[str, Any], mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(json.dumps(content, ensure_ascii=False).encode())
-        file.flush()
-        os.fsync(descriptor)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _encode(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, ensure_ascii=False).encode()

@@ -9,11 +9,11 @@ is sent only to a process of the tree that announced itself in the stacks file *
 import os
 import re
 import signal
-import stat
 import time
 from typing import TYPE_CHECKING
 
 from mosaicd.protocol import rundir
+from mosaicd.safe_files import open_regular
 from mosaicd.shim import child
 from mosaicd.shim.containment import Process
 from mosaicd.shim.tree import Tree
@@ -218,14 +218,11 @@ def _has_handler(pid: int, number: int) -> bool:
 def _read(dir_fd: int, name: str, limit_bytes: int, tail: bool = False) -> bytes:
     """Return the first (or last) bytes of a regular file beside our records; empty where there is none."""
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+        fd = open_regular(name, dir_fd)
     except OSError:
         return b""
     try:
-        facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode):
-            return b""
-        return os.pread(fd, limit_bytes, max(0, facts.st_size - limit_bytes) if tail else 0)
+        return os.pread(fd, limit_bytes, max(0, os.fstat(fd).st_size - limit_bytes) if tail else 0)
     except OSError:
         return b""
     finally:

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from mosaicd.protocol.errors import Conflict, Unavailable
+from mosaicd.safe_files import sync_to_disk
 from mosaicd.store.database import disk_trouble, open_reader
 from mosaicd.store.migrations import APPLICATION_ID, VERSION
 from mosaicd.store.statements import QUERIES
@@ -58,12 +59,12 @@ def write_copy(
         os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         copy_pages(source, partial, is_cancelled)
         made = judge(partial)
-        _sync(partial)
+        sync_to_disk(partial)
         if replace:
             os.rename(partial, target)
         else:
             _link(partial, target)
-        _sync(target.parent)
+        sync_to_disk(target.parent)
     except OSError as error:
         why = f"the copy {target} cannot be written: {error.strerror}"
         raise Unavailable(why, path=str(target)) from error
@@ -163,11 +164,3 @@ def _link(partial: Path, target: Path) -> None:
         if os.path.lexists(target):
             raise
         os.rename(partial, target)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

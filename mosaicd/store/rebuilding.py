@@ -18,6 +18,7 @@ from typing import Any
 from mosaicd import crash_points
 from mosaicd.core.replay_rundir import WHO
 from mosaicd.core.run import Progress
+from mosaicd.safe_files import sync_to_disk
 from mosaicd.store import pruning, quarantine
 from mosaicd.store.backup import open_quietly
 from mosaicd.store.database import open_writer, rows
@@ -105,10 +106,10 @@ def rebuild(
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             connection.execute("PRAGMA journal_mode = DELETE")
         os.utime(partial, (at, at))
-        _sync(partial)
+        sync_to_disk(partial)
         crash_points.reach("rebuild.written")
         os.rename(partial, f"{registry}{RESTORED}")
-        _sync(registry.parent)
+        sync_to_disk(registry.parent)
     finally:
         _unlink(partial)
     finish(registry)
@@ -216,11 +217,3 @@ def _unlink(path: Path) -> None:
     for part in _PARTS:
         with suppress(FileNotFoundError):
             os.unlink(f"{path}{part}")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

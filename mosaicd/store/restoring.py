@@ -18,6 +18,7 @@ from pathlib import Path
 from mosaicd import crash_points
 from mosaicd.core.fsm import Event, apply
 from mosaicd.core.run import Run
+from mosaicd.safe_files import sync_to_disk
 from mosaicd.store import commit_mark, quarantine
 from mosaicd.store.backup import copy_pages, judge, open_quietly
 from mosaicd.store.database import open_writer, rows
@@ -68,9 +69,9 @@ def stage(copy: Path, registry: Path, decide: Decide, at: float) -> Staged:
             staged = _rewrite(connection, decide, at)
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             connection.execute("PRAGMA journal_mode = DELETE")
-        _sync(partial)
+        sync_to_disk(partial)
         os.rename(partial, f"{registry}{RESTORED}")
-        _sync(registry.parent)
+        sync_to_disk(registry.parent)
     finally:
         _unlink(partial)
     return staged
@@ -92,10 +93,10 @@ def finish(registry: Path) -> Path | None:
     for part in _PARTS:
         with suppress(FileNotFoundError):
             os.rename(f"{registry}{part}", aside / f"{registry.name}{part}")
-    _sync(aside)
+    sync_to_disk(aside)
     crash_points.reach("restore.set_aside")
     os.rename(restored, registry)
-    _sync(registry.parent)
+    sync_to_disk(registry.parent)
     return aside
 
 
@@ -139,11 +140,3 @@ def _append(connection: sqlite3.Connection, run: Run, events: Sequence[Event]) -
 def _unlink(path: Path) -> None:
     for part in (*_PARTS, "-journal"):
         Path(f"{path}{part}").unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -25,7 +25,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "config": ("protocol", "core", "crash_points"),
     "log": ("protocol",),
     "rundirs": ("protocol", "safe_files"),
-    "store": ("protocol", "core", "clock", "crash_points", "log"),
+    "store": ("protocol", "core", "clock", "crash_points", "log", "safe_files"),
     "shim": ("protocol", "crash_points", "safe_files"),
     "launcher": ("protocol", "crash_points", "safe_files", "shim"),
     "host": (*INNER, *LEAVES),

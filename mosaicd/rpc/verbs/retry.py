@@ -9,7 +9,6 @@ one.
 
 import asyncio
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from mosaicd.protocol.states import Dedup
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 from mosaicd.rpc.verbs.submit import accept, new_run
+from mosaicd.safe_files import read_regular
 
 #: How many origins back a checkpoint is looked for.
 MOST_ORIGINS = 100
@@ -129,10 +129,8 @@ def _is_checkpoint(name: str) -> bool:
 
 def _looks_whole(checkpoint: Path) -> bool:
     """Whether every file is as long as the manifest says; what is in them is for the worker to verify."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # whatever lies there, nobody waits
     try:
-        with open(checkpoint / MANIFEST, "rb", opener=lambda path, _: os.open(path, flags)) as file:
-            files = json.loads(file.read(MANIFEST_LIMIT_BYTES))["files"]
+        files = json.loads(read_regular(checkpoint / MANIFEST, limit_bytes=MANIFEST_LIMIT_BYTES))["files"]
         return all((checkpoint / name).stat().st_size == files[name]["size_bytes"] for name in files)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
