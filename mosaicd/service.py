@@ -33,8 +33,9 @@ from mosaicd.recovery.reconcile import reconcile
 from mosaicd.rpc.context import Services
 from mosaicd.rpc.server import Server
 from mosaicd.rundirs.directories import RunDirs
-from mosaicd.shims.shim_link import ShimLink
+from mosaicd.shims.launcher_client import LauncherClient
 from mosaicd.shims.shim_watch import ShimWatch
+from mosaicd.shims.shims import Shims
 from mosaicd.store import adopting, rebuilding
 from mosaicd.store.adopting import Look
 from mosaicd.store.database import DamagedRegistry, NewerRegistry
@@ -101,7 +102,7 @@ class Service:
                 services.retention.run(),
                 self._shim_watch(services).run(),
                 aftercare.run(),
-                Temporaries(services.registry, services.rundirs, services.shims).run(),
+                Temporaries(services.registry, services.rundirs, services.launcher).run(),
                 self._pulse(services, notifier.watchdog_s),
                 notifier.watch(lambda: self._is_healthy(services, notifier.watchdog_s)),
             )
@@ -121,17 +122,16 @@ class Service:
         stack.push_async_callback(history.close)
         auth = Auth.open(settings.state_dir)
         broadcaster = Broadcaster(registry, history, settings.watch)
-        shims = ShimLink(
-            on_gone=lambda run_id: dispatcher.shim_gone(run_id),
-            containment_mode=settings.containment.mode,
-            crash_at=settings.crash_at,
-            silence_s=settings.timeouts.shim_silence_s,
+        launcher = LauncherClient(
+            settings.containment.mode, settings.timeouts.shim_silence_s, settings.crash_at
         )
+        shims = Shims(launcher, on_gone=lambda run_id: dispatcher.shim_gone(run_id))
         orders = Orders(rundirs, auth, settings, settings.socket)
-        dispatcher = Dispatcher(registry, shims, rundirs, orders, settings, clock, self._on_fatal)
+        dispatcher = Dispatcher(registry, launcher, shims, rundirs, orders, settings, clock, self._on_fatal)
         return Services(
             settings=settings, clock=clock, registry=registry, history=history, rundirs=rundirs, auth=auth,
-            broadcaster=broadcaster, shims=shims, dispatcher=dispatcher, scheduler=dispatcher.turns,
+            broadcaster=broadcaster, launcher=launcher, shims=shims, dispatcher=dispatcher,
+            scheduler=dispatcher.turns,
             discovery=Discovery(settings), started_mono=clock.mono(),
             retention=Retention(registry, history, rundirs, settings.retention, clock),
             succession=self._succession,
@@ -198,8 +198,9 @@ class Service:
         self, services: Services, stack: contextlib.AsyncExitStack, aftercare: Aftercare
     ) -> None:
         began = self._clock.mono()
-        services.shims.start()
-        stack.push_async_callback(services.shims.close)
+        services.launcher.start()
+        stack.callback(services.shims.close)
+        stack.push_async_callback(services.launcher.close)
         stack.push_async_callback(services.dispatcher.close)  # what is recorded now is followed up at once
         services.registry.subscribe(services.auth.committed)
         services.registry.subscribe(announce)
@@ -230,7 +231,7 @@ class Service:
 
     def _aftercare(self, services: Services) -> Aftercare:
         look_s, scheduler = self._settings.timeouts.empty_retry_s, services.scheduler
-        return Aftercare(services.registry, services.rundirs, services.shims, scheduler, look_s)
+        return Aftercare(services.registry, services.rundirs, services.launcher, scheduler, look_s)
 
     async def _pulse(self, services: Services, watchdog_s: float | None) -> None:
         """Have the writer turn now and then, so that its silence means something."""

@@ -29,7 +29,8 @@ from mosaicd.rundirs.directories import Found, RunDirs
 from mosaicd.store.registry import Committed, Registry
 
 if TYPE_CHECKING:
-    from mosaicd.shims.shim_link import ShimLink
+    from mosaicd.shims.launcher_client import LauncherClient
+    from mosaicd.shims.shims import Shims
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,8 @@ class Dispatcher:
     """Carries out what is owed.  `on_fatal` is called with an error that the daemon must not survive."""
 
     def __init__(
-        self, registry: Registry, shims: "ShimLink", rundirs: RunDirs, orders: Orders, settings: Settings,
-        clock: Clock, on_fatal: Callable[[BaseException], None],
+        self, registry: Registry, launcher: "LauncherClient", shims: "Shims", rundirs: RunDirs,
+        orders: Orders, settings: Settings, clock: Clock, on_fatal: Callable[[BaseException], None],
     ) -> None:  # fmt: skip
         self._registry = registry
         self._shims = shims
@@ -59,7 +60,7 @@ class Dispatcher:
         )  # fmt: skip
         self._launches = Launches(shims, orders, rundirs, self._poke_later)
         self._emptying = Emptying(
-            shims, orders, settings, clock, self._follow, self._tell_stop, self._poke_later
+            launcher, shims, orders, settings, clock, self._follow, self._tell_stop, self._poke_later
         )
         self.turns = QueuePump(settings, clock, self._record, registry.submit_order)
         self._busy: set[str] = set()
@@ -275,7 +276,7 @@ class Dispatcher:
         if found.is_held:
             # Another shim of this attempt lives (an order was repeated): watch that one.  Where nothing says
             # who it is (a shim that just begins, a worker between the fork and its exec), look again.
-            self._shims.watch_found(run.run_id, run.attempt, found.launch)
+            self._shims.watch_recorded(run.run_id, run.attempt, found.launch)
             self._look_again_at(run.run_id)
             return
         if found.launch is None and found.exit is None and run.state is State.HSHK:

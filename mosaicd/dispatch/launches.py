@@ -19,7 +19,7 @@ from mosaicd.protocol.states import CauseKind, Want
 from mosaicd.rundirs.directories import RunDirs
 
 if TYPE_CHECKING:
-    from mosaicd.shims.shim_link import ShimLink
+    from mosaicd.shims.shims import Shims
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Launches:
     """`again(run_id, delay_s)` has the launch that is owed tried again, later."""
 
     def __init__(
-        self, shims: "ShimLink", orders: Orders, rundirs: RunDirs, again: Callable[[str, float], object]
+        self, shims: "Shims", orders: Orders, rundirs: RunDirs, again: Callable[[str, float], object]
     ) -> None:
         self._shims = shims
         self._orders = orders

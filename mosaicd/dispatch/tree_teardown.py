@@ -25,7 +25,8 @@ from mosaicd.dispatch.orders import Orders
 from mosaicd.protocol.backoff import Backoff, delay_s
 
 if TYPE_CHECKING:
-    from mosaicd.shims.shim_link import ShimLink
+    from mosaicd.shims.launcher_client import LauncherClient
+    from mosaicd.shims.shims import Shims
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +56,11 @@ class Emptying:
     """`follow` records what an action leads to, `tell_stop` tells a living shim, `later` calls at a time."""
 
     def __init__(
-        self, shims: "ShimLink", orders: Orders, settings: Settings, clock: Clock, follow: Follow,
-        tell_stop: Callable[[Run], None], look_later: Callable[[str, float], asyncio.TimerHandle],
+        self, launcher: "LauncherClient", shims: "Shims", orders: Orders, settings: Settings, clock: Clock,
+        follow: Follow, tell_stop: Callable[[Run], None],
+        look_later: Callable[[str, float], asyncio.TimerHandle],
     ) -> None:  # fmt: skip
+        self._launcher = launcher
         self._shims = shims
         self._orders = orders
         self._settings = settings
@@ -78,7 +81,7 @@ class Emptying:
         if run.exit is None and alive and run.run_id not in self._unempty:
             self._tell_stop(run)  # its exit, or its end, comes back as a fact
         shim = (run.shim_pid, run.shim_start_ticks)
-        empty, pids = await self._shims.is_empty(run.run_id, shim, run.attempt)
+        empty, pids = await self._launcher.check_tree(run.run_id, shim, run.attempt)
         if empty and alive and run.exit is None:
             pids = [pid for pid in (run.shim_pid,) if pid is not None]  # it may still start its worker
         elif empty and self._shims.given_up(run.run_id) is None:

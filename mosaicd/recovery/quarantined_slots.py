@@ -23,7 +23,7 @@ from mosaicd.rundirs.directories import RunDirs, held_attempts
 from mosaicd.store.registry import Registry
 
 if TYPE_CHECKING:
-    from mosaicd.shims.shim_link import ShimLink
+    from mosaicd.shims.launcher_client import LauncherClient
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +45,16 @@ class Aftercare:
     """Call `begin` before anything is dispatched, then `run`; `first_look_s`: until the second."""
 
     def __init__(
-        self, registry: Registry, rundirs: RunDirs, shims: "ShimLink", turns: Turns, first_look_s: float
+        self,
+        registry: Registry,
+        rundirs: RunDirs,
+        launcher: "LauncherClient",
+        turns: Turns,
+        first_look_s: float,
     ) -> None:
         self._registry = registry
         self._rundirs = rundirs
-        self._shims = shims
+        self._launcher = launcher
         self._turns = turns
         self._backoff = Backoff(first_look_s, max(first_look_s, MOST_LOOK_S))
 
@@ -82,7 +87,7 @@ class Aftercare:
         held, pids = False, []
         for name in [run_id] if ulid.is_ulid(run_id) else await asyncio.to_thread(self._nobodys):
             held |= bool(await asyncio.to_thread(held_attempts, self._rundirs.path(name)))
-            empty, found = await self._shims.is_empty(name, (None, None))
+            empty, found = await self._launcher.check_tree(name, (None, None))
             held |= not empty
             pids += found
         return not held, pids

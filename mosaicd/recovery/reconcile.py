@@ -22,7 +22,7 @@ from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
 
 if TYPE_CHECKING:
-    from mosaicd.shims.shim_link import ShimLink
+    from mosaicd.shims.shims import Shims
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ async def reconcile(
     registry: Registry,
     history: History,
     rundirs: RunDirs,
-    shims: "ShimLink",
+    shims: "Shims",
     events_of: Callable[[Run, Found], list[Event]],
     timeout_s: float,
 ) -> Report:
@@ -67,12 +67,12 @@ async def reconcile(
 
 
 async def _take_up(
-    run: Run, registry: Registry, rundirs: RunDirs, shims: "ShimLink",
+    run: Run, registry: Registry, rundirs: RunDirs, shims: "Shims",
     events_of: Callable[[Run, Found], list[Event]], report: Report,
 ) -> None:  # fmt: skip
     found = await asyncio.to_thread(rundirs.examine, run.run_id, run.attempt, run.owner_uid)
     if found.is_held:
-        shims.watch_found(run.run_id, run.attempt, found.launch)
+        shims.watch_recorded(run.run_id, run.attempt, found.launch)
         report.alive.append(run.run_id)
         return
     if found.launch is None and found.exit is None and run.state is State.HSHK:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from mosaicd.rpc.seq_index import SeqIndex
 from mosaicd.rpc.streams import Stream, Streams
-from mosaicd.shims.shim_link import Connection as ShimConnection
+from mosaicd.shims.shims import Connection as ShimConnection
 
 
 @dataclass(slots=True)

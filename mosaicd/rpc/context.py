@@ -14,7 +14,8 @@ from mosaicd.host.reexec import Succession
 from mosaicd.rpc.files import Files
 from mosaicd.rpc.runs import Runs
 from mosaicd.rundirs.directories import RunDirs
-from mosaicd.shims.shim_link import ShimLink
+from mosaicd.shims.launcher_client import LauncherClient
+from mosaicd.shims.shims import Shims
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
 from mosaicd.upkeep.discovery import Discovery
@@ -35,7 +36,8 @@ class Services:
     dispatcher: Dispatcher
     scheduler: QueuePump
     broadcaster: Broadcaster
-    shims: ShimLink
+    launcher: LauncherClient
+    shims: Shims
     auth: Auth
     discovery: Discovery
     rundirs: RunDirs

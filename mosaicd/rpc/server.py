@@ -91,7 +91,7 @@ class Server:
     def _is_shim(self, pid: int) -> bool:
         """Whether the process is a shim: a run depends on its connection, so no limit keeps it out."""
         live = self._registry.live.values()
-        return self._shims.knows(pid) or any(run.shim_pid == pid for run in live)
+        return self._shims.has_process(pid) or any(run.shim_pid == pid for run in live)
 
     def forget(self, connection: Connection) -> None:
         """Stop counting a connection that is gone."""

@@ -1,53 +1,43 @@
-"""Shims that live and say nothing: stopped, or stuck in a system call that does not return.
+"""Shims that live and send nothing: stopped, or stuck in a system call that does not return.
 
-A shim that works says something every few seconds, so a long silence of a living one means that nobody
-drains, limits or stops its worker.  What a reader would get wrong: silence is counted in looks and not by
-the clock, so a daemon that stood still itself does not take what it has not read yet for silence.
+A shim that works sends something every few seconds, so a long silence of a living shim means that its worker
+is not drained, limited or stopped.  Note: silence is counted in checks and not by the clock, so a daemon that
+was stopped itself does not take what it has not read yet for silence.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from mosaicd.core.run import Run
 from mosaicd.protocol.states import State
+from mosaicd.shims.shims import Shims
 from mosaicd.store.registry import Registry
 
-if TYPE_CHECKING:
-    from mosaicd.shims.shim_link import ShimLink
-
-#: Looks in the time that a shim may be silent.
-LOOKS = 6
+#: Checks in the time that a shim may be silent.
+MOST_SILENT_CHECKS = 6
 
 
 class ShimWatch:
-    """Call `on_silent(run)` once a run's living shim has said nothing for `silence_s`."""
+    """Call `on_silent(run)` once a run's living shim has sent nothing for `silence_s`."""
 
     def __init__(
-        self, registry: Registry, shims: "ShimLink", silence_s: float, on_silent: Callable[[Run], None]
+        self, registry: Registry, shims: Shims, silence_s: float, on_silent: Callable[[Run], None]
     ) -> None:
         self._registry = registry
         self._shims = shims
         self._silence_s = silence_s
         self._on_silent = on_silent
-        self._silent: dict[tuple[str, int], int] = {}
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
+        """Check all shims at equal intervals, until cancelled."""
         while True:
-            await asyncio.sleep(self._silence_s / LOOKS)
-            self.look()
+            await asyncio.sleep(self._silence_s / MOST_SILENT_CHECKS)
+            self.check()
 
-    def look(self) -> None:
-        """Count a look for every shim that was not heard of since the last one."""
-        silent = {
-            (run.run_id, run.attempt): self._silent.get((run.run_id, run.attempt), 0) + 1
-            for run in self._registry.live.values()
-            if run.is_holding
-            and run.state is not State.HSHK  # there the handshake has its own deadline
-            and self._shims.is_silent(run.run_id, run.attempt)
-        }
-        self._silent = silent
-        for (run_id, _), looks in silent.items():
-            if looks > LOOKS:
-                self._on_silent(self._registry.live[run_id])
+    def check(self) -> None:
+        """Count a check for every run that a shim serves, and report the shims that are silent too long."""
+        for run in list(self._registry.live.values()):
+            if not run.is_holding or run.state is State.HSHK:  # a handshake has its own deadline
+                continue
+            if self._shims.count_silent_check(run.run_id, run.attempt) > MOST_SILENT_CHECKS:
+                self._on_silent(run)

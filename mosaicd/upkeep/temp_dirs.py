@@ -18,7 +18,7 @@ from mosaicd.rundirs.directories import RunDirs, held_attempts
 from mosaicd.store.registry import Registry
 
 if TYPE_CHECKING:
-    from mosaicd.shims.shim_link import ShimLink
+    from mosaicd.shims.launcher_client import LauncherClient
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +31,10 @@ TOGETHER = 50
 class Temporaries:
     """Looks at the start, when runs of a daemon that was killed may have left some, and from time to time."""
 
-    def __init__(self, registry: Registry, rundirs: RunDirs, shims: "ShimLink") -> None:
+    def __init__(self, registry: Registry, rundirs: RunDirs, launcher: "LauncherClient") -> None:
         self._registry = registry
         self._rundirs = rundirs
-        self._shims = shims
+        self._launcher = launcher
 
     async def run(self) -> None:
         """Look, and look again, until cancelled."""
@@ -51,7 +51,7 @@ class Temporaries:
         for start in range(0, len(found), TOGETHER):
             together = [one for one in found[start : start + TOGETHER] if one[0] not in self._registry.live]
             await asyncio.gather(
-                *(self._shims.is_empty(run_id, (None, None), attempt) for run_id, attempt in together)
+                *(self._launcher.check_tree(run_id, (None, None), attempt) for run_id, attempt in together)
             )
 
     def _found(self) -> list[tuple[str, int]]:

@@ -31,7 +31,7 @@ POWERS = (
         r".*\.(send_signal|terminate|kill)",
         (
             "mosaicd.shim",
-            "mosaicd.shims.shim_link",
+            "mosaicd.shims.launcher_client",
             "mosaicd.upkeep.discovery",
             "mosaicd.host.reexec",
             "mosaic_worker.control",
@@ -46,7 +46,7 @@ POWERS = (
         (
             "mosaicd.shim.child",
             "mosaicd.launcher",
-            "mosaicd.shims.shim_link",
+            "mosaicd.shims.launcher_client",
             "mosaicd.upkeep.discovery",
             "mosaicd.host.reexec",
             "mosaicctl.offline",
@@ -57,7 +57,7 @@ POWERS = (
     Power(
         "reap a process",
         r"os\.(wait|waitpid|waitid|wait3|wait4)",
-        ("mosaicd.shim.child", "mosaicd.launcher", "mosaicd.shims.shim_link"),
+        ("mosaicd.shim.child", "mosaicd.launcher", "mosaicd.shims.launcher_client"),
         "import os as o\no.waitpid(-1, 0)",
     ),
     Power(

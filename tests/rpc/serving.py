@@ -66,19 +66,24 @@ class Idle:
         self.poked.append(run_id)
 
 
+class Launcher:
+    """Stands for the launcher's client: what daemon.health tells of it."""
+
+    containment: Mapping[str, Any] = {}
+    start_error: str | None = None
+
+
 class Shims:
-    """Stands for the shim link: remembers who attached."""
+    """Stands for the shims: remembers which connections attached."""
 
     def __init__(self) -> None:
         self.connections: dict[str, Any] = {}
         self.pids: set[int] = set()
-        self.containment: dict[str, Any] = {}
-        self.trouble: str | None = None
 
-    def knows(self, pid: int) -> bool:
+    def has_process(self, pid: int) -> bool:
         return pid in self.pids
 
-    def heard(self, run_id: str) -> None:
+    def note_message(self, run_id: str) -> None:
         pass
 
     def attach(self, run_id: str, attempt: int, connection: Any, pid: int, start_ticks: int) -> None:
@@ -124,10 +129,10 @@ class Serving:
         retention = Retention(self.registry, self.history, rundirs, self.settings.retention, clock)
         self.services = Services(
             settings=self.settings, clock=clock, registry=self.registry, history=self.history,
-            dispatcher=self.dispatcher, broadcaster=self.broadcaster, shims=self.shims,  # type: ignore[arg-type]
-            scheduler=self.dispatcher.turns, auth=self.auth,
-            discovery=Discovery(self.settings), rundirs=rundirs, started_mono=clock.mono(),
-            retention=retention,
+            dispatcher=self.dispatcher, launcher=Launcher(), shims=self.shims,  # type: ignore[arg-type]
+            scheduler=self.dispatcher.turns, broadcaster=self.broadcaster, auth=self.auth,
+            discovery=Discovery(self.settings), rundirs=rundirs,
+            retention=retention, started_mono=clock.mono(),
         )  # fmt: skip
         rows = {**METHODS, **{row.name: row for row in extra}}
         table = {**handlers.load(), **{row.name: handler for row, handler in extra.items()}}

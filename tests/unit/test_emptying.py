@@ -32,7 +32,7 @@ class Bench:
         self._is_given_up = False
         later: Any = lambda *_: None  # noqa: E731 -- nobody looks but `watch`
         shims: Any = self
-        self.emptying = Emptying(shims, orders, settings, self.clock, self._follow, later, later)
+        self.emptying = Emptying(shims, shims, orders, settings, self.clock, self._follow, later, later)
 
     async def _follow(self, run: Run, action: Action, event: Any) -> None:
         pass
@@ -49,7 +49,7 @@ class Bench:
     def give_up(self, run_id: str) -> None:
         self._is_given_up = True
 
-    async def is_empty(self, *_: Any) -> tuple[bool, list[int]]:
+    async def check_tree(self, *_: Any) -> tuple[bool, list[int]]:
         return False, [7]
 
     async def teardown(self, order: TeardownOrder) -> None:

@@ -13,8 +13,8 @@ import sys
 import pytest
 
 from mosaicd import launcher
-from mosaicd.shims import shim_link
-from mosaicd.shims.shim_link import LOOKS, ShimLink
+from mosaicd.shims import launcher_client
+from mosaicd.shims.launcher_client import MOST_SILENT_CHECKS, LauncherClient
 
 SILENCE_S = 0.3
 #: Answers every question; with "mute" none.
@@ -27,8 +27,8 @@ while packet := orders.recv(65536):
 """
 
 
-def link_to(kind: str, patch: pytest.MonkeyPatch, third: asyncio.Event | None = None) -> ShimLink:
-    """A link to such launchers; `third` is set when the third of them is started."""
+def client_of(kind: str, patch: pytest.MonkeyPatch, third: asyncio.Event | None = None) -> LauncherClient:
+    """A client of such launchers; `third` is set when the third of them is started."""
     started: list[int] = []
 
     def command(fd: int, mode: str) -> list[str]:
@@ -38,33 +38,34 @@ def link_to(kind: str, patch: pytest.MonkeyPatch, third: asyncio.Event | None = 
         return [sys.executable, "-S", "-E", "-c", FAKE, str(fd), kind]
 
     patch.setattr(launcher, "command", command)
-    return ShimLink(on_gone=lambda run_id: None, silence_s=SILENCE_S)
+    return LauncherClient(silence_s=SILENCE_S)
 
 
 async def test_an_answer_that_was_not_read_yet_counts(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A daemon that stood still itself finds the time over and the answer there, and blames nobody."""
-    link = link_to("prompt", monkeypatch)
-    link.start()
-    assert link._socket is not None
-    asked = asyncio.create_task(link.is_empty("r", (None, None)))
+    client = client_of("prompt", monkeypatch)
+    client.start()
+    assert client._launcher is not None
+    asked = asyncio.create_task(client.check_tree("r", (None, None)))
     await asyncio.sleep(0)
     answer = select.poll()
-    answer.register(link._socket, select.POLLIN)
+    answer.register(client._launcher.socket, select.POLLIN)
     assert answer.poll(20_000)
-    signal.sigtimedwait([], SILENCE_S * (LOOKS + 2) / LOOKS)  # the loop does not turn meanwhile
+    # The loop does not run meanwhile.
+    signal.sigtimedwait([], SILENCE_S * (MOST_SILENT_CHECKS + 2) / MOST_SILENT_CHECKS)
     with caplog.at_level(logging.WARNING):
         assert await asked == (True, [])
-        link.silence_s = 60.0  # how soon the next answer comes is not what this is about
-        assert await link.is_empty("r", (None, None)) == (True, [])
-        await link.close()
-    assert (caplog.messages, link.launcher_restarts) == ([], 0)
+        client.silence_s = 60.0  # how soon the next answer comes is not what this is about
+        assert await client.check_tree("r", (None, None)) == (True, [])
+        await client.close()
+    assert (caplog.messages, client.restarts) == ([], 0)
 
 
 async def test_a_start_without_a_descriptor_is_made_up_for(caplog: pytest.LogCaptureFixture) -> None:
     """Room for the socket pair and no more: it is said, and what is asked meanwhile is answered later."""
-    link = ShimLink(on_gone=lambda run_id: None)
+    client = LauncherClient()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken: list[int] = []
     few = max(map(int, os.listdir("/proc/self/fd"))) + 8
@@ -75,15 +76,15 @@ async def test_a_start_without_a_descriptor_is_made_up_for(caplog: pytest.LogCap
                 taken.append(os.dup(0))
         for _ in range(2):
             os.close(taken.pop())
-        link.start()
+        client.start()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for descriptor in taken:
             os.close(descriptor)
     async with asyncio.timeout(60):
-        assert await link.is_empty("01M81BYWTWF7Y6BN2VYWCYC5H8", (None, None)) == (True, [])
-    await link.close()
-    assert (len(caplog.messages), link.launcher_restarts) == (1, 1)
+        assert await client.check_tree("01M81BYWTWF7Y6BN2VYWCYC5H8", (None, None)) == (True, [])
+    await client.close()
+    assert (len(caplog.messages), client.restarts) == (1, 1)
     assert "no launcher can be started: [Errno 24]" in caplog.text
 
 
@@ -97,45 +98,45 @@ async def test_a_start_that_ends_half_way_leaves_no_process(monkeypatch: pytest.
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(os, "pidfd_open", full)
-    link = ShimLink(on_gone=lambda run_id: None)
-    link.start()
+    client = LauncherClient()
+    client.start()
     assert forked and not os.path.exists(f"/proc/{forked[0]}")
-    assert link.trouble is not None and "Too many open files" in link.trouble
+    assert client.start_error is not None and "Too many open files" in client.start_error
     async with asyncio.timeout(60):
-        assert await link.is_empty("01M81BYWTWF7Y6BN2VYWCYC5H8", (None, None)) == (True, [])
-    assert link.trouble is None
-    await link.close()
+        assert await client.check_tree("01M81BYWTWF7Y6BN2VYWCYC5H8", (None, None)) == (True, [])
+    assert client.start_error is None
+    await client.close()
 
 
 async def test_each_that_stands_still_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next launcher gets the order again, and no more time for it than the first: no wait is for ever."""
     third = asyncio.Event()
-    link = link_to("mute", monkeypatch, third)
-    link.start()
-    asked = asyncio.create_task(link.is_empty("r", (None, None)))
+    client = client_of("mute", monkeypatch, third)
+    client.start()
+    asked = asyncio.create_task(client.check_tree("r", (None, None)))
     async with asyncio.timeout(60):
         await third.wait()
     asked.cancel()
-    await link.close()
+    await client.close()
 
 
 async def test_one_that_stands_still_does_not_keep_the_daemon(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A stop waits for a launcher that has something in hand, and not for one that will never go."""
-    monkeypatch.setattr(shim_link, "LEAVE_S", SILENCE_S)
+    monkeypatch.setattr(launcher_client, "LEAVE_S", SILENCE_S)
     for is_stopped in (False, True):
-        link = link_to("prompt", monkeypatch)
-        link.start()
-        process = link._process
-        assert process is not None
+        client = client_of("prompt", monkeypatch)
+        client.start()
+        assert client._launcher is not None
+        process = client._launcher.process
         if is_stopped:
             process.send_signal(signal.SIGSTOP)
         else:
-            monkeypatch.setattr(shim_link, "LEAVE_S", 20.0)
-            assert await link.is_empty("r", (None, None)) == (True, [])
+            monkeypatch.setattr(launcher_client, "LEAVE_S", 20.0)
+            assert await client.check_tree("r", (None, None)) == (True, [])
         async with asyncio.timeout(20):
-            await link.close()
-        monkeypatch.setattr(shim_link, "LEAVE_S", SILENCE_S)
+            await client.close()
+        monkeypatch.setattr(launcher_client, "LEAVE_S", SILENCE_S)
         assert process.returncode == (-signal.SIGKILL if is_stopped else 0)
         assert len(caplog.records) == is_stopped

@@ -22,7 +22,8 @@ from mosaicd.dispatch.orders import Orders
 from mosaicd.host.reexec import Succession, Takeover, replace
 from mosaicd.protocol.states import Dedup
 from mosaicd.rundirs.directories import RunDirs
-from mosaicd.shims.shim_link import ShimLink
+from mosaicd.shims.launcher_client import LauncherClient
+from mosaicd.shims.shims import Shims
 from mosaicd.store.registry import Registry
 from tests.rpc.serving import until
 from tests.store.building import new_run, submission
@@ -80,14 +81,16 @@ async def test_a_signal_ends_a_daemon_that_serves(monkeypatch: pytest.MonkeyPatc
 class Bench:
     """A registry and a dispatcher, and no launcher."""
 
-    def __init__(self, home: Path, registry: Registry, shims: ShimLink) -> None:
+    def __init__(self, home: Path, registry: Registry) -> None:
         settings = Settings(paths=Paths(home / "state", home / "s"))
         rundirs = RunDirs(home / "runs")
+        self.launcher = LauncherClient()
+        self.shims = Shims(self.launcher, on_gone=nobody)
         self.fatal: list[BaseException] = []
+        orders = Orders(rundirs, nobody, settings, home / "s")
         self.dispatcher = Dispatcher(
-            registry, shims, rundirs, Orders(rundirs, nobody, settings, home / "s"), settings, Clock(),
-            self.fatal.append,
-        )  # fmt: skip
+            registry, self.launcher, self.shims, rundirs, orders, settings, Clock(), self.fatal.append
+        )
 
 
 async def held(registry: Registry) -> Run:
@@ -101,7 +104,7 @@ async def test_what_is_recorded_at_the_end_is_the_next_daemons(
     """A request that is answered during the stop leads to nothing any more: the registry is about to close,
     and would only refuse."""
     registry = await Registry.open(tmp_path / "registry.sqlite3")
-    bench = Bench(tmp_path, registry, ShimLink(on_gone=nobody))
+    bench = Bench(tmp_path, registry)
     run, other = await held(registry), await held(registry)
     bench.dispatcher.start()
     await registry.record(other.run_id, Event(Kind.STOP_REQUESTED, 1.0, "ada"))
@@ -143,7 +146,7 @@ async def test_a_start_that_ends_half_way_leaves_nobody_at_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was recorded while run directories were looked at is followed up at once, and so is to be ended
-    too where the start itself is: before the shims that it would speak to."""
+    too where the start itself is: before the launcher that it would give orders to."""
     closed: list[str] = []
 
     class Part:
@@ -153,8 +156,11 @@ async def test_a_start_that_ends_half_way_leaves_nobody_at_work(
         def __getattr__(self, name: str) -> Any:
             return lambda *_: None
 
-        async def close(self) -> None:
+        def close(self) -> "asyncio.Future[None]":
             closed.append(self._name)
+            is_closed = asyncio.get_running_loop().create_future()
+            is_closed.set_result(None)
+            return is_closed
 
     class Parts:
         def __getattr__(self, name: str) -> Any:
@@ -169,4 +175,4 @@ async def test_a_start_that_ends_half_way_leaves_nobody_at_work(
     with pytest.raises(asyncio.CancelledError):
         async with contextlib.AsyncExitStack() as stack:
             await daemon._take_up(parts, stack, nobody)
-    assert closed == ["dispatcher", "shims"]
+    assert closed == ["dispatcher", "launcher", "shims"]

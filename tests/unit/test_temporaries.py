@@ -25,7 +25,7 @@ class Link:
         self.asked: list[tuple[str, int | None]] = []
         self.waiting = self.most_waiting = 0
 
-    async def is_empty(self, run_id: str, shim: Any, attempt: int | None = None) -> tuple[bool, list[int]]:
+    async def check_tree(self, run_id: str, shim: Any, attempt: int | None = None) -> tuple[bool, list[int]]:
         self.asked.append((run_id, attempt))
         self.waiting += 1
         self.most_waiting = max(self.most_waiting, self.waiting)

@@ -12,7 +12,6 @@ from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
 from mosaicd.protocol.states import Dedup
 from mosaicd.shim.containment import start_ticks
-from mosaicd.shims.shim_link import ShimLink
 from mosaicd.store.registry import Registry
 from tests.rpc.serving import until
 from tests.store.building import dispatched, new_run, submission, to_exec
@@ -40,8 +39,7 @@ async def test_a_launch_without_an_answer_keeps_no_word_back(
     """The launcher has forked the shim and stands still before it says so: the run works, and is told
     what is wanted of it without waiting for the next launcher."""
     registry = await Registry.open(tmp_path / "registry.sqlite3")
-    shims = ShimLink(on_gone=lambda run_id: None)
-    bench = Bench(tmp_path, registry, shims)
+    bench = Bench(tmp_path, registry)
     ordered = asyncio.Event()
 
     async def unanswered(run: Run) -> None:
@@ -57,13 +55,13 @@ async def test_a_launch_without_an_answer_keeps_no_word_back(
     assert ticks is not None
     line = Line()
     await registry.record(run.run_id, *to_exec()[1:])
-    shims.attach(run.run_id, 1, line, os.getpid(), ticks)
+    bench.shims.attach(run.run_id, 1, line, os.getpid(), ticks)
     bench.dispatcher.attached(run.run_id)
     for kind in (Kind.PAUSE_REQUESTED, Kind.RESUME_REQUESTED, Kind.STOP_REQUESTED):
         await registry.record(run.run_id, Event(kind, 1.0, "ada", {"mode": "freeze"}))
         word = "control." + kind.removesuffix("_requested")
         await until(lambda word=word: line.told[-1:] == [word], "it is told")
     await bench.dispatcher.close()
-    await shims.close()
+    bench.shims.close()
     await registry.close()
     assert bench.fatal == []

@@ -35,7 +35,7 @@ async def handle(services: Services, caller: Caller, params: Advance) -> dict[st
         metrics=numbers(params.metrics),
     )
     services.registry.advance(params.run_id, progress)
-    services.shims.heard(params.run_id)
+    services.shims.note_message(params.run_id)
     if params.worker_beat:
         services.dispatcher.beat(params.run_id)
     if (progress.steps, progress.episodes) != (before.steps, before.episodes):

@@ -32,7 +32,7 @@ async def handle(services: Services, caller: Caller, params: Facts) -> dict[str,
         rejected.extend(refused)
         return events
 
-    services.shims.heard(params.run_id)
+    services.shims.note_message(params.run_id)
     crash_points.reach("fact.before_record")
     run = await services.registry.record_if(params.run_id, decide)
     crash_points.reach("fact.before_reply")

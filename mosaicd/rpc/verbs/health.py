@@ -32,12 +32,16 @@ async def handle(services: Services, caller: Caller, params: NoParams) -> dict[s
         "counts": await services.history.counts(),
         "cpus": {"total": capacity.cpus_total, "free": capacity.cpus_free},
         "gpus": {"total": capacity.gpu_slots_total, "free": len(capacity.gpus_free)},
-        "containment": services.shims.containment,
+        "containment": services.launcher.containment,
         "wal": services.wal,
         "writes": registry.write_times(),
         "watchers": services.broadcaster.watchers,
         "quarantine": _quarantine(services),
-        "warnings": [*services.warnings, *_withheld(services), *filter(None, [services.shims.trouble])],
+        "warnings": [
+            *services.warnings,
+            *_withheld(services),
+            *filter(None, [services.launcher.start_error]),
+        ],
     }
 
 

@@ -1,0 +1,274 @@
+"""The launcher process: start it, give it orders, notice its silence or its end, and start another one.
+
+The launcher answers numbered orders over a packet socket.  Every order may be repeated: when a launcher ends,
+the next one gets each order that has no answer yet.  The shims that a launcher forked outlive it.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from mosaicd import crash_points, launcher
+from mosaicd.core.launch import refused
+from mosaicd.protocol.backoff import Backoff
+from mosaicd.protocol.records.orders import LaunchOrder, TeardownOrder
+
+log = logging.getLogger(__name__)
+
+RESTART_DELAY_S, MOST_RESTART_DELAY_S = 0.2, 10.0
+SEND_AGAIN_S = 0.01
+LEAVE_S = 5.0  # for a launcher to carry out the few orders that it has, and to exit
+#: Silence is counted in checks and not by the clock: a daemon that was stopped itself has not read yet.
+MOST_SILENT_CHECKS = 6
+PACKET_BYTES = 1 << 16
+#: The launcher needs nothing of the daemon's environment; a worker's environment is part of its order.
+LAUNCHER_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+
+
+@dataclass(slots=True)
+class _Order:
+    """An order without an answer; `silent_checks` since the present launcher has it."""
+
+    packet: dict[str, Any]
+    body: bytes | None
+    reply: "asyncio.Future[dict[str, Any]]"
+    silent_checks: int = 0
+
+
+@dataclass(slots=True)
+class _Launcher:
+    """A running launcher: its process, our end of the order socket, and what tells of its end."""
+
+    process: "subprocess.Popen[bytes]"
+    socket: socket.socket
+    pidfd: int
+
+
+@dataclass
+class LauncherClient:
+    """Give orders to the launcher.
+
+    `on_reaped(run_id, pid)` is called on the loop when the launcher has reaped a shim.  `crash_at` arms a
+    crash point in the first launcher or its shims.
+    """
+
+    mode: str = "auto"
+    silence_s: float = 30.0
+    crash_at: str | None = None
+    on_reaped: Callable[[str, int], None] | None = None
+    #: How often a launcher had to be started again.
+    restarts: int = 0
+    #: Why no launcher runs, while none can be started.
+    start_error: str | None = None
+    #: What holds a run's processes together and which limits are enforced, as the launcher has said.
+    containment: dict[str, Any] = field(default_factory=dict)
+    _launcher: _Launcher | None = None
+    _orders: dict[int, _Order] = field(default_factory=dict)
+    _next_id: int = 1
+    _is_closing: bool = False
+    _is_checking: bool = False
+    _backoff: Backoff = field(default_factory=lambda: Backoff(RESTART_DELAY_S, MOST_RESTART_DELAY_S))
+
+    # --- the process -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the launcher and send what has no answer yet; if that fails, try again later."""
+        try:
+            started = self._launch_process()
+        except OSError as error:  # the daemon is out of processes or descriptors for the moment
+            self.start_error = f"no launcher can be started: {error}"
+            log.error("%s; trying again", self.start_error)
+            self._restart_later()
+            return
+        self._launcher, self.start_error = started, None
+        loop = asyncio.get_running_loop()
+        loop.add_reader(started.socket.fileno(), self._read_packets)
+        loop.add_reader(started.pidfd, self._replace_ended)
+        log.debug("launcher started, pid %d", started.process.pid)
+        for order in list(self._orders.values()):
+            order.silent_checks = 0
+            self._send(order)
+
+    def _launch_process(self) -> _Launcher:
+        """Return a launcher that runs; OSError, and then no process is left of it."""
+        with ExitStack() as undo:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(ours.close)
+            ours.setblocking(False)
+            with theirs:
+                process = subprocess.Popen(
+                    launcher.command(theirs.fileno(), self.mode), pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
+                    env=LAUNCHER_ENVIRONMENT | self._take_crash_point(),
+                )  # fmt: skip
+            undo.callback(_kill, process)
+            pidfd = os.pidfd_open(process.pid)
+            undo.pop_all()
+        return _Launcher(process, ours, pidfd)
+
+    def _take_crash_point(self) -> dict[str, str]:
+        """Return the environment that arms a crash point of launcher or shims, for the first launcher."""
+        crash_at, self.crash_at = self.crash_at, None
+        return {crash_points.VARIABLE: crash_at} if crash_at and crash_points.is_forked(crash_at) else {}
+
+    async def close(self) -> None:
+        """Let the launcher carry out the orders that it has, and wait until it has exited; shims stay."""
+        self._is_closing = True
+        process = self._drop_launcher()
+        if process is not None:
+            late = asyncio.get_running_loop().call_later(LEAVE_S, self._kill_late, process)
+            await asyncio.to_thread(process.wait)
+            late.cancel()
+
+    @staticmethod
+    def _kill_late(process: "subprocess.Popen[bytes]") -> None:
+        log.warning("the launcher has not left for %g s and is ended", LEAVE_S)
+        process.kill()
+
+    def _drop_launcher(self) -> "subprocess.Popen[bytes] | None":
+        """Close our end of the launcher, if there is one; return its process, which is not waited for."""
+        dropped, self._launcher = self._launcher, None
+        if dropped is None:
+            return None
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(dropped.socket.fileno())
+        dropped.socket.close()
+        loop.remove_reader(dropped.pidfd)
+        os.close(dropped.pidfd)
+        return dropped.process
+
+    def _replace_ended(self) -> None:
+        process = self._drop_launcher()
+        if process is None or self._is_closing:
+            return
+        log.warning("the launcher ended (%s); starting another", process.wait())
+        self._restart_later()
+
+    def _restart_later(self) -> None:
+        """Start another launcher after a pause, which grows until a launcher has answered an order."""
+        self.restarts += 1
+        asyncio.get_running_loop().call_later(self._backoff.next_s(), self._restart)
+
+    def _restart(self) -> None:
+        if not self._is_closing and self._launcher is None:
+            self.start()
+
+    # --- orders ------------------------------------------------------------------------------------
+
+    async def fork_shim(self, order: LaunchOrder | TeardownOrder) -> tuple[int, int]:
+        """Have a shim forked that carries out the order; return its pid and start time.
+
+        Raises LaunchFailed, or its kind NoProcess when a process is wanting only for the moment.
+        """
+        crash_points.reach("order.made")
+        packet = {"order": order.order, "run_id": order.run_id, "attempt": order.attempt}
+        reply = await self._order(packet, json.dumps(order.to_json()).encode())
+        if reply.get("reply") == "failed":
+            raise refused(reply)
+        return reply["pid"], reply["start_ticks"]
+
+    async def check_tree(
+        self, run_id: str, shim: tuple[int | None, int | None], attempt: int | None = None
+    ) -> tuple[bool, list[int]]:
+        """Return whether no process of the run is left, and the pids of those that are.
+
+        `shim`: pid and start time of the run's shim.  Where the tree is empty and its shim is gone, the
+        launcher removes the attempt's control group and temporary directory.
+        """
+        packet = {"order": "is_empty", "run_id": run_id, "shim_pid": shim[0], "shim_start": shim[1]}
+        reply = await self._order({**packet, "attempt": attempt})
+        return bool(reply["empty"]), list(reply.get("pids", ()))
+
+    async def _order(self, packet: dict[str, Any], body: bytes | None = None) -> dict[str, Any]:
+        number = self._next_id
+        self._next_id += 1
+        order = _Order({**packet, "id": number}, body, asyncio.get_running_loop().create_future())
+        self._orders[number] = order
+        self._check_silence_later()
+        try:
+            self._send(order)
+            return await order.reply
+        finally:
+            self._orders.pop(number, None)
+
+    def _send(self, order: _Order) -> None:
+        if self._launcher is None or order.reply.done():
+            return  # without a launcher `start` sends it
+        packet = json.dumps(order.packet).encode()
+        try:
+            if order.body is None:
+                self._launcher.socket.send(packet)
+                return
+            with launcher.memory_file(order.body) as descriptor:
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor.to_bytes(4, "little"))]
+                self._launcher.socket.sendmsg([packet], rights)
+            crash_points.reach("order.sent")
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the launcher has ended: `start` sends it to the next one
+        except OSError:  # its queue is full, or the daemon is out of descriptors or memory for the moment
+            asyncio.get_running_loop().call_later(SEND_AGAIN_S, self._send, order)
+
+    def _check_silence_later(self) -> None:
+        if not self._is_checking and self._orders and not self._is_closing:
+            self._is_checking = True
+            asyncio.get_running_loop().call_later(self.silence_s / MOST_SILENT_CHECKS, self._check_silence)
+
+    def _check_silence(self) -> None:
+        """Kill a launcher that has left an order unanswered for too long: it answers in milliseconds."""
+        self._is_checking = False
+        for order in self._orders.values():
+            order.silent_checks += 0 if order.reply.done() else 1
+        unanswered = (one.packet for one in self._orders.values() if one.silent_checks > MOST_SILENT_CHECKS)
+        late = next(unanswered, None)
+        if late is not None and self._launcher is not None and not self._is_closing:
+            what, run_id = late["order"], late["run_id"]
+            log.warning("the launcher has not answered %s of run %s for %g s", what, run_id, self.silence_s)
+            self._launcher.process.kill()  # shims live on, and the next launcher gets the order
+        self._check_silence_later()
+
+    # --- what the launcher says --------------------------------------------------------------------
+
+    def _read_packets(self) -> None:
+        while self._launcher is not None:
+            try:
+                packet = self._launcher.socket.recv(PACKET_BYTES)
+            except (BlockingIOError, ConnectionResetError):
+                return
+            if not packet:
+                asyncio.get_running_loop().remove_reader(self._launcher.socket.fileno())
+                return
+            self._take_message(json.loads(packet))
+
+    def _take_message(self, message: dict[str, Any]) -> None:
+        fact = message.get("fact")
+        if fact == "reaped":
+            self._note_reaped(message)
+        elif fact == "containment":
+            self.containment = {"holds": message.get("word"), "enforces": message.get("enforces", [])}
+        else:
+            self._take_reply(message)
+
+    def _take_reply(self, reply: dict[str, Any]) -> None:
+        order = self._orders.get(reply.get("id", 0))
+        if order is not None and not order.reply.done():
+            self._backoff.reset()
+            order.reply.set_result(reply)
+
+    def _note_reaped(self, message: dict[str, Any]) -> None:
+        if code := os.waitstatus_to_exitcode(message.get("status") or 0):
+            level = logging.INFO if code < 0 else logging.ERROR  # its traceback is in shim-crash.txt
+            log.log(level, "shim %s of run %s left with %d", message["pid"], message["run_id"], code)
+        if self.on_reaped is not None:
+            self.on_reaped(message["run_id"], message["pid"])
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
