@@ -14,8 +14,9 @@ from typing import Any
 
 from mosaicd import crash_points
 from mosaicd.config import locations
-from mosaicd.config.reading import Faults, read_groups, to_toml
+from mosaicd.config.reading import read_groups, to_toml
 from mosaicd.config.settings import LEVELS, Log, Paths, Settings, Supervisor, Worker
+from mosaicd.protocol.faults import Fault, Faults
 
 __all__ = [
     "LEVELS", "ConfigError", "Log", "Overrides", "Paths", "Settings", "Supervisor", "Worker",
@@ -35,9 +36,9 @@ class Overrides:
 
 
 class ConfigError(Exception):
-    """The settings cannot be used; `faults` is a list of (path, rule), `source` a file name or None."""
+    """The settings cannot be used; `source` is a file name or None."""
 
-    def __init__(self, source: str | None, faults: list[tuple[str, str]]) -> None:
+    def __init__(self, source: str | None, faults: list[Fault]) -> None:
         self.source = source
         self.faults = faults
         super().__init__("\n".join(self._said(path, rule) for path, rule in faults))
@@ -69,8 +70,8 @@ def load(overrides: Overrides | None = None, environ: Mapping[str, str] | None =
             faults.add("--log-level", f"must be one of {', '.join(LEVELS)}, not {overrides.log_level!r}")
         groups["log"] = Log(overrides.log_level)
     crash_at = _crash_at(environ, faults)
-    if faults.found:
-        raise ConfigError(str(file) if file else None, faults.found)
+    if faults.count:
+        raise ConfigError(str(file) if file else None, faults.to_list())
     supervisor = _supervisor(environ)
     return Settings(paths=paths, supervisor=supervisor, config_file=file, crash_at=crash_at, **groups)
 
@@ -88,11 +89,13 @@ def _parse(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_bytes().decode())
     except OSError as error:
-        raise ConfigError(None, [("", f"cannot read the config file {file}: {error.strerror}")]) from error
+        raise ConfigError(
+            None, [Fault("", f"cannot read the config file {file}: {error.strerror}")]
+        ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(str(file), [("", f"is not UTF-8 (byte {error.start})")]) from error
+        raise ConfigError(str(file), [Fault("", f"is not UTF-8 (byte {error.start})")]) from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(str(file), [("", f"is not valid TOML: {error}")]) from error
+        raise ConfigError(str(file), [Fault("", f"is not valid TOML: {error}")]) from error
 
 
 def _paths(

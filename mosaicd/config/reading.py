@@ -10,19 +10,10 @@ from dataclasses import Field, fields
 from typing import Any
 
 from mosaicd.config.settings import GROUPS, Settings, Worker
+from mosaicd.protocol.faults import Faults
 
 _KIND = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-
-
-class Faults:
-    """What is wrong with one source, collected."""
-
-    def __init__(self) -> None:
-        self.found: list[tuple[str, str]] = []
-
-    def add(self, path: str, rule: str) -> None:
-        self.found.append((path, rule))
 
 
 def read_groups(document: Mapping[str, Any], faults: Faults) -> dict[str, Any]:
@@ -99,7 +90,7 @@ def _read_workers(table: Mapping[str, Any], faults: Faults) -> dict[str, Worker]
 
 
 def _read_worker(path: str, entry: Mapping[str, Any], faults: Faults) -> Worker | None:
-    before = len(faults.found)
+    before = faults.count
     for key, value in entry.items():
         if key not in ("python", "module"):
             faults.add(f"{path} {key}", "is not a setting; a worker has python, module")
@@ -109,7 +100,7 @@ def _read_worker(path: str, entry: Mapping[str, Any], faults: Faults) -> Worker 
             faults.add(f"{path} {key}", f"must be the absolute path of an interpreter, not {_shown(value)}")
     if "python" not in entry:
         faults.add(f"{path} python", "is missing: the interpreter that has this worker installed")
-    return Worker(entry["python"], entry.get("module")) if len(faults.found) == before else None
+    return Worker(entry["python"], entry.get("module")) if faults.count == before else None
 
 
 def to_toml(settings: Settings) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 from mosaicd.core.program import WORDS, worker_section
 from mosaicd.core.run import INFRASTRUCTURE_CAUSES
-from mosaicd.core.schema import Faults, Number, Path, Record, check_rule, check_text, check_unicode, shown
+from mosaicd.core.schema import Number, Record, check_rule, check_text, check_unicode
+from mosaicd.protocol.faults import Faults, Path, shown
 from mosaicd.protocol.messages import Submit
 from mosaicd.protocol.states import CauseKind
 

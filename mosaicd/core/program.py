@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from mosaicd.core.schema import Faults, Path, check_text, kind_name
+from mosaicd.core.schema import check_text, kind_name
+from mosaicd.protocol.faults import Faults, Path
 from mosaicd.protocol.states import RunKind
 
 #: Keys of metadata.worker that are ours to read, each a string where it is there and not null.

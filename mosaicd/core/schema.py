@@ -7,72 +7,17 @@ and lengths count characters, not bytes.  Rules of ours, which no config schema 
 how deep JSON may nest), are in `check_json` and in `core.spec`.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, assert_never
 
-from mosaicd.protocol.errors import InvalidParams
+from mosaicd.protocol.faults import Faults, Path, shown
 
-#: A reply must stay small however broken the config is: so many faults are told, the rest are counted.
-MAX_FAULTS = 200
 MAX_DEPTH = 64
 
-Path = tuple[str | int, ...]
-_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,120}")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def shown(value: str | float, limit: int = 60) -> str:
-    """Return `value` as JSON, cut to `limit` characters, for a sentence about it."""
-    if isinstance(value, str):
-        value = value[:limit]
-    text = json.dumps(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def dotted(path: Path) -> str:
-    """Return `resources.gpus.requested`, `arguments[2]`, `environment["A.B"]`; the root is ``."""
-    text = ""
-    for part in path:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif _PLAIN_KEY.fullmatch(part):
-            text += f".{part}" if text else part
-        else:
-            text += f"[{shown(part, 120)}]"
-    return text
-
-
-class Faults:
-    """Collects faults; `refuse` raises them all at once."""
-
-    def __init__(self) -> None:
-        self._told: list[dict[str, str]] = []
-        self.count = 0
-
-    def add(self, path: Path, rule: str) -> None:
-        """Note that what is at `path` breaks `rule` (a phrase that can follow the path)."""
-        self.count += 1
-        if len(self._told) < MAX_FAULTS:
-            self._told.append({"path": dotted(path), "rule": rule})
-
-    def told(self) -> list[dict[str, str]]:
-        """Return every fault as {"path", "rule"}; above MAX_FAULTS the last one counts the rest."""
-        left = self.count - len(self._told)
-        return [*self._told, {"path": "", "rule": f"and {left} more faults"}] if left else [*self._told]
-
-    def refuse(self) -> None:
-        """Raise InvalidParams with all faults if there are any."""
-        if not self.count:
-            return
-        first = self._told[0]
-        text = f"{first['path']}: {first['rule']}" if first["path"] else first["rule"]
-        more = f" (and {self.count - 1} more)" if self.count > 1 else ""
-        raise InvalidParams(text + more, errors=self.told())
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,10 +250,8 @@ def _check_record(rule: Record, value: object, path: Path, faults: Faults) -> No
 
 
 def _unknown(key: str, rule: Record, faults: Faults) -> str:
-    if faults.count > 20 or len(key) > 40:  # guessing costs more than checking
-        return "is not a known key"
-    near = get_close_matches(key, rule.fields, n=1)
-    return f"is not a known key; did you mean {near[0]}?" if near else "is not a known key"
+    near = faults.similar(key, rule.fields)
+    return f"is not a known key; did you mean {near}?" if near else "is not a known key"
 
 
 def _filled(rule: Rule, value: Any) -> Any:

@@ -13,8 +13,9 @@ from typing import Any, Self
 from mosaicd.core.digest import command_digest, config_digest, is_ambient
 from mosaicd.core.params import check_config_words, check_liveness, check_params, liveness
 from mosaicd.core.program import Defaults, Program, check_worker, command_name, config_program, worker_section
-from mosaicd.core.schema import Faults, check, check_json, filled
+from mosaicd.core.schema import check, check_json, filled
 from mosaicd.protocol import ulid
+from mosaicd.protocol.faults import Faults
 from mosaicd.protocol.messages import Submit
 from mosaicd.protocol.states import Dedup, RunKind
 

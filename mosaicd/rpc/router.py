@@ -24,7 +24,6 @@ from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import (
     Draining,
     InternalError,
-    InvalidParams,
     InvalidRequest,
     MethodNotFound,
     MosaicError,
@@ -35,6 +34,7 @@ from mosaicd.protocol.errors import (
     Unauthenticated,
     Unavailable,
 )
+from mosaicd.protocol.faults import invalid
 from mosaicd.protocol.framing import REQUEST_LIMIT_BYTES, encode
 from mosaicd.protocol.methods import METHODS, Method, Role
 from mosaicd.rpc import handlers, validate
@@ -142,10 +142,7 @@ class Router:
         async def call(caller: Caller, /, *listed: Any, **params: Any) -> Any:
             try:
                 if listed:
-                    raise InvalidParams(
-                        "Params are named here, not listed: send an object",
-                        errors=[{"path": "params", "rule": "must be an object, not a list"}],
-                    )
+                    raise invalid("params", "must be an object, not a list: parameters have names")
                 asked: Any = validate.decode(row.params, params)
                 return Success(await self._within(deadline_s, row, handler, caller, asked))
             except MosaicError as error:

@@ -1,25 +1,22 @@
-"""Strict decoding of params into the dataclasses of protocol/messages.
+"""Decode params strictly into the dataclasses of protocol/messages.
 
-msgspec is fast but stops at the first fault and lets unknown fields of dataclasses pass, so it only
-says yes: whatever it refuses is walked again here, to report every fault with its path and its rule.
+msgspec is fast, but it stops at the first fault and accepts unknown fields of dataclasses.  So params that
+it refuses are checked again here, to report every fault with its path and its rule.
 """
 
-import difflib
 import math
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from mosaicd.protocol.errors import InvalidParams
+from mosaicd.protocol.faults import Faults, Path
 
 T = TypeVar("T")
 
-#: Faults that are told one by one; the message counts them all.
-MOST_FAULTS = 100
 _INT64 = 1 << 63
 _NAMES = {
     str: "a string", int: "a whole number", float: "a number", bool: "true or false",
@@ -34,14 +31,6 @@ class Shape:
     types: Mapping[str, Any]
     required: tuple[str, ...]
     integers: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One rule that the params break, and where."""
-
-    path: str
-    rule: str
 
 
 @cache
@@ -63,24 +52,21 @@ def decode(cls: type[T], params: Mapping[str, Any]) -> T:
             refusal = str(error)
     else:
         refusal = "the params do not fit"
-    raise refused(list(_faults(shape, params)) or [Fault("params", refusal)])
-
-
-def refused(faults: list[Fault]) -> InvalidParams:
-    """Return the error that tells of all `faults`."""
-    first = f"{faults[0].path}: {faults[0].rule}"
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    errors = [{"path": fault.path, "rule": fault.rule} for fault in faults[:MOST_FAULTS]]
-    return InvalidParams(first + more, errors=errors)
+    faults = Faults()
+    _check_params(shape, params, faults)
+    if not faults.count:
+        faults.add(("params",), refusal)
+    raise faults.error()
 
 
 def at_least(params: Any, low: int, *names: str) -> None:
     """Raise InvalidParams unless each of these parameters is absent or >= `low`."""
-    values = ((name, getattr(params, name)) for name in names)
-    low_ones = [(name, value) for name, value in values if value is not None and value < low]
-    faults = [Fault(name, f"must be at least {low}, not {value}") for name, value in low_ones]
-    if faults:
-        raise refused(faults)
+    faults = Faults()
+    for name in names:
+        value = getattr(params, name)
+        if value is not None and value < low:
+            faults.add((name,), f"must be at least {low}, not {value}")
+    faults.refuse()
 
 
 def _fits_64_bits(shape: Shape, params: Mapping[str, Any]) -> bool:
@@ -88,41 +74,42 @@ def _fits_64_bits(shape: Shape, params: Mapping[str, Any]) -> bool:
     return all(not isinstance(value, int) or -_INT64 <= value < _INT64 for value in values)
 
 
-def _faults(shape: Shape, params: Mapping[str, Any]) -> Iterator[Fault]:
+def _check_params(shape: Shape, params: Mapping[str, Any], faults: Faults) -> None:
+    """Add every fault of `params`."""
     for name in shape.required:
         if name not in params:
-            yield Fault(name, "is missing")
+            faults.add((name,), "is missing")
     for name, value in params.items():
         if name in shape.types:
-            yield from _walk(name, shape.types[name], value)
+            _check_value((name,), shape.types[name], value, faults)
         else:
-            near = difflib.get_close_matches(name[:64], shape.types, 1)
-            known = f"did you mean {near[0]}?" if near else f"there are {', '.join(shape.types) or 'none'}"
-            yield Fault(name[:64], f"is not a parameter; {known}")
+            near = faults.similar(name, shape.types)
+            known = f"did you mean {near}?" if near else f"there are {', '.join(shape.types) or 'none'}"
+            faults.add((name,), f"is not a parameter; {known}")
 
 
-def _walk(path: str, hint: Any, value: Any) -> Iterator[Fault]:
-    """Yield every fault of `value` against a type of protocol/messages."""
+def _check_value(path: Path, hint: Any, value: Any, faults: Faults) -> None:
+    """Add every fault of `value`, which a type of protocol/messages declares."""
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
         return
     if origin in (Union, types.UnionType):
         inner = [arg for arg in args if arg is not type(None)]
         if value is not None:
-            yield from _walk(path, inner[0], value)
+            _check_value(path, inner[0], value, faults)
     elif origin is Literal:
         if not isinstance(value, str) or value not in args:
-            yield Fault(path, f"must be one of {', '.join(args)}")
+            faults.add(path, f"must be one of {', '.join(args)}")
     elif not _is_a(value, origin or hint):
-        yield Fault(path, f"must be {_NAMES[origin or hint]}, not {_shown(value)}")
+        faults.add(path, f"must be {_NAMES[origin or hint]}, not {_shown(value)}")
     elif origin is list:
         for index, item in enumerate(value):
-            yield from _walk(f"{path}[{index}]", args[0], item)
+            _check_value((*path, index), args[0], item, faults)
     elif origin is dict:
         for key, item in value.items():
-            yield from _walk(f"{path}.{key[:64]}", args[1], item)
+            _check_value((*path, key), args[1], item, faults)
     elif hint is int and not -_INT64 <= value < _INT64:
-        yield Fault(path, "must fit 64 bits")
+        faults.add(path, "must fit 64 bits")
 
 
 def _is_a(value: Any, cls: type) -> bool:

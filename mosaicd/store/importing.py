@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaicd.protocol.errors import InvalidParams
+from mosaicd.protocol.faults import invalid
 from mosaicd.store.database import rows
 
 TABLE = "runs"
@@ -63,7 +64,7 @@ def read(path: Path) -> Read:
 
 
 def _refusal(path: Path, rule: str) -> InvalidParams:
-    return InvalidParams(f"path: {path} {rule}", errors=[{"path": "path", "rule": rule}])
+    return invalid("path", f"{path} {rule}")
 
 
 def _copied(path: Path, folder: Path) -> Path:

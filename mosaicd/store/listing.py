@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mosaicd.protocol.errors import InvalidParams
+from mosaicd.protocol.faults import Faults, invalid
 from mosaicd.protocol.messages import ListRuns
 from mosaicd.protocol.states import LEGACY_OUTCOMES, LEGACY_STATES, Outcome, State, parse_state
 
@@ -72,22 +72,21 @@ def _are_live(words: Sequence[str]) -> bool:
 
 def _words(filters: ListRuns) -> Iterator[Condition]:
     """Conditions for state and outcome; an older state word may say an outcome too."""
-    errors: list[dict[str, str]] = []
+    faults = Faults()
     alternatives: list[Condition] = []
     for index, word in enumerate(filters.state or ()):
         try:
             state: State | None = parse_state(word)
         except ValueError as error:
-            errors.append({"path": f"state[{index}]", "rule": str(error)})
+            faults.add(("state", index), str(error))
             continue
         outcome = LEGACY_OUTCOMES.get(word.lower())
         alternatives.append(("outcome = ?", [outcome]) if outcome else ("state = ?", [state]))
     for index, word in enumerate(filters.outcome or ()):
         if word not in frozenset(Outcome):
             rule = f"{word!r} is not an outcome; use one of {', '.join(Outcome)}"
-            errors.append({"path": f"outcome[{index}]", "rule": rule})
-    if errors:
-        raise InvalidParams("; ".join(f"{e['path']}: {e['rule']}" for e in errors), errors=errors)
+            faults.add(("outcome", index), rule)
+    faults.refuse()
     if filters.state is not None:
         joined = " OR ".join(sql for sql, _ in alternatives) or "0"
         yield f"({joined})", [value for _, given in alternatives for value in given]
@@ -99,6 +98,5 @@ def _cursor(after: str | None, newest_first: bool) -> Iterator[Condition]:
     if after is None:
         return
     if not (after.isascii() and after.isdigit() and len(after) < 19):
-        rule = "use a cursor that run.list answered"
-        raise InvalidParams(f"cursor: {rule}", errors=[{"path": "cursor", "rule": rule}])
+        raise invalid("cursor", "use a cursor that run.list answered")
     yield ("n < ?" if newest_first else "n > ?"), [int(after)]

@@ -24,6 +24,7 @@ data = {
     "spaces": b" \\n\\t\\r\\n" * (1 << 15),
     "garbage": b"x\\n" * (1 << 16),
     "lists": get % (b'{"run_id":[' + b"[]," * 300000 + b"0]}"),
+    "names": get % (b"{" + b",".join(b'"run_idd%d":0' % number for number in range(60000)) + b"}"),
     "large": get % (b'{"run_id":[' + b'"a",' * 250000 + b"0]}"),
     "config": get % (b'{"config":{"a":[' + b'{"a":"bcdefghijklmno"},' * 45000 + b"0]}}"),
     "oversized": b"x" * (3 << 20) + b"\\n",
@@ -49,7 +50,7 @@ while True:
             sys.exit()
 """
 
-KINDS = "requests unknown blank spaces garbage lists large config oversized batches deep".split()
+KINDS = "requests unknown blank spaces garbage names lists large config oversized batches deep".split()
 
 
 @asynccontextmanager

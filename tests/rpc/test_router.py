@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mosaicd.protocol.errors import Conflict
+from mosaicd.protocol.faults import MAX_FAULTS
 from mosaicd.protocol.messages import NoParams, RunRef
 from mosaicd.protocol.methods import METHODS, Method, Role
 from mosaicd.rpc import handlers
@@ -141,9 +142,10 @@ async def test_every_fault_of_the_params_is_told(peer: Peer) -> None:
 
 
 async def test_a_flood_of_faults_is_counted(peer: Peer) -> None:
-    """A hundred faults are told, the rest counted: the refusal itself stays small."""
+    """Two hundred faults are listed, the rest counted: the refusal itself stays small."""
     error = await peer.refused("run.submit", {"labels": {f"k{number}": number for number in range(40_000)}})
-    assert len(error["data"]["errors"]) == 100 and "39999 more" in error["message"]
+    assert len(error["data"]["errors"]) == MAX_FAULTS + 1 and "39999 more" in error["message"]
+    assert error["data"]["errors"][-1] == {"path": "", "rule": f"and {40_000 - MAX_FAULTS} more faults"}
     error = await peer.refused("run.get", {"run_id": "x" * 600_000})
     assert error["data"] == {"name": "not_found"}
 

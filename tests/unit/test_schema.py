@@ -9,8 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from mosaicd.core.schema import MAX_DEPTH, MAX_FAULTS, Faults, check, check_json, dotted, filled
+from mosaicd.core.schema import MAX_DEPTH, check, check_json, filled
 from mosaicd.protocol.errors import InvalidParams
+from mosaicd.protocol.faults import MAX_FAULTS, Faults, dotted
 
 # The table of the compatibility page, written down a second time and in another language.
 WHOLE = {"type": "integer", "minimum": 1}
@@ -80,7 +81,7 @@ def ours(value: object) -> set[str]:
     faults = Faults()
     check(value, faults)
     assert faults.count <= MAX_FAULTS, "too many to compare"
-    return {fault["path"] for fault in faults.told()}
+    return {fault["path"] for fault in faults.to_dicts()}
 
 
 def theirs(value: Any) -> set[str]:
@@ -184,7 +185,7 @@ def test_a_fault_names_its_place_and_the_rule(path: str, value: object, rule: st
     parent[last] = value
     faults = Faults()
     check(whole, faults)
-    assert faults.told() == [{"path": path, "rule": rule}]
+    assert faults.to_dicts() == [{"path": path, "rule": rule}]
 
 
 def test_array_items_and_odd_keys_have_readable_paths() -> None:
@@ -220,8 +221,8 @@ def test_a_flood_of_faults_is_counted_not_told() -> None:
     faults = Faults()
     check(whole, faults)
     assert faults.count == 5000
-    assert len(faults.told()) == MAX_FAULTS + 1
-    assert faults.told()[-1] == {"path": "", "rule": f"and {5000 - MAX_FAULTS} more faults"}
+    assert len(faults.to_dicts()) == MAX_FAULTS + 1
+    assert faults.to_dicts()[-1] == {"path": "", "rule": f"and {5000 - MAX_FAULTS} more faults"}
 
 
 def test_refuse_raises_all_faults_at_once() -> None:
@@ -250,7 +251,7 @@ def test_what_json_cannot_carry_is_refused(value: object, path: str) -> None:
     """NaN, lone surrogates and foreign types never reach a file or a reply."""
     faults = Faults()
     check_json(value, faults)
-    assert [fault["path"] for fault in faults.told()] == [path]
+    assert [fault["path"] for fault in faults.to_dicts()] == [path]
 
 
 def test_deep_nesting_is_refused_without_recursion() -> None:
@@ -260,6 +261,6 @@ def test_deep_nesting_is_refused_without_recursion() -> None:
         value = [value]
     faults = Faults()
     check_json({"metadata": value}, faults)
-    assert [fault["rule"] for fault in faults.told()] == [f"is nested deeper than {MAX_DEPTH} levels"]
+    assert [fault["rule"] for fault in faults.to_dicts()] == [f"is nested deeper than {MAX_DEPTH} levels"]
     while value:  # else its end would recurse as deep
         value = value.pop()

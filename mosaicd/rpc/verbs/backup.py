@@ -11,7 +11,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from mosaicd.protocol.errors import Conflict, InvalidParams
+from mosaicd.protocol.errors import Conflict
+from mosaicd.protocol.faults import invalid
 from mosaicd.protocol.messages import Backup
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
@@ -51,13 +52,12 @@ def _target(services: Services, text: str) -> Path:
     elif path.name in ("", ".", "..") or text.endswith("/"):
         rule = "must name a file"
     if rule is not None:
-        raise InvalidParams(f"path: {rule}", errors=[{"path": "path", "rule": rule}])
+        raise invalid("path", rule)
     real = Path(os.path.realpath(path.parent)) / path.name
     state_dir = Path(os.path.realpath(services.settings.state_dir))
     own = state_dir / OWN
     if real.is_relative_to(state_dir) and real.parent != own:
-        rule = f"must not lie in the state directory, but for {own}"
-        raise InvalidParams(f"path: {rule}", errors=[{"path": "path", "rule": rule}])
+        raise invalid("path", f"must not lie in the state directory, but for {own}")
     if real.parent == own:
         own.mkdir(mode=0o700, exist_ok=True)
     return real

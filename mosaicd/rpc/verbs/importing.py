@@ -13,7 +13,7 @@ from typing import Any
 from mosaicd import log
 from mosaicd.core.legacy import Understood, understand
 from mosaicd.core.run import Progress
-from mosaicd.protocol.errors import InvalidParams
+from mosaicd.protocol.faults import invalid
 from mosaicd.protocol.messages import Import
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
@@ -27,8 +27,7 @@ async def handle(services: Services, caller: Caller, params: Import) -> dict[str
     """Read, understand, and store what is not there yet."""
     path = Path(params.path)
     if not path.is_absolute() or "\0" in params.path:
-        rule = "must be an absolute path"
-        raise InvalidParams(f"path: {rule}", errors=[{"path": "path", "rule": rule}])
+        raise invalid("path", "must be an absolute path")
     found = await asyncio.to_thread(read, path)
     notes: Counter[str] = Counter()
     runs = _understood(found, (caller.uid, caller.name), services.clock.wall(), notes)

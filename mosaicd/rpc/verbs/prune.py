@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from mosaicd.core.retention import Ended
-from mosaicd.protocol.errors import InvalidParams, MosaicError
+from mosaicd.protocol.errors import MosaicError
+from mosaicd.protocol.faults import Faults, invalid
 from mosaicd.protocol.messages import ListRuns, PruneRuns
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
@@ -49,15 +50,14 @@ async def handle(services: Services, caller: Caller, params: PruneRuns) -> dict[
 
 
 def _check(params: PruneRuns) -> None:
-    faults = []
+    faults = Faults()
     if params.runs is not None and (_filters(params) or params.older_than_s is not None):
-        faults.append({"path": "runs", "rule": "name runs or choose them by filters, not both"})
+        faults.add("runs", "name runs or choose them by filters, not both")
     if params.runs is not None and not 0 < len(params.runs) <= MOST_NAMED:
-        faults.append({"path": "runs", "rule": f"names 1 to {MOST_NAMED} runs"})
+        faults.add("runs", f"names 1 to {MOST_NAMED} runs")
     if params.older_than_s is not None and not 0 <= params.older_than_s < float("inf"):
-        faults.append({"path": "older_than_s", "rule": "must be 0 or more seconds"})
-    if faults:
-        raise InvalidParams("; ".join(f"{f['path']}: {f['rule']}" for f in faults), errors=faults)
+        faults.add("older_than_s", "must be 0 or more seconds")
+    faults.refuse()
 
 
 def _filters(params: PruneRuns) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def _filters(params: PruneRuns) -> dict[str, Any]:
 async def _by_policy(services: Services, caller: Caller) -> list[Choice]:
     if services.retention.policy.is_off:
         rule = "no [retention] is set, so nothing is given up; name runs, an age or another filter"
-        raise InvalidParams(rule, errors=[{"path": "runs", "rule": rule}])
+        raise invalid("runs", rule)
     return await services.retention.given_up(None if caller.is_admin else caller.uid)
 
 

@@ -17,7 +17,8 @@ from mosaicd.core.fsm import Event, Kind, apply
 from mosaicd.core.replay_rundir import WHO
 from mosaicd.core.run import Run
 from mosaicd.protocol import PROTOCOL_VERSION
-from mosaicd.protocol.errors import InvalidParams, MosaicError, NotFound
+from mosaicd.protocol.errors import MosaicError, NotFound
+from mosaicd.protocol.faults import invalid
 from mosaicd.protocol.messages import Register
 from mosaicd.protocol.states import PauseMode, State, Want
 from mosaicd.rpc.caller import Caller
@@ -28,7 +29,7 @@ async def handle(services: Services, caller: Caller, params: Register) -> dict[s
     """Fold what was missed and bind the connection; the router has checked the launch secret."""
     if params.proto_version != PROTOCOL_VERSION:
         rule = f"this daemon speaks version {PROTOCOL_VERSION}, not {params.proto_version}"
-        raise InvalidParams(f"proto_version: {rule}", errors=[{"path": "proto_version", "rule": rule}])
+        raise invalid("proto_version", rule)
     crash_points.reach("register.before_record")
     is_recollected = params.run_id in services.recollected
     try:

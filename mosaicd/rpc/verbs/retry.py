@@ -17,11 +17,11 @@ from typing import Any
 from mosaicd.core.digest import OURS, is_ambient, retry_digest
 from mosaicd.core.params import MAX_KEY, check_environment, check_name
 from mosaicd.core.run import Run
-from mosaicd.core.schema import Faults
 from mosaicd.core.slots import check_possible
 from mosaicd.core.spec import Spec
 from mosaicd.protocol import rundir
 from mosaicd.protocol.errors import Conflict, Draining, InvalidParams, NotFound, Unavailable
+from mosaicd.protocol.faults import Faults
 from mosaicd.protocol.messages import Retry
 from mosaicd.protocol.states import Dedup
 from mosaicd.rpc.caller import Caller
@@ -70,11 +70,12 @@ def chosen_environment(names: Sequence[str], params: Retry) -> dict[str, str]:
     found = {**ambient, **given, **params.extra}
     missing = [name for name in names if name not in found and not is_ambient(name) and name not in OURS]
     if missing and not params.allow_missing:
-        rule = "the run had it, and values are not kept after the end: give it again"
+        for name in missing:
+            faults.add(
+                ("environment", name), "the run had it, and values are not kept after the end: give it again"
+            )
         raise InvalidParams(
-            f"missing variables: {', '.join(missing)}",
-            errors=[{"path": f"environment.{name}", "rule": rule} for name in missing],
-            missing=missing,
+            f"missing variables: {', '.join(missing)}", errors=faults.to_dicts(), missing=missing
         )
     return found
 

@@ -11,7 +11,7 @@ from typing import Any
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.params import check_params
 from mosaicd.core.run import Run
-from mosaicd.core.schema import Faults
+from mosaicd.protocol.faults import Faults
 from mosaicd.protocol.messages import SetFields, Submit
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services

@@ -9,7 +9,8 @@ from typing import Any
 
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
-from mosaicd.protocol.errors import InvalidParams, NotFound
+from mosaicd.protocol.errors import NotFound
+from mosaicd.protocol.faults import invalid
 from mosaicd.protocol.messages import Stop
 from mosaicd.protocol.states import Want
 from mosaicd.rpc.caller import Caller
@@ -23,8 +24,7 @@ async def handle(services: Services, caller: Caller, params: Stop) -> dict[str, 
     """Record the wish and return the run."""
     grace = params.grace_s
     if grace is not None and not 0 <= grace <= MOST_GRACE_S:
-        rule = f"{grace:g} is not within 0..{MOST_GRACE_S:g} seconds"
-        raise InvalidParams(f"grace_s: {rule}", errors=[{"path": "grace_s", "rule": rule}])
+        raise invalid("grace_s", f"{grace:g} is not within 0..{MOST_GRACE_S:g} seconds")
 
     def decide(run: Run) -> list[Event]:
         if run.want is Want.STOP and not is_shorter(run, grace):

@@ -9,12 +9,11 @@ import math
 from typing import Any
 
 from mosaicd.protocol.errors import Conflict, TimedOut
+from mosaicd.protocol.faults import Faults, invalid
 from mosaicd.protocol.messages import Wait
 from mosaicd.protocol.states import State, parse_state
-from mosaicd.rpc import validate
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
-from mosaicd.rpc.validate import Fault
 
 LONGEST_S = 366 * 86400.0
 
@@ -24,7 +23,7 @@ async def handle(services: Services, caller: Caller, params: Wait) -> dict[str, 
     wanted = _states(params)
     timeout_s = params.timeout_s
     if timeout_s is not None and not (math.isfinite(timeout_s) and 0 <= timeout_s <= LONGEST_S):
-        raise validate.refused([Fault("timeout_s", f"must be within 0..{LONGEST_S:g} seconds")])
+        raise invalid("timeout_s", f"must be within 0..{LONGEST_S:g} seconds")
     try:
         async with asyncio.timeout(timeout_s):
             return await _reach(services, params.run_id, wanted)
@@ -50,14 +49,13 @@ async def _reach(services: Services, run_id: str, wanted: frozenset[State]) -> d
 
 
 def _states(params: Wait) -> frozenset[State]:
-    faults, states = [], set()
+    faults, states = Faults(), set()
     for index, word in enumerate(params.states if params.states is not None else [State.TERM]):
         try:
             states.add(parse_state(word))
         except ValueError as error:
-            faults.append(Fault(f"states[{index}]", str(error)))
+            faults.add(("states", index), str(error))
     if params.states is not None and not params.states:
-        faults.append(Fault("states", "must name at least one state"))
-    if faults:
-        raise validate.refused(faults)
+        faults.add("states", "must name at least one state")
+    faults.refuse()
     return frozenset(states)
