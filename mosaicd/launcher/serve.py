@@ -167,10 +167,9 @@ class Launcher:
         self._lingering = {name for name in self._lingering if not self._cells.remove(name)}
 
     def _remove_temporary(self, questions: list[dict[str, Any]]) -> None:
-        """Have a child remove what shims that died could not; here it would keep everybody waiting."""
-        left = (
-            [one for one in emptiness.orphaned(questions) if temp_cleanup.is_left(*one)] if questions else []
-        )
+        """Fork a child that removes the temporary directories of dead shims: a removal may take long."""
+        attempts = emptiness.orphaned(questions) if questions else []
+        left = [attempt for attempt in attempts if temp_cleanup.has_temp_dir(*attempt)]
         if not left:
             return
         try:
@@ -179,7 +178,7 @@ class Launcher:
             return  # no process to be had now
         if pid == 0:
             self._forget()
-            temp_cleanup.remove_all(left)
+            temp_cleanup.remove_and_exit(left)
 
     def _tell_site(self) -> None:
         cgroup_root = self._cells.site

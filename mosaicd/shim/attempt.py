@@ -24,7 +24,7 @@ from mosaicd.shim.progress import Progress
 from mosaicd.shim.segments import FULL
 from mosaicd.shim.spool import Spool
 from mosaicd.shim.start import Started, start
-from mosaicd.shim.temp_cleanup import Leftovers
+from mosaicd.shim.temp_cleanup import TempCleanup
 from mosaicd.shim.tree import OwnTree
 
 _SWEEP_GRACE_S = 2.0  # for what a worker leaves behind when it ends by itself
@@ -38,14 +38,14 @@ class Attempt:
 
     def __init__(
         self, order: LaunchOrder, held: record.Record, start_ticks: int | None, setup_error: OSError | None,
-        tree: OwnTree, leftovers: Leftovers,
+        tree: OwnTree, temp_cleanup: TempCleanup,
     ) -> None:  # fmt: skip
         self._order = order
         self._record = held
         self._setup_error = setup_error
         self._born = time.monotonic()
         self._start_ticks = start_ticks
-        self._leftovers = leftovers
+        self._temp_cleanup = temp_cleanup
         self._tree = tree
         self._ladder = Ladder(self._tree, leader_first=order.is_worker)
         limits = order.limits
@@ -248,7 +248,7 @@ class Attempt:
         try:
             if self._setup_error or self.spool is None:
                 raise self._setup_error or OSError(0, "nothing was made ready")
-            self._started = started = start(self._order, self._record, self._tree.cell, self._leftovers)
+            self._started = started = start(self._order, self._record, self._tree.cell, self._temp_cleanup)
         except OSError as error:
             self._spawn_failed(error)
             return

@@ -17,7 +17,7 @@ from mosaicd.shim.attempt import Attempt
 from mosaicd.shim.loop import Loop
 from mosaicd.shim.run_cgroup import Cell, Site, make
 from mosaicd.shim.signal_pipe import Wake
-from mosaicd.shim.temp_cleanup import Leftovers
+from mosaicd.shim.temp_cleanup import TempCleanup
 from mosaicd.shim.tree import OwnTree
 
 _CRASHED = 70
@@ -67,13 +67,13 @@ def _launch(launch: LaunchOrder, wake: Wake, site: Site) -> int:
         return 0  # an order may be repeated: somebody else carries this one out, or has
     crash_points.reach("shim.launch_written")
     cell, refusal = _contained(launch, site)
-    leftovers = Leftovers(launch.run_id, launch.attempt, held)
+    temp_cleanup = TempCleanup(launch.run_id, launch.attempt, held)
     tree = OwnTree(launch.run_id, cell)
-    attempt = Attempt(launch, held, start_ticks, setup_error or refusal, tree, leftovers)
+    attempt = Attempt(launch, held, start_ticks, setup_error or refusal, tree, temp_cleanup)
     Loop(attempt, wake).run()
     if attempt.is_emptied:
         cell.remove()
-        leftovers.collect()
+        temp_cleanup.collect()
     return 0
 
 

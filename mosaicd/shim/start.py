@@ -11,7 +11,7 @@ from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.shim import child, record
 from mosaicd.shim.pause import ControlLine
 from mosaicd.shim.run_cgroup import Cell
-from mosaicd.shim.temp_cleanup import Leftovers
+from mosaicd.shim.temp_cleanup import TempCleanup
 
 _CONTROL_FD = "MOSAIC_CONTROL_FD"
 
@@ -28,7 +28,7 @@ class Started:
         self.evidence = evidence
 
 
-def start(order: LaunchOrder, held: record.Record, cell: Cell, leftovers: Leftovers) -> Started:
+def start(order: LaunchOrder, held: record.Record, cell: Cell, temp_cleanup: TempCleanup) -> Started:
     """Start the worker and record it; OSError when it cannot be executed."""
     crash_points.reach("shim.accepted")
     argv = list(order.argv)
@@ -37,7 +37,7 @@ def start(order: LaunchOrder, held: record.Record, cell: Cell, leftovers: Leftov
         if order.config_flag:
             argv += ["--config", path]
     environment = dict(order.environment)
-    leftovers.prepare(environment)
+    temp_cleanup.prepare(environment)
     ours = theirs = None
     if order.cooperative:
         ours, theirs = socket.socketpair()

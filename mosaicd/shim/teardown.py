@@ -14,7 +14,7 @@ from mosaicd.shim import child, record
 from mosaicd.shim.kill_sequence import Ladder
 from mosaicd.shim.run_cgroup import Site, find
 from mosaicd.shim.signal_pipe import Wake
-from mosaicd.shim.temp_cleanup import Leftovers
+from mosaicd.shim.temp_cleanup import TempCleanup
 from mosaicd.shim.tree import OrphanTree
 
 TEARDOWN = "teardown.json"
@@ -39,7 +39,7 @@ def run(order: TeardownOrder, wake: Wake, site: Site) -> int:
         ladder.begin(time.monotonic(), order.limits.grace_s)
         _until_empty(tree, ladder, wake)
     cell.remove()
-    Leftovers(order.run_id, order.attempt, held).collect()
+    TempCleanup(order.run_id, order.attempt, held).collect()
     try:
         held.write_durably(TEARDOWN, {
             "run_id": order.run_id, "attempt": order.attempt, "found": [p.pid for p in found[:50]],

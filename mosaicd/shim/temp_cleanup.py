@@ -1,9 +1,10 @@
-"""What a run leaves outside of its directory: its own TMPDIR is removed, new files in /dev/shm are told of.
+"""The clean-up outside of the run directory: remove the TMPDIR of an attempt, list its files in /dev/shm.
 
-Both happen when the tree is empty.  A name in /dev/shm says nothing of who made it, and another program of
-the same user may have made one meanwhile, so nothing there is removed: a file is told of when it was not
-there when the run began, is the user's, and no living process has it open or mapped.
-The temporary directory has a short path, because sockets are made in it and a socket's path is 107 bytes.
+Both happen when the process tree of the worker is empty.  Files in /dev/shm are listed and not removed:
+another program of the same user may have made them during the run.  A file is listed if it did not exist
+at the start of the run, belongs to the user, and no process has it open or mapped.
+The path of the temporary directory is short, because workers make sockets in it: the path of a socket has at
+most 107 bytes.
 """
 
 import os
@@ -14,31 +15,31 @@ from typing import Any, NoReturn
 import psutil
 
 from mosaicd.protocol.rundir import temporary_path
+from mosaicd.safe_files import Removed, remove_tree
 from mosaicd.shim.record import Record
 
 TEMPORARY = "TMPDIR"
 RECORD = "leftovers.json"
 _SHARED_MEMORY = "/dev/shm"
 _NAMED = 50
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def is_left(run_id: str, attempt: int) -> bool:
-    """Whether the temporary directory of an attempt is there, and ours."""
-    return _is_ours(temporary_path(run_id, attempt))
+def has_temp_dir(run_id: str, attempt: int) -> bool:
+    """Return whether the temporary directory of an attempt exists and belongs to this user."""
+    return _is_own_directory(temporary_path(run_id, attempt))
 
 
-def remove_all(attempts: list[tuple[str, int]]) -> NoReturn:
+def remove_and_exit(attempts: list[tuple[str, int]]) -> NoReturn:
     """Remove the temporary directories of these attempts and end this process, a child made for it."""
     try:
         for run_id, attempt in attempts:
-            _remove(temporary_path(run_id, attempt), {"files": 0, "bytes": 0, "failed": 0})
+            remove_tree(temporary_path(run_id, attempt))
     finally:
         os._exit(0)
 
 
-class Leftovers:
-    """What one attempt may leave behind."""
+class TempCleanup:
+    """The temporary directory and the shared memory files of one attempt."""
 
     def __init__(self, run_id: str, attempt: int, held: Record) -> None:
         self._record = held
@@ -47,36 +48,37 @@ class Leftovers:
         self._shared: frozenset[tuple[str, int]] | None = None
 
     def prepare(self, environment: dict[str, str]) -> None:
-        """Note what is there, and give the worker a temporary directory unless it was given one."""
+        """Note the files in /dev/shm; make a temporary directory unless the order names one."""
         self._shared = frozenset(_shared_files())
         if TEMPORARY in environment:
             return
         for path in (self._temporary, os.path.join(self._record.path, "tmp")):
             try:
                 os.mkdir(path, 0o700)
-            except OSError:  # taken, by whomever, or no room
+            except OSError:  # the name is taken, or the disk is full
                 continue
             environment[TEMPORARY] = self._temporary = path
             return
 
     def collect(self) -> None:
-        """Remove the temporary directory and write down what there was, if anything."""
-        removed = {"files": 0, "bytes": 0, "failed": 0}
+        """Remove the temporary directory; if the run left anything, write leftovers.json."""
+        removed = Removed()
         for path in {self._temporary, os.path.join(self._record.path, "tmp")}:
-            if _is_ours(path):
-                _remove(path, removed)
+            if _is_own_directory(path):
+                remove_tree(path, removed)
         shared = self._new_shared()
-        if not shared and not removed["files"] and not removed["failed"]:
+        if not shared and not removed.files and not removed.failed:
             return
+        counts = {"files": removed.files, "bytes": removed.bytes, "failed": removed.failed}
         try:
             self._record.write_durably(RECORD, {
-                **self._names, "temporary": removed, "shared_memory": shared[:_NAMED], "at": time.time(),
+                **self._names, "temporary": counts, "shared_memory": shared[:_NAMED], "at": time.time(),
             })  # fmt: skip
         except OSError:
-            pass  # a note, and the disk is full
+            pass  # the disk is full, or the attempt directory is removed: this file is only information
 
     def _new_shared(self) -> list[dict[str, Any]]:
-        if self._shared is None:  # an orphan's: nobody noted what was there before
+        if self._shared is None:  # a teardown shim: the files at the start of the run are not known
             return []
         new = {inode: name for name, inode in _shared_files() if (name, inode) not in self._shared}
         if not new:
@@ -103,7 +105,7 @@ def _shared_files() -> list[tuple[str, int]]:
 
 
 def _inodes_in_use() -> set[int]:
-    """Return the inodes below /dev/shm that a living process has open or mapped, as far as we may see."""
+    """Return the inodes below /dev/shm that a process has open or mapped, of all processes we may read."""
     found: set[int] = set()
     for pid in psutil.pids():
         try:
@@ -122,54 +124,9 @@ def _inodes_in_use() -> set[int]:
     return found
 
 
-def _is_ours(path: str) -> bool:
+def _is_own_directory(path: str) -> bool:
     try:
         facts = os.lstat(path)
     except OSError:
         return False
     return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid()
-
-
-def _remove(path: str, removed: dict[str, int]) -> None:
-    """Remove a directory and all in it, through descriptors: no link that was left there leads elsewhere."""
-    parent, name = os.path.split(path)
-    try:
-        fd = os.open(parent, _DIRECTORY)
-    except OSError:
-        removed["failed"] += 1
-        return
-    try:
-        _remove_below(fd, name, removed)
-    finally:
-        os.close(fd)
-
-
-def _remove_below(parent: int, name: str, removed: dict[str, int]) -> None:
-    """Empty and remove the directory `name` in `parent`; deep trees one descriptor a level."""
-    try:
-        fd = os.open(name, _DIRECTORY, dir_fd=parent)
-    except PermissionError:
-        try:
-            os.chmod(name, 0o700, dir_fd=parent)
-            fd = os.open(name, _DIRECTORY, dir_fd=parent)
-        except OSError:
-            removed["failed"] += 1
-            return
-    except OSError:
-        removed["failed"] += 1
-        return
-    try:
-        os.fchmod(fd, 0o700)
-        with os.scandir(fd) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    _remove_below(fd, entry.name, removed)
-                    continue
-                removed["bytes"] += entry.stat(follow_symlinks=False).st_size
-                removed["files"] += 1
-                os.unlink(entry.name, dir_fd=fd)
-        os.rmdir(name, dir_fd=parent)
-    except (OSError, RecursionError):
-        removed["failed"] += 1
-    finally:
-        os.close(fd)

@@ -25,6 +25,17 @@ def test_a_temporary_directory_of_its_own(harness: ShimHarness) -> None:
     assert run.json("leftovers.json")["temporary"]["files"] == 2
 
 
+def test_a_deep_temporary_directory(harness: ShimHarness) -> None:
+    """A temporary directory is removed however deep its tree is."""
+    code = "import os; os.chdir(os.environ['TMPDIR']); [(os.mkdir('d'), os.chdir('d')) for _ in range(2000)]"
+    run = harness.python(f"import os; print(os.environ['TMPDIR']); {code}")
+    run.exit()
+    path = Path((run.dir / "stdout.log").read_text().strip())
+    run.leaves()
+    assert not path.exists()
+    assert not run.has("leftovers.json")
+
+
 def test_a_run_that_leaves_nothing_has_no_record_of_it(harness: ShimHarness) -> None:
     """No leftovers.json where nothing was left."""
     run = harness.launch(["true"])

@@ -1,0 +1,41 @@
+"""The end of a run: its temporary directory is removed, and what was in it is counted."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from mosaicd.protocol import rundir
+from mosaicd.shim.record import Record
+from mosaicd.shim.temp_cleanup import TempCleanup
+
+
+def test_a_file_that_cannot_be_removed_does_not_keep_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All other files of the temporary directory are removed; leftovers.json counts what stays."""
+    unlink = os.unlink
+
+    def refuse(path: str, *, dir_fd: int | None = None) -> None:
+        if path == "immutable":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+        unlink(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(rundir, "TEMPORARY_BASE", str(tmp_path))
+    attempt_dir = Record(str(tmp_path / "attempt-1"))
+    cleanup = TempCleanup("01ARZ3NDEKTSV4RRFFQ69G5FAV", 1, attempt_dir)
+    environment: dict[str, str] = {}
+    cleanup.prepare(environment)
+    temp_dir = Path(environment["TMPDIR"])
+    for place in (temp_dir, temp_dir / "a", temp_dir / "a" / "b"):
+        place.mkdir(exist_ok=True)
+        for name in ("first", "immutable", "last"):
+            (place / name).write_text("12345")
+    monkeypatch.setattr(os, "unlink", refuse)
+    cleanup.collect()
+    assert [path.name for path in temp_dir.rglob("*") if path.is_file()] == ["immutable"] * 3
+    record = json.loads((tmp_path / "attempt-1" / "leftovers.json").read_text())
+    assert record["temporary"] == {"files": 6, "bytes": 30, "failed": 3}
+    os.close(attempt_dir.dir_fd)
