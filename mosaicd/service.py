@@ -131,7 +131,7 @@ class Service:
         return Services(
             settings=settings, clock=clock, registry=registry, history=history, rundirs=rundirs, auth=auth,
             broadcaster=broadcaster, launcher=launcher, shims=shims, dispatcher=dispatcher,
-            scheduler=dispatcher.turns,
+            scheduler=dispatcher.scheduler,
             discovery=Discovery(settings), started_mono=clock.mono(),
             retention=Retention(registry, history, rundirs, settings.retention, clock),
             succession=self._succession,

@@ -1,8 +1,8 @@
 """Why a run waits: every fact that blocks it, and the smallest changes that would start it now.
 
 Nothing is guessed: a change is told only after the queue itself, asked again with the change made, has
-started the run.  What a reader would get wrong: facts are about now (a run may wait for CPUs *and* for
-its turn), and the runs "ahead" are those with a better place now, not all that were submitted earlier.
+started the run.  Note: facts are about now (a run may wait for CPUs *and* for runs ahead of it), and the runs
+"ahead" are those with a better place now, not all that were submitted earlier.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mosaicd.core.params import MAX_PRIORITY
-from mosaicd.core.queue import Queue, Turn, Waiting
+from mosaicd.core.queue import Considered, Queue, Waiting
 from mosaicd.core.slots import Capacity, Grant, Withheld, counted, cpus_due, gpus_due
 
 #: How many runs a fact names; it always counts them all.
@@ -165,13 +165,13 @@ def _withheld_facts(short: Sequence[dict[str, Any]], scene: Scene) -> list[dict[
     ][:MAX_NAMED]  # fmt: skip
 
 
-def _ahead(run: Waiting, probe: Queue, scene: Scene) -> dict[str, Turn | Waiting]:
-    """Return what goes before the run: the turns of this moment, then who else has a better place."""
-    ahead: dict[str, Turn | Waiting] = {}
-    for turn in probe.turns(scene.capacity, scene.used, scene.now):
-        if turn.run.run_id == run.run_id:
+def _ahead(run: Waiting, probe: Queue, scene: Scene) -> dict[str, Considered | Waiting]:
+    """Return the runs before the run: those considered now, then the others with a better place."""
+    ahead: dict[str, Considered | Waiting] = {}
+    for considered in probe.consider(scene.capacity, scene.used, scene.now):
+        if considered.run.run_id == run.run_id:
             return ahead
-        ahead[turn.run.run_id] = turn
+        ahead[considered.run.run_id] = considered
     for waiting in probe.order(scene.capacity, scene.used, scene.now):
         if waiting.run_id == run.run_id:
             break
@@ -179,9 +179,9 @@ def _ahead(run: Waiting, probe: Queue, scene: Scene) -> dict[str, Turn | Waiting
     return ahead
 
 
-def _queue_fact(run: Waiting, ahead: Sequence[Turn | Waiting], scene: Scene) -> dict[str, Any]:
+def _queue_fact(run: Waiting, ahead: Sequence[Considered | Waiting], scene: Scene) -> dict[str, Any]:
     others = [
-        (turn.run, turn.grant is not None) if isinstance(turn, Turn) else (turn, False) for turn in ahead
+        (one.run, one.grant is not None) if isinstance(one, Considered) else (one, False) for one in ahead
     ]
     names = sorted({_owner(other, scene) for other, _ in others})
     count = len(others)
@@ -305,8 +305,8 @@ def _starts(run: Waiting, probe: Queue, scene: Scene) -> bool:
     before = probe.get(run.run_id)
     probe.put(run)
     started = any(
-        turn.run.run_id == run.run_id and turn.grant is not None
-        for turn in probe.turns(scene.capacity, scene.used, scene.now)
+        one.run.run_id == run.run_id and one.grant is not None
+        for one in probe.consider(scene.capacity, scene.used, scene.now)
     )
     if before is not None:
         probe.put(before)

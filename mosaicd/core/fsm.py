@@ -112,7 +112,7 @@ class Action(StrEnum):
     """What the daemon owes a run; its parameters are in the run."""
 
     WITHDRAW = "withdraw"
-    AWAIT_TURN = "await_turn"
+    QUEUE = "queue"
     LAUNCH = "launch"
     BREAK = "break"
     EMPTY_TREE = "empty_tree"
@@ -156,7 +156,7 @@ def owed(run: Run) -> Action | None:
         case State.FAULT:
             return Action.EMPTY_TREE
         case State.INIT:
-            return Action.WITHDRAW if run.want is Want.STOP else Action.AWAIT_TURN
+            return Action.WITHDRAW if run.want is Want.STOP else Action.QUEUE
         case State.PAUSE if run.released:
             return _owed_released(run)
         case _ if run.exit is not None:
@@ -178,7 +178,7 @@ def owed(run: Run) -> Action | None:
 def _owed_released(run: Run) -> Action | None:
     if run.want is Want.STOP:
         return Action.WITHDRAW
-    return Action.AWAIT_TURN if run.want is Want.RUN else None
+    return Action.QUEUE if run.want is Want.RUN else None
 
 
 def breaking(run: Run, at: float) -> Event:

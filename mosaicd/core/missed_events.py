@@ -18,7 +18,7 @@ from mosaicd.protocol.states import CauseKind, PauseMode, RunKind, State, Want
 #: Facts that move nothing: they only ask the daemon to look.
 HINTS = ("emptied",)
 #: Facts that each undo the other: where a run stands does not say whether a pair of them is known.
-TURNS = (Kind.PAUSED, Kind.CONTINUED)
+PAUSE_FACTS = (Kind.PAUSED, Kind.CONTINUED)
 #: How much of a name that nobody knows is repeated.
 NAME_LIMIT = 40
 
@@ -48,12 +48,12 @@ def from_facts(
 
 
 def untold(facts: Sequence[Mapping[str, Any]], newest: tuple[str, float]) -> Sequence[Mapping[str, Any]]:
-    """Return `facts` without the turns that the ledger has: all up to its `newest` (kind, at)."""
+    """Return `facts` without the pauses that the ledger has: all up to its `newest` (kind, at)."""
     told = [
         n for n, fact in enumerate(facts) if (fact.get("fact"), evidence.seconds(fact.get("at"))) == newest
     ]
     last = max(told, default=-1)
-    return [fact for n, fact in enumerate(facts) if n > last or fact.get("fact") not in TURNS]
+    return [fact for n, fact in enumerate(facts) if n > last or fact.get("fact") not in PAUSE_FACTS]
 
 
 def of_this_boot(run: Run, boot_id: str) -> Run:

@@ -1,4 +1,4 @@
-"""Whose turn it is: priority, then the owner who holds least, then the order of submission.
+"""Which waiting run starts next: priority, then the owner who holds least, then the order of submission.
 
 A run that does not fit keeps its place: what it could already have is put aside (earmarked) and only
 what nobody ahead waits for goes to runs behind it.  So small runs fill real gaps and cannot starve a big
@@ -37,15 +37,15 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A run whose turn has come, and what it is granted."""
+    """A run that starts now, and what it is granted."""
 
     run_id: str
     grant: Grant
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """One step of a plan: a run, what it saw free when it was looked at, and its grant (None: it waits)."""
+class Considered:
+    """A run in a plan: the capacity that was free when it was considered, and its grant (None: it waits)."""
 
     run: Waiting
     seen: Capacity
@@ -112,31 +112,31 @@ class Queue:
 
     def plan(self, capacity: Capacity, used: Mapping[int, int], now: float) -> list[Start]:
         """Return the runs that start now, in order; `used` is the CPUs that each owner's runs hold."""
-        turns = self.turns(capacity, used, now)
-        return [Start(turn.run.run_id, turn.grant) for turn in turns if turn.grant is not None]
+        considered = self.consider(capacity, used, now)
+        return [Start(one.run.run_id, one.grant) for one in considered if one.grant is not None]
 
-    def turns(self, capacity: Capacity, used: Mapping[int, int], now: float) -> Iterator[Turn]:
-        """Yield the runs in the order they are looked at, until no CPU is left to give or to put aside."""
+    def consider(self, capacity: Capacity, used: Mapping[int, int], now: float) -> Iterator[Considered]:
+        """Yield the runs in their order until no CPU is left to give or to put aside."""
         share = dict(used)
-        for run in self._in_turn(share, now):
+        for run in self._in_order(share, now):
             if not capacity.cpus_free:
                 return
             grant = choose(run.cpus, run.gpus, run.mandatory, capacity)
-            yield Turn(run, capacity, grant)
+            yield Considered(run, capacity, grant)
             if grant is not None:
                 share[run.owner_uid] = share.get(run.owner_uid, 0) + grant.cpus
             capacity = capacity.less(grant or earmark(run.cpus, run.gpus, run.mandatory, capacity))
 
     def order(self, capacity: Capacity, used: Mapping[int, int], now: float) -> list[Waiting]:
-        """Return every run that may start by now, in the order of their turns if each could start."""
+        """Return every run that may start by now, in the order in which they would start if each could."""
         share = dict(used)
         order = []
-        for run in self._in_turn(share, now):
+        for run in self._in_order(share, now):
             order.append(run)
             share[run.owner_uid] = share.get(run.owner_uid, 0) + cpus_due(run.cpus, capacity)
         return order
 
-    def _in_turn(self, share: Mapping[int, int], now: float) -> Iterator[Waiting]:
+    def _in_order(self, share: Mapping[int, int], now: float) -> Iterator[Waiting]:
         """Yield runs by priority, share and submission; its caller may raise the last one's share."""
         self._admit_due(now)
         for priority in sorted({priority for priority, _ in self._lanes}, reverse=True):

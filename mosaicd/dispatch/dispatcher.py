@@ -21,8 +21,8 @@ from mosaicd.core.run import Progress, Run
 from mosaicd.dispatch.deadline_watch import DeadlineWatch
 from mosaicd.dispatch.launches import Launches
 from mosaicd.dispatch.orders import Orders
-from mosaicd.dispatch.scheduler import QueuePump
-from mosaicd.dispatch.tree_teardown import Emptying
+from mosaicd.dispatch.scheduler import Scheduler
+from mosaicd.dispatch.tree_teardown import TreeTeardown
 from mosaicd.protocol.errors import MosaicError, NotFound
 from mosaicd.protocol.states import CauseKind, State
 from mosaicd.rundirs.directories import Found, RunDirs
@@ -59,10 +59,10 @@ class Dispatcher:
             settings.timeouts.pause_ack_s,
         )  # fmt: skip
         self._launches = Launches(shims, orders, rundirs, self._poke_later)
-        self._emptying = Emptying(
+        self._teardowns = TreeTeardown(
             launcher, shims, orders, settings, clock, self._follow, self._tell_stop, self._poke_later
         )
-        self.turns = QueuePump(settings, clock, self._record, registry.submit_order)
+        self.scheduler = Scheduler(settings, clock, self._record, registry.submit_order)
         self._busy: set[str] = set()
         self._again: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,21 +75,21 @@ class Dispatcher:
     def start(self) -> None:
         """Carry out what every live run is owed, and begin to dispatch."""
         for run in self._registry.live.values():
-            self.turns.sort(run)
+            self.scheduler.sort(run)
             self._deadlines.observe(run)
             self.poke(run.run_id)
             self._look_again_at(run.run_id)  # a shim that lives will have registered by then
         self._pump()
 
     def _pump(self) -> None:
-        self.turns.wake()
-        self._spawn(self.turns.pump(), self._pump)
+        self.scheduler.wake()
+        self._spawn(self.scheduler.pump(), self._pump)
 
     async def close(self) -> None:
         """Stop carrying out; what is owed stays owed."""
         self._is_closed = True
         self._deadlines.close()
-        self.turns.close()
+        self.scheduler.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -137,7 +137,7 @@ class Dispatcher:
     def _committed(self, batch: Sequence[Committed]) -> None:
         for committed in batch:
             run = committed.run
-            self.turns.sort(run)
+            self.scheduler.sort(run)
             self._deadlines.observe(run)
             if run.is_final:
                 self._ended(run)
@@ -151,7 +151,7 @@ class Dispatcher:
         crash_points.reach("exit.concluded")
         self._shims.forget(run.run_id)
         self._launches.forget(run.run_id)
-        self._emptying.forget(run.run_id)
+        self._teardowns.forget(run.run_id)
         # Off the loop: where others fsync, an unlink waits for them.
         asyncio.get_running_loop().run_in_executor(None, self._forget_order, run)
 
@@ -168,7 +168,7 @@ class Dispatcher:
         """
         run = self._registry.live.get(run_id)
         action = owed(run) if run is not None else None
-        if run is None or action in (None, Action.AWAIT_TURN) or self._is_closed:
+        if run is None or action in (None, Action.QUEUE) or self._is_closed:
             return
         if action in _SAID:
             self._say(action, run)
@@ -180,7 +180,7 @@ class Dispatcher:
 
     def reason(self, run: Run) -> str | None:
         """Return what keeps the run from starting, or None."""
-        return self._launches.trouble(run) if run.state is State.HSHK else self.turns.reason(run.run_id)
+        return self._launches.trouble(run) if run.state is State.HSHK else self.scheduler.reason(run.run_id)
 
     def attached(self, run_id: str) -> None:
         """A shim registered: its deadlines start anew, and it is told what its run is owed."""
@@ -311,7 +311,7 @@ class Dispatcher:
             while (run := self._registry.live.get(run_id)) is not None:
                 self._again.discard(run_id)
                 action = owed(run)
-                if action is not None and action is not Action.AWAIT_TURN:
+                if action is not None and action is not Action.QUEUE:
                     await self._do(action, run)
                 if run_id not in self._again:
                     return
@@ -328,7 +328,7 @@ class Dispatcher:
             case Action.BREAK:
                 await self._follow(run, action, lambda now: fsm.breaking(now, self._clock.wall()))
             case Action.EMPTY_TREE:
-                await self._emptying.look(run)
+                await self._teardowns.look(run)
             case _:
                 self._say(action, run)
 

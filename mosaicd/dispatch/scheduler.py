@@ -1,4 +1,4 @@
-"""Whose turn it is: keeps queue and holders in step with the rows, and records `dispatched` for the next.
+"""The scheduler: keeps queue and holders in step with the rows, and records `dispatched` for the next.
 
 One plan at a time: the next plan is made only when every start of the one before is committed, so no
 slot is ever promised twice.
@@ -23,7 +23,7 @@ MOST_WAIT_S = 60.0
 Record = Callable[[str, Callable[[Run], Sequence[Event]]], Awaitable[None]]
 
 
-class QueuePump:
+class Scheduler:
     """`record(run_id, decide)` folds events into a run, and is silent about one that ended meanwhile.
 
     `submit_order`: run id -> number of the row.
@@ -41,7 +41,6 @@ class QueuePump:
         self._withheld: Mapping[str, Withheld] = {}
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self.draining = False
 
     def wake(self) -> None:
         """Plan soon: something may start."""
@@ -53,7 +52,7 @@ class QueuePump:
             self._holding[run.run_id] = run
         elif self._holding.pop(run.run_id, None) is not None:
             self._wake.set()
-        if owed(run) is Action.AWAIT_TURN:
+        if owed(run) is Action.QUEUE:
             self._queue.put(as_waiting(run, self._submit_order[run.run_id]))
             self._wake.set()
         else:
@@ -74,8 +73,6 @@ class QueuePump:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if self.draining:
-                continue
             starts = self._queue.plan(self.capacity(), self._used(), self._clock.wall())
             self._arm_timer()
             if starts:
@@ -128,7 +125,7 @@ class QueuePump:
 
     @property
     def queue(self) -> Queue:
-        """The runs that wait for their turn, held ones too; only to be read."""
+        """The waiting runs, held ones included; only to be read."""
         return self._queue
 
     def _used(self) -> dict[int, int]:
@@ -147,7 +144,7 @@ class QueuePump:
 
     async def _dispatch(self, start: Start) -> None:
         def decide(now: Run) -> list[Event]:
-            if owed(now) is not Action.AWAIT_TURN or now.held:
+            if owed(now) is not Action.QUEUE or now.held:
                 return []
             data = {
                 "attempt": now.attempt + 1,

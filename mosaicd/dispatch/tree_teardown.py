@@ -52,7 +52,7 @@ class _Unempty:
     timer: asyncio.TimerHandle | None = None
 
 
-class Emptying:
+class TreeTeardown:
     """`follow` records what an action leads to, `tell_stop` tells a living shim, `later` calls at a time."""
 
     def __init__(

@@ -8,7 +8,7 @@ from mosaicd.broadcaster import Broadcaster
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
 from mosaicd.dispatch.dispatcher import Dispatcher
-from mosaicd.dispatch.scheduler import QueuePump
+from mosaicd.dispatch.scheduler import Scheduler
 from mosaicd.host.auth import Auth
 from mosaicd.host.reexec import Succession
 from mosaicd.rpc.files import Files
@@ -34,7 +34,7 @@ class Services:
     registry: Registry
     history: History
     dispatcher: Dispatcher
-    scheduler: QueuePump
+    scheduler: Scheduler
     broadcaster: Broadcaster
     launcher: LauncherClient
     shims: Shims

@@ -17,7 +17,7 @@ from mosaicd.clock import Clock
 from mosaicd.config import Paths, Settings
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Progress, Run
-from mosaicd.dispatch.scheduler import QueuePump
+from mosaicd.dispatch.scheduler import Scheduler
 from mosaicd.host.auth import Auth
 from mosaicd.protocol import rundir, ulid
 from mosaicd.protocol.methods import METHODS, Method
@@ -42,13 +42,13 @@ class Idle:
     """Stands for the dispatcher: its queue is real, but nothing is started."""
 
     def __init__(self, settings: Settings, clock: Clock, registry: Registry) -> None:
-        self.turns = QueuePump(settings, clock, self._record, registry.submit_order)
+        self.scheduler = Scheduler(settings, clock, self._record, registry.submit_order)
         self.poked: list[str] = []
         registry.subscribe(self._committed)
 
     def _committed(self, batch: Sequence[Committed]) -> None:
         for commit in batch:
-            self.turns.sort(commit.run)
+            self.scheduler.sort(commit.run)
 
     async def _record(self, run_id: str, decide: Callable[[Run], Sequence[Event]]) -> None:
         raise AssertionError("nothing is started here")
@@ -57,7 +57,7 @@ class Idle:
         self.poked.append(run_id)
 
     def reason(self, run: Run) -> str | None:
-        return self.turns.reason(run.run_id)
+        return self.scheduler.reason(run.run_id)
 
     def attached(self, run_id: str) -> None:
         self.poked.append(run_id)
@@ -130,7 +130,7 @@ class Serving:
         self.services = Services(
             settings=self.settings, clock=clock, registry=self.registry, history=self.history,
             dispatcher=self.dispatcher, launcher=Launcher(), shims=self.shims,  # type: ignore[arg-type]
-            scheduler=self.dispatcher.turns, broadcaster=self.broadcaster, auth=self.auth,
+            scheduler=self.dispatcher.scheduler, broadcaster=self.broadcaster, auth=self.auth,
             discovery=Discovery(self.settings), rundirs=rundirs,
             retention=retention, started_mono=clock.mono(),
         )  # fmt: skip

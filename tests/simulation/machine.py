@@ -127,7 +127,7 @@ class Machine:
         used: dict[int, int] = {}
         for run in holding:
             used[run.owner_uid] = used.get(run.owner_uid, 0) + (run.cpus_granted or 0)
-        due = [run for run in self.registry.live.values() if owed(run) is Action.AWAIT_TURN]
+        due = [run for run in self.registry.live.values() if owed(run) is Action.QUEUE]
         queue = Queue(as_waiting(run, self.registry.submit_order[run.run_id]) for run in due)
         for start in queue.plan(self._capacity(holding), used, self.clock.wall()):
             run = self.registry.live[start.run_id]
@@ -185,4 +185,4 @@ class Machine:
 
 
 def _may_start(run: Run) -> bool:
-    return owed(run) is Action.AWAIT_TURN and not run.held and run.not_before is None
+    return owed(run) is Action.QUEUE and not run.held and run.not_before is None

@@ -11,7 +11,7 @@ WISH = {"run": Kind.RESUME_REQUESTED, "pause": Kind.PAUSE_REQUESTED, "stop": Kin
 
 #: place, want -> what is owed while no exit is known
 LIVING = """
-INIT      run    await_turn
+INIT      run    queue
 INIT      stop   withdraw
 HSHK      run    launch
 HSHK      pause  launch
@@ -25,7 +25,7 @@ EXEC      stop   stop
 PAUSE     run    resume
 PAUSE     pause  -
 PAUSE     stop   stop
-RELEASED  run    await_turn
+RELEASED  run    queue
 RELEASED  pause  -
 RELEASED  stop   withdraw
 FAULT     stop   empty_tree

@@ -48,7 +48,7 @@ def test_resume_lets_a_held_released_run_go() -> None:
     run = run_after(*WORKS, Kind.PAUSE_REQUESTED, Kind.EXITED, Kind.RELEASED, Kind.HOLD)
     assert run.released and run.held
     run = fsm.apply(run, Event(Kind.RESUME_REQUESTED, 2.0))
-    assert not run.held and owed(run) is Action.AWAIT_TURN
+    assert not run.held and owed(run) is Action.QUEUE
 
 
 @pytest.mark.parametrize("kinds", [(Kind.REGISTERED,), WORKS, (*WORKS, Kind.PAUSED)])
@@ -100,7 +100,7 @@ def test_nobody_is_waited_for_without_end(run: Run) -> None:
     action, due = owed(run), deadline(run, 0.0, 0.0)
     told = run_object(run, Progress(), "/x")["reason"] or run_object(run, Progress(), "/x")["cause"]
     if not run.is_holding:
-        assert action in (Action.AWAIT_TURN, Action.WITHDRAW, None) and due is None, AT_REST
+        assert action in (Action.QUEUE, Action.WITHDRAW, None) and due is None, AT_REST
     elif action in (Action.EMPTY_TREE, Action.BREAK):
         assert due is None and told, "the dispatcher looks again and again, until the tree is empty"
         assert fsm.is_legal(run, Kind.UNKILLABLE), "and says so"

@@ -170,5 +170,5 @@ def test_held_and_later_runs_are_passed_over() -> None:
 def test_a_plan_looks_at_few_of_many() -> None:
     """However many wait, a plan looks at no more runs than there are CPUs to give or put aside."""
     queue = Queue(run(f"a{n}", owner=n % 5, cpus=1 + n % 3) for n in range(20_000))
-    assert len(list(queue.turns(Capacity(8, 1), {}, NOW))) <= 7
+    assert len(list(queue.consider(Capacity(8, 1), {}, NOW))) <= 7
     assert "a19999" in queue and queue.get("a19999") is not None

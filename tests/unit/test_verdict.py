@@ -178,7 +178,7 @@ def test_a_release_is_no_end() -> None:
 def test_a_release_that_is_resumed_meanwhile_still_comes_back() -> None:
     """Resume while the tree is swept: released, and then queued at once."""
     run = ended(apply(left(), happening(Kind.RESUME_REQUESTED)))
-    assert (place(run), owed(run)) == (Place.RELEASED, "await_turn")
+    assert (place(run), owed(run)) == (Place.RELEASED, "queue")
 
 
 def test_only_who_can_come_back_is_released() -> None:

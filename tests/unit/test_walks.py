@@ -101,7 +101,7 @@ def check_owed(run: Run) -> None:
             assert apply(run, breaking(run, AT)).state is State.FAULT
         case Action.WITHDRAW:
             assert apply(run, happening(Kind.WITHDRAWN)).outcome == "cancelled"
-        case Action.AWAIT_TURN:
+        case Action.QUEUE:
             assert apply(run, happening(Kind.DISPATCHED)).state is State.HSHK
         case _:
             assert run.is_holding

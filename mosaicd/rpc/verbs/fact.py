@@ -46,7 +46,7 @@ async def handle(services: Services, caller: Caller, params: Facts) -> dict[str,
 
 async def _untold(services: Services, params: Facts) -> Sequence[Mapping[str, Any]]:
     """Return the facts less those that were recorded by a daemon that died before it could say so."""
-    if sum(fact.get("fact") in missed_events.TURNS for fact in params.facts) < 2:
+    if sum(fact.get("fact") in missed_events.PAUSE_FACTS for fact in params.facts) < 2:
         return params.facts
     newest = await services.history.newest_turn(params.run_id)
     return params.facts if newest is None else missed_events.untold(params.facts, newest)

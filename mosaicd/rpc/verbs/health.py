@@ -23,7 +23,7 @@ async def handle(services: Services, caller: Caller, params: NoParams) -> dict[s
         "version": __version__,
         "protocol": PROTOCOL_VERSION,
         "ready": services.ready.is_set(),
-        "draining": services.scheduler.draining,
+        "draining": False,  # a daemon that drains answers every request with that error
         "uptime_s": round(services.clock.mono() - services.started_mono, 3),
         "socket": str(settings.socket),
         "state_dir": str(settings.state_dir),

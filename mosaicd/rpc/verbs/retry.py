@@ -20,7 +20,7 @@ from mosaicd.core.run import Run
 from mosaicd.core.slots import check_possible
 from mosaicd.core.spec import Spec
 from mosaicd.protocol import rundir
-from mosaicd.protocol.errors import Conflict, Draining, InvalidParams, NotFound, Unavailable
+from mosaicd.protocol.errors import Conflict, InvalidParams, NotFound, Unavailable
 from mosaicd.protocol.faults import Faults
 from mosaicd.protocol.messages import Retry
 from mosaicd.protocol.states import Dedup
@@ -39,8 +39,6 @@ MANIFEST_LIMIT_BYTES = 1 << 20
 
 async def handle(services: Services, caller: Caller, params: Retry) -> dict[str, Any]:
     """Make the new run from the old one's directory, and accept it as any other."""
-    if services.scheduler.draining:
-        raise Draining()
     origin, _ = await services.runs.newest(params.run_id)
     if not origin.is_final:
         raise Conflict(f"run {origin.run_id} has not ended; only an ended run is retried", state=origin.state)

@@ -22,7 +22,7 @@ from mosaicd.core.run import Progress, Run
 from mosaicd.core.slots import check_possible
 from mosaicd.core.spec import Spec, normalise_submit
 from mosaicd.protocol import ulid
-from mosaicd.protocol.errors import Conflict, Draining, MosaicError, Unavailable
+from mosaicd.protocol.errors import Conflict, MosaicError, Unavailable
 from mosaicd.protocol.messages import Submit
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
@@ -34,8 +34,6 @@ _UNDER_WAY: "WeakValueDictionary[str, asyncio.Lock]" = WeakValueDictionary()
 
 async def handle(services: Services, caller: Caller, params: Submit) -> dict[str, Any]:
     """Check, write the run's directory, commit, and return the run."""
-    if services.scheduler.draining:
-        raise Draining()
     spec = normalise_submit(params, await _defaults(services, caller, params))
     check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.scheduler.capacity())
     run = new_run(services, caller, spec)

@@ -11,7 +11,7 @@ from mosaicd.config import Paths, Settings
 from mosaicd.core.fsm import Action, Event, Kind, Place, apply
 from mosaicd.core.run import Run
 from mosaicd.dispatch.orders import Orders
-from mosaicd.dispatch.tree_teardown import MOST_PATIENCE_S, Emptying
+from mosaicd.dispatch.tree_teardown import MOST_PATIENCE_S, TreeTeardown
 from mosaicd.protocol.records.orders import TeardownOrder
 from mosaicd.rundirs.directories import RunDirs
 from tests.unit.lives import run_in
@@ -32,7 +32,7 @@ class Bench:
         self._is_given_up = False
         later: Any = lambda *_: None  # noqa: E731 -- nobody looks but `watch`
         shims: Any = self
-        self.emptying = Emptying(shims, shims, orders, settings, self.clock, self._follow, later, later)
+        self.teardowns = TreeTeardown(shims, shims, orders, settings, self.clock, self._follow, later, later)
 
     async def _follow(self, run: Run, action: Action, event: Any) -> None:
         pass
@@ -59,9 +59,9 @@ class Bench:
     async def watch(self, run: Run, seconds: float) -> None:
         """Look now and then, as long as `seconds`."""
         for _ in range(100):
-            await self.emptying.look(run)
+            await self.teardowns.look(run)
             self.clock.advance(seconds / 100)
-        await self.emptying.look(run)
+        await self.teardowns.look(run)
 
 
 @pytest.fixture
