@@ -144,7 +144,7 @@ def _serve_on(
             ),
             config.process_environment(),
         )  # fmt: skip
-        log.logger(__name__).error("cannot become another program: %s; going on as this one", error)
+        log.event(log.Catalogue.REPLACE_FAILED, why=error, version=__version__)
         succession.is_asked = False
 
 

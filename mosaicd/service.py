@@ -7,15 +7,13 @@ answer everybody -> READY=1.  Stop: the reverse, and never a run: shims and work
 import asyncio
 import contextlib
 import gc
-import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mosaicd import crash_points
-from mosaicd import log as operator_log
+from mosaicd import crash_points, log
 from mosaicd.broadcaster import Broadcaster
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
@@ -46,8 +44,6 @@ from mosaicd.upkeep.announce import announce
 from mosaicd.upkeep.discovery import Discovery
 from mosaicd.upkeep.retention import Retention
 from mosaicd.upkeep.temp_dirs import Temporaries
-
-log = logging.getLogger(__name__)
 
 REGISTRY_FILE = "registry.sqlite3"
 #: How far systemd's STATUS may be behind.
@@ -92,7 +88,7 @@ class Service:
             services.registry.subscribe(_shown_soon(notifier, services))
             notifier.ready(status_line(services))
             waiting = len(services.scheduler.queue)
-            operator_log.event(Catalogue.DAEMON_READY, live=len(services.registry.live), waiting=waiting)
+            log.event(Catalogue.DAEMON_READY, live=len(services.registry.live), waiting=waiting)
             stack.callback(server.stop_accepting)  # who comes from now on waits for the next daemon, where
             stack.callback(self._say_leaving, notifier)  # somebody holds the socket
             gc.collect()
@@ -162,8 +158,8 @@ class Service:
         )
         if registry.adopted is not None and registry.is_news:
             told = registry.adopted
-            operator_log.event(
-                Catalogue.REGISTRY_BEHIND, sentence=adopting.sentence(told), why=told["why"],
+            log.event(
+                Catalogue.REGISTRY_BEHIND, summary=adopting.sentence(told), why=told["why"],
                 ended=told["ended"], live=told["live"], waiting=told["waiting"],
             )  # fmt: skip
         return registry
@@ -175,14 +171,12 @@ class Service:
             notifier.stopping()
 
     def _on_replaced(self) -> None:
-        operator_log.event(Catalogue.DAEMON_STOPPING, reason="reexec")
+        log.event(Catalogue.DAEMON_STOPPING, reason="reexec")
         if not self._fatal.done():
             self._fatal.set_result(None)
 
     def _on_fatal(self, error: BaseException) -> None:
-        log.critical(
-            "an error that the daemon must not survive; its runs are safe in their shims", exc_info=error
-        )
+        log.event(Catalogue.FATAL_ERROR, error=error, why=repr(error))
         if not self._fatal.done():
             self._fatal.set_exception(error)
 
@@ -191,8 +185,9 @@ class Service:
         error = None if work.cancelled() else work.exception()
         if error is not None and not self._fatal.done():
             name = getattr(work.get_coro(), "__qualname__", "a work")
-            log.error("%s ended in error, until the next start", name, exc_info=error)
-            services.warnings.append(f"{name} ended in error, until the next start: {error!r}")
+            log.event(Catalogue.TASK_FAILED, error=error, task=name, why=repr(error))
+            sentence = f"background task {name} failed and is off until the next start: {error!r}"
+            services.warnings.append(log.with_code(Catalogue.TASK_FAILED, sentence))
 
     async def _take_up(
         self, services: Services, stack: contextlib.AsyncExitStack, aftercare: Aftercare
@@ -208,9 +203,7 @@ class Service:
             services.registry, services.history, services.rundirs, services.shims,
             services.dispatcher.events_of, self._settings.timeouts.reconcile_s,
         )  # fmt: skip
-        operator_log.event(
-            Catalogue.RECONCILED, error=None, seconds=self._clock.mono() - began, **report.counts()
-        )
+        log.event(Catalogue.RECONCILED, error=None, seconds=self._clock.mono() - began, **report.counts())
         crash_points.reach("startup.reconciled")
         services.quarantine.update(report.nonsense)
         aftercare.begin()
@@ -223,7 +216,7 @@ class Service:
             try:
                 await checkpoint(services)
             except Unavailable as error:  # a disk in trouble: the log grows, and the next one may work
-                log.warning("no checkpoint this time: %s", error)
+                log.event(Catalogue.CHECKPOINT_FAILED, why=error)
 
     def _shim_watch(self, services: Services) -> ShimWatch:
         silence_s, dispatcher = self._settings.timeouts.shim_silence_s, services.dispatcher
@@ -261,16 +254,20 @@ def _shown_soon(notifier: Notifier, services: Services) -> Callable[[object], No
 
 
 def _warnings(registry: Registry) -> list[str]:
-    """What whoever looks after the machine is told for as long as the daemon is up, and longer."""
-    told = [rebuilding.sentence(registry.damage)] if registry.damage is not None else []
-    return told + ([adopting.sentence(registry.adopted)] if registry.adopted is not None else [])
+    """Return what daemon.health warns of from the start: a registry that was rebuilt, or was behind."""
+    found = []
+    if registry.damage is not None:
+        found.append(log.with_code(Catalogue.REGISTRY_REBUILT, rebuilding.sentence(registry.damage)))
+    if registry.adopted is not None:
+        found.append(log.with_code(Catalogue.REGISTRY_BEHIND, adopting.sentence(registry.adopted)))
+    return found
 
 
 async def checkpoint(services: Services) -> None:
     """Checkpoint the registry, log SQLite's answer and keep it for daemon.health."""
     busy, frames, checkpointed = await services.registry.checkpoint()
     services.wal = {"at": services.clock.wall(), "busy": busy, "log": frames, "checkpointed": checkpointed}
-    operator_log.event(Catalogue.WAL_CHECKPOINTED, busy=busy, log_pages=frames, checkpointed=checkpointed)
+    log.event(Catalogue.WAL_CHECKPOINTED, busy=busy, log_pages=frames, checkpointed=checkpointed)
 
 
 def status_line(services: Services) -> str:

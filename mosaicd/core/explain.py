@@ -157,7 +157,7 @@ def _withheld_facts(short: Sequence[dict[str, Any]], scene: Scene) -> list[dict[
     missing = {fact["fact"] for fact in short}
     return [
         {
-            "fact": "withheld", "text": one.sentence(), "run_id": one.run_id, "cpus": one.cpus,
+            "fact": "withheld", "text": one.summary(), "run_id": one.run_id, "cpus": one.cpus,
             "slots": list(one.slots), "pids": list(one.pids),
         }
         for one in scene.withheld

@@ -38,14 +38,14 @@ class Withheld:
         """What nobody is given meanwhile."""
         return Grant(self.cpus, self.slots)
 
-    def sentence(self) -> str:
-        """Return in one sentence what is withheld, and for whom."""
+    def summary(self) -> str:
+        """Return in one sentence what stays reserved, and for which run."""
         gpus = f"GPU slot{'' if len(self.slots) == 1 else 's'} {', '.join(map(str, self.slots))}"
         parts = ((self.cpus, counted(self.cpus, "CPU")), (self.slots, gpus))
         held = " and ".join(words for some, words in parts if some)
-        living = f"lives (pid {', '.join(map(str, self.pids))})" if self.pids else "may live"
-        whose = f"the record of run {self.run_id} is set aside and something of it {living}"
-        return f"{whose}; nobody is given its {held}" if held else whose
+        alive = f"are alive (pid {', '.join(map(str, self.pids))})" if self.pids else "may be alive"
+        found = f"the record of run {self.run_id} is set aside, and processes of it {alive}"
+        return f"{found}; its {held} stay reserved" if held else found
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,10 @@ lock.  Nothing here decides a transition, and nothing here touches a process.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mosaicd import crash_points
+from mosaicd import crash_points, log
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
 from mosaicd.core import fsm, missed_events
@@ -23,6 +22,7 @@ from mosaicd.dispatch.launches import Launches
 from mosaicd.dispatch.orders import Orders
 from mosaicd.dispatch.scheduler import Scheduler
 from mosaicd.dispatch.tree_teardown import TreeTeardown
+from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import MosaicError, NotFound
 from mosaicd.protocol.states import CauseKind, State
 from mosaicd.rundirs.directories import Found, RunDirs
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mosaicd.shims.launcher_client import LauncherClient
     from mosaicd.shims.shims import Shims
 
-log = logging.getLogger(__name__)
+logger = log.logger(__name__)
 
 #: How long until what was refused, or could not be known, is tried again.
 RETRY_S = 1.0
@@ -120,7 +120,7 @@ class Dispatcher:
         """Log a refusal: with a full disk every run has one a second, and one line says it all."""
         if self._clock.mono() >= self._quiet_until:
             self._quiet_until = self._clock.mono() + REFUSALS_QUIET_S
-            log.warning("%s; trying again until it works", error)
+            log.event(Catalogue.COMMIT_RETRIED, why=error)
 
     def _later(self, delay_s: float, act: Callable[[], None]) -> asyncio.TimerHandle:
         def unless_closed() -> None:
@@ -159,7 +159,7 @@ class Dispatcher:
         try:
             self._orders.forget(run)
         except OSError as error:
-            log.warning("the environment of run %s stays on the disk: %s", run.run_id, error)
+            log.event(Catalogue.ENVIRONMENT_LEFT, run_id=run.run_id, why=error)
 
     def poke(self, run_id: str) -> None:
         """Carry out what the run is owed, now or after what is being carried out for it.
@@ -210,7 +210,7 @@ class Dispatcher:
     def shim_silent(self, run: Run) -> None:
         """A run's shim lives and says nothing: it is taken for lost, and ended before the tree it has."""
         silence_s = self._settings.timeouts.shim_silence_s
-        log.warning("the shim of run %s lives and has said nothing for %g s", run.run_id, silence_s)
+        log.event(Catalogue.SHIM_SILENT, run_id=run.run_id, silence_s=silence_s)
         self._shims.give_up(run.run_id)
         why = f"its shim lives and has said nothing for {silence_s:g} s"
         event = Event(Kind.LOST, self._clock.wall(), data={"kind": CauseKind.SHIM_LOST, "reason": why})
@@ -252,7 +252,7 @@ class Dispatcher:
         """Return what a deadline that has passed makes of its run."""
         at, why = self._clock.wall(), {"reason": missed.reason} if missed.reason else {}
         if missed.cause is None:
-            log.warning("run %s goes on: %s", run.run_id, missed.reason)
+            log.event(Catalogue.PAUSE_FAILED, run_id=run.run_id, why=missed.reason)
             return Event(Kind.RESUME_REQUESTED, at, data=why)
         data: dict[str, Any] = {"kind": missed.cause, "after_s": missed.after_s, **why}
         trouble = self._launches.trouble(run)
@@ -267,7 +267,7 @@ class Dispatcher:
         try:
             await self._registry.record_if(run_id, decide)
         except NotFound:
-            log.debug("run %s ended meanwhile", run_id)
+            logger.debug("run %s ended meanwhile", run_id)
 
     # --- what an ended shim left --------------------------------------------------------------------------
 

@@ -6,22 +6,21 @@ meanwhile.  Everything else that keeps a shim from being forked stays as it is, 
 """
 
 import errno
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mosaicd import log
 from mosaicd.core.launch import PASSING, LaunchFailed, NoProcess
 from mosaicd.core.run import Run
 from mosaicd.dispatch.orders import Orders
+from mosaicd.log import Catalogue
 from mosaicd.protocol.backoff import Backoff
 from mosaicd.protocol.states import CauseKind, Want
 from mosaicd.rundirs.directories import RunDirs
 
 if TYPE_CHECKING:
     from mosaicd.shims.shims import Shims
-
-log = logging.getLogger(__name__)
 
 #: Launch orders that came to nothing (no launch.json) before the run is told so.
 LAUNCH_TRIES = 3
@@ -68,7 +67,7 @@ class Launches:
             if is_passing and run.want is not Want.STOP:  # a stop would only have to wait for a shim to stop
                 self._wait(run, launch, error)
                 return None
-            log.error("run %s cannot be launched: %s", run.run_id, error)
+            log.event(Catalogue.LAUNCH_FAILED, run_id=run.run_id, attempt=run.attempt, why=error)
             return self._why_not(run, error)
         return None
 
@@ -90,7 +89,7 @@ class Launches:
         count = f"{launch.refusals} time{'' if launch.refusals == 1 else 's'}"
         launch.trouble = f"no process for its shim: {error}; tried {count}"
         if launch.refusals == 1:
-            log.warning("run %s: %s; trying again until its handshake is due", run.run_id, launch.trouble)
+            log.event(Catalogue.LAUNCH_DELAYED, run_id=run.run_id, attempt=run.attempt, why=error)
         self._again(run.run_id, launch.backoff.next_s())
 
     def _why_not(self, run: Run, error: Exception) -> dict[str, Any]:

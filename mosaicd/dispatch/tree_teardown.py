@@ -7,13 +7,12 @@ a process that waits in the kernel) is called unkillable, and whoever can is to 
 """
 
 import asyncio
-import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mosaicd import crash_points
+from mosaicd import crash_points, log
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
 from mosaicd.core import fsm, missed_events
@@ -22,13 +21,12 @@ from mosaicd.core.fsm import Action, Event, Kind
 from mosaicd.core.launch import LaunchFailed
 from mosaicd.core.run import Run
 from mosaicd.dispatch.orders import Orders
+from mosaicd.log import Catalogue
 from mosaicd.protocol.backoff import Backoff, delay_s
 
 if TYPE_CHECKING:
     from mosaicd.shims.launcher_client import LauncherClient
     from mosaicd.shims.shims import Shims
-
-log = logging.getLogger(__name__)
 
 #: The longest wait between two looks at a tree that is not empty, where nothing tells of a change.
 MOST_RECHECK_S = 5.0
@@ -93,7 +91,7 @@ class TreeTeardown:
             try:
                 await self._shims.teardown(self._orders.teardown(run, self._shims.given_up(run.run_id)))
             except LaunchFailed as error:
-                log.error("no teardown shim for run %s: %s", run.run_id, error)
+                log.event(Catalogue.TEARDOWN_FAILED, run_id=run.run_id, why=error)
         await self._still_there(run, pids, is_shim_alive=alive)
 
     def _conclusion(self, run: Run) -> Event:
@@ -115,7 +113,7 @@ class TreeTeardown:
             event = Event(Kind.UNKILLABLE, self._clock.wall(), data={"pids": pids[:20]})
             await self._follow(run, Action.EMPTY_TREE, lambda now: event)
         if is_shim_alive and now - tree.given_up_mono > self._patience_s(run, tree, bound_s):
-            log.warning("the shim of run %s does not end its tree; another one is to", run.run_id)
+            log.event(Catalogue.SHIM_STUCK, run_id=run.run_id)
             self._shims.give_up(run.run_id)
             tree.shims += 1
             tree.given_up_mono = now

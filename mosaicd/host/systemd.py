@@ -33,7 +33,7 @@ class Notifier:
             return
         sender = sdnotify.SystemdNotifier()
         if sender.socket is None:
-            log.logger(__name__).warning("nobody listens on the notify socket %s", supervisor.notify_socket)
+            log.event(log.Catalogue.NOTIFY_SOCKET_DEAD, path=supervisor.notify_socket)
             return
         sender.socket.setblocking(False)
         sender.debug = True  # errors are raised, and handled here

@@ -1,11 +1,12 @@
-"""What the daemon tells its operator: to the journal with fields, or as readable lines on stderr.
+"""The daemon's log: records with fields in the journal, or readable lines on stderr.
 
     log.event(Catalogue.RUN_ENDED, run_id=run.run_id, outcome=run.outcome)
     log.logger(__name__).debug("...")
 
-Structured events go through the catalogue; the stdlib's logging carries them, so libraries arrive in the
-same place.  What belongs to a run's owner (environments, secrets, tokens) is withheld by field name,
-at any depth, before a record is made: a reader of the journal is not the owner of a run.
+Each record of level INFO and above is an entry of the catalogue with its fields; only debug lines are free
+text.  The standard library's logging carries both, so records of libraries arrive in the same place.
+Note: fields named like an environment, a secret or a token are withheld, at any depth, before the record is
+made, because a reader of the journal is not the owner of a run.
 """
 
 import json
@@ -19,10 +20,11 @@ from functools import cache
 from string import Formatter
 from typing import Any, TextIO
 
-from mosaicd.log.catalogue import Catalogue, Entry, journal_catalogue
+from mosaicd.log.catalogue import ENTRIES, Catalogue, journal_catalogue
+from mosaicd.log.entry import Entry
 from mosaicd.log.journal import Journal, is_ours
 
-__all__ = ["Catalogue", "Entry", "event", "journal_catalogue", "logger", "setup"]
+__all__ = ["ENTRIES", "Catalogue", "Entry", "event", "journal_catalogue", "logger", "setup", "with_code"]
 
 ROOT = "mosaicd"
 
@@ -36,14 +38,19 @@ def logger(name: str) -> logging.Logger:
     return logging.getLogger(name if name.startswith(ROOT) else f"{ROOT}.{name}")
 
 
-def event(entry: Catalogue, *, error: BaseException | None = None, **fields: Any) -> None:
-    """Log one event of the catalogue with its fields, and with the traceback of `error` if given."""
+def event(entry: Entry, *, error: BaseException | None = None, **fields: Any) -> None:
+    """Log a record of `entry` with its fields, and with the traceback of `error` if given."""
     known = {name: value for name, value in withhold(fields).items() if value is not None}
-    message = _sentence(entry.value.sentence, known)
+    message = _sentence(entry.sentence, known)
     logging.getLogger(ROOT).log(
-        entry.value.level, "%s", message,
-        exc_info=error, stacklevel=2, extra={"mosaic_event": entry, "mosaic_fields": known},
+        entry.level, "%s", message,
+        exc_info=error, stacklevel=2, extra={"mosaic_entry": entry, "mosaic_fields": known},
     )  # fmt: skip
+
+
+def with_code(entry: Entry, sentence: str) -> str:
+    """Return a warning of daemon.health: the sentence, and the code under which the log has more."""
+    return f"{sentence} [{entry.code}]"
 
 
 def setup(level: str, journal_stream: str | None = None, stream: TextIO | None = None) -> logging.Handler:
@@ -96,22 +103,22 @@ def _one_line(text: str) -> str:
 
 
 class Lines(logging.Formatter):
-    """`2026-11-21T23:46:01.123+00:00 WARNING run ... broke (attempt=1)`, then a traceback, if any."""
+    """`2026-11-21T23:46:01.123+00:00 WARNING LOG2220 run ... failed (seq=7)`, then a traceback, if any."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).astimezone().isoformat(timespec="milliseconds")
-        message = record.getMessage()
-        said_already = _names_in(getattr(record, "mosaic_event", None))
+        entry: Entry | None = getattr(record, "mosaic_entry", None)
+        head = f"{at} {record.levelname}" + (f" {entry.code}" if entry else "")
         fields: dict[str, Any] = getattr(record, "mosaic_fields", {})
-        rest = [f"{name}={_shown(value)}" for name, value in fields.items() if name not in said_already]
-        said = f"{at} {record.levelname} {message}" + (f" ({' '.join(rest)})" if rest else "")
-        line = _one_line(said)
+        in_sentence = _names_in(entry)
+        rest = [f"{name}={_shown(value)}" for name, value in fields.items() if name not in in_sentence]
+        line = _one_line(f"{head} {record.getMessage()}" + (f" ({' '.join(rest)})" if rest else ""))
         return line + "\n" + _traceback(record) if record.exc_info else line
 
 
 @cache
-def _names_in(entry: Catalogue | None) -> frozenset[str]:
-    parts = Formatter().parse(entry.value.sentence) if entry else ()
+def _names_in(entry: Entry | None) -> frozenset[str]:
+    parts = Formatter().parse(entry.sentence) if entry else ()
     return frozenset(name for _, name, _, _ in parts if name)
 
 
@@ -156,12 +163,19 @@ def _field_name(name: str) -> str:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, str]:
-    """Return the journal fields of a record; the fields of an event under their names in capitals."""
+    """Return the journal fields of a record; the fields of an entry under their names in capitals."""
     fields: dict[str, Any] = getattr(record, "mosaic_fields", {})
     made = {_field_name(name): _shown(value) for name, value in fields.items()}
-    entry: Catalogue | None = getattr(record, "mosaic_event", None)
+    entry: Entry | None = getattr(record, "mosaic_entry", None)
     if entry:
-        made |= {"MESSAGE_ID": entry.value.message_id, "MOSAIC_EVENT": entry.name}
+        made |= {
+            "MESSAGE_ID": entry.message_id,
+            "MOSAIC_EVENT": entry.name,
+            "LOG_CODE": entry.code,
+            "LOG_COMPONENT": entry.component,
+            "LOG_SUBCOMPONENT": entry.subcomponent,
+            "LOG_TAGS": " ".join(entry.tags),
+        }
     if record.exc_info:
         made["TRACEBACK"] = _traceback(record)
     return {

@@ -10,13 +10,13 @@ it, so the question is asked anew after every start; a run that was seen to be g
 """
 
 import asyncio
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mosaicd import log
 from mosaicd.core.slots import Withheld
-from mosaicd.log import Catalogue, event
+from mosaicd.log import Catalogue
 from mosaicd.protocol import ulid
 from mosaicd.protocol.backoff import Backoff
 from mosaicd.rundirs.directories import RunDirs, held_attempts
@@ -24,8 +24,6 @@ from mosaicd.store.registry import Registry
 
 if TYPE_CHECKING:
     from mosaicd.shims.launcher_client import LauncherClient
-
-log = logging.getLogger(__name__)
 
 #: The longest wait between two looks.
 MOST_LOOK_S = 5.0
@@ -72,7 +70,7 @@ class Aftercare:
                 try:
                     is_gone, pids = await self._look(run_id)
                 except OSError as error:  # no descriptor to be had now, say: not known is not gone
-                    log.warning("what is left of run %s cannot be looked at: %s", run_id, error)
+                    log.event(Catalogue.PROCESSES_UNKNOWN, run_id=run_id, why=error)
                     is_gone, pids = False, list(withheld.pids)
                 if not is_gone:
                     left[run_id] = replace(withheld, pids=tuple(pids[:MOST_PIDS]))
@@ -101,14 +99,16 @@ class Aftercare:
         for run_id, withheld in left.items():
             if run_id not in told:
                 told.add(run_id)
-                event(Catalogue.SLOTS_WITHHELD, run_id=run_id, why=withheld.sentence(), **_fields(withheld))
+                log.event(
+                    Catalogue.SLOTS_WITHHELD, run_id=run_id, summary=withheld.summary(), **_fields(withheld)
+                )
         for run_id, withheld in self._turns.withheld.items():
             if run_id in told and run_id not in left:
-                event(Catalogue.SLOTS_GIVEN_BACK, run_id=run_id, **_fields(withheld))
+                log.event(Catalogue.SLOTS_GIVEN_BACK, run_id=run_id, **_fields(withheld))
 
 
 def _fields(withheld: Withheld) -> dict[str, Any]:
-    return {"slots": list(withheld.slots), "cpus": withheld.cpus}
+    return {"slots": list(withheld.slots), "cpus": withheld.cpus, "pids": list(withheld.pids)}
 
 
 def _withheld(entry: Mapping[str, Any]) -> Withheld:

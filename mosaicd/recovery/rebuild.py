@@ -24,13 +24,13 @@ come so late all the same, it finds no row that fits its nonce, is refused, and 
 anything.
 """
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mosaicd import log
 from mosaicd.clock import Clock
 from mosaicd.core import replay_rundir
 from mosaicd.core.fsm import IllegalTransition, Kind
@@ -38,13 +38,12 @@ from mosaicd.core.new_run import Timeouts, born
 from mosaicd.core.replay_rundir import Attempt, Claim, Look
 from mosaicd.core.run import Progress, Run
 from mosaicd.core.spec import Spec
+from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir, ulid
 from mosaicd.rundirs.directories import Outline, RunDirs
 from mosaicd.store import adopting, rebuilding
 from mosaicd.store.database import DamagedRegistry
 from mosaicd.store.rebuilding import Rebuilt, Recollected
-
-log = logging.getLogger(__name__)
 
 #: How long shims may take from their locks to launch.json, all together; whoever has not is taken for one
 #: that stands still.
@@ -103,9 +102,9 @@ def rebuild(registry: Path, why: str, rundirs: RunDirs, facts: Facts) -> Rebuilt
     vacated = replay_rundir.vacated(_claims(seen))
     found = list(_recollected(seen, vacated, facts, not_rebuilt))
     made = rebuilding.rebuild(registry, found, not_rebuilt, why, facts.clock.wall())
-    log.error("%s", rebuilding.sentence(made.told()))
+    log.event(Catalogue.REGISTRY_REBUILT, summary=rebuilding.sentence(made.told()), why=why)
     for name, reason in made.not_rebuilt.items():
-        log.warning("directory %s does not tell of its run: %s", name, reason)
+        log.event(Catalogue.DIRECTORY_NOT_RECOVERED, directory=name, why=reason)
     return made
 
 

@@ -7,13 +7,14 @@ daemon down.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mosaicd import log
 from mosaicd.core.fsm import Action, Event, IllegalTransition, owed
 from mosaicd.core.run import Run
+from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir, ulid
 from mosaicd.protocol.errors import MosaicError, NotFound
 from mosaicd.protocol.states import State
@@ -23,8 +24,6 @@ from mosaicd.store.registry import Registry
 
 if TYPE_CHECKING:
     from mosaicd.shims.shims import Shims
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -62,7 +61,7 @@ async def reconcile(
                     await _take_up(run, registry, rundirs, shims, events_of, report)
             await _tidy(registry, history, rundirs, report)
     except TimeoutError:  # the dispatcher looks at every run whose shim it does not know
-        log.error("start-up took longer than %g s to look at the run directories; going on", timeout_s)
+        log.event(Catalogue.RECONCILE_LATE, timeout_s=timeout_s)
     return report
 
 
@@ -82,12 +81,12 @@ async def _take_up(
         after = await registry.record_if(run.run_id, lambda now: events_of(now, found))
     except IllegalTransition as error:
         report.nonsense[run.run_id] = str(error)
-        log.error("run %s: its files and its row contradict each other: %s", run.run_id, error)
+        log.event(Catalogue.RUN_CONTRADICTED, run_id=run.run_id, why=error)
         return
     except NotFound:
         return  # its shim has registered meanwhile, and told the end
     except MosaicError as error:  # a full disk, say: the dispatcher looks again until it works
-        log.warning("run %s: what it missed cannot be recorded yet: %s", run.run_id, error)
+        log.event(Catalogue.RUN_NOT_RECORDED, run_id=run.run_id, why=error)
         return
     (report.lost if owed(after) is Action.EMPTY_TREE and after.exit is None else report.ended).append(
         run.run_id

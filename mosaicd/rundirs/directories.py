@@ -8,7 +8,6 @@ import contextlib
 import errno
 import fcntl
 import json
-import logging
 import os
 import re
 import shutil
@@ -17,11 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mosaicd import log
+from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir
 from mosaicd.rundirs.removal import remove_run_dir
 from mosaicd.safe_files import NotTrusted, create_synced, open_directory, read_regular, sync_to_disk
 
-log = logging.getLogger(__name__)
+logger = log.logger(__name__)
 
 RECORD_LIMIT_BYTES = 1 << 20
 #: Of what the daemon wrote itself: many times what fits into a request.
@@ -119,7 +120,7 @@ class RunDirs:
         try:
             (self.path(run_id) / rundir.UNACKNOWLEDGED).unlink(missing_ok=True)
         except OSError as error:  # it says too little then, and only where the registry is lost
-            log.warning("the directory of run %s still says that it is unacknowledged: %s", run_id, error)
+            log.event(Catalogue.MARK_LEFT, run_id=run_id, why=error)
 
     def give_up(self, run_id: str) -> None:
         """Mark the directory of a run that is about to be pruned; OSError."""
@@ -166,20 +167,21 @@ class RunDirs:
 
     def examine(self, run_id: str, attempt: int, owner_uid: int) -> Found:
         """Return what the attempt's directory says; everything absent when there is none."""
+        named: dict[str, Any] = {"run_id": run_id, "attempt": attempt}
         try:
             directory = open_directory(rundir.attempt_dir(str(self.path(run_id)), attempt))
         except FileNotFoundError:
             return Found()
         except OSError as error:  # a link or a file in its place, or its owner closed it to us
-            log.warning("attempt %d of run %s cannot be looked at: %s", attempt, run_id, error)
+            log.event(Catalogue.ATTEMPT_UNREADABLE, why=error, **named)
             return Found(launch={})
         try:
-            found = _read_attempt(directory, owner_uid, is_final=False)
+            found = _read_attempt(directory, owner_uid, named, is_final=False)
             if found.launch is None or found.is_held:
                 return found
             # It may have begun, or written its end, while we looked: only what is read after a look at
             # the lock that found it free is final.
-            return _read_attempt(directory, owner_uid, is_final=True)
+            return _read_attempt(directory, owner_uid, named, is_final=True)
         finally:
             os.close(directory)
 
@@ -197,11 +199,12 @@ class RunDirs:
         return None
 
 
-def _read_attempt(directory: int, owner_uid: int, *, is_final: bool) -> Found:
+def _read_attempt(directory: int, owner_uid: int, named: Mapping[str, Any], *, is_final: bool) -> Found:
+    """Return what the files of an open attempt directory say; `named` are its fields in the log."""
     is_held = is_locked(directory)
     is_over = is_final and not is_held  # else somebody may be writing just now
     names = (rundir.LAUNCH, rundir.STARTED, rundir.EXIT)
-    found = Found(is_held, *(_read_record(directory, name, owner_uid, is_over) for name in names))
+    found = Found(is_held, *(_read_record(directory, name, owner_uid, named, is_over) for name in names))
     if is_held and not (found.launch or {}).get("shim_pid"):
         return replace(found, launch={**(found.launch or {}), **_holder(directory)})
     return found
@@ -269,10 +272,12 @@ def _raise_passing(error: OSError) -> None:
         raise error
 
 
-def _read_record(directory: int, name: str, owner_uid: int, is_over: bool) -> Mapping[str, Any] | None:
+def _read_record(
+    directory: int, name: str, owner_uid: int, named: Mapping[str, Any], is_over: bool
+) -> Mapping[str, Any] | None:
     """Return the record, empty where it says nothing that can be used; None when it is not there.
 
-    `is_over`: nobody writes any more, so half a record is worth a word.
+    `is_over`: the shim has left, so a record that is not complete will never be; the log says so.
     """
     try:
         record = json.loads(
@@ -281,10 +286,13 @@ def _read_record(directory: int, name: str, owner_uid: int, is_over: bool) -> Ma
     except FileNotFoundError:
         return None
     except OSError as error:
-        log.warning("%s is ignored: %s", name, error.strerror)
+        log.event(Catalogue.RECORD_UNREADABLE, file=name, why=error.strerror, **named)
         return {}
     except (ValueError, RecursionError):
-        log.log(logging.WARNING if is_over else logging.DEBUG, "%s is not whole: ignored", name)
+        if is_over:
+            log.event(Catalogue.RECORD_TORN, file=name, **named)
+        else:
+            logger.debug("%s is not complete yet", name)
         return {}
     return record if isinstance(record, dict) else {}
 

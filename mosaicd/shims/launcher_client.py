@@ -6,7 +6,6 @@ the next one gets each order that has no answer yet.  The shims that a launcher 
 
 import asyncio
 import json
-import logging
 import os
 import socket
 import subprocess
@@ -15,12 +14,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from mosaicd import crash_points, launcher
+from mosaicd import crash_points, launcher, log
 from mosaicd.core.launch import refused
+from mosaicd.log import Catalogue
 from mosaicd.protocol.backoff import Backoff
 from mosaicd.protocol.records.orders import LaunchOrder, TeardownOrder
-
-log = logging.getLogger(__name__)
 
 RESTART_DELAY_S, MOST_RESTART_DELAY_S = 0.2, 10.0
 SEND_AGAIN_S = 0.01
@@ -83,15 +81,15 @@ class LauncherClient:
         try:
             started = self._launch_process()
         except OSError as error:  # the daemon is out of processes or descriptors for the moment
-            self.start_error = f"no launcher can be started: {error}"
-            log.error("%s; trying again", self.start_error)
+            self.start_error = f"the launcher cannot be started: {error}"
+            log.event(Catalogue.LAUNCHER_NOT_STARTED, why=error)
             self._restart_later()
             return
         self._launcher, self.start_error = started, None
         loop = asyncio.get_running_loop()
         loop.add_reader(started.socket.fileno(), self._read_packets)
         loop.add_reader(started.pidfd, self._replace_ended)
-        log.debug("launcher started, pid %d", started.process.pid)
+        log.event(Catalogue.LAUNCHER_STARTED, pid=started.process.pid)
         for order in list(self._orders.values()):
             order.silent_checks = 0
             self._send(order)
@@ -129,7 +127,7 @@ class LauncherClient:
 
     @staticmethod
     def _kill_late(process: "subprocess.Popen[bytes]") -> None:
-        log.warning("the launcher has not left for %g s and is ended", LEAVE_S)
+        log.event(Catalogue.LAUNCHER_KILLED, limit_s=LEAVE_S)
         process.kill()
 
     def _drop_launcher(self) -> "subprocess.Popen[bytes] | None":
@@ -148,7 +146,7 @@ class LauncherClient:
         process = self._drop_launcher()
         if process is None or self._is_closing:
             return
-        log.warning("the launcher ended (%s); starting another", process.wait())
+        log.event(Catalogue.LAUNCHER_LOST, pid=process.pid, status=process.wait())
         self._restart_later()
 
     def _restart_later(self) -> None:
@@ -229,7 +227,7 @@ class LauncherClient:
         late = next(unanswered, None)
         if late is not None and self._launcher is not None and not self._is_closing:
             what, run_id = late["order"], late["run_id"]
-            log.warning("the launcher has not answered %s of run %s for %g s", what, run_id, self.silence_s)
+            log.event(Catalogue.LAUNCHER_SILENT, order=what, run_id=run_id, silence_s=self.silence_s)
             self._launcher.process.kill()  # shims live on, and the next launcher gets the order
         self._check_silence_later()
 
@@ -263,8 +261,11 @@ class LauncherClient:
 
     def _note_reaped(self, message: dict[str, Any]) -> None:
         if code := os.waitstatus_to_exitcode(message.get("status") or 0):
-            level = logging.INFO if code < 0 else logging.ERROR  # its traceback is in shim-crash.txt
-            log.log(level, "shim %s of run %s left with %d", message["pid"], message["run_id"], code)
+            shim_of = {"run_id": message["run_id"], "pid": message["pid"]}
+            if code < 0:
+                log.event(Catalogue.SHIM_ENDED, signal=-code, **shim_of)
+            else:
+                log.event(Catalogue.SHIM_CRASHED, exit_code=code, **shim_of)
         if self.on_reaped is not None:
             self.on_reaped(message["run_id"], message["pid"])
 

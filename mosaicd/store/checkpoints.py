@@ -3,12 +3,10 @@
 Note: a busy checkpoint is normal.  It is a fault when the log stays, or is large, several times in a row.
 """
 
-import logging
-
+from mosaicd import log
+from mosaicd.log import Catalogue
 from mosaicd.store.database import truncate_wal
 from mosaicd.store.writer import Writer
-
-logger = logging.getLogger(__name__)
 
 BUSY_ROUNDS = 3
 #: A log of this size (8 MiB) that cannot be truncated is worth a warning even when it moves on.
@@ -30,8 +28,5 @@ class Checkpoints:
         is_stuck = busy and (not has_moved or pages > MANY_PAGES)
         self._busy_rounds, self._checkpointed = self._busy_rounds + 1 if is_stuck else busy, checkpointed
         if self._busy_rounds >= BUSY_ROUNDS:
-            logger.warning(
-                "the registry's WAL was not truncated %d times in a row: a reader holds it; it has %d pages",
-                self._busy_rounds, pages,
-            )  # fmt: skip
+            log.event(Catalogue.WAL_BUSY, rounds=self._busy_rounds, log_pages=pages)
         return found

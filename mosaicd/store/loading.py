@@ -4,7 +4,6 @@ Whatever makes no sense is set aside here, and what only run directories know is
 transaction, before anybody decides by it.
 """
 
-import logging
 import secrets
 import sqlite3
 from collections.abc import Sequence
@@ -12,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mosaicd import crash_points
+from mosaicd import crash_points, log
 from mosaicd.core.replay_rundir import WHO
+from mosaicd.log import Catalogue
 from mosaicd.store import adopting, commit_mark, pruning, quarantine, rebuilding
 from mosaicd.store.database import DamagedRegistry, disk_trouble, open_writer, rows
 from mosaicd.store.live_runs import StoredRun
 from mosaicd.store.rows import BadRow, read_progress
 from mosaicd.store.statements import QUERIES
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -86,9 +84,9 @@ def _adopt(
     if adopted is None:
         return None
     for run_id, why in adopted.withheld.items():
-        logger.error("run %s is not taken up: %s; what it uses is given to nobody", run_id, why)
+        log.event(Catalogue.RUN_NOT_RECOVERED, run_id=run_id, why=why)
     for run_id, why in adopted.not_taken_up.items():
-        logger.warning("directory %s does not tell of its run: %s", run_id, why)
+        log.event(Catalogue.DIRECTORY_NOT_RECOVERED, directory=run_id, why=why)
     return adopted
 
 
@@ -99,7 +97,7 @@ def _live_runs(connection: sqlite3.Connection, at: float) -> list[StoredRun]:
             run = quarantine.judged(connection, row)
             runs.append(StoredRun(run, read_progress(row), int(row["n"])))
         except BadRow as error:
-            logger.error("run %s was set aside: %s", row["run_id"], error)
+            log.event(Catalogue.ROW_QUARANTINED, run_id=row["run_id"], why=error)
             quarantine.set_aside(connection, int(row["n"]), str(error), at)
     return runs
 

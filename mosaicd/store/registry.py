@@ -9,7 +9,6 @@ write of a cancelled caller still happens.
 """
 
 import asyncio
-import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,10 +17,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mosaicd import crash_points
+from mosaicd import crash_points, log
 from mosaicd.clock import Clock
 from mosaicd.core.fsm import Event, apply, submitted
 from mosaicd.core.run import Progress, Run
+from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import NotFound, Unavailable
 from mosaicd.protocol.states import Dedup
 from mosaicd.store import quarantine
@@ -38,8 +38,6 @@ from mosaicd.store.submission import Admission, admit
 from mosaicd.store.writer import LostUpdate, Writer
 
 __all__ = ["Committed", "LostUpdate", "Registry"]
-
-logger = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 1.0
 
@@ -204,7 +202,7 @@ class Registry:
             if n is not None and error is None:
                 entry = {"run_id": run_id, "why": why, "at": at, "is_live": False, "slots": [], "cpus": 0}
                 self.quarantine.append(entry)
-                logger.error("run %s was set aside: %s", run_id, why)
+                log.event(Catalogue.ROW_QUARANTINED, run_id=run_id, why=why)
 
         self._writer.post(work, settled)
 
@@ -307,4 +305,4 @@ class Registry:
 
 
 def _say_fatal(error: BaseException) -> None:
-    logger.critical("the registry's writer has ended: %s", error)
+    log.event(Catalogue.REGISTRY_FAILED, why=error)

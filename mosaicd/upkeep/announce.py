@@ -9,7 +9,7 @@ from typing import Any
 from mosaicd import log
 from mosaicd.core.fsm import Kind
 from mosaicd.core.legacy import ORIGIN
-from mosaicd.log import Catalogue
+from mosaicd.log import Catalogue, Entry
 from mosaicd.store.registry import Committed
 
 
@@ -38,7 +38,7 @@ def _request(committed: Committed) -> dict[str, Any]:
     return {"who": committed.event.who, "request": committed.event.kind.removesuffix("_requested")}
 
 
-_ROWS: Mapping[Kind, tuple[Catalogue, Callable[[Committed], dict[str, Any]]]] = {
+_ROWS: Mapping[Kind, tuple[Entry, Callable[[Committed], dict[str, Any]]]] = {
     Kind.SUBMITTED: (Catalogue.RUN_SUBMITTED, lambda c: {"name": c.run.name, "owner": c.run.owner}),
     Kind.DISPATCHED: (
         Catalogue.RUN_DISPATCHED,

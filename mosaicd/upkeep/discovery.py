@@ -6,7 +6,6 @@ interpreter that is broken, slow or silent is listed with its error and hides no
 
 import asyncio
 import json
-import logging
 import os
 import pwd
 import sys
@@ -17,8 +16,6 @@ from mosaicd import log
 from mosaicd.config import Settings, Worker
 from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import Draining
-
-logger = logging.getLogger(__name__)
 
 ANSWER_LIMIT_BYTES = 4 << 20
 ARGUMENTS = ("-m", "mosaic_worker.discovery", "--json")
@@ -125,7 +122,7 @@ def _read_answer(python: str, code: int | None, out: bytes, err: bytes) -> Rows 
 def _rows(answer: Rows | str, python: str) -> Rows:
     """Return the workers of our own environment; that it has no SDK is no error."""
     if isinstance(answer, str):
-        logger.info("no workers are known in the daemon's own environment: %s", answer)
+        log.event(Catalogue.NO_OWN_WORKERS, why=answer)
         return []
     return [{**row, "python": python} for row in answer if isinstance(row.get("kind"), str)]
 

@@ -8,7 +8,6 @@ run that a live run names (its own earlier attempt, a checkpoint of it) stays al
 """
 
 import asyncio
-import logging
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -16,8 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mosaicd import crash_points
-from mosaicd import log as operator_log
+from mosaicd import crash_points, log
 from mosaicd.clock import Clock
 from mosaicd.config.settings import Retention as Settings
 from mosaicd.core.retention import Ended, Policy, choose
@@ -29,8 +27,6 @@ from mosaicd.rundirs.directories import RunDirs, held_attempts
 from mosaicd.rundirs.removal import remove_run_dir
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
-
-log = logging.getLogger(__name__)
 
 #: Runs in one transaction: few enough that a request waits for milliseconds, not for all of them.
 BATCH_RUNS = 20
@@ -70,7 +66,7 @@ class Retention:
                 if not self.policy.is_off:
                     await self.prune(await self.given_up(), "retention")
             except MosaicError as error:  # a full disk, most likely: what was not done is done next time
-                log.warning("ended runs could not be pruned: %s", error)
+                log.event(Catalogue.PRUNE_FAILED, why=error)
             await asyncio.sleep(self._interval_s)
 
     # --- deciding ----------------------------------------------------------------------------------
@@ -113,7 +109,7 @@ class Retention:
             gone += [choice for choice in batch if choice.run.run_id in taken]
             await self.finish()
         if gone:
-            operator_log.event(
+            log.event(
                 Catalogue.RUNS_PRUNED, count=len(gone), bytes=sum(choice.size_bytes for choice in gone),
                 who=who, oldest=gone[0].run.run_id,
             )  # fmt: skip
@@ -140,7 +136,7 @@ class Retention:
                 for run_id, why in trouble.items():
                     self._sizes.pop(run_id, None)
                     if why is not None:
-                        log.warning("the directory of pruned run %s cannot be removed: %s", run_id, why)
+                        log.event(Catalogue.PRUNED_DIRECTORY_LEFT, run_id=run_id, why=why)
                 crash_points.reach("prune.removed")
                 await self._registry.retention.note_removed(
                     [run_id for run_id, why in trouble.items() if why is None]
@@ -170,7 +166,7 @@ class Retention:
         try:
             return bool(held_attempts(self._rundirs.path(run_id)))
         except OSError as error:  # no descriptor to be had now: it is pruned another time
-            log.warning("whether a shim has run %s cannot be known: %s", run_id, error)
+            log.event(Catalogue.HOLDER_UNKNOWN, run_id=run_id, why=error)
             return True
 
     def _specs(self, run_ids: Collection[str]) -> list[str]:

@@ -9,18 +9,17 @@ has found nothing of the run alive.
 """
 
 import asyncio
-import logging
 import os
 from typing import TYPE_CHECKING
 
+from mosaicd import log
+from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir
 from mosaicd.rundirs.directories import RunDirs, held_attempts
 from mosaicd.store.registry import Registry
 
 if TYPE_CHECKING:
     from mosaicd.shims.launcher_client import LauncherClient
-
-log = logging.getLogger(__name__)
 
 #: Between two looks, in seconds.
 INTERVAL_S = 600.0
@@ -42,7 +41,7 @@ class Temporaries:
             try:
                 await self.clear()
             except OSError as error:  # no descriptor to be had now, say
-                log.info("temporary directories that were left could not be looked at: %s", error)
+                log.event(Catalogue.TEMP_DIRS_UNREAD, why=error)
             await asyncio.sleep(INTERVAL_S)
 
     async def clear(self) -> None:

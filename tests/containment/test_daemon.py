@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mosaicd.log import Catalogue
 from mosaicd.shim import cgroup
 from tests.containment.conftest import need
 from tests.containment.groups import living
@@ -71,7 +72,7 @@ def ice(own: dict[str, str]) -> Iterator[Path]:
 def test_what_cannot_be_killed_keeps_its_slot(build: Callable[..., DaemonHarness], ice: Path) -> None:
     """Where KILL does not reach: FAULT, `unkillable`, the pid in the reason, the slot held, until it goes."""
     harness = build(cpus={"slots": 1}, timeouts={"unkillable_s": 0.3, "grace_s": 0.1})
-    harness.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree"]
+    harness.allow(Catalogue.RUN_UNKILLABLE, Catalogue.SHIM_STUCK)
     run_id = harness.submit("sleep", "1000")
     pid = harness.until(run_id, "EXEC")["pid"]
     (ice / "cgroup.procs").write_text(str(pid))
@@ -95,7 +96,7 @@ def test_what_cannot_be_killed_keeps_its_slot(build: Callable[..., DaemonHarness
 def test_a_shim_that_is_killed_leaves_nothing(build: Callable[..., DaemonHarness]) -> None:
     """kill -9 of a shim whose run has hidden a process: shim_lost, and that process is gone with it."""
     harness = build()
-    harness.allowed_warnings += ["cause=shim_lost", "shim_lost"]
+    harness.allow(Catalogue.SHIM_LOST)
     hide = "(setsid env -i sh -c 'trap \"\" TERM; echo $$; while :; do sleep 0.2; done' &); sleep 1000"
     run_id = harness.submit("sh", "-c", hide)
     run = harness.until(run_id, "EXEC")

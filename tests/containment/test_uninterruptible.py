@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mosaicd.log import Catalogue
 from mosaicd.shim import containment
 from tests.containment.fuse import HoldingServer
 from tests.harness.daemon import DaemonHarness
@@ -35,7 +36,7 @@ def test_a_stop_waits_for_what_waits_in_the_kernel(
 ) -> None:
     """Its slot stays taken until it is gone, show names it, and then the run ends, by the KILL of before."""
     harness = build(cpus={"slots": 1}, timeouts={"unkillable_s": 0.3, "grace_s": 0.1})
-    harness.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree"]
+    harness.allow(Catalogue.RUN_UNKILLABLE, Catalogue.SHIM_STUCK)
     run_id = harness.submit("cat", str(server.path))
     pid = harness.until(run_id, "EXEC")["pid"]
     assert server.has_somebody.wait(60)
@@ -59,7 +60,7 @@ def test_a_daemon_that_comes_back_finds_it_waiting(
 ) -> None:
     """After kill -9 of the daemon, and of the shim, the slot is still taken until the process is gone."""
     harness = build(cpus={"slots": 1}, timeouts={"unkillable_s": 0.3, "grace_s": 0.1})
-    harness.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree", "shim_lost"]
+    harness.allow(Catalogue.RUN_UNKILLABLE, Catalogue.SHIM_STUCK, Catalogue.SHIM_LOST)
     run_id = harness.submit("cat", str(server.path))
     pid = harness.until(run_id, "EXEC")["pid"]
     assert server.has_somebody.wait(60)

@@ -24,7 +24,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "clock": ("protocol",),
     "config": ("protocol", "core", "crash_points"),
     "log": ("protocol",),
-    "rundirs": ("protocol", "safe_files"),
+    "rundirs": ("protocol", "log", "safe_files"),
     "store": ("protocol", "core", "clock", "crash_points", "log", "safe_files"),
     "shim": ("protocol", "crash_points", "safe_files"),
     "launcher": ("protocol", "crash_points", "safe_files", "shim"),

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from mosaicd import crash_points
+from mosaicd.log import Catalogue
 from tests.harness.daemon import ROOT, DaemonHarness
 from tests.harness.waiting import DEADLINE_S
 
 REGISTRY = "registry.sqlite3"
-BEHIND = "behind its run directories"
 
 
 def begin_log(harness: DaemonHarness) -> None:
@@ -29,7 +29,7 @@ def lose_log(harness: DaemonHarness) -> None:
         harness.kill()
     for part in ("-wal", "-shm"):
         (harness.state_dir / f"{REGISTRY}{part}").unlink(missing_ok=True)
-    harness.allowed_warnings += [BEHIND, "does not tell"]
+    harness.allow(Catalogue.REGISTRY_BEHIND, Catalogue.DIRECTORY_NOT_RECOVERED)
 
 
 def dies_at(
@@ -63,7 +63,7 @@ def is_there(harness: DaemonHarness, run_id: str) -> bool:
 
 def warnings(harness: DaemonHarness) -> list[str]:
     found: list[str] = harness.call("daemon.health")["warnings"]
-    return [warning for warning in found if BEHIND in warning]
+    return [warning for warning in found if Catalogue.REGISTRY_BEHIND.code in warning]
 
 
 def one_and_slowly(first: str, *others: str) -> list[Any]:

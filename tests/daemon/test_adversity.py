@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from mosaicctl.client import Client
+from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import MosaicError
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
@@ -26,7 +27,7 @@ Build = Callable[..., DaemonHarness]
 def full_disk(harness: DaemonHarness) -> Iterator[None]:
     """Let no file of the daemon grow, as a full disk would; its shims and their logs are not concerned."""
     assert harness.process is not None
-    harness.allowed_warnings += ["registry", "cannot write"]
+    harness.allow(Catalogue.COMMIT_RETRIED)
     room = (harness.state_dir / "registry.sqlite3-wal").stat().st_size
     resource.prlimit(harness.process.pid, resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
     try:
@@ -37,7 +38,7 @@ def full_disk(harness: DaemonHarness) -> Iterator[None]:
 
 def refusals(harness: DaemonHarness) -> int:
     """How often the daemon said that it will try again."""
-    return harness.log.read_text().count("trying again")
+    return len(harness.logged(Catalogue.COMMIT_RETRIED))
 
 
 def test_a_retry_that_is_due_while_the_disk_is_full_starts_when_there_is_room(build: Build) -> None:
@@ -58,7 +59,7 @@ def test_a_retry_that_is_due_while_the_disk_is_full_starts_when_there_is_room(bu
 
 def test_a_shim_that_dies_while_the_disk_is_full_is_not_forgotten(harness: DaemonHarness) -> None:
     """What could not be recorded of a lost shim is recorded when there is room again."""
-    harness.allowed_warnings.append("shim of run")
+    harness.allow(Catalogue.SHIM_LOST)
     run_id = harness.submit("sleep", "60")
     harness.until(run_id, "EXEC")
     [shim] = harness.shims()
@@ -73,7 +74,7 @@ def test_a_shim_that_dies_while_the_disk_is_full_is_not_forgotten(harness: Daemo
 def test_a_mute_shim_that_should_stop_its_run_is_said_aloud(build: Build) -> None:
     """A shim that is stopped, or wedged, cannot hide: FAULT, with its slots, until it acts or is gone."""
     harness = build(timeouts={"unkillable_s": 0.5})
-    harness.allowed_warnings += ["cannot be killed", "broke", "unkillable", "does not end its tree"]
+    harness.allow(Catalogue.RUN_UNKILLABLE, Catalogue.SHIM_STUCK)
     run_id = harness.submit("sleep", "60", grace_s=0.1)
     harness.until(run_id, "EXEC")
     [shim] = harness.shims()
@@ -81,7 +82,7 @@ def test_a_mute_shim_that_should_stop_its_run_is_said_aloud(build: Build) -> Non
     harness.call("run.stop", run_id=run_id)
     run = harness.until(run_id, "FAULT")
     assert run["cause"]["kind"] == "unkillable"
-    wait_until(harness.log.read_text, lambda text: f"run {run_id} cannot be killed" in text, "it is told")
+    wait_until(lambda: harness.logged(Catalogue.RUN_UNKILLABLE, run_id), bool, "it is logged")
     assert harness.call("daemon.health")["ready"]
 
     os.kill(shim, signal.SIGCONT)
@@ -91,7 +92,7 @@ def test_a_mute_shim_that_should_stop_its_run_is_said_aloud(build: Build) -> Non
 
 def test_a_shim_that_dies_before_it_finds_the_new_daemon_is_noticed(harness: DaemonHarness) -> None:
     """A daemon that comes back watches the shims that it finds, not only those that register."""
-    harness.allowed_warnings.append("shim of run")
+    harness.allow(Catalogue.SHIM_LOST)
     run_id = harness.submit("sleep", "60")
     harness.until(run_id, "EXEC")
     [shim] = harness.shims()
@@ -121,7 +122,7 @@ EXITS = [
 def test_exit_records_of_any_kind_never_keep_the_daemon_down(build: Build) -> None:
     """Whatever a user writes into exit.json, the daemon comes up and every such run ends."""
     harness = build(cpus={"slots": len(EXITS)})
-    harness.allowed_warnings += ["shim of run", "ignored"]
+    harness.allow(Catalogue.SHIM_LOST, Catalogue.RECORD_TORN, Catalogue.RECORD_UNREADABLE)
     runs = [harness.submit("sleep", "60") for _ in EXITS]
     for run_id in runs:
         harness.until(run_id, "EXEC")
@@ -199,7 +200,7 @@ FACTS: list[dict[str, Any]] = [
 
 def test_facts_of_any_kind_are_refused_and_harm_nobody(harness: DaemonHarness) -> None:
     """A shim that lies is answered each time; its run stays as it was, and so do the others."""
-    harness.allowed_warnings.append("refused facts")
+    harness.allow(Catalogue.FACT_REFUSED)
     run_id = harness.submit("sleep", "60")
     before = harness.until(run_id, "EXEC")
     with false_shim(harness, run_id) as shim:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mosaicd.log import Catalogue
 from mosaicd.protocol.rundir import temporary_path
 from mosaicd.rundirs.directories import held_attempts
 from tests.harness.daemon import DaemonHarness
@@ -20,7 +21,7 @@ def lose(
     harness: DaemonHarness, run_id: str, damage: str, meanwhile: Callable[[], None] = lambda: None
 ) -> None:
     """Damage the record of a live run while there is no daemon; the next one sets it aside."""
-    harness.allowed_warnings += ["set aside"]
+    harness.allow(Catalogue.ROW_QUARANTINED, Catalogue.SLOTS_WITHHELD)
     harness.kill()
     meanwhile()
     spoil(harness.state_dir / "registry.sqlite3", SPOILT[damage], id=run_id)
@@ -29,11 +30,9 @@ def lose(
 
 
 def withheld(harness: DaemonHarness) -> list[str]:
-    return [said for said in harness.call("daemon.health")["warnings"] if "something of it" in said]
-
-
-def is_told(harness: DaemonHarness, run_id: str, words: str) -> bool:
-    return any(run_id in line and words in line for line in harness.log.read_text().splitlines())
+    """The warnings of daemon.health about slots that stay reserved."""
+    warnings = harness.call("daemon.health")["warnings"]
+    return [warning for warning in warnings if Catalogue.SLOTS_WITHHELD.code in warning]
 
 
 @pytest.mark.parametrize("damage", ["body is no JSON", "event gone"])
@@ -54,7 +53,7 @@ def test_no_slot_of_a_run_that_was_set_aside_is_given_away(build: Build, damage:
     assert (waiting["state"], waiting["reason"]) == ("INIT", "needs 1 GPU, 0 of 1 free (1 withheld)")
     told = harness.ctl("why", second).stdout
     assert lost in told and "GPU slot 0" in told and str(pid) in told
-    assert is_told(harness, lost, "nobody is given its 1 CPU and GPU slot 0")
+    assert harness.logged(Catalogue.SLOTS_WITHHELD, lost, "slots=[0] cpus=1")
     assert lost in harness.ctl("health").stdout
 
     harness.restart()
@@ -64,7 +63,7 @@ def test_no_slot_of_a_run_that_was_set_aside_is_given_away(build: Build, damage:
     assert harness.ended(second)["slots"] == [] and harness.pids(lost) == []
     assert harness.get(second)["outcome"] == "succeeded"
     assert withheld(harness) == []
-    assert is_told(harness, lost, "what it held is free")
+    assert harness.logged(Catalogue.SLOTS_GIVEN_BACK, lost)
 
 
 def test_a_helper_that_outlives_its_shim_keeps_the_slot(build: Build) -> None:
@@ -106,7 +105,7 @@ def test_a_shim_that_stands_still_keeps_the_slot(build: Build) -> None:
 
     lose(harness, lost, "unknown want", stop_the_shim)
     second = harness.submit("true", gpus=1)
-    wait_until(lambda: is_told(harness, lost, "may live"), bool, "it was looked at")
+    wait_until(lambda: harness.logged(Catalogue.SLOTS_WITHHELD, lost), bool, "it was looked at")
     assert harness.get(second)["state"] == "INIT" and withheld(harness)
     os.kill(shim, signal.SIGCONT)
     assert harness.ended(second)["outcome"] == "succeeded"
@@ -125,4 +124,4 @@ def test_what_was_set_aside_and_has_ended_keeps_nothing(build: Build) -> None:
 
     lose(harness, lost, "row ahead of events", end_it)
     assert harness.ended(harness.submit("true", gpus=1))["outcome"] == "succeeded"
-    assert withheld(harness) == [] and not is_told(harness, lost, "nobody is given")
+    assert withheld(harness) == [] and not harness.logged(Catalogue.SLOTS_WITHHELD, lost)

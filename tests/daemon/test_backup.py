@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import Conflict, InvalidParams, MosaicError
 from tests.harness.daemon import DaemonHarness
 from tests.harness.trouble import replay_differs
@@ -188,7 +189,7 @@ def test_a_restore_sets_aside_and_gives_a_new_epoch(harness: DaemonHarness) -> N
     aside = Path(report["set_aside"])
     assert {path.name: path.read_bytes() for path in aside.iterdir()} == before
     assert report["unknown_directories"] == [later]
-    harness.allowed_warnings.append("behind its run directories")
+    harness.allow(Catalogue.REGISTRY_BEHIND)
     harness.start()
 
     hello = harness.call("daemon.hello")
@@ -232,7 +233,7 @@ def test_a_watcher_over_a_restore_is_told_to_begin_anew(harness: DaemonHarness) 
         wait_until(seen.read_text, lambda text: "succeeded" in text, "the watcher has a cursor")
         harness.kill()
         restore(harness, copy)
-        harness.allowed_warnings.append("behind its run directories")
+        harness.allow(Catalogue.REGISTRY_BEHIND)
         harness.start()
         wait_until(seen.read_text, lambda text: "history is another one" in text, "it is told")
         gate.touch()
@@ -259,7 +260,7 @@ def test_nothing_starts_twice_after_a_restore(harness: DaemonHarness) -> None:
     report = restore(harness, copy)
     assert report["held"] == [waits]
     assert sorted(report["as_found"]) == sorted([works, filler, began])
-    harness.allowed_warnings.append("behind its run directories")
+    harness.allow(Catalogue.REGISTRY_BEHIND)
     harness.start()
 
     again = harness.ended(began)
@@ -276,7 +277,7 @@ def test_nothing_starts_twice_after_a_restore(harness: DaemonHarness) -> None:
 def test_a_run_that_the_copy_does_not_know_goes_on(harness: DaemonHarness) -> None:
     """A restore orphans nobody: the report names who works, the doctor says that the next start takes it up,
     and that start does, with the same process and the exact end."""
-    harness.allowed_warnings.append("behind its run directories")
+    harness.allow(Catalogue.REGISTRY_BEHIND)
     copy = backup(harness)
     gate = harness.home / "gate"
     run_id = harness.program("ticker", str(gate))
@@ -297,7 +298,7 @@ def test_a_run_that_the_copy_does_not_know_goes_on(harness: DaemonHarness) -> No
 
 def test_what_never_began_since_the_copy_is_held(harness: DaemonHarness) -> None:
     """A submit that the copy does not know comes back, and starts when somebody says so."""
-    harness.allowed_warnings.append("behind its run directories")
+    harness.allow(Catalogue.REGISTRY_BEHIND)
     copy = backup(harness)
     harness.kill()
     harness.configure({"cpus": {"slots": 1}})

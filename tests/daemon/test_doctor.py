@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mosaicctl import doctor_checks
+from mosaicd.log import Catalogue
 from tests.harness.daemon import DaemonHarness
 from tests.store.test_quarantine import spoil
 
@@ -192,7 +193,7 @@ def test_a_damaged_registry_is_said_and_left_as_it_is(harness: DaemonHarness) ->
 
 def test_a_record_that_is_set_aside_is_told(harness: DaemonHarness) -> None:
     """What the daemon could not read and put into quarantine is a warning with the run and the reason."""
-    harness.allowed_warnings.append("was set aside")
+    harness.allow(Catalogue.ROW_QUARANTINED, Catalogue.SLOTS_WITHHELD)
     run_id = harness.submit("true", hold=True)
     harness.stop()
     spoil(harness.state_dir / "registry.sqlite3", "UPDATE runs SET body = '{' WHERE run_id = :id", id=run_id)

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from mosaicctl.client import Disconnected, NoDaemon
+from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import MosaicError
 from mosaicd.protocol.states import State
-from tests.daemon.lost_log import BEHIND, REGISTRY
+from tests.daemon.lost_log import REGISTRY
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
@@ -72,8 +73,13 @@ def test_a_log_cut_anywhere_costs_no_run(build: Callable[..., DaemonHarness], se
     """By seed, which also says where: killed under load, log cut, started again, three times over."""
     dice = random.Random(seed)
     harness = build(cpus={"slots": 6}, gpus={"static": 2})
-    harness.allowed_warnings += [BEHIND, "gone or empty", "damaged", "does not tell", "is gone"]
-    harness.allowed_warnings.append("refused facts")
+    harness.allow(
+        Catalogue.REGISTRY_BEHIND,
+        Catalogue.REGISTRY_REBUILT,
+        Catalogue.DIRECTORY_NOT_RECOVERED,
+        Catalogue.SHIM_LOST,
+    )
+    harness.allow(Catalogue.FACT_REFUSED)
     starts = harness.home / "starts"
     meant: dict[str, int] = {}
     for turn in range(3):

@@ -16,11 +16,12 @@ import pytest
 from mosaicd import crash_points
 from mosaicd.clock import Clock
 from mosaicd.config.settings import Timeouts
+from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir, ulid
 from mosaicd.protocol.errors import NotFound
 from mosaicd.recovery.rebuild import LAUNCH_S, Facts, Patience, look
 from mosaicd.rundirs.directories import RunDirs
-from tests.daemon.lost_log import BEHIND, dies_at, is_there, lose_log, one_and_slowly
+from tests.daemon.lost_log import dies_at, is_there, lose_log, one_and_slowly
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
@@ -146,10 +147,19 @@ def test_directories_of_any_kind_never_keep_the_daemon_down(build: Build) -> Non
     harness.ended(model)
     harness.put_away(model)
     harness.stop()
-    harness.allowed_warnings += [
-        BEHIND, "does not tell", "is not taken up", "set aside", "is not whole", "cannot be launched",
-        "cannot be looked at", "contradict each other", "is gone",
-    ]  # fmt: skip
+    harness.allow(
+        Catalogue.REGISTRY_BEHIND,
+        Catalogue.DIRECTORY_NOT_RECOVERED,
+        Catalogue.RUN_NOT_RECOVERED,
+        Catalogue.ROW_QUARANTINED,
+        Catalogue.SLOTS_WITHHELD,
+        Catalogue.RECORD_TORN,
+        Catalogue.LAUNCH_FAILED,
+        Catalogue.ATTEMPT_UNREADABLE,
+        Catalogue.PROCESSES_UNKNOWN,
+        Catalogue.RUN_CONTRADICTED,
+        Catalogue.SHIM_LOST,
+    )
     runs = harness.state_dir / "runs"
     dice = random.Random(7)
     files = ["spec.json", "attempt-1/launch.json", "attempt-1/started.json", "attempt-1/exit.json"]
@@ -189,7 +199,7 @@ def test_files_that_never_end_keep_the_daemon_waiting_for_nobody(build: Build) -
     harness.ended(model)
     harness.put_away(model)
     harness.stop()
-    harness.allowed_warnings += [BEHIND, "does not tell", "is not whole"]
+    harness.allow(Catalogue.REGISTRY_BEHIND, Catalogue.DIRECTORY_NOT_RECOVERED, Catalogue.RECORD_TORN)
     runs = harness.state_dir / "runs"
     names = [ulid.encode(1_700_000_000_000 + number, bytes(10)) for number in range(4)]
     for name in names:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import Conflict, InvalidParams, NotFound
 from mosaicd.store.database import open_writer
 from mosaicd.store.pruning import prune
@@ -67,7 +68,7 @@ def test_retention_takes_what_the_settings_say_and_nothing_else(build: Callable[
 
     wait_until(lambda: directories(harness), lambda seen: seen == {pinned, *new, live}, "the old ones go")
     assert {run["run_id"] for run in harness.call("run.list")["runs"]} == {pinned, *new, live}
-    wait_until(harness.log.read_text, lambda text: "runs pruned by retention" in text, "it is told")
+    wait_until(lambda: harness.logged(Catalogue.RUNS_PRUNED, "retention"), bool, "it is logged")
 
 
 @pytest.mark.parametrize("limit", [{"age_days": 1e-9}, {"bytes_per_user": 1}, {"bytes_total": 1}])
@@ -247,7 +248,7 @@ def test_a_directory_that_cannot_be_removed_is_told_and_tried_again(
 ) -> None:
     """What is in the way is logged with its path; once it is out of the way, the next look finishes."""
     harness = build(retention={"interval_s": 0.1})
-    harness.allowed_warnings.append("directory of pruned run")
+    harness.allow(Catalogue.PRUNED_DIRECTORY_LEFT)
     run_id = ended(harness)
     directory = harness.state_dir / "runs" / run_id
     aside = Path(f"{directory}.real")
@@ -255,8 +256,7 @@ def test_a_directory_that_cannot_be_removed_is_told_and_tried_again(
     directory.write_text("in the way")
     harness.call("run.prune", runs=[run_id])
     gone(harness, run_id)
-    said = f"pruned run {run_id} cannot be removed"
-    wait_until(harness.log.read_text, lambda text: said in text, "it is said")
+    wait_until(lambda: harness.logged(Catalogue.PRUNED_DIRECTORY_LEFT, run_id), bool, "it is logged")
     assert harness.process is not None
     with standing_still(harness.process.pid):  # between the two there is nothing, which is as good as removed
         directory.unlink()

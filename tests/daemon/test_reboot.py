@@ -9,6 +9,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+from mosaicd.log import Catalogue
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
@@ -44,7 +45,7 @@ def rewrite(path: Path, pid: int | None, ticks: int | None) -> None:
 
 def test_what_ran_is_interrupted_and_what_waited_starts(harness: DaemonHarness) -> None:
     """Cause rebooted; retried only where the policy has retries; waiting runs keep their place."""
-    harness.allowed_warnings.append("is gone")
+    harness.allow(Catalogue.SHIM_LOST)
     gate = harness.home / "gate"
     single = harness.program("ticker", str(gate))
     again = harness.program("ticker", str(gate), retries=1)
@@ -69,7 +70,7 @@ def test_what_ran_is_interrupted_and_what_waited_starts(harness: DaemonHarness) 
 
 def test_an_end_that_was_recorded_before_the_reboot_stands(harness: DaemonHarness) -> None:
     """exit.json is durable: who ended before the power went has its exact end, not `rebooted`."""
-    harness.allowed_warnings.append("is gone")
+    harness.allow(Catalogue.SHIM_LOST)
     gate = harness.home / "gate"
     run_id = harness.program("ticker", str(gate))
     harness.until(run_id, "EXEC")
@@ -83,7 +84,7 @@ def test_an_end_that_was_recorded_before_the_reboot_stands(harness: DaemonHarnes
 
 def test_a_pid_of_another_boot_is_nobody_of_ours(harness: DaemonHarness) -> None:
     """A process that has, by chance, pid and start time of a worker from before the reboot is left alone."""
-    harness.allowed_warnings += ["is gone", "gone or empty"]
+    harness.allow(Catalogue.SHIM_LOST, Catalogue.REGISTRY_REBUILT)
     with subprocess.Popen(["sleep", "600"]) as stranger:
         stat = Path(f"/proc/{stranger.pid}/stat").read_text()
         ticks = int(stat.rpartition(")")[2].split()[19])
@@ -101,7 +102,7 @@ def test_a_pid_of_another_boot_is_nobody_of_ours(harness: DaemonHarness) -> None
 
 def test_a_state_directory_from_another_machine(harness: DaemonHarness) -> None:
     """Copied elsewhere with everything in it, its history is there and its live runs are interrupted."""
-    harness.allowed_warnings.append("is gone")
+    harness.allow(Catalogue.SHIM_LOST)
     done = harness.ended(harness.submit("sh", "-c", "exit 3"))
     run_id = harness.program("ticker", str(harness.home / "gate"))
     harness.until(run_id, "EXEC")

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from mosaicd import crash_points
+from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import Conflict
 from mosaicd.rundirs.directories import held_attempts
 from tests.daemon.lost_log import (
-    BEHIND,
     REGISTRY,
     begin_and_die,
     begin_log,
@@ -93,7 +93,7 @@ def test_a_cut_log_is_noticed_by_its_mark(build: Build) -> None:
 def test_a_row_that_is_behind_goes_on_from_its_directory(build: Build) -> None:
     """Its attempt was lost, its slot another's since: the other lives on there, and it waits for its next."""
     harness = build(cpus={"slots": 4}, gpus={"static": 1})
-    harness.allowed_warnings.append("is gone")
+    harness.allow(Catalogue.SHIM_LOST)
     gate = harness.home / "gate"
     first = harness.program("ticker", str(gate), gpus=1, retries=2)
     harness.until(first, "EXEC")
@@ -147,7 +147,7 @@ def test_two_runs_never_share_a_slot_afterwards(build: Build) -> None:
     assert harness.until(second, "EXEC")["slots"] == [0]
     harness.kill()
     shutil.move(hidden, harness.state_dir / "runs" / first)
-    harness.allowed_warnings += ["is not taken up", "is set aside"]
+    harness.allow(Catalogue.RUN_NOT_RECOVERED, Catalogue.ROW_QUARANTINED, Catalogue.SLOTS_WITHHELD)
     harness.start()
 
     health = harness.call("daemon.health")
@@ -180,7 +180,7 @@ def test_a_run_at_work_whose_key_is_anothers_keeps_its_slot(build: Build) -> Non
     harness.until(second, "EXEC")
     lose_log(harness)
     shutil.move(hidden, harness.state_dir / "runs" / first)
-    harness.allowed_warnings += ["is not taken up", "is set aside"]
+    harness.allow(Catalogue.RUN_NOT_RECOVERED, Catalogue.ROW_QUARANTINED, Catalogue.SLOTS_WITHHELD)
     harness.start()
 
     assert harness.get(first)["outcome"] == "succeeded"
@@ -247,7 +247,7 @@ def killed_while_mended(harness: DaemonHarness, point: str, *, is_damaged: bool)
 def test_a_restore_that_was_killed_is_finished_by_the_next_start(build: Build, point: str) -> None:
     """An old copy, a run at work that it does not know, and a kill in the middle: the same as without it."""
     harness = build()
-    harness.allowed_warnings.append(BEHIND)
+    harness.allow(Catalogue.REGISTRY_BEHIND)
     copy = harness.home / "copy"
     harness.call("daemon.backup", path=str(copy))
     gate = harness.home / "gate"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mosaicd.log import Catalogue
 from mosaicd.store.migrations import VERSION
 from tests.harness.daemon import ROOT, DaemonHarness
 from tests.harness.waiting import wait_until
@@ -69,7 +70,12 @@ def break_registry(harness: DaemonHarness, damage: Break) -> bytes:
 
 
 def allow(harness: DaemonHarness) -> None:
-    harness.allowed_warnings += ["damaged", "gone or empty", "set aside", "does not tell"]
+    harness.allow(
+        Catalogue.REGISTRY_REBUILT,
+        Catalogue.ROW_QUARANTINED,
+        Catalogue.SLOTS_WITHHELD,
+        Catalogue.DIRECTORY_NOT_RECOVERED,
+    )
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: str(damage.__name__))
@@ -95,7 +101,7 @@ def test_a_damaged_registry_costs_no_run(build: Build, damage: Break) -> None:
     health = harness.call("daemon.health")
     assert health["epoch"] != epoch
     [warning] = health["warnings"]
-    assert "set-aside" in warning and "rebuilt" in warning
+    assert Catalogue.REGISTRY_REBUILT.code in warning and "set-aside" in warning
     if broken:
         [aside] = (harness.state_dir / "set-aside").glob(f"*/{REGISTRY}")
         assert aside.read_bytes() == broken
@@ -153,7 +159,7 @@ def test_pauses_slots_and_attempts_come_back(build: Build) -> None:
     """A frozen run stays frozen, GPU slots stay its own, a second attempt stays the second."""
     harness = build(gpus={"static": 2}, cpus={"slots": 4})
     allow(harness)
-    harness.allowed_warnings.append("is gone")
+    harness.allow(Catalogue.SHIM_LOST)
     gate = harness.home / "gate"
     frozen = harness.program("ticker", str(gate), gpus=1)
     tried = harness.program("ticker", str(gate), retries=2, gpus=1)

@@ -3,6 +3,7 @@
 import os
 import signal
 
+from mosaicd.log import Catalogue
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
@@ -36,7 +37,7 @@ def test_runs_live_through_kill_9_of_the_daemon(harness: DaemonHarness) -> None:
 
 def test_runs_live_through_kill_9_of_the_launcher(harness: DaemonHarness) -> None:
     """A dead launcher disturbs no run; another one takes its place."""
-    harness.allowed_warnings.append("launcher")
+    harness.allow(Catalogue.LAUNCHER_LOST)
     gate = harness.home / "gate"
     run_id = harness.program("ticker", str(gate))
     before = harness.until(run_id, "EXEC")
@@ -102,7 +103,7 @@ def test_orderly_stop_leaves_runs_alive(harness: DaemonHarness) -> None:
 
 def test_lost_shim_ends_its_tree_and_says_so(harness: DaemonHarness) -> None:
     """kill -9 of a shim: a teardown shim ends the orphaned tree; the run is interrupted, shim_lost."""
-    harness.allowed_warnings.append("shim of run")
+    harness.allow(Catalogue.SHIM_LOST)
     run_id = harness.submit("sh", "-c", "trap '' TERM HUP PIPE; while :; do sleep 0.05; done")
     harness.until(run_id, "EXEC")
     [shim] = harness.shims()
@@ -115,7 +116,7 @@ def test_lost_shim_ends_its_tree_and_says_so(harness: DaemonHarness) -> None:
 
 def test_lost_shim_is_retried_by_policy(harness: DaemonHarness) -> None:
     """With retries left, a lost shim means another attempt in a directory of its own."""
-    harness.allowed_warnings.append("shim of run")
+    harness.allow(Catalogue.SHIM_LOST)
     gate = harness.home / "gate"
     run_id = harness.program("ticker", str(gate), retries=1)
     harness.until(run_id, "EXEC")

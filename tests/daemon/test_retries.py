@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import Conflict, InvalidParams, NotFound
 from tests.daemon.workshop import Build, idle, loaded, spec_on_disk, train, workshop
 from tests.harness.daemon import DaemonHarness
@@ -190,7 +191,7 @@ def test_a_retry_with_a_key_is_one_run(harness: DaemonHarness) -> None:
 def test_a_lost_shim_is_retried_from_the_checkpoint(build: Build) -> None:
     """The default: a shim that is killed takes its attempt along, and the next one goes on."""
     harness = workshop(build, timeouts={"worker_grace_s": 0.5})
-    harness.allowed_warnings.append("shim")
+    harness.allow(Catalogue.SHIM_LOST)
     gate = harness.home / "go"
     run_id = idle(harness, {**PATIENT, "retries": 1}, steps=6, save_at=[4], hang=True, go_on=str(gate))
     wait_until(lambda: harness.get(run_id)["checkpoint"], bool, "it has saved")

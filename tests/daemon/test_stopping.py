@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import Conflict, MosaicError
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import DEADLINE_S, wait_until
@@ -74,7 +75,7 @@ def test_a_stop_is_not_forgotten_over_a_reexec(build: Build) -> None:
     assert harness.process is not None
     settings, asking, refused = replaced(harness)
     harness.process.send_signal(signal.SIGTERM)
-    wait_until(harness.log.read_text, lambda log: "SIGTERM" in log, "the daemon is told to stop")
+    wait_until(lambda: harness.logged(Catalogue.DAEMON_STOPPING, "SIGTERM"), bool, "the stop is logged")
     told(harness, settings)
     assert harness.process.wait(DEADLINE_S) == 0
     asking.join(DEADLINE_S)
@@ -90,7 +91,7 @@ def test_a_stop_between_two_programs(harness: DaemonHarness, number: signal.Sign
     settings, asking, refused = replaced(harness)
     told(harness, settings)
     asking.join(DEADLINE_S)
-    wait_until(harness.log.read_text, lambda log: "becoming the program" in log, "the one has ended")
+    wait_until(lambda: harness.logged(Catalogue.DAEMON_REPLACED), bool, "the first program has ended")
     harness.process.send_signal(number)
     told(harness, settings)
     assert harness.process.wait(DEADLINE_S) == 0

@@ -14,16 +14,18 @@ from typing import Any
 
 import pytest
 
+from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import MosaicError
 from tests.faults.smalldisk import Disk
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
 SIZE_KIB = 48 << 10  # the log of the registry takes up to 16 MiB
-ALLOWED = [
-    "registry", "cannot write", "cannot be launched", "trying again", "environment of run", "left with 70",
-    "is not whole",
-]  # fmt: skip
+ALLOWED = (
+    Catalogue.COMMIT_RETRIED, Catalogue.RUN_NOT_RECORDED, Catalogue.CHECKPOINT_FAILED, Catalogue.PRUNE_FAILED,
+    Catalogue.LAUNCH_FAILED, Catalogue.LAUNCH_DELAYED, Catalogue.TEARDOWN_FAILED, Catalogue.ENVIRONMENT_LEFT,
+    Catalogue.SHIM_CRASHED, Catalogue.RECORD_TORN,
+)  # fmt: skip
 
 
 class SmallDiskHarness(DaemonHarness):
@@ -32,7 +34,7 @@ class SmallDiskHarness(DaemonHarness):
     def __init__(self, home: Path, settings: dict[str, dict[str, Any]]) -> None:
         super().__init__(home, settings)
         self.disk = Disk(self.state_dir, SIZE_KIB)
-        self.allowed_warnings += ALLOWED
+        self.allow(*ALLOWED)
 
 
 Build = Callable[..., SmallDiskHarness]
@@ -187,7 +189,7 @@ def test_a_start_on_a_full_disk_is_refused_with_a_sentence(build_small: Build) -
 def test_checkpoints_go_on_after_a_full_disk(build_small: Build) -> None:
     """A checkpoint that finds no room is said and is not the last: when there is room, the log is moved."""
     harness = build_small(registry={"checkpoint_interval_s": 0.1})
-    harness.allowed_warnings.append("no checkpoint this time")
+    harness.allow(Catalogue.CHECKPOINT_FAILED)
 
     def has_failed() -> bool:
         harness.disk.release()
@@ -195,7 +197,7 @@ def test_checkpoints_go_on_after_a_full_disk(build_small: Build) -> None:
             harness.submit("true", hold=True, labels={"note": "n" * 200})
         harness.disk.fill()
         try:
-            wait_until(lambda: "no checkpoint this time" in harness.log.read_text(), bool, "it failed", 2)
+            wait_until(lambda: harness.logged(Catalogue.CHECKPOINT_FAILED), bool, "it failed", 2)
         except AssertionError:
             return False  # it came between the submits, and the next had nothing to do
         return True
@@ -248,7 +250,7 @@ class Injected:
 def test_a_failing_disk_refuses_requests_and_recovers(call: str, build: Callable[..., DaemonHarness]) -> None:
     """EIO from the daemon's writes and syncs: refusals that name the place, then work as before."""
     harness = build()
-    harness.allowed_warnings += ALLOWED
+    harness.allow(*ALLOWED)
     gate = harness.home / "gate"
     first = harness.submit("sh", "-c", f"while ! test -e {gate}; do sleep 0.02; done; exit 5")
     harness.until(first, "EXEC")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mosaicctl.client import Disconnected
+from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import MosaicError
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
@@ -147,7 +148,7 @@ def test_others_are_answered_while_a_peer_is_hostile(
 ) -> None:
     """Under every flood the median of an ordinary client's answers is below 100 ms, and memory is bounded."""
     harness = build()
-    harness.allowed_warnings += ["peer", "refused", "watcher"]
+    harness.allow(Catalogue.PEER_REFUSED, Catalogue.WATCHER_LAGS)
     assert harness.process is not None
     before = rss_kib(harness.process.pid)
     told = []
@@ -166,7 +167,7 @@ def test_others_are_answered_while_a_peer_is_hostile(
 def test_a_full_daemon_of_idle_connections_serves_who_is_in(build: Callable[..., DaemonHarness]) -> None:
     """Every place taken by peers that say nothing: who is in is served, the next is told why."""
     harness = build()
-    harness.allowed_warnings.append("connections are open")
+    harness.allow(Catalogue.PEER_REFUSED)
     with ExitStack() as stack, harness.client() as mine:
         refused = None
         for number in range(520):
@@ -194,7 +195,7 @@ def test_a_full_daemon_of_idle_connections_serves_who_is_in(build: Callable[...,
 def test_a_run_is_started_and_ended_under_fire(build: Callable[..., DaemonHarness]) -> None:
     """While peers flood, a run is submitted, works, is told of and ends exactly."""
     harness = build()
-    harness.allowed_warnings.append("connections are open")
+    harness.allow(Catalogue.PEER_REFUSED)
     with peers(harness, "requests", 1), peers(harness, "half lines", 1):
         run_id = harness.submit("sh", "-c", "echo under fire; exit 4")
         run = harness.ended(run_id)

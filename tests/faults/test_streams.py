@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from mosaicd.broadcaster import notices
+from mosaicd.log import Catalogue
 from mosaicd.store.database import rows
 from mosaicd.store.rows import read_stored_event
 from tests.harness.daemon import DaemonHarness
@@ -103,7 +104,7 @@ def test_every_watchers_sequence_is_the_ledger(
 ) -> None:
     """Watchers that hang up anywhere, are slow, or lose their daemon, are told every event once, in order."""
     harness = build()
-    harness.allowed_warnings += ["watcher", "lags"]
+    harness.allow(Catalogue.WATCHER_LAGS)
     rng = random.Random(seed)
     runs = [harness.submit("true", hold=True) for _ in range(160)]  # a harness ends one page of them
     peaks = []
@@ -169,7 +170,7 @@ def test_a_followed_log_survives_kills_byte_for_byte(build: Callable[..., Daemon
 def test_a_slow_watcher_is_warned_of_once_an_episode(build: Callable[..., DaemonHarness]) -> None:
     """A watcher that stops reading costs one warning, with run and cursor, and can fetch what it missed."""
     harness = build(watch={"lag_events": 50})
-    harness.allowed_warnings.append("watcher")
+    harness.allow(Catalogue.WATCHER_LAGS)
     run_id = harness.submit("true", hold=True)
     with harness.client() as client:
         start = client.call("run.watch", {"run_id": run_id})
@@ -190,8 +191,6 @@ def test_a_slow_watcher_is_warned_of_once_an_episode(build: Callable[..., Daemon
         client.call("run.watch", {"run_id": run_id, "since": gap["from"] - 1})
         fetched = [client.next_notification(60) for _ in range(100)]
     assert [one[1]["seq"] for one in fetched if one] == list(range(gap["from"], gap["from"] + 100))
-    log = harness.log.read_text().splitlines()
-    warnings = [line for line in log if "WARNING" in line and "watcher" in line]
-    assert len(warnings) == 1, warnings
-    assert run_id in warnings[0] and "cursor" in warnings[0]
+    [warning] = harness.logged(Catalogue.WATCHER_LAGS)
+    assert run_id in warning and "cursor=" in warning
     harness.call("run.stop", run_id=run_id)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mosaicd.log import Catalogue
 from mosaicd.shim import cgroup
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
@@ -56,7 +57,7 @@ def test_a_stop_of_a_paused_run_whose_shim_stands_still(build: Build) -> None:
     """PAUSE and stop is a wait as any other: said as the reason, then FAULT, with its slot, until its shim
     acts or is gone."""
     harness = build(timeouts=WAITS)
-    harness.allowed_warnings += ["unkillable", "cannot be killed", "does not end its tree"]
+    harness.allow(Catalogue.RUN_UNKILLABLE, Catalogue.SHIM_STUCK)
     run_id, shim = frozen(harness)
     os.kill(shim, signal.SIGSTOP)
     asked = harness.call("run.stop", run_id=run_id)
@@ -72,7 +73,7 @@ def test_a_stop_of_a_paused_run_whose_shim_stands_still(build: Build) -> None:
 def test_a_resume_that_its_shim_does_not_carry_out(build: Build) -> None:
     """A frozen run that nobody lets go on is not left frozen: its shim counts as lost, policy retries it."""
     harness = build(timeouts=ANSWERS)
-    harness.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree"]
+    harness.allow(Catalogue.RUN_UNKILLABLE, Catalogue.SHIM_STUCK)
     run_id, shim = frozen(harness, retries=1)
     os.kill(shim, signal.SIGSTOP)
     asked = harness.call("run.resume", run_id=run_id)
@@ -90,8 +91,7 @@ def test_a_resume_that_its_shim_does_not_carry_out(build: Build) -> None:
 def test_nobody_has_to_help(build: Build) -> None:
     """The same without a hand from outside: a silent shim is given up, in PAUSE and FAULT too."""
     harness = build(timeouts={**WAITS, "shim_silence_s": 8.0})
-    harness.allowed_warnings += ["cannot be killed", "unkillable", "does not end its tree"]
-    harness.allowed_warnings += ["lives and has said nothing"]
+    harness.allow(Catalogue.RUN_UNKILLABLE, Catalogue.SHIM_STUCK, Catalogue.SHIM_SILENT)
     run_id, shim = frozen(harness)
     os.kill(shim, signal.SIGSTOP)
     harness.call("run.stop", run_id=run_id)
@@ -102,7 +102,7 @@ def test_a_pause_that_does_not_come_about_is_given_up(build: Build) -> None:
     """A run is not broken because it could not be paused: the wish is given up, said with the reason, and the
     run works on; the shim that hears both late ends up with a run that works."""
     harness = build(timeouts=ANSWERS)
-    harness.allowed_warnings += ["was not paused within"]
+    harness.allow(Catalogue.PAUSE_FAILED)
     gate = harness.home / "gate"
     run_id = harness.program("ticker", str(gate))
     harness.until(run_id, "EXEC")
@@ -125,12 +125,7 @@ def test_a_stop_before_the_shim_comes_is_a_cancel(build: Build) -> None:
     """Its shim was forked and never came: what its user stopped before anything started is cancelled, with
     the evidence, and the process that should have become its shim is ended."""
     harness = build(timeouts={**WAITS, "handshake_s": 5.0})
-    harness.allowed_warnings += [
-        "handshake_timeout",
-        "does not end its tree",
-        "cannot be killed",
-        "unkillable",
-    ]
+    harness.allow(Catalogue.RUN_UNKILLABLE, Catalogue.SHIM_STUCK)
     forked = spare(harness)
     os.kill(forked, signal.SIGSTOP)
     run_id = harness.submit("true")
@@ -149,7 +144,7 @@ def test_a_stop_before_the_shim_comes_is_a_cancel(build: Build) -> None:
 def test_a_teardown_shim_that_stands_still_is_replaced(build: Build) -> None:
     """Who is to end a lost shim's tree may stand still itself: another one ends it, and then the tree."""
     harness = build(timeouts=WAITS)
-    harness.allowed_warnings += ["shim of run", "unkillable", "cannot be killed"]
+    harness.allow(Catalogue.SHIM_LOST, Catalogue.SHIM_STUCK, Catalogue.RUN_UNKILLABLE)
     run_id = harness.submit("sleep", "600")
     harness.until(run_id, "EXEC")
     [shim] = harness.shims()
@@ -210,7 +205,7 @@ def test_a_fork_that_fails_for_a_moment_is_tried_again(build: Build, crowd: Crow
     """The launcher has no process to fork: the run waits, says why and how often, and works once it has;
     one that is stopped meanwhile is cancelled at once."""
     harness = build(timeouts={"handshake_s": 60.0})
-    harness.allowed_warnings += ["no process for its shim", "cannot be launched", "spawn_failed"]
+    harness.allow(Catalogue.LAUNCH_DELAYED, Catalogue.LAUNCH_FAILED)
     harness.ended(harness.submit("true"))
     close_the_launcher(harness, crowd)
     run_id = harness.submit("sh", "-c", "exit 3")
@@ -230,7 +225,7 @@ def test_a_fork_that_fails_for_long_is_named(build: Build, crowd: Crowd) -> None
     """The handshake's deadline ends the tries: the cause says what was missing and how often it was tried;
     it is the machine's, so policy retries it."""
     harness = build(timeouts={"handshake_s": 1.0})
-    harness.allowed_warnings += ["no process for its shim", "handshake_timeout", "launched", "spawn_failed"]
+    harness.allow(Catalogue.LAUNCH_DELAYED, Catalogue.LAUNCH_FAILED)
     harness.ended(harness.submit("true"))
     close_the_launcher(harness, crowd)
     run_id = harness.submit("true")

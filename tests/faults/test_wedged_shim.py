@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
 #: Short for a test, and long for a machine that stalls; the runs are never silent themselves.
 QUICK = {"shim_silence_s": 3.0}
-WEDGED = "lives and has said nothing"
 TALKS = "import time\nwhile True: print('on and on', flush=True); time.sleep(0.1)"
 
 
@@ -28,7 +28,9 @@ def shim_of(harness: DaemonHarness, run_id: str) -> int:
 
 
 def wedge(harness: DaemonHarness, run_id: str) -> int:
-    harness.allowed_warnings += [WEDGED, " is gone ", "the launcher"]  # which has no more time than a shim
+    harness.allow(
+        Catalogue.SHIM_SILENT, Catalogue.SHIM_LOST, Catalogue.LAUNCHER_LOST, Catalogue.LAUNCHER_SILENT
+    )  # which has no more time than a shim
     harness.until(run_id, "EXEC")
     pid = shim_of(harness, run_id)
     os.kill(pid, signal.SIGSTOP)
@@ -122,7 +124,7 @@ def progress_of(harness: DaemonHarness, run_id: str) -> Any:
 def test_a_stopped_launcher_is_replaced(build: Callable[..., DaemonHarness]) -> None:
     """A launcher that stands still is ended after a while, and the next one gets the orders it had."""
     harness = build(timeouts=QUICK)
-    harness.allowed_warnings += ["the launcher"]
+    harness.allow(Catalogue.LAUNCHER_LOST, Catalogue.LAUNCHER_SILENT)
     run_id = harness.submit("sh", "-c", "exit 3")
     harness.ended(run_id)
     os.kill(harness.launcher_pid(), signal.SIGSTOP)

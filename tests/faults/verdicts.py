@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaicd.core.run import Run
+from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir
 from mosaicd.protocol.states import CauseKind, PauseMode, State
 from tests.faults.clients import Watcher
@@ -17,18 +18,19 @@ from tests.harness.trouble import loud_lines
 from tests.harness.waiting import wait_until
 
 #: What a daemon may say aloud when its processes are killed all the time.
-ALLOWED = [
-    " broke: ", "the launcher ended", "refused facts that have no place now", "is not whole: ignored",
-    r"shim of run \w+ attempt \d+ is gone", "shims left without a trace",
-    "the daemon must not survive; its runs are safe",
-    "WAL was not truncated",  # the drill itself reads in it
-    r"watcher \d+ of uid \d+ lags",  # it comes back from its cursor
-]  # fmt: skip
+ALLOWED = (
+    Catalogue.RUN_FAULTED, Catalogue.LAUNCHER_LOST, Catalogue.FACT_REFUSED, Catalogue.RECORD_TORN,
+    Catalogue.SHIM_LOST, Catalogue.FATAL_ERROR,
+    Catalogue.WAL_BUSY,  # the drill itself reads the registry
+    Catalogue.WATCHER_LAGS,  # the watcher comes back from its cursor
+)  # fmt: skip
 #: And when writes fail for a while.
-ALLOWED_OF_DISKS = [
-    "registry", "cannot write", "cannot be launched", "trying again", "environment of run", "left with 70",
-    "is not whole",
-]  # fmt: skip
+ALLOWED_OF_DISKS = (
+    Catalogue.COMMIT_RETRIED, Catalogue.RUN_NOT_RECORDED, Catalogue.CHECKPOINT_FAILED, Catalogue.PRUNE_FAILED,
+    Catalogue.LAUNCH_FAILED, Catalogue.LAUNCH_DELAYED, Catalogue.TEARDOWN_FAILED, Catalogue.ENVIRONMENT_LEFT,
+    Catalogue.SHIM_CRASHED, Catalogue.RECORD_TORN,
+    Catalogue.REGISTRY_FAILED,
+)  # fmt: skip
 
 
 def let_all_end(harness: DrillHarness, deadline_s: float) -> None:

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from mosaicctl.client import Client, Disconnected, NoDaemon, connect
+from mosaicd.log import Catalogue, Entry
 from mosaicd.protocol import rundir
 from mosaicd.protocol.errors import MosaicError
 from mosaicd.rundirs.directories import held_attempts
 from mosaicd.shim.containment import environment_of
-from tests.harness.trouble import loud_lines, replay_differs
+from tests.harness.trouble import logged, loud_lines, replay_differs
 from tests.harness.waiting import DEADLINE_S, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,9 +53,19 @@ class DaemonHarness:
         self.log = home / "daemon.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.run_ids: set[str] = set()
-        #: A run that breaks is its owner's trouble, and told; anything else is ours.
-        self.allowed_warnings: list[str] = [" broke: "]
+        #: Warnings that may be in the log at the end.  An attempt that fails is the fault of its program.
+        self.allowed_warnings = {Catalogue.RUN_FAULTED}
         self.configure(settings or {})
+
+    # --- its log ---------------------------------------------------------------------------------
+
+    def allow(self, *entries: Entry) -> None:
+        """Let warnings of these kinds be in the log at the end of the test."""
+        self.allowed_warnings.update(entries)
+
+    def logged(self, entry: Entry, *words: str) -> list[str]:
+        """The records of `entry` in the log that have each of `words` in them."""
+        return logged(self.log, entry, *words)
 
     # --- the daemon ------------------------------------------------------------------------------
 

@@ -1,22 +1,44 @@
 """Trouble that no test asserted on: loud log lines, and a ledger that does not lead to its rows."""
 
 import json
+import logging
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from mosaicd.core.fsm import Event, Kind, replay
+from mosaicd.log import Entry
 
 _LOUD = re.compile(r"WARNING|ERROR|CRITICAL|Traceback")
+_CODE = re.compile(r"^\S+ [A-Z]+ (LOG\d{4}) ")
 
 
-def loud_lines(log: Path, allowed: Sequence[str]) -> list[str]:
-    """Return the lines of a daemon's log that nobody allowed."""
+def loud_lines(log: Path, allowed: Collection[Entry]) -> list[str]:
+    """Return the warnings and errors in a daemon's log that are no record of an allowed entry."""
     if not log.exists():
         return []
     lines = [line for line in log.read_text(errors="replace").splitlines() if _LOUD.search(line)]
-    return [f"log: {line}" for line in lines if not any(re.search(pattern, line) for pattern in allowed)]
+    codes = {entry.code for entry in allowed}
+    return [f"log: {line}" for line in lines if _code_of(line) not in codes]
+
+
+def logged(log: Path, entry: Entry, *words: str) -> list[str]:
+    """Return the records of `entry` in a daemon's log that have each of `words` in them."""
+    if not log.exists():
+        return []
+    lines = log.read_text(errors="replace").splitlines()
+    return [line for line in lines if _code_of(line) == entry.code and all(word in line for word in words)]
+
+
+def entries(records: Iterable[logging.LogRecord]) -> list[Entry | None]:
+    """Return the entry of each log record; None for a record of free text."""
+    return [getattr(record, "mosaic_entry", None) for record in records]
+
+
+def _code_of(line: str) -> str | None:
+    found = _CODE.match(line)
+    return found[1] if found else None
 
 
 def replay_differs(path: Path) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mosaicd.core.event import Event, Kind
+from mosaicd.log import Catalogue
 from mosaicd.protocol.messages import Facts
 from mosaicd.rpc.verbs import fact
 from tests.rpc.serving import AT, Serving
@@ -75,7 +76,8 @@ async def test_what_comes_too_late_is_no_warning(serving: Serving, caplog: pytes
         run_id, Event(Kind.DEADLINE_MISSED, AT + 2, data={"kind": "heartbeat_lost"})
     )
     assert (await tell(serving, run_id, turn("paused", 1)))["rejected"] == ["paused"]
-    said = [
-        (r.levelno, r.getMessage().rpartition(": ")[2]) for r in caplog.records if "refused" in r.getMessage()
-    ]
-    assert said == [(logging.WARNING, "spawn_failed"), (logging.INFO, "paused")]
+    about = [record for record in caplog.records if hasattr(record, "mosaic_fields")]
+    refused = [(record.mosaic_entry, record.mosaic_fields.get("facts")) for record in about]
+    assert (Catalogue.FACT_REFUSED, "spawn_failed") in refused
+    assert refused[-1] == (Catalogue.FACT_LATE, "paused")
+    assert (Catalogue.FACT_REFUSED.level, Catalogue.FACT_LATE.level) == (logging.WARNING, logging.INFO)

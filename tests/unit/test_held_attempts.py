@@ -11,9 +11,11 @@ from typing import Any, cast
 import pytest
 
 from mosaicd.core.run import Run
+from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir
 from mosaicd.recovery.rebuild import Patience, _attempt
 from mosaicd.rundirs.directories import RunDirs, held_attempts
+from tests.harness.trouble import entries
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_half_a_record_is_trouble_once_nobody_writes(
     assert found.is_held and found.launch is not None and not caplog.records
     found = rundirs.examine(tmp_path.name, 1, os.getuid())
     assert not found.is_held and found.launch == {}
-    assert [record.getMessage() for record in caplog.records] == ["launch.json is not whole: ignored"]
+    assert entries(caplog.records) == [Catalogue.RECORD_TORN]
 
 
 @pytest.mark.parametrize("has_started", [False, True])

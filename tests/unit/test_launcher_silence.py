@@ -13,8 +13,10 @@ import sys
 import pytest
 
 from mosaicd import launcher
+from mosaicd.log import Catalogue
 from mosaicd.shims import launcher_client
 from mosaicd.shims.launcher_client import MOST_SILENT_CHECKS, LauncherClient
+from tests.harness.trouble import entries
 
 SILENCE_S = 0.3
 #: Answers every question; with "mute" none.
@@ -85,7 +87,7 @@ async def test_a_start_without_a_descriptor_is_made_up_for(caplog: pytest.LogCap
         assert await client.check_tree("01M81BYWTWF7Y6BN2VYWCYC5H8", (None, None)) == (True, [])
     await client.close()
     assert (len(caplog.messages), client.restarts) == (1, 1)
-    assert "no launcher can be started: [Errno 24]" in caplog.text
+    assert entries(caplog.records) == [Catalogue.LAUNCHER_NOT_STARTED] and "[Errno 24]" in caplog.text
 
 
 async def test_a_start_that_ends_half_way_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:

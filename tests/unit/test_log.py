@@ -9,12 +9,13 @@ import re
 import socket
 import struct
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
 from mosaicd import log
-from mosaicd.log import Catalogue, JournalHandler, Lines, journal
+from mosaicd.log import ENTRIES, Catalogue, JournalHandler, Lines, journal
 from mosaicd.log.journal import Journal
 
 
@@ -66,11 +67,14 @@ def decoded(record: bytes) -> dict[str, str]:
 
 
 def test_an_event_arrives_with_its_fields(receiver: socket.socket, to_journal: JournalHandler) -> None:
-    """An event has its MESSAGE_ID, its priority, our name, and each field under its name in capitals."""
+    """A record has its code, its MESSAGE_ID, its priority, our name, and each field in capitals."""
     log.event(Catalogue.RUN_ENDED, run_id="01X", outcome="failed", attempt=2, seq=17, cause={"kind": "oom"})
     fields = decoded(receiver.recv(65536))
     assert fields["MESSAGE"] == "run 01X ended: failed"
-    assert fields["MESSAGE_ID"] == Catalogue.RUN_ENDED.value.message_id
+    assert fields["MESSAGE_ID"] == Catalogue.RUN_ENDED.message_id
+    assert (fields["LOG_CODE"], fields["MOSAIC_EVENT"]) == (Catalogue.RUN_ENDED.code, "RUN_ENDED")
+    assert (fields["LOG_COMPONENT"], fields["LOG_SUBCOMPONENT"]) == ("Daemon", "Run")
+    assert fields["LOG_TAGS"] == "lifecycle"
     assert fields["PRIORITY"] == "6"
     assert fields["SYSLOG_IDENTIFIER"] == "mosaicd"
     assert (fields["RUN_ID"], fields["ATTEMPT"], fields["SEQ"]) == ("01X", "2", "17")
@@ -118,13 +122,13 @@ def test_a_slow_journal_does_not_hold_the_daemon(receiver: socket.socket, to_jou
     receiver.recv(65536)
     logger.info("room for both")
     receiver.setblocking(False)
-    messages = []
+    records = []
     try:
         while True:
-            messages.append(decoded(receiver.recv(65536))["MESSAGE"])
+            records.append(decoded(receiver.recv(65536)))
     except BlockingIOError:
         pass
-    assert messages[-1] == "1 log records were lost: the journal did not take them"
+    assert (records[-1]["LOG_CODE"], records[-1]["COUNT"]) == (Catalogue.LOG_DROPPED.code, "1")
 
 
 def test_without_a_journal_the_line_is_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,11 +158,12 @@ def test_a_wrong_field_name_is_refused() -> None:
 
 
 def test_lines_are_readable(lines: io.StringIO) -> None:
-    """On stderr an event is one line: time, level, sentence, and the fields that the sentence leaves out."""
+    """On stderr a record is one line: time, level, code, sentence, and the fields that the sentence omits."""
     log.event(Catalogue.RUN_DISPATCHED, run_id="01X", attempt=1, slots=[0, 1], reason=None)
     log.logger("mosaicd.x").debug("not shown at info")
     assert re.fullmatch(
-        r"\d{4}-\d\d-\d\dT\S+ INFO run 01X attempt 1 dispatched \(slots=\[0, 1\]\)\n", lines.getvalue()
+        r"\d{4}-\d\d-\d\dT\S+ INFO LOG2202 run 01X attempt 1 dispatched \(slots=\[0, 1\]\)\n",
+        lines.getvalue(),
     )
 
 
@@ -174,7 +179,7 @@ def test_a_field_that_is_missing_is_a_dash(lines: io.StringIO) -> None:
     log.event(Catalogue.RUN_ENDED, run_id="01X")
     log.event(Catalogue.RECONCILED)
     assert "run 01X ended: -" in lines.getvalue()
-    assert "reconciled" in lines.getvalue()
+    assert Catalogue.RECONCILED.code in lines.getvalue()
 
 
 def test_secrets_are_withheld(lines: io.StringIO) -> None:
@@ -195,15 +200,34 @@ def test_libraries_are_heard_from_warnings_on(lines: io.StringIO) -> None:
     assert "WARNING trouble" in lines.getvalue()
 
 
-def test_message_ids_are_well_formed_and_unique() -> None:
-    """Each event has its own 128-bit id, which is never given to another."""
-    ids = [event.value.message_id for event in Catalogue]
-    assert len(set(ids)) == len(ids)
-    assert all(re.fullmatch("[0-9a-f]{32}", id) for id in ids)
+def test_codes_and_message_ids_are_well_formed_and_unique() -> None:
+    """Each entry has a code, a name and a 128-bit id of its own."""
+    for read, form in (
+        (attrgetter("code"), r"LOG2\d{3}"),
+        (attrgetter("message_id"), r"[0-9a-f]{32}"),
+        (attrgetter("name"), r"[A-Z]+(_[A-Z]+)*"),
+    ):
+        values = [read(entry) for entry in ENTRIES]
+        assert len(set(values)) == len(values)
+        assert all(re.fullmatch(form, value) for value in values)
 
 
-def test_the_journal_catalogue_has_every_event() -> None:
-    """The catalogue file for `journalctl -x` has a block an event, in journald's form."""
+def test_every_entry_of_the_catalogue_is_listed() -> None:
+    """No name is used by two areas of the catalogue, and each code has the hundreds of its subcomponent."""
+    assert {entry.name for entry in ENTRIES} == {name for name in dir(Catalogue) if name.isupper()}
+    hundreds = {(entry.subcomponent, entry.code[:-2]) for entry in ENTRIES}
+    assert len(hundreds) == len({name for name, _ in hundreds}) == len({code for _, code in hundreds})
+
+
+def test_every_entry_says_what_it_means() -> None:
+    """An entry has a sentence, an explanation that ends with a full stop, a component and tags."""
+    for entry in ENTRIES:
+        assert entry.sentence and entry.explanation.endswith("."), entry
+        assert entry.component and entry.tags, entry
+
+
+def test_the_journal_catalogue_has_every_entry() -> None:
+    """The catalogue file for `journalctl -x` has a block for each entry, in journald's form."""
     text = "\n".join(log.journal_catalogue())
-    assert re.findall("^-- ([0-9a-f]{32})$", text, re.MULTILINE) == [e.value.message_id for e in Catalogue]
-    assert text.count("Subject: ") == text.count("Defined-By: mosaicd") == len(Catalogue)
+    assert re.findall("^-- ([0-9a-f]{32})$", text, re.MULTILINE) == [entry.message_id for entry in ENTRIES]
+    assert text.count("Subject: ") == text.count("Defined-By: mosaicd") == len(ENTRIES)

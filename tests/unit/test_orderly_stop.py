@@ -20,11 +20,13 @@ from mosaicd.core.run import Run
 from mosaicd.dispatch.dispatcher import Dispatcher
 from mosaicd.dispatch.orders import Orders
 from mosaicd.host.reexec import Succession, Takeover, replace
+from mosaicd.log import Catalogue
 from mosaicd.protocol.states import Dedup
 from mosaicd.rundirs.directories import RunDirs
 from mosaicd.shims.launcher_client import LauncherClient
 from mosaicd.shims.shims import Shims
 from mosaicd.store.registry import Registry
+from tests.harness.trouble import entries
 from tests.rpc.serving import until
 from tests.store.building import new_run, submission
 
@@ -138,8 +140,9 @@ async def test_a_work_that_dies_is_told_of(tmp_path: Path, caplog: pytest.LogCap
     ended = lambda work: daemon._say_ended(services, work)  # noqa: E731
     async with service._background(ended, breaks(), goes_on()):
         await until(lambda: services.warnings, "it is told")
-    assert len(caplog.records) == 1 and "breaks ended in error" in caplog.text
-    assert len(services.warnings) == 1 and "ours" in services.warnings[0]
+    assert entries(caplog.records) == [Catalogue.TASK_FAILED] and "breaks" in caplog.text
+    [warning] = services.warnings
+    assert Catalogue.TASK_FAILED.code in warning and "ours" in warning
 
 
 async def test_a_start_that_ends_half_way_leaves_nobody_at_work(

@@ -5,20 +5,18 @@ stands (refused, logged, nothing changed).  Caveats: a fact told twice is accept
 a going on that come together only the ledger knows whether they were told before.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mosaicd import crash_points
+from mosaicd import crash_points, log
 from mosaicd.core import missed_events
 from mosaicd.core.fsm import Event
 from mosaicd.core.run import Run
+from mosaicd.log import Catalogue
 from mosaicd.protocol.messages import Facts
 from mosaicd.protocol.states import State
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
-
-log = logging.getLogger(__name__)
 
 
 async def handle(services: Services, caller: Caller, params: Facts) -> dict[str, Any]:
@@ -37,8 +35,8 @@ async def handle(services: Services, caller: Caller, params: Facts) -> dict[str,
     run = await services.registry.record_if(params.run_id, decide)
     crash_points.reach("fact.before_reply")
     if rejected:
-        level = logging.INFO if run.state is State.FAULT else logging.WARNING  # it just broke
-        log.log(level, "run %s: refused facts that have no place now: %s", run.run_id, ", ".join(rejected))
+        entry = Catalogue.FACT_LATE if run.state is State.FAULT else Catalogue.FACT_REFUSED
+        log.event(entry, run_id=run.run_id, state=run.state, facts=", ".join(rejected))
     if any(fact.get("fact") in missed_events.HINTS for fact in params.facts):
         services.dispatcher.poke(params.run_id)
     return {"accepted": len(params.facts) - len(rejected), "rejected": rejected}

@@ -7,7 +7,8 @@ Caveats: answered while the daemon is still starting; `ready` says so.
 import os
 from typing import Any
 
-from mosaicd import __version__
+from mosaicd import __version__, log
+from mosaicd.log import Catalogue
 from mosaicd.protocol import PROTOCOL_VERSION
 from mosaicd.protocol.messages import NoParams
 from mosaicd.rpc.caller import Caller
@@ -40,7 +41,7 @@ async def handle(services: Services, caller: Caller, params: NoParams) -> dict[s
         "warnings": [
             *services.warnings,
             *_withheld(services),
-            *filter(None, [services.launcher.start_error]),
+            *_start_error(services),
         ],
     }
 
@@ -52,5 +53,12 @@ def _quarantine(services: Services) -> list[dict[str, Any]]:
 
 
 def _withheld(services: Services) -> list[str]:
-    """What nobody is given because of runs that were set aside while something of theirs lives."""
-    return [withheld.sentence() for withheld in services.scheduler.withheld.values()]
+    """Return a warning for each run that is set aside and whose slots stay reserved."""
+    found = services.scheduler.withheld.values()
+    return [log.with_code(Catalogue.SLOTS_WITHHELD, withheld.summary()) for withheld in found]
+
+
+def _start_error(services: Services) -> list[str]:
+    """Return why there is no launcher, as a warning, while none can be started."""
+    error = services.launcher.start_error
+    return [] if error is None else [log.with_code(Catalogue.LAUNCHER_NOT_STARTED, error)]

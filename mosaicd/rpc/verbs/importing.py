@@ -45,7 +45,7 @@ async def handle(services: Services, caller: Caller, params: Import) -> dict[str
             imported.append(run.run_id)
             outcomes[str(run.outcome)] += 1
     if not params.dry_run:
-        log.logger(__name__).info("imported by %s from %s; runs: %d", caller.name, path, len(imported))
+        log.event(log.Catalogue.HISTORY_IMPORTED, who=caller.name, path=path, count=len(imported))
     return {
         "path": str(path), "dry_run": params.dry_run, "rows": len(found.rows), "imported": len(imported),
         "known": known, "skipped": len(found.rows) - len(imported) - known, "outcomes": dict(outcomes),

@@ -1,0 +1,32 @@
+"""One kind of log record: its code, its level, its sentence, and what the operator should know about it.
+
+The form is that of the documents' log constants: code, level, message, component, subcomponent, tags.
+"""
+
+from dataclasses import dataclass, field
+
+#: The component of every record of the daemon, as "Worker" is that of every record of a worker.
+COMPONENT = "Daemon"
+
+
+@dataclass(eq=False)
+class Entry:
+    """One kind of log record.
+
+    `code` and `message_id` never change and are never given to another entry.  `sentence` has the names of
+    the record's fields in braces.  `explanation` is for `journalctl -x`: the meaning, and what to do.
+    """
+
+    code: str
+    message_id: str
+    level: int
+    sentence: str
+    explanation: str
+    subcomponent: str
+    tags: tuple[str, ...]
+    component: str = COMPONENT
+    name: str = field(init=False, default="")
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Take the name of the class attribute that the entry is assigned to: Python calls this once."""
+        self.name = name
