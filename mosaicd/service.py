@@ -43,7 +43,7 @@ from mosaicd.store.restoring import finish as finish_restoring
 from mosaicd.upkeep.announce import announce
 from mosaicd.upkeep.discovery import Discovery
 from mosaicd.upkeep.retention import Retention
-from mosaicd.upkeep.temp_dirs import Temporaries
+from mosaicd.upkeep.temp_dirs import TempDirs
 
 REGISTRY_FILE = "registry.sqlite3"
 #: How far systemd's STATUS may be behind.
@@ -98,7 +98,7 @@ class Service:
                 services.retention.run(),
                 self._shim_watch(services).run(),
                 aftercare.run(),
-                Temporaries(services.registry, services.rundirs, services.launcher).run(),
+                TempDirs(services.registry, services.rundirs, services.launcher).run(),
                 self._pulse(services, notifier.watchdog_s),
                 notifier.watch(lambda: self._is_healthy(services, notifier.watchdog_s)),
             )

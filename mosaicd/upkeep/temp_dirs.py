@@ -1,11 +1,12 @@
-"""Temporary directories of runs that have ended: what a shim could not remove is removed after it.
+"""Temporary directories of ended runs: what a shim could not remove is removed after the end of its run.
 
-A shim removes its attempt's directory itself, and the launcher that of a shim that died before its tree was
-empty.  What is left is the moment between: the run has ended, and its shim (with or without the launcher) was
-killed just before it came to that.  A reader would get wrong: a name in /tmp proves nothing.  Only what is
-named like an attempt of a run of ours that has ended, which is no shim's any more and of the same user, is
-looked at (who else made one must not have us look), and the launcher removes it, as the run's user, once it
-has found nothing of the run alive.
+A shim removes its attempt's directory itself, and the launcher removes that of a shim that died before its
+tree was empty.  One case is left: the shim, with or without its launcher, was killed after the end of the run
+and before the removal.
+
+Note: a name in /tmp proves nothing, because every user can make one.  The launcher is asked about a directory
+only if it is named like an attempt of an ended run of ours, belongs to that run's user, and is held by no
+shim.  The launcher removes it once it has found no living process of the run.
 """
 
 import asyncio
@@ -21,14 +22,14 @@ from mosaicd.store.registry import Registry
 if TYPE_CHECKING:
     from mosaicd.shims.launcher_client import LauncherClient
 
-#: Between two looks, in seconds.
+#: Between two rounds, in seconds.
 INTERVAL_S = 600.0
-#: How many are asked about at a time: one look of the launcher at all processes answers for them.
-TOGETHER = 50
+#: The launcher answers this many questions from one survey of all processes.
+ASKED_TOGETHER = 50
 
 
-class Temporaries:
-    """Looks at the start, when runs of a daemon that was killed may have left some, and from time to time."""
+class TempDirs:
+    """Have the directories removed at the start, after a daemon that was killed, and from time to time."""
 
     def __init__(self, registry: Registry, rundirs: RunDirs, launcher: "LauncherClient") -> None:
         self._registry = registry
@@ -36,25 +37,29 @@ class Temporaries:
         self._launcher = launcher
 
     async def run(self) -> None:
-        """Look, and look again, until cancelled."""
+        """Have them removed again and again, until cancelled."""
         while True:
             try:
-                await self.clear()
-            except OSError as error:  # no descriptor to be had now, say
+                await self.remove_left()
+            except OSError as error:  # out of descriptors for the moment, for example
                 log.event(Catalogue.TEMP_DIRS_UNREAD, why=error)
             await asyncio.sleep(INTERVAL_S)
 
-    async def clear(self) -> None:
-        """Have removed what runs that have ended left."""
-        found = await asyncio.to_thread(self._found)
-        for start in range(0, len(found), TOGETHER):
-            together = [one for one in found[start : start + TOGETHER] if one[0] not in self._registry.live]
+    async def remove_left(self) -> None:
+        """Have the launcher remove the temporary directories that ended runs left."""
+        found = await asyncio.to_thread(self._list_left)
+        for start in range(0, len(found), ASKED_TOGETHER):
+            together = [
+                (run_id, attempt)
+                for run_id, attempt in found[start : start + ASKED_TOGETHER]
+                if run_id not in self._registry.live
+            ]
             await asyncio.gather(
                 *(self._launcher.check_tree(run_id, (None, None), attempt) for run_id, attempt in together)
             )
 
-    def _found(self) -> list[tuple[str, int]]:
-        """Return the attempts of our runs whose directories are there and in no shim's hand."""
+    def _list_left(self) -> list[tuple[str, int]]:
+        """Return the attempts of ended runs whose directories exist and are held by no shim."""
         with os.scandir(rundir.TEMPORARY_BASE) as entries:
             found = [(tail, entry) for entry in entries if (tail := rundir.temporary_tail(entry.name))]
         if not found:

@@ -1,4 +1,4 @@
-"""What temporary directories the launcher is asked of: not what others made, nor what a shim still has."""
+"""Temporary directories of ended runs: which of them the launcher is asked about."""
 
 import asyncio
 import fcntl
@@ -12,14 +12,14 @@ import pytest
 from mosaicd.protocol import rundir
 from mosaicd.rundirs.directories import RunDirs
 from mosaicd.upkeep import temp_dirs
-from mosaicd.upkeep.temp_dirs import Temporaries
+from mosaicd.upkeep.temp_dirs import TempDirs
 
 TAIL = "0123456789"
 ENDED, LIVE = f"{'0' * 16}{TAIL}", f"{'0' * 16}{TAIL[::-1]}"
 
 
-class Link:
-    """Takes note of what it is asked, and of how many questions wait at a time."""
+class Launcher:
+    """Stands for the launcher's client: records the questions, and how many wait at a time."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int | None]] = []
@@ -35,12 +35,12 @@ class Link:
 
 
 @pytest.fixture
-def link() -> Link:
-    return Link()
+def launcher() -> Launcher:
+    return Launcher()
 
 
 @pytest.fixture
-def tidy(tmp_path: Path, link: Link, monkeypatch: pytest.MonkeyPatch) -> Temporaries:
+def left(tmp_path: Path, launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> TempDirs:
     """Of two runs with ten attempts each, one of them live; what is temporary lies in `tmp`."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(rundir, "TEMPORARY_BASE", str(tmp_path / "tmp"))
@@ -48,26 +48,26 @@ def tidy(tmp_path: Path, link: Link, monkeypatch: pytest.MonkeyPatch) -> Tempora
         for attempt in range(1, 11):
             (tmp_path / "runs" / run_id / rundir.attempt_name(attempt)).mkdir(parents=True)
     registry = SimpleNamespace(live={LIVE: object()})
-    return Temporaries(cast("Any", registry), RunDirs(tmp_path / "runs"), cast("Any", link))
+    return TempDirs(cast("Any", registry), RunDirs(tmp_path / "runs"), cast("Any", launcher))
 
 
 async def test_what_ended_runs_left_is_asked_about(
-    tidy: Temporaries, link: Link, monkeypatch: pytest.MonkeyPatch
+    left: TempDirs, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A few at a time: one look at all processes answers for them."""
-    monkeypatch.setattr(temp_dirs, "TOGETHER", 4)
+    monkeypatch.setattr(temp_dirs, "ASKED_TOGETHER", 4)
     for run_id in (ENDED, LIVE):
         for attempt in range(1, 11):
             os.mkdir(rundir.temporary_path(run_id, attempt))
-    await tidy.clear()
-    assert sorted(link.asked) == [(ENDED, attempt) for attempt in range(1, 11)]
-    assert link.most_waiting == 4
+    await left.remove_left()
+    assert sorted(launcher.asked) == [(ENDED, attempt) for attempt in range(1, 11)]
+    assert launcher.most_waiting == 4
 
 
-async def test_nobody_else_has_us_look(
-    tidy: Temporaries, link: Link, monkeypatch: pytest.MonkeyPatch
+async def test_what_others_made_is_not_asked_about(
+    left: TempDirs, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names can be made by anybody: no such attempt, a file, a link, another user's."""
+    """Every user can make such a name: no such attempt, a file, a link, another user's directory."""
     for attempt in range(11, 50):
         os.mkdir(rundir.temporary_path(ENDED, attempt))
     Path(rundir.temporary_path(ENDED, 1)).touch()
@@ -77,18 +77,20 @@ async def test_nobody_else_has_us_look(
     told = SimpleNamespace(st_uid=os.getuid() + 1)
     is_third = rundir.attempt_name(3)
     monkeypatch.setattr(os, "lstat", lambda path: told if str(path).endswith(is_third) else stat_of(path))
-    await tidy.clear()
-    assert link.asked == []
+    await left.remove_left()
+    assert launcher.asked == []
 
 
-async def test_what_a_shim_has_is_its_own_to_remove(tidy: Temporaries, link: Link, tmp_path: Path) -> None:
-    """It counts what it removes: two at it would both find things missing."""
+async def test_a_directory_that_a_shim_holds_is_not_asked_about(
+    left: TempDirs, launcher: Launcher, tmp_path: Path
+) -> None:
+    """The shim counts what it removes: of two removers each would find files missing."""
     for attempt in (1, 2):
         os.mkdir(rundir.temporary_path(ENDED, attempt))
     held = os.open(tmp_path / "runs" / ENDED / rundir.attempt_name(2), os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
-        await tidy.clear()
+        await left.remove_left()
     finally:
         os.close(held)
-    assert link.asked == [(ENDED, 1)]
+    assert launcher.asked == [(ENDED, 1)]
