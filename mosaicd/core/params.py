@@ -1,19 +1,19 @@
-"""Ranges and forms of what is submitted: what types and the config's schema cannot say.
+"""Ranges and forms of parameters and configs that neither a type nor the config's schema expresses.
 
-These rules are ours, and each keeps out something that could be stored or executed by nobody (a NUL in
-an argument, a number that SQLite has no room for).  A config that a JSON Schema validator accepts and
-that could be run anywhere is accepted here.
+Each of these rules keeps out a value that no program could be started with (a NUL in an argument) or that
+SQLite cannot store (a number that is too large).  A config that a JSON Schema validator accepts, and that
+could be run on any machine, is accepted here.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from mosaicd.core.program import WORDS, worker_section
 from mosaicd.core.run import INFRASTRUCTURE_CAUSES
 from mosaicd.core.schema import Number, Record, check_rule, check_text, check_unicode
 from mosaicd.protocol.faults import Faults, Path, shown
-from mosaicd.protocol.messages import Submit
 from mosaicd.protocol.states import CauseKind
 
 #: Integers that are stored and computed with; more than any machine has, and exact in every JSON reader.
@@ -24,6 +24,7 @@ MAX_WORD_BYTES = 131071
 MAX_COMMAND_BYTES = 256 << 10
 MAX_PATH_BYTES = 4095
 MAX_LABELS = 64
+MAX_NAME = 120
 MAX_KEY = 200
 MAX_PRIORITY = 1000
 DAY_S = 86400
@@ -42,8 +43,8 @@ RETRY_SETS: Mapping[str, tuple[CauseKind, ...]] = {
     "infrastructure": INFRASTRUCTURE_CAUSES,
 }
 
-#: What a number among the parameters may be.
-_RANGES: dict[str, Number] = {
+#: The range of each parameter that is a number.
+_NUMBERS: dict[str, Number] = {
     "cpus": Number(1, MAX_NUMBER),
     "gpus": Number(0, 1024),  # a config's own limit is 8; beyond the machine it is impossible, not invalid
     "time_limit_s": Number(0, MAX_NUMBER, closed=False),
@@ -57,39 +58,29 @@ _RANGES: dict[str, Number] = {
     "stall_s": Number(0, YEAR_S),
 }
 
-#: metadata.worker.liveness: the same words as the parameters', in the same ranges, and no others.
+#: metadata.worker.liveness: these keys have the names and ranges of the parameters; there are no others.
 LIVENESS = Record(
     {
-        name: _RANGES[name]
+        name: _NUMBERS[name]
         for name in ("handshake_timeout_s", "start_timeout_s", "heartbeat_timeout_s", "stall_s")
     }
 )
 
 
-def check_params(submit: Submit, faults: Faults) -> None:
-    """Add every parameter that is out of its range; `config` is not looked at."""
-    for name, rule in _RANGES.items():
-        value = getattr(submit, name)
+def check_params(params: Mapping[str, Any], faults: Faults) -> None:
+    """Add every parameter that is out of its range; None: the parameter is not given.
+
+    `params` holds some or all of the parameters of run.submit; other methods have parameters of the same
+    names and ranges.  `config` is not checked here.
+    """
+    for name, check in _CHECKS.items():
+        value = params.get(name)
         if value is not None:
-            check_rule(rule, value, (name,), faults)
-    for name, longest in (("name", 120), ("key", MAX_KEY)):
-        check_name(getattr(submit, name), name, longest, faults)
-    for index, word in enumerate(submit.retry_on or ()):
-        if word not in RETRYABLE and word not in RETRY_SETS:
-            words = ", ".join((*RETRY_SETS, *RETRYABLE))
-            faults.add(("retry_on", index), f"{shown(word)} is no cause to retry; use {words}")
-    _check_labels(submit.labels, faults)
-    check_environment(submit.environment, faults)
-    if submit.cwd is not None:
-        if not submit.cwd.startswith("/"):
-            faults.add(("cwd",), "must be an absolute path")
-        check_word(submit.cwd, ("cwd",), faults, MAX_PATH_BYTES)
-    if submit.command is not None:
-        _check_command(submit.command, faults)
+            check(value, (name,), faults)
 
 
 def retry_causes(words: Sequence[str] | None) -> tuple[CauseKind, ...]:
-    """Return the causes that checked `words` stand for, each once; None: those that are the machine's."""
+    """Return the causes that checked `words` stand for, each once; None: the causes of the machine."""
     found: list[CauseKind] = []
     for word in ("infrastructure",) if words is None else words:
         found += RETRY_SETS[word] if word in RETRY_SETS else [CauseKind(word)]
@@ -97,7 +88,7 @@ def retry_causes(words: Sequence[str] | None) -> tuple[CauseKind, ...]:
 
 
 def liveness(config: Mapping[str, Any]) -> Any:
-    """Return what a config says of when its run counts as dead, without nulls; {} where it says nothing."""
+    """Return metadata.worker.liveness without nulls; {} if the config has none."""
     found = worker_section(config).get("liveness", {})
     if not isinstance(found, dict):
         return found
@@ -110,11 +101,11 @@ def check_liveness(config: Mapping[str, Any], faults: Faults) -> None:
 
 
 def check_config_words(config: Mapping[str, Any], faults: Faults) -> None:
-    """Add what is wrong with a config that fits its schema: words exec cannot take, numbers out of bounds."""
+    """Add the faults of a config that fits its schema: words that exec cannot take, numbers out of range."""
     check_word(config["run_name"], ("run_name",), faults)
     check_word(config["entry_point"], ("entry_point",), faults)
     _check_words(config["arguments"], ("arguments",), faults)
-    check_environment(config["environment"], faults)
+    _check_environment(config["environment"], ("environment",), faults)
     section = worker_section(config)
     for key in WORDS:
         if key in section:
@@ -132,7 +123,7 @@ def check_config_words(config: Mapping[str, Any], faults: Faults) -> None:
 
 
 def check_word(word: str, path: Path, faults: Faults, most: int = MAX_WORD_BYTES) -> None:
-    """Add what no kernel interface and no database takes: a NUL, a lone surrogate, more than `most` bytes."""
+    """Add what neither exec nor the registry accepts: a NUL, a lone surrogate, more than `most` bytes."""
     if "\0" in word:
         faults.add(path, "must not hold a NUL character")
     check_unicode(word, path, faults)
@@ -150,36 +141,63 @@ def _check_words(words: Sequence[str], path: Path, faults: Faults) -> None:
         faults.add(path, rule)
 
 
-def _check_command(command: Sequence[str], faults: Faults) -> None:
+def _check_command(command: Sequence[str], path: Path, faults: Faults) -> None:
     if not command:
-        faults.add(("command",), "must not be empty")
+        faults.add(path, "must not be empty")
     elif not command[0]:
-        faults.add(("command", 0), "must not be empty")
-    _check_words(command, ("command",), faults)
+        faults.add((*path, 0), "must not be empty")
+    _check_words(command, path, faults)
 
 
-def check_name(value: str | None, name: str, longest: int, faults: Faults) -> None:
-    """Add what keeps a given name or key from being stored and shown."""
-    if value is not None:
-        check_text(value, (name,), faults, 1, longest)
-        check_word(value, (name,), faults)
+def _check_name(longest: int, value: str, path: Path, faults: Faults) -> None:
+    """Add what keeps a name or key from being stored and shown."""
+    check_text(value, path, faults, 1, longest)
+    check_word(value, path, faults)
 
 
-def check_environment(environment: Mapping[str, str], faults: Faults) -> None:
+def _check_environment(environment: Mapping[str, str], path: Path, faults: Faults) -> None:
     """Add every variable that cannot be handed to a program."""
     for name, value in environment.items():
         if not name or "=" in name:
-            faults.add(("environment", name), "a variable's name must not be empty or hold =")
+            faults.add((*path, name), "a variable's name must not be empty or hold =")
         else:
-            check_word(f"{name}={value}", ("environment", name), faults)
+            check_word(f"{name}={value}", (*path, name), faults)
 
 
-def _check_labels(labels: Mapping[str, str], faults: Faults) -> None:
+def _check_retry_words(words: Sequence[str], path: Path, faults: Faults) -> None:
+    for index, word in enumerate(words):
+        if word not in RETRYABLE and word not in RETRY_SETS:
+            known = ", ".join((*RETRY_SETS, *RETRYABLE))
+            faults.add((*path, index), f"{shown(word)} is no cause to retry; use {known}")
+
+
+def _check_cwd(cwd: str, path: Path, faults: Faults) -> None:
+    if not cwd.startswith("/"):
+        faults.add(path, "must be an absolute path")
+    check_word(cwd, path, faults, MAX_PATH_BYTES)
+
+
+def _check_labels(labels: Mapping[str, str], path: Path, faults: Faults) -> None:
     if len(labels) > MAX_LABELS:
-        faults.add(("labels",), f"{len(labels)} labels are more than the {MAX_LABELS} allowed")
+        faults.add(path, f"{len(labels)} labels are more than the {MAX_LABELS} allowed")
         return
     for key, value in labels.items():
         if not 1 <= len(key) <= 63 or "=" in key or not key.isprintable():
-            faults.add(("labels", key), "a label's key is 1 to 63 printable characters without =")
+            faults.add((*path, key), "a label's key is 1 to 63 printable characters without =")
         if len(value) > 255 or not value.isprintable():
-            faults.add(("labels", key), "a label's value is at most 255 printable characters")
+            faults.add((*path, key), "a label's value is at most 255 printable characters")
+
+
+#: The check of each parameter, in the order in which faults are reported.
+_CHECKS: Mapping[str, Callable[[Any, Path, Faults], None]] = {
+    **{name: partial(check_rule, number) for name, number in _NUMBERS.items()},
+    "name": partial(_check_name, MAX_NAME),
+    "key": partial(_check_name, MAX_KEY),
+    "retry_on": _check_retry_words,
+    "labels": _check_labels,
+    "environment": _check_environment,
+    "cwd": _check_cwd,
+    "command": _check_command,
+}
+#: The names of the parameters that `check_params` knows.
+CHECKED = tuple(_CHECKS)

@@ -4,7 +4,7 @@ The same verdict as a JSON Schema validator (Draft 2020-12) with the same table,
 cost.  What a reader would get wrong: a column's default does not make its key optional (`arguments`,
 `environment`, `artifacts` are required *and* have a default), `true` is no integer but `1.0` is one,
 and lengths count characters, not bytes.  Rules of ours, which no config schema knows (what exec takes,
-how deep JSON may nest), are in `check_json` and in `core.spec`.
+how deep JSON may nest), are in `check_json` and in `core.params`.
 """
 
 import math
@@ -140,7 +140,7 @@ def check_json(value: object, faults: Faults) -> None:
 
 def check_unicode(text: str, path: Path, faults: Faults) -> None:
     """Add a fault where `text` could not be encoded as UTF-8."""
-    if _LONE_SURROGATE.search(text):
+    if not text.isascii() and _LONE_SURROGATE.search(text):
         faults.add(path, "is not valid Unicode (a lone surrogate)")
 
 

@@ -1,28 +1,20 @@
-"""A submit, made whole: every default filled, every range checked, the program chosen, the digest taken.
+"""The spec of a run: everything that was accepted at the submit, and its form in spec.json.
 
-`normalise_submit` is the only door from what strangers send to what the daemon acts on; it tells all
-faults at once.  What a reader would get wrong: parameters beside a config win over the config (they are
-the later word of the same person), except for variables that merely describe the submitter's shell;
-and `to_dict` holds environment variables by name only, so `from_dict` needs their values handed in.
+Note: `to_dict` holds the names of environment variables without their values, so `from_dict` needs the
+values.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
-from mosaicd.core.digest import command_digest, config_digest, is_ambient
-from mosaicd.core.params import check_config_words, check_liveness, check_params, liveness
-from mosaicd.core.program import Defaults, Program, check_worker, command_name, config_program, worker_section
-from mosaicd.core.schema import check, check_json, filled
-from mosaicd.protocol import ulid
-from mosaicd.protocol.faults import Faults
-from mosaicd.protocol.messages import Submit
+from mosaicd.core.program import worker_section
 from mosaicd.protocol.states import Dedup, RunKind
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What the run asks for; what it gets is the grant's business."""
+    """What the run asks for; the scheduler decides what it gets."""
 
     cpus: int = 1
     memory_mb: int | None = None
@@ -115,145 +107,3 @@ class Spec:
         values["kind"], values["dedup"] = RunKind(values["kind"]), Dedup(values["dedup"])
         values["argv"] = tuple(values["argv"])
         return cls(**values, environment=dict(environment or {}))
-
-
-def normalise_submit(submit: Submit, defaults: Defaults) -> Spec:
-    """Return the spec of a submit; raise InvalidParams with every fault otherwise.
-
-    Where a config and a parameter say the same (name, cpus, gpus, time limit, steps), the parameter counts.
-    """
-    faults = Faults()
-    check_params(submit, faults)
-    if (submit.config is None) == (submit.command is None):
-        faults.add((), "give either a config or a command")
-    if submit.config is not None:
-        _check_config(submit.config, defaults, faults)
-    faults.refuse()
-    if submit.config is not None:
-        return _config_spec(submit, filled(submit.config), defaults)
-    return _command_spec(submit, defaults)
-
-
-def _config_spec(submit: Submit, config: dict[str, Any], defaults: Defaults) -> Spec:
-    _override(config, submit)
-    given = submit.environment
-    explicit = {name: value for name, value in given.items() if not is_ambient(name)}
-    chosen = config.pop("environment") | explicit
-    environment = {**given, **chosen}
-    program = config_program(config, environment, defaults)
-    asked = config["resources"]
-    return _spec(
-        submit,
-        program,
-        name=config["run_name"],
-        digest=config_digest(config, chosen, submit.cwd),
-        dedup=Dedup(submit.dedup or Dedup.ATTACH),
-        resources=Resources(
-            asked["cpus"], asked["memory_mb"], asked["gpus"]["requested"], asked["gpus"]["mandatory"]
-        ),
-        limits=_limits(
-            submit,
-            config["schedule"].get("max_duration_seconds"),
-            config["schedule"].get("max_steps"),
-            liveness(config),
-        ),
-        run_id=_own_run_id(config),
-        cwd=submit.cwd or (None if program.kind is RunKind.WORKER else defaults.home),
-        environment=environment,
-        config=config,
-    )
-
-
-def _command_spec(submit: Submit, defaults: Defaults) -> Spec:
-    argv = tuple(submit.command or ())
-    cwd = submit.cwd or defaults.home
-    resources = Resources(cpus=submit.cpus or 1, gpus=submit.gpus or 0, gpus_mandatory=bool(submit.gpus))
-    bounds = {"time_limit_s": _number(submit.time_limit_s), "max_steps": submit.max_steps}
-    return _spec(
-        submit,
-        Program(RunKind.COMMAND, argv),
-        name=submit.name or command_name(argv),
-        digest=command_digest(argv, cwd, submit.environment, asdict(resources), bounds),
-        dedup=Dedup(submit.dedup or Dedup.NEW),
-        resources=resources,
-        limits=_limits(submit, submit.time_limit_s, submit.max_steps, {}),
-        run_id=None,
-        cwd=cwd,
-        environment=dict(submit.environment),
-        config=None,
-    )
-
-
-def _spec(submit: Submit, program: Program, **values: Any) -> Spec:
-    return Spec(
-        kind=program.kind,
-        argv=program.argv,
-        worker_kind=program.worker_kind,
-        worker_id=program.worker_id,
-        config_flag=program.config_flag,
-        supports_pause=program.supports_pause,
-        supports_checkpoint=program.supports_checkpoint,
-        priority=submit.priority,
-        labels=dict(submit.labels),
-        key=submit.key,
-        hold=submit.hold,
-        **values,
-    )
-
-
-def _override(config: dict[str, Any], submit: Submit) -> None:
-    """Put the submit's own words into a filled config (a copy down to `resources` and `schedule`)."""
-    if submit.name is not None:
-        config["run_name"] = submit.name
-    if submit.cpus is not None:
-        config["resources"]["cpus"] = submit.cpus
-    if submit.gpus is not None:
-        config["resources"]["gpus"]["requested"] = submit.gpus
-    if submit.time_limit_s is not None:
-        config["schedule"]["max_duration_seconds"] = _number(submit.time_limit_s)
-    if submit.max_steps is not None:
-        config["schedule"]["max_steps"] = submit.max_steps
-
-
-def _limits(
-    submit: Submit, time_limit_s: float | None, max_steps: int | None, patience: Mapping[str, float]
-) -> Limits:
-    """Return the bounds; of `patience` (metadata.worker.liveness), what the submit itself says counts."""
-
-    def seconds(name: str) -> float | None:
-        own: float | None = getattr(submit, name)
-        return patience.get(name) if own is None else own
-
-    return Limits(
-        None if time_limit_s is None else float(time_limit_s),
-        max_steps,
-        submit.grace_s,
-        submit.retries or 0,
-        None if submit.retry_on is None else tuple(submit.retry_on),
-        seconds("heartbeat_timeout_s"),
-        seconds("handshake_timeout_s"),
-        seconds("start_timeout_s"),
-        seconds("stall_s"),
-    )
-
-
-def _own_run_id(config: Mapping[str, Any]) -> str | None:
-    """Return the client's own run id, canonical, where metadata.worker.config.run_id is a ULID."""
-    given = worker_section(config).get("config", {}).get("run_id")
-    return ulid.parse(given) if isinstance(given, str) and ulid.is_ulid(given) else None
-
-
-def _check_config(config: Mapping[str, Any], defaults: Defaults, faults: Faults) -> None:
-    """Add the schema's faults; where there are none, what nobody could store or execute."""
-    before = faults.count
-    check(config, faults)
-    check_worker(config, defaults, faults)
-    check_liveness(config, faults)
-    check_json(config, faults)
-    if faults.count == before:
-        check_config_words(config, faults)
-
-
-def _number(value: float | None) -> float | None:
-    """Return an integral number as the integer it is, so that 10 and 10.0 have one digest."""
-    return int(value) if value is not None and float(value).is_integer() else value

@@ -21,7 +21,8 @@ from mosaicd.core.launch import (
     worker_environment,
 )
 from mosaicd.core.program import Defaults, WorkerProgram
-from mosaicd.core.spec import Spec, normalise_submit
+from mosaicd.core.spec import Spec
+from mosaicd.core.submit import make_spec
 from mosaicd.protocol.messages import Submit
 from mosaicd.protocol.records.orders import Limits
 
@@ -35,7 +36,7 @@ WORKERS = {
 
 
 def spec_of(**params: Any) -> Spec:
-    return normalise_submit(Submit(**params), Defaults("/opt/python", "/home/ada", WORKERS))
+    return make_spec(Submit(**params), Defaults("/opt/python", "/home/ada", WORKERS))
 
 
 def command(**environment: str) -> Spec:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mosaicd.core.params import MAX_WORD_BYTES
 from mosaicd.core.program import Defaults, WorkerProgram, command_name
-from mosaicd.core.spec import Limits, Resources, Spec, normalise_submit
+from mosaicd.core.spec import Limits, Resources, Spec
+from mosaicd.core.submit import make_spec
 from mosaicd.protocol.errors import InvalidParams
 from mosaicd.protocol.messages import Submit
 from mosaicd.protocol.states import Dedup, RunKind
@@ -58,7 +59,7 @@ def form_worker(**changes: Any) -> dict[str, Any]:
 
 
 def spec_of(**params: Any) -> Spec:
-    return normalise_submit(Submit(**params), DEFAULTS)
+    return make_spec(Submit(**params), DEFAULTS)
 
 
 def faults_of(**params: Any) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaicd.core.digest import OURS, is_ambient, retry_digest
-from mosaicd.core.params import MAX_KEY, check_environment, check_name
+from mosaicd.core.params import check_params
 from mosaicd.core.run import Run
 from mosaicd.core.slots import check_possible
 from mosaicd.core.spec import Spec
@@ -60,8 +60,7 @@ async def handle(services: Services, caller: Caller, params: Retry) -> dict[str,
 def chosen_environment(names: Sequence[str], params: Retry) -> dict[str, str]:
     """Return the variables of the new run; InvalidParams lists what the origin had and nobody gives now."""
     faults = Faults()
-    check_environment({**params.environment, **params.extra}, faults)
-    check_name(params.key, "key", MAX_KEY, faults)
+    check_params({"environment": {**params.environment, **params.extra}, "key": params.key}, faults)
     faults.refuse()
     given = {name: params.environment[name] for name in names if name in params.environment}
     ambient = {name: value for name, value in params.environment.items() if is_ambient(name)}

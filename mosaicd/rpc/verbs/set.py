@@ -12,7 +12,7 @@ from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.params import check_params
 from mosaicd.core.run import Run
 from mosaicd.protocol.faults import Faults
-from mosaicd.protocol.messages import SetFields, Submit
+from mosaicd.protocol.messages import SetFields
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 
@@ -40,7 +40,7 @@ async def handle(services: Services, caller: Caller, params: SetFields) -> dict[
 
 
 def _check(params: SetFields, labels: Mapping[str, str], faults: Faults) -> None:
-    check_params(Submit(name=params.name, priority=params.priority or 0, labels=dict(labels)), faults)
+    check_params({"name": params.name, "priority": params.priority, "labels": labels}, faults)
     faults.refuse()
 
 

@@ -8,23 +8,23 @@ A second stop may only shorten the grace.  A stop of an ended run is no error: i
 from typing import Any
 
 from mosaicd.core.fsm import Event, Kind
+from mosaicd.core.params import check_params
 from mosaicd.core.run import Run
 from mosaicd.protocol.errors import NotFound
-from mosaicd.protocol.faults import invalid
+from mosaicd.protocol.faults import Faults
 from mosaicd.protocol.messages import Stop
 from mosaicd.protocol.states import Want
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 from mosaicd.rpc.verbs.pause import reason_of
 
-MOST_GRACE_S = 86400.0
-
 
 async def handle(services: Services, caller: Caller, params: Stop) -> dict[str, Any]:
     """Record the wish and return the run."""
+    faults = Faults()
+    check_params({"grace_s": params.grace_s}, faults)
+    faults.refuse()
     grace = params.grace_s
-    if grace is not None and not 0 <= grace <= MOST_GRACE_S:
-        raise invalid("grace_s", f"{grace:g} is not within 0..{MOST_GRACE_S:g} seconds")
 
     def decide(run: Run) -> list[Event]:
         if run.want is Want.STOP and not is_shorter(run, grace):

@@ -17,10 +17,11 @@ from weakref import WeakValueDictionary
 from mosaicd import crash_points
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.new_run import born
-from mosaicd.core.program import Defaults, WorkerProgram
+from mosaicd.core.program import Defaults, WorkerProgram, worker_section
 from mosaicd.core.run import Progress, Run
 from mosaicd.core.slots import check_possible
-from mosaicd.core.spec import Spec, normalise_submit
+from mosaicd.core.spec import Spec
+from mosaicd.core.submit import make_spec
 from mosaicd.protocol import ulid
 from mosaicd.protocol.errors import Conflict, MosaicError, Unavailable
 from mosaicd.protocol.messages import Submit
@@ -34,7 +35,7 @@ _UNDER_WAY: "WeakValueDictionary[str, asyncio.Lock]" = WeakValueDictionary()
 
 async def handle(services: Services, caller: Caller, params: Submit) -> dict[str, Any]:
     """Check, write the run's directory, commit, and return the run."""
-    spec = normalise_submit(params, await _defaults(services, caller, params))
+    spec = make_spec(params, await _defaults(services, caller, params))
     check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.scheduler.capacity())
     run = new_run(services, caller, spec)
     if params.dry_run:
@@ -96,11 +97,7 @@ async def _defaults(services: Services, caller: Caller, params: Submit) -> Defau
     if home is None:  # a directory service may take its time
         home = _HOMES[caller.uid] = await asyncio.to_thread(_home_of, caller.uid)
     workers: dict[str, WorkerProgram] = {}
-    if (
-        params.config is not None
-        and isinstance(params.config.get("metadata"), dict)
-        and params.config["metadata"].get("worker")
-    ):
+    if params.config is not None and worker_section(params.config):
         workers = {row["kind"]: _program(row) for row in await services.discovery.list() if "kind" in row}
         for kind, worker in services.settings.workers.items():
             workers.setdefault(kind, WorkerProgram(module=worker.module, python=worker.python))
