@@ -8,10 +8,11 @@ import json
 from pathlib import Path
 
 from benchmarks import plain
-from benchmarks.harness import DaemonHarness, Failed
+from benchmarks.harness import Failed, ended, private_daemon, record, submit
 from benchmarks.rows import Row, Target, of_rounds
 from mosaicctl.client import Client
 from mosaicd.protocol import rundir
+from tests.harness.daemon import DaemonHarness
 
 LOG_TARGET = Target(0.5, at_least=True, of_ratio=True)
 LINES_TARGET = Target(20_000.0, at_least=True)
@@ -23,7 +24,7 @@ def log_drain(is_quick: bool) -> list[Row]:
     """Measure MB/s of ordinary lines beside `cat | cat > file` with the same bytes."""
     size_bytes, rounds = (4 << 20, 1) if is_quick else (192 << 20, 3)
     ours, beside = [], []
-    with DaemonHarness(slots=2) as harness, harness.client() as client:
+    with private_daemon(slots=2) as harness, harness.client() as client:
         source = harness.home / "lines"
         _fill(source, LINE, size_bytes)
         size_bytes = source.stat().st_size
@@ -43,7 +44,7 @@ def telemetry(is_quick: bool) -> list[Row]:
     """Measure telemetry lines a second, every one numbered and unchanged."""
     count, rounds = (2_000, 1) if is_quick else (100_000, 3)
     ours, beside = [], []
-    with DaemonHarness(slots=2) as harness, harness.client() as client:
+    with private_daemon(slots=2) as harness, harness.client() as client:
         source = harness.home / "steps"
         with open(source, "w") as file:
             file.writelines(_step(n) for n in range(count))
@@ -73,10 +74,10 @@ def _step(n: int) -> str:
 
 def _cat_run(harness: DaemonHarness, client: Client, source: Path) -> tuple[str, float]:
     """Run `cat`; return the run and the seconds from its first instruction until all is in the files."""
-    run_id = harness.submit(client, "sh", "-c", SCRIPT, str(source))
-    harness.ended(client, run_id)
+    run_id = submit(client, harness, "sh", "-c", SCRIPT, str(source))
+    ended(client, run_id)
     began = float((harness.attempt(run_id) / rundir.STDERR).read_bytes())
-    return run_id, float(harness.record(run_id, rundir.EXIT)["finished_at"]) - began
+    return run_id, float(record(harness, run_id, rundir.EXIT)["finished_at"]) - began
 
 
 def _check(harness: DaemonHarness, run_id: str, count: int) -> None:

@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 
 from benchmarks import plain
-from benchmarks.harness import DaemonHarness, wait_until
+from benchmarks.harness import DEADLINE_S, all_ended, private_daemon, record, submit
 from benchmarks.rows import Row, Target
 from mosaicctl.client import Client
 from mosaicd.protocol import rundir
+from tests.harness.waiting import wait_until
 
 DAEMON_TARGET = Target(60.0)
 RUN_TARGET = Target(5.0)
@@ -23,10 +24,10 @@ MB = 1e6
 def daemon(is_quick: bool) -> list[Row]:
     """Measure RSS of daemon and launcher after some work, and the CPU that both take while idle."""
     count, idle_s = (4, 0.5) if is_quick else (200, 10.0)
-    with DaemonHarness(slots=4) as harness, harness.client() as client:
+    with private_daemon(slots=4) as harness, harness.client() as client:
         for _ in range(count):
-            harness.submit(client, "true")
-        harness.all_ended(client)
+            submit(client, harness, "true")
+        all_ended(client)
         pids = (harness.pid, harness.launcher_pid())
         rss = [rss_bytes(pid) / MB for pid in pids]
         before = sum(cpu_s(pid) for pid in pids)
@@ -44,12 +45,12 @@ def daemon(is_quick: bool) -> list[Row]:
 def live_run(is_quick: bool) -> list[Row]:
     """Measure the PSS of a run's shim with 1, 10 and 50 runs alive."""
     rows = []
-    with plain.sleeping_python() as sleeper, DaemonHarness(slots=64) as harness, harness.client() as client:
+    with plain.sleeping_python() as sleeper, private_daemon(slots=64) as harness, harness.client() as client:
         runs: list[str] = []
         for wanted in (1, 4) if is_quick else (1, 10, 50):
-            runs += [harness.submit(client, "sleep", "3600") for _ in range(wanted - len(runs))]
+            runs += [submit(client, harness, "sleep", "3600") for _ in range(wanted - len(runs))]
             _wait_executing(client, wanted)
-            shims = [int(harness.record(run_id, rundir.LAUNCH)["shim_pid"]) for run_id in runs]
+            shims = [int(record(harness, run_id, rundir.LAUNCH)["shim_pid"]) for run_id in runs]
             each = [pss_bytes(pid) / MB for pid in shims]
             mean = sum(each) / len(each)
             rows.append(
@@ -60,10 +61,10 @@ def live_run(is_quick: bool) -> list[Row]:
 
 
 def _wait_executing(client: Client, wanted: int) -> None:
-    def is_so() -> bool:
-        return [run["state"] for run in client.call("run.list", {"live": True})["runs"]] == ["EXEC"] * wanted
+    def states() -> list[str]:
+        return [run["state"] for run in client.call("run.list", {"live": True})["runs"]]
 
-    wait_until(is_so, f"{wanted} runs execute")
+    wait_until(states, lambda seen: seen == ["EXEC"] * wanted, f"{wanted} runs execute", DEADLINE_S)
 
 
 def rss_bytes(pid: int) -> int:

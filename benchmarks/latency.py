@@ -9,7 +9,7 @@ import time
 from itertools import pairwise
 
 from benchmarks import plain
-from benchmarks.harness import DaemonHarness
+from benchmarks.harness import ended, private_daemon, submit
 from benchmarks.rows import Row, Target, percentiles
 
 TARGET = Target(15.0)
@@ -18,17 +18,17 @@ TARGET = Target(15.0)
 def submit_to_start(is_quick: bool) -> list[Row]:
     """Measure submit -> first instruction on an idle daemon, over an open connection."""
     ours, beside, answered = [], [], []
-    with DaemonHarness(slots=2) as harness, harness.client() as client:
-        harness.ended(client, harness.submit(client, *plain.STAMP))
+    with private_daemon(slots=2) as harness, harness.client() as client:
+        ended(client, submit(client, harness, *plain.STAMP))
         for _ in range(5 if is_quick else 100):
             time.sleep(plain.SETTLE_S)
             began = time.time()
             beside.append(plain.stamp() - began)
             time.sleep(plain.SETTLE_S)
             began = time.time()
-            run_id = harness.submit(client, *plain.STAMP)
+            run_id = submit(client, harness, *plain.STAMP)
             answered.append(time.time() - began)
-            harness.ended(client, run_id)
+            ended(client, run_id)
             ours.append(float(harness.stdout(run_id)) - began)
     name = "submit-to-start"
     rows = percentiles(name, "submit -> first instruction", ours, beside, "subprocess", TARGET)
@@ -40,15 +40,15 @@ def submit_to_start(is_quick: bool) -> list[Row]:
 def exit_to_start(is_quick: bool) -> list[Row]:
     """Measure the gap between the stamps of two runs that follow one another on the only slot."""
     count = 6 if is_quick else 100
-    with DaemonHarness(slots=1) as harness, harness.client() as client:
+    with private_daemon(slots=1) as harness, harness.client() as client:
         gate = harness.home / "gate"
         os.mkfifo(gate)
-        blocker = harness.submit(client, "sh", "-c", f"read line < {gate}")
-        runs = [harness.submit(client, *plain.STAMP) for _ in range(count)]
+        blocker = submit(client, harness, "sh", "-c", f"read line < {gate}")
+        runs = [submit(client, harness, *plain.STAMP) for _ in range(count)]
         gate.write_text("go\n")
-        harness.ended(client, blocker)
+        ended(client, blocker)
         for run_id in runs:
-            harness.ended(client, run_id)
+            ended(client, run_id)
         ours = _gaps([float(harness.stdout(run_id)) for run_id in runs])
     beside = _gaps([plain.stamp() for _ in range(count)])
     what = "exit -> the slot's next run"

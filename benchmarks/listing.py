@@ -10,9 +10,10 @@ import sys
 import time
 
 from benchmarks import plain
-from benchmarks.harness import CTL, DaemonHarness
+from benchmarks.harness import CTL, ended, private_daemon, submit
 from benchmarks.rows import Row, Target, of_rounds
 from mosaicd.protocol import ulid
+from tests.harness.daemon import DaemonHarness
 
 TARGET = Target(5.0, of_ratio=True)
 REGISTRY = "registry.sqlite3"
@@ -21,10 +22,10 @@ REGISTRY = "registry.sqlite3"
 def listing(is_quick: bool) -> list[Row]:
     """Measure the command at 1,000 and 10,000 past runs."""
     rows = []
-    with DaemonHarness(slots=2) as harness:
+    with private_daemon(slots=2) as harness:
         with harness.client() as client:
-            model = harness.submit(client, "true")
-            harness.ended(client, model)
+            model = submit(client, harness, "true")
+            ended(client, model)
         past = 1
         for wanted in (100,) if is_quick else (1_000, 10_000):
             harness.stop()
@@ -41,7 +42,7 @@ def _timed(harness: DaemonHarness, past: int, rounds: int) -> Row:
         beside.append(1000 * plain.python_pass_s())
         began = time.monotonic()
         subprocess.run(
-            [sys.executable, "-c", CTL, "list"],
+            [sys.executable, "-c", CTL, "--socket", str(harness.socket), "list"],
             env=harness.environment,
             stdout=subprocess.DEVNULL,
             check=True,

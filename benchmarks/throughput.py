@@ -4,9 +4,10 @@ import socket
 import time
 
 from benchmarks import plain
-from benchmarks.harness import DaemonHarness, Failed
+from benchmarks.harness import Failed, all_ended, private_daemon
 from benchmarks.rows import Row, Target, of_rounds
 from mosaicd.protocol.framing import LineReader, encode, request
+from tests.harness.daemon import DaemonHarness
 
 SLOTS = 8
 #: Requests under way at once: enough that the connection is never the one to wait.
@@ -18,7 +19,7 @@ def runs_per_s(is_quick: bool) -> list[Row]:
     """Measure from the first request until the last of the runs has ended."""
     count, rounds = (16, 1) if is_quick else (300, 3)
     ours, beside = [], []
-    with DaemonHarness(slots=SLOTS) as harness:
+    with private_daemon(slots=SLOTS) as harness:
         _burst(harness, 4)
         for _ in range(rounds):
             beside.append(plain.runs_per_s(count, SLOTS))
@@ -33,7 +34,7 @@ def _burst(harness: DaemonHarness, count: int) -> float:
         before = client.call("daemon.health")["last_seq"]
         began = time.monotonic()
         _submit_many(harness, count)
-        harness.all_ended(client)
+        all_ended(client)
         took = time.monotonic() - began
         if client.call("daemon.health")["last_seq"] - before < 3 * count:
             raise Failed("fewer events than runs: not all were accepted")
@@ -45,7 +46,7 @@ def _submit_many(harness: DaemonHarness, count: int) -> None:
     reader, sent, answered = LineReader(1 << 20), 0, 0
     params = {"command": ["true"], "cwd": str(harness.home)}
     with socket.socket(socket.AF_UNIX) as link:
-        link.connect(harness.environment["MOSAICD_SOCKET"])
+        link.connect(str(harness.socket))
         while answered < count:
             window = min(count, answered + WINDOW)
             if sent < window:

@@ -86,7 +86,7 @@ class Stage:
                 env=self._environment,
                 start_new_session=True,
             )
-        _eventually(self._is_ready, "the daemon did not get ready")
+        _wait_until(self._is_ready, "the daemon did not get ready")
 
     def ctl(self, *argv: str) -> None:
         """Show a mosaicctl command and carry it out."""
@@ -135,7 +135,7 @@ class Stage:
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
-        _eventually(lambda: not any(map(_is_alive, children)), f"processes {children} did not end")
+        _wait_until(lambda: not any(map(_is_alive, children)), f"processes {children} did not end")
 
     def _ctl(self, argv: tuple[str, ...] | list[str]) -> list[str]:
         return [sys.executable, "-m", "mosaicctl", *argv]
@@ -222,7 +222,7 @@ def _is_installed() -> bool:
     return all(find_spec(name) for name in ("mosaicctl", "mosaicd", "mosaic_worker", "mosaic_tabular"))
 
 
-def _eventually(is_true: Callable[[], bool], otherwise: str) -> None:
+def _wait_until(is_true: Callable[[], bool], otherwise: str) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while not is_true():
         if time.monotonic() > deadline:

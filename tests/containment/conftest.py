@@ -5,16 +5,15 @@ Nothing of ours may be left: no process (the harnesses look), no control group, 
 
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mosaicd.shim import cgroup
 from mosaicd.shim.cgroup import V2
 from tests.containment.groups import cells_of
+from tests.harness.building import Build, builder
 from tests.harness.daemon import DaemonHarness
 from tests.harness.shim import ShimHarness
 
@@ -62,22 +61,17 @@ def memory(own: dict[str, str]) -> str:
     return name
 
 
+class ContainedHarness(DaemonHarness):
+    """A daemon whose runs are in control groups, of which none may be left."""
+
+    def close(self) -> list[str]:
+        """End everything; return what was wrong."""
+        trouble = super().close()
+        return trouble + [f"left: {path}" for run_id in self.run_ids for path in cells_of(run_id)]
+
+
 @pytest.fixture
-def build() -> Iterator[Callable[..., DaemonHarness]]:
+def build() -> Iterator[Build]:
     """Make daemons with settings of their own; each is searched for trouble at the end."""
-    harnesses: list[DaemonHarness] = []
-
-    def make(**settings: dict[str, Any]) -> DaemonHarness:
-        harness = DaemonHarness(Path(tempfile.mkdtemp(prefix="mosaic-")), settings)
-        harnesses.append(harness)
-        harness.start()
-        return harness
-
-    yield make
-    trouble = []
-    for harness in harnesses:
-        trouble += harness.close()
-        trouble += [f"left: {path}" for run_id in harness.run_ids for path in cells_of(run_id)]
-    assert not trouble, "\n".join(trouble)
-    for harness in harnesses:
-        shutil.rmtree(harness.home, ignore_errors=True)
+    with builder(ContainedHarness) as make:
+        yield make

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mosaicd.shim import cgroup
+from tests.harness import processes
 
 #: As many processes as it gets, for ever.
 BOMB = """
@@ -47,12 +48,4 @@ def cells_of(run_id: str) -> list[str]:
 
 def living(pids: list[int]) -> list[int]:
     """Return those that live; zombies do not."""
-    found = []
-    for pid in pids:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-        if state not in "ZX":
-            found.append(pid)
-    return found
+    return [pid for pid in pids if processes.is_alive(pid)]

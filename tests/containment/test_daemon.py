@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from mosaicd.log import Catalogue
 from mosaicd.shim import cgroup
 from tests.containment.conftest import need
 from tests.containment.groups import living
-from tests.harness.daemon import DaemonHarness
+from tests.harness.building import Build
 from tests.harness.waiting import wait_until
 
 EAT = "import time; x = bytearray(600 << 20); x[::4096] = b'1' * len(x[::4096]); time.sleep(1000)"
@@ -27,7 +27,7 @@ def config(memory_mb: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def test_memory_mb_is_a_limit(build: Callable[..., DaemonHarness], memory: str) -> None:
+def test_memory_mb_is_a_limit(build: Build, memory: str) -> None:
     """Over its resources.memory_mb a run ends failed, cause oom, with evidence; show says what it was."""
     harness = build()
     run = harness.ended(harness.submit_config(config(300))["run_id"])
@@ -40,7 +40,7 @@ def test_memory_mb_is_a_limit(build: Callable[..., DaemonHarness], memory: str) 
     assert "oom: the kernel killed one of its processes: over its memory limit of 300 MiB" in shown
 
 
-def test_memory_can_be_a_word(build: Callable[..., DaemonHarness], memory: str) -> None:
+def test_memory_can_be_a_word(build: Build, memory: str) -> None:
     """With memory = "off" nothing is limited, and show says so."""
     harness = build(containment={"memory": "off"})
     run_id = harness.submit_config(config(300))["run_id"]
@@ -49,7 +49,7 @@ def test_memory_can_be_a_word(build: Callable[..., DaemonHarness], memory: str) 
     assert re.search("300 Mi?B, not enforced", harness.ctl("show", run_id).stdout)
 
 
-def test_what_holds_is_said(build: Callable[..., DaemonHarness]) -> None:
+def test_what_holds_is_said(build: Build) -> None:
     """health says what the machine has, the run object what holds the run; process-group always can be."""
     harness = build(containment={"mode": "process-group"})
     run = harness.until(harness.submit("sleep", "60"), "EXEC")
@@ -69,7 +69,7 @@ def ice(own: dict[str, str]) -> Iterator[Path]:
     wait_until(lambda: cgroup.remove(str(group)), bool, "the freezer is empty")
 
 
-def test_what_cannot_be_killed_keeps_its_slot(build: Callable[..., DaemonHarness], ice: Path) -> None:
+def test_what_cannot_be_killed_keeps_its_slot(build: Build, ice: Path) -> None:
     """Where KILL does not reach: FAULT, `unkillable`, the pid in the reason, the slot held, until it goes."""
     harness = build(cpus={"slots": 1}, timeouts={"unkillable_s": 0.3, "grace_s": 0.1})
     harness.allow(Catalogue.RUN_UNKILLABLE, Catalogue.SHIM_STUCK)
@@ -93,7 +93,7 @@ def test_what_cannot_be_killed_keeps_its_slot(build: Callable[..., DaemonHarness
     assert "unkillable" in [event["kind"] for event in harness.events(run_id)]
 
 
-def test_a_shim_that_is_killed_leaves_nothing(build: Callable[..., DaemonHarness]) -> None:
+def test_a_shim_that_is_killed_leaves_nothing(build: Build) -> None:
     """kill -9 of a shim whose run has hidden a process: shim_lost, and that process is gone with it."""
     harness = build()
     harness.allow(Catalogue.SHIM_LOST)
@@ -110,7 +110,7 @@ def test_a_shim_that_is_killed_leaves_nothing(build: Callable[..., DaemonHarness
     assert not living([hidden])
 
 
-def test_restart_of_the_daemon_keeps_the_groups(build: Callable[..., DaemonHarness]) -> None:
+def test_restart_of_the_daemon_keeps_the_groups(build: Build) -> None:
     """A daemon that is killed and comes back finds its runs in their groups, counts them, and ends them."""
     harness = build()
     hide = "(setsid env -i sh -c 'echo $$; while :; do sleep 0.2; done' &); sleep 1000"

@@ -1,7 +1,7 @@
 """A worker in the kernel's uninterruptible wait (state D): neither TERM nor KILL ends it."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from mosaicd.log import Catalogue
 from mosaicd.shim import containment
 from tests.containment.fuse import HoldingServer
-from tests.harness.daemon import DaemonHarness
+from tests.harness.building import Build
 from tests.harness.waiting import wait_until
 
 
@@ -31,9 +31,7 @@ def state_of(pid: int) -> str:
     return process.state if process else "gone"
 
 
-def test_a_stop_waits_for_what_waits_in_the_kernel(
-    build: Callable[..., DaemonHarness], server: HoldingServer
-) -> None:
+def test_a_stop_waits_for_what_waits_in_the_kernel(build: Build, server: HoldingServer) -> None:
     """Its slot stays taken until it is gone, show names it, and then the run ends, by the KILL of before."""
     harness = build(cpus={"slots": 1}, timeouts={"unkillable_s": 0.3, "grace_s": 0.1})
     harness.allow(Catalogue.RUN_UNKILLABLE, Catalogue.SHIM_STUCK)
@@ -55,9 +53,7 @@ def test_a_stop_waits_for_what_waits_in_the_kernel(
     assert harness.ended(waiting)["outcome"] == "succeeded"
 
 
-def test_a_daemon_that_comes_back_finds_it_waiting(
-    build: Callable[..., DaemonHarness], server: HoldingServer
-) -> None:
+def test_a_daemon_that_comes_back_finds_it_waiting(build: Build, server: HoldingServer) -> None:
     """After kill -9 of the daemon, and of the shim, the slot is still taken until the process is gone."""
     harness = build(cpus={"slots": 1}, timeouts={"unkillable_s": 0.3, "grace_s": 0.1})
     harness.allow(Catalogue.RUN_UNKILLABLE, Catalogue.SHIM_STUCK, Catalogue.SHIM_LOST)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.sources import ROOT
+from tests.harness.places import ROOT
 
 MAN = ROOT / "man"
 _OVERSTRIKE = re.compile(r".\x08")

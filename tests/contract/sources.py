@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.harness.places import ROOT
 
 #: Import name of a package -> the folder that holds it.
 PACKAGES = {

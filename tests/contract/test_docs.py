@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.contract import manual
-from tests.contract.sources import ROOT, python_files
+from tests.contract.sources import python_files
+from tests.harness.places import ROOT
 
 PAGES = (
     "mosaicctl.1", "mosaicd.8", "mosaicd.toml.5", "mosaicd-guarantees.7", "mosaic-rundir.5",

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 from tests.contract import manual
-from tests.contract.sources import ROOT
+from tests.harness.places import ROOT
 
 PAGE = "mosaicd-guarantees.7"
 NUMBERS = range(1, 14)

@@ -15,7 +15,7 @@ from mosaicd.protocol import errors, framing
 from mosaicd.protocol.methods import METHODS, NOTIFICATIONS, Method
 from mosaicd.protocol.states import CauseKind, Outcome, RunKind, State, Want
 from tests.contract import manual
-from tests.contract.sources import ROOT
+from tests.harness.places import ROOT
 
 PAGE = "mosaic-protocol.7"
 

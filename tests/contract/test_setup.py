@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.sources import ROOT
+from tests.harness.places import ROOT
 
 
 def fake_python(folder: Path, name: str, script: str) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.sources import ROOT, python_files
+from tests.contract.sources import python_files
+from tests.harness.places import ROOT
 
 FILE_LINES = 400
 FUNCTION_LINES = 60

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.sources import ROOT, python_files
+from tests.contract.sources import python_files
+from tests.harness.places import ROOT
 
 #: Names that say nothing of what a module owns.
 EMPTY_NAMES = frozenset({"utils", "util", "helpers", "helper", "common", "manager", "base", "misc"})

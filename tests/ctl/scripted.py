@@ -4,13 +4,13 @@ import base64
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from mosaicd.protocol.errors import MosaicError
+from tests.harness.waiting import wait_until
 
 Json = dict[str, Any]
 DEADLINE_S = 30.0
@@ -90,10 +90,7 @@ class ScriptedDaemon:
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Return when the condition holds; fails with what was asked so far."""
-        deadline = time.monotonic() + DEADLINE_S
-        while not condition():
-            assert time.monotonic() < deadline, self.calls
-            threading.Event().wait(0.01)
+        wait_until(condition, deadline_s=DEADLINE_S, shown=lambda: self.calls)
 
     def _spawn(self, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.harness import processes
+from tests.harness.places import ROOT
+from tests.harness.waiting import wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,24 +27,8 @@ def start(home: Path) -> "subprocess.Popen[str]":
     )  # fmt: skip
 
 
-def survivors(home: Path) -> list[str]:
-    """Every process that has something in `home` in its arguments or its environment."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-        except OSError:
-            continue
-        if str(home).encode() in told and process.name != str(os.getpid()):
-            found.append(told.decode(errors="replace")[:200])
-    return found
-
-
 def assert_nothing_is_left(home: Path) -> None:
-    deadline = time.monotonic() + 30
-    while (left := survivors(home)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert left == []
+    wait_until(lambda: processes.naming(home), lambda left: not left, "no process is left", 30)
     assert list(home.iterdir()) == []
 
 

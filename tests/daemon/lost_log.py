@@ -3,15 +3,13 @@
 import json
 import signal
 import socket
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from mosaicd import crash_points
 from mosaicd.log import Catalogue
-from tests.harness.daemon import ROOT, DaemonHarness
+from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import DEADLINE_S
 
 REGISTRY = "registry.sqlite3"
@@ -48,12 +46,7 @@ def dies_at(
 
 def begin_and_die(harness: DaemonHarness, point: str) -> None:
     """Start a daemon that does not live to be asked."""
-    place = [f"--state-dir={harness.state_dir}", f"--socket={harness.socket}", f"--config={harness.config}"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "mosaicd", *place], check=False, timeout=60, capture_output=True, text=True,
-        env={"PYTHONPATH": str(ROOT), "HOME": str(harness.home), crash_points.VARIABLE: point},
-        cwd=harness.home,
-    )  # fmt: skip
+    ended = harness.run_daemon(**{crash_points.VARIABLE: point})
     assert ended.returncode == -signal.SIGKILL, ended
 
 

@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -17,10 +17,9 @@ import pytest
 from mosaicctl.client import Client
 from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import MosaicError
+from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
-
-Build = Callable[..., DaemonHarness]
 
 
 @contextmanager

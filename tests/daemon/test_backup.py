@@ -5,7 +5,6 @@ import os
 import sqlite3
 import stat
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -216,18 +215,8 @@ def test_a_watcher_over_a_restore_is_told_to_begin_anew(harness: DaemonHarness) 
     harness.ended(harness.submit("true"))
     gate = harness.home / "gate"
     with open(harness.home / "seen", "wb") as out:
-        command = [
-            sys.executable,
-            "-m",
-            "mosaicctl",
-            "--socket",
-            str(harness.socket),
-            "watch",
-            "--since",
-            "0",
-        ]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-        watching = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+        command = harness.ctl_command("watch", "--since", "0")
+        watching = subprocess.Popen(command, stdout=out, stderr=out, env=harness.environment)
     try:
         seen = harness.home / "seen"
         wait_until(seen.read_text, lambda text: "succeeded" in text, "the watcher has a cursor")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from mosaicd.protocol.errors import InvalidParams
-from tests.daemon.workshop import Build, config_of, idle, post_mortem, workshop
+from tests.daemon.workshop import config_of, idle, post_mortem, workshop
+from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 

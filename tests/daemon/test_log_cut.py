@@ -5,7 +5,6 @@ import os
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import MosaicError
 from mosaicd.protocol.states import State
 from tests.daemon.lost_log import REGISTRY
+from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
@@ -69,7 +69,7 @@ def begun(starts: Path) -> Counter[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))])
-def test_a_log_cut_anywhere_costs_no_run(build: Callable[..., DaemonHarness], seed: int) -> None:
+def test_a_log_cut_anywhere_costs_no_run(build: Build, seed: int) -> None:
     """By seed, which also says where: killed under load, log cut, started again, three times over."""
     dice = random.Random(seed)
     harness = build(cpus={"slots": 6}, gpus={"static": 2})

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,9 @@ from mosaicd.protocol.errors import NotFound
 from mosaicd.recovery.rebuild import LAUNCH_S, Facts, Patience, look
 from mosaicd.rundirs.directories import RunDirs
 from tests.daemon.lost_log import dies_at, is_there, lose_log, one_and_slowly
+from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
-
-Build = Callable[..., DaemonHarness]
 
 
 @pytest.mark.parametrize(

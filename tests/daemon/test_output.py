@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from tests.harness.daemon import PROGRAMS, ROOT, DaemonHarness
+from tests.harness.daemon import DaemonHarness
+from tests.harness.places import PROGRAMS
 
 
 def test_only_lifecycle_lines_reach_exec(harness: DaemonHarness) -> None:
@@ -80,10 +81,7 @@ def test_logs_come_back_exactly(harness: DaemonHarness) -> None:
     run_id = harness.python(code)
     harness.ended(run_id)
     raw = subprocess.run(
-        [sys.executable, "-m", "mosaicctl", "--socket", str(harness.socket), "logs", run_id],
-        capture_output=True,
-        check=True,
-        cwd=ROOT,
+        harness.ctl_command("logs", run_id), capture_output=True, check=True, env=harness.environment
     ).stdout
     assert raw == bytes(range(256)) * 1000
 

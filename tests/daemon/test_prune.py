@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import Conflict, InvalidParams, NotFound
 from mosaicd.store.database import open_writer
 from mosaicd.store.pruning import prune
+from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
@@ -52,7 +53,7 @@ def standing_still(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def test_retention_takes_what_the_settings_say_and_nothing_else(build: Callable[..., DaemonHarness]) -> None:
+def test_retention_takes_what_the_settings_say_and_nothing_else(build: Build) -> None:
     """The two newest ended runs, the pinned one and the live one stay; the others go, with row and events."""
     harness = build(retention={"interval_s": 0.1})
     pinned, *old = [ended(harness) for _ in range(4)]
@@ -72,9 +73,7 @@ def test_retention_takes_what_the_settings_say_and_nothing_else(build: Callable[
 
 
 @pytest.mark.parametrize("limit", [{"age_days": 1e-9}, {"bytes_per_user": 1}, {"bytes_total": 1}])
-def test_every_limit_takes_what_it_is_for(
-    build: Callable[..., DaemonHarness], limit: dict[str, float]
-) -> None:
+def test_every_limit_takes_what_it_is_for(build: Build, limit: dict[str, float]) -> None:
     """Age and bytes, a user or in all: an ended run beyond the limit goes, a pinned one never."""
     harness = build(retention={"interval_s": 0.1, **limit})
     live = harness.submit("sleep", "60")
@@ -244,7 +243,7 @@ def test_pins_outlive_the_daemon_and_are_shown(harness: DaemonHarness) -> None:
 
 
 def test_a_directory_that_cannot_be_removed_is_told_and_tried_again(
-    build: Callable[..., DaemonHarness],
+    build: Build,
 ) -> None:
     """What is in the way is logged with its path; once it is out of the way, the next look finishes."""
     harness = build(retention={"interval_s": 0.1})

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from mosaicctl.client import connect
-from tests.harness.daemon import ROOT, DaemonHarness
+from tests.harness.building import Build
+from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import DEADLINE_S, wait_until
 
 Away = Callable[[DaemonHarness], None]
@@ -37,10 +37,13 @@ def stop(harness: DaemonHarness) -> None:
 def client(harness: DaemonHarness, name: str, *arguments: str) -> Iterator[Path]:
     """Run mosaicctl beside the test; its output goes to the file that is given."""
     path = harness.home / name
-    argv = [sys.executable, "-m", "mosaicctl", "--socket", str(harness.socket), *arguments]
     with open(path, "wb") as out, open(harness.home / f"{name}.err", "wb") as err:
         process = subprocess.Popen(
-            argv, stdout=out, stderr=err, cwd=harness.home, env={"PYTHONPATH": str(ROOT)}
+            harness.ctl_command(*arguments),
+            stdout=out,
+            stderr=err,
+            cwd=harness.home,
+            env=harness.environment,
         )
         try:
             yield path
@@ -85,7 +88,7 @@ def test_streams_go_on_from_their_cursor(harness: DaemonHarness, away: Away) -> 
 
 
 @pytest.mark.parametrize("away", [reexec, stop], ids=lambda away: str(away.__name__))
-def test_every_stream_is_told_to_come_again(build: Callable[..., DaemonHarness], away: Away) -> None:
+def test_every_stream_is_told_to_come_again(build: Build, away: Away) -> None:
     """Thirty that read a run's output as fast as it comes: each is told that the daemon drains, none of an
     error."""
     harness = build(timeouts={"shutdown_s": 15.0})  # thirty readers in one process are slow ones
@@ -179,11 +182,7 @@ def test_settings_are_read_again(harness: DaemonHarness) -> None:
     reexec(harness)
     after = harness.call("daemon.health")
     assert after["cpus"]["total"] == 7 and after["epoch"] == before["epoch"]
-    place = ["--state-dir", str(harness.state_dir), "--socket", str(harness.home / "t")]
-    second = subprocess.run(
-        [sys.executable, "-m", "mosaicd", *place],
-        capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT), "HOME": str(harness.home)},
-    )  # fmt: skip
+    second = harness.run_daemon("--socket", str(harness.home / "t"))
     assert second.returncode == 2 and f"pid {after['pid']}" in second.stderr
     assert harness.stop() == 0
     assert not harness.socket.exists()

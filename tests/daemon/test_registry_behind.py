@@ -4,9 +4,6 @@ should not, and no two share a slot, wherever a crash falls meanwhile."""
 import os
 import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -25,10 +22,9 @@ from tests.daemon.lost_log import (
     warnings,
 )  # fmt: skip
 from tests.daemon.test_registry_care import EXACT, allow, garble_header, links
-from tests.harness.daemon import ROOT, DaemonHarness
+from tests.harness.building import Build
+from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
-
-Build = Callable[..., DaemonHarness]
 
 
 def test_commits_that_are_lost_cost_no_run(build: Build) -> None:
@@ -256,11 +252,7 @@ def test_a_restore_that_was_killed_is_finished_by_the_next_start(build: Build, p
     ended = harness.ended(harness.submit("sh", "-c", "exit 3"))
     harness.put_away(ended["run_id"])
     harness.kill()
-    place = ["--state-dir", str(harness.state_dir), "--socket", str(harness.socket)]
-    killed = subprocess.run(
-        [sys.executable, "-m", "mosaicd", *place, "--restore", str(copy)], check=False, timeout=60,
-        env={"PYTHONPATH": str(ROOT), "HOME": str(harness.home), crash_points.VARIABLE: point},
-    )  # fmt: skip
+    killed = harness.run_daemon("--restore", str(copy), **{crash_points.VARIABLE: point})
     assert killed.returncode == -signal.SIGKILL
     harness.start()
     now = harness.until(live, "EXEC")

@@ -4,8 +4,6 @@ aside and made again from the run directories, and runs that live go on."""
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -14,11 +12,11 @@ import pytest
 
 from mosaicd.log import Catalogue
 from mosaicd.store.migrations import VERSION
-from tests.harness.daemon import ROOT, DaemonHarness
+from tests.harness.building import Build
+from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
 REGISTRY = "registry.sqlite3"
-Build = Callable[..., DaemonHarness]
 Break = Callable[[Path], None]
 
 
@@ -131,7 +129,7 @@ def test_a_newer_registry_is_refused(build: Build) -> None:
     path = harness.state_dir / REGISTRY
     set_version(path, 999)
     before = path.read_bytes()
-    said = start_and_end(harness)
+    said = harness.run_daemon()
     assert said.returncode == 3 and "has version 999" in said.stderr, said
     assert path.read_bytes() == before and not harness.socket.exists()
     assert harness.pids(run_id)
@@ -149,7 +147,7 @@ def test_another_programs_database_is_refused(build: Build) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE recipes (name TEXT)")
     before = path.read_bytes()
-    said = start_and_end(harness)
+    said = harness.run_daemon()
     assert said.returncode == 3 and "no registry of mosaicd" in said.stderr, said
     assert path.read_bytes() == before
     path.unlink()
@@ -223,11 +221,3 @@ def set_version(path: Path, version: int) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {version}")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def start_and_end(harness: DaemonHarness) -> "subprocess.CompletedProcess[str]":
-    place = ["--state-dir", str(harness.state_dir), "--socket", str(harness.socket)]
-    return subprocess.run(
-        [sys.executable, "-m", "mosaicd", *place], capture_output=True, text=True, check=False, timeout=60,
-        env={"PYTHONPATH": str(ROOT), "HOME": str(harness.home)},
-    )  # fmt: skip

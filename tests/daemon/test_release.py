@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.workshop import Build, idle, loaded, position, train, workshop
+from tests.daemon.workshop import idle, loaded, position, train, workshop
+from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 

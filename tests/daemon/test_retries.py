@@ -10,7 +10,8 @@ import pytest
 
 from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import Conflict, InvalidParams, NotFound
-from tests.daemon.workshop import Build, idle, loaded, spec_on_disk, train, workshop
+from tests.daemon.workshop import idle, loaded, spec_on_disk, train, workshop
+from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 

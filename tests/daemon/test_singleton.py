@@ -14,7 +14,8 @@ import pytest
 
 from mosaicd.host import lock
 from mosaicd.host.lock import AlreadyRunning, CannotServe
-from tests.harness.daemon import ROOT, DaemonHarness
+from tests.harness.daemon import DaemonHarness
+from tests.harness.places import ROOT
 from tests.harness.waiting import DEADLINE_S
 
 #: For a process to start and to end: a matter of the machine, and of no promise.
@@ -60,15 +61,6 @@ def hold() -> Iterator[Callable[[Path, Path], "subprocess.Popen[str]"]]:
             holder.kill()
 
 
-def second(harness: DaemonHarness, state_dir: Path, path: Path) -> "subprocess.CompletedProcess[str]":
-    """Start another daemon beside the harness's and wait for its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "mosaicd", "--state-dir", str(state_dir), "--socket", str(path)],
-        cwd=harness.home, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=START_AND_END_S, check=False,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize(("same_state", "same_socket"), [(True, True), (True, False), (False, True)])
 def test_the_second_daemon_names_the_first(
     harness: DaemonHarness, same_state: bool, same_socket: bool
@@ -77,7 +69,7 @@ def test_the_second_daemon_names_the_first(
     assert harness.process is not None
     state_dir = harness.state_dir if same_state else harness.home / "other"
     path = harness.socket if same_socket else harness.home / "o"
-    done = second(harness, state_dir, path)
+    done = harness.run_daemon("--state-dir", str(state_dir), "--socket", str(path))
     assert done.returncode == 2
     (sentence,) = done.stderr.splitlines()
     for named in (f"pid {harness.process.pid}", str(harness.socket), str(harness.state_dir), "--state-dir"):

@@ -1,23 +1,16 @@
 """Stop: the whole tree is gone within grace + 1 s, and only then is its slot free."""
 
 import time
-from collections.abc import Callable
 
 import pytest
 
+from tests.harness import processes
+from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def test_stubborn_tree_is_gone_before_its_slot_is_used(build: Callable[..., DaemonHarness]) -> None:
+def test_stubborn_tree_is_gone_before_its_slot_is_used(build: Build) -> None:
     """TERM ignored, own session, double fork: all gone within grace + 1 s, the slot not reused before.
 
     A machine that stands still for a moment delays one stop, not several in a row.
@@ -38,7 +31,7 @@ def stop_of_a_stubborn_tree(harness: DaemonHarness) -> float:
         "pids",
     )
     pids = [*map(int, printed.split()), harness.get(run_id)["pid"]]
-    assert all(map(is_alive, pids))
+    assert all(map(processes.is_alive, pids))
     follower = harness.program("are_gone", *map(str, pids))
 
     began = time.monotonic()
@@ -46,7 +39,7 @@ def stop_of_a_stubborn_tree(harness: DaemonHarness) -> float:
     run = harness.ended(run_id)
     took_s = time.monotonic() - began
 
-    assert not any(map(is_alive, pids))
+    assert not any(map(processes.is_alive, pids))
     assert (
         run["outcome"] == "cancelled"
         and run["cause"]["kind"] == "by_user"
@@ -56,7 +49,7 @@ def stop_of_a_stubborn_tree(harness: DaemonHarness) -> float:
     return took_s
 
 
-def test_stop_of_a_waiting_run_ends_it_at_once(build: Callable[..., DaemonHarness]) -> None:
+def test_stop_of_a_waiting_run_ends_it_at_once(build: Build) -> None:
     """A run that waits is withdrawn: cancelled, never started."""
     harness = build(cpus={"slots": 1})
     first = harness.submit("sleep", "60")
@@ -101,7 +94,7 @@ def test_helper_left_behind_is_swept_after_a_clean_exit(harness: DaemonHarness) 
     run = harness.ended(run_id)
 
     assert run["outcome"] == "succeeded" and run["exit_code"] == 0
-    assert not is_alive(int(harness.stdout(run_id)))
+    assert not processes.is_alive(int(harness.stdout(run_id)))
 
 
 @pytest.mark.parametrize("grace", [-1, 1e9])

@@ -4,17 +4,15 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import Conflict, MosaicError
+from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import DEADLINE_S, wait_until
-
-Build = Callable[..., DaemonHarness]
 
 
 def checks(harness: DaemonHarness) -> list[str]:

@@ -3,13 +3,13 @@
 import json
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from mosaicd.protocol import ulid
 from mosaicd.protocol.errors import CapacityImpossible, Conflict, InvalidParams
+from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
@@ -147,7 +147,7 @@ def test_command_alone_suffices(harness: DaemonHarness) -> None:
     assert "VIRTUAL_ENV" not in names and "PYTHONPATH" not in names
 
 
-def test_who_goes_before_is_named(build: Callable[..., DaemonHarness]) -> None:
+def test_who_goes_before_is_named(build: Build) -> None:
     """`why` calls the owner of a run that goes before by name, not by number."""
     harness = build(cpus={"slots": 1})
     harness.until(harness.submit("sleep", "60"), "EXEC")

@@ -7,13 +7,12 @@ path and becomes Python.
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.harness.daemon import ROOT, DaemonHarness
-
-Build = Callable[..., DaemonHarness]
+from tests.harness.building import Build
+from tests.harness.daemon import DaemonHarness
+from tests.harness.places import ROOT
 
 _ENTRY_POINTS = """[mosaic.workers]
 trainer = mosaic_tabular:get_worker_metadata

@@ -3,8 +3,9 @@
     python -m tests.faults.drill --kills 10000 --seed 7
 
 says how far it is, ends with one line of figures, and leaves with 1, the broken promises and what is needed
-to look at them when there are any.  A reader would get wrong: harnesses are small (`HOUSE_KILLS`) on purpose,
-so that every promise is looked at often, and a failure comes with a ledger that can be read.
+to look at them when there are any.
+Note: a harness takes few kills (`KILLS_A_HARNESS`) on purpose. So every promise is checked often, and a
+failure comes with a ledger that can be read.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from tests.faults.ledger import LOST, REUSED, TWICE, Ledger
 from tests.faults.zygote import Zygote
 from tests.harness.waiting import wait_until
 
-HOUSE_KILLS = 200
+KILLS_A_HARNESS = 200
 CHECK_KILLS = 25
 CLIENTS = 3
 SETTLE_S = 60.0
@@ -332,7 +333,7 @@ def drill(seed: int, kills: int) -> tuple[list[str], dict[str, Any]]:
     try:
         while tally.kills.total() < kills and not tally.wrong:
             left = kills - tally.kills.total()
-            one = Drill(f"{seed}/{tally.harnesses}", min(HOUSE_KILLS, left), zygote, has_disk)
+            one = Drill(f"{seed}/{tally.harnesses}", min(KILLS_A_HARNESS, left), zygote, has_disk)
             try:
                 one.run()
             except BaseException as error:

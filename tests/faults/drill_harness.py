@@ -4,18 +4,16 @@ Note: the state directory may be a disk that only this process and its children 
 to where the reader of a finding can see it.
 """
 
-import contextlib
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from mosaicd.protocol.rundir import temporary_path
 from mosaicd.shim import cgroup
@@ -25,11 +23,13 @@ from tests.faults.clients import WORKER
 from tests.faults.drill_plan import Trouble
 from tests.faults.squeeze import ElasticDisk
 from tests.faults.zygote import Zygote
-from tests.harness.daemon import ROOT, DaemonHarness
+from tests.harness import processes
+from tests.harness.daemon import DaemonHarness, Settings
+from tests.harness.places import ROOT
 from tests.harness.waiting import wait_until
 
 CPUS, GPUS = 6, 2
-SETTINGS: dict[str, dict[str, Any]] = {
+SETTINGS: Settings = {
     "cpus": {"slots": CPUS},
     "gpus": {"static": GPUS},
     "timeouts": {"grace_s": 0.3, "handshake_s": 10.0, "empty_retry_s": 0.02, "pause_ack_s": 0.5},
@@ -112,10 +112,8 @@ class DrillHarness(DaemonHarness):
     # --- the daemon ----------------------------------------------------------------------------------
 
     def begin(self, crash_at: str | None = None) -> None:
-        """Start the daemon and do not wait for anything."""
-        places = {"--state-dir": self.state_dir, "--socket": self.socket, "--config": self.config}
-        argv = [str(word) for place in places.items() for word in place]
-        forked = self._zygote.start([*argv, "--log-level", "info"], self._journal.path, self.home, crash_at)
+        """Start the daemon, which crashes at `crash_at`, and do not wait for anything."""
+        forked = self._zygote.start(self.arguments, self._journal.path, self.home, crash_at)
         self.process = cast("subprocess.Popen[bytes]", forked)  # it has that face
 
     def told(self) -> str:
@@ -135,11 +133,6 @@ class DrillHarness(DaemonHarness):
         code = super().stop()
         self._journal.close()
         return code
-
-    def start(self) -> None:
-        """Start the daemon and return when it answers everybody."""
-        self.begin()
-        wait_until(self._ready, lambda answer: answer is True, "the daemon is ready")
 
     # --- writes that fail ----------------------------------------------------------------------------
 
@@ -167,9 +160,8 @@ class DrillHarness(DaemonHarness):
 
     def my_shims(self) -> list[int]:
         """The shims in their order; not the daemon, which reads there too, nor a worker short of its exec."""
-        assert self.process is not None
-        found = {*self.shims()} - {self.process.pid}
-        return sorted(pid for pid in found if _parent(pid) not in found)
+        found = {*self.shims()}
+        return sorted(found - {child for pid in found for child in processes.children(pid)})
 
     def _launchers(self) -> list[int]:
         return [self.launcher_pid()]
@@ -202,13 +194,11 @@ class DrillHarness(DaemonHarness):
                 cgroup.remove(path)
 
     def _end_some(self) -> set[int]:
-        """End everybody who is found; daemons and launchers, even of a daemon that is dead, speak to us."""
-        runs = [path.name for path in self.state_dir.glob("runs/*")]
-        found = {pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._speaks_to_us(pid)}
-        found |= {*self.shims(), *(pid for run_id in runs for pid in self.pids(run_id))}
+        """End what is found; daemons and launchers, even of a dead daemon, write into our journal."""
+        found = {pid for pid in processes.everything() if self._speaks_to_us(pid)}
+        found |= {*self.shims(), *processes.marked(*(path.name for path in self.state_dir.glob("runs/*")))}
         for pid in found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            processes.kill(pid)
         return found
 
     def _speaks_to_us(self, pid: int) -> bool:
@@ -234,10 +224,3 @@ class DrillHarness(DaemonHarness):
             self.disk.close()
         if not keeps_files:
             shutil.rmtree(self.home, ignore_errors=True)
-
-
-def _parent(pid: int) -> int | None:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return None

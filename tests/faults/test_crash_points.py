@@ -7,7 +7,6 @@ tests/daemon/test_registry_behind.py.
 import os
 import re
 import signal
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -56,17 +55,19 @@ class Staged(Drill):
         return re.search(says, self.harness.told()) is not None
 
     def _orphan_a_tree(self) -> None:
-        end = time.monotonic() + DEADLINE_S
-        while time.monotonic() < end:
-            try:
-                run = self.harness.call("run.submit", command=["sleep", "60"], cwd="/", dedup="new")
-                found = self.harness.call("run.wait", run_id=run["run_id"], states=["EXEC"], timeout_s=5)
-            except (NoDaemon, Disconnected, MosaicError):
-                continue
-            parent = re.search(r"^PPid:\s(\d+)", _status(found["pid"]), re.M)
-            assert parent
-            os.kill(int(parent[1]), signal.SIGKILL)
-            return
+        pid = wait_until(self._worker, what="a worker that can lose its shim", deadline_s=DEADLINE_S)
+        parent = re.search(r"^PPid:\s(\d+)", _status(pid), re.M)
+        assert parent
+        os.kill(int(parent[1]), signal.SIGKILL)
+
+    def _worker(self) -> int:
+        """Submit a run and return the pid of its worker; 0 while the daemon does not answer."""
+        try:
+            run = self.harness.call("run.submit", command=["sleep", "60"], cwd="/", dedup="new")
+            found = self.harness.call("run.wait", run_id=run["run_id"], states=["EXEC"], timeout_s=5)
+        except (NoDaemon, Disconnected, MosaicError):
+            return 0
+        return int(found["pid"] or 0)
 
 
 def _status(pid: int) -> str:

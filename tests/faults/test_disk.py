@@ -6,9 +6,8 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ import pytest
 from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import MosaicError
 from tests.faults.smalldisk import Disk
-from tests.harness.daemon import DaemonHarness
+from tests.harness.building import Build, Builder, builder
+from tests.harness.daemon import DaemonHarness, Settings
 from tests.harness.waiting import wait_until
 
 SIZE_KIB = 48 << 10  # the log of the registry takes up to 16 MiB
@@ -31,37 +31,30 @@ ALLOWED = (
 class SmallDiskHarness(DaemonHarness):
     """A harness whose state directory is a small disk."""
 
-    def __init__(self, home: Path, settings: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, home: Path, settings: Settings | None = None) -> None:
         super().__init__(home, settings)
         self.disk = Disk(self.state_dir, SIZE_KIB)
         self.allow(*ALLOWED)
 
+    def close(self) -> list[str]:
+        """Give the space back, end everything and return what was wrong."""
+        self.disk.release()
+        return super().close()
 
-Build = Callable[..., SmallDiskHarness]
+    def remove(self) -> None:
+        """Unmount the disk and remove the directory."""
+        self.disk.close()
+        super().remove()
+
+
+BuildSmall = Builder[SmallDiskHarness]
 
 
 @pytest.fixture
-def build_small() -> Iterator[Build]:
+def build_small() -> Iterator[BuildSmall]:
     """Make harnesses on small disks; each is searched for trouble, unmounted and removed at the end."""
-    harnesses: list[SmallDiskHarness] = []
-
-    def make(start: bool = True, **settings: dict[str, Any]) -> SmallDiskHarness:
-        harness = SmallDiskHarness(Path(tempfile.mkdtemp(prefix="mosaic-")), settings)
-        harnesses.append(harness)
-        if start:
-            harness.start()
-        return harness
-
-    yield make
-    trouble = []
-    for harness in harnesses:
-        harness.disk.release()
-        try:
-            trouble += harness.close()
-        finally:
-            harness.disk.close()
-            shutil.rmtree(harness.home)
-    assert not trouble, "\n".join(trouble)
+    with builder(SmallDiskHarness) as make:
+        yield make
 
 
 def ledger_of(harness: DaemonHarness) -> dict[str, dict[str, Any]]:
@@ -75,7 +68,7 @@ def ledger_of(harness: DaemonHarness) -> dict[str, dict[str, Any]]:
                 return runs
 
 
-def test_a_submit_meets_a_full_disk_at_every_write(build_small: Build) -> None:
+def test_a_submit_meets_a_full_disk_at_every_write(build_small: BuildSmall) -> None:
     """However much room is left, a submit is done or refused in full, with a sentence that says where."""
     harness = build_small()
     accepted, refused = [], []
@@ -101,7 +94,7 @@ def test_a_submit_meets_a_full_disk_at_every_write(build_small: Build) -> None:
     assert {path.name for path in (harness.state_dir / "runs").iterdir()} == set(accepted)
 
 
-def test_a_run_lives_through_a_full_disk_and_its_end_is_exact(build_small: Build) -> None:
+def test_a_run_lives_through_a_full_disk_and_its_end_is_exact(build_small: BuildSmall) -> None:
     """Output is shed and counted, exit.json has its reserved block, and the ledger follows with the truth."""
     harness = build_small()
     gate = harness.home / "gate"
@@ -132,7 +125,7 @@ def test_a_run_lives_through_a_full_disk_and_its_end_is_exact(build_small: Build
     assert harness.ended(harness.submit("true"))["outcome"] == "succeeded"
 
 
-def test_a_run_that_cannot_start_for_want_of_room_says_so(build_small: Build) -> None:
+def test_a_run_that_cannot_start_for_want_of_room_says_so(build_small: BuildSmall) -> None:
     """Where no directory or file of an attempt can be made, the cause is disk_full, and it is retried."""
     harness = build_small()
     run_id = harness.submit("true", hold=True, retries=1, cwd="/")
@@ -148,7 +141,7 @@ def test_a_run_that_cannot_start_for_want_of_room_says_so(build_small: Build) ->
     assert harness.ended(harness.submit("true"))["outcome"] == "succeeded"
 
 
-def test_a_shim_that_runs_out_of_room_while_it_begins_says_so(build_small: Build) -> None:
+def test_a_shim_that_runs_out_of_room_while_it_begins_says_so(build_small: BuildSmall) -> None:
     """With any number of names left, a run ends with its own outcome or with disk_full, never otherwise."""
     harness = build_small()
     kinds = set()
@@ -164,7 +157,7 @@ def test_a_shim_that_runs_out_of_room_while_it_begins_says_so(build_small: Build
     assert kinds == {None, "disk_full"}
 
 
-def test_a_start_on_a_full_disk_is_refused_with_a_sentence(build_small: Build) -> None:
+def test_a_start_on_a_full_disk_is_refused_with_a_sentence(build_small: BuildSmall) -> None:
     """With any little room, the first start works or ends with 2 and a sentence, and harms nothing."""
     harness = build_small(start=False)
     refused = 0
@@ -186,7 +179,7 @@ def test_a_start_on_a_full_disk_is_refused_with_a_sentence(build_small: Build) -
     assert harness.ended(harness.submit("true"))["outcome"] == "succeeded"
 
 
-def test_checkpoints_go_on_after_a_full_disk(build_small: Build) -> None:
+def test_checkpoints_go_on_after_a_full_disk(build_small: BuildSmall) -> None:
     """A checkpoint that finds no room is said and is not the last: when there is room, the log is moved."""
     harness = build_small(registry={"checkpoint_interval_s": 0.1})
     harness.allow(Catalogue.CHECKPOINT_FAILED)
@@ -247,7 +240,7 @@ class Injected:
 
 
 @pytest.mark.parametrize("call", ["pwrite64", "fdatasync", "fsync", "mkdir"])
-def test_a_failing_disk_refuses_requests_and_recovers(call: str, build: Callable[..., DaemonHarness]) -> None:
+def test_a_failing_disk_refuses_requests_and_recovers(call: str, build: Build) -> None:
     """EIO from the daemon's writes and syncs: refusals that name the place, then work as before."""
     harness = build()
     harness.allow(*ALLOWED)
@@ -269,7 +262,7 @@ def test_a_failing_disk_refuses_requests_and_recovers(call: str, build: Callable
     assert len(ledger_of(harness)) == 2
 
 
-def test_a_shim_on_a_failing_disk_keeps_its_run_and_its_exit(build: Callable[..., DaemonHarness]) -> None:
+def test_a_shim_on_a_failing_disk_keeps_its_run_and_its_exit(build: Build) -> None:
     """EIO in the shim's writes and syncs sheds output; the exit code is told, and written when it can be."""
     harness = build()
     gate = harness.home / "gate"

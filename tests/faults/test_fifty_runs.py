@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from mosaicd.protocol import rundir
+from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
@@ -100,7 +100,7 @@ class Fleet:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_twenty_kills_of_the_daemon(build: Callable[..., DaemonHarness]) -> None:
+def test_twenty_kills_of_the_daemon(build: Build) -> None:
     """50 live runs, 20 x kill -9 at random, 10 end while it is down: codes, signals and usage are exact."""
     seed = int(os.environ.get("MOSAIC_DRILL_SEED") or time.time_ns() % 10**6)
     dice = random.Random(seed)
@@ -131,7 +131,7 @@ def test_twenty_kills_of_the_daemon(build: Callable[..., DaemonHarness]) -> None
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_hundred_submits_while_fifty_report(build: Callable[..., DaemonHarness]) -> None:
+def test_a_hundred_submits_while_fifty_report(build: Build) -> None:
     """100 submits at once while 50 runs report 50 steps a second: writes stay short, the WAL capped."""
     harness = build(**SLOTS, registry={"checkpoint_interval_s": 2.0})
     for _ in range(RUNS):

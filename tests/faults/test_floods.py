@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 from mosaicctl.client import Disconnected
 from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import MosaicError
+from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 from tests.rpc.test_fairness import FLOODER, KINDS
@@ -144,7 +145,7 @@ def attack(harness: DaemonHarness, kind: str, count: int) -> tuple[float, float,
     ids=["some", "all"],
 )
 def test_others_are_answered_while_a_peer_is_hostile(
-    kinds: tuple[str, ...], count: int, build: Callable[..., DaemonHarness]
+    kinds: tuple[str, ...], count: int, build: Build
 ) -> None:
     """Under every flood the median of an ordinary client's answers is below 100 ms, and memory is bounded."""
     harness = build()
@@ -164,7 +165,7 @@ def test_others_are_answered_while_a_peer_is_hostile(
     assert harness.ended(run_id)["outcome"] == "succeeded"
 
 
-def test_a_full_daemon_of_idle_connections_serves_who_is_in(build: Callable[..., DaemonHarness]) -> None:
+def test_a_full_daemon_of_idle_connections_serves_who_is_in(build: Build) -> None:
     """Every place taken by peers that say nothing: who is in is served, the next is told why."""
     harness = build()
     harness.allow(Catalogue.PEER_REFUSED)
@@ -192,7 +193,7 @@ def test_a_full_daemon_of_idle_connections_serves_who_is_in(build: Callable[...,
     wait_until(is_served, bool, "places come back")
 
 
-def test_a_run_is_started_and_ended_under_fire(build: Callable[..., DaemonHarness]) -> None:
+def test_a_run_is_started_and_ended_under_fire(build: Build) -> None:
     """While peers flood, a run is submitted, works, is told of and ends exactly."""
     harness = build()
     harness.allow(Catalogue.PEER_REFUSED)
@@ -203,7 +204,7 @@ def test_a_run_is_started_and_ended_under_fire(build: Callable[..., DaemonHarnes
     assert harness.stdout(run_id) == b"under fire\n"
 
 
-def test_a_command_that_could_not_be_shown_is_refused(build: Callable[..., DaemonHarness]) -> None:
+def test_a_command_that_could_not_be_shown_is_refused(build: Build) -> None:
     """What is accepted can be shown: arguments above the limit are refused with the rule."""
     harness = build()
     with pytest.raises(MosaicError) as refused:

@@ -4,7 +4,6 @@ MOSAIC_DRILL_KILLS and MOSAIC_DRILL_SEED choose another length and replay a fail
 `make drill KILLS=10000`, `make drill SEED=7`.
 """
 
-import contextlib
 import json
 import os
 import subprocess
@@ -17,9 +16,10 @@ from typing import Any
 import pytest
 
 from tests.containment.groups import cells_of
+from tests.harness import processes
+from tests.harness.places import ROOT
 from tests.harness.waiting import wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
 SHORT, LONG = 40, 1000
 #: Drills side by side: each keeps about half a core busy.
 SIDE_BY_SIDE = 4
@@ -100,12 +100,12 @@ def test_a_drill_that_is_ended_leaves_nothing() -> None:
     assert (process.returncode, told.splitlines()[-1]) == (130, "interrupted; nothing is left")
     assert not home.exists()
     assert [path for run_id in runs for path in cells_of(run_id)] == []
-    wait_until(lambda: who_names(home), lambda left: not left, "nobody is left")
+    wait_until(lambda: processes.naming(home), lambda left: not left, "no process is left")
 
 
 def home_of(pid: int) -> tuple[Path, list[str]]:
     """The home of a drill, and its runs once one of them works."""
-    daemons = [one for zygote in children(pid) for one in children(zygote)]
+    daemons = [one for zygote in processes.children(pid) for one in processes.children(zygote)]
     for daemon in daemons:
         try:
             home = Path(os.readlink(f"/proc/{daemon}/cwd"))
@@ -115,23 +115,6 @@ def home_of(pid: int) -> tuple[Path, list[str]]:
         if home.name.startswith("mosaic-drill-") and list(seen.glob("*/attempt-*/started.json")):
             return home, [path.name for path in seen.iterdir()]
     return Path(), []
-
-
-def children(pid: int) -> list[int]:
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def who_names(home: Path) -> list[int]:
-    """The processes that have a home in their arguments or their environment."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if str(home).encode() in (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-    return found
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from typing import IO
 import pytest
 
 from mosaicd.host import lock
+from tests.harness.places import ROOT
 
 #: Takes the locks as a daemon does, leaves them with a child until its stdin ends, and dies.
 DYING = """
@@ -25,7 +26,6 @@ if os.fork() == 0:
     sys.stdin.read()
 os._exit(0)
 """
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager

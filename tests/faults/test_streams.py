@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from mosaicd.broadcaster import notices
 from mosaicd.log import Catalogue
 from mosaicd.store.database import rows
 from mosaicd.store.rows import read_stored_event
+from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
@@ -100,7 +101,7 @@ def peak_kib(pid: int) -> int:
     ],
 )
 def test_every_watchers_sequence_is_the_ledger(
-    count: int, events: int, restarts: int, seed: int, build: Callable[..., DaemonHarness]
+    count: int, events: int, restarts: int, seed: int, build: Build
 ) -> None:
     """Watchers that hang up anywhere, are slow, or lose their daemon, are told every event once, in order."""
     harness = build()
@@ -144,7 +145,7 @@ def test_every_watchers_sequence_is_the_ledger(
     assert max(peaks) < 250 << 10
 
 
-def test_a_followed_log_survives_kills_byte_for_byte(build: Callable[..., DaemonHarness]) -> None:
+def test_a_followed_log_survives_kills_byte_for_byte(build: Build) -> None:
     """`logs -f` over three kills of the daemon prints each byte once, in order, to the end."""
     harness = build()
     code = "import time\nfor n in range(600): print('line', n, 'x' * 50, flush=True); time.sleep(0.005)"
@@ -153,8 +154,8 @@ def test_a_followed_log_survives_kills_byte_for_byte(build: Callable[..., Daemon
     path = harness.home / "seen"
     with open(path, "wb") as seen:
         follower = subprocess.Popen(
-            [sys.executable, "-m", "mosaicctl", "--socket", str(harness.socket), "logs", "-f", run_id],
-            stdout=seen, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2],
+            harness.ctl_command("logs", "-f", run_id),
+            stdout=seen, stderr=subprocess.PIPE, env=harness.environment,
         )  # fmt: skip
         try:
             for mark in (5_000, 15_000, 25_000):
@@ -167,7 +168,7 @@ def test_a_followed_log_survives_kills_byte_for_byte(build: Callable[..., Daemon
     assert path.read_bytes() == harness.stdout(run_id)
 
 
-def test_a_slow_watcher_is_warned_of_once_an_episode(build: Callable[..., DaemonHarness]) -> None:
+def test_a_slow_watcher_is_warned_of_once_an_episode(build: Build) -> None:
     """A watcher that stops reading costs one warning, with run and cursor, and can fetch what it missed."""
     harness = build(watch={"lag_events": 50})
     harness.allow(Catalogue.WATCHER_LAGS)

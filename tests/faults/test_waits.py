@@ -6,7 +6,7 @@ Shims are stopped here with shim_silence_s out of the way, so that the wait's ow
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import pytest
 
 from mosaicd.log import Catalogue
 from mosaicd.shim import cgroup
+from tests.harness import processes
+from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
-Build = Callable[..., DaemonHarness]
 NEVER_S = 600.0
 #: A pause has its time, and so has a resume: only whoever is to end must do so at once.
 WAITS = {
@@ -136,7 +137,11 @@ def test_a_stop_before_the_shim_comes_is_a_cancel(build: Build) -> None:
     expected = {"kind": "by_user", "reason": "enough", "never_started": "handshake_timeout", "after_s": 5.0}
     assert run["outcome"] == "cancelled" and expected.items() <= run["cause"].items()
     assert "never came" in run["cause"]["error"]
-    wait_until(lambda: children(harness), lambda pids: forked not in pids, "what was forked is ended")
+    wait_until(
+        lambda: forked_by(harness),
+        lambda pids: forked not in pids,
+        "what was forked is ended",
+    )
     assert "registered" not in [event["kind"] for event in harness.events(run_id)]
     assert harness.ended(harness.submit("true"))["outcome"] == "succeeded"
 
@@ -153,7 +158,11 @@ def test_a_teardown_shim_that_stands_still_is_replaced(build: Build) -> None:
     os.kill(shim, signal.SIGKILL)
     assert harness.ended(run_id)["cause"]["kind"] == "shim_lost"
     assert harness.pids(run_id) == []
-    wait_until(lambda: children(harness), lambda pids: next_one not in pids, "the first one is ended")
+    wait_until(
+        lambda: forked_by(harness),
+        lambda pids: next_one not in pids,
+        "the first one is ended",
+    )
 
 
 class Crowd:
@@ -198,7 +207,7 @@ def close_the_launcher(harness: DaemonHarness, crowd: Crowd) -> None:
     crowd.take(harness.launcher_pid())
     crowd.close()
     os.kill(forked, signal.SIGKILL)
-    wait_until(lambda: children(harness), lambda pids: forked not in pids, "it is reaped")
+    wait_until(lambda: forked_by(harness), lambda pids: forked not in pids, "it is reaped")
 
 
 def test_a_fork_that_fails_for_a_moment_is_tried_again(build: Build, crowd: Crowd) -> None:
@@ -238,6 +247,5 @@ def test_a_fork_that_fails_for_long_is_named(build: Build, crowd: Crowd) -> None
     assert harness.ended(retried)["outcome"] == "succeeded"
 
 
-def children(harness: DaemonHarness) -> list[int]:
-    launcher = harness.launcher_pid()
-    return [int(pid) for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()]
+def forked_by(harness: DaemonHarness) -> list[int]:
+    return processes.children(harness.launcher_pid())

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir
+from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
@@ -44,7 +44,7 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def test_a_stopped_shim_is_taken_for_lost(build: Callable[..., DaemonHarness]) -> None:
+def test_a_stopped_shim_is_taken_for_lost(build: Build) -> None:
     """A shim that is stopped is killed after `shim_silence_s`, its tree ended, its slot free; shim_lost."""
     harness = build(timeouts=QUICK)
     run_id = harness.python(TALKS)
@@ -58,7 +58,7 @@ def test_a_stopped_shim_is_taken_for_lost(build: Callable[..., DaemonHarness]) -
 
 
 @pytest.mark.slow
-def test_a_stopped_shim_is_retried_elsewhere(build: Callable[..., DaemonHarness]) -> None:
+def test_a_stopped_shim_is_retried_elsewhere(build: Build) -> None:
     """shim_lost is an infrastructure cause: a run with retries gets another attempt, with another shim."""
     harness = build(timeouts=QUICK)
     run_id = harness.python(TALKS, retries=1)
@@ -70,7 +70,7 @@ def test_a_stopped_shim_is_retried_elsewhere(build: Callable[..., DaemonHarness]
 
 
 @pytest.mark.slow
-def test_stop_of_a_run_with_a_stopped_shim(build: Callable[..., DaemonHarness]) -> None:
+def test_stop_of_a_run_with_a_stopped_shim(build: Build) -> None:
     """A stop whose shim cannot hear it is carried out all the same."""
     harness = build(timeouts=QUICK)
     run_id = harness.python(TALKS)
@@ -80,7 +80,7 @@ def test_stop_of_a_run_with_a_stopped_shim(build: Callable[..., DaemonHarness]) 
     assert harness.pids(run_id) == []
 
 
-def test_a_shim_that_was_stopped_before_the_restart(build: Callable[..., DaemonHarness]) -> None:
+def test_a_shim_that_was_stopped_before_the_restart(build: Build) -> None:
     """A shim that holds its lock and never registers with the new daemon is given up as well."""
     harness = build(timeouts=QUICK)
     run_id = harness.python(TALKS)
@@ -90,7 +90,7 @@ def test_a_shim_that_was_stopped_before_the_restart(build: Callable[..., DaemonH
     wait_until(lambda: is_gone(shim), bool, "the stopped shim is ended")
 
 
-def test_a_shim_that_nothing_names(build: Callable[..., DaemonHarness]) -> None:
+def test_a_shim_that_nothing_names(build: Build) -> None:
     """Without launch.json, and without a word of its own, who holds the attempt is still found, and ended."""
     harness = build(timeouts=QUICK)
     run_id = harness.python(TALKS)
@@ -103,7 +103,7 @@ def test_a_shim_that_nothing_names(build: Callable[..., DaemonHarness]) -> None:
 
 
 @pytest.mark.slow
-def test_a_stopped_daemon_gives_nobody_up(build: Callable[..., DaemonHarness]) -> None:
+def test_a_stopped_daemon_gives_nobody_up(build: Build) -> None:
     """A daemon that stood still itself hears first and judges then: its runs go on."""
     harness = build(timeouts={"shim_silence_s": 7.0})
     run_id = harness.submit("sleep", "600")
@@ -121,7 +121,7 @@ def progress_of(harness: DaemonHarness, run_id: str) -> Any:
     return harness.get(run_id)["last_heartbeat_at"]
 
 
-def test_a_stopped_launcher_is_replaced(build: Callable[..., DaemonHarness]) -> None:
+def test_a_stopped_launcher_is_replaced(build: Build) -> None:
     """A launcher that stands still is ended after a while, and the next one gets the orders it had."""
     harness = build(timeouts=QUICK)
     harness.allow(Catalogue.LAUNCHER_LOST, Catalogue.LAUNCHER_SILENT)

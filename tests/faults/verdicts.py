@@ -13,6 +13,7 @@ from mosaicd.protocol.states import CauseKind, PauseMode, State
 from tests.faults.clients import Watcher
 from tests.faults.drill_harness import DrillHarness
 from tests.faults.ledger import TWICE, Ledger
+from tests.harness import processes
 from tests.harness.daemon import DaemonHarness
 from tests.harness.trouble import loud_lines
 from tests.harness.waiting import wait_until
@@ -161,21 +162,6 @@ def of_harness(harness: DrillHarness, cpus: int, gpus: int, has_failed_writes: b
         return harness.shims()
 
     wait_until(shims_left, lambda left: left == [], "no shim is left", 60)
-    if left := _marked(harness):
+    if left := processes.marked(*(path.name for path in (harness.state_dir / "runs").iterdir())):
         wrong.append(f"processes of runs are left: {left}")
     return wrong + loud_lines(harness.log, ALLOWED + ALLOWED_OF_DISKS * has_failed_writes)
-
-
-def _marked(harness: DaemonHarness) -> list[int]:
-    marker = f"{rundir.MARKER}=".encode()
-    runs = {path.name.encode() for path in (harness.state_dir / "runs").iterdir()}
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if any(word.startswith(marker) and word[len(marker) :] in runs for word in words):
-                found.append(int(entry.name))
-    return found

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mosaicd.crash_points import VARIABLE
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.harness.places import ROOT
 
 
 class Forked:

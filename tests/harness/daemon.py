@@ -8,10 +8,9 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,16 @@ from mosaicd.log import Catalogue, Entry
 from mosaicd.protocol import rundir
 from mosaicd.protocol.errors import MosaicError
 from mosaicd.rundirs.directories import held_attempts
-from mosaicd.shim.containment import environment_of
+from tests.harness import processes
+from tests.harness.places import PROGRAMS, ROOT
 from tests.harness.trouble import logged, loud_lines, replay_differs
 from tests.harness.waiting import DEADLINE_S, wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = ROOT / "tests/daemon/programs"
+Settings = Mapping[str, Mapping[str, Any]]
+Ended = subprocess.CompletedProcess[str]
 
 #: Time limits of the product, shortened.
-SETTINGS: dict[str, dict[str, Any]] = {
+SHORT_LIMITS: Settings = {
     "cpus": {"slots": 2},
     "gpus": {"static": 0},
     "timeouts": {"grace_s": 1.0, "worker_grace_s": 2.0, "handshake_s": 10.0, "pause_ack_s": 1.0},
@@ -37,15 +37,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def _end(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
 class DaemonHarness:
     """One state directory, one socket, and the daemon that serves them when it runs."""
 
-    def __init__(self, home: Path, settings: dict[str, dict[str, Any]] | None = None) -> None:
+    def __init__(
+        self, home: Path, settings: Settings | None = None, defaults: Settings = SHORT_LIMITS
+    ) -> None:
         self.home = home
         self.state_dir = home / "state"
         self.socket = home / "s"
@@ -55,6 +52,7 @@ class DaemonHarness:
         self.run_ids: set[str] = set()
         #: Warnings that may be in the log at the end.  An attempt that fails is the fault of its program.
         self.allowed_warnings = {Catalogue.RUN_FAULTED}
+        self._defaults = defaults
         self.configure(settings or {})
 
     # --- its log ---------------------------------------------------------------------------------
@@ -69,57 +67,66 @@ class DaemonHarness:
 
     # --- the daemon ------------------------------------------------------------------------------
 
-    def configure(self, settings: dict[str, dict[str, Any]]) -> None:
-        """Write the config file: the shortened limits, with `settings` over them."""
+    def configure(self, settings: Settings) -> None:
+        """Write the config file: the defaults of this harness, with `settings` over them."""
         sections = {
-            name: {**SETTINGS.get(name, {}), **settings.get(name, {})} for name in {*SETTINGS, *settings}
+            name: {**self._defaults.get(name, {}), **settings.get(name, {})}
+            for name in {*self._defaults, *settings}
         }
         lines = []
         for name, values in sections.items():
             lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
         self.config.write_text("\n".join(lines) + "\n")
 
-    def start(self) -> None:
-        """Start the daemon and return when it answers everybody."""
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(
-                [str(ROOT), str(ROOT / "workers/sdk"), str(ROOT / "workers/tabular")]
-            ),
-        }
+    @property
+    def arguments(self) -> list[str]:
+        """The command line of the daemon, after its program."""
+        places = {"--state-dir": self.state_dir, "--socket": self.socket, "--config": self.config}
+        return [*(str(word) for place in places.items() for word in place), "--log-level", "info"]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of the daemon and of the client: the product and its workers can be imported."""
+        packages = (ROOT, ROOT / "workers/sdk", ROOT / "workers/tabular")
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, packages))}
         environment.pop("PYTHONUNBUFFERED", None)
-        command = [
-            sys.executable,
-            "-m",
-            "mosaicd",
-            "--state-dir",
-            str(self.state_dir),
-            "--socket",
-            str(self.socket),
-            "--config",
-            str(self.config),
-            "--log-level",
-            "info",
-        ]
+        return environment
+
+    def begin(self) -> None:
+        """Start the daemon and do not wait for anything."""
+        command = [sys.executable, "-m", "mosaicd", *self.arguments]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, cwd=self.home
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment, cwd=self.home
             )
+
+    def start(self) -> None:
+        """Start the daemon and return when it answers every client."""
+        self.begin()
         wait_until(
-            self._ready, lambda answer: answer is True, f"the daemon is ready\n{self.log.read_text()[-2000:]}"
+            self._ready,
+            lambda answer: answer is True,
+            f"the daemon is ready\n{self.log.read_text(errors='replace')[-2000:]}",
         )
 
     def _ready(self) -> Any:
         assert self.process is not None
         if self.process.poll() is not None:
-            raise AssertionError(
-                f"the daemon ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}"
-            )
+            log = self.log.read_text(errors="replace")[-4000:]
+            raise AssertionError(f"the daemon ended with {self.process.returncode}:\n{log}")
         try:
             with connect(str(self.socket)) as client:
                 return client.call("daemon.health", timeout_s=5)["ready"]
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it is what was last seen
+        except (NoDaemon, Disconnected, MosaicError, OSError) as error:
             return repr(error)
+
+    def run_daemon(self, *arguments: str, timeout_s: float = 60.0, **environment: str) -> Ended:
+        """Run one more daemon to its end, with `arguments` after those of this harness."""
+        return subprocess.run(
+            [sys.executable, "-m", "mosaicd", *self.arguments, *arguments],
+            env={**self.environment, **environment}, cwd=self.home, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=timeout_s, check=False,
+        )  # fmt: skip
 
     def stop(self) -> int:
         """End the daemon in good order; return its exit code."""
@@ -138,15 +145,20 @@ class DaemonHarness:
         self.kill()
         self.start()
 
-    def launcher_pid(self) -> int:
-        """The pid of the daemon's launcher."""
+    @property
+    def pid(self) -> int:
+        """The pid of the daemon."""
         assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        for child in children:
-            with contextlib.suppress(OSError):  # an interpreter that was asked for its workers, and is gone
+        return self.process.pid
+
+    def launcher_pid(self) -> int:
+        """Return the pid of the daemon's launcher."""
+        found = processes.children(self.pid)
+        for child in found:
+            with contextlib.suppress(OSError):  # an interpreter that lists the workers, and has just ended
                 if b"launcher" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    return int(child)
-        raise AssertionError(f"no launcher among {children}")
+                    return child
+        raise AssertionError(f"no launcher among {found}")
 
     # --- requests ---------------------------------------------------------------------------------
 
@@ -211,22 +223,16 @@ class DaemonHarness:
             held = partial(held_attempts, directory)
             wait_until(held, lambda attempts: not attempts, f"the shim of {run_id} leaves")
 
-    def ctl(
-        self, *arguments: str, stdin: str | None = None, timeout_s: float = 60.0
-    ) -> "subprocess.CompletedProcess[str]":
+    def ctl_command(self, *arguments: str) -> list[str]:
+        """Return the command line of mosaicctl."""
+        return [sys.executable, "-m", "mosaicctl", "--socket", str(self.socket), *arguments]
+
+    def ctl(self, *arguments: str, stdin: str | None = None, timeout_s: float = 60.0) -> Ended:
         """Run mosaicctl as a user would, with its output captured."""
-        command = [sys.executable, "-m", "mosaicctl", "--socket", str(self.socket), *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.run(
-            command,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            env=environment,
-            cwd=self.home,
-            check=False,
-        )
+            self.ctl_command(*arguments), input=stdin, env=self.environment, cwd=self.home,
+            capture_output=True, text=True, timeout=timeout_s, check=False,
+        )  # fmt: skip
 
     def events(self, run_id: str) -> list[dict[str, Any]]:
         """The ledger of an ended run, as run.watch tells it."""
@@ -257,45 +263,12 @@ class DaemonHarness:
         ]
 
     def pids(self, run_id: str) -> list[int]:
-        """Living processes that carry the run's marker."""
-        marker = f"{rundir.MARKER}={run_id}".encode()
-        everybody = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-        return [pid for pid in everybody if marker in environment_of(pid).split(b"\0")]
+        """Return the living processes that carry the run's marker."""
+        return processes.marked(run_id)
 
     def shims(self) -> list[int]:
-        """Shims that work for this harness: processes that hold one of its attempt directories open."""
-        daemon = str(self.process.pid) if self.process is not None else None  # which looks into them, too
-        return [
-            int(entry.name)
-            for entry in Path("/proc").iterdir()
-            if entry.name.isdigit()
-            and entry.name != daemon
-            and self._holds_an_attempt(entry)
-            and not self._is_marked(entry)
-        ]
-
-    def _holds_an_attempt(self, entry: Path) -> bool:
-        root = f"{self.state_dir / 'runs'}/"
-        try:
-            links = list((entry / "fd").iterdir())
-        except OSError:
-            return False
-        for link in links:
-            with contextlib.suppress(OSError):  # closed meanwhile: not what a shim has for all its life
-                target = os.readlink(link)
-                if target.startswith(root) and rundir.ATTEMPT_PREFIX in target:
-                    return True
-        return False
-
-    @staticmethod
-    def _is_marked(entry: Path) -> bool:
-        """Whether it is a worker's; who is gone meanwhile is at least no shim."""
-        try:
-            return rundir.MARKER.encode() in (entry / "environ").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        except OSError:
-            return False
+        """Return the shims of this state directory."""
+        return processes.shims(self.state_dir, self.process.pid if self.process is not None else None)
 
     # --- the end: trouble that nobody asserted on ---------------------------------------------------
 
@@ -305,29 +278,35 @@ class DaemonHarness:
         if self.process is not None and self.process.poll() is None:
             try:
                 self._stop_runs()
-                self._patient_shims()  # the last one would outlive the launcher, which clears up after it
-            except (MosaicError, NoDaemon, Disconnected, OSError) as error:
+                self._shims_left()  # the last one would outlive the launcher, which clears up after it
+            except (AssertionError, MosaicError, NoDaemon, Disconnected, OSError) as error:
                 trouble.append(f"runs cannot be stopped: {error!r}")
             if self.stop() != 0:
                 trouble.append(f"the daemon left with {self.process.returncode}")
         for run_id in self.run_ids:
             for pid in self.pids(run_id):
                 trouble.append(f"process {pid} of run {run_id} was left")
-                _end(pid)
-        for pid in self._patient_shims():
+                processes.kill(pid)
+        for pid in self._shims_left():
             trouble.append(f"shim {pid} was left")
-            _end(pid)
+            processes.kill(pid)
         self._remove_temporaries()
         registry = self.state_dir / "registry.sqlite3"
         return trouble + loud_lines(self.log, self.allowed_warnings) + replay_differs(registry)
 
     def _stop_runs(self) -> None:
+        asked: set[str] = set()
         with self.client() as client:
-            for run in client.call("run.list", {"live": True})["runs"]:
-                self.run_ids.add(run["run_id"])
-                client.call("run.stop", {"run_id": run["run_id"], "grace_s": 0})
-            for run_id in self.run_ids:
-                client.call("run.wait", {"run_id": run_id, "timeout_s": DEADLINE_S})
+
+            def stop_live() -> list[str]:
+                live = [str(run["run_id"]) for run in client.call("run.list", {"live": True})["runs"]]
+                for run_id in {*live} - asked:
+                    client.call("run.stop", {"run_id": run_id, "grace_s": 0})
+                    asked.add(run_id)
+                return live
+
+            wait_until(stop_live, lambda live: not live, "every run ends", 2 * DEADLINE_S)
+        self.run_ids |= asked
 
     def _remove_temporaries(self) -> None:
         """Remove TMPDIRs of runs whose shims a test killed: no daemon is left that would come to it."""
@@ -337,8 +316,12 @@ class DaemonHarness:
             if (found := rundir.temporary_tail(path.name)) and found[0] in tails:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _patient_shims(self) -> list[int]:
-        end = time.monotonic() + DEADLINE_S
-        while (left := self.shims()) and time.monotonic() < end:
-            time.sleep(0.01)
-        return left
+    def _shims_left(self) -> list[int]:
+        """Wait until no shim is left; return those that are there at the deadline."""
+        with contextlib.suppress(AssertionError):
+            wait_until(self.shims, lambda left: not left, "the shims leave")
+        return self.shims()
+
+    def remove(self) -> None:
+        """Remove the directory with everything in it."""
+        shutil.rmtree(self.home, ignore_errors=True)

@@ -114,7 +114,7 @@ class Gate:
     """Something a worker waits at (`read x < gate`) until the test lets it pass."""
 
     def __init__(self, harness: "ShimHarness", path: Path) -> None:
-        self._house = harness
+        self._harness = harness
         self._path = path
         os.mkfifo(path)
 
@@ -130,7 +130,7 @@ class Gate:
             os.close(fd)
             return True
 
-        self._house.peer.until(try_to_write)
+        self._harness.peer.until(try_to_write)
 
 
 class ShimHarness:

@@ -1,5 +1,6 @@
-"""The one way in which tests and benchmarks wait: read a value again and again, with a deadline."""
+"""How tests and benchmarks wait: read a value again and again until it is wanted, with a deadline."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,19 +10,49 @@ DEADLINE_S = 45.0
 PAUSE_S = 0.01
 
 
+class Deadline:
+    """The latest time by which something must have happened."""
+
+    def __init__(self, what: str, after_s: float) -> None:
+        self._what = what
+        self._after_s = after_s
+        self._end_mono = time.monotonic() + after_s
+
+    def check(self, seen: object) -> None:
+        """Fail if the deadline has passed; the message has the value that was seen last."""
+        if time.monotonic() > self._end_mono:
+            raise AssertionError(f"{self._what}: not within {self._after_s:g} s; last seen: {seen!r}")
+
+
+def nap() -> None:
+    """Let the other processes work for a moment."""
+    time.sleep(PAUSE_S)
+
+
 def wait_until(
     read: Callable[[], T],
-    is_wanted: Callable[[T], bool],
-    what: str,
+    is_wanted: Callable[[T], bool] = bool,
+    what: str = "it comes true",
     deadline_s: float = DEADLINE_S,
-    pause_s: float = PAUSE_S,
+    *,
+    pause: Callable[[], object] = nap,
+    shown: Callable[[], object] | None = None,
 ) -> T:
-    """Return the first value that is wanted; after the deadline, fail with the last value seen."""
-    end = time.monotonic() + deadline_s
-    while True:
-        value = read()
-        if is_wanted(value):
-            return value
-        if time.monotonic() > end:
-            raise AssertionError(f"{what}: not within {deadline_s:g} s; last seen: {value!r}")
-        time.sleep(pause_s)
+    """Return the first value that is wanted; after the deadline, fail with what was seen last.
+
+    `pause` is called between two reads; `shown` says more about a failure than the value does.
+    """
+    deadline = Deadline(what, deadline_s)
+    while not is_wanted(value := read()):
+        deadline.check(shown() if shown else value)
+        pause()
+    return value
+
+
+async def wait_in_loop(read: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
+    """Return the first true value, as `wait_until` does, while the event loop goes on."""
+    deadline = Deadline(what, deadline_s)
+    while not (value := read()):
+        deadline.check(value)
+        await asyncio.sleep(0.001)
+    return value

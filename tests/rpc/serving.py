@@ -294,12 +294,3 @@ class Peer:
     def hang_up(self) -> None:
         """Close, whatever is under way."""
         self.writer.transport.abort()
-
-
-async def until(is_so: Callable[[], Any], what: str) -> None:
-    """Return once `is_so`; fails with `what` after the test's patience."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + PATIENCE_S
-    while not is_so():
-        assert loop.time() < deadline, what
-        await asyncio.sleep(0.001)

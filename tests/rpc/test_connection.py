@@ -11,8 +11,9 @@ from mosaicd.protocol.messages import NoParams
 from mosaicd.protocol.methods import Method, Role
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
+from tests.harness.waiting import wait_in_loop
 from tests.rpc.conftest import Start
-from tests.rpc.serving import PATIENCE_S, Peer, Serving, until
+from tests.rpc.serving import PATIENCE_S, Peer, Serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ async def test_no_more_than_the_cap_is_in_flight(start: Start) -> None:
     peer, other = await serving.peer(), await serving.peer()
     for number in range(50):
         peer.ask("test.step", {"number": number})
-    await until(lambda: len(steps.begun) == 4, "the first four are not begun")
+    await wait_in_loop(lambda: len(steps.begun) == 4, "the first four are begun")
     assert (await other.call("daemon.hello"))["ready"]
     assert len(steps.begun) == 4
     for number in range(50):
@@ -146,7 +147,7 @@ async def test_a_client_that_does_not_read_is_not_read(serving: Serving) -> None
     for _ in range(count):
         peer.ask("rpc.discover")
     connection = await _blocked(serving)
-    await until(lambda: not connection._can_write.is_set(), "the server does not feel the back-pressure")
+    await wait_in_loop(lambda: not connection._can_write.is_set(), "the server feels the back-pressure")
     for _ in range(20):
         assert (await other.call("daemon.hello"))["ready"]
     held = connection._transport.get_write_buffer_size()
@@ -157,8 +158,8 @@ async def test_a_client_that_does_not_read_is_not_read(serving: Serving) -> None
 
 
 async def _blocked(serving: Serving) -> Any:
-    await until(
-        lambda: any(not c._can_write.is_set() for c in serving.server.connections), "nobody is held back"
+    await wait_in_loop(
+        lambda: any(not c._can_write.is_set() for c in serving.server.connections), "a client is held back"
     )
     return next(c for c in serving.server.connections if not c._can_write.is_set())
 
@@ -185,7 +186,7 @@ async def test_a_shim_that_does_not_read_its_orders_is_cut_off(start: Start) -> 
         sent += 1
         assert sent < 10_000
     assert not bound[0].notify("control.resume", {})
-    await until(lambda: closed == [1], "its end is not told")
+    await wait_in_loop(lambda: closed == [1], "its end is reported")
     bound[0].on_close(lambda: closed.append(2))
     assert closed == [1, 2]
 
@@ -202,7 +203,7 @@ async def test_a_client_may_shut_its_sending_side_and_read_on(serving: Serving) 
     for _ in range(100):
         assert (await peer.line())["result"]["ready"]
     assert await peer.is_gone()
-    await until(lambda: not serving.server.connections, "the connection is left")
+    await wait_in_loop(lambda: not serving.server.connections, "the connection goes")
 
 
 async def test_a_hang_up_ends_what_waits_for_the_client(serving: Serving) -> None:
@@ -212,15 +213,15 @@ async def test_a_hang_up_ends_what_waits_for_the_client(serving: Serving) -> Non
     await peer.call("run.watch", {"since": 0})
     await peer.call("run.logs", {"run_id": run.run_id, "follow": True})
     peer.ask("run.wait", {"run_id": run.run_id})
-    await until(lambda: len(serving.broadcaster._followers.get(run.run_id, ())) == 2, "nobody follows")
+    await wait_in_loop(lambda: len(serving.broadcaster._followers.get(run.run_id, ())) == 2, "both follow")
     peer.writer.close()
-    await until(
+    await wait_in_loop(
         lambda: (
             not serving.server.connections
             and not serving.broadcaster.watchers
             and not serving.broadcaster._followers
         ),
-        "something of the client is left",
+        "nothing of the client is left",
     )
 
 
@@ -232,7 +233,7 @@ async def test_an_orderly_stop_answers_and_says_goodbye(start: Start) -> None:
     peer = await serving.peer()
     watch = await peer.call("run.watch")
     wait, step = peer.ask("run.wait", {"run_id": run.run_id}), peer.ask("test.step", {"number": 1})
-    await until(lambda: steps.begun, "the request is not begun")
+    await wait_in_loop(lambda: steps.begun, "the request is begun")
     closing = asyncio.get_running_loop().create_task(serving.server.close())
     heard = {}
     for _ in range(2):
@@ -259,9 +260,9 @@ async def test_a_stop_lets_slow_readers_have_their_answers(start: Start) -> None
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         for _ in range(30):
             client.ask("rpc.discover")
-    await until(
+    await wait_in_loop(
         lambda: [c._can_write.is_set() for c in serving.server.connections] == [False, False],
-        "not both are held back",
+        "both are held back",
     )
     closing = asyncio.get_running_loop().create_task(serving.server.close())
     peer.writer.transport.resume_reading()  # type: ignore[attr-defined]

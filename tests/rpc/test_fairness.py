@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.rpc.serving import Peer, Serving, until
+from tests.harness.waiting import wait_in_loop
+from tests.rpc.serving import Peer, Serving
 
 #: Sends what it is told, over several connections, as fast as the daemon takes it; reads what comes back.
 FLOODER = """
@@ -59,7 +60,7 @@ async def flood(serving: Serving, kind: str, connections: int) -> AsyncIterator[
         [sys.executable, "-c", FLOODER, str(serving.settings.socket), str(connections), kind]
     )
     try:
-        await until(lambda: len(serving.server.connections) > connections, "the flood does not begin")
+        await wait_in_loop(lambda: len(serving.server.connections) > connections, "the flood begins")
         yield
     finally:
         process.kill()

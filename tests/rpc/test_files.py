@@ -15,7 +15,8 @@ from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
 from mosaicd.rpc.segments import Output, Piece
 from mosaicd.rpc.verbs.logs import CHUNK_BYTES, as_text
-from tests.rpc.serving import AT, Peer, Serving, until
+from tests.harness.waiting import wait_in_loop
+from tests.rpc.serving import AT, Peer, Serving
 
 
 def raw(chunk: dict[str, Any]) -> bytes:
@@ -370,7 +371,7 @@ async def test_followers_that_leave_close_their_files(serving: Serving) -> None:
             await peer.call("run.logs", {"run_id": run.run_id, "follow": True})
     for peer in peers:
         peer.hang_up()
-    await until(lambda: len(list(descriptors.iterdir())) <= before, "descriptors are left open")
+    await wait_in_loop(lambda: len(list(descriptors.iterdir())) <= before, "the descriptors are closed")
 
 
 def test_a_chunk_in_base64_fits_its_message() -> None:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from mosaicd.protocol.errors import ERRORS
 from mosaicd.protocol.methods import METHODS
+from tests.harness.waiting import wait_in_loop
 from tests.rpc.conftest import Start
-from tests.rpc.serving import PATIENCE_S, Peer, Serving, until
+from tests.rpc.serving import PATIENCE_S, Peer, Serving
 
 HELLO = b'{"jsonrpc":"2.0","method":"daemon.hello","id":7}\n'
 
@@ -101,7 +102,7 @@ async def test_half_a_line_and_a_hang_up_leave_nothing(half: bytes, serving: Ser
     peer.say(half)
     await peer.writer.drain()
     peer.writer.close()
-    await until(lambda: not serving.server.connections, "the connection is still there")
+    await wait_in_loop(lambda: not serving.server.connections, "the connection goes")
 
 
 async def test_blank_lines_and_carriage_returns_are_nothing(peer: Peer) -> None:
@@ -191,7 +192,7 @@ async def test_strangers_cannot_use_up_the_daemon(start: Start) -> None:
     assert await refused.is_gone()
     assert (await held[0].call("daemon.hello"))["ready"]
     held[1].hang_up()
-    await until(lambda: len(serving.server.connections) == 7, "the place is not given back")
+    await wait_in_loop(lambda: len(serving.server.connections) == 7, "the place is given back")
     assert (await (await serving.peer()).call("daemon.hello"))["ready"]
 
 
@@ -215,7 +216,7 @@ async def test_ten_thousand_connections_are_survived(serving: Serving) -> None:
     finally:
         for link in idle:
             link.close()
-    await until(lambda: len(serving.server.connections) == 1, "connections are left")
+    await wait_in_loop(lambda: len(serving.server.connections) == 1, "one connection is left")
     assert (await first.call("daemon.hello"))["ready"]
 
 
@@ -224,6 +225,6 @@ async def test_a_full_daemon_keeps_no_shim_out(start: Start) -> None:
     serving = await start(limits={"connections_per_user": 4})
     for _ in range(4):
         await serving.peer()
-    await until(lambda: len(serving.server.connections) == 4, "all places are taken")
+    await wait_in_loop(lambda: len(serving.server.connections) == 4, "all places are taken")
     serving.shims.pids.add(os.getpid())
     assert (await (await serving.peer()).call("daemon.hello"))["ready"]

@@ -11,7 +11,8 @@ import pytest
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.protocol.methods import METHODS
 from mosaicd.rpc.verbs.discover import document
-from tests.rpc.serving import AT, Peer, Serving, until
+from tests.harness.waiting import wait_in_loop
+from tests.rpc.serving import AT, Peer, Serving
 
 
 async def test_hello_exchanges_versions(serving: Serving, peer: Peer) -> None:
@@ -100,7 +101,7 @@ async def test_wait_answers_at_the_end(serving: Serving, peer: Peer) -> None:
     """Without states it waits for TERM, and answers at once for a run that has ended."""
     run = await serving.execute(await serving.add())
     number = peer.ask("run.wait", {"run_id": run.run_id})
-    await until(lambda: serving.broadcaster._followers, "nobody waits")
+    await wait_in_loop(lambda: serving.broadcaster._followers, "the request waits")
     await serving.end(run)
     assert (await peer.reply(number))["result"]["outcome"] == "succeeded"
     assert (await peer.call("run.wait", {"run_id": run.run_id}))["state"] == "TERM"
@@ -111,7 +112,7 @@ async def test_wait_sees_a_state_that_is_passed_through(serving: Serving, peer: 
     """EXEC counts as reached although the run had ended by the time somebody looked."""
     run = await serving.add()
     number = peer.ask("run.wait", {"run_id": run.run_id, "states": ["exec"]})
-    await until(lambda: serving.broadcaster._followers, "nobody waits")
+    await wait_in_loop(lambda: serving.broadcaster._followers, "the request waits")
     await asyncio.gather(serving.execute(run), serving.end(run))
     assert (await peer.reply(number))["result"]["run_id"] == run.run_id
 

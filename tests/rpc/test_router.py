@@ -15,8 +15,9 @@ from mosaicd.rpc import handlers
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 from mosaicd.rpc.router import Router
+from tests.harness.waiting import wait_in_loop
 from tests.rpc.conftest import Start
-from tests.rpc.serving import PATIENCE_S, Peer, Serving, until
+from tests.rpc.serving import PATIENCE_S, Peer, Serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +112,9 @@ async def test_what_writes_goes_on_when_the_caller_leaves(start: Start) -> None:
     serving = await start(extra={method("test.write", NoParams): write})
     peer = await serving.peer()
     peer.ask("test.write")
-    await until(lambda: serving.server.router._writing, "the request has not begun")
+    await wait_in_loop(lambda: serving.server.router._writing, "the request is begun")
     peer.hang_up()
-    await until(lambda: not serving.server.connections, "the connection is still there")
+    await wait_in_loop(lambda: not serving.server.connections, "the connection goes")
     go.set()
     async with asyncio.timeout(PATIENCE_S):
         await done.wait()

@@ -13,8 +13,9 @@ from mosaicd.host.reexec import Succession
 from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.messages import NoParams
 from mosaicd.rpc.verbs import reexec as handler
+from tests.harness.waiting import wait_in_loop
 from tests.rpc.conftest import Start
-from tests.rpc.serving import PATIENCE_S, Serving, until
+from tests.rpc.serving import PATIENCE_S, Serving
 from tests.rpc.test_connection import Steps
 
 
@@ -23,7 +24,9 @@ async def test_who_waits_for_the_start_is_told_of_a_stop(start: Start) -> None:
     serving = await start(is_open=False, timeouts={"shutdown_s": 10 * PATIENCE_S})
     peer = await serving.peer()
     asked = [peer.ask("run.list"), peer.ask("run.wait", {"run_id": "x"}), peer.ask("run.submit", {})]
-    await until(lambda: [len(c._tasks) for c in serving.server.connections] == [len(asked)], "all wait")
+    await wait_in_loop(
+        lambda: [len(c._tasks) for c in serving.server.connections] == [len(asked)], "all wait"
+    )
     async with asyncio.timeout(PATIENCE_S):
         await serving.server.close()
     answers = {
@@ -42,7 +45,7 @@ async def test_who_asks_for_workers_is_told_of_a_stop(start: Start, tmp_path: Pa
     peer, late = await serving.peer(), await serving.peer()
     config = {"metadata": {"worker": {"module": "x"}}}
     asked = [peer.ask("worker.list"), peer.ask("run.submit", {"config": config})]
-    await until((tmp_path / "asked").exists, "the interpreter is asked")
+    await wait_in_loop((tmp_path / "asked").exists, "the interpreter is asked")
     await serving.services.discovery.close()
     answers = {
         message["id"]: message["error"]["data"]["name"] for message in [await peer.line() for _ in asked]
@@ -60,13 +63,13 @@ async def test_many_answers_to_one_who_has_gone(start: Start, caplog: pytest.Log
     peer = await serving.peer()
     for _ in range(25):  # more than are worked on: so nobody reads, and sees that it hangs up
         peer.ask("test.step", {"number": 1})
-    await until(lambda: len(steps.begun) == 20, "all that may be are begun")
+    await wait_in_loop(lambda: len(steps.begun) == 20, "all that may be are begun")
     peer.hang_up()
-    await until(lambda: peer.writer.transport.is_closing(), "it hangs up")
+    await wait_in_loop(lambda: peer.writer.transport.is_closing(), "it hangs up")
     await asyncio.sleep(0)
     assert serving.server.connections
     steps.go(1)
-    await until(lambda: not serving.server.connections, "it is seen to have gone")
+    await wait_in_loop(lambda: not serving.server.connections, "it is seen to have gone")
     assert not caplog.records
 
 

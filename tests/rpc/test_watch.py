@@ -11,8 +11,9 @@ import pytest
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.log import Catalogue
 from tests.harness.trouble import entries
+from tests.harness.waiting import wait_in_loop
 from tests.rpc.conftest import Start
-from tests.rpc.serving import AT, Peer, Serving, until
+from tests.rpc.serving import AT, Peer, Serving
 
 
 async def ledger(serving: Serving) -> list[tuple[int, str, str, str]]:
@@ -165,7 +166,7 @@ async def test_a_replay_never_has_a_gap(start: Start) -> None:
     peer = await serving.peer()
     peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
     peer.ask("run.watch", {"since": 0}, id="w")
-    await until(lambda: serving.broadcaster.watchers, "nobody watches")
+    await wait_in_loop(lambda: serving.broadcaster.watchers, "a client watches")
     await serving.renamed(run, 500)
     peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
     await peer.reply("w")

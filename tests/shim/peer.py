@@ -8,11 +8,11 @@ import json
 import os
 import selectors
 import socket
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from mosaicd.protocol import framing
+from tests.harness.waiting import wait_until
 
 Message = dict[str, Any]
 T = TypeVar("T")
@@ -81,13 +81,11 @@ class Peer:
     def forget(self, stream: socket.socket) -> None:
         self._selector.unregister(stream)
 
-    def until(self, what: Callable[[], T], timeout_s: float = 25.0, shown: Callable[[], Any] = str) -> T:
+    def until(
+        self, what: Callable[[], T], timeout_s: float = 25.0, shown: Callable[[], Any] | None = None
+    ) -> T:
         """Return the first true value of `what`; fail with `shown` when it does not come in time."""
-        deadline = time.monotonic() + timeout_s
-        while not (value := what()):
-            assert time.monotonic() < deadline, f"waited {timeout_s} s in vain; last seen: {shown()}"
-            self.pump()
-        return value
+        return wait_until(what, deadline_s=timeout_s, pause=self.pump, shown=shown)
 
     def facts_of(self, run_id: str, name: str | None = None) -> list[Message]:
         return [f for f in self.facts if f["run_id"] == run_id and name in (None, f["fact"])]

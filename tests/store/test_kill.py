@@ -15,8 +15,7 @@ import pytest
 from mosaicd.core.fsm import replay
 from mosaicd.store.database import rows
 from mosaicd.store.rows import read_event, read_run
-
-ROOT = Path(__file__).parents[2]
+from tests.harness.places import ROOT
 
 
 @contextmanager

@@ -241,7 +241,7 @@ def is_ended(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def until(deadline: float) -> Iterator[None]:
+def ticks(deadline: float) -> Iterator[None]:
     """Yield every 10 ms until the deadline has passed."""
     while time.monotonic() < deadline:
         yield
@@ -251,20 +251,20 @@ def until(deadline: float) -> Iterator[None]:
 def wait_for_user_manager(first: int, keeper: int, uid: int) -> bool:
     """Wait until the user's manager answers; False when PID 1 ended or time ran out."""
     private = Path(f"/proc/{first}/root/run/user/{uid}/systemd/private")
-    for _ in until(time.monotonic() + BOOT_LIMIT_S):
+    for _ in ticks(time.monotonic() + BOOT_LIMIT_S):
         if is_ended(keeper):
             return False
         if private.exists():
             break
     enter = ["nsenter", f"--target={first}", "--all", "--root", "--wd"]
     asked = [*enter, "systemctl", "is-active", "--quiet", f"user@{uid}.service"]
-    tries = until(time.monotonic() + BOOT_LIMIT_S)
+    tries = ticks(time.monotonic() + BOOT_LIMIT_S)
     return any(subprocess.run(asked, check=False).returncode == 0 for _ in tries)
 
 
 def remove_cgroup(cgroup: Path) -> None:
     """Remove the tree of control groups as it empties; says so when something stays."""
-    for _ in until(time.monotonic() + 20):
+    for _ in ticks(time.monotonic() + 20):
         for folder, _, _ in os.walk(cgroup, topdown=False):
             try:
                 os.rmdir(folder)

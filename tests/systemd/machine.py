@@ -9,13 +9,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from tests.contract.sources import ROOT
-
-T = TypeVar("T")
+from tests.harness.places import ROOT
+from tests.harness.waiting import wait_until
 
 USER, UID = "drill", 4242
 HOME = f"/home/{USER}"
@@ -23,17 +22,6 @@ RUNTIME = f"/run/user/{UID}"
 BOOT = Path(__file__).with_name("boot.py")
 PATH = "/usr/local/bin:/usr/bin:/bin"
 UNSUPPORTED = 77
-
-
-def eventually(look: Callable[[], T], wanted: Callable[[T], bool], within_s: float = 60.0) -> T:
-    """Return what `look` gives as soon as it is `wanted`; fail with the last value seen otherwise."""
-    deadline = time.monotonic() + within_s
-    while True:
-        seen = look()
-        if wanted(seen):
-            return seen
-        assert time.monotonic() < deadline, f"not within {within_s} s; last seen: {seen!r}"
-        time.sleep(0.02)
 
 
 class Machine:
@@ -198,7 +186,12 @@ class UserService:
         return found
 
     def wait_state(self, run_id: str, state: str) -> dict[str, Any]:
-        return eventually(lambda: self.run_object(run_id), lambda run: run["state"] == state)
+        return wait_until(
+            lambda: self.run_object(run_id),
+            lambda run: run["state"] == state,
+            f"{run_id} reaches {state}",
+            60,
+        )
 
     # -- the end of a test
 
@@ -220,7 +213,7 @@ class UserService:
     def reset(self) -> None:
         """Take mosaicd and everything it left off the machine."""
         self.systemctl("stop", "mosaicd.socket", "mosaicd.service", check=False)
-        eventually(self.sweep, lambda left: not left)
+        wait_until(self.sweep, lambda left: not left, "no process of the user is left", 60)
         self.machine.run("sh", "-c", f"rm -rf {HOME}/.config {HOME}/.local {HOME}/work {RUNTIME}/mosaicd")
         self.systemctl("reset-failed", check=False)
         self.systemctl("daemon-reload")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.containment.groups import BOMB
-from tests.systemd.machine import HOME, Machine, UserService, eventually
+from tests.harness.waiting import wait_until
+from tests.systemd.machine import HOME, Machine, UserService
 
 pytestmark = [pytest.mark.systemd, pytest.mark.root]
 
@@ -33,7 +34,9 @@ class Contained:
         self.run_id = service.submit("--", "sh", "-c", HIDDEN)
         self.run = service.wait_state(self.run_id, "EXEC")
         log = service.machine.root / f"{self.run['run_dir']}/attempt-1/stdout.log".lstrip("/")
-        self.hidden = int(eventually(log.read_text, lambda text: text.endswith("\n")))
+        self.hidden = int(
+            wait_until(log.read_text, lambda text: text.endswith("\n"), "the hidden pid is printed", 60)
+        )
 
     def group_of(self, pid: int) -> str:
         return group_of(self.service, pid)
@@ -85,10 +88,10 @@ def test_restart_with_a_live_run(on_each: Contained) -> None:
     """After `restart`, and after kill -9, the service starts, and the run is held and ended as before."""
     service, before = on_each.service, on_each.service.main_pid
     service.systemctl("restart", "mosaicd")
-    eventually(lambda: service.main_pid, lambda pid: pid not in (0, before))
+    wait_until(lambda: service.main_pid, lambda pid: pid not in (0, before), "another daemon", 60)
     again = service.main_pid
     service.machine.run("kill", "-9", str(again))
-    eventually(lambda: service.main_pid, lambda pid: pid not in (0, again))
+    wait_until(lambda: service.main_pid, lambda pid: pid not in (0, again), "another daemon", 60)
     assert service.run_object(on_each.run_id)["state"] == "EXEC"
     assert on_each.is_alive(on_each.hidden)
     on_each.check_end()
@@ -102,7 +105,9 @@ def test_an_orphan_of_another_launcher(contained: Contained) -> None:
     def forked() -> list[str]:
         return [line.split()[0] for line in service.processes() if "mosaicd.launcher" in line]
 
-    [shim] = eventually(forked, lambda pids: len(pids) == 1)  # the spare one leaves with its launcher
+    [shim] = wait_until(
+        forked, lambda pids: len(pids) == 1, "one shim", 60
+    )  # the spare one leaves with its launcher
     service.machine.run("kill", "-9", shim)
     service.systemctl("start", "mosaicd")
     ended = service.wait_state(contained.run_id, "TERM")
@@ -114,7 +119,7 @@ def test_no_scope_is_left(contained: Contained) -> None:
     """A stopped service without runs leaves no scope and no group."""
     contained.check_end()
     contained.service.systemctl("stop", "mosaicd.socket", "mosaicd.service")
-    eventually(contained.scopes, lambda left: not left)
+    wait_until(contained.scopes, lambda left: not left, "the scope goes", 60)
 
 
 @pytest.fixture
@@ -136,7 +141,7 @@ def test_without_a_scope_the_services_own_group_will_do(no_bus: None, service: U
     assert re.search(r"/mosaicd\.service/mosaicd/run-[^/]*/run\n", group), group
     before = service.main_pid
     service.systemctl("restart", "mosaicd")
-    eventually(lambda: service.main_pid, lambda pid: pid not in (0, before))
+    wait_until(lambda: service.main_pid, lambda pid: pid not in (0, before), "another daemon", 60)
     now = service.run_object(run_id)
     assert (now["state"], now["pid"]) == ("EXEC", run["pid"])
     service.said("stop", run_id)
@@ -152,7 +157,7 @@ def limited(service: UserService) -> UserService:
     service.install()
     service.configure("[cpus]\nslots = 4\n[containment]\ntasks = 64\n")
     service.systemctl("start", "mosaicd")
-    enforced = eventually(lambda: holds(service), bool)["enforces"]
+    enforced = wait_until(lambda: holds(service), bool, "the daemon says what holds", 60)["enforces"]
     if not {"memory", "pids"} <= set(enforced):
         pytest.skip("no controllers of version 2 to be had here")
     return service
@@ -173,7 +178,7 @@ def test_memory_is_limited_in_a_scope(limited: UserService) -> None:
     neighbour = limited.submit("--", "sleep", "1000")
     limited.wait_state(neighbour, "EXEC")
     run_id = limited.said("-o", "name", "submit", "-f", f"{HOME}/config.json").strip()
-    run = eventually(lambda: limited.run_object(run_id), lambda run: run["state"] == "TERM", 60)
+    run = limited.wait_state(run_id, "TERM")
     assert (run["outcome"], run["cause"]["kind"], run["containment"]) == ("failed", "oom", "cgroup-v2")
     assert (run["cause"]["victims"], run["cause"]["limit_bytes"]) == (1, 256 << 20)
     shown = limited.said("show", run_id)
@@ -190,7 +195,7 @@ def test_a_fork_bomb_in_a_scope(limited: UserService) -> None:
     run = limited.wait_state(run_id, "EXEC")
     group = group_of(limited, run["pid"])
     place = limited.machine.root / f"sys/fs/cgroup{group}"
-    eventually(lambda: (place / "pids.current").read_text(), lambda text: int(text) == 64, 60)
+    wait_until(lambda: int((place / "pids.current").read_text()), lambda count: count == 64, "64 tasks", 60)
     limited.said("stop", "--grace", "0s", run_id)
-    eventually(lambda: limited.run_object(run_id)["state"], lambda state: state == "TERM", 60)
-    eventually(place.parent.exists, lambda is_there: not is_there)
+    limited.wait_state(run_id, "TERM")
+    wait_until(place.parent.exists, lambda is_there: not is_there, "the control group goes", 60)

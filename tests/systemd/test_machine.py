@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.sources import ROOT
-from tests.systemd.machine import Machine, eventually
+from tests.harness import processes
+from tests.harness.places import ROOT
+from tests.harness.waiting import wait_until
+from tests.systemd.machine import Machine
 
 pytestmark = [pytest.mark.systemd, pytest.mark.root]
 
@@ -26,7 +28,12 @@ sys.stdin.read()
 def test_the_user_has_a_manager(machine: Machine) -> None:
     """Inside, `systemctl --user` talks to a running user manager, and nothing has failed."""
     asked = ("systemctl", "--user", "is-system-running")
-    eventually(lambda: machine.run(*asked, check=False).stdout.strip(), lambda said: said == "running")
+    wait_until(
+        lambda: machine.run(*asked, check=False).stdout.strip(),
+        lambda said: said == "running",
+        "systemd is up",
+        60,
+    )
     assert not machine.run("systemctl", "--failed", "--no-legend", root=True).stdout.strip()
 
 
@@ -51,14 +58,11 @@ def test_nothing_stays_when_the_owner_is_killed(machine: Machine, tmp_path: Path
     owner.wait()
     owner.stdin.close()
     owner.stdout.close()
-    eventually(lambda: [pid for pid in (first, boot) if is_living(pid)], lambda left: not left)
+    wait_until(
+        lambda: [pid for pid in (first, boot) if processes.is_alive(pid)],
+        lambda left: not left,
+        "the machine ends",
+        60,
+    )
     groups = Path("/sys/fs/cgroup")  # each hierarchy's top; what is deeper is others', and comes and goes
     assert not [*groups.glob(f"machine-{boot}"), *groups.glob(f"*/machine-{boot}")]
-
-
-def is_living(pid: int) -> bool:
-    """Whether the process exists and is no zombie that waits for somebody else's init."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.systemd.machine import HOME, UserService, eventually
+from tests.harness.waiting import wait_until
+from tests.systemd.machine import HOME, UserService
 
 pytestmark = [pytest.mark.systemd, pytest.mark.root]
 
@@ -31,7 +32,7 @@ def test_reexec_is_no_restart(service: UserService) -> None:
     for _ in range(2):
         said = service.answer("daemon", "reexec")
         assert said["pid"] == daemon == service.main_pid
-        eventually(lambda: service.show("SubState"), lambda state: state == "running")
+        wait_until(lambda: service.show("SubState"), lambda state: state == "running", "the unit runs", 60)
     assert (service.show("NRestarts"), service.show("ActiveState")) == ("0", "active")
     now = service.run_object(run_id)
     assert (now["pid"], now["attempt"], now["state"]) == (before["pid"], 1, "EXEC")
@@ -58,7 +59,7 @@ def hang(service: UserService) -> None:
 def replaced(service: UserService, signal: str) -> None:
     old = service.main_pid
     service.machine.run("kill", signal, str(old))
-    eventually(lambda: service.main_pid, lambda pid: pid not in (0, old))
+    wait_until(lambda: service.main_pid, lambda pid: pid not in (0, old), "another daemon", 60)
 
 
 def test_who_follows_has_every_line_once(service: UserService) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.systemd.machine import HOME, UserService, eventually
+from tests.harness.waiting import wait_until
+from tests.systemd.machine import HOME, UserService
 
 pytestmark = [pytest.mark.systemd, pytest.mark.root]
 
@@ -45,7 +46,9 @@ class LiveRun:
 
     def back(self) -> dict[str, Any]:
         """Wait until another daemon serves, and return the run as it knows it."""
-        eventually(lambda: self.service.main_pid, lambda pid: pid not in (0, self.daemon))
+        wait_until(
+            lambda: self.service.main_pid, lambda pid: pid not in (0, self.daemon), "another daemon", 60
+        )
         return self.service.run_object(self.run_id)
 
     def check_undisturbed(self) -> None:
@@ -57,7 +60,12 @@ class LiveRun:
 
     def wait_for_watchdog(self) -> None:
         """Wait until systemd has said that the daemon missed its watchdog."""
-        eventually(self.service.messages, lambda said: any("Watchdog timeout" in text for text in said))
+        wait_until(
+            self.service.messages,
+            lambda said: any("Watchdog timeout" in text for text in said),
+            "systemd reports the missed watchdog",
+            60,
+        )
 
     def check_end(self) -> None:
         """Told to end, it ends with its own exit code and with all of its output."""
@@ -75,7 +83,7 @@ def wedge(tid: int, calls: str) -> subprocess.Popen[bytes]:
     argv += ["-e", f"trace={calls}", "-e", f"inject={calls}:delay_enter=120000000"]
     tracer = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
     status = Path(f"/proc/{tid}/status")
-    eventually(status.read_text, lambda text: f"TracerPid:\t{tracer.pid}\n" in text)
+    wait_until(status.read_text, lambda text: f"TracerPid:\t{tracer.pid}\n" in text, "it is traced", 60)
     return tracer
 
 
@@ -112,8 +120,12 @@ def test_a_run_that_ends_during_the_restart(live: LiveRun) -> None:
     """A run whose last moment falls between two daemons has its exact code."""
     live.service.systemctl("stop", "mosaicd.socket", "mosaicd.service")
     live.service.machine.run("sh", "-c", f"mkdir -p {HOME}/work && touch {GO}")
-    eventually(live.service.processes,
-               lambda left: str(live.first["pid"]) not in [line.split()[0] for line in left])  # fmt: skip
+    wait_until(
+        live.service.processes,
+        lambda left: str(live.first["pid"]) not in [line.split()[0] for line in left],
+        "the worker ends",
+        60,
+    )
     live.service.systemctl("start", "mosaicd")
     live.check_end()
 

@@ -5,7 +5,8 @@ import stat
 
 import pytest
 
-from tests.systemd.machine import HOME, RUNTIME, UID, UserService, eventually
+from tests.harness.waiting import wait_until
+from tests.systemd.machine import HOME, RUNTIME, UID, UserService
 
 pytestmark = [pytest.mark.systemd, pytest.mark.root]
 
@@ -56,14 +57,16 @@ def test_ready_means_reconciled(started: UserService) -> None:
         started.wait_state(run_id, "EXEC")
     started.systemctl("stop", "mosaicd.socket", "mosaicd.service")
     started.machine.run("sh", "-c", f"mkdir -p {HOME}/work && touch {go}")
-    eventually(started.processes, lambda left: not left)  # their shims have seen them end, too
+    wait_until(
+        started.processes, lambda left: not left, "workers and shims have ended", 60
+    )  # their shims have seen them end, too
     started.systemctl("start", "mosaicd")
     assert started.answer("health")["ready"]
     for code, run_id in runs.items():
         assert started.run_object(run_id)["exit_code"] == code
     for run_id in runs.values():
         started.wait_state(run_id, "TERM")
-    messages = eventually(started.messages, lambda said: len(starts(said)) == 2)
+    messages = wait_until(started.messages, lambda said: len(starts(said)) == 2, "a second start", 60)
     reconciled = [i for i, text in enumerate(messages) if "reconcile" in text.lower()]
     assert len(reconciled) == 2, messages
     assert max(reconciled) < max(starts(messages))
@@ -81,9 +84,9 @@ def test_the_status_counts(started: UserService) -> None:
         return started.show("StatusText")
 
     run_id = started.submit("--", "sleep", "300")
-    eventually(text, lambda seen: "1 live run" in seen)
+    wait_until(text, lambda seen: "1 live run" in seen, "the status has the run", 60)
     started.ctl("stop", run_id)
-    eventually(text, lambda seen: "0 live run" in seen)
+    wait_until(text, lambda seen: "0 live run" in seen, "the status has no run", 60)
 
 
 def test_a_run_does_not_see_systemd(started: UserService) -> None:
@@ -101,7 +104,7 @@ def test_the_journal_knows_the_run(started: UserService) -> None:
     run_id = started.submit("--", "true")
     started.wait_state(run_id, "TERM")
     asked = ("journalctl", "--no-pager", "-o", "json", f"RUN_ID={run_id}")
-    said = eventually(lambda: started.machine.run(*asked, root=True).stdout, bool)
+    said = wait_until(lambda: started.machine.run(*asked, root=True).stdout, bool, "the journal has it", 60)
     records = [json.loads(line) for line in said.splitlines()]
     assert all(record["PRIORITY"] in "34567" for record in records)
 
@@ -121,7 +124,12 @@ def test_a_refused_service_is_not_tried_again(service: UserService) -> None:
     elsewhere = f"{RUNTIME}/elsewhere.sock"
     start = f"setsid {service.python} -m mosaicd --socket {elsewhere} >/dev/null 2>&1 &"
     service.machine.run("sh", "-c", start)
-    eventually(lambda: service.ctl("--socket", elsewhere, "health").returncode, lambda code: code == 0)
+    wait_until(
+        lambda: service.ctl("--socket", elsewhere, "health").returncode,
+        lambda code: code == 0,
+        "the other daemon answers",
+        60,
+    )
     assert service.systemctl("start", "mosaicd", check=False).returncode != 0
     assert service.show("ActiveState") == "failed"  # "activating" while another try is due
     assert service.show("Result") == "exit-code"

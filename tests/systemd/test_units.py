@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.sources import ROOT
+from tests.harness.places import ROOT
 from tests.systemd.machine import HOME, UserService
 
 INSTALLER = ROOT / "packaging/systemd/install_user.py"

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from subprocess import PIPE
 
 import pytest
@@ -15,8 +14,8 @@ from mosaicd.launcher.cgroup_sweeper import Cells
 from mosaicd.protocol import rundir
 from mosaicd.shim import containment
 from mosaicd.shim.run_cgroup import Site
+from tests.harness.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 RUN_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 #: Becomes itself, again and again: the kernel shows no environment of a process in the middle of an exec.
 RESTLESS = {"AGAIN": 'exec sh -c "$AGAIN"', "PATH": "/usr/bin:/bin"}

@@ -27,7 +27,7 @@ from mosaicd.shims.launcher_client import LauncherClient
 from mosaicd.shims.shims import Shims
 from mosaicd.store.registry import Registry
 from tests.harness.trouble import entries
-from tests.rpc.serving import until
+from tests.harness.waiting import wait_in_loop
 from tests.store.building import new_run, submission
 
 nobody: Any = None
@@ -46,7 +46,9 @@ async def test_a_signal_during_a_reexec_cuts_nothing_short(
         succession.begin()
         await asked
         os.kill(os.getpid(), number)
-        await until(lambda: not succession.is_asked, "the signal comes while requests in flight are answered")
+        await wait_in_loop(
+            lambda: not succession.is_asked, "the signal comes while requests in flight are answered"
+        )
         for word in ("streams are told", "the registry is closed"):
             await asyncio.sleep(0)
             said.append(word)
@@ -110,7 +112,7 @@ async def test_what_is_recorded_at_the_end_is_the_next_daemons(
     run, other = await held(registry), await held(registry)
     bench.dispatcher.start()
     await registry.record(other.run_id, Event(Kind.STOP_REQUESTED, 1.0, "ada"))
-    await until(lambda: other.run_id not in registry.live, "while it works, a stop is carried out")
+    await wait_in_loop(lambda: other.run_id not in registry.live, "while it works, a stop is carried out")
     await bench.dispatcher.close()
     stopped = asyncio.ensure_future(registry.record(run.run_id, Event(Kind.STOP_REQUESTED, 1.0, "ada")))
     await asyncio.sleep(0)
@@ -139,7 +141,7 @@ async def test_a_work_that_dies_is_told_of(tmp_path: Path, caplog: pytest.LogCap
     daemon = service.Service(Settings(paths=Paths(tmp_path, tmp_path / "s")), Clock())
     ended = lambda work: daemon._say_ended(services, work)  # noqa: E731
     async with service._background(ended, breaks(), goes_on()):
-        await until(lambda: services.warnings, "it is told")
+        await wait_in_loop(lambda: services.warnings, "it is told")
     assert entries(caplog.records) == [Catalogue.TASK_FAILED] and "breaks" in caplog.text
     [warning] = services.warnings
     assert Catalogue.TASK_FAILED.code in warning and "ours" in warning

@@ -13,7 +13,7 @@ from mosaicd.core.run import Run
 from mosaicd.protocol.states import Dedup
 from mosaicd.shim.containment import start_ticks
 from mosaicd.store.registry import Registry
-from tests.rpc.serving import until
+from tests.harness.waiting import wait_in_loop
 from tests.store.building import dispatched, new_run, submission, to_exec
 from tests.unit.test_orderly_stop import Bench
 
@@ -60,7 +60,7 @@ async def test_a_launch_without_an_answer_keeps_no_word_back(
     for kind in (Kind.PAUSE_REQUESTED, Kind.RESUME_REQUESTED, Kind.STOP_REQUESTED):
         await registry.record(run.run_id, Event(kind, 1.0, "ada", {"mode": "freeze"}))
         word = "control." + kind.removesuffix("_requested")
-        await until(lambda word=word: line.told[-1:] == [word], "it is told")
+        await wait_in_loop(lambda word=word: line.told[-1:] == [word], "it is told")
     await bench.dispatcher.close()
     bench.shims.close()
     await registry.close()

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +15,7 @@ from typing import Any
 import mosaic_tabular
 import mosaic_worker
 
+from tests.harness.waiting import wait_until
 from tests.workers.lines import Line, checked
 
 DEADLINE_S = 20.0
@@ -74,15 +74,24 @@ class Worker:
 
     def wait_for(self, wanted: Callable[[Line], bool], after: int = 0) -> int:
         """Return the index of the first line from `after` on that is wanted."""
-        deadline = time.monotonic() + DEADLINE_S
-        with self._news:
-            while True:
-                for index in range(after, len(self.lines)):
-                    if wanted(self.lines[index]):
-                        return index
+
+        def look() -> int | None:
+            found = next((n for n in range(after, len(self.lines)) if wanted(self.lines[n])), None)
+            if found is None:
                 assert self.process.poll() is None or self._readers[0].is_alive(), self.tail()
-                assert time.monotonic() < deadline, self.tail()
-                self._news.wait(0.1)
+            return found
+
+        with self._news:
+            index = wait_until(
+                look,
+                lambda found: found is not None,
+                "a line",
+                DEADLINE_S,
+                pause=lambda: self._news.wait(0.1),
+                shown=self.tail,
+            )
+        assert index is not None
+        return index
 
     def wait_for_event(self, name: str, after: int = 0) -> int:
         """Return the index of the first lifecycle line called `name` from `after` on."""
