@@ -48,7 +48,7 @@ def _read_fields(group: str, cls: Any, table: Mapping[str, Any], faults: Faults)
     return values
 
 
-def _checked(setting: Field[Any], value: Any) -> Any:
+def _checked(setting: Field[Any], value: Any) -> object:
     """Return `value` as the setting's type; ValueError says the rule."""
     choices = setting.metadata.get("choices")
     if choices:
@@ -69,7 +69,7 @@ def _unit(name: str) -> str:
     return {"ms": "milliseconds", "days": "days"}.get(name.rpartition("_")[2], "seconds")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -119,7 +119,7 @@ def _key(text: str) -> str:
     return text if _BARE.fullmatch(text) else _quoted(text)
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if isinstance(value, int | float):
         return repr(value)
     return _quoted(str(value))

@@ -12,6 +12,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mosaicd.protocol import Json
+
 #: Set by the launch for every run, whatever was submitted (compatibility.md).
 OURS = frozenset(
     {
@@ -38,7 +40,7 @@ def is_ambient(name: str) -> bool:
     return name in AMBIENT or name.startswith(("LC_", "XDG_"))
 
 
-def canonical(value: Any) -> bytes:
+def canonical(value: object) -> bytes:
     """Return JSON with sorted keys at every depth, no spaces and ASCII only; ValueError for NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
@@ -60,8 +62,8 @@ def command_digest(
     argv: Sequence[str],
     cwd: str | None,
     environment: Mapping[str, str],
-    resources: Mapping[str, Any],
-    limits: Mapping[str, Any],
+    resources: Mapping[str, object],
+    limits: Mapping[str, object],
 ) -> str:
     """Return the digest of a plain command; the working directory is part of it (lifecycle.md)."""
     chosen = {name: value for name, value in environment.items() if not is_ambient(name)}
@@ -82,7 +84,7 @@ def retry_digest(origin: str, extra: Mapping[str, str]) -> str:
     return _hexdigest({"retry_of": origin, "environment": chosen}) if chosen else origin
 
 
-def _hexdigest(identity: Mapping[str, Any]) -> str:
+def _hexdigest(identity: Mapping[str, object]) -> str:
     return hashlib.sha256(canonical(identity)).hexdigest()
 
 
@@ -90,9 +92,9 @@ def _chosen(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in OURS and name not in REWRITTEN}
 
 
-def _work_of(metadata: Any) -> Any:
+def _work_of(metadata: Json) -> Json:
     """Return `metadata` without worker.config.run_id and worker.liveness; anything else is shared."""
-    worker = metadata.get("worker") if isinstance(metadata, dict) else None
+    worker = metadata.get("worker")
     if not isinstance(worker, dict):
         return metadata
     bare = {key: value for key, value in worker.items() if key != "liveness"}

@@ -14,7 +14,7 @@ from typing import Any
 
 from mosaicd.core.fsm import Event, Kind, apply, submitted
 from mosaicd.core.run import Run
-from mosaicd.protocol import ulid
+from mosaicd.protocol import Json, ulid
 from mosaicd.protocol.states import LEGACY_OUTCOMES, CauseKind, Outcome, RunKind, State, parse_state
 
 ORIGIN = "import"
@@ -37,7 +37,7 @@ class Understood:
     notes: list[str] = field(default_factory=list)
 
 
-def understand(row: Mapping[str, Any], owner: tuple[int, str], now: float) -> Understood:
+def understand(row: Mapping[str, object], owner: tuple[int, str], now: float) -> Understood:
     """Return the run of a row (keys as `store.importing` names them); ValueError where it has no id."""
     made = Understood()
     old_id = _text(row.get("run_id"))
@@ -76,7 +76,7 @@ def imported_id(old_id: str, created: float) -> str:
     return ulid.encode(milliseconds, hashlib.sha256(f"mosaic import\0{old_id}".encode()).digest()[:10])
 
 
-def _end(row: Mapping[str, Any], made: Understood) -> tuple[Outcome, dict[str, Any] | None]:
+def _end(row: Mapping[str, object], made: Understood) -> tuple[Outcome, Json | None]:
     """Return how the run ended, from the status word, else the outcome column, else the reason of failure."""
     word = _word(row.get("status"))
     failure = _text(row.get("failure"))
@@ -110,18 +110,18 @@ def _end(row: Mapping[str, Any], made: Understood) -> tuple[Outcome, dict[str, A
             return outcome, _cause(CauseKind.SHIM_LOST, failure, None)
 
 
-def _cause(kind: CauseKind, *words: str | None) -> dict[str, Any]:
+def _cause(kind: CauseKind, *words: str | None) -> Json:
     error = next((word for word in words if word), None)
     return {"kind": kind, "error": error} if error else {"kind": kind}
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     """Return a status word without the dress of an enum: RUN_STATUS_COMPLETED, RunStatus.COMPLETED."""
     word = (_text(value) or "").lower().rpartition(".")[2]
     return word.removeprefix("run_status_").removeprefix("status_")
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, int) and not isinstance(value, bool):
@@ -132,7 +132,7 @@ def _text(value: Any) -> str | None:
     return text[:_TEXT_LIMIT] or None
 
 
-def _times(row: Mapping[str, Any], made: Understood) -> list[float | None]:
+def _times(row: Mapping[str, object], made: Understood) -> list[float | None]:
     found = []
     for means in ("created", "started", "updated", "finished"):
         at = _time(row.get(means))
@@ -142,7 +142,7 @@ def _times(row: Mapping[str, Any], made: Understood) -> list[float | None]:
     return found
 
 
-def _time(value: Any) -> float | None:
+def _time(value: object) -> float | None:
     """Return Unix seconds of a number (seconds or milliseconds) or of an ISO text (UTC unless it says)."""
     if isinstance(value, str):
         try:
@@ -160,13 +160,13 @@ def _time(value: Any) -> float | None:
     return at if at <= _LATEST_S else None
 
 
-def _config(value: Any, made: Understood) -> dict[str, Any]:
+def _config(value: object, made: Understood) -> Json:
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     if text in (None, ""):
         return {}
     try:
-        config = json.loads(text)
-    except (ValueError, TypeError, RecursionError):
+        config = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
         made.notes.append("the config is no JSON object")
@@ -181,7 +181,7 @@ def _command(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(word)[:_TEXT_LIMIT] for word in [entry, *rest]) if entry else ()
 
 
-def _gpus(row: Mapping[str, Any]) -> int:
+def _gpus(row: Mapping[str, object]) -> int:
     value = row.get("gpus")
     if isinstance(value, str | bytes):
         try:

@@ -87,17 +87,18 @@ def retry_causes(words: Sequence[str] | None) -> tuple[CauseKind, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def liveness(config: Mapping[str, Any]) -> Any:
-    """Return metadata.worker.liveness without nulls; {} if the config has none."""
+def liveness(config: Mapping[str, Any]) -> dict[str, float]:
+    """Return metadata.worker.liveness of a checked config, without nulls; {} if the config has none."""
     found = worker_section(config).get("liveness", {})
-    if not isinstance(found, dict):
-        return found
     return {key: value for key, value in found.items() if value is not None}
 
 
 def check_liveness(config: Mapping[str, Any], faults: Faults) -> None:
-    """Add every place where metadata.worker.liveness is not what `LIVENESS` says."""
-    check_rule(LIVENESS, liveness(config), ("metadata", "worker", "liveness"), faults)
+    """Add every place where metadata.worker.liveness is not what `LIVENESS` says; null: the key is absent."""
+    found = worker_section(config).get("liveness", {})
+    if isinstance(found, dict):
+        found = {key: value for key, value in found.items() if value is not None}
+    check_rule(LIVENESS, found, ("metadata", "worker", "liveness"), faults)
 
 
 def check_config_words(config: Mapping[str, Any], faults: Faults) -> None:

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mosaicd.core.schema import check_text, kind_name
+from mosaicd.protocol import Json
 from mosaicd.protocol.faults import Faults, Path
 from mosaicd.protocol.states import RunKind
 
@@ -54,7 +55,7 @@ class Program:
     supports_checkpoint: bool = False
 
 
-def worker_section(config: Mapping[str, Any]) -> dict[str, Any]:
+def worker_section(config: Mapping[str, Any]) -> Json:
     """Return metadata.worker where it is an object, without nulls; {} otherwise."""
     metadata = config.get("metadata")
     section = metadata.get("worker") if isinstance(metadata, dict) else None

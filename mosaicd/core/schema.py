@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
+from mosaicd.protocol import Json
 from mosaicd.protocol.faults import Faults, Path, shown
 
 MAX_DEPTH = 64
@@ -108,7 +109,7 @@ def check(config: object, faults: Faults) -> None:
     check_rule(TRAIN_RUN_CONFIG, config, (), faults)
 
 
-def filled(config: Mapping[str, Any]) -> dict[str, Any]:
+def filled(config: Mapping[str, Any]) -> Json:
     """Return a valid config with defaults in place and integral floats as integers; shares `metadata`."""
     whole = _filled(TRAIN_RUN_CONFIG, config)
     assert isinstance(whole, dict)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from mosaicd.core.program import worker_section
+from mosaicd.protocol import Json
 from mosaicd.protocol.states import Dedup, RunKind
 
 
@@ -69,21 +70,21 @@ class Spec:
         return sorted(self.environment)
 
     @property
-    def worker_config(self) -> dict[str, Any] | None:
+    def worker_config(self) -> Json | None:
         """metadata.worker.config as submitted; the launch overwrites its run_id."""
         return worker_section(self.config).get("config") if self.config is not None else None
 
     @property
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> Json:
         """The config's free part."""
         return dict(self.config["metadata"]) if self.config is not None else {}
 
     @property
-    def artifacts(self) -> dict[str, Any]:
+    def artifacts(self) -> Json:
         """What the config says about its artifacts."""
         return dict(self.config["artifacts"]) if self.config is not None else {}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Return the content of spec.json: JSON-safe, environment by name only."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "environment"}
         values |= {"argv": list(self.argv), "labels": dict(self.labels), "env_names": self.env_names}

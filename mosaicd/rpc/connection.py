@@ -10,7 +10,7 @@ import itertools
 import re
 import select
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, Protocol
 
 from mosaicd.config.settings import Limits
@@ -217,7 +217,7 @@ class Connection(asyncio.BufferedProtocol):
             if len(self._in_order) == 1:
                 self._spawn(self._work_in_order())
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

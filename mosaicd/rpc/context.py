@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any
 
 from mosaicd.broadcaster import Broadcaster
 from mosaicd.clock import Clock
@@ -11,6 +10,7 @@ from mosaicd.dispatch.dispatcher import Dispatcher
 from mosaicd.dispatch.scheduler import Scheduler
 from mosaicd.host.auth import Auth
 from mosaicd.host.reexec import Succession
+from mosaicd.protocol import Json
 from mosaicd.rpc.files import Files
 from mosaicd.rpc.runs import Runs
 from mosaicd.rundirs.directories import RunDirs
@@ -46,7 +46,7 @@ class Services:
     quarantine: dict[str, str] = field(default_factory=dict)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     warnings: list[str] = field(default_factory=list)
-    wal: dict[str, Any] | None = None
+    wal: Json | None = None
     succession: Succession | None = None
     #: Live runs of a rebuilt registry whose shims have not said yet whether they are paused.
     recollected: set[str] = field(default_factory=set)

@@ -6,7 +6,7 @@ surrogates, no bytes that are not UTF-8, so whatever passes can be sent back to 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -55,7 +55,7 @@ def read(line: bytes, batch_limit: int) -> Envelope:
     return Envelope(message, is_batch=True)
 
 
-def fault_of(message: Any) -> str | None:
+def fault_of(message: object) -> str | None:
     """Return the rule of JSON-RPC 2.0 that `message` breaks, or None."""
     if not isinstance(message, dict):
         return "a request is an object"
@@ -70,19 +70,19 @@ def fault_of(message: Any) -> str | None:
     return None
 
 
-def known_id(message: Any) -> Id:
+def known_id(message: object) -> Id:
     """Return the id of a message, however broken the rest is; None where none can be sent back."""
     number = message.get("id") if isinstance(message, dict) else None
     return number if _is_id(number) else None
 
 
-def is_ordered(message: Any) -> bool:
+def is_ordered(message: object) -> bool:
     """Whether the message is of the worker.* family, whose order on a connection is kept."""
     method = message.get("method") if isinstance(message, Mapping) else None
     return isinstance(method, str) and method.startswith("worker.")
 
 
-def _is_id(value: Any) -> bool:
+def _is_id(value: object) -> TypeGuard[Id]:
     if isinstance(value, str):
         return len(value) <= ID_CHARACTERS
     if isinstance(value, bool) or not isinstance(value, int | float):

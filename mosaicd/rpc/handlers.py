@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+from mosaicd.protocol import Json
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 
 #: The third argument is an object of the method's class in protocol/messages.
-Handler = Callable[[Services, Caller, Any], Awaitable[dict[str, Any]]]
+Handler = Callable[[Services, Caller, Any], Awaitable[Json]]
 
 #: Method -> module and function below mosaicd.rpc.
 FILES: Mapping[str, str] = {

@@ -3,7 +3,7 @@
 A schema names what a caller may rely on; replies may hold more.  Keys are METHODS' result names.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mosaicd.protocol.states import Outcome, State, Want
@@ -30,7 +30,7 @@ def _object(**properties: Schema) -> Schema:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def _words(words: Any) -> Schema:
+def _words(words: Iterable[str]) -> Schema:
     return {"type": "string", "enum": [str(word) for word in words]}
 
 

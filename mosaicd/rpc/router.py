@@ -21,6 +21,7 @@ from jsonrpcserver.async_main import dispatch_to_serializable
 
 from mosaicd import log
 from mosaicd.log import Catalogue
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import (
     Draining,
     InternalError,
@@ -85,7 +86,7 @@ class Router:
         rows: Mapping[str, Method] = METHODS,
     ) -> None:
         self._services = services
-        self._writing: set[asyncio.Task[dict[str, Any]]] = set()
+        self._writing: set[asyncio.Task[Json]] = set()
         self._stopping = asyncio.Event()
         table = handlers.load() if table is None else table
         if table.keys() != rows.keys():
@@ -161,7 +162,7 @@ class Router:
 
     async def _within(
         self, deadline_s: float | None, row: Method, handler: Handler, caller: Caller, params: Any
-    ) -> dict[str, Any]:
+    ) -> Json:
         """Authorise and carry out in time; TimedOut otherwise, Draining when the daemon stops first."""
         try:
             async with asyncio.timeout(deadline_s) as timer:
@@ -180,9 +181,9 @@ class Router:
                 raise Unavailable("The daemon is still starting; try again") from None
             raise TimedOut(f"{row.name} took longer than {deadline_s:g} s", limit_s=deadline_s) from None
 
-    async def _to_the_end(self, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    async def _to_the_end(self, work: Awaitable[Json]) -> Json:
         """Await `work`, which goes on when the waiting is given up: what writes is never left half done."""
-        task: asyncio.Task[dict[str, Any]] = asyncio.ensure_future(work)
+        task: asyncio.Task[Json] = asyncio.ensure_future(work)
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
         try:
@@ -250,7 +251,7 @@ def _as_is(message: Any) -> Any:
     return message
 
 
-def _error_object(error: MosaicError) -> dict[str, Any]:
+def _error_object(error: MosaicError) -> Json:
     return {"code": error.code, "message": error.message, "data": {"name": error.name, **error.data}}
 
 
@@ -259,7 +260,7 @@ def _wire(error: MosaicError) -> JsonRpcError:
     return JsonRpcError(told["code"], told["message"], told["data"])
 
 
-def _report_unheard(task: "asyncio.Task[dict[str, Any]]") -> None:
+def _report_unheard(task: "asyncio.Task[Json]") -> None:
     """Log a mistake of ours that no caller waits for any more."""
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, MosaicError):

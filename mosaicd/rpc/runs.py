@@ -1,13 +1,12 @@
 """The runs as requests see them: found by a reference, changed by events, shown as run objects."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from mosaicd.core.fsm import Event
 from mosaicd.core.run import Progress, Run
 from mosaicd.core.view import run_object
 from mosaicd.dispatch.dispatcher import Dispatcher
-from mosaicd.protocol import ulid
+from mosaicd.protocol import Json, ulid
 from mosaicd.protocol.errors import Conflict, NotFound
 from mosaicd.rpc.caller import Caller
 from mosaicd.rundirs.directories import RunDirs
@@ -57,7 +56,7 @@ class Runs:
             raise NotFound(f"There is no run {run_id}")
         return found
 
-    async def change(self, run_id: str, decide: Callable[[Run], Sequence[Event]]) -> dict[str, Any]:
+    async def change(self, run_id: str, decide: Callable[[Run], Sequence[Event]]) -> Json:
         """Record the events that `decide` returns for the newest row (none: no change) and return the run.
 
         Raises Conflict for a run that has ended, NotFound for a run that does not exist.
@@ -71,7 +70,7 @@ class Runs:
             raise _ended(found[0]) from None
         return self.view(run)
 
-    def view(self, run: Run, *, progress: Progress | None = None, duplicate: bool = False) -> dict[str, Any]:
+    def view(self, run: Run, *, progress: Progress | None = None, duplicate: bool = False) -> Json:
         """Return the wire's run object."""
         known = progress or self._registry.progress.get(run.run_id) or Progress()
         return run_object(

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from mosaicd import log
 from mosaicd.log import Catalogue
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import MosaicError, NotFound, Unavailable
 from mosaicd.protocol.framing import encode, request
 
@@ -129,7 +130,7 @@ class Streams:
             stream.task.cancel()
 
 
-def _told(stream: Stream, error: BaseException | None) -> dict[str, Any]:
+def _told(stream: Stream, error: BaseException | None) -> Json:
     """Return what the peer may know of the error that ended its stream; a mistake of ours is logged here."""
     if error is None:
         return {}

@@ -112,14 +112,14 @@ def _check_value(path: Path, hint: Any, value: Any, faults: Faults) -> None:
         faults.add(path, "must fit 64 bits")
 
 
-def _is_a(value: Any, cls: type) -> bool:
+def _is_a(value: object, cls: type) -> bool:
     if cls in (int, float):
         allowed = (int, float) if cls is float else (int,)
         return isinstance(value, allowed) and not isinstance(value, bool) and math.isfinite(value)
     return isinstance(value, cls)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):

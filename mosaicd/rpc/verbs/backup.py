@@ -9,8 +9,8 @@ import asyncio
 import os
 import threading
 from pathlib import Path
-from typing import Any
 
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.faults import invalid
 from mosaicd.protocol.messages import Backup
@@ -22,9 +22,9 @@ from mosaicd.store.backup import Cancelled, Copy, write_copy
 OWN = "backups"
 
 
-async def handle(services: Services, caller: Caller, params: Backup) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: Backup) -> Json:
     """Write the copy and say what is in it."""
-    target = _target(services, params.path)
+    target = _target(params.path, services.settings.state_dir)
     given_up = threading.Event()
     began = services.clock.mono()
 
@@ -44,7 +44,7 @@ async def handle(services: Services, caller: Caller, params: Backup) -> dict[str
     }  # fmt: skip
 
 
-def _target(services: Services, text: str) -> Path:
+def _target(text: str, state_dir: Path) -> Path:
     path = Path(text)
     rule = None
     if not path.is_absolute() or "\0" in text:
@@ -54,7 +54,7 @@ def _target(services: Services, text: str) -> Path:
     if rule is not None:
         raise invalid("path", rule)
     real = Path(os.path.realpath(path.parent)) / path.name
-    state_dir = Path(os.path.realpath(services.settings.state_dir))
+    state_dir = Path(os.path.realpath(state_dir))
     own = state_dir / OWN
     if real.is_relative_to(state_dir) and real.parent != own:
         raise invalid("path", f"must not lie in the state directory, but for {own}")

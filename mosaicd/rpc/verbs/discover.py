@@ -1,12 +1,11 @@
 """rpc.discover: the whole wire as one OpenRPC document, generated from METHODS and the dataclasses."""
 
 from functools import cache
-from typing import Any
 
 import msgspec
 
 from mosaicd import __version__
-from mosaicd.protocol import PROTOCOL_VERSION
+from mosaicd.protocol import PROTOCOL_VERSION, Json
 from mosaicd.protocol.errors import ERRORS
 from mosaicd.protocol.messages import NoParams
 from mosaicd.protocol.methods import METHODS, NOTIFICATIONS, Method
@@ -18,13 +17,13 @@ OPENRPC = "1.3.2"
 _REF = "#/components/schemas/{name}"
 
 
-async def handle(services: Services, caller: Caller, params: NoParams) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: NoParams) -> Json:
     """Return the document."""
     return document()
 
 
 @cache
-def document() -> dict[str, Any]:
+def document() -> Json:
     """Return the OpenRPC document; not to be changed."""
     classes = sorted({row.params for row in METHODS.values()}, key=lambda cls: cls.__name__)
     _, schemas = msgspec.json.schema_components(classes, ref_template=_REF)
@@ -43,7 +42,7 @@ def document() -> dict[str, Any]:
     }
 
 
-def _method(row: Method, schema: dict[str, Any]) -> dict[str, Any]:
+def _method(row: Method, schema: Json) -> Json:
     required = schema.get("required", [])
     return {
         "name": row.name,
@@ -62,7 +61,7 @@ def _method(row: Method, schema: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _errors() -> dict[str, Any]:
+def _errors() -> Json:
     return {
         cls.name: {"code": code, "message": cls().message, "data": {"name": cls.name}}
         for code, cls in ERRORS.items()

@@ -3,14 +3,13 @@
 Input: run_id.  Output: {run_id, reason, facts, changes}; no facts: it does not wait, or starts next.
 """
 
-from typing import Any
-
+from mosaicd.protocol import Json
 from mosaicd.protocol.messages import RunRef
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 
 
-async def handle(services: Services, caller: Caller, params: RunRef) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: RunRef) -> Json:
     """Return what keeps the run from starting now."""
     owners = {run.owner_uid: run.owner for run in services.registry.live.values()}
     return services.scheduler.explain(params.run_id, owners).to_dict()

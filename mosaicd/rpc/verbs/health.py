@@ -5,17 +5,16 @@ Caveats: answered while the daemon is still starting; `ready` says so.
 """
 
 import os
-from typing import Any
 
 from mosaicd import __version__, log
 from mosaicd.log import Catalogue
-from mosaicd.protocol import PROTOCOL_VERSION
+from mosaicd.protocol import PROTOCOL_VERSION, Json
 from mosaicd.protocol.messages import NoParams
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 
 
-async def handle(services: Services, caller: Caller, params: NoParams) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: NoParams) -> Json:
     """Return the report."""
     settings, registry = services.settings, services.registry
     capacity = services.scheduler.capacity()
@@ -46,7 +45,7 @@ async def handle(services: Services, caller: Caller, params: NoParams) -> dict[s
     }
 
 
-def _quarantine(services: Services) -> list[dict[str, Any]]:
+def _quarantine(services: Services) -> list[Json]:
     """Records that are set aside, by the registry and by reconcile."""
     nonsense = [{"run_id": run_id, "why": why} for run_id, why in services.quarantine.items()]
     return [*services.registry.quarantine, *nonsense][:200]

@@ -4,17 +4,15 @@ Input: the client's protocol version and name.  Output: ours, the ledger's epoch
 Caveats: answered while the daemon is still starting; a version we do not speak is refused.
 """
 
-from typing import Any
-
 from mosaicd import __version__
-from mosaicd.protocol import PROTOCOL_VERSION
+from mosaicd.protocol import PROTOCOL_VERSION, Json
 from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.messages import Hello
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 
 
-async def handle(services: Services, caller: Caller, params: Hello) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: Hello) -> Json:
     """Return who we are."""
     if params.proto_version != PROTOCOL_VERSION:
         raise Conflict(

@@ -4,27 +4,26 @@ Input: run_id.  Output: the run.  Caveats: only a run that waits can be held; a 
 paused instead.  Both are no-ops where they are already true.
 """
 
-from typing import Any
-
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.messages import RunRef
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 
 
-async def handle(services: Services, caller: Caller, params: RunRef) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: RunRef) -> Json:
     """Hold."""
     return await _set_held(services, caller, params.run_id, True)
 
 
-async def handle_release(services: Services, caller: Caller, params: RunRef) -> dict[str, Any]:
+async def handle_release(services: Services, caller: Caller, params: RunRef) -> Json:
     """Release."""
     return await _set_held(services, caller, params.run_id, False)
 
 
-async def _set_held(services: Services, caller: Caller, run_id: str, held: bool) -> dict[str, Any]:
+async def _set_held(services: Services, caller: Caller, run_id: str, held: bool) -> Json:
     def decide(run: Run) -> list[Event]:
         if run.held is held:
             return []

@@ -8,11 +8,11 @@ what was not understood.  Caveats: the file is only read; nothing is ever starte
 import asyncio
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from mosaicd import log
 from mosaicd.core.legacy import Understood, understand
 from mosaicd.core.run import Progress
+from mosaicd.protocol import Json
 from mosaicd.protocol.faults import invalid
 from mosaicd.protocol.messages import Import
 from mosaicd.rpc.caller import Caller
@@ -23,7 +23,7 @@ from mosaicd.store.importing import Read, read
 MOST_NOTES = 50
 
 
-async def handle(services: Services, caller: Caller, params: Import) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: Import) -> Json:
     """Read, understand, and store what is not there yet."""
     path = Path(params.path)
     if not path.is_absolute() or "\0" in params.path:

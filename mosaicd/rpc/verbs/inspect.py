@@ -6,15 +6,15 @@ own; requests go on meanwhile.
 """
 
 import asyncio
-from typing import Any
 
+from mosaicd.protocol import Json
 from mosaicd.protocol.messages import Inspect
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 from mosaicd.upkeep.inspection import inspect
 
 
-async def handle(services: Services, caller: Caller, params: Inspect) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: Inspect) -> Json:
     """Return the facts."""
     report = await asyncio.to_thread(inspect, services.settings, services.clock.wall(), fix=params.fix)
     live = services.registry.live  # newer than what was read: an end in between is no fault

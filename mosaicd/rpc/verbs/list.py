@@ -7,9 +7,9 @@ cursor says whether there are more.
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from mosaicd.core.run import Progress, Run
+from mosaicd.protocol import Json
 from mosaicd.protocol.framing import REQUEST_LIMIT_BYTES
 from mosaicd.protocol.messages import ListRuns
 from mosaicd.rpc import validate
@@ -21,7 +21,7 @@ PAGE_BYTES = REQUEST_LIMIT_BYTES * 3 // 4
 PLAIN_BYTES = 4096
 
 
-async def handle(services: Services, caller: Caller, params: ListRuns) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: ListRuns) -> Json:
     """Return one page."""
     validate.at_least(params, 1, "limit")
     owner = None if caller.is_admin else caller.uid

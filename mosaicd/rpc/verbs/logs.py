@@ -9,9 +9,9 @@ bytes were not kept, `gap` {from, to} says which: `data` then begins at `to`.
 
 import base64
 import json
-from typing import Any
 
 from mosaicd.core.run import Run
+from mosaicd.protocol import Json
 from mosaicd.protocol.framing import CHUNK_LIMIT_BYTES
 from mosaicd.protocol.messages import ReadLogs
 from mosaicd.protocol.rundir import LOG_INDEX, STREAMS
@@ -28,7 +28,7 @@ CHUNK_BYTES = 47 << 10
 TAIL_BYTES = 16 << 20
 
 
-async def handle(services: Services, caller: Caller, params: ReadLogs) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: ReadLogs) -> Json:
     """Return the first chunk; the rest follows where it was asked for."""
     validate.at_least(params, 0, "cursor", "tail_lines", "since")
     validate.at_least(params, 1, "attempt", "limit_bytes")
@@ -41,7 +41,7 @@ async def handle(services: Services, caller: Caller, params: ReadLogs) -> dict[s
     return reply
 
 
-async def _first(services: Services, run: Run, attempt: int, params: ReadLogs) -> dict[str, Any]:
+async def _first(services: Services, run: Run, attempt: int, params: ReadLogs) -> Json:
     limit = min(params.limit_bytes or CHUNK_BYTES, CHUNK_BYTES)
     cursor, size, piece = params.cursor, 0, Piece(params.cursor, b"")
     async with services.files.attempt_log(run, attempt, STREAMS[params.stream]) as log:
@@ -64,7 +64,7 @@ async def _tail(log: Output, lines: int) -> int:
     return await log.start_of_last_lines(lines, TAIL_BYTES) if lines else (await log.end())[0]
 
 
-def _chunk(cursor: int, piece: Piece) -> dict[str, Any]:
+def _chunk(cursor: int, piece: Piece) -> Json:
     text, encoding, taken = as_text(piece.data)
     return {
         "offset": piece.offset, "cursor": piece.offset + taken, "data": text, "encoding": encoding,

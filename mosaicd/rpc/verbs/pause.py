@@ -5,10 +5,9 @@ Caveats: the reply says what is wanted, not that it has happened; a run that wai
 run that is starting remembers it until it works.
 """
 
-from typing import Any
-
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.messages import Pause
 from mosaicd.protocol.states import PauseMode, State, Want
@@ -16,7 +15,7 @@ from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 
 
-async def handle(services: Services, caller: Caller, params: Pause) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: Pause) -> Json:
     """Record the wish and return the run."""
 
     def decide(run: Run) -> list[Event]:

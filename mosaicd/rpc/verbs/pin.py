@@ -4,25 +4,24 @@ Input: run_id.  Output: the run.  Caveats: a pin is no event, so an ended run ma
 is so already is no error.
 """
 
-from typing import Any
-
+from mosaicd.protocol import Json
 from mosaicd.protocol.messages import RunRef
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 
 
-async def handle(services: Services, caller: Caller, params: RunRef) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: RunRef) -> Json:
     """Pin a run and return it."""
     await services.registry.retention.pin(params.run_id, caller.name)
     return await _shown(services, params)
 
 
-async def handle_unpin(services: Services, caller: Caller, params: RunRef) -> dict[str, Any]:
+async def handle_unpin(services: Services, caller: Caller, params: RunRef) -> Json:
     """Take a run's pin and return the run."""
     await services.registry.retention.pin(params.run_id, caller.name, pinned=False)
     return await _shown(services, params)
 
 
-async def _shown(services: Services, params: RunRef) -> dict[str, Any]:
+async def _shown(services: Services, params: RunRef) -> Json:
     run, progress = await services.runs.newest(params.run_id)
     return services.runs.view(run, progress=progress)

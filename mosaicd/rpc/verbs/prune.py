@@ -7,16 +7,17 @@ Caveats: live and pinned runs, and ended ones that a live run names, stay.  One 
 most; `complete` false: ask again.  `count` and `bytes` of a dry run are of all.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from mosaicd.core.retention import Ended
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import MosaicError
 from mosaicd.protocol.faults import Faults, invalid
 from mosaicd.protocol.messages import ListRuns, PruneRuns
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
-from mosaicd.upkeep.retention import Choice
+from mosaicd.upkeep.retention import Choice, Retention
 
 PAGE_RUNS = 500
 MOST_NAMED = 1000
@@ -24,7 +25,7 @@ MOST_NAMED = 1000
 Kept = list[dict[str, str]]
 
 
-async def handle(services: Services, caller: Caller, params: PruneRuns) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: PruneRuns) -> Json:
     """Choose, and unless this is a dry run, remove."""
     _check(params)
     kept: Kept = []
@@ -60,7 +61,7 @@ def _check(params: PruneRuns) -> None:
     faults.refuse()
 
 
-def _filters(params: PruneRuns) -> dict[str, Any]:
+def _filters(params: PruneRuns) -> Json:
     asked = {"outcome": params.outcome, "name": params.name, "label": params.label, "user": params.user}
     return {name: value for name, value in asked.items() if value is not None}
 
@@ -79,7 +80,7 @@ async def _fitting(services: Services, caller: Caller, params: PruneRuns, kept: 
     if params.older_than_s is not None:
         before = services.clock.wall() - params.older_than_s
         runs = [run for run in runs if run.finished_at < before]
-    return await _free(services, runs, "chosen", kept)
+    return await _free(services.retention, runs, "chosen", kept)
 
 
 async def _named(services: Services, caller: Caller, references: list[str], kept: Kept) -> list[Choice]:
@@ -95,12 +96,12 @@ async def _named(services: Services, caller: Caller, references: list[str], kept
         else:
             wanted[run.run_id] = None
     runs = await services.history.ended(ListRuns(), None if caller.is_admin else caller.uid)
-    return await _free(services, [run for run in runs if run.run_id in wanted], "named", kept)
+    return await _free(services.retention, [run for run in runs if run.run_id in wanted], "named", kept)
 
 
-async def _free(services: Services, runs: Any, why: str, kept: Kept) -> list[Choice]:
+async def _free(retention: Retention, runs: Sequence[Ended], why: str, kept: Kept) -> list[Choice]:
     """Return those of `runs` that nothing keeps, measured; the others go to `kept`."""
-    in_use = await services.retention.in_use()
+    in_use = await retention.in_use()
     free: list[Ended] = []
     for run in runs:
         if run.pinned:
@@ -109,7 +110,7 @@ async def _free(services: Services, runs: Any, why: str, kept: Kept) -> list[Cho
             kept.append(_stays(run, "a live run names it"))
         else:
             free.append(run)
-    sizes = await services.retention.measure([run.run_id for run in free])
+    sizes = await retention.measure([run.run_id for run in free])
     return [Choice(run, sizes[run.run_id], why) for run in free]
 
 
@@ -117,7 +118,7 @@ def _stays(run: Ended, why: str) -> dict[str, str]:
     return {"run_id": run.run_id, "why": why, "error": "conflict"}
 
 
-def _shown(choice: Choice) -> dict[str, Any]:
+def _shown(choice: Choice) -> Json:
     run = choice.run
     return {
         "run_id": run.run_id, "name": run.name, "owner": run.owner, "outcome": run.outcome,

@@ -6,16 +6,16 @@ does not, nothing happens and the error says why.  Connections are hung up; nobo
 """
 
 import asyncio
-from typing import Any
 
 from mosaicd.host import reexec
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.messages import NoParams
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 
 
-async def handle(services: Services, caller: Caller, params: NoParams) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: NoParams) -> Json:
     """Look at the program that would come, and begin once the reply is on its way."""
     succession = services.succession
     if succession is None:

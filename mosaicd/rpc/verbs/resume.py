@@ -4,10 +4,9 @@ Input: run_id, reason.  Output: the run.  Caveats: a run that waits and is held 
 run goes back to the queue and stays PAUSE until its turn; a run that runs already is no error.
 """
 
-from typing import Any
-
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.messages import Resume
 from mosaicd.protocol.states import State, Want
@@ -16,7 +15,7 @@ from mosaicd.rpc.context import Services
 from mosaicd.rpc.verbs.pause import reason_of
 
 
-async def handle(services: Services, caller: Caller, params: Resume) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: Resume) -> Json:
     """Record the wish and return the run."""
 
     def decide(run: Run) -> list[Event]:

@@ -12,14 +12,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mosaicd.core.digest import OURS, is_ambient, retry_digest
 from mosaicd.core.params import check_params
 from mosaicd.core.run import Run
 from mosaicd.core.slots import check_possible
 from mosaicd.core.spec import Spec
-from mosaicd.protocol import rundir
+from mosaicd.protocol import Json, rundir
 from mosaicd.protocol.errors import Conflict, InvalidParams, NotFound, Unavailable
 from mosaicd.protocol.faults import Faults
 from mosaicd.protocol.messages import Retry
@@ -27,7 +26,9 @@ from mosaicd.protocol.states import Dedup
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 from mosaicd.rpc.verbs.submit import accept, new_run
+from mosaicd.rundirs.directories import RunDirs
 from mosaicd.safe_files import read_regular
+from mosaicd.store.history import History
 
 #: How many origins back a checkpoint is looked for.
 MOST_ORIGINS = 100
@@ -37,7 +38,7 @@ MANIFEST = "manifest.json"
 MANIFEST_LIMIT_BYTES = 1 << 20
 
 
-async def handle(services: Services, caller: Caller, params: Retry) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: Retry) -> Json:
     """Make the new run from the old one's directory, and accept it as any other."""
     origin, _ = await services.runs.newest(params.run_id)
     if not origin.is_final:
@@ -45,10 +46,10 @@ async def handle(services: Services, caller: Caller, params: Retry) -> dict[str,
     if origin.owner_uid != caller.uid:
         rule = f"run {origin.run_id} is {origin.owner}'s: a retry would run as you"
         raise Conflict(rule, owner=origin.owner)
-    spec, names = await _spec_of(services, origin)
+    spec, names = await _spec_of(services.rundirs, origin)
     environment = chosen_environment(names, params)
     check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.scheduler.capacity())
-    resume_from = None if params.fresh else await _checkpoints(services, origin)
+    resume_from = None if params.fresh else await _checkpoints(services.rundirs, services.history, origin)
     spec = replace(
         spec, run_id=None, dedup=Dedup.NEW, key=params.key, hold=False, resume_from=resume_from,
         environment=environment, digest=retry_digest(origin.digest, params.extra), name=origin.name,
@@ -77,10 +78,10 @@ def chosen_environment(names: Sequence[str], params: Retry) -> dict[str, str]:
     return found
 
 
-async def _spec_of(services: Services, origin: Run) -> tuple[Spec, list[str]]:
+async def _spec_of(rundirs: RunDirs, origin: Run) -> tuple[Spec, list[str]]:
     """Return the origin's spec and the names of the variables that it was submitted with."""
     try:
-        found = await asyncio.to_thread(services.rundirs.load_spec, origin.run_id)
+        found = await asyncio.to_thread(rundirs.load_spec, origin.run_id)
         return Spec.from_dict(found), list(found["env_names"])
     except FileNotFoundError:
         raise NotFound(f"the directory of run {origin.run_id} is gone, and with it what it was") from None
@@ -88,7 +89,7 @@ async def _spec_of(services: Services, origin: Run) -> tuple[Spec, list[str]]:
         raise Unavailable(f"spec.json of run {origin.run_id} cannot be read: {error}") from error
 
 
-async def _checkpoints(services: Services, origin: Run) -> str | None:
+async def _checkpoints(rundirs: RunDirs, history: History, origin: Run) -> str | None:
     """Return the checkpoint directory of the nearest origin that has a whole one in it.
 
     Where none looks whole it is the nearest that has any: a worker may write them in a form of its own.
@@ -98,13 +99,13 @@ async def _checkpoints(services: Services, origin: Run) -> str | None:
     for _ in range(MOST_ORIGINS):
         if run is None:
             break
-        directory = services.rundirs.path(run.run_id) / rundir.FILES / rundir.CHECKPOINTS
+        directory = rundirs.path(run.run_id) / rundir.FILES / rundir.CHECKPOINTS
         has_any, has_whole = await asyncio.to_thread(_look_into, directory)
         if has_whole:
             return str(directory)
         if has_any:
             other = other or str(directory)
-        found = await services.history.get(run.origin) if run.origin is not None else None
+        found = await history.get(run.origin) if run.origin is not None else None
         run = found[0] if found is not None else None
     return other
 

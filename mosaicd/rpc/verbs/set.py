@@ -6,18 +6,18 @@ run.  The event says what was there before, so that a reader of the ledger need 
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.params import check_params
 from mosaicd.core.run import Run
+from mosaicd.protocol import Json
 from mosaicd.protocol.faults import Faults
 from mosaicd.protocol.messages import SetFields
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 
 
-async def handle(services: Services, caller: Caller, params: SetFields) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: SetFields) -> Json:
     """Record the new values and return the run."""
     faults = Faults()
     if params.labels is not None and (params.label or params.unlabel):
@@ -28,7 +28,7 @@ async def handle(services: Services, caller: Caller, params: SetFields) -> dict[
         labels = _labels(params, run.labels)
         _check(params, labels or {}, Faults())
         wanted = {"priority": params.priority, "labels": labels, "name": params.name}
-        changed: dict[str, Any] = {
+        changed: Json = {
             name: value for name, value in wanted.items() if value is not None and getattr(run, name) != value
         }
         if not changed:
@@ -52,5 +52,5 @@ def _labels(params: SetFields, those: Mapping[str, str]) -> dict[str, str] | Non
     return params.labels
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return dict(value) if isinstance(value, Mapping) else value

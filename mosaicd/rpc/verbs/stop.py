@@ -5,11 +5,10 @@ Caveats: asynchronous; the outcome is `cancelled` unless the run ended by itself
 A second stop may only shorten the grace.  A stop of an ended run is no error: it returns the run.
 """
 
-from typing import Any
-
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.params import check_params
 from mosaicd.core.run import Run
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import NotFound
 from mosaicd.protocol.faults import Faults
 from mosaicd.protocol.messages import Stop
@@ -19,7 +18,7 @@ from mosaicd.rpc.context import Services
 from mosaicd.rpc.verbs.pause import reason_of
 
 
-async def handle(services: Services, caller: Caller, params: Stop) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: Stop) -> Json:
     """Record the wish and return the run."""
     faults = Faults()
     check_params({"grace_s": params.grace_s}, faults)
@@ -29,7 +28,7 @@ async def handle(services: Services, caller: Caller, params: Stop) -> dict[str, 
     def decide(run: Run) -> list[Event]:
         if run.want is Want.STOP and not is_shorter(run, grace):
             return []
-        data: dict[str, Any] = reason_of(params.reason)
+        data: Json = reason_of(params.reason)
         if grace is not None:
             data["grace_s"] = grace
         return [Event(Kind.STOP_REQUESTED, services.clock.wall(), caller.name, data)]

@@ -11,7 +11,6 @@ import asyncio
 import os
 import pwd
 import sys
-from typing import Any
 from weakref import WeakValueDictionary
 
 from mosaicd import crash_points
@@ -22,7 +21,7 @@ from mosaicd.core.run import Progress, Run
 from mosaicd.core.slots import check_possible
 from mosaicd.core.spec import Spec
 from mosaicd.core.submit import make_spec
-from mosaicd.protocol import ulid
+from mosaicd.protocol import Json, ulid
 from mosaicd.protocol.errors import Conflict, MosaicError, Unavailable
 from mosaicd.protocol.messages import Submit
 from mosaicd.rpc.caller import Caller
@@ -33,7 +32,7 @@ _HOMES: dict[int, str] = {}
 _UNDER_WAY: "WeakValueDictionary[str, asyncio.Lock]" = WeakValueDictionary()
 
 
-async def handle(services: Services, caller: Caller, params: Submit) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: Submit) -> Json:
     """Check, write the run's directory, commit, and return the run."""
     spec = make_spec(params, await _defaults(services, caller, params))
     check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.scheduler.capacity())
@@ -47,7 +46,7 @@ async def handle(services: Services, caller: Caller, params: Submit) -> dict[str
         return await accept(services, caller, run, spec)
 
 
-async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> dict[str, Any]:
+async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> Json:
     """Write directory and row of a checked run, and return it (or the live run it is a duplicate of)."""
     event = Event(Kind.SUBMITTED, run.created_at, caller.name, {"run": run.to_dict()})
     directories = services.rundirs
@@ -104,7 +103,7 @@ async def _defaults(services: Services, caller: Caller, params: Submit) -> Defau
     return Defaults(python=sys.executable, home=home, workers=workers)
 
 
-def _program(row: dict[str, Any]) -> WorkerProgram:
+def _program(row: Json) -> WorkerProgram:
     can = row.get("capabilities") or {}
     return WorkerProgram(
         module=row.get("module"),

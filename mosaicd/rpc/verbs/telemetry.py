@@ -9,10 +9,10 @@ most 64 KiB of records, or one record that is larger; one that no message can ho
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
+from mosaicd.protocol import Json
 from mosaicd.protocol.messages import ReadTelemetry
 from mosaicd.protocol.rundir import TELEMETRY
 from mosaicd.rpc import validate
@@ -40,7 +40,7 @@ class Chosen:
     kinds: list[str] | None = None
     since: float | None = None
 
-    def has(self, record: dict[str, Any]) -> bool:
+    def has(self, record: Json) -> bool:
         """Whether the record is one of them; one without a time is."""
         if self.kinds is not None and record.get("kind") not in self.kinds:
             return False
@@ -52,14 +52,14 @@ class Chosen:
 class Page:
     """What one reading gave."""
 
-    records: list[dict[str, Any]] = field(default_factory=list)
+    records: list[Json] = field(default_factory=list)
     size_bytes: int = 0
     seen_bytes: int = 0
     eof: bool = False
     unreadable: int = 0
 
 
-async def handle(services: Services, caller: Caller, params: ReadTelemetry) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: ReadTelemetry) -> Json:
     """Return the first page; the rest follows where it was asked for."""
     validate.at_least(params, 0, "cursor", "since")
     validate.at_least(params, 1, "attempt", "limit")
@@ -205,7 +205,7 @@ def _take(page: Page, place: Place, line: bytes, size_bytes: int, chosen: "Chose
     return True
 
 
-def _decoded(line: bytes, size_bytes: int, seq: int) -> dict[str, Any] | None:
+def _decoded(line: bytes, size_bytes: int, seq: int) -> Json | None:
     if size_bytes > RECORD_BYTES:
         return {"seq": seq, "at": None, "kind": "event", "data": None, "reduced": True, "bytes": size_bytes}
     try:

@@ -6,8 +6,8 @@ while waiting counts as reached; a run that ended and cannot get there is a Conf
 
 import asyncio
 import math
-from typing import Any
 
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import Conflict, TimedOut
 from mosaicd.protocol.faults import Faults, invalid
 from mosaicd.protocol.messages import Wait
@@ -18,7 +18,7 @@ from mosaicd.rpc.context import Services
 LONGEST_S = 366 * 86400.0
 
 
-async def handle(services: Services, caller: Caller, params: Wait) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: Wait) -> Json:
     """Wait, and return the run as it is then."""
     wanted = _states(params)
     timeout_s = params.timeout_s
@@ -34,7 +34,7 @@ async def handle(services: Services, caller: Caller, params: Wait) -> dict[str, 
         raise TimedOut(text, state=run.state, want=run.want) from None
 
 
-async def _reach(services: Services, run_id: str, wanted: frozenset[State]) -> dict[str, Any]:
+async def _reach(services: Services, run_id: str, wanted: frozenset[State]) -> Json:
     with services.broadcaster.changed(run_id) as changes:
         while True:
             run, progress = await services.runs.newest(run_id)

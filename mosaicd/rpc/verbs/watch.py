@@ -9,9 +9,9 @@ Caveats: Conflict for another epoch or a cursor that is ahead of the ledger.  Th
 """
 
 from dataclasses import replace
-from typing import Any
 
 from mosaicd.broadcaster import Watch
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import Conflict
 from mosaicd.protocol.messages import Unwatch, WatchRuns
 from mosaicd.rpc import validate
@@ -22,7 +22,7 @@ from mosaicd.rpc.streams import Stream
 SNAPSHOT_RUNS = 100
 
 
-async def handle(services: Services, caller: Caller, params: WatchRuns) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: WatchRuns) -> Json:
     """Subscribe; events follow once the reply has left."""
     validate.at_least(params, 0, "since", "since_at")
     broadcaster = services.broadcaster
@@ -45,7 +45,7 @@ async def handle(services: Services, caller: Caller, params: WatchRuns) -> dict[
     return _begin(services, caller, params, run_id)
 
 
-def _begin(services: Services, caller: Caller, params: WatchRuns, run_id: str | None) -> dict[str, Any]:
+def _begin(services: Services, caller: Caller, params: WatchRuns, run_id: str | None) -> Json:
     # Nothing is awaited from here on: snapshot and cursor are of one moment.
     broadcaster = services.broadcaster
     cursor = broadcaster.last_seq if params.since is None else params.since
@@ -77,7 +77,7 @@ def _begin(services: Services, caller: Caller, params: WatchRuns, run_id: str | 
     }
 
 
-async def handle_unwatch(services: Services, caller: Caller, params: Unwatch) -> dict[str, Any]:
+async def handle_unwatch(services: Services, caller: Caller, params: Unwatch) -> Json:
     """End one stream of the caller's connection."""
     cursor = caller.streams.unsubscribe(params.subscription)
     return {"subscription": params.subscription, "cursor": cursor}

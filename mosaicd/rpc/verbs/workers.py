@@ -3,13 +3,12 @@
 Input: refresh (ask the interpreters again).  Output: {workers}; a broken one is listed with its error.
 """
 
-from typing import Any
-
+from mosaicd.protocol import Json
 from mosaicd.protocol.messages import ListWorkers
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 
 
-async def handle(services: Services, caller: Caller, params: ListWorkers) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: ListWorkers) -> Json:
     """Return what discovery knows."""
     return {"workers": await services.discovery.list(params.refresh)}
