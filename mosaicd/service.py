@@ -201,7 +201,7 @@ class Service:
         services.registry.subscribe(announce)
         report = await reconcile(
             services.registry, services.history, services.rundirs, services.shims,
-            services.dispatcher.events_of, self._settings.timeouts.reconcile_s,
+            self._clock, self._settings.timeouts.reconcile_s,
         )  # fmt: skip
         log.event(Catalogue.RECONCILED, error=None, seconds=self._clock.mono() - began, **report.counts())
         crash_points.reach("startup.reconciled")

@@ -10,31 +10,21 @@ retries left was not to be tried again.  And GPU slots are given away only when 
 run began on them since, the attempt that had them was over.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mosaicd.core import evidence, missed_events
+from mosaicd.core import dead_shim, evidence, missed_events
 from mosaicd.core.fsm import Action, Event, Kind, apply, breaking, conclude, owed, submitted
 from mosaicd.core.run import Run
 from mosaicd.core.verdict import is_release, verdict
+from mosaicd.protocol.records.attempt_files import AttemptFiles
 from mosaicd.protocol.states import CauseKind, PauseMode, State, Want
 
 WHO = "rebuild"
 _WHY_STOPPED = "it was over before it ran; the registry that knew why is lost"
 
 Steps = list[tuple[Run, Event]]
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """The files of one attempt.  `is_held`: its shim lives."""
-
-    number: int
-    launch: Mapping[str, Any] | None = None
-    started: Mapping[str, Any] | None = None
-    exit: Mapping[str, Any] | None = None
-    is_held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +51,7 @@ class Claim:
     at: float
 
 
-def claim(run_id: str, attempts: Sequence[Attempt]) -> Claim | None:
+def claim(run_id: str, attempts: Sequence[AttemptFiles]) -> Claim | None:
     """Return what the newest attempt that began says it was given."""
     begun = [attempt for attempt in attempts if attempt.launch is not None]
     if not begun:
@@ -78,7 +68,7 @@ def vacated(claims: Sequence[Claim]) -> frozenset[str]:
     return frozenset(one.run_id for one in claims if any(newest[slot].at > one.at for slot in one.slots))
 
 
-def recollect(born: Run, attempts: Sequence[Attempt], look: Look) -> Steps:
+def recollect(born: Run, attempts: Sequence[AttemptFiles], look: Look) -> Steps:
     """Return each event with the run after it; IllegalTransition or ValueError for files without sense."""
     first = Event(Kind.SUBMITTED, born.created_at, born.owner, {"run": born.to_dict()})
     steps: Steps = [(submitted(first), first)]
@@ -86,14 +76,14 @@ def recollect(born: Run, attempts: Sequence[Attempt], look: Look) -> Steps:
     return steps
 
 
-def catch_up(run: Run, attempts: Sequence[Attempt], look: Look) -> Steps:
+def catch_up(run: Run, attempts: Sequence[AttemptFiles], look: Look) -> Steps:
     """Return what a live run's row lacks where it is behind its directory; [] where reconcile sees to it.
 
     It is behind when an attempt after the row's has begun, and, where the registry is known to be, when the
     run is over, or vacated, or was released.  Raises as `recollect` does.
     """
     later = [attempt for attempt in attempts if attempt.number > run.attempt and attempt.launch is not None]
-    present = next((a for a in attempts if a.number == run.attempt), Attempt(run.attempt))
+    present = next((a for a in attempts if a.number == run.attempt), AttemptFiles(run.attempt))
     is_vacated = look.is_vacated and run.is_holding and not present.is_held
     is_left = look.is_behind and (look.is_over or is_vacated)
     steps: Steps = [(run, Event(Kind.SUBMITTED, run.created_at))]  # only to fold on from; not returned
@@ -109,7 +99,7 @@ def catch_up(run: Run, attempts: Sequence[Attempt], look: Look) -> Steps:
     return steps[1:]
 
 
-def _go_on(steps: Steps, attempts: Sequence[Attempt], look: Look) -> None:
+def _go_on(steps: Steps, attempts: Sequence[AttemptFiles], look: Look) -> None:
     """Add attempt after attempt, and the run's own end where it is over."""
     begun = [attempt for attempt in sorted(attempts, key=lambda a: a.number) if attempt.launch is not None]
     for attempt in begun:
@@ -130,14 +120,14 @@ def _fold(steps: Steps, *events: Event) -> Run:
     return steps[-1][0]
 
 
-def _release(steps: Steps, attempt: Attempt, look: Look) -> None:
+def _release(steps: Steps, attempt: AttemptFiles, look: Look) -> None:
     """Add what alone makes a worker leave its slots; it stays away until somebody resumes it."""
     run = steps[-1][0]
     if is_release(run) and run.want is Want.RUN and not look.is_over:
         _fold(steps, Event(Kind.PAUSE_REQUESTED, _at(attempt), WHO, {"mode": PauseMode.RELEASE}))
 
 
-def _begin(steps: Steps, attempt: Attempt) -> None:
+def _begin(steps: Steps, attempt: AttemptFiles) -> None:
     """Add what an attempt came to, up to its exit record."""
     run, launch = steps[-1][0], attempt.launch or {}
     if run.released and run.want is not Want.RUN:
@@ -156,7 +146,7 @@ def _begin(steps: Steps, attempt: Attempt) -> None:
     _arrive(steps, attempt, at)
 
 
-def _arrive(steps: Steps, attempt: Attempt, at: float) -> None:
+def _arrive(steps: Steps, attempt: AttemptFiles, at: float) -> None:
     """Add what an attempt that was dispatched came to, up to its exit record."""
     run, launch = steps[-1][0], attempt.launch or {}
     if attempt.started is None and attempt.exit is None:
@@ -169,13 +159,10 @@ def _arrive(steps: Steps, attempt: Attempt, at: float) -> None:
     _fold(steps, *missed_events.from_status(run, status, at, WHO))
 
 
-def _end(steps: Steps, attempt: Attempt, look: Look, *, is_last: bool) -> None:
+def _end(steps: Steps, attempt: AttemptFiles, look: Look, *, is_last: bool) -> None:
     """Add the end of an attempt: the run's own, what led to the next attempt, or what would be concluded."""
-    run = steps[-1][0]
-    if run.exit is None and run.state is not State.FAULT:
-        boot = (attempt.started or {}).get("boot_id")
-        kind = CauseKind.REBOOTED if boot is not None and boot != look.boot_id else CauseKind.SHIM_LOST
-        run = _fold(steps, Event(Kind.LOST, look.over_at, WHO, {"kind": kind}))
+    left = dead_shim.events_of(steps[-1][0], attempt, look.boot_id, look.over_at)
+    run = _fold(steps, *(replace(event, who=WHO) for event in left))
     at = _at(attempt) or look.over_at
     if owed(run) is Action.BREAK:
         run = _fold(steps, replace(breaking(run, at), who=WHO))
@@ -196,7 +183,7 @@ def _withdraw(steps: Steps, at: float) -> None:
     _fold(steps, Event(Kind.WITHDRAWN, at, WHO))
 
 
-def _at(attempt: Attempt) -> float:
+def _at(attempt: AttemptFiles) -> float:
     told = (attempt.exit or {}).get("finished_at"), (attempt.launch or {}).get("at")
     return next((at for at in map(evidence.seconds, told) if at is not None), 0.0)
 

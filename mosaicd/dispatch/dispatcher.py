@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mosaicd import crash_points, log
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
-from mosaicd.core import fsm, missed_events
+from mosaicd.core import dead_shim, fsm
 from mosaicd.core.deadlines import Deadline, standing
 from mosaicd.core.fsm import Action, Event, Kind, owed
 from mosaicd.core.run import Progress, Run
@@ -25,7 +25,7 @@ from mosaicd.dispatch.tree_teardown import TreeTeardown
 from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import MosaicError, NotFound
 from mosaicd.protocol.states import CauseKind, State
-from mosaicd.rundirs.directories import Found, RunDirs
+from mosaicd.rundirs.directories import RunDirs
 from mosaicd.store.registry import Committed, Registry
 
 if TYPE_CHECKING:
@@ -272,37 +272,22 @@ class Dispatcher:
     # --- what an ended shim left --------------------------------------------------------------------------
 
     async def _examine(self, run: Run) -> None:
-        found = await asyncio.to_thread(self._rundirs.examine, run.run_id, run.attempt, run.owner_uid)
-        if found.is_held:
+        files = await asyncio.to_thread(self._rundirs.examine, run.run_id, run.attempt, run.owner_uid)
+        if files.is_held:
             # Another shim of this attempt lives (an order was repeated): watch that one.  Where nothing says
             # who it is (a shim that just begins, a worker between the fork and its exec), look again.
-            self._shims.watch_recorded(run.run_id, run.attempt, found.launch)
+            self._shims.watch_recorded(run.run_id, run.attempt, files.launch)
             self._look_again_at(run.run_id)
             return
-        if found.launch is None and found.exit is None and run.state is State.HSHK:
-            self.poke(run.run_id)  # the order came to nothing: it is owed again
+        if dead_shim.is_launch_owed(run, files):
+            self.poke(run.run_id)
             return
 
         def decide(now: Run) -> list[Event]:
-            return self.events_of(now, found) if now.is_holding and now.attempt == run.attempt else []
+            return dead_shim.events_of(now, files, self._clock.boot_id(), self._clock.wall())
 
         await self._record(run.run_id, decide)
         self.poke(run.run_id)
-
-    def events_of(self, run: Run, found: Found) -> list[Event]:
-        """Return what the files of an attempt, whose shim is gone, add to its run."""
-        at = self._clock.wall()
-        status = missed_events.status_from_files(run.kind, found.started, found.exit)
-        if not found.exit:  # of the rest only who the worker was still matters
-            status = {"spawned": found.started} if run.state is State.RDY else {}
-        events = missed_events.from_status(run, status, at, "files") if status else []
-        has_exit = run.exit is not None or any(event.kind is Kind.EXITED for event in events)
-        if not has_exit and run.state is not State.FAULT:  # in FAULT the gone shim was the teardown's
-            boot_id = (found.started or found.launch or {}).get("boot_id") or run.boot_id
-            rebooted = boot_id is not None and boot_id != self._clock.boot_id()
-            kind = CauseKind.REBOOTED if rebooted else CauseKind.SHIM_LOST
-            events.append(Event(Kind.LOST, at, data={"kind": kind}))
-        return events
 
     # --- carrying out -------------------------------------------------------------------------------------
 

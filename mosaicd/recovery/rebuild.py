@@ -27,7 +27,7 @@ anything.
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mosaicd import log
@@ -35,11 +35,12 @@ from mosaicd.clock import Clock
 from mosaicd.core import replay_rundir
 from mosaicd.core.fsm import IllegalTransition, Kind
 from mosaicd.core.new_run import Timeouts, born
-from mosaicd.core.replay_rundir import Attempt, Claim, Look
+from mosaicd.core.replay_rundir import Claim, Look
 from mosaicd.core.run import Progress, Run
 from mosaicd.core.spec import Spec
 from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir, ulid
+from mosaicd.protocol.records.attempt_files import AttemptFiles
 from mosaicd.rundirs.directories import Outline, RunDirs
 from mosaicd.store import adopting, rebuilding
 from mosaicd.store.database import DamagedRegistry
@@ -143,7 +144,7 @@ class _Seen:
     """A run's directory as it was read; `run` as it was born, or as its row says."""
 
     run: Run
-    attempts: list[Attempt]
+    attempts: list[AttemptFiles]
     has_environment: bool
     is_pruned: bool
     changed_at: float
@@ -206,7 +207,7 @@ def _read(rundirs: RunDirs, outline: Outline, run: Run, facts: Facts) -> _Seen:
     return _Seen(run, attempts, outline.has_environment, outline.is_pruned, changed_at)
 
 
-def _attempt(rundirs: RunDirs, run: Run, number: int, patience: Patience) -> Attempt:
+def _attempt(rundirs: RunDirs, run: Run, number: int, patience: Patience) -> AttemptFiles:
     """Read an attempt; where a shim has just taken its lock, once it has said who it is."""
     while True:
         found = rundirs.examine(run.run_id, number, run.owner_uid)
@@ -214,7 +215,7 @@ def _attempt(rundirs: RunDirs, run: Run, number: int, patience: Patience) -> Att
         if not found.is_held or has_said or patience.is_over():
             has_begun = has_said or found.started is not None  # then its worker may live
             launch = found.launch if has_begun or not found.is_held else None
-            return Attempt(number, launch, found.started, found.exit, found.is_held)
+            return replace(found, launch=launch)
         time.sleep(0.01)
 
 

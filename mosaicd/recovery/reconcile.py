@@ -7,18 +7,18 @@ daemon down.
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mosaicd import log
+from mosaicd.clock import Clock
+from mosaicd.core import dead_shim
 from mosaicd.core.fsm import Action, Event, IllegalTransition, owed
 from mosaicd.core.run import Run
 from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir, ulid
 from mosaicd.protocol.errors import MosaicError, NotFound
-from mosaicd.protocol.states import State
-from mosaicd.rundirs.directories import Found, RunDirs
+from mosaicd.rundirs.directories import RunDirs
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
 
@@ -49,7 +49,7 @@ async def reconcile(
     history: History,
     rundirs: RunDirs,
     shims: "Shims",
-    events_of: Callable[[Run, Found], list[Event]],
+    clock: Clock,
     timeout_s: float,
 ) -> Report:
     """Fold what live runs missed, under one deadline for all; return what was found."""
@@ -58,7 +58,7 @@ async def reconcile(
         async with asyncio.timeout(timeout_s):
             for run in list(registry.live.values()):
                 if run.is_holding:
-                    await _take_up(run, registry, rundirs, shims, events_of, report)
+                    await _take_up(run, registry, rundirs, shims, clock, report)
             await _tidy(registry, history, rundirs, report)
     except TimeoutError:  # the dispatcher looks at every run whose shim it does not know
         log.event(Catalogue.RECONCILE_LATE, timeout_s=timeout_s)
@@ -67,18 +67,22 @@ async def reconcile(
 
 async def _take_up(
     run: Run, registry: Registry, rundirs: RunDirs, shims: "Shims",
-    events_of: Callable[[Run, Found], list[Event]], report: Report,
+    clock: Clock, report: Report,
 ) -> None:  # fmt: skip
-    found = await asyncio.to_thread(rundirs.examine, run.run_id, run.attempt, run.owner_uid)
-    if found.is_held:
-        shims.watch_recorded(run.run_id, run.attempt, found.launch)
+    files = await asyncio.to_thread(rundirs.examine, run.run_id, run.attempt, run.owner_uid)
+    if files.is_held:
+        shims.watch_recorded(run.run_id, run.attempt, files.launch)
         report.alive.append(run.run_id)
         return
-    if found.launch is None and found.exit is None and run.state is State.HSHK:
+    if dead_shim.is_launch_owed(run, files):
         report.owed_a_launch.append(run.run_id)
         return
+
+    def decide(now: Run) -> list[Event]:
+        return dead_shim.events_of(now, files, clock.boot_id(), clock.wall())
+
     try:
-        after = await registry.record_if(run.run_id, lambda now: events_of(now, found))
+        after = await registry.record_if(run.run_id, decide)
     except IllegalTransition as error:
         report.nonsense[run.run_id] = str(error)
         log.event(Catalogue.RUN_CONTRADICTED, run_id=run.run_id, why=error)

@@ -19,6 +19,7 @@ from typing import Any
 from mosaicd import log
 from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir
+from mosaicd.protocol.records.attempt_files import AttemptFiles
 from mosaicd.rundirs.removal import remove_run_dir
 from mosaicd.safe_files import NotTrusted, create_synced, open_directory, read_regular, sync_to_disk
 
@@ -30,16 +31,6 @@ OWN_LIMIT_BYTES = 1 << 24
 _ATTEMPT = re.compile(rf"{rundir.ATTEMPT_PREFIX}([0-9]{{1,9}})")
 #: What keeps a directory from being looked at now, and says nothing of it.
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What an attempt directory says.  `is_held`: its lock is taken, so its shim lives."""
-
-    is_held: bool = False
-    launch: Mapping[str, Any] | None = None
-    started: Mapping[str, Any] | None = None
-    exit: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,16 +156,16 @@ class RunDirs:
         except NotADirectoryError:
             pass  # the run's directory is gone, and its environment with it
 
-    def examine(self, run_id: str, attempt: int, owner_uid: int) -> Found:
+    def examine(self, run_id: str, attempt: int, owner_uid: int) -> AttemptFiles:
         """Return what the attempt's directory says; everything absent when there is none."""
         named: dict[str, Any] = {"run_id": run_id, "attempt": attempt}
         try:
             directory = open_directory(rundir.attempt_dir(str(self.path(run_id)), attempt))
         except FileNotFoundError:
-            return Found()
+            return AttemptFiles(attempt)
         except OSError as error:  # a link or a file in its place, or its owner closed it to us
             log.event(Catalogue.ATTEMPT_UNREADABLE, why=error, **named)
-            return Found(launch={})
+            return AttemptFiles(attempt, launch={})
         try:
             found = _read_attempt(directory, owner_uid, named, is_final=False)
             if found.launch is None or found.is_held:
@@ -199,12 +190,15 @@ class RunDirs:
         return None
 
 
-def _read_attempt(directory: int, owner_uid: int, named: Mapping[str, Any], *, is_final: bool) -> Found:
+def _read_attempt(
+    directory: int, owner_uid: int, named: Mapping[str, Any], *, is_final: bool
+) -> AttemptFiles:
     """Return what the files of an open attempt directory say; `named` are its fields in the log."""
     is_held = is_locked(directory)
     is_over = is_final and not is_held  # else somebody may be writing just now
     names = (rundir.LAUNCH, rundir.STARTED, rundir.EXIT)
-    found = Found(is_held, *(_read_record(directory, name, owner_uid, named, is_over) for name in names))
+    launch, started, exit = (_read_record(directory, name, owner_uid, named, is_over) for name in names)
+    found = AttemptFiles(named["attempt"], launch, started, exit, is_held)
     if is_held and not (found.launch or {}).get("shim_pid"):
         return replace(found, launch={**(found.launch or {}), **_holder(directory)})
     return found

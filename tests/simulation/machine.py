@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mosaicd.clock import ManualClock
-from mosaicd.core import missed_events
+from mosaicd.core import dead_shim, missed_events
 from mosaicd.core.deadlines import Standing, standing
 from mosaicd.core.fsm import Action, Event, Kind, breaking, conclude, is_legal, owed
 from mosaicd.core.queue import Queue
 from mosaicd.core.run import Run
 from mosaicd.core.slots import Capacity
 from mosaicd.dispatch.scheduler import as_waiting
-from mosaicd.protocol.states import CauseKind, RunKind, State
+from mosaicd.protocol.states import RunKind, State
 from mosaicd.store.registry import Registry
 from tests.simulation.peers import Attempt
 from tests.simulation.promises import BrokenPromise, check_order
@@ -48,7 +48,7 @@ class Machine:
         self.registry.subscribe(lambda batch: setattr(self, "events", self.events + len(batch)))
         for run in list(self.registry.live.values()):
             attempt = self._attempt(run)
-            if attempt is not None and run.is_holding and not attempt.shim_alive and attempt.has_launch_file:
+            if attempt is not None and run.is_holding and not attempt.shim_alive:
                 await self._read_files(run, attempt)
         self._since.clear()
         await self.settle()
@@ -100,7 +100,8 @@ class Machine:
 
     def _launch(self, run: Run) -> None:
         """An order may be repeated: an attempt that was begun is not begun again."""
-        if (run.run_id, run.attempt) not in self.attempts:
+        attempt = self._attempt(run)
+        if attempt is None or not (attempt.shim_alive or attempt.has_launch_file):
             assert run.nonce is not None
             self.attempts[run.run_id, run.attempt] = Attempt(
                 run.run_id, run.attempt, run.nonce, run.kind is RunKind.WORKER, self.clock.boot_id()
@@ -159,14 +160,9 @@ class Machine:
             await self._fold(run, *events)
 
     async def _read_files(self, run: Run, attempt: Attempt) -> None:
-        """What reconcile and a lost shim come to: files, else lost."""
-        status = missed_events.status_from_files(run.kind, attempt.started, attempt.exit)
-        events = missed_events.from_status(run, status, self.clock.wall(), "files") if attempt.exit else []
-        if run.exit is None and attempt.exit is None and run.state is not State.FAULT:
-            rebooted = attempt.boot_id != self.clock.boot_id()
-            kind = CauseKind.REBOOTED if rebooted else CauseKind.SHIM_LOST
-            events.append(Event(Kind.LOST, self.clock.wall(), data={"kind": kind}))
-        await self._fold(run, *events)
+        """What reconcile and the dispatcher do when a shim has ended."""
+        at = self.clock.wall()
+        await self._fold(run, *dead_shim.events_of(run, attempt.files(), self.clock.boot_id(), at))
 
     async def _record(self, run: Run, kind: Kind, data: dict[str, Any]) -> None:
         await self._fold(run, Event(kind, self.clock.wall(), "somebody", data))

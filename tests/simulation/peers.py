@@ -6,6 +6,8 @@ Only what the daemon may see of them is used by the world: facts, files, and whe
 from dataclasses import dataclass, field
 from typing import Any
 
+from mosaicd.protocol.records.attempt_files import AttemptFiles
+
 Fact = dict[str, Any]
 
 
@@ -49,6 +51,11 @@ class Attempt:
             "stop": self.told.get("stop"),
             "exit": self.exit,
         }
+
+    def files(self) -> AttemptFiles:
+        """What lies in the attempt's directory."""
+        launch = {"nonce": self.nonce, "boot_id": self.boot_id} if self.has_launch_file else None
+        return AttemptFiles(self.number, launch, self.started, self.exit, self.shim_alive)
 
     def next_fact(self, at: float) -> Fact | None:
         """Do the next thing a shim does, and return what it says about it."""

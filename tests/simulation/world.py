@@ -121,7 +121,7 @@ class World(Machine):
 
     async def _do_kill_shim(self, run: Run, value: float) -> None:
         attempt = self._attempt(run)
-        if attempt is not None and attempt.shim_alive and attempt.has_launch_file:
+        if attempt is not None and attempt.shim_alive:
             attempt.shim_alive = False
             await self._read_files(run, attempt)
 

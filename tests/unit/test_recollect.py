@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from mosaicd.core.fsm import apply
-from mosaicd.core.replay_rundir import WHO, Attempt, Claim, Look, catch_up, claim, recollect, vacated
+from mosaicd.core.replay_rundir import WHO, Claim, Look, catch_up, claim, recollect, vacated
 from mosaicd.core.run import Run
+from mosaicd.protocol.records.attempt_files import AttemptFiles
 from mosaicd.protocol.states import CauseKind, Outcome, PauseMode, State, Want
 from tests.store.building import AT, new_run, to_exec
 
@@ -17,12 +18,12 @@ VACATED = Look(AT + 50, "boot-1", is_vacated=True)
 
 def attempt(
     number: int = 1, *, exit: dict[str, Any] | None = None, held: bool = False, slot: int = 0
-) -> Attempt:
+) -> AttemptFiles:
     """An attempt that began, and worked."""
     launch = {"nonce": f"{number:032x}", "slots": [slot], "cpus": 1, "at": AT + number, "shim_pid": 4711}
     started = {"pid": 4712, "start_ticks": 100, "boot_id": "boot-1", "containment": "none", "at": AT + number}
     ended = None if exit is None else {"finished_at": AT + 20, **exit}
-    return Attempt(number, launch, started, ended, held)
+    return AttemptFiles(number, launch, started, ended, held)
 
 
 def working(**fields: Any) -> Run:
@@ -33,7 +34,7 @@ def working(**fields: Any) -> Run:
     return run
 
 
-def last(run: Run, *attempts: Attempt, look: Look) -> Run:
+def last(run: Run, *attempts: AttemptFiles, look: Look) -> Run:
     """The row after what it lacks."""
     steps = catch_up(run, attempts, look)
     assert {event.who for _, event in steps} <= {WHO}
@@ -116,6 +117,6 @@ def test_a_slot_is_its_newest_claimants() -> None:
     claims = [Claim("a", (0, 1), 5.0), Claim("b", (1,), 7.0), Claim("c", (2,), 1.0), Claim("d", (), 9.0)]
     assert vacated(claims) == {"a"}
     assert vacated(claims[:1]) == vacated([]) == frozenset()
-    found = claim("x", [attempt(1), attempt(2, slot=3), Attempt(3)])
+    found = claim("x", [attempt(1), attempt(2, slot=3), AttemptFiles(3)])
     assert found == Claim("x", (3,), AT + 2)
-    assert claim("x", [Attempt(1)]) is None
+    assert claim("x", [AttemptFiles(1)]) is None

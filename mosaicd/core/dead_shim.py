@@ -1,0 +1,44 @@
+"""What the files of an attempt mean whose shim is dead: the events that its run lacks.
+
+The one place that decides this.  Reconcile and the dispatcher read the files of a shim that has ended,
+recovery reads those of a run that the registry does not know, the simulation has files without a disk.
+
+Note: only the launcher says that a process tree is empty.  So the last event here is an exit or `lost`,
+never the end of the run.
+"""
+
+from mosaicd.core import missed_events
+from mosaicd.core.fsm import Event, Kind
+from mosaicd.core.run import Run
+from mosaicd.protocol.records.attempt_files import AttemptFiles
+from mosaicd.protocol.states import CauseKind, State
+
+
+def is_launch_owed(run: Run, files: AttemptFiles) -> bool:
+    """Whether the attempt has not begun: no shim has taken the order, so the same order is sent again."""
+    return files.launch is None and files.exit is None and run.state is State.HSHK
+
+
+def events_of(run: Run, files: AttemptFiles, boot_id: str, at: float) -> list[Event]:
+    """Return the events that `run` lacks; none where it has left the attempt, or its launch is owed.
+
+    `boot_id` is that of the machine now.  `at` is taken for the time of what the files do not date.
+    """
+    is_current = run.is_holding and run.attempt == files.number
+    if not is_current or run.exit is not None or is_launch_owed(run, files):
+        return []
+    status = missed_events.status_from_files(run.kind, files.started, files.exit)
+    if not files.exit:  # of the rest only the identity of the worker still matters
+        status = {"spawned": files.started} if run.state is State.RDY else {}
+    events = missed_events.from_status(run, status, at, "files") if status else []
+    has_exit = any(event.kind is Kind.EXITED for event in events)
+    if not has_exit and run.state is not State.FAULT:  # in FAULT the dead shim is the teardown shim
+        events.append(_lost(run, files, boot_id, at))
+    return events
+
+
+def _lost(run: Run, files: AttemptFiles, boot_id: str, at: float) -> Event:
+    last_boot_id = (files.started or files.launch or {}).get("boot_id") or run.boot_id
+    is_rebooted = last_boot_id is not None and last_boot_id != boot_id
+    kind = CauseKind.REBOOTED if is_rebooted else CauseKind.SHIM_LOST
+    return Event(Kind.LOST, at, data={"kind": kind})
