@@ -1,8 +1,9 @@
 """The parameters of every method, as plain dataclasses: the one declaration of their names and types.
 
-The daemon decodes strictly against these (unknown fields are refused, every fault is reported); client
-and shim send plain dictionaries.  A field without a default is required.  Ranges and meanings that a
-type cannot say are checked where the request is carried out.
+The daemon decodes strictly against these (unknown fields are refused, every fault is reported); clients
+send plain dictionaries.  The parameters of worker.register, worker.fact and worker.advance are in
+records/reports.  A field without a default is required.  Ranges and meanings that a type cannot say are
+checked where the request is carried out.
 """
 
 from dataclasses import dataclass, field
@@ -231,51 +232,3 @@ class ListWorkers:
     """`refresh` asks the interpreters again instead of answering from what is known."""
 
     refresh: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Register:
-    """A shim's handshake; `status` is what it already did (lifecycle of the attempt so far)."""
-
-    run_id: str
-    attempt: int
-    secret: str
-    worker_id: str
-    worker_kind: str
-    proto_version: int
-    schema_id: str
-    schema_version: int
-    supports_pause: bool
-    supports_checkpoint: bool
-    shim_pid: int
-    shim_start_ticks: int
-    status: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Advance:
-    """Cursors, last values and signs of life; carries no ledger event."""
-
-    run_id: str
-    session_token: str
-    telemetry_seq: int
-    stdout_bytes: int
-    stderr_bytes: int
-    beat_at: float
-    steps: int | None
-    episodes: int | None
-    metrics: dict[str, Any]
-    worker_beat: bool
-    total_steps: int | None = None
-    total_episodes: int | None = None
-    resumed_from: dict[str, Any] | None = None
-    checkpoint: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """Facts in the order they happened; each a dict with `fact`, `at` and its evidence."""
-
-    run_id: str
-    session_token: str
-    facts: list[dict[str, Any]]

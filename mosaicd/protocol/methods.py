@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mosaicd.protocol import messages
+from mosaicd.protocol.records import reports
 
 
 class Role(StrEnum):
@@ -66,9 +67,9 @@ _ROWS = (
     Method("run.explain", messages.RunRef, Role.OWNER, "Explanation", "Say every fact that keeps a run from starting."),
     Method("run.wait", messages.Wait, Role.OWNER, "Run", "Answer when the run reaches a state.", deadline_s=None),
     Method("worker.list", messages.ListWorkers, Role.ANY, "Workers", "List installed workers and what they can do."),
-    Method("worker.register", messages.Register, Role.SHIM, "Registered", "A shim's handshake."),
-    Method("worker.fact", messages.Facts, Role.SHIM, "FactsAccepted", "Facts of an attempt, in order."),
-    Method("worker.advance", messages.Advance, Role.SHIM, "Nothing", "Cursors and signs of life (a notification)."),
+    Method("worker.register", reports.Register, Role.SHIM, "Registered", "A shim's handshake."),
+    Method("worker.fact", reports.Facts, Role.SHIM, "FactsAccepted", "Facts of an attempt, in order."),
+    Method("worker.advance", reports.Advance, Role.SHIM, "Nothing", "Cursors and signs of life (a notification)."),
 )  # fmt: skip
 
 METHODS: dict[str, Method] = {row.name: row for row in _ROWS}

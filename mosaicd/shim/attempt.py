@@ -9,11 +9,13 @@ from typing import Any
 
 from mosaicd import crash_points
 from mosaicd.protocol import rundir
+from mosaicd.protocol.records.attempt import Exit
 from mosaicd.protocol.records.orders import LaunchOrder
+from mosaicd.protocol.records.reports import Advance, Register, Status
 from mosaicd.protocol.telemetry import Recognised
 from mosaicd.shim import child, ending, record
-from mosaicd.shim.dialogue import Dialogue, introduction
-from mosaicd.shim.ending import Ending, Stop
+from mosaicd.shim.dialogue import Dialogue, registration
+from mosaicd.shim.ending import BegunStop, Ending
 from mosaicd.shim.kill_sequence import Ladder
 from mosaicd.shim.limits import RunLimits
 from mosaicd.shim.link import Link, Message
@@ -23,7 +25,7 @@ from mosaicd.shim.post_mortem import PostMortem
 from mosaicd.shim.progress import Progress
 from mosaicd.shim.segments import FULL
 from mosaicd.shim.spool import Spool
-from mosaicd.shim.start import Started, start
+from mosaicd.shim.start import StartedWorker, start
 from mosaicd.shim.temp_cleanup import TempCleanup
 from mosaicd.shim.tree import OwnTree
 
@@ -37,7 +39,7 @@ class Attempt:
     """One attempt of one run, from its lock to its empty tree."""
 
     def __init__(
-        self, order: LaunchOrder, held: record.Record, start_ticks: int | None, setup_error: OSError | None,
+        self, order: LaunchOrder, held: record.Record, start_ticks: int, setup_error: OSError | None,
         tree: OwnTree, temp_cleanup: TempCleanup,
     ) -> None:  # fmt: skip
         self._order = order
@@ -60,8 +62,8 @@ class Attempt:
             self._control,
         )  # fmt: skip
         self.spool: Spool | None = None
-        self._started: Started | None = None
-        self._exit: dict[str, Any] | None = None
+        self._started: StartedWorker | None = None
+        self._exit: Exit | None = None
         self._exit_written = False
         self._exit_retry_at: float | None = None
         self._ended_at: float | None = None
@@ -138,7 +140,7 @@ class Attempt:
     def terminate(self, now: float) -> None:
         """TERM to a shim is a request to stop its run."""
         reason = "the shim was told to terminate"
-        self._stop(Stop("by_user", None, reason, self._order.limits.grace_s), now)
+        self._stop(BegunStop("by_user", None, reason, self._order.limits.grace_s), now)
 
     def reap(self, now: float) -> None:
         """A child may have ended."""
@@ -173,7 +175,7 @@ class Attempt:
             "fact": "limit_reached", "at": time.time(), "kind": kind, "ran_s": ran_s,
             "steps": self._progress.steps,
         })  # fmt: skip
-        self._stop(Stop(kind, None, None, self._order.limits.grace_s), now)
+        self._stop(BegunStop(kind, None, None, self._order.limits.grace_s), now)
 
     # ------------------------------------------------------------------ the daemon's word
 
@@ -203,7 +205,7 @@ class Attempt:
             asked = params.get("grace_s")
             grace_s = float(asked) if isinstance(asked, int | float) else self._order.limits.grace_s
             kind = str(params.get("kind") or "by_user")
-            stop = Stop(kind, params.get("who"), params.get("reason"), max(0.0, grace_s))
+            stop = BegunStop(kind, params.get("who"), params.get("reason"), max(0.0, grace_s))
             is_alive = self._started and self._exit is None and not self._ladder.has_begun
             if not (is_alive and self._post_mortem.holds_up(stop, now)):
                 self._stop(stop, now)
@@ -216,31 +218,32 @@ class Attempt:
         elif word == "resume":
             self._pause.resume(now)
 
-    def _registration(self) -> Message:
-        return {
-            **introduction(self._order, self._start_ticks),
-            "status": {
-                "spawned": self._started.evidence if self._started else None,
-                "sign_of_life": self._first_sign_at is not None,
-                "started_at": self._first_sign_at,
-                "frozen": self._pause.is_frozen,
-                **self._turns,
-                "paused_mode": self._pause.mode,
-                "stop": self._ending.stop.content(self._ladder.is_forced) if self._ending.stop else None,
-                "exit": self._exit,
-                "swept": self._is_emptied,
-            },
-        }  # fmt: skip
+    def _registration(self) -> Register:
+        started, stop = self._started, self._ending.stop
+        status = Status(
+            spawned=started.record if started else None,
+            sign_of_life=self._first_sign_at is not None,
+            started_at=self._first_sign_at,
+            frozen=self._pause.is_frozen,
+            **self._turns,
+            paused_mode=self._pause.mode,
+            stop=stop.record(self._ladder.is_forced) if stop else None,
+            exit=self._exit,
+            swept=self._is_emptied,
+        )
+        return registration(self._order, self._start_ticks, status)
 
-    def _advance(self) -> Message:
+    def _advance(self, token: str) -> Advance:
         beat, self._beat = self._beat, False
-        return {
-            **ending.counts(self.spool, self._progress),
-            "beat_at": time.time(),
-            "worker_beat": beat,
-            "total_steps": self._progress.total_steps,
-            "total_episodes": self._progress.total_episodes,
-        }
+        return Advance(
+            run_id=self._order.run_id,
+            session_token=token,
+            **ending.counts(self.spool, self._progress).to_json(),
+            beat_at=time.time(),
+            worker_beat=beat,
+            total_steps=self._progress.total_steps,
+            total_episodes=self._progress.total_episodes,
+        )
 
     # ------------------------------------------------------------------ start, pause, stop
 
@@ -258,7 +261,7 @@ class Attempt:
         self.spool.attach(started.worker.stdout_fd, started.worker.stderr_fd)
         self._ending.started_at = started.at
         self._limits.start(now)
-        facts: list[dict[str, Any]] = [{"fact": "spawned", **started.evidence}]
+        facts: list[dict[str, Any]] = [{"fact": "spawned", **started.record.to_json()}]
         if not self._order.is_worker:
             self._first_sign_at = started.at
             facts.append({"fact": "started", "at": started.at})
@@ -268,10 +271,10 @@ class Attempt:
         self._ending.fault = ending.DISK_FULL if error.errno in FULL else ending.SPAWN_FAILED
         named = f"{error.filename}: " if error.errno and error.filename else ""
         self._ending.error = f"{named}{error.strerror or error}"
-        content = self._end_without_worker()
+        exit = self._end_without_worker()
         self.dialogue.say({
-            "fact": "spawn_failed", "at": content["finished_at"], "errno": error.errno or None,
-            "error": content["error"], "exit": content,
+            "fact": "spawn_failed", "at": exit.finished_at, "errno": error.errno or None,
+            "error": exit.error, "exit": exit.to_json(),
         })  # fmt: skip
 
     def _handshake_timed_out(self) -> None:
@@ -281,15 +284,15 @@ class Attempt:
         self._end_without_worker()
         self._is_done = self._exit_written
 
-    def _end_without_worker(self) -> dict[str, Any]:
-        content = self._ending.content(None, self.spool, self._progress, forced=False, swept=True)
-        self._exit = content
+    def _end_without_worker(self) -> Exit:
+        exit = self._ending.record(None, self.spool, self._progress, forced=False, swept=True)
+        self._exit = exit
         self._is_emptied = True
         self._ended_at = time.monotonic()
         self._write_exit(self._ended_at)
-        return content
+        return exit
 
-    def _stop(self, stop: Stop, now: float) -> None:
+    def _stop(self, stop: BegunStop, now: float) -> None:
         if self._exit is not None:
             if not self._is_emptied:
                 self._ladder.begin(now, stop.grace_s)  # the sweep of what is left can still be shortened
@@ -298,8 +301,8 @@ class Attempt:
             self._ending.stop = stop
             self._ending.is_release = False
         if self._started is None:
-            content = self._end_without_worker()
-            self.dialogue.say({"fact": "exited", "at": content["finished_at"], **content})
+            exit = self._end_without_worker()
+            self.dialogue.say({"fact": "exited", "at": exit.finished_at, **exit.to_json()})
             return
         if self._pause.control:
             self._pause.control.say("stop", grace_s=stop.grace_s)
@@ -339,12 +342,12 @@ class Attempt:
         self._post_mortem.finish()
         self._ending.post_mortem = self._post_mortem.summary
         self._ending.judge(ended, self._limits.ran_s(now), self._tree.cell.oom())
-        self._exit = self._ending.content(
+        self._exit = self._ending.record(
             ended, self.spool, self._progress, self._ladder.is_forced, swept=self._is_childless
         )
         self._ended_at = now
         self._write_exit(now)
-        self.dialogue.say({"fact": "exited", "at": self._exit["finished_at"], **self._exit})
+        self.dialogue.say({"fact": "exited", "at": self._exit.finished_at, **self._exit.to_json()})
         if self._is_childless:
             return
         if self._ladder.has_begun:
@@ -355,7 +358,7 @@ class Attempt:
     def _write_exit(self, now: float) -> None:
         assert self._exit is not None
         try:
-            self._record.write_durably(rundir.EXIT, self._exit)
+            self._record.write_durably(rundir.EXIT, self._exit.to_json())
         except OSError:  # a disk in trouble: the fact still tells the daemon, and we try again
             self._exit_retry_at = now + _DISK_RETRY_S
             return
@@ -370,7 +373,7 @@ class Attempt:
         self._is_emptied = True
         assert self.spool is not None and self._exit is not None
         self.spool.read_all()
-        if not self._exit["swept"]:
+        if not self._exit.swept:
             self.dialogue.say({
                 "fact": "emptied", "at": time.time(), "telemetry_seq": self.spool.journal.written_seq,
                 "stdout_bytes": self.spool.stdout.end_bytes, "stderr_bytes": self.spool.stderr.end_bytes,

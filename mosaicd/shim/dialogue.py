@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from mosaicd import crash_points
-from mosaicd.protocol import errors, framing, telemetry
+from mosaicd.protocol import PROTOCOL_VERSION, errors, framing, telemetry
 from mosaicd.protocol.records.orders import LaunchOrder
+from mosaicd.protocol.records.reports import Advance, Facts, Register, Status
 from mosaicd.shim.link import Link, Message
 
 _QUIET_S = 0.1  # at most one advance in this time
@@ -33,8 +34,8 @@ class Dialogue:
         self,
         link: Link,
         run_id: str,
-        registration: Callable[[], Message],
-        advance: Callable[[], Message],
+        registration: Callable[[], Register],
+        advance: Callable[[str], Advance],
         on_registered: Callable[[Message], None],
         on_refused: Callable[[int], None],
         on_control: Callable[[str, Message], None],
@@ -98,7 +99,7 @@ class Dialogue:
         if self._token:
             due = self._advance_at if self._is_changed else self._beat_at
             if now >= due:
-                self._send_advance(now)
+                self._send_advance(self._token, now)
 
     def lose(self, now: float) -> None:
         """The connection is gone, or of no use."""
@@ -123,7 +124,7 @@ class Dialogue:
     def finish(self, now: float) -> None:
         """Send the last advance, as far as it goes without waiting."""
         if self._token and self._is_changed:
-            self._send_advance(now)
+            self._send_advance(self._token, now)
         self._link.flush()
 
     def _take_control(self, message: Message) -> None:
@@ -172,45 +173,43 @@ class Dialogue:
         self._send_facts()
 
     def _register(self, now: float) -> None:
-        params: Message = {
-            "proto_version": 1, "schema_id": telemetry.SCHEMA_ID, "schema_version": telemetry.SCHEMA_VERSION,
-            **self._registration(),
-        }  # fmt: skip
         self._is_overtaken = False
-        self._ask("worker.register", params, now)
+        self._ask("worker.register", self._registration(), now)
         crash_points.reach("shim.registering")
 
     def _send_facts(self) -> None:
         if not self._token or self._under_way or not self._facts:
             return
         facts = _fitting(self._facts)
-        params: Message = {"run_id": self._run_id, "session_token": self._token, "facts": facts}
         self._under_way = len(facts)
-        self._ask("worker.fact", params, time.monotonic())
+        told = Facts(run_id=self._run_id, session_token=self._token, facts=facts)
+        self._ask("worker.fact", told, time.monotonic())
 
-    def _ask(self, method: str, params: Message, now: float) -> None:
+    def _ask(self, method: str, params: Register | Facts, now: float) -> None:
         self._request_id += 1
         self._asked[self._request_id] = method
         self._reply_by = now + _REPLY_TIMEOUT_S
-        self._link.send(framing.request(method, params, self._request_id))
+        self._link.send(framing.request(method, params.to_json(), self._request_id))
 
-    def _send_advance(self, now: float) -> None:
+    def _send_advance(self, token: str, now: float) -> None:
         self._advance_at = now + _QUIET_S
         self._beat_at = now + _BEAT_S
         if self._link.has_backlog:
             return  # the daemon does not read: the next advance will say all of it
         self._is_changed = False
-        params = {"run_id": self._run_id, "session_token": self._token, **self._advance()}
+        params = self._advance(token).to_json()
         self._link.send(framing.request("worker.advance", params, None))
 
 
-def introduction(order: LaunchOrder, start_ticks: int | None) -> Message:
-    """Return who we are, for every register; the status of the attempt comes besides."""
-    return {
-        "run_id": order.run_id, "attempt": order.attempt, "secret": order.secret,
-        "worker_id": order.shown_worker_id, "worker_kind": order.kind, "supports_pause": order.cooperative,
-        "supports_checkpoint": order.cooperative, "shim_pid": os.getpid(), "shim_start_ticks": start_ticks,
-    }  # fmt: skip
+def registration(order: LaunchOrder, start_ticks: int, status: Status) -> Register:
+    """Return the handshake of this shim, with the status of its attempt."""
+    return Register(
+        proto_version=PROTOCOL_VERSION, schema_id=telemetry.SCHEMA_ID,
+        schema_version=telemetry.SCHEMA_VERSION, run_id=order.run_id, attempt=order.attempt,
+        secret=order.secret, worker_id=order.shown_worker_id, worker_kind=order.kind,
+        supports_pause=order.cooperative, supports_checkpoint=order.cooperative, shim_pid=os.getpid(),
+        shim_start_ticks=start_ticks, status=status.to_json(),
+    )  # fmt: skip
 
 
 def _fitting(facts: list[Fact]) -> list[Fact]:

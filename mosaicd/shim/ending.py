@@ -6,8 +6,8 @@ while it is swept still goes to the logs, so a reader takes a file's own length 
 
 import signal
 import time
-from typing import Any
 
+from mosaicd.protocol.records.attempt import Counts, Exit, OutOfMemory, Shed, StoodStill, Stop, Usage
 from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.shim.child import Ended
 from mosaicd.shim.progress import Progress
@@ -24,7 +24,7 @@ _LEFT_WELL = (0, 128 + signal.SIGTERM)
 _MIB = 1 << 20
 
 
-class Stop:
+class BegunStop:
     """A stop or limit that was begun, and who and what began it."""
 
     def __init__(self, kind: str, who: str | None, reason: str | None, grace_s: float) -> None:
@@ -34,12 +34,11 @@ class Stop:
         self.grace_s = grace_s
         self.at = time.time()
 
-    def content(self, forced: bool) -> dict[str, Any]:
-        """Return the stop as exit.json and the daemon see it."""
-        return {
-            "kind": self.kind, "who": self.who, "reason": self.reason, "forced": forced,
-            "grace_s": self.grace_s, "at": self.at,
-        }  # fmt: skip
+    def record(self, forced: bool) -> Stop:
+        """Return the stop as exit.json and the daemon see it; `forced`: KILL was needed."""
+        return Stop(
+            kind=self.kind, who=self.who, reason=self.reason, forced=forced, grace_s=self.grace_s, at=self.at
+        )
 
 
 class Ending:
@@ -48,16 +47,16 @@ class Ending:
     def __init__(self, order: LaunchOrder) -> None:
         self._order = order
         self.started_at: float | None = None
-        self.stop: Stop | None = None
+        self.stop: BegunStop | None = None
         self.is_release = False
         self._saved_before = 0
-        self.post_mortem: dict[str, str | int] | None = None
+        self.post_mortem: StoodStill | None = None
         self.fault: str | None = None
         self.error: str | None = None
         self.active_s = 0.0
-        self.oom: dict[str, int] | None = None
+        self.oom: OutOfMemory | None = None
 
-    def judge(self, ended: Ended, active_s: float, oom: dict[str, int] | None) -> None:
+    def judge(self, ended: Ended, active_s: float, oom: OutOfMemory | None) -> None:
         """Take in what is known when the leader is reaped; a bad end with victims is the kernel's doing."""
         self.active_s = round(active_s, 3)
         self.oom = oom
@@ -83,79 +82,74 @@ class Ending:
             return progress.checkpoint is not None
         return progress.last_word == "run_cancelled" or ended.code in _LEFT_WELL
 
-    def content(
+    def record(
         self, ended: Ended | None, spool: Spool | None, progress: Progress, forced: bool, swept: bool
-    ) -> dict[str, Any]:
+    ) -> Exit:
         """Return exit.json; `ended` is None where no worker ever ran."""
         released = self._has_left(ended, progress, forced)
         if self.is_release and forced and not released and self.fault is None and self.stop is None:
             self.fault = CHECKPOINT_INVALID
             self.error = "asked to give its slots back, it neither saved a checkpoint nor left in time"
-        return {
-            "run_id": self._order.run_id,
-            "attempt": self._order.attempt,
-            "nonce": self._order.nonce,
-            "exit_code": ended.code if ended else None,
-            "signal": ended.signal if ended else None,
-            "core_dumped": bool(ended and ended.core_dumped),
-            "started_at": self.started_at,
-            "finished_at": time.time(),
-            "rusage": _usage(ended),
-            "stop": self.stop.content(forced) if self.stop else None,
-            "released": released,
-            "last_word": progress.last_word,
-            "error": _short(self.error or progress.failure),
-            "fault": self.fault,
-            "oom": self.oom,
-            "active_s": self.active_s,
-            "post_mortem": self.post_mortem,
-            "steps_are_global": progress.steps_are_global,
-            **counts(spool, progress),
-            "unparsed_lines": spool.unparsed_lines if spool else 0,
-            "shed": _shed(spool),
-            "swept": swept,
-        }
+        return Exit(
+            run_id=self._order.run_id,
+            attempt=self._order.attempt,
+            nonce=self._order.nonce,
+            exit_code=ended.code if ended else None,
+            signal=ended.signal if ended else None,
+            core_dumped=bool(ended and ended.core_dumped),
+            started_at=self.started_at,
+            finished_at=time.time(),
+            rusage=_usage(ended),
+            stop=self.stop.record(forced) if self.stop else None,
+            released=released,
+            last_word=progress.last_word,
+            error=_short(self.error or progress.failure),
+            fault=self.fault,
+            oom=self.oom,
+            active_s=self.active_s,
+            post_mortem=self.post_mortem,
+            steps_are_global=progress.steps_are_global,
+            **counts(spool, progress).values(),
+            unparsed_lines=spool.unparsed_lines if spool else 0,
+            shed=_shed(spool),
+            swept=swept,
+        )
 
 
-def _oom_sentence(oom: dict[str, int]) -> str:
-    victims = oom["victims"]
-    killed = "one of its processes" if victims == 1 else f"{victims} of its processes"
-    if "limit_bytes" not in oom:
+def _oom_sentence(oom: OutOfMemory) -> str:
+    killed = "one of its processes" if oom.victims == 1 else f"{oom.victims} of its processes"
+    if oom.limit_bytes is None:
         return f"the kernel killed {killed}: the machine was out of memory"
-    return f"the kernel killed {killed}: over its memory limit of {oom['limit_bytes'] // _MIB} MiB"
+    return f"the kernel killed {killed}: over its memory limit of {oom.limit_bytes // _MIB} MiB"
 
 
-def counts(spool: Spool | None, progress: Progress) -> dict[str, Any]:
+def counts(spool: Spool | None, progress: Progress) -> Counts:
     """Return the cursors and last values, for exit.json and for every advance."""
-    return {
-        "telemetry_seq": spool.journal.written_seq if spool else 0,
-        "stdout_bytes": spool.stdout.end_bytes if spool else 0,
-        "stderr_bytes": spool.stderr.end_bytes if spool else 0,
-        "steps": progress.steps,
-        "episodes": progress.episodes,
-        "metrics": progress.metrics,
-        "resumed_from": progress.resumed_from,
-        "checkpoint": progress.checkpoint,
-    }
+    return Counts(
+        telemetry_seq=spool.journal.written_seq if spool else 0,
+        stdout_bytes=spool.stdout.end_bytes if spool else 0,
+        stderr_bytes=spool.stderr.end_bytes if spool else 0,
+        steps=progress.steps,
+        episodes=progress.episodes,
+        metrics=dict(progress.metrics),
+        resumed_from=progress.resumed_from,
+        checkpoint=progress.checkpoint,
+    )
 
 
-def _usage(ended: Ended | None) -> dict[str, float | int] | None:
+def _usage(ended: Ended | None) -> Usage | None:
     if ended is None:
         return None
-    return {
-        "utime_s": round(ended.utime_s, 6),
-        "stime_s": round(ended.stime_s, 6),
-        "maxrss_kb": ended.maxrss_kb,
-    }
+    return Usage(utime_s=round(ended.utime_s, 6), stime_s=round(ended.stime_s, 6), maxrss_kb=ended.maxrss_kb)
 
 
-def _shed(spool: Spool | None) -> dict[str, int]:
-    """Return what caps and full disks kept out of the files."""
-    return {
-        "stdout_bytes": spool.stdout.lost_bytes if spool else 0,
-        "stderr_bytes": spool.stderr.lost_bytes if spool else 0,
-        "telemetry_records": spool.journal.shed_records + spool.journal.dropped_records if spool else 0,
-    }
+def _shed(spool: Spool | None) -> Shed:
+    """Return what limits and full disks kept out of the files."""
+    return Shed(
+        stdout_bytes=spool.stdout.lost_bytes if spool else 0,
+        stderr_bytes=spool.stderr.lost_bytes if spool else 0,
+        telemetry_records=spool.journal.shed_records + spool.journal.dropped_records if spool else 0,
+    )
 
 
 def _short(text: str | None) -> str | None:

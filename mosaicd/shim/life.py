@@ -7,10 +7,11 @@ open by a shim would keep `mosaicd | tee log` from ending), no signal handlers.
 import json
 import os
 import time
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from mosaicd import crash_points
 from mosaicd.protocol import Json
+from mosaicd.protocol.records.attempt import Launch
 from mosaicd.protocol.records.orders import LaunchOrder, TeardownOrder
 from mosaicd.shim import child, containment, record, run_cgroup, start, teardown
 from mosaicd.shim.attempt import Attempt
@@ -59,10 +60,11 @@ def _read(order_fd: int) -> Json:
 
 def _launch(launch: LaunchOrder, wake: Wake, site: Site) -> int:
     start_ticks = containment.start_ticks(os.getpid())
+    assert start_ticks is not None, "this process is there"
     try:
         held = record.Record(launch.attempt_dir)
         crash_points.reach("shim.locked")
-        setup_error = _claim(held, start.launch_content(launch, start_ticks))
+        setup_error = _claim(held, start.launch_record(launch, start_ticks))
     except record.Taken:
         return 0  # an order may be repeated: somebody else carries this one out, or has
     crash_points.reach("shim.launch_written")
@@ -86,10 +88,10 @@ def _contained(launch: LaunchOrder, site: Site) -> tuple[Cell, OSError | None]:
         return Cell(None, {}, {}), OSError(0, error.strerror)
 
 
-def _claim(held: record.Record, content: dict[str, Any]) -> OSError | None:
+def _claim(held: record.Record, launch: Launch) -> OSError | None:
     """Write launch.json; return why that failed, for the daemon to be told.  Taken when it is there."""
     try:
-        held.write_launch(content)
+        held.write_launch(launch)
     except OSError as error:
         return error
     return None

@@ -10,16 +10,18 @@ import os
 import re
 import signal
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mosaicd.protocol import rundir
+from mosaicd.protocol.records.attempt import StoodStill
 from mosaicd.safe_files import open_regular
 from mosaicd.shim import child
 from mosaicd.shim.containment import Process
 from mosaicd.shim.tree import Tree
 
 if TYPE_CHECKING:
-    from mosaicd.shim.ending import Stop
+    from mosaicd.shim.ending import BegunStop
 
 #: Kinds of stops that a post-mortem goes before.
 KINDS = frozenset({"heartbeat_lost", "stuck", "start_timeout"})
@@ -53,9 +55,9 @@ class PostMortem:
         self._look_at: float | None = None
         self._give_up_at = 0.0
         #: The stop that waits for it.
-        self.stop: Stop | None = None
+        self.stop: BegunStop | None = None
         #: What the cause of the end says of it; None until it is written.
-        self.summary: dict[str, str | int] | None = None
+        self.summary: StoodStill | None = None
 
     @property
     def is_waiting(self) -> bool:
@@ -66,7 +68,7 @@ class PostMortem:
         """When `tick` has something to do."""
         return self._look_at
 
-    def holds_up(self, stop: "Stop", now: float) -> bool:
+    def holds_up(self, stop: "BegunStop", now: float) -> bool:
         """Whether the stop of a living tree has to wait; begins one for a stop of the kind that needs it."""
         if stop.kind not in KINDS:
             return False
@@ -74,7 +76,7 @@ class PostMortem:
             self._begin(stop, now)
         return self.is_waiting
 
-    def _begin(self, stop: "Stop", now: float) -> None:
+    def _begin(self, stop: "BegunStop", now: float) -> None:
         """Read what there is to read, and ask for stacks where somebody can tell them."""
         self.stop = stop
         members = self._tree.look().members
@@ -128,30 +130,31 @@ class PostMortem:
             text += f"\n== the last lines of {name}\n{_last_lines(self._dir_fd, name)}"
         assert self.summary is not None
         if stacks:
-            self.summary["python"] = _innermost(stacks)
+            self.summary = replace(self.summary, python=_innermost(stacks))
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(rundir.POST_MORTEM, flags, 0o600, dir_fd=self._dir_fd)
             with os.fdopen(fd, "wb") as file:
                 file.write(text.encode(errors="replace"))
-            self.summary["file"] = rundir.POST_MORTEM
+            self.summary = replace(self.summary, file=rundir.POST_MORTEM)
         except OSError:
             pass  # a full disk: the summary still tells the most of it
 
 
-def _head(stop: "Stop", count: int) -> str:
+def _head(stop: "BegunStop", count: int) -> str:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(stop.at))
     return f"{stop.kind} at {at}; {count} processes\n"
 
 
-def _summary(members: list[Process]) -> dict[str, str | int]:
-    found: dict[str, str | int] = {"processes": len(members)}
-    if members:
-        found["state"] = members[0].state
-        waits_in = _proc(members[0].pid, "wchan")
-        if waits_in not in ("", "0"):
-            found["waits_in"] = waits_in[:_TEXT]
-    return found
+def _summary(members: list[Process]) -> StoodStill:
+    if not members:
+        return StoodStill(processes=0)
+    waits_in = _proc(members[0].pid, "wchan")
+    return StoodStill(
+        processes=len(members),
+        state=members[0].state,
+        waits_in=waits_in[:_TEXT] if waits_in not in ("", "0") else None,
+    )
 
 
 def _of_process(process: Process) -> str:

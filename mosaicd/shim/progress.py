@@ -6,9 +6,9 @@ that continues an earlier attempt starts its own count where that one left off.
 
 import time
 from collections import deque
-from typing import Any
 
-from mosaicd.protocol import telemetry
+from mosaicd.protocol import Json, telemetry
+from mosaicd.protocol.records.attempt import Checkpoint
 from mosaicd.protocol.telemetry import Recognised
 
 _WINDOW = 100
@@ -30,8 +30,8 @@ class Progress:
         self.metrics: dict[str, float | int] = {}
         self.last_word: str | None = None
         self.failure: str | None = None
-        self.resumed_from: dict[str, Any] | None = None
-        self.checkpoint: dict[str, Any] | None = None
+        self.resumed_from: Checkpoint | None = None
+        self.checkpoint: Checkpoint | None = None
         self.checkpoints = 0  # how many this attempt has saved
         self._step_records = 0
         self._reported_steps: int | None = None
@@ -75,7 +75,7 @@ class Progress:
         elif self._step_records:
             self.steps = self._step_records
 
-    def _note_episode(self, data: dict[str, Any]) -> None:
+    def _note_episode(self, data: Json) -> None:
         if self.episodes is None:
             index = telemetry.first_number(data, ("episode_index", "episode"))
             self._episode_base = int(index) if index is not None and index > 1 else 0
@@ -90,13 +90,13 @@ class Progress:
         if length is not None:
             self._merge({"episode_length": length})
 
-    def _note_plan(self, plan: dict[str, Any]) -> None:
+    def _note_plan(self, plan: Json) -> None:
         total = telemetry.first_number(plan, telemetry.TOTAL_STEPS)
         self.total_steps = None if total is None else int(total)
         total = telemetry.first_number(plan, telemetry.TOTAL_EPISODES)
         self.total_episodes = None if total is None else int(total)
 
-    def _merge(self, found: dict[str, Any]) -> None:
+    def _merge(self, found: Json) -> None:
         """Keep last values; a message must stay small and be text, so the first few short names win."""
         for name, value in found.items():
             if (name in self.metrics or self._has_room_for(name)) and telemetry.is_number(value):
@@ -106,17 +106,17 @@ class Progress:
         return len(self.metrics) < _METRICS_LIMIT and len(name) <= _NAME_LIMIT and name.isprintable()
 
 
-def _point(payload: dict[str, Any]) -> dict[str, Any] | None:
+def _point(payload: Json) -> Checkpoint | None:
     """Return which checkpoint a worker tells of, short enough for a message; None where it does not say."""
     path, sha256 = payload.get("path"), payload.get("sha256")
     if not isinstance(path, str) or not 0 < len(path.encode("utf-8", "replace")) <= _PATH_LIMIT:
         return None
     step = telemetry.global_step(payload)
-    found = {"path": path, "step": step, "at": time.time()}
-    return found | ({"sha256": sha256} if isinstance(sha256, str) and len(sha256) == _HASH else {})
+    is_hash = isinstance(sha256, str) and len(sha256) == _HASH
+    return Checkpoint(path=path, step=step, at=time.time(), sha256=sha256 if is_hash else None)
 
 
-def _text_of(payload: dict[str, Any]) -> str | None:
+def _text_of(payload: Json) -> str | None:
     """Return what a worker says of its own failure, under the names that workers use."""
     found = (payload.get(name) for name in _FAILURE_NAMES)
     return next((str(text) for text in found if isinstance(text, str) and text), None)

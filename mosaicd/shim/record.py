@@ -11,9 +11,9 @@ import fcntl
 import json
 import os
 import time
-from typing import Any
 
-from mosaicd.protocol import rundir
+from mosaicd.protocol import Json, rundir
+from mosaicd.protocol.records.attempt import Launch
 
 _TEMPORARY = ".tmp"
 _RESERVED_BYTES = 4096
@@ -38,15 +38,15 @@ class Record:
             os.close(self.dir_fd)
             raise Taken(path)
 
-    def write_launch(self, content: dict[str, Any]) -> None:
+    def write_launch(self, launch: Launch) -> None:
         """Write launch.json; Taken when it is there, whatever it says."""
         try:
             fd = self._open(rundir.LAUNCH, os.O_EXCL)
         except FileExistsError:
             raise Taken(self.path) from None
-        _write_and_close(fd, content)
+        _write_and_close(fd, launch.to_json())
 
-    def write_worker_config(self, content: dict[str, Any]) -> str:
+    def write_worker_config(self, content: Json) -> str:
         """Write worker-config.json and return its path."""
         _write_and_close(self._open(rundir.WORKER_CONFIG, os.O_TRUNC), content)
         return os.path.join(self.path, rundir.WORKER_CONFIG)
@@ -62,7 +62,7 @@ class Record:
         finally:
             os.close(fd)
 
-    def write_durably(self, name: str, content: dict[str, Any]) -> None:
+    def write_durably(self, name: str, content: Json) -> None:
         """Write `name` so that a reader sees all of it or nothing, and a power cut loses nothing."""
         temporary = name + _TEMPORARY
         fd = self._open(temporary, 0)
@@ -118,11 +118,11 @@ def boot_id() -> str:
         return file.read().strip()
 
 
-def _encode(content: dict[str, Any]) -> bytes:
+def _encode(content: Json) -> bytes:
     return json.dumps(content, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
-def _write_and_close(fd: int, content: dict[str, Any]) -> None:
+def _write_and_close(fd: int, content: Json) -> None:
     try:
         _write_all(fd, _encode(content))
     finally:

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from mosaicd.protocol.records.attempt import OutOfMemory
 from mosaicd.protocol.records.orders import Containment
 from mosaicd.shim import cgroup
 from mosaicd.shim.cgroup import V2
@@ -164,7 +165,7 @@ class Cell:
 
     # ------------------------------------------------------------------ evidence and end
 
-    def oom(self) -> dict[str, int] | None:
+    def oom(self) -> OutOfMemory | None:
         """Return what the kernel says of processes that it killed for want of memory; None when of none.
 
         With the limit only where that was it: the machine, or a container, can be short of memory as well.
@@ -189,7 +190,7 @@ class Cell:
             return None
         if "memory_bytes" not in self.limits or not is_own:
             evidence.pop("limit_bytes", None)
-        return {"victims": victims, **evidence} if victims else None
+        return OutOfMemory(victims=victims, **evidence) if victims else None
 
     def remove(self) -> None:
         """Remove what nobody is in any more; the shim's own group is the launcher's to remove."""

@@ -3,10 +3,10 @@
 import os
 import socket
 import time
-from typing import Any
 
 from mosaicd import crash_points
 from mosaicd.protocol import rundir
+from mosaicd.protocol.records.attempt import EnforcedLimits, Launch, Started
 from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.shim import child, record
 from mosaicd.shim.pause import ControlLine
@@ -16,19 +16,17 @@ from mosaicd.shim.temp_cleanup import TempCleanup
 _CONTROL_FD = "MOSAIC_CONTROL_FD"
 
 
-class Started:
-    """A worker that runs, the line to it, and what started.json says of it."""
+class StartedWorker:
+    """A worker that runs, the line to it, and its record in started.json."""
 
-    def __init__(
-        self, worker: child.Worker, control: ControlLine | None, at: float, evidence: dict[str, Any]
-    ) -> None:
+    def __init__(self, worker: child.Worker, control: ControlLine | None, at: float, record: Started) -> None:
         self.worker = worker
         self.control = control
         self.at = at
-        self.evidence = evidence
+        self.record = record
 
 
-def start(order: LaunchOrder, held: record.Record, cell: Cell, temp_cleanup: TempCleanup) -> Started:
+def start(order: LaunchOrder, held: record.Record, cell: Cell, temp_cleanup: TempCleanup) -> StartedWorker:
     """Start the worker and record it; OSError when it cannot be executed."""
     crash_points.reach("shim.accepted")
     argv = list(order.argv)
@@ -54,24 +52,23 @@ def start(order: LaunchOrder, held: record.Record, cell: Cell, temp_cleanup: Tem
             theirs.close()
     crash_points.reach("shim.spawned")
     at = time.time()
-    evidence = {
-        "pid": worker.pid, "start_ticks": worker.start_ticks, "boot_id": record.boot_id(),
-        "pgid": worker.pid, "sid": worker.pid, "containment": cell.word,
-        "limits": cell.limits, "cgroup": cell.run_dir, "at": at,
-    }  # fmt: skip
+    started = Started(
+        pid=worker.pid, start_ticks=worker.start_ticks, boot_id=record.boot_id(),
+        pgid=worker.pid, sid=worker.pid, containment=cell.word,
+        limits=EnforcedLimits(**cell.limits), cgroup=cell.run_dir, at=at,
+    )  # fmt: skip
     try:
-        held.write_durably(rundir.STARTED, evidence)
+        held.write_durably(rundir.STARTED, started.to_json())
     except OSError:
         pass  # a full disk fails requests, not runs: the fact carries the same words
     crash_points.reach("shim.started_written")
-    return Started(worker, ControlLine(ours) if ours else None, at, evidence)
+    return StartedWorker(worker, ControlLine(ours) if ours else None, at, started)
 
 
-def launch_content(order: LaunchOrder, shim_start_ticks: int | None) -> dict[str, Any]:
+def launch_record(order: LaunchOrder, shim_start_ticks: int) -> Launch:
     """Return launch.json: what was ordered, without secrets."""
-    return {
-        "run_id": order.run_id, "attempt": order.attempt, "nonce": order.nonce, "argv": order.argv,
-        "cwd": order.cwd, "slots": order.slots, "cpus": order.cpus, "kind": order.kind,
-        "shim_pid": os.getpid(), "shim_started_at": shim_start_ticks,
-        "boot_id": record.boot_id(), "at": time.time(),
-    }  # fmt: skip
+    return Launch(
+        run_id=order.run_id, attempt=order.attempt, nonce=order.nonce, argv=order.argv,
+        cwd=order.cwd, slots=order.slots, cpus=order.cpus, kind=order.kind,
+        shim_pid=os.getpid(), shim_started_at=shim_start_ticks, boot_id=record.boot_id(), at=time.time(),
+    )  # fmt: skip

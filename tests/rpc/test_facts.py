@@ -7,7 +7,7 @@ import pytest
 
 from mosaicd.core.event import Event, Kind
 from mosaicd.log import Catalogue
-from mosaicd.protocol.messages import Facts
+from mosaicd.protocol.records.reports import Facts
 from mosaicd.rpc.verbs import fact
 from tests.rpc.serving import AT, Serving
 
@@ -22,8 +22,9 @@ async def turns(serving: Serving, run_id: str) -> list[tuple[str, float]]:
 
 
 async def tell(serving: Serving, run_id: str, *facts: dict[str, Any]) -> dict[str, Any]:
+    told = Facts(run_id=run_id, session_token="token", facts=list(facts))
     nobody: Any = None  # who tells is known by the token, which the router has checked
-    return await fact.handle(serving.services, nobody, Facts(run_id, "token", list(facts)))
+    return await fact.handle(serving.services, nobody, told)
 
 
 async def test_a_pause_and_a_going_on_are_each_told_once(serving: Serving) -> None:

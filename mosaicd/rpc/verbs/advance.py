@@ -1,6 +1,6 @@
 """worker.advance: cursors, last values and signs of life of a live attempt.
 
-Input: see messages.Advance.  Output: nothing (sent as a notification).  Caveats: no ledger event and no
+Input: see records/reports.  Output: nothing (sent as a notification).  Caveats: no ledger event and no
 commit of its own; values only overwrite what is in memory, and are written with the next event.
 """
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from mosaicd.core.evidence import checkpoint, numbers
 from mosaicd.core.run import Progress
-from mosaicd.protocol.messages import Advance
+from mosaicd.protocol.records.reports import Advance
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 

@@ -13,7 +13,7 @@ from mosaicd.core import missed_events
 from mosaicd.core.fsm import Event
 from mosaicd.core.run import Run
 from mosaicd.log import Catalogue
-from mosaicd.protocol.messages import Facts
+from mosaicd.protocol.records.reports import Facts
 from mosaicd.protocol.states import State
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services

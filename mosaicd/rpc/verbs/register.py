@@ -19,7 +19,7 @@ from mosaicd.core.run import Run
 from mosaicd.protocol import PROTOCOL_VERSION
 from mosaicd.protocol.errors import MosaicError, NotFound
 from mosaicd.protocol.faults import invalid
-from mosaicd.protocol.messages import Register
+from mosaicd.protocol.records.reports import Register
 from mosaicd.protocol.states import PauseMode, State, Want
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services

@@ -1,0 +1,170 @@
+"""The files of an attempt directory: launch.json, started.json, exit.json; the contract is mosaic-rundir(5).
+
+The shim fills every field.  A reader may find any of them missing, because the files belong to the user
+(see `untrusted`).  The facts `spawned` and `exited` carry the same records over the socket.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mosaicd.protocol.records.record import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch(Record):
+    """launch.json: what was ordered, without secrets, and which shim carries it out."""
+
+    run_id: str | None = None
+    attempt: int | None = None
+    nonce: str | None = None
+    argv: tuple[str, ...] = ()
+    cwd: str | None = None
+    slots: tuple[int, ...] = ()
+    cpus: int | None = None
+    kind: str | None = None
+    shim_pid: int | None = None
+    shim_started_at: int | None = None  # in clock ticks since boot
+    boot_id: str | None = None
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnforcedLimits(Record):
+    """The limits that the control groups of a run enforce; an absent one is not limited."""
+
+    OMITTED: ClassVar = frozenset(("memory_bytes", "tasks", "cpu_weight"))
+
+    memory_bytes: int | None = None
+    tasks: int | None = None
+    cpu_weight: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started(Record):
+    """started.json: the process of the worker, and what holds its process tree."""
+
+    pid: int | None = None
+    start_ticks: int | None = None
+    boot_id: str | None = None
+    pgid: int | None = None
+    sid: int | None = None
+    containment: str | None = None
+    limits: EnforcedLimits | None = None
+    cgroup: str | None = None
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop(Record):
+    """A stop or limit that was begun: its cause, who asked for it, and whether KILL was needed."""
+
+    kind: str | None = None
+    who: str | None = None
+    reason: str | None = None
+    forced: bool | None = None
+    grace_s: float | None = None
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage(Record):
+    """What the worker and its descendants used, as wait4(2) counts it."""
+
+    utime_s: float | None = None
+    stime_s: float | None = None
+    maxrss_kb: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutOfMemory(Record):
+    """Processes that the kernel killed because memory was short; no `limit_bytes`: the machine's was."""
+
+    OMITTED: ClassVar = frozenset(("limit_bytes", "peak_bytes", "refusals"))
+
+    victims: int | None = None
+    limit_bytes: int | None = None
+    peak_bytes: int | None = None
+    refusals: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoodStill(Record):
+    """The summary of a post-mortem: where a run stood that was ended because it made no progress."""
+
+    OMITTED: ClassVar = frozenset(("state", "waits_in", "python", "file"))
+
+    processes: int | None = None
+    state: str | None = None
+    waits_in: str | None = None
+    python: str | None = None
+    file: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint(Record):
+    """A checkpoint that the worker told of."""
+
+    OMITTED: ClassVar = frozenset(("sha256",))
+
+    path: str | None = None
+    step: int | None = None
+    at: float | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shed(Record):
+    """What limits and full disks kept out of the files."""
+
+    stdout_bytes: int | None = None
+    stderr_bytes: int | None = None
+    telemetry_records: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts(Record):
+    """The cursors and last values of an attempt, as exit.json and every advance have them."""
+
+    telemetry_seq: int
+    stdout_bytes: int
+    stderr_bytes: int
+    steps: int | None
+    episodes: int | None
+    metrics: dict[str, int | float]
+    resumed_from: Checkpoint | None
+    checkpoint: Checkpoint | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit(Record):
+    """exit.json: how the attempt ended."""
+
+    run_id: str | None = None
+    attempt: int | None = None
+    nonce: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    core_dumped: bool | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    rusage: Usage | None = None
+    stop: Stop | None = None
+    released: bool | None = None
+    last_word: str | None = None
+    error: str | None = None
+    fault: str | None = None
+    oom: OutOfMemory | None = None
+    active_s: float | None = None
+    post_mortem: StoodStill | None = None
+    steps_are_global: bool | None = None
+    telemetry_seq: int | None = None
+    stdout_bytes: int | None = None
+    stderr_bytes: int | None = None
+    steps: int | None = None
+    episodes: int | None = None
+    metrics: dict[str, int | float] | None = None
+    resumed_from: Checkpoint | None = None
+    checkpoint: Checkpoint | None = None
+    unparsed_lines: int | None = None
+    shed: Shed | None = None
+    swept: bool | None = None

@@ -1,0 +1,78 @@
+"""What a shim reports to the daemon: worker.register with its status, worker.fact, worker.advance.
+
+These are the parameters of the three methods, decoded as strictly as every other request.  What a status, a
+fact or a checkpoint says in detail is read with distrust (see `untrusted`), so here it is any JSON object.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mosaicd.protocol import Json
+from mosaicd.protocol.records.attempt import Exit, Started, Stop
+from mosaicd.protocol.records.record import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status(Record):
+    """All that an attempt has come to.  `frozen_at` or `thawed_at`: when the last of the two facts was."""
+
+    OMITTED: ClassVar = frozenset(("frozen_at", "thawed_at"))
+
+    spawned: Started | None = None
+    sign_of_life: bool | None = None
+    started_at: float | None = None
+    frozen: bool | None = None
+    frozen_at: float | None = None
+    thawed_at: float | None = None
+    paused_mode: str | None = None
+    stop: Stop | None = None
+    exit: Exit | None = None
+    swept: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Register(Record):
+    """A shim's handshake; `status` is what it already did (lifecycle of the attempt so far)."""
+
+    proto_version: int
+    schema_id: str
+    schema_version: int
+    run_id: str
+    attempt: int
+    secret: str
+    worker_id: str
+    worker_kind: str
+    supports_pause: bool
+    supports_checkpoint: bool
+    shim_pid: int
+    shim_start_ticks: int
+    status: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advance(Record):
+    """Cursors, last values and signs of life; carries no ledger event."""
+
+    run_id: str
+    session_token: str
+    telemetry_seq: int
+    stdout_bytes: int
+    stderr_bytes: int
+    steps: int | None
+    episodes: int | None
+    metrics: Json
+    resumed_from: Json | None = None
+    checkpoint: Json | None = None
+    beat_at: float
+    worker_beat: bool
+    total_steps: int | None = None
+    total_episodes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts(Record):
+    """Facts in the order they happened; each a dict with `fact`, `at` and its evidence."""
+
+    run_id: str
+    session_token: str
+    facts: list[Json]

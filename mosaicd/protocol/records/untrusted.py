@@ -1,0 +1,101 @@
+"""Reading what a user may have written: a value is kept only where it has the declared type.
+
+A user owns the user's shim and run directory.  What is wrong there may spoil that user's own record, but it
+must never reach the core with a type that the core does not expect, nor the registry or the wire with what
+neither can hold (NaN, half a surrogate pair, an integer without bound).
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from mosaicd.protocol.records.record import Record, is_record, types_of
+
+TEXT_LIMIT = 1000
+METRICS_LIMIT = 64
+NAME_LIMIT = 80
+#: Counts, pids and sizes: exact in every JSON reader, and far below what SQLite and C can hold.
+MOST_COUNT = 2**53
+#: Times and durations in seconds: thirty thousand years.
+MOST_SECONDS = 1e12
+_MOST_METRIC = 1e300
+
+R = TypeVar("R", bound=Record)
+
+
+def read(cls: type[R], data: Any) -> R:
+    """Return the record in `data`; a field without a value of its type has its default."""
+    given = data if isinstance(data, Mapping) else {}
+    values = {name: _value(declared, given.get(name)) for name, declared in types_of(cls).items()}
+    return cls(**{name: value for name, value in values.items() if value is not None})
+
+
+def text(value: Any) -> str | None:
+    """Return `value` if it is a string, cut to TEXT_LIMIT characters and safe to encode; else None."""
+    return _encodable(value[:TEXT_LIMIT]) if isinstance(value, str) else None
+
+
+def seconds(value: Any) -> float | None:
+    """Return `value` if it is a plausible time or duration in seconds, else None."""
+    return float(value) if _is_number(value) and 0 <= value <= MOST_SECONDS else None
+
+
+def count(value: Any) -> int | None:
+    """Return `value` if it is a whole number in 0..MOST_COUNT, else None."""
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_COUNT
+    return value if is_count else None
+
+
+def flag(value: Any) -> bool | None:
+    """Return `value` if it is true or false, else None."""
+    return value if isinstance(value, bool) else None
+
+
+def numbers(value: Any) -> dict[str, int | float] | None:
+    """Return the finite numbers of a JSON object, at most METRICS_LIMIT of them; None for anything else."""
+    if not isinstance(value, Mapping):
+        return None
+    found: dict[str, int | float] = {}
+    for name, number in value.items():
+        if len(found) == METRICS_LIMIT:
+            break
+        if _is_number(number) and abs(number) < _MOST_METRIC:
+            is_exact = isinstance(number, float) or abs(number) <= MOST_COUNT
+            found[_encodable(str(name))[:NAME_LIMIT]] = number if is_exact else float(number)
+    return found
+
+
+def counts(value: Any) -> tuple[int, ...] | None:
+    """Return the counts in a list, without its other entries; None for anything else."""
+    found = map(count, value) if isinstance(value, list) else None
+    return None if found is None else tuple(number for number in found if number is not None)
+
+
+def texts(value: Any) -> tuple[str, ...] | None:
+    """Return the strings in a list, each cut, without its other entries; None for anything else."""
+    found = map(text, value) if isinstance(value, list) else None
+    return None if found is None else tuple(word for word in found if word is not None)
+
+
+_CHECKS: Mapping[Any, Callable[[Any], Any]] = {
+    int: count, float: seconds, str: text, bool: flag,
+    dict[str, int | float]: numbers, tuple[int, ...]: counts, tuple[str, ...]: texts,
+}  # fmt: skip
+
+
+def _value(declared: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    if is_record(declared):
+        return read(declared, value) if isinstance(value, Mapping) else None
+    return _CHECKS[declared](value)
+
+
+def _encodable(value: str) -> str:
+    return value.encode("utf-8", "replace").decode()
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, int) or math.isfinite(value)
