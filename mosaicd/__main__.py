@@ -129,14 +129,16 @@ def _serve_on(
     import asyncio
 
     from mosaicd import config, log
-    from mosaicd.host import reexec
+    from mosaicd.host import descriptors, reexec
 
     while True:
+        descriptors.raise_soft_limit()
         with listening.dup() as served:  # the service closes what it serves
             code = asyncio.run(_until_signal(settings, served, locks, clock, succession))
         if not succession.is_asked:
             return code
         log.event(log.Catalogue.DAEMON_REPLACED)
+        descriptors.set_soft_limit(settings.soft_limit_descriptors)
         error = reexec.replace(
             reexec.Takeover(
                 locks.holder.pid, str(settings.state_dir), str(settings.socket), listening.fileno(),

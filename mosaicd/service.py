@@ -119,7 +119,10 @@ class Service:
         auth = Auth.open(settings.state_dir)
         broadcaster = Broadcaster(registry, history, settings.watch)
         launcher = LauncherClient(
-            settings.containment.mode, settings.timeouts.shim_silence_s, settings.crash_at
+            settings.containment.mode,
+            settings.soft_limit_descriptors,
+            settings.timeouts.shim_silence_s,
+            settings.crash_at,
         )
         shims = Shims(launcher, on_gone=lambda run_id: dispatcher.shim_gone(run_id))
         orders = Orders(rundirs, auth, settings, settings.socket)

@@ -7,6 +7,7 @@ purpose: tests shorten every time limit.
 """
 
 import os
+import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,11 @@ def _count(default: int, doc: str, low: int = 1, high: int = 2**40) -> Any:
 def usable_cpus() -> int:
     """Return how many CPUs this process may use (its affinity, not the machine's size)."""
     return max(1, len(os.sched_getaffinity(0)))
+
+
+def soft_limit_descriptors() -> int:
+    """Return how many descriptors this process may have open now (it may raise that to the hard limit)."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +219,8 @@ class Settings:
     config_file: Path | None = None
     crash_at: str | None = None
     """A drill, from the environment only: where daemon, launcher or a shim is to die (crash_points)."""
+    soft_limit_descriptors: int = field(default_factory=soft_limit_descriptors)
+    """No setting either: the soft limit of open descriptors at the start of the daemon; its runs get it."""
 
     @property
     def state_dir(self) -> Path:

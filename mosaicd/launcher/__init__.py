@@ -19,15 +19,17 @@ _BOOTSTRAP = (
 )
 
 
-def command(fd: int, containment: str = "process-group") -> list[str]:
+def command(fd: int, containment: str = "process-group", soft_limit: int | None = None) -> list[str]:
     """Return the argv that starts a launcher on the order socket `fd`.
 
-    `containment`: auto, cgroup or process-group, as in the settings.
+    `containment`: auto, cgroup or process-group, as in the settings.  `soft_limit`: of open descriptors, for
+    the launcher, its shims and their workers; None: the one of the daemon.
 
     The interpreter runs isolated (-I), which leaves PYTHONPATH and the current directory out; a daemon
     that runs from a source tree therefore says where that tree is.
     """
     options = ["--fd", str(fd), "--containment", containment]
+    options += [] if soft_limit is None else ["--descriptors", str(soft_limit)]
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     if os.path.basename(root) in ("site-packages", "dist-packages"):
         return [sys.executable, "-I", "-m", "mosaicd.launcher", *options]

@@ -53,11 +53,13 @@ class _Launcher:
 class LauncherClient:
     """Give orders to the launcher.
 
+    `mode` is the kind of containment, `soft_limit` the one of open descriptors that launcher and runs get.
     `on_reaped(run_id, pid)` is called on the loop when the launcher has reaped a shim.  `crash_at` arms a
     crash point in the first launcher or its shims.
     """
 
     mode: str = "auto"
+    soft_limit: int | None = None
     silence_s: float = 30.0
     crash_at: str | None = None
     on_reaped: Callable[[str, int], None] | None = None
@@ -102,8 +104,8 @@ class LauncherClient:
             ours.setblocking(False)
             with theirs:
                 process = subprocess.Popen(
-                    launcher.command(theirs.fileno(), self.mode), pass_fds=(theirs.fileno(),),
-                    stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
+                    launcher.command(theirs.fileno(), self.mode, self.soft_limit),
+                    pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
                     env=LAUNCHER_ENVIRONMENT | self._take_crash_point(),
                 )  # fmt: skip
             undo.callback(_kill, process)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import socket
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mosaicd.config.settings import soft_limit_descriptors
+from mosaicd.host.descriptors import raise_soft_limit, set_soft_limit
 from mosaicd.protocol.errors import ERRORS
 from mosaicd.protocol.methods import METHODS
 from tests.harness.waiting import wait_in_loop
@@ -196,6 +199,16 @@ async def test_strangers_cannot_use_up_the_daemon(start: Start) -> None:
     assert (await (await serving.peer()).call("daemon.hello"))["ready"]
 
 
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """The soft limit of open descriptors, raised as the daemon raises its own."""
+    before = soft_limit_descriptors()
+    raise_soft_limit()
+    yield
+    set_soft_limit(before)
+
+
+@pytest.mark.usefixtures("many_descriptors")
 async def test_ten_thousand_connections_are_survived(serving: Serving) -> None:
     """10,000 connections that say nothing: the cap's worth is kept, the rest refused, others are answered."""
     first = await serving.peer()

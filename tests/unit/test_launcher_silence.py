@@ -33,7 +33,7 @@ def client_of(kind: str, patch: pytest.MonkeyPatch, third: asyncio.Event | None 
     """A client of such launchers; `third` is set when the third of them is started."""
     started: list[int] = []
 
-    def command(fd: int, mode: str) -> list[str]:
+    def command(fd: int, mode: str, soft_limit: int | None) -> list[str]:
         started.append(fd)
         if third is not None and len(started) == 3:
             third.set()
