@@ -198,7 +198,8 @@ def _take(fd: int) -> None:
             return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = _holder(fd)
-            if holder is None or procfs.read_start_ticks(holder.pid) is not None:
+            process = procfs.read_process(holder.pid) if holder is not None else None
+            if holder is None or (process is not None and process.is_alive):
                 raise
             time.sleep(_PAUSE_S)
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

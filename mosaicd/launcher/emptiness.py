@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from mosaicd.launcher.cgroup_sweeper import Cells
+from mosaicd.procfs import Process
 from mosaicd.shim import containment
 
 _NAMED_PIDS = 50
@@ -42,7 +43,7 @@ def orphaned(orders: Iterable[dict[str, Any]]) -> list[tuple[str, int]]:
     ]
 
 
-def _shim(order: dict[str, Any], table: containment.Survey) -> containment.Process | None:
+def _shim(order: dict[str, Any], table: containment.Survey) -> Process | None:
     shim = table.get(order.get("shim_pid") or 0)
     return shim if shim and shim.is_alive and shim.start_ticks == order.get("shim_start") else None
 

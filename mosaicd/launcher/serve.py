@@ -14,12 +14,12 @@ import signal
 from types import FrameType
 from typing import Any
 
-from mosaicd import crash_points
+from mosaicd import crash_points, procfs
 from mosaicd.launcher import cgroup_root, emptiness
 from mosaicd.launcher.cgroup_sweeper import Cells
 from mosaicd.launcher.orders import Order, OrderSocket
 from mosaicd.launcher.spare import Spare
-from mosaicd.shim import child, containment, life, temp_cleanup
+from mosaicd.shim import child, life, temp_cleanup
 from mosaicd.shim.run_cgroup import name_of
 
 _TITLE = "mosaic-launcher"
@@ -110,7 +110,7 @@ class Launcher:
         self._shims[pid] = order
         self._orders.send({
             "reply": "launched", "id": content["id"], "pid": pid,
-            "start_ticks": containment.start_ticks(pid),
+            "start_ticks": procfs.read_start_ticks(pid),
         })  # fmt: skip
 
     def _hand_to_spare(self, order: Order) -> int | None:

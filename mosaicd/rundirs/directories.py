@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mosaicd import log
+from mosaicd import log, procfs
 from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir
 from mosaicd.protocol.records.attempt_files import AttemptFiles
@@ -227,9 +227,8 @@ def _holder(directory: int) -> dict[str, int]:
                 with os.scandir(f"{process}/fd") as entries:
                     opened = [entry.stat() for entry in entries if os.path.isdir(entry.path)]
                 if any((one.st_dev, one.st_ino) == (facts.st_dev, facts.st_ino) for one in opened):
-                    with open(f"{process}/stat", "rb") as status:
-                        ticks = int(status.read().rpartition(b")")[2].split()[19])
-                    return {"shim_pid": int(row[4]), "shim_started_at": ticks}
+                    ticks = procfs.read_start_ticks(int(row[4]))
+                    return {"shim_pid": int(row[4]), "shim_started_at": ticks} if ticks is not None else {}
     except (OSError, ValueError, IndexError):  # it has ended meanwhile, or is not ours to look at
         pass
     return {}

@@ -14,8 +14,9 @@ import socket
 import subprocess
 from typing import NamedTuple
 
-from mosaicd.shim import cgroup, containment
-from mosaicd.shim.containment import Process
+from mosaicd import procfs
+from mosaicd.procfs import Process
+from mosaicd.shim import cgroup
 
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
@@ -52,7 +53,7 @@ class Worker:
     def __init__(self, process: "subprocess.Popen[bytes]", stdout_fd: int, stderr_fd: int) -> None:
         self._process = process
         self.pid = process.pid
-        self.start_ticks = containment.start_ticks(process.pid) or 0
+        self.start_ticks = procfs.read_start_ticks(process.pid) or 0
         self.stdout_fd = stdout_fd
         self.stderr_fd = stderr_fd
         self.is_reaped = False
@@ -96,7 +97,7 @@ def send(process: Process, number: signal.Signals) -> bool:
     except OSError:
         return False
     try:
-        now = containment.look_at(process.pid)  # after the pidfd: it cannot change its meaning any more
+        now = procfs.read_process(process.pid)  # after the pidfd: it cannot change its meaning any more
         if now is None or now.start_ticks != process.start_ticks:
             return False
         signal.pidfd_send_signal(fd, number)
@@ -114,7 +115,7 @@ def end(pid: int, start_ticks: int) -> None:
     except OSError:
         return
     try:
-        now = containment.look_at(pid)
+        now = procfs.read_process(pid)
         if now is not None and now.start_ticks == start_ticks:
             signal.pidfd_send_signal(fd, signal.SIGKILL)
             gone = select.poll()

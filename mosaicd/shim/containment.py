@@ -10,10 +10,11 @@ import os
 import signal
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import psutil
 
+from mosaicd import procfs
+from mosaicd.procfs import Process
 from mosaicd.protocol import rundir
 
 _CHUNK_BYTES = 1 << 16
@@ -21,48 +22,11 @@ _STOP_BIT = 1 << (signal.SIGSTOP - 1)
 #: How often, and after which pause, an environment is read again that an exec is about to fill in.
 _EXEC_LOOKS = 50
 _EXEC_PAUSE_S = 0.001
-#: In /proc/PID/stat, behind the name.
+#: Of the fields of /proc/PID/stat behind the name.
 _SIZE, _ENV_START, _ENV_END = 20, 47, 48
 
 
-class Process(NamedTuple):
-    """One process at one instant; (pid, start_ticks) is its identity within a boot."""
-
-    pid: int
-    ppid: int
-    pgid: int
-    sid: int
-    state: str
-    start_ticks: int
-
-    @property
-    def is_alive(self) -> bool:
-        return self.state not in "ZXx"
-
-    @property
-    def is_stopped(self) -> bool:
-        return self.state in "Tt"
-
-
 Survey = dict[int, Process]
-
-
-def look_at(pid: int) -> Process | None:
-    """Return what /proc says of one process, or None when it is gone."""
-    try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        text = os.read(fd, 4096)
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-    fields = text[text.rfind(b")") + 2 :].split(None, 20)  # the name before it may hold anything
-    if len(fields) < 20:
-        return None
-    return Process(pid, int(fields[1]), int(fields[2]), int(fields[3]), fields[0].decode(), int(fields[19]))
 
 
 def is_held(process: Process) -> bool:
@@ -82,15 +46,9 @@ def is_held(process: Process) -> bool:
     return False
 
 
-def start_ticks(pid: int) -> int | None:
-    """Return when `pid` started, in clock ticks since boot, or None when it is gone."""
-    process = look_at(pid)
-    return process.start_ticks if process else None
-
-
 def survey() -> Survey:
     """Return every process of the machine, zombies too."""
-    found = (look_at(pid) for pid in psutil.pids())
+    found = (procfs.read_process(pid) for pid in psutil.pids())
     return {process.pid: process for process in found if process}
 
 
@@ -135,12 +93,7 @@ def environment_of(pid: int) -> bytes:
 
 def _has_an_environment(pid: int) -> bool:
     """Say whether what reads as empty is on its way, or there by now: no zombie's, and not truly empty."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            text = file.readall()
-    except OSError:
-        return False
-    fields = text[text.rfind(b")") + 2 :].split()
+    fields = procfs.read_stat_fields(pid, _ENV_END + 1)
     if len(fields) <= _ENV_END or fields[_SIZE] == b"0":  # a zombie, or the kernel's own
         return False
     return fields[_ENV_END] == b"0" or fields[_ENV_START] != fields[_ENV_END]

@@ -8,9 +8,9 @@ leader alive.  What a control group holds is killed by the kernel, whole; signal
 
 import signal
 
+from mosaicd.procfs import Process
 from mosaicd.protocol.backoff import Backoff
 from mosaicd.shim import child, containment
-from mosaicd.shim.containment import Process
 from mosaicd.shim.tree import Tree, kill_held, stop_moving
 
 _STOP_PASSES = 8

@@ -9,11 +9,11 @@ import os
 import time
 from typing import NoReturn
 
-from mosaicd import crash_points
+from mosaicd import crash_points, procfs
 from mosaicd.protocol import Json
 from mosaicd.protocol.records.attempt import Launch
 from mosaicd.protocol.records.orders import LaunchOrder, TeardownOrder
-from mosaicd.shim import child, containment, record, run_cgroup, start, teardown
+from mosaicd.shim import child, record, run_cgroup, start, teardown
 from mosaicd.shim.attempt import Attempt
 from mosaicd.shim.loop import Loop
 from mosaicd.shim.run_cgroup import Cell, Site, make
@@ -59,7 +59,7 @@ def _read(order_fd: int) -> Json:
 
 
 def _launch(launch: LaunchOrder, wake: Wake, site: Site) -> int:
-    start_ticks = containment.start_ticks(os.getpid())
+    start_ticks = procfs.read_start_ticks(os.getpid())
     assert start_ticks is not None, "this process is there"
     try:
         held = record.Record(launch.attempt_dir)

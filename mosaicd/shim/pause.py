@@ -16,9 +16,9 @@ import signal
 import socket
 from collections.abc import Callable
 
+from mosaicd.procfs import Process
 from mosaicd.protocol.backoff import Backoff
 from mosaicd.shim import child
-from mosaicd.shim.containment import Process
 from mosaicd.shim.tree import Tree, View, stop_moving
 
 FREEZE = "freeze"

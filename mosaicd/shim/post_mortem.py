@@ -13,11 +13,11 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mosaicd.procfs import Process
 from mosaicd.protocol import rundir
 from mosaicd.protocol.records.attempt import StoodStill
 from mosaicd.safe_files import open_regular
 from mosaicd.shim import child
-from mosaicd.shim.containment import Process
 from mosaicd.shim.tree import Tree
 
 if TYPE_CHECKING:

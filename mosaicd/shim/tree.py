@@ -9,8 +9,9 @@ import os
 import signal
 from typing import NamedTuple, Protocol
 
+from mosaicd import procfs
+from mosaicd.procfs import Process
 from mosaicd.shim import child, containment
-from mosaicd.shim.containment import Process
 from mosaicd.shim.run_cgroup import Cell
 
 
@@ -56,7 +57,7 @@ class OwnTree:
     def leader(self) -> Process | None:
         if self.worker is None or self.worker.is_reaped:
             return None
-        process = containment.look_at(self.worker.pid)
+        process = procfs.read_process(self.worker.pid)
         return process if process and process.is_alive else None
 
 
@@ -89,7 +90,7 @@ class OrphanTree:
         return _view(table, list(found.values()))
 
     def leader(self) -> Process | None:
-        process = containment.look_at(self._pid) if self._pid is not None else None
+        process = procfs.read_process(self._pid) if self._pid is not None else None
         if process and process.start_ticks == self._start_ticks and process.is_alive:
             return process
         return None
@@ -108,7 +109,7 @@ def kill_held(cell: Cell) -> None:
         return
     cell.freeze()  # what stands still does not fork while its members are read
     for pid in cell.pids() - {os.getpid()}:
-        process = containment.look_at(pid)
+        process = procfs.read_process(pid)
         if process is not None:
             child.send(process, signal.SIGKILL)
     cell.thaw()  # version 1: KILL acts only on what has thawed

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mosaicd import procfs
 from mosaicd.log import Catalogue
-from mosaicd.shim import containment
 from tests.containment.fuse import HoldingServer
 from tests.harness.building import Build
 from tests.harness.waiting import wait_until
@@ -27,7 +27,7 @@ def server(tmp_path: Path) -> Iterator[HoldingServer]:
 
 
 def state_of(pid: int) -> str:
-    process = containment.look_at(pid)
+    process = procfs.read_process(pid)
     return process.state if process else "gone"
 
 

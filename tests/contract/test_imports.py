@@ -24,10 +24,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "clock": ("protocol",),
     "config": ("protocol", "core", "crash_points"),
     "log": ("protocol",),
-    "rundirs": ("protocol", "log", "safe_files"),
+    "rundirs": ("protocol", "log", "procfs", "safe_files"),
     "store": ("protocol", "core", "clock", "crash_points", "log", "safe_files"),
-    "shim": ("protocol", "crash_points", "safe_files"),
-    "launcher": ("protocol", "crash_points", "safe_files", "shim"),
+    "shim": ("protocol", "crash_points", "procfs", "safe_files"),
+    "launcher": ("protocol", "crash_points", "procfs", "safe_files", "shim"),
     "host": (*INNER, *LEAVES),
     "broadcaster": (*INNER, *LEAVES),
     "shims": (*INNER, *LEAVES, "launcher"),  # the launcher's command line is its own
@@ -206,7 +206,7 @@ def test_the_core_is_pure() -> None:
 
 def test_shim_and_launcher_know_no_event_loop() -> None:
     """A shim is small because it loads no asyncio, and neither does what it is forked from."""
-    rooms = ("shim", "launcher", "protocol", "safe_files")
+    rooms = ("shim", "launcher", "protocol", "procfs", "safe_files")
     guilty = [
         module.where(i.line)
         for module in modules("mosaicd")

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from mosaicd import launcher
+from mosaicd import launcher, procfs
 from mosaicd.protocol import rundir
 from mosaicd.shim import containment
 from tests.shim.peer import Message, Peer
@@ -92,10 +92,10 @@ class Run:
         )  # fmt: skip
 
     def shim_is_gone(self) -> bool:
-        return containment.start_ticks(self.shim_pid) != self.shim_start or self._is_zombie()
+        return procfs.read_start_ticks(self.shim_pid) != self.shim_start or self._is_zombie()
 
     def _is_zombie(self) -> bool:
-        process = containment.look_at(self.shim_pid)
+        process = procfs.read_process(self.shim_pid)
         return process is not None and not process.is_alive
 
     def leaves(self, timeout_s: float = PATIENCE_S) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mosaicd import launcher
-from mosaicd.shim import containment, record
+from mosaicd import launcher, procfs
+from mosaicd.shim import record
 from tests.harness.shim import PATIENCE_S, PYTHON, ShimHarness
 from tests.shim import trees
 from tests.shim.peer import Message
@@ -164,7 +164,7 @@ def test_the_orphans_of_a_killed_shim_are_ended(harness: ShimHarness, tree: str)
     run.leaves()
     assert harness.is_empty(run)["empty"] is False
     assert harness.teardown(run)["status"] == 0
-    assert [pid for pid in orphans if (found := containment.look_at(pid)) and found.is_alive] == []
+    assert [pid for pid in orphans if (found := procfs.read_process(pid)) and found.is_alive] == []
     assert harness.is_empty(run)["empty"] is True
     assert run.json("teardown.json")["forced"] is True
     assert not run.has("exit.json")
@@ -187,7 +187,7 @@ def test_a_recycled_pid_is_not_hit(harness: ShimHarness) -> None:
     bystander = subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True)
     run = harness.make(["true"])
     run.dir.mkdir(parents=True)
-    start = containment.start_ticks(bystander.pid)
+    start = procfs.read_start_ticks(bystander.pid)
     assert start is not None
     (run.dir / "started.json").write_text(f'{{"pid": {bystander.pid}, "start_ticks": {start - 1}}}')
     harness.teardown(run)

@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from mosaicd.shim import containment
+from mosaicd import procfs
 from tests.harness.shim import ShimHarness
 
 
@@ -42,7 +42,7 @@ def test_a_killed_spare_is_not_missed(harness: ShimHarness) -> None:
     """A spare that was killed costs an order nothing but the fork."""
     waiting = spare(harness)
     harness.signal(waiting, signal.SIGKILL)
-    harness.peer.until(lambda: not ((found := containment.look_at(waiting)) and found.is_alive))
+    harness.peer.until(lambda: not ((found := procfs.read_process(waiting)) and found.is_alive))
     run = harness.launch(["true"])
     assert run.exit()["exit_code"] == 0
     run.leaves()
@@ -64,7 +64,7 @@ def test_a_spare_goes_with_its_launcher(harness: ShimHarness) -> None:
         run.fact("started")
     waiting = spare(harness)
     harness.signal(harness.launcher.pid, signal.SIGKILL)
-    harness.peer.until(lambda: not ((found := containment.look_at(waiting)) and found.is_alive))
+    harness.peer.until(lambda: not ((found := procfs.read_process(waiting)) and found.is_alive))
     for run in (first, second):
         run.control("stop", grace_s=0)
         run.ends_empty()

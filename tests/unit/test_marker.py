@@ -9,6 +9,7 @@ from subprocess import PIPE
 
 import pytest
 
+from mosaicd import procfs
 from mosaicd.launcher import emptiness
 from mosaicd.launcher.cgroup_sweeper import Cells
 from mosaicd.protocol import rundir
@@ -42,7 +43,7 @@ def test_a_process_in_an_exec_is_still_its_runs() -> None:
 def test_a_tree_in_an_exec_is_not_empty() -> None:
     """Nor does the launcher, which is asked about a run whose shim is gone."""
     with running("sh", "-c", RESTLESS["AGAIN"], **RESTLESS, **{rundir.MARKER: RUN_ID}) as pid:
-        gone = {"shim_pid": None, "shim_start": containment.start_ticks(pid)}
+        gone = {"shim_pid": None, "shim_start": procfs.read_start_ticks(pid)}
         order = {"order": "is_empty", "id": 1, "run_id": RUN_ID, **gone}
         for _ in range(LOOKS // 20):
             [reply] = emptiness.answer([order], Cells(Site()))

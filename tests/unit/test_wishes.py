@@ -10,8 +10,8 @@ import pytest
 
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
+from mosaicd.procfs import read_start_ticks
 from mosaicd.protocol.states import Dedup
-from mosaicd.shim.containment import start_ticks
 from mosaicd.store.registry import Registry
 from tests.harness.waiting import wait_in_loop
 from tests.store.building import dispatched, new_run, submission, to_exec
@@ -51,7 +51,7 @@ async def test_a_launch_without_an_answer_keeps_no_word_back(
     await registry.record(run.run_id, dispatched())
     async with asyncio.timeout(20):
         await ordered.wait()
-    ticks = start_ticks(os.getpid())
+    ticks = read_start_ticks(os.getpid())
     assert ticks is not None
     line = Line()
     await registry.record(run.run_id, *to_exec()[1:])
