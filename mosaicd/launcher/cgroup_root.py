@@ -1,11 +1,11 @@
-"""Where control groups for runs are made: found, or asked for, once, before the first order.
+"""The place of the control groups of runs: the launcher finds or requests it once, before the first order.
 
-Under systemd the launcher asks the manager for a scope of its own with delegation, and all its runs live
-there: not in the service's group, because a manager before 254 cannot start a main process in a group
-whose controllers are handed on, so with limits the service could never be restarted.  A scope also keeps a
-`stop` of the service from seeing the runs at all.  It ends by itself with the last process in it.
-Elsewhere (in a container, or as root) runs live below the launcher's own group, where it may write.
-A reader might think that finding none is an error: it is not, process groups then have to do.
+Under systemd the launcher requests a scope with delegation, and all its runs live there.  The group of the
+service cannot be used: systemd before 254 cannot start a main process in a group whose controllers are
+enabled for its children, so a service with limits could not be restarted.  Also, a `stop` of the service does
+not touch runs in another scope.  The scope ends with its last process.
+Elsewhere (in a container, or as root) runs live below the group of the launcher, if the launcher may write
+there.  Note: no place is no error.  Process groups then hold the runs.
 """
 
 import os
@@ -15,11 +15,11 @@ import time
 
 from mosaicd.shim import cgroup
 from mosaicd.shim.cgroup import V2
-from mosaicd.shim.run_cgroup import Site
+from mosaicd.shim.run_cgroup import CgroupRoot
 
 AUTO, CGROUP, PROCESS_GROUP = MODES = ("auto", "cgroup", "process-group")
 
-HOME = "mosaicd"
+PARENT_NAME = "mosaicd"
 _SCOPE = re.compile(r"mosaicd-runs-.*\.scope")
 _UNIT = "mosaicd.service"  # which has Delegate=yes
 _BOOTED = "/run/systemd/system"
@@ -29,34 +29,34 @@ _ASK_LIMIT_S = 5.0
 _MOVE_LIMIT_S = 2.0
 _BUSCTL = "busctl"
 _MANAGER = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
-_OLD_LIMIT = 4096  # directories looked through for what earlier launchers left
+_SEARCH_LIMIT = 4096  # directories in which groups of earlier launchers are searched
 
 
-def prepare(mode: str) -> Site:
-    """Return where cells are made in this mode; the launcher may be in another control group afterwards."""
+def prepare(mode: str) -> CgroupRoot:
+    """Return where run control groups are made in this mode; this may move the launcher to another group."""
     top = cgroup.own_hierarchies().get(V2)
     if mode == PROCESS_GROUP:
-        return Site()
-    home, hands_on = _home(top)
-    own = cgroup.own_hierarchies()  # a scope may have moved us
-    homes = _v1_homes(own)
+        return CgroupRoot()
+    parent, hands_on = _v2_parent(top)
+    own = cgroup.own_hierarchies()  # again: a scope may have moved this process
+    parents = _v1_parents(own)
     controllers: frozenset[str] = frozenset()
-    if home is not None and _has_core(home):
-        homes[V2] = home
-        available = frozenset((cgroup.read(home, "cgroup.controllers") or "").split())
-        controllers = cgroup.enable(home, available & _CONTROLLERS) if hands_on else controllers
-    return Site(homes, own, controllers, _old(home or top))
+    if parent is not None and _has_core(parent):
+        parents[V2] = parent
+        available = frozenset((cgroup.read(parent, "cgroup.controllers") or "").split())
+        controllers = cgroup.enable(parent, available & _CONTROLLERS) if hands_on else controllers
+    return CgroupRoot(parents, own, controllers, _earlier_parents(parent or top))
 
 
-def _home(top: str | None) -> tuple[str | None, bool]:
-    """Return the directory for cells of version 2, and whether controllers may be handed on to it."""
-    if os.path.isdir(_BOOTED) and _is_in_scope():
-        return _leaf(cgroup.own_hierarchies().get(V2)), True
+def _v2_parent(top: str | None) -> tuple[str | None, bool]:
+    """Return the parent for version 2, and whether controllers may be enabled for its children."""
+    if os.path.isdir(_BOOTED) and _try_join_scope():
+        return _enter_leaf(cgroup.own_hierarchies().get(V2)), True
     if top is None or not _is_writable(top):
         return None, False
     if not os.path.isdir(_BOOTED):
-        return _own_home(top), True
-    return (_made(f"{top}/{HOME}"), False) if _is_delegated(top) else (None, False)
+        return _own_parent(top), True
+    return (_try_make(f"{top}/{PARENT_NAME}"), False) if _is_delegated(top) else (None, False)
 
 
 def _is_writable(directory: str) -> bool:
@@ -64,7 +64,7 @@ def _is_writable(directory: str) -> bool:
 
 
 def _is_delegated(directory: str) -> bool:
-    """Whether the directory is ours: our own unit says so, or the manager, where it leaves a mark."""
+    """Return whether systemd has delegated the directory: it is our unit, or has systemd's attribute."""
     if os.path.basename(directory) == _UNIT:
         return True
     for name in ("user.delegate", "trusted.delegate"):
@@ -77,7 +77,7 @@ def _is_delegated(directory: str) -> bool:
 
 
 def _has_core(directory: str) -> bool:
-    """Whether groups below can be frozen and watched (not so before Linux 5.2)."""
+    """Return whether groups below can be frozen and watched (Linux 5.2 and newer)."""
     probe = f"{directory}/probe-{os.getpid()}"
     try:
         os.mkdir(probe)
@@ -89,52 +89,52 @@ def _has_core(directory: str) -> bool:
         cgroup.remove(probe)
 
 
-def _own_home(top: str) -> str | None:
-    """Make the directory for cells below the launcher's own group, out of the way of daemon and launcher."""
-    if os.path.basename(top) == _DAEMON:  # an earlier launcher moved the daemon, and so us
+def _own_parent(top: str) -> str | None:
+    """Make the parent below the launcher's own group; daemon and launcher leave that group if needed."""
+    if os.path.basename(top) == _DAEMON:  # an earlier launcher moved the daemon, which started this one
         top = os.path.dirname(top)
     available = frozenset((cgroup.read(top, "cgroup.controllers") or "").split()) & _CONTROLLERS
     if cgroup.enable(top, available) != available:
-        # A group with processes of its own hands nothing on; where they are ours alone, they make room.
+        # A group with processes enables no controllers for its children.  Our own processes can move.
         members = cgroup.pids_here(top)
-        if members <= {os.getpid(), os.getppid()} and (leaf := _made(f"{top}/{_DAEMON}")):
+        if members <= {os.getpid(), os.getppid()} and (leaf := _try_make(f"{top}/{_DAEMON}")):
             for pid in members:
-                cgroup.is_written(leaf, cgroup.PROCS, str(pid))
+                cgroup.try_write(leaf, cgroup.PROCS, str(pid))
         cgroup.enable(top, available)
-    return _made(f"{top}/{HOME}")
+    return _try_make(f"{top}/{PARENT_NAME}")
 
 
-def _made(home: str) -> str | None:
+def _try_make(parent: str) -> str | None:
     try:
-        os.makedirs(home, exist_ok=True)
+        os.makedirs(parent, exist_ok=True)
     except OSError:
         return None
-    return home
+    return parent
 
 
-def _v1_homes(own: dict[str, str]) -> dict[str, str]:
-    homes = {}
+def _v1_parents(own: dict[str, str]) -> dict[str, str]:
+    parents = {}
     for name, directory in own.items():
-        home = _made(f"{directory}/{HOME}") if name != V2 and _is_writable(directory) else None
-        if home is not None:
-            homes[name] = home
-    return homes
+        parent = _try_make(f"{directory}/{PARENT_NAME}") if name != V2 and _is_writable(directory) else None
+        if parent is not None:
+            parents[name] = parent
+    return parents
 
 
-def _leaf(scope: str | None) -> str | None:
-    """Leave the scope's own group for a leaf of it, so that its controllers can be handed on."""
+def _enter_leaf(scope: str | None) -> str | None:
+    """Move into a leaf of the scope, so that the scope can enable its controllers; return the scope."""
     if scope is None:
         return None
     try:
         os.makedirs(f"{scope}/{_LAUNCHER}", exist_ok=True)
         cgroup.write(f"{scope}/{_LAUNCHER}", cgroup.PROCS, "0")
     except OSError:
-        pass  # then without controllers
+        pass  # the scope then has no controllers
     return scope
 
 
-def _is_in_scope() -> bool:
-    """Have the manager put this process into a new scope; whether it did."""
+def _try_join_scope() -> bool:
+    """Ask systemd to put this process into a new scope; return whether it did."""
     text = _membership()
     is_users = os.getuid() != 0 or f"/user@{os.getuid()}.service/" in text
     name = f"mosaicd-runs-{os.getpid()}-{os.urandom(3).hex()}.scope"
@@ -158,11 +158,11 @@ def _is_in_scope() -> bool:
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return asked.returncode == 0 and _has_moved(name)
+    return asked.returncode == 0 and _wait_until_in(name)
 
 
-def _has_moved(scope: str) -> bool:
-    """Wait until this process is in the scope: the answer means that the job was queued."""
+def _wait_until_in(scope: str) -> bool:
+    """Wait until this process is in the scope: systemd's reply only means that the job is queued."""
     deadline = time.clock_gettime(time.CLOCK_MONOTONIC) + _MOVE_LIMIT_S
     while f"/{scope}" not in _membership():
         if time.clock_gettime(time.CLOCK_MONOTONIC) > deadline:
@@ -176,8 +176,8 @@ def _membership() -> str:
         return file.read()
 
 
-def _old(near: str | None) -> tuple[str, ...]:
-    """Return directories where earlier launchers of this user may have left cells."""
+def _earlier_parents(near: str | None) -> tuple[str, ...]:
+    """Return directories in which earlier launchers of this user may have left run control groups."""
     if near is None:
         return ()
     top = near
@@ -185,10 +185,10 @@ def _old(near: str | None) -> tuple[str, ...]:
         top = os.path.dirname(top)
     found = []
     for count, directory in enumerate(cgroup.tree(top)):
-        if count == _OLD_LIMIT:
+        if count == _SEARCH_LIMIT:
             break
         name = os.path.basename(directory)
-        if directory != near and (name == HOME or _SCOPE.fullmatch(name)) and _is_mine(directory):
+        if directory != near and (name == PARENT_NAME or _SCOPE.fullmatch(name)) and _is_mine(directory):
             found.append(directory)
     return tuple(found)
 

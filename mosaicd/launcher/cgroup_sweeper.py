@@ -1,7 +1,8 @@
-"""The cells of all runs as the launcher sees them: who is still in one, and what can be taken away.
+"""The control groups of all runs as the launcher sees them: which processes they hold, and their removal.
 
-The shim removes what it made but its own group, in which it is; that and what a killed shim left are
-removed here: when a shim was reaped, after a tree was found empty, and at the start.
+A shim removes the groups that it made, except its own, in which it runs.  The launcher removes that group and
+the groups of killed shims: after it has reaped a shim, after it has found a process tree empty, at its start
+and at its end.
 """
 
 import os
@@ -9,79 +10,81 @@ from collections.abc import Iterator
 
 from mosaicd.shim import cgroup
 from mosaicd.shim.cgroup import V2
-from mosaicd.shim.run_cgroup import Site, run_id_of
+from mosaicd.shim.run_cgroup import CgroupRoot, run_id_of
 
-#: A version-1 group stands empty between its making and the fork of its worker, but not for so long.  Also
-#: where a shim of the attempt has just ended: an order may be repeated, and another may be at this point.
-_SETTLED_S = 5.0
+#: A new group of version 1 is empty until its worker is forked, which takes less than this.  A shim of the
+#: same attempt may have ended just now: an order may be repeated, and then another shim makes its groups.
+_NEW_S = 5.0
 
 
-class Cells:
-    """What lies in the homes of a site, read anew each time."""
+class CgroupSweeper:
+    """Reads and removes the run control groups below the parents of a root; keeps nothing between calls."""
 
-    def __init__(self, site: Site) -> None:
-        self.site = site
-        self._v2 = [*([site.homes[V2]] if V2 in site.homes else []), *site.old]
-        self._v1 = [home for name, home in site.homes.items() if name != V2]
-        self._trackers = self._v2 or [home for name, home in site.homes.items() if name == "freezer"]
+    def __init__(self, root: CgroupRoot) -> None:
+        self.root = root
+        self._v2 = root.v2_parents
+        self._v1 = [parent for name, parent in root.parents.items() if name != V2]
+        self._trackers = self._v2 or [parent for name, parent in root.parents.items() if name == "freezer"]
 
     def living(self) -> dict[str, set[int]]:
-        """Return run id -> who lives in its cell, the shim left out; 0 for somebody whom we cannot see."""
+        """Return run id -> pids in its group, without the shim; 0 for processes of another pid namespace."""
         found: dict[str, set[int]] = {}
-        for run_id, path in _cells(self._trackers):
+        for run_id, path in _run_cgroups(self._trackers):
             inner = f"{path}/run" if os.path.isdir(f"{path}/run") else path
             if path == inner and os.path.isdir(f"{path}/shim"):
-                continue  # the shim alone is left in it, or it is being made
+                continue  # only the shim is in it, or a shim is making it
             if cgroup.is_populated(inner):
                 found.setdefault(run_id, set()).update(cgroup.pids(inner) or {0})
         return found
 
     def remove(self, name: str) -> bool:
-        """Remove what an attempt's cell has become; whether nothing of it is left.
+        """Remove the groups of the attempt with this directory name; return whether none is left.
 
-        Of that attempt alone, and nothing that was made just now: it may stand empty because its worker is
-        being made.
+        A group that was made just now stays: it may be empty because its worker is not forked yet.
         """
-        return self._swept(only=name)
+        return self._remove_empty(only=name)
 
     def sweep(self) -> None:
-        """Remove what nobody is in, whoever made it."""
-        self._swept(only=None)
+        """Remove the empty groups of all attempts."""
+        self._remove_empty(only=None)
 
     def close(self) -> None:
-        """Remove the homes themselves, where no run is in them."""
-        for home in (*self._v1, *self._v2):
+        """Remove the parents that no run uses."""
+        for parent in (*self._v1, *self._v2):
             try:
-                os.rmdir(home)
+                os.rmdir(parent)
             except OSError:
                 continue
 
-    def _swept(self, only: str | None) -> bool:
+    def _remove_empty(self, only: str | None) -> bool:
         is_all = True
-        for _, path in _cells(self._v2):
+        for _, path in _run_cgroups(self._v2):
             if only in (None, os.path.basename(path)):
                 is_all &= not cgroup.is_populated(path) and cgroup.remove(path)
-        for _, path in _cells(self._v1):
+        for _, path in _run_cgroups(self._v1):
             if only in (None, os.path.basename(path)):
-                # Zombies that nobody reaps are listed in version 1, but do not keep a group.
-                is_all &= self._is_settled(path) and cgroup.remove(path)
+                # Version 1 lists zombies that are not reaped; they do not keep a group from being removed.
+                is_all &= not self._may_get_worker(path) and cgroup.remove(path)
         return is_all
 
-    def _is_settled(self, path: str) -> bool:
-        """Whether a group of version 1 waits for no worker: its shim would be in version 2, or it is old."""
-        if cgroup.age_s(path) > _SETTLED_S:
-            return True
+    def _may_get_worker(self, path: str) -> bool:
+        """Return whether a shim may be about to fork its worker into a group of version 1.
+
+        Such a group is new.  If version 2 is in use, its shim also has a group of version 2.
+        """
+        if cgroup.age_s(path) > _NEW_S:
+            return False
         name = os.path.basename(path)
-        return bool(self._v2) and not any(os.path.isdir(f"{home}/{name}") for home in self._v2)
+        return not self._v2 or any(os.path.isdir(f"{parent}/{name}") for parent in self._v2)
 
 
-def _cells(homes: list[str]) -> Iterator[tuple[str, str]]:
-    for home in homes:
+def _run_cgroups(parents: list[str]) -> Iterator[tuple[str, str]]:
+    for parent in parents:
         try:
-            names = os.listdir(home)
+            names = os.listdir(parent)
         except OSError:
-            continue  # gone with its scope
+            continue  # systemd has removed it with its scope
         for name in names:
             run_id = run_id_of(name)
             if run_id is not None:
-                yield run_id, f"{home}/{name}"
+                yield run_id, f"{parent}/{name}"

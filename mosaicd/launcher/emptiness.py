@@ -9,14 +9,14 @@ an earlier attempt had was empty before), so only those of processes that are yo
 from collections.abc import Iterable
 from typing import Any
 
-from mosaicd.launcher.cgroup_sweeper import Cells
+from mosaicd.launcher.cgroup_sweeper import CgroupSweeper
 from mosaicd.procfs import Process
 from mosaicd.shim import containment
 
 _NAMED_PIDS = 50
 
 
-def answer(orders: Iterable[dict[str, Any]], cells: Cells) -> list[dict[str, Any]]:
+def answer(orders: Iterable[dict[str, Any]], sweeper: CgroupSweeper) -> list[dict[str, Any]]:
     """Return the `empty` replies to these is_empty orders, all from the same look."""
     orders = list(orders)
     table = containment.survey()
@@ -27,7 +27,7 @@ def answer(orders: Iterable[dict[str, Any]], cells: Cells) -> list[dict[str, Any
             run_id = containment.marker_of(process.pid)
             if run_id in carriers:
                 carriers[run_id].append(process.pid)
-    for run_id, pids in cells.living().items():
+    for run_id, pids in sweeper.living().items():
         if run_id in carriers:
             carriers[run_id].extend(pids)
     return [_reply(order, table, carriers[order["run_id"]]) for order in orders]

@@ -10,21 +10,19 @@ shims live on.
 import gc
 import os
 import select
-import signal
-from types import FrameType
 from typing import Any
 
 from mosaicd import crash_points, procfs
 from mosaicd.launcher import cgroup_root, emptiness
-from mosaicd.launcher.cgroup_sweeper import Cells
+from mosaicd.launcher.cgroup_sweeper import CgroupSweeper
 from mosaicd.launcher.orders import Order, OrderSocket
 from mosaicd.launcher.spare import Spare
 from mosaicd.shim import child, life, temp_cleanup
 from mosaicd.shim.run_cgroup import name_of
+from mosaicd.shim.signal_pipe import SignalPipe
 
 _TITLE = "mosaic-launcher"
 _ORDERS_A_ROUND = 64
-_READ_BYTES = 512
 _LINGER_MS = 500
 _PAUSE_MS = 10  # without orders, before a spare is forked: not while others need the processors
 
@@ -32,27 +30,21 @@ _PAUSE_MS = 10  # without orders, before a spare is forked: not while others nee
 class Launcher:
     """The order socket, and the shims that were forked and not yet reaped."""
 
-    def __init__(self, orders: OrderSocket, cells: Cells) -> None:
+    def __init__(self, orders: OrderSocket, sweeper: CgroupSweeper) -> None:
         self._orders = orders
-        self._cells = cells
+        self._sweeper = sweeper
         self._lingering: set[str] = set()
         self._shims: dict[int, Order] = {}
         self._spare: Spare | None = None
         self._is_leaving = False
-        self._wake_fd, self._wake_write_fd = os.pipe()
-        os.set_blocking(self._wake_fd, False)
-        os.set_blocking(self._wake_write_fd, False)
-        signal.set_wakeup_fd(self._wake_write_fd, warn_on_full_buffer=False)
-        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, _nothing)
-        signal.signal(signal.SIGTERM, self._leave)
+        self._signals = SignalPipe()
 
     def run(self) -> None:
         """Serve until the daemon has gone."""
         poll = select.poll()
         poll.register(self._orders.fd, select.POLLIN)
-        poll.register(self._wake_fd, select.POLLIN)
-        self._tell_site()
+        poll.register(self._signals.fd, select.POLLIN)
+        self._tell_containment()
         while not self._is_leaving:
             idle_ms = _LINGER_MS if self._lingering else None
             ready = dict(poll.poll(idle_ms if self._spare else _PAUSE_MS))
@@ -60,8 +52,9 @@ class Launcher:
                 self._fork_ahead()
             elif not ready:
                 self.clear_away()
-            if self._wake_fd in ready:
-                self._drain_wake()
+            if self._signals.fd in ready:
+                self._signals.drain()
+                self._is_leaving = self._signals.take_term()
                 self._reap()
             if self._orders.fd in ready:
                 self._take_orders()
@@ -84,7 +77,7 @@ class Launcher:
                 self._fork(order)
         if questions and not self._is_leaving:
             empty = set()
-            for reply in emptiness.answer(questions, self._cells):
+            for reply in emptiness.answer(questions, self._sweeper):
                 self._orders.send(reply)
                 if reply["empty"]:
                     empty.add(reply["id"])
@@ -121,12 +114,12 @@ class Launcher:
         pid = os.fork()
         if pid == 0:
             self._forget()
-            life.become(order_fd, self._cells.site)
+            life.become(order_fd, self._sweeper.root)
         return pid
 
     def _fork_ahead(self) -> None:
         try:
-            self._spare = Spare(self._forget, self._cells.site)
+            self._spare = Spare(self._forget, self._sweeper.root)
         except OSError:
             pass  # no process to be had now: an order, or the next pause, tries again
 
@@ -135,12 +128,10 @@ class Launcher:
 
     def _forget(self) -> None:
         """In the child: give up everything that is the launcher's."""
-        signal.set_wakeup_fd(-1)
+        self._signals.close()
         if self._spare is not None:
             self._spare.close()
         self._orders.close()
-        os.close(self._wake_fd)
-        os.close(self._wake_write_fd)
 
     def _reap(self) -> None:
         while True:
@@ -163,8 +154,8 @@ class Launcher:
                 })  # fmt: skip
 
     def clear_away(self) -> None:
-        """Remove the control groups of attempts that ended; a shim that is still in one keeps it."""
-        self._lingering = {name for name in self._lingering if not self._cells.remove(name)}
+        """Remove the control groups of ended attempts; a group stays while a shim is in it."""
+        self._lingering = {name for name in self._lingering if not self._sweeper.remove(name)}
 
     def _remove_temporary(self, questions: list[dict[str, Any]]) -> None:
         """Fork a child that removes the temporary directories of dead shims: a removal may take long."""
@@ -180,24 +171,9 @@ class Launcher:
             self._forget()
             temp_cleanup.remove_and_exit(left)
 
-    def _tell_site(self) -> None:
-        cgroup_root = self._cells.site
-        self._orders.send({"fact": "containment", "word": cgroup_root.word, "enforces": cgroup_root.enforces})
-
-    def _drain_wake(self) -> None:
-        try:
-            while len(os.read(self._wake_fd, _READ_BYTES)) == _READ_BYTES:
-                pass
-        except BlockingIOError:
-            pass
-
-    def _leave(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self._is_leaving = True
-
-
-def _nothing(number: int, frame: FrameType | None) -> None:
-    del number, frame
+    def _tell_containment(self) -> None:
+        root = self._sweeper.root
+        self._orders.send({"fact": "containment", "word": root.kind, "enforces": root.enforces})
 
 
 def serve(fd: int, mode: str) -> int:
@@ -206,9 +182,9 @@ def serve(fd: int, mode: str) -> int:
         os.setsid()  # out of the terminal's foreground group
     except PermissionError:
         pass  # the daemon has started us in a session of our own
-    cells = Cells(cgroup_root.prepare(mode))
-    cells.sweep()
-    launcher = Launcher(OrderSocket(fd), cells)
+    sweeper = CgroupSweeper(cgroup_root.prepare(mode))
+    sweeper.sweep()
+    launcher = Launcher(OrderSocket(fd), sweeper)
     child.set_name(_TITLE)
     gc.collect()
     gc.freeze()  # what is shared with every shim is never touched by a collection there
@@ -217,6 +193,6 @@ def serve(fd: int, mode: str) -> int:
     except (BrokenPipeError, ConnectionResetError):
         pass  # the daemon went away while we answered
     launcher.clear_away()
-    cells.sweep()
-    cells.close()
+    sweeper.sweep()
+    sweeper.close()
     return 0

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from mosaicd.launcher.orders import Order, OrderSocket
 from mosaicd.shim import child, life
-from mosaicd.shim.run_cgroup import Site
-from mosaicd.shim.signal_pipe import Wake
+from mosaicd.shim.run_cgroup import CgroupRoot
+from mosaicd.shim.signal_pipe import SignalPipe
 
 _TITLE = "mosaic-spare"
 _CRASHED = 70
@@ -21,7 +21,7 @@ _CRASHED = 70
 class Spare:
     """The launcher's side: one child that waits."""
 
-    def __init__(self, forget: Callable[[], None], site: Site) -> None:
+    def __init__(self, forget: Callable[[], None], root: CgroupRoot) -> None:
         """Fork it; OSError when there is no process to be had.  `forget` gives up what is the launcher's."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -34,7 +34,7 @@ class Spare:
             if self.pid == 0:
                 self._channel.close()
                 forget()
-                _become(OrderSocket(theirs.detach()), site)
+                _become(OrderSocket(theirs.detach()), root)
 
     def hand(self, order: Order) -> bool:
         """Pass the order on; False when the spare has gone."""
@@ -51,29 +51,29 @@ class Spare:
         self._channel.close()
 
 
-def _become(channel: OrderSocket, site: Site) -> None:
+def _become(channel: OrderSocket, root: CgroupRoot) -> None:
     """Wait, carry out, and end: nothing of the parent's clean-up may happen here."""
     status = _CRASHED
     try:
-        wake = life.settle()
+        signals = life.settle()
         child.set_name(_TITLE)
-        order = _await(channel, wake)
+        order = _await(channel, signals)
         channel.close()
-        status = life.carry_out(order.fd, wake, site) if order is not None and order.fd is not None else 0
+        status = life.carry_out(order.fd, signals, root) if order is not None and order.fd is not None else 0
     finally:
         os._exit(status)
 
 
-def _await(channel: OrderSocket, wake: Wake) -> Order | None:
+def _await(channel: OrderSocket, signals: SignalPipe) -> Order | None:
     """Return the order, or None when the launcher has gone or we are told to."""
     poll = select.poll()
     poll.register(channel.fd, select.POLLIN)
-    poll.register(wake.fd, select.POLLIN)
+    poll.register(signals.fd, select.POLLIN)
     while True:
         ready = dict(poll.poll())
-        if wake.fd in ready:
-            wake.drain()
-            if wake.take_term():
+        if signals.fd in ready:
+            signals.drain()
+            if signals.take_term():
                 return None
         if channel.fd in ready:
             return channel.receive()

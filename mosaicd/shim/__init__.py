@@ -8,7 +8,7 @@ It is forked by the launcher, carries on while launcher and daemon are down, and
 | registered, order `start` | starts the worker, facts `spawned` (and `started`) | started.json, fsynced |
 | output | appends it, numbers telemetry, sends coalesced advances | stdout.log stderr.log telemetry.jsonl |
 | pause, resume | freezes and thaws the tree, or asks the worker; facts `paused`, `continued` | |
-| stop, a limit passed | kill ladder; fact `limit_reached` for a limit | |
+| stop, a limit passed | kill sequence; fact `limit_reached` for a limit | |
 | the leader ended | reaps it, empties the pipes; fact `exited`; sweeps the rest | exit.json, fsynced |
 | the tree is empty | fact `emptied`; leaves when `exited` was acknowledged | |
 

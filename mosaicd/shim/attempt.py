@@ -16,7 +16,7 @@ from mosaicd.protocol.telemetry import Recognised
 from mosaicd.shim import child, ending, record
 from mosaicd.shim.dialogue import Dialogue, registration
 from mosaicd.shim.ending import BegunStop, Ending
-from mosaicd.shim.kill_sequence import Ladder
+from mosaicd.shim.kill_sequence import KillSequence
 from mosaicd.shim.limits import RunLimits
 from mosaicd.shim.link import Link, Message
 from mosaicd.shim.output import make_ready
@@ -49,7 +49,7 @@ class Attempt:
         self._start_ticks = start_ticks
         self._temp_cleanup = temp_cleanup
         self._tree = tree
-        self._ladder = Ladder(self._tree, leader_first=order.is_worker)
+        self._kill_sequence = KillSequence(self._tree, leader_first=order.is_worker)
         limits = order.limits
         self._limits = RunLimits(limits.time_limit_s, limits.max_steps, limits.steps_before)
         self._post_mortem = PostMortem(tree, held.dir_fd, limits.post_mortem_s)
@@ -68,7 +68,7 @@ class Attempt:
         self._exit_retry_at: float | None = None
         self._ended_at: float | None = None
         self._first_sign_at: float | None = None
-        self._turns: dict[str, float] = {}  # frozen_at, or thawed_at: as the last fact of either said
+        self._pause_facts: dict[str, float] = {}  # frozen_at, or thawed_at: as the last fact of either said
         self._is_childless = True
         self._is_emptied = False
         self._beat = False
@@ -99,11 +99,11 @@ class Attempt:
         """When `tick` has something to do."""
         moments = [self.dialogue.next_at(), self._pause.next_at(), self._exit_retry_at]
         if self._exit is None:
-            moments.append(None if self._ladder.has_begun else self._limits.next_at())
+            moments.append(None if self._kill_sequence.has_begun else self._limits.next_at())
             moments.append(self._post_mortem.next_at())
             if self._started is None:
                 moments.append(self._born + self._order.limits.handshake_timeout_s)
-        moments.append(self._leave_at() if self._is_emptied else self._ladder.next_at())
+        moments.append(self._leave_at() if self._is_emptied else self._kill_sequence.next_at())
         return min((moment for moment in moments if moment is not None), default=None)
 
     def tick(self, now: float) -> None:
@@ -121,7 +121,7 @@ class Attempt:
         elif self._is_childless:
             self._consider_empty()
         if not self._is_emptied:
-            self._ladder.tick(now)
+            self._kill_sequence.tick(now)
         if self._exit_retry_at is not None and now >= self._exit_retry_at:
             self._write_exit(now)
         self._consider_leaving(now)
@@ -165,7 +165,7 @@ class Attempt:
         self._pause.note_line(found.kind)
 
     def _check_limits(self, now: float) -> None:
-        if self._ladder.has_begun:
+        if self._kill_sequence.has_begun:
             return
         kind = self._limits.passed(now, self._progress.steps, self._progress.steps_are_global)
         if kind is None:
@@ -193,9 +193,8 @@ class Attempt:
             elif reply.get("want") == "run" and self._pause.mode is not None:
                 self._control("resume", {})
 
-    def _refused(self, code: int) -> None:
+    def _refused(self) -> None:
         """The daemon does not know us: without a living tree there is nothing to stay for."""
-        del code
         if self._started is None or (self._is_emptied and self._exit_written):
             self._is_done = True
 
@@ -206,10 +205,10 @@ class Attempt:
             grace_s = float(asked) if isinstance(asked, int | float) else self._order.limits.grace_s
             kind = str(params.get("kind") or "by_user")
             stop = BegunStop(kind, params.get("who"), params.get("reason"), max(0.0, grace_s))
-            is_alive = self._started and self._exit is None and not self._ladder.has_begun
-            if not (is_alive and self._post_mortem.holds_up(stop, now)):
+            is_alive = self._started and self._exit is None and not self._kill_sequence.has_begun
+            if not (is_alive and self._post_mortem.try_delay(stop, now)):
                 self._stop(stop, now)
-        elif self._started is None or self._exit is not None or self._ladder.has_begun:
+        elif self._started is None or self._exit is not None or self._kill_sequence.has_begun:
             return
         elif word == "pause" and params.get("mode") == "release":
             self._release(now)
@@ -225,9 +224,9 @@ class Attempt:
             sign_of_life=self._first_sign_at is not None,
             started_at=self._first_sign_at,
             frozen=self._pause.is_frozen,
-            **self._turns,
+            **self._pause_facts,
             paused_mode=self._pause.mode,
-            stop=stop.record(self._ladder.is_forced) if stop else None,
+            stop=stop.record(self._kill_sequence.is_forced) if stop else None,
             exit=self._exit,
             swept=self._is_emptied,
         )
@@ -251,7 +250,9 @@ class Attempt:
         try:
             if self._setup_error or self.spool is None:
                 raise self._setup_error or OSError(0, "nothing was made ready")
-            self._started = started = start(self._order, self._record, self._tree.cell, self._temp_cleanup)
+            self._started = started = start(
+                self._order, self._record, self._tree.run_cgroup, self._temp_cleanup
+            )
         except OSError as error:
             self._spawn_failed(error)
             return
@@ -295,7 +296,7 @@ class Attempt:
     def _stop(self, stop: BegunStop, now: float) -> None:
         if self._exit is not None:
             if not self._is_emptied:
-                self._ladder.begin(now, stop.grace_s)  # the sweep of what is left can still be shortened
+                self._kill_sequence.begin(now, stop.grace_s)  # shortens the sweep of the remaining processes
             return
         if self._ending.stop is None:
             self._ending.stop = stop
@@ -307,7 +308,7 @@ class Attempt:
         if self._pause.control:
             self._pause.control.say("stop", grace_s=stop.grace_s)
         self._pause.abandon()
-        self._ladder.begin(now, stop.grace_s)
+        self._kill_sequence.begin(now, stop.grace_s)
 
     def _release(self, now: float) -> None:
         """Have the worker save and leave; the record says `released`, not stopped."""
@@ -317,17 +318,17 @@ class Attempt:
             self._pause.control.say("checkpoint")
             self._pause.control.say("stop", grace_s=grace_s)
         self._pause.abandon()
-        self._ladder.begin(now, grace_s)
+        self._kill_sequence.begin(now, grace_s)
 
     def _paused(self, mode: str) -> None:
         self._limits.pause(time.monotonic())
-        self._turns = {"frozen_at": self._turns.get("frozen_at") or time.time()}
-        self.dialogue.say({"fact": "paused", "at": self._turns["frozen_at"], "mode": mode})
+        self._pause_facts = {"frozen_at": self._pause_facts.get("frozen_at") or time.time()}
+        self.dialogue.say({"fact": "paused", "at": self._pause_facts["frozen_at"], "mode": mode})
 
     def _continued(self) -> None:
         self._limits.start(time.monotonic())
-        self._turns = {"thawed_at": time.time()}
-        self.dialogue.say({"fact": "continued", "at": self._turns["thawed_at"]})
+        self._pause_facts = {"thawed_at": time.time()}
+        self.dialogue.say({"fact": "continued", "at": self._pause_facts["thawed_at"]})
 
     # ------------------------------------------------------------------ the end
 
@@ -341,19 +342,19 @@ class Attempt:
         self._pause.abandon()
         self._post_mortem.finish()
         self._ending.post_mortem = self._post_mortem.summary
-        self._ending.judge(ended, self._limits.ran_s(now), self._tree.cell.oom())
+        self._ending.judge(ended, self._limits.ran_s(now), self._tree.run_cgroup.oom())
         self._exit = self._ending.record(
-            ended, self.spool, self._progress, self._ladder.is_forced, swept=self._is_childless
+            ended, self.spool, self._progress, self._kill_sequence.is_forced, swept=self._is_childless
         )
         self._ended_at = now
         self._write_exit(now)
         self.dialogue.say({"fact": "exited", "at": self._exit.finished_at, **self._exit.to_json()})
         if self._is_childless:
             return
-        if self._ladder.has_begun:
-            self._ladder.leader_has_ended()
+        if self._kill_sequence.has_begun:
+            self._kill_sequence.leader_has_ended()
         else:
-            self._ladder.begin(now, min(_SWEEP_GRACE_S, self._order.limits.grace_s))
+            self._kill_sequence.begin(now, min(_SWEEP_GRACE_S, self._order.limits.grace_s))
 
     def _write_exit(self, now: float) -> None:
         assert self._exit is not None
@@ -367,8 +368,8 @@ class Attempt:
         crash_points.reach("shim.exit_written")
 
     def _consider_empty(self) -> None:
-        """Nothing descended from the worker is left; after a ladder, look for strays with the marker too."""
-        if self._is_emptied or (self._ladder.has_begun and self._tree.look().members):
+        """No child is left; after a kill sequence, also look for processes with the marker of the run."""
+        if self._is_emptied or (self._kill_sequence.has_begun and self._tree.look().members):
             return
         self._is_emptied = True
         assert self.spool is not None and self._exit is not None

@@ -1,8 +1,8 @@
-"""Control groups as files: which hierarchies this process is in, and what one directory says and does.
+"""Control groups as files: the hierarchies of this process, and reading and writing one directory.
 
-Version 2 has one hierarchy, version 1 one a controller, and a hybrid machine both; `V2` and the names of
-version-1 controllers are the keys everywhere here.  Nothing here signals anybody.  What a reader would
-get wrong: an unreadable file is not an empty one, and a directory that is being removed says ENODEV.
+Version 2 has one hierarchy, version 1 has one for each controller, and a hybrid machine has both.  `V2` and
+the names of version-1 controllers are the keys in this module.  No function here sends a signal.
+Note: an unreadable file is not an empty one, and a directory that is being removed fails with ENODEV.
 """
 
 import os
@@ -69,7 +69,7 @@ def _below(path: str, root: str) -> str | None:
 
 
 def read(directory: str, name: str) -> str | None:
-    """Return what a file of the directory says, None where it cannot be read."""
+    """Return the content of a file of the directory; None if it cannot be read."""
     try:
         fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -79,14 +79,14 @@ def read(directory: str, name: str) -> str | None:
         while chunk := os.read(fd, _CHUNK_BYTES):
             found += chunk
     except OSError:
-        return None  # removed while it was read
+        return None  # the directory was removed meanwhile
     finally:
         os.close(fd)
     return found.decode()
 
 
 def write(directory: str, name: str, text: str) -> None:
-    """Write one file of the directory in one call; OSError as the kernel says."""
+    """Write one file of the directory in one call; OSError if the kernel refuses."""
     fd = os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())
@@ -94,8 +94,8 @@ def write(directory: str, name: str, text: str) -> None:
         os.close(fd)
 
 
-def is_written(directory: str, name: str, text: str) -> bool:
-    """Write one file of the directory; whether that was possible."""
+def try_write(directory: str, name: str, text: str) -> bool:
+    """Write one file of the directory; return whether that was possible."""
     try:
         write(directory, name, text)
     except OSError:
@@ -104,24 +104,24 @@ def is_written(directory: str, name: str, text: str) -> bool:
 
 
 def has(directory: str, name: str) -> bool:
-    """Whether the directory has the file, and it can be written."""
+    """Return whether the directory has the file, and this process may write it."""
     return os.access(f"{directory}/{name}", os.W_OK)
 
 
 def keyed(directory: str, name: str) -> dict[str, int]:
-    """Return a file of `key number` lines; empty where it cannot be read."""
+    """Return a file of `key number` lines; empty if it cannot be read."""
     rows = (line.split() for line in (read(directory, name) or "").splitlines())
     return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
 
 
 def number(directory: str, name: str) -> int | None:
-    """Return the number that a file holds; None for `max`, and where it cannot be read."""
+    """Return the number in a file; None for `max`, and if it cannot be read."""
     text = (read(directory, name) or "").strip()
     return int(text) if text.isdecimal() else None
 
 
 def tree(directory: str) -> Iterator[str]:
-    """Yield the directories below and, last, `directory`: in the order in which they can be removed."""
+    """Yield all directories below, each after its children, and `directory` last: the order of a removal."""
     try:
         with os.scandir(directory) as entries:
             below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
@@ -133,27 +133,27 @@ def tree(directory: str) -> Iterator[str]:
 
 
 def pids_here(directory: str) -> set[int]:
-    """Return who lives in the directory itself."""
+    """Return the pids in the directory itself."""
     return {int(word) for word in (read(directory, PROCS) or "").split()}
 
 
 def pids(directory: str) -> set[int]:
-    """Return who lives in the directory or below it, as this process numbers them; zombies are not named."""
+    """Return the pids in the directory and below it, without zombies in version 2."""
     found: set[int] = set()
     for path in tree(directory):
         found.update(pids_here(path))
-    found.discard(0)  # somebody outside of our process namespace
+    found.discard(0)  # a process outside of our pid namespace
     return found
 
 
 def is_populated(directory: str) -> bool:
-    """Whether anybody lives in the directory or below it; False when it is not there."""
+    """Return whether a process is in the directory or below it; False if the directory does not exist."""
     events = keyed(directory, "cgroup.events")
     return bool(events["populated"]) if "populated" in events else bool(pids(directory))
 
 
 def remove(directory: str) -> bool:
-    """Remove the directory and all below it; whether it is gone.  Somebody in it keeps it."""
+    """Remove the directory and all below it; return False if that fails, as with a process in it."""
     for path in tree(directory):
         try:
             os.rmdir(path)
@@ -165,7 +165,7 @@ def remove(directory: str) -> bool:
 
 
 def age_s(directory: str) -> float:
-    """Return how long ago the directory was made, in seconds; 0 when it is not there."""
+    """Return the age of the directory in seconds; 0 if it does not exist."""
     try:
         return max(0.0, time.time() - os.stat(directory).st_ctime)
     except OSError:
@@ -173,21 +173,25 @@ def age_s(directory: str) -> float:
 
 
 def is_root(directory: str) -> bool:
-    """Whether it is the root of the machine's version-2 hierarchy, which alone may have both members and
-    children with limits; the root of a namespace is none."""
+    """Return whether it is the root of the machine's version-2 hierarchy; the root of a namespace is not.
+
+    Only the root may have both processes and children with limits.
+    """
     return not os.path.exists(f"{directory}/cgroup.type")
 
 
 def enable(directory: str, controllers: frozenset[str]) -> frozenset[str]:
-    """Have the children of a version-2 directory use the controllers; return those that they now can.
+    """Enable the controllers for the children of a version-2 directory; return those that are enabled.
 
-    Nothing new where somebody is in the directory itself: the kernel would refuse memory but hand on cpu and
-    pids, and by that make a group for threads of it, below which no process can be put any more.
+    If a process is in the directory itself, nothing is enabled: the kernel would refuse memory but enable cpu
+    and pids, which makes the directory a group for threads, below which no process can be put.
     """
     missing = controllers - _enabled(directory)
     if missing and (is_root(directory) or not pids_here(directory)):
-        for name in sorted(missing, key=lambda name: (name != "memory", name)):  # the one that is refused
-            is_written(directory, "cgroup.subtree_control", f"+{name}")
+        for name in sorted(
+            missing, key=lambda name: (name != "memory", name)
+        ):  # memory first: it may be refused
+            try_write(directory, "cgroup.subtree_control", f"+{name}")
     return controllers & _enabled(directory)
 
 

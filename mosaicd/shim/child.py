@@ -132,14 +132,17 @@ def send_to_child(pid: int, number: signal.Signals) -> None:
     try:
         os.kill(pid, number)
     except OSError:
-        pass  # another user's by now (a set-uid program): the ladder reports it by not ending
+        pass  # it belongs to another user (a set-uid program): the kill sequence then does not end
 
 
-def kill_everybody_in(group_dir: str) -> bool:
-    """Have the kernel kill a version-2 control group, whole; False where it cannot, or we are inside."""
+def try_kill_cgroup(group_dir: str) -> bool:
+    """Kill all processes of a version-2 control group through the kernel; False if it cannot.
+
+    This process is never killed: if it is in the group, nothing is done.
+    """
     if os.getpid() in cgroup.pids(group_dir):
         return False
-    return cgroup.is_written(group_dir, "cgroup.kill", "1")
+    return cgroup.try_write(group_dir, "cgroup.kill", "1")
 
 
 def send_to_group(pgid: int, number: signal.Signals) -> None:

@@ -37,7 +37,7 @@ class Dialogue:
         registration: Callable[[], Register],
         advance: Callable[[str], Advance],
         on_registered: Callable[[Message], None],
-        on_refused: Callable[[int], None],
+        on_refused: Callable[[], None],
         on_control: Callable[[str, Message], None],
     ) -> None:
         self._link = link
@@ -149,7 +149,7 @@ class Dialogue:
     def _registered(self, result: Any, code: int | None, now: float) -> None:
         if code in _REFUSED:
             self._retry_at = now + _RETRY_S
-            self._on_refused(code or 0)
+            self._on_refused()
             return
         if not isinstance(result, dict) or not isinstance(result.get("session_token"), str):
             self._retry_at = now + _RETRY_S  # an unavailable daemon: it says so and we ask again

@@ -1,4 +1,4 @@
-"""The kill ladder: TERM and CONT, a grace, then STOP and KILL, again and again until the tree is empty.
+"""The kill sequence: TERM and CONT, a grace, then STOP and KILL again and again until the tree is empty.
 
 STOP comes before KILL because of trees that repair themselves: what stands still neither forks nor
 notices that a sibling died.  A MOSAIC worker's leader gets TERM first and alone, since it checkpoints
@@ -21,8 +21,8 @@ _CHASE_ROUND = 3
 _CHASES = 32
 
 
-class Ladder:
-    """At most one descent a tree; a second order can only make it shorter."""
+class KillSequence:
+    """The kill sequence of one process tree; a second order can only shorten its grace."""
 
     def __init__(self, tree: Tree, leader_first: bool) -> None:
         self._tree = tree
@@ -42,7 +42,7 @@ class Ladder:
         return self._rounds > 0
 
     def begin(self, now: float, grace_s: float) -> None:
-        """Start, or shorten the grace of a ladder that has begun."""
+        """Begin; if it has begun, shorten the grace."""
         if self._kill_at is not None:
             self._kill_at = min(self._kill_at, now + grace_s)
             return
@@ -52,7 +52,7 @@ class Ladder:
             self._end_gently([leader] if leader and self._leader_first else self._tree.look().members)
 
     def leader_has_ended(self) -> None:
-        """Tell what is left of the tree, if it was spared so far."""
+        """Send TERM to the rest of the tree, if so far only the leader got it."""
         if self._leader_first and not self.is_killing:
             self._end_gently(self._tree.look().members)
 
@@ -74,7 +74,7 @@ class Ladder:
     def _end_gently(self, members: list[Process]) -> None:
         for process in members:
             child.send(process, signal.SIGTERM)
-        self._tree.cell.thaw()
+        self._tree.run_cgroup.thaw()
         thawed = self._tree.look().members if self._leader_first else members
         for process in thawed:
             child.send(process, signal.SIGCONT)  # what is frozen does not act on TERM until it thaws
@@ -82,7 +82,7 @@ class Ladder:
     def _kill_round(self) -> None:
         if self._tree.leader() is not None:
             self.is_forced = True
-        kill_held(self._tree.cell)
+        kill_held(self._tree.run_cgroup)
         view = self._tree.look()
         for _ in range(_STOP_PASSES):
             if not stop_moving(view):

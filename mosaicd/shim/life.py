@@ -13,11 +13,11 @@ from mosaicd import crash_points, procfs
 from mosaicd.protocol import Json
 from mosaicd.protocol.records.attempt import Launch
 from mosaicd.protocol.records.orders import LaunchOrder, TeardownOrder
-from mosaicd.shim import child, record, run_cgroup, start, teardown
+from mosaicd.shim import child, record, start, teardown
 from mosaicd.shim.attempt import Attempt
 from mosaicd.shim.loop import Loop
-from mosaicd.shim.run_cgroup import Cell, Site, make
-from mosaicd.shim.signal_pipe import Wake
+from mosaicd.shim.run_cgroup import CgroupRoot, RunCgroup, make, wanted
+from mosaicd.shim.signal_pipe import SignalPipe
 from mosaicd.shim.temp_cleanup import TempCleanup
 from mosaicd.shim.tree import OwnTree
 
@@ -25,25 +25,25 @@ _CRASHED = 70
 _TITLE = "mosaic-shim"
 
 
-def settle() -> Wake:
+def settle() -> SignalPipe:
     """Leave the launcher's session, streams and signals; needs no order."""
     os.setsid()
     _leave_standard_streams()
-    wake = Wake()
+    signals = SignalPipe()
     child.become_subreaper()
-    return wake
+    return signals
 
 
-def carry_out(order_fd: int, wake: Wake, site: Site) -> int:
-    """Carry out the order in `order_fd`, with control groups at `site`; return this process's status."""
+def carry_out(order_fd: int, signals: SignalPipe, root: CgroupRoot) -> int:
+    """Carry out the order in `order_fd`, with control groups below `root`; return the exit status."""
     child.set_name(_TITLE)
     crash_points.reach("shim.forked")
     content = _read(order_fd)
     attempt_dir: str = content["attempt_dir"]
     try:
         if content["order"] == "teardown":
-            return teardown.run(TeardownOrder.from_json(content), wake, site)
-        return _launch(LaunchOrder.from_json(content), wake, site)
+            return teardown.run(TeardownOrder.from_json(content), signals, root)
+        return _launch(LaunchOrder.from_json(content), signals, root)
     except BaseException:
         _write_crash(attempt_dir)
         raise
@@ -58,7 +58,7 @@ def _read(order_fd: int) -> Json:
     return content
 
 
-def _launch(launch: LaunchOrder, wake: Wake, site: Site) -> int:
+def _launch(launch: LaunchOrder, signals: SignalPipe, root: CgroupRoot) -> int:
     start_ticks = procfs.read_start_ticks(os.getpid())
     assert start_ticks is not None, "this process is there"
     try:
@@ -68,24 +68,24 @@ def _launch(launch: LaunchOrder, wake: Wake, site: Site) -> int:
     except record.Taken:
         return 0  # an order may be repeated: somebody else carries this one out, or has
     crash_points.reach("shim.launch_written")
-    cell, refusal = _contained(launch, site)
+    run_cgroup, refusal = _make_cgroup(launch, root)
     temp_cleanup = TempCleanup(launch.run_id, launch.attempt, held)
-    tree = OwnTree(launch.run_id, cell)
+    tree = OwnTree(launch.run_id, run_cgroup)
     attempt = Attempt(launch, held, start_ticks, setup_error or refusal, tree, temp_cleanup)
-    Loop(attempt, wake).run()
+    Loop(attempt, signals).run()
     if attempt.is_emptied:
-        cell.remove()
+        run_cgroup.remove()
         temp_cleanup.collect()
     return 0
 
 
-def _contained(launch: LaunchOrder, site: Site) -> tuple[Cell, OSError | None]:
-    """Make the attempt's control groups; without them where they are required, also say so."""
+def _make_cgroup(launch: LaunchOrder, root: CgroupRoot) -> tuple[RunCgroup, OSError | None]:
+    """Make the attempt's control groups; return the error if they are required and cannot be made."""
     try:
-        limits = run_cgroup.wanted(launch.containment, launch.cpus)
-        return make(site, launch.run_id, launch.attempt, limits), None
+        limits = wanted(launch.containment, launch.cpus)
+        return make(root, launch.run_id, launch.attempt, limits), None
     except OSError as error:
-        return Cell(None, {}, {}), OSError(0, error.strerror)
+        return RunCgroup(None, {}, {}), OSError(0, error.strerror)
 
 
 def _claim(held: record.Record, launch: Launch) -> OSError | None:
@@ -116,10 +116,10 @@ def _write_crash(attempt_dir: str) -> None:
         pass
 
 
-def become(order_fd: int, site: Site) -> NoReturn:
+def become(order_fd: int, root: CgroupRoot) -> NoReturn:
     """Carry out the order in a fresh fork: nothing of the parent's clean-up may happen here."""
     status = _CRASHED
     try:
-        status = carry_out(order_fd, settle(), site)
+        status = carry_out(order_fd, settle(), root)
     finally:
         os._exit(status)

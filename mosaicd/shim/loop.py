@@ -9,7 +9,7 @@ import time
 
 from mosaicd import crash_points
 from mosaicd.shim.attempt import Attempt
-from mosaicd.shim.signal_pipe import Wake
+from mosaicd.shim.signal_pipe import SignalPipe
 
 _GATHER_S = 0.002
 _GATHER_BELOW_BYTES = 64 << 10
@@ -19,9 +19,9 @@ _DISK_RETRY_S = 1.0
 class Loop:
     """Drives one attempt to its end."""
 
-    def __init__(self, attempt: Attempt, wake: Wake) -> None:
+    def __init__(self, attempt: Attempt, signals: SignalPipe) -> None:
         self._attempt = attempt
-        self._wake = wake
+        self._signals = signals
         self._gather_until = 0.0
 
     def run(self) -> None:
@@ -38,7 +38,7 @@ class Loop:
     def _wait(self, now: float) -> None:
         attempt, link = self._attempt, self._attempt.link
         poll = select.poll()
-        poll.register(self._wake.fd, select.POLLIN)
+        poll.register(self._signals.fd, select.POLLIN)
         link_fd = link.fd
         if link_fd is not None:
             poll.register(link_fd, select.POLLIN | (select.POLLOUT if link.has_backlog else 0))
@@ -47,9 +47,9 @@ class Loop:
             poll.register(fd, select.POLLIN)
         ready = dict(poll.poll(self._timeout_ms(now)))
         now = time.monotonic()
-        if self._wake.fd in ready:
-            self._wake.drain()
-            if self._wake.take_term():
+        if self._signals.fd in ready:
+            self._signals.drain()
+            if self._signals.take_term():
                 attempt.terminate(now)
             attempt.reap(now)
         self._read([fd for fd in pipes if fd in ready], now)

@@ -113,7 +113,7 @@ class Pause:
                 self._give_up_at = now + _THAW_LIMIT_S
                 self._backoff.reset()
                 self._is_first_thaw = True
-                self._tree.cell.thaw()
+                self._tree.run_cgroup.thaw()
                 self._enter(_THAWING, now)
         elif self._state == _PAUSED:
             self._enter(_RESUMING, now + self._ack_timeout_s)
@@ -155,11 +155,11 @@ class Pause:
         self._nudges = 0
         self._backoff.reset()
         self._freeze_at = now
-        self._tree.cell.freeze()
+        self._tree.run_cgroup.freeze()
         self._enter(_FREEZING, now)
 
     def _look_frozen(self, now: float) -> None:
-        inside = self._tree.cell.pids()
+        inside = self._tree.run_cgroup.pids()
         view = self._tree.look()
         outside = [process for process in view.members if process.pid not in inside]
         moving = stop_moving(View(outside, frozenset() if inside else view.groups))
@@ -177,7 +177,7 @@ class Pause:
 
     def _is_still(self, members: list[Process], now: float) -> bool:
         """Whether the group stands still: by its own word, or but for what waits in the kernel."""
-        if self._tree.cell.is_frozen():
+        if self._tree.run_cgroup.is_frozen():
             return True
         states = {process.state for process in members}
         return now >= self._freeze_at + _KERNEL_WAIT_S and "D" in states and "R" not in states

@@ -68,8 +68,8 @@ class PostMortem:
         """When `tick` has something to do."""
         return self._look_at
 
-    def holds_up(self, stop: "BegunStop", now: float) -> bool:
-        """Whether the stop of a living tree has to wait; begins one for a stop of the kind that needs it."""
+    def try_delay(self, stop: "BegunStop", now: float) -> bool:
+        """Begin a post-mortem if the kind of the stop needs one; return whether the stop has to wait."""
         if stop.kind not in KINDS:
             return False
         if self.stop is None:

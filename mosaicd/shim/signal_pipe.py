@@ -1,7 +1,7 @@
-"""Signals of the shim itself, turned into something a poll can wait for.
+"""Signals to this process as a readable pipe, so that `poll` wakes for a signal.
 
-Handlers rather than SIG_IGN, because what is ignored stays ignored in the worker after its exec.
-TERM to a shim stops its run; INT and HUP, which a terminal sends to everybody, do nothing.
+Handlers are set instead of SIG_IGN, because an ignored signal stays ignored in the worker after its exec.
+TERM ends the launcher or stops the run of a shim.  INT and HUP, which a terminal sends to all, do nothing.
 """
 
 import os
@@ -11,8 +11,8 @@ from types import FrameType
 _READ_BYTES = 512
 
 
-class Wake:
-    """A pipe that becomes readable with every signal."""
+class SignalPipe:
+    """A pipe that becomes readable when a signal arrives; at most one in a process."""
 
     def __init__(self) -> None:
         self.fd, self._write_fd = os.pipe()
@@ -34,9 +34,15 @@ class Wake:
             pass
 
     def take_term(self) -> bool:
-        """Whether TERM came since the last time."""
-        had, self._has_term = self._has_term, False
-        return had
+        """Return whether TERM arrived since the last call."""
+        had_term, self._has_term = self._has_term, False
+        return had_term
+
+    def close(self) -> None:
+        """Close the pipe; the handlers stay."""
+        signal.set_wakeup_fd(-1)
+        os.close(self.fd)
+        os.close(self._write_fd)
 
     def _on_term(self, number: int, frame: FrameType | None) -> None:
         del number, frame

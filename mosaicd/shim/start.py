@@ -10,7 +10,7 @@ from mosaicd.protocol.records.attempt import EnforcedLimits, Launch, Started
 from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.shim import child, record
 from mosaicd.shim.pause import ControlLine
-from mosaicd.shim.run_cgroup import Cell
+from mosaicd.shim.run_cgroup import RunCgroup
 from mosaicd.shim.temp_cleanup import TempCleanup
 
 _CONTROL_FD = "MOSAIC_CONTROL_FD"
@@ -26,7 +26,9 @@ class StartedWorker:
         self.record = record
 
 
-def start(order: LaunchOrder, held: record.Record, cell: Cell, temp_cleanup: TempCleanup) -> StartedWorker:
+def start(
+    order: LaunchOrder, held: record.Record, run_cgroup: RunCgroup, temp_cleanup: TempCleanup
+) -> StartedWorker:
     """Start the worker and record it; OSError when it cannot be executed."""
     crash_points.reach("shim.accepted")
     argv = list(order.argv)
@@ -41,7 +43,7 @@ def start(order: LaunchOrder, held: record.Record, cell: Cell, temp_cleanup: Tem
         ours, theirs = socket.socketpair()
         environment[_CONTROL_FD] = str(theirs.fileno())
     try:
-        with cell.birth():
+        with run_cgroup.entered():
             worker = child.spawn(argv, order.cwd, environment, theirs)
     except OSError:
         if ours:
@@ -54,8 +56,8 @@ def start(order: LaunchOrder, held: record.Record, cell: Cell, temp_cleanup: Tem
     at = time.time()
     started = Started(
         pid=worker.pid, start_ticks=worker.start_ticks, boot_id=record.boot_id(),
-        pgid=worker.pid, sid=worker.pid, containment=cell.word,
-        limits=EnforcedLimits(**cell.limits), cgroup=cell.run_dir, at=at,
+        pgid=worker.pid, sid=worker.pid, containment=run_cgroup.kind,
+        limits=EnforcedLimits(**run_cgroup.limits), cgroup=run_cgroup.run_dir, at=at,
     )  # fmt: skip
     try:
         held.write_durably(rundir.STARTED, started.to_json())

@@ -1,6 +1,6 @@
 """A shim for an orphaned tree: its own shim died, and what is left must be ended all the same.
 
-It takes the attempt's lock (so the dead shim is really dead), runs the kill ladder until a look at /proc
+It takes the attempt's lock (so the dead shim is really dead), runs the kill sequence until a look at /proc
 finds no member twice in a row, removes control groups and temporary directory, and writes teardown.json.
 Leaves quietly when the lock is taken: then a living shim is in charge.
 """
@@ -11,9 +11,9 @@ import time
 from mosaicd import crash_points
 from mosaicd.protocol.records.orders import TeardownOrder
 from mosaicd.shim import child, record
-from mosaicd.shim.kill_sequence import Ladder
-from mosaicd.shim.run_cgroup import Site, find
-from mosaicd.shim.signal_pipe import Wake
+from mosaicd.shim.kill_sequence import KillSequence
+from mosaicd.shim.run_cgroup import CgroupRoot, find
+from mosaicd.shim.signal_pipe import SignalPipe
 from mosaicd.shim.temp_cleanup import TempCleanup
 from mosaicd.shim.tree import OrphanTree
 
@@ -21,7 +21,7 @@ TEARDOWN = "teardown.json"
 _LOOK_S = 0.02
 
 
-def run(order: TeardownOrder, wake: Wake, site: Site) -> int:
+def run(order: TeardownOrder, signals: SignalPipe, root: CgroupRoot) -> int:
     """End the tree; 0 when it is empty."""
     if order.given_up is not None:
         child.end(order.given_up.pid, order.given_up.start_ticks)
@@ -31,36 +31,36 @@ def run(order: TeardownOrder, wake: Wake, site: Site) -> int:
         return 0
     crash_points.reach("shim.teardown_locked")
     began_at = time.time()
-    cell = find(site, order.run_id, order.attempt)
-    tree = OrphanTree(order.run_id, order.pid, order.start_ticks, cell)
+    run_cgroup = find(root, order.run_id, order.attempt)
+    tree = OrphanTree(order.run_id, order.pid, order.start_ticks, run_cgroup)
     found = tree.look().members
-    ladder = Ladder(tree, leader_first=False)
+    kill_sequence = KillSequence(tree, leader_first=False)
     if found:
-        ladder.begin(time.monotonic(), order.limits.grace_s)
-        _until_empty(tree, ladder, wake)
-    cell.remove()
+        kill_sequence.begin(time.monotonic(), order.limits.grace_s)
+        _until_empty(tree, kill_sequence, signals)
+    run_cgroup.remove()
     TempCleanup(order.run_id, order.attempt, held).collect()
     try:
         held.write_durably(TEARDOWN, {
             "run_id": order.run_id, "attempt": order.attempt, "found": [p.pid for p in found[:50]],
-            "containment": cell.word,
-            "forced": ladder.is_killing, "at": began_at, "finished_at": time.time(),
+            "containment": run_cgroup.kind,
+            "forced": kill_sequence.is_killing, "at": began_at, "finished_at": time.time(),
         })  # fmt: skip
     except OSError:
         pass  # only a note: the tree is what counts
     return 0
 
 
-def _until_empty(tree: OrphanTree, ladder: Ladder, wake: Wake) -> None:
+def _until_empty(tree: OrphanTree, kill_sequence: KillSequence, signals: SignalPipe) -> None:
     poll = select.poll()
-    poll.register(wake.fd, select.POLLIN)
+    poll.register(signals.fd, select.POLLIN)
     empty_looks = 0
     while empty_looks < 2:
         now = time.monotonic()
-        ladder.tick(now)
-        due = ladder.next_at() or now
+        kill_sequence.tick(now)
+        due = kill_sequence.next_at() or now
         poll.poll(max(0.0, min(_LOOK_S, due - now)) * 1000 + 1)
-        wake.drain()
-        wake.take_term()  # told to end: it is ending something, and only that
+        signals.drain()
+        signals.take_term()  # told to end: it is ending something, and only that
         child.reap()
         empty_looks = 0 if tree.look().members else empty_looks + 1

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from mosaicd import procfs
 from mosaicd.procfs import Process
 from mosaicd.shim import child, containment
-from mosaicd.shim.run_cgroup import Cell
+from mosaicd.shim.run_cgroup import RunCgroup
 
 
 class View(NamedTuple):
@@ -23,11 +23,11 @@ class View(NamedTuple):
 
 
 class Tree(Protocol):
-    """What the ladder and the pause need to know of a tree."""
+    """What the kill sequence and the pause need to know of a process tree."""
 
     @property
-    def cell(self) -> Cell:
-        """Return the control groups that hold it, as far as any do."""
+    def run_cgroup(self) -> RunCgroup:
+        """Return the control groups of the attempt, which may hold no process."""
 
     def look(self) -> View:
         """Return who belongs to the tree as of now."""
@@ -39,9 +39,9 @@ class Tree(Protocol):
 class OwnTree:
     """The tree of this shim's worker."""
 
-    def __init__(self, run_id: str, cell: Cell) -> None:
+    def __init__(self, run_id: str, run_cgroup: RunCgroup) -> None:
         self._run_id = run_id
-        self.cell = cell
+        self.run_cgroup = run_cgroup
         self.worker: child.Worker | None = None
 
     def look(self) -> View:
@@ -51,7 +51,7 @@ class OwnTree:
         below += strays
         below += containment.descendants(table, [process.pid for process in strays])
         known = {process.pid for process in below} | {os.getpid()}
-        below += [table[pid] for pid in self.cell.pids() - known if pid in table]
+        below += [table[pid] for pid in self.run_cgroup.pids() - known if pid in table]
         return _view(table, below)
 
     def leader(self) -> Process | None:
@@ -64,9 +64,9 @@ class OwnTree:
 class OrphanTree:
     """A tree whose shim is gone: nobody reaps for us, and every pid has to be proven."""
 
-    def __init__(self, run_id: str, pid: int | None, start_ticks: int | None, cell: Cell) -> None:
+    def __init__(self, run_id: str, pid: int | None, start_ticks: int | None, run_cgroup: RunCgroup) -> None:
         self._run_id = run_id
-        self.cell = cell
+        self.run_cgroup = run_cgroup
         self._pid = pid
         self._start_ticks = start_ticks
         self._known: dict[int, int] = {}  # pid -> start ticks of every member seen: its children are members
@@ -77,7 +77,7 @@ class OrphanTree:
         if self._pid is not None and self._start_ticks is not None:
             for process in containment.in_session(table, self._pid, self._start_ticks):
                 found[process.pid] = process
-        for pid in self.cell.pids() & table.keys():
+        for pid in self.run_cgroup.pids() & table.keys():
             found[pid] = table[pid]
         for pid, start in self._known.items():
             now = table.get(pid)
@@ -101,18 +101,18 @@ def _view(table: containment.Survey, members: list[Process]) -> View:
     return View(alive, containment.own_groups(table, alive))
 
 
-def kill_held(cell: Cell) -> None:
+def kill_held(run_cgroup: RunCgroup) -> None:
     """Kill all that the control groups hold, at one instant: nothing in there can fork away from it."""
-    if cell.run_dir is not None and child.kill_everybody_in(cell.run_dir):
+    if run_cgroup.run_dir is not None and child.try_kill_cgroup(run_cgroup.run_dir):
         return
-    if not cell.can_freeze:
+    if not run_cgroup.can_freeze:
         return
-    cell.freeze()  # what stands still does not fork while its members are read
-    for pid in cell.pids() - {os.getpid()}:
+    run_cgroup.freeze()  # what stands still does not fork while its members are read
+    for pid in run_cgroup.pids() - {os.getpid()}:
         process = procfs.read_process(pid)
         if process is not None:
             child.send(process, signal.SIGKILL)
-    cell.thaw()  # version 1: KILL acts only on what has thawed
+    run_cgroup.thaw()  # version 1: KILL acts only on what has thawed
 
 
 def stop_moving(view: View) -> list[Process]:

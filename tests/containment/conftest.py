@@ -12,7 +12,7 @@ import pytest
 
 from mosaicd.shim import cgroup
 from mosaicd.shim.cgroup import V2
-from tests.containment.groups import cells_of
+from tests.containment.groups import run_cgroups_of
 from tests.harness.building import Build, builder
 from tests.harness.daemon import DaemonHarness
 from tests.harness.shim import ShimHarness
@@ -41,11 +41,11 @@ def harness(tmp_path: Path, own: dict[str, str]) -> Iterator[ShimHarness]:
         yield harness
     finally:
         harness.close()
-        left = [path for run in harness.runs for path in cells_of(run.run_id)]
+        left = [path for run in harness.runs for path in run_cgroups_of(run.run_id)]
         names = [f"mosaic-{run.run_id[-10:]}-*" for run in harness.runs]
         temporary = [str(path) for name in names for path in Path("/tmp").glob(name)]
         for path in left:
-            cgroup.is_written(path, "cgroup.kill", "1")
+            cgroup.try_write(path, "cgroup.kill", "1")
             cgroup.remove(path)
         for path in temporary:
             shutil.rmtree(path, ignore_errors=True)
@@ -67,7 +67,7 @@ class ContainedHarness(DaemonHarness):
     def close(self) -> list[str]:
         """End everything; return what was wrong."""
         trouble = super().close()
-        return trouble + [f"left: {path}" for run_id in self.run_ids for path in cells_of(run_id)]
+        return trouble + [f"left: {path}" for run_id in self.run_ids for path in run_cgroups_of(run_id)]
 
 
 @pytest.fixture

@@ -38,8 +38,8 @@ def hierarchies() -> set[str]:
     return {*cgroup.own_hierarchies().values(), str(version_2())}
 
 
-def cells_of(run_id: str) -> list[str]:
-    """Return all groups, of any hierarchy, whose name is of the run."""
+def run_cgroups_of(run_id: str) -> list[str]:
+    """Return the control groups of a run in all hierarchies."""
     found = []
     for directory in hierarchies():
         found += [path for path in cgroup.tree(directory) if Path(path).name.startswith(f"run-{run_id}-")]

@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.containment.groups import cells_of
+from tests.containment.groups import run_cgroups_of
 from tests.harness.shim import ShimHarness
 
 MIB = 1 << 20
@@ -63,4 +63,4 @@ def test_the_shim_is_no_part_of_the_limit(harness: ShimHarness, memory: str) -> 
     assert record["stop"]["kind"] == "by_user" and record["fault"] is None  # a stop comes first
     assert record["oom"]["victims"] >= 1
     run.ends_empty()
-    harness.peer.until(lambda: not cells_of(run.run_id), shown=lambda: cells_of(run.run_id))
+    harness.peer.until(lambda: not run_cgroups_of(run.run_id), shown=lambda: run_cgroups_of(run.run_id))

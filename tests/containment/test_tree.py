@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mosaicd.shim import cgroup
-from tests.containment.groups import BOMB, cells_of, group_of, living, version_2
+from tests.containment.groups import BOMB, group_of, living, run_cgroups_of, version_2
 from tests.harness.shim import Run, ShimHarness
 
 #: Prints `up PID` once it stands; no marker, no kin, no session in common, deaf to TERM.
@@ -39,7 +39,7 @@ def test_a_worker_is_born_in_its_group(harness: ShimHarness) -> None:
     assert version_2() in Path(started["cgroup"]).parents
     run.control("stop", grace_s=1)
     run.ends_empty()
-    harness.peer.until(lambda: not cells_of(run.run_id), shown=lambda: cells_of(run.run_id))
+    harness.peer.until(lambda: not run_cgroups_of(run.run_id), shown=lambda: run_cgroups_of(run.run_id))
 
 
 def test_whatever_a_run_starts_ends_with_it(harness: ShimHarness) -> None:
@@ -67,7 +67,7 @@ def test_an_orphan_without_marker_and_kin_is_found(harness: ShimHarness) -> None
     assert not living([pid])
     assert run.json("teardown.json")["containment"] == "cgroup-v2"
     assert harness.is_empty(run)["empty"]
-    harness.peer.until(lambda: not cells_of(run.run_id), shown=lambda: cells_of(run.run_id))
+    harness.peer.until(lambda: not run_cgroups_of(run.run_id), shown=lambda: run_cgroups_of(run.run_id))
 
 
 def test_a_fork_bomb_ends(harness: ShimHarness) -> None:
@@ -82,7 +82,7 @@ def test_a_fork_bomb_ends(harness: ShimHarness) -> None:
         assert limits["tasks"] == 200 and len(cgroup.pids(group)) <= 200
     run.control("stop", grace_s=0)
     run.ends_empty()
-    harness.peer.until(lambda: not cells_of(run.run_id), shown=lambda: cells_of(run.run_id))
+    harness.peer.until(lambda: not run_cgroups_of(run.run_id), shown=lambda: run_cgroups_of(run.run_id))
 
 
 def test_a_frozen_tree_is_frozen_by_the_kernel(harness: ShimHarness) -> None:

@@ -10,21 +10,22 @@ import pytest
 from mosaicd.protocol.records.orders import Containment
 from mosaicd.shim import cgroup
 from mosaicd.shim.cgroup import V2
-from mosaicd.shim.run_cgroup import Cell, Site, find, make, wanted
+from mosaicd.shim.run_cgroup import CgroupRoot, RunCgroup, find, make, wanted
 from tests.containment.conftest import need
 from tests.containment.groups import living
 
-#: Makes a cell without version 2, starts a hidden tree in it, and does as it is told, a word a line.
+#: Makes the groups of a run without version 2, starts a hidden tree in them, obeys one word a line.
 SCRIPT = """
 import json, os, subprocess, sys, time
 from mosaicd.shim import cgroup, tree
 from mosaicd.protocol.records.orders import Containment
-from mosaicd.shim.run_cgroup import Site, make, wanted
+from mosaicd.shim.run_cgroup import CgroupRoot, make, wanted
 own = {name: place for name, place in cgroup.own_hierarchies().items() if name != "v2"}
-homes = {name: place + "/drill-v1" for name, place in own.items()}
-cell = make(Site(homes, own), sys.argv[1], 1, wanted(Containment(memory_bytes=64 << 20, tasks=100), 2))
+parents = {name: place + "/drill-v1" for name, place in own.items()}
+limits = wanted(Containment(memory_bytes=64 << 20, tasks=100), 2)
+group = make(CgroupRoot(parents, own), sys.argv[1], 1, limits)
 hide = 'trap "" TERM; (setsid env -i sh -c "(setsid sleep 987 &) ; sleep 986" &); sleep 985'
-with cell.birth():
+with group.entered():
     leader = subprocess.Popen(["sh", "-c", hide])
 def until(look):
     for _ in range(3000):
@@ -34,21 +35,21 @@ def until(look):
     return False
 def say(*words):
     print(json.dumps(words), flush=True)
-say(cell.word, cell.limits, until(lambda: len(cell.pids()) >= 3), sorted(cell.pids()))
+say(group.kind, group.limits, until(lambda: len(group.pids()) >= 3), sorted(group.pids()))
 for line in sys.stdin:
     word = line.strip()
     if word == "freeze":
-        cell.freeze()
-        say(until(cell.is_frozen))
+        group.freeze()
+        say(until(group.is_frozen))
     elif word == "kill":
-        tree.kill_held(cell)
+        tree.kill_held(group)
         leader.wait()
-        say(until(lambda: not cell.pids()))
+        say(until(lambda: not group.pids()))
     elif word == "remove":
-        cell.remove()
-        say(not any("run-" in path for home in homes.values() for path in os.listdir(home)))
-for home in homes.values():
-    cgroup.remove(home)
+        group.remove()
+        say(not any("run-" in path for parent in parents.values() for path in os.listdir(parent)))
+for parent in parents.values():
+    cgroup.remove(parent)
 """
 
 
@@ -81,14 +82,14 @@ def test_a_tree_in_a_freezer(version_1: dict[str, str]) -> None:
 
 
 def test_nothing_to_be_had_is_no_error_unless_required(tmp_path: Path) -> None:
-    """Without any hierarchy a cell holds nothing and says so; where groups are required, there is no run."""
-    cell = make(Site(), "x", 1, wanted(Containment(), 1))
-    assert (cell.word, cell.limits, cell.pids()) == ("process-group", {}, set())
+    """Without any hierarchy the kind is process-group; if groups are required, no run starts."""
+    group = make(CgroupRoot(), "x", 1, wanted(Containment(), 1))
+    assert (group.kind, group.limits, group.pids()) == ("process-group", {}, set())
     blocked = tmp_path / "file"
     blocked.touch()
     with pytest.raises(OSError, match="no control group can be made here"):
-        make(Site({"freezer": str(blocked / "x")}), "x", 1, wanted(Containment(required=True), 1))
-    assert isinstance(find(Site(), "x", 1), Cell)
+        make(CgroupRoot({"freezer": str(blocked / "x")}), "x", 1, wanted(Containment(required=True), 1))
+    assert isinstance(find(CgroupRoot(), "x", 1), RunCgroup)
 
 
 HYBRID = """25 20 0:22 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw

@@ -21,37 +21,37 @@ RUN_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 MIB = 1 << 20
 EAT = "import sys; x = bytearray(int(sys.argv[1]) << 20); x[::4096] = b'1' * len(x[::4096])"
 
-#: A launcher that prepares its site, a shim that makes a cell, a worker in it; says what came of it.
+#: A launcher that prepares its root, a shim that makes the groups of a run, a worker in them; prints facts.
 SCRIPT = """
 import json, os, subprocess, sys
 from mosaicd.launcher import cgroup_root
-from mosaicd.launcher.cgroup_sweeper import Cells
+from mosaicd.launcher.cgroup_sweeper import CgroupSweeper
 from mosaicd.shim import cgroup, tree
 from mosaicd.protocol.records.orders import Containment
 from mosaicd.shim.run_cgroup import make, wanted
 found = cgroup_root.prepare("auto")
 if os.fork() == 0:
-    cell = make(found, sys.argv[1], 1, wanted(Containment(memory_bytes=128 << 20, tasks=50), 3))
-    with cell.birth():
+    group = make(found, sys.argv[1], 1, wanted(Containment(memory_bytes=128 << 20, tasks=50), 3))
+    with group.entered():
         worker = subprocess.Popen(sys.argv[2:])
-    outer = os.path.dirname(cell.run_dir or "")
+    outer = os.path.dirname(group.run_dir or "")
     said = {
-        "word": cell.word, "enforces": found.enforces, "limits": cell.limits, "pids": sorted(cell.pids()),
-        "files": [cgroup.number(cell.run_dir, "memory.max"), cgroup.number(cell.run_dir, "pids.max"),
+        "word": group.kind, "enforces": found.enforces, "limits": group.limits, "pids": sorted(group.pids()),
+        "files": [cgroup.number(group.run_dir, "memory.max"), cgroup.number(group.run_dir, "pids.max"),
                   cgroup.number(outer, "cpu.weight")],
     }
     if sys.argv[2] == "sleep":
         said["worker"] = worker.pid
-        tree.kill_held(cell)
+        tree.kill_held(group)
     said["status"] = worker.wait()
-    said["oom"] = cell.oom()
+    said["oom"] = group.oom()
     print(json.dumps(said), flush=True)
-    cell.remove()
+    group.remove()
     os._exit(0)
 os.wait()
-cells = Cells(found)
-cells.sweep()
-cells.close()
+sweeper = CgroupSweeper(found)
+sweeper.sweep()
+sweeper.close()
 """
 
 
@@ -68,7 +68,7 @@ def box(own: dict[str, str]) -> Iterator[Path]:
             pytest.skip("no controllers of version 2 to be had here")
         yield group
     finally:
-        cgroup.is_written(str(group), "cgroup.kill", "1")
+        cgroup.try_write(str(group), "cgroup.kill", "1")
         wait_until(lambda: cgroup.remove(str(group)), bool, "the box is empty")
 
 
@@ -93,7 +93,7 @@ def test_a_daemon_alone_in_its_group_makes_room(box: Path) -> None:
 
 
 def test_a_second_launcher_finds_the_room(box: Path) -> None:
-    """A launcher that comes after one that made room makes its cells beside it, not below the leaf."""
+    """A launcher that comes after one that made room makes its groups beside it, not below the leaf."""
     again = '"$@" >/dev/null;'
     assert drill(box, "sleep", "1000", first=again)["enforces"] == ["memory", "pids", "cpu"]
     assert [path.name for path in box.iterdir() if path.is_dir()] == ["mosaicd-daemon"]

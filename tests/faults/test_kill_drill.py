@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.containment.groups import cells_of
+from tests.containment.groups import run_cgroups_of
 from tests.harness import processes
 from tests.harness.places import ROOT
 from tests.harness.waiting import wait_until
@@ -99,7 +99,7 @@ def test_a_drill_that_is_ended_leaves_nothing() -> None:
         end([process])
     assert (process.returncode, told.splitlines()[-1]) == (130, "interrupted; nothing is left")
     assert not home.exists()
-    assert [path for run_id in runs for path in cells_of(run_id)] == []
+    assert [path for run_id in runs for path in run_cgroups_of(run_id)] == []
     wait_until(lambda: processes.naming(home), lambda left: not left, "no process is left")
 
 

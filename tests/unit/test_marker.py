@@ -11,10 +11,10 @@ import pytest
 
 from mosaicd import procfs
 from mosaicd.launcher import emptiness
-from mosaicd.launcher.cgroup_sweeper import Cells
+from mosaicd.launcher.cgroup_sweeper import CgroupSweeper
 from mosaicd.protocol import rundir
 from mosaicd.shim import containment
-from mosaicd.shim.run_cgroup import Site
+from mosaicd.shim.run_cgroup import CgroupRoot
 from tests.harness.places import ROOT
 
 RUN_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
@@ -46,7 +46,7 @@ def test_a_tree_in_an_exec_is_not_empty() -> None:
         gone = {"shim_pid": None, "shim_start": procfs.read_start_ticks(pid)}
         order = {"order": "is_empty", "id": 1, "run_id": RUN_ID, **gone}
         for _ in range(LOOKS // 20):
-            [reply] = emptiness.answer([order], Cells(Site()))
+            [reply] = emptiness.answer([order], CgroupSweeper(CgroupRoot()))
             assert pid in reply["pids"]
 
 
