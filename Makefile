@@ -9,7 +9,7 @@ SHELL := /bin/sh
 
 PY := .venv/bin/python
 INSTALLED_FROM := pyproject.toml constraints.txt tools/environment.sh $(wildcard workers/sdk/pyproject.toml workers/tabular/pyproject.toml)
-TYPED := mosaicd mosaicctl workers/sdk/mosaic_worker workers/tabular demo benchmarks tests/contract tests/systemd packaging/systemd
+TYPED := mosaicd mosaicctl workers/sdk/mosaic_worker workers/tabular demo benchmarks tests packaging/systemd
 
 # One second of a drill is worth little and a hung one costs a whole CI slot: the set as a whole is bounded.
 DRILL_LIMIT_S ?= $(if $(KILLS),$(shell expr 1200 + $(KILLS)),1200)

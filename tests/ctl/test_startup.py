@@ -36,7 +36,8 @@ def test_list_takes_less_than_five_bare_pythons(
     takes, since what else the machine does is not the client's doing."""
     daemon.handlers["run.list"] = lambda params, peer: {"runs": [a_run(n) for n in range(20)], "cursor": None}
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # an installed client is compiled
-    bare, listed = [], []
+    bare: list[float] = []
+    listed: list[float] = []
     while len(bare) < 5 or (min(listed) >= 5 * min(bare) and len(bare) < TRIES):
         bare.append(_seconds([sys.executable, "-c", "pass"]))
         listed.append(_seconds([sys.executable, "-m", "mosaicctl", "list"]))

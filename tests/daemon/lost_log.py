@@ -46,7 +46,7 @@ def dies_at(
 
 def begin_and_die(harness: DaemonHarness, point: str) -> None:
     """Start a daemon that does not live to be asked."""
-    ended = harness.run_daemon(**{crash_points.VARIABLE: point})
+    ended = harness.run_daemon(environment={crash_points.VARIABLE: point})
     assert ended.returncode == -signal.SIGKILL, ended
 
 

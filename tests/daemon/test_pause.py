@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mosaicd.protocol.errors import Conflict
+from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
@@ -59,7 +60,7 @@ def test_stop_of_a_frozen_run_ends_it(harness: DaemonHarness) -> None:
     assert run["outcome"] == "cancelled" and run["signal"] == 15
 
 
-def test_pause_of_a_waiting_run_holds_it(build) -> None:  # type: ignore[no-untyped-def]
+def test_pause_of_a_waiting_run_holds_it(build: Build) -> None:
     """Pause in INIT is hold; resume releases it."""
     harness = build(cpus={"slots": 1})
     first = harness.submit("sleep", "60")

@@ -134,7 +134,7 @@ def test_filters_are_joined(harness: DaemonHarness) -> None:
         ended(harness, "true", labels={"a": "1"}, name="x"),
         ended(harness, "false", labels={"a": "1"}, name="y"),
     ]
-    chosen = {"outcome": ["failed"], "label": {"a": "1"}, "name": "x"}
+    chosen: dict[str, Any] = {"outcome": ["failed"], "label": {"a": "1"}, "name": "x"}
     assert harness.call("run.prune", older_than_s=3600, **chosen)["count"] == 0
     assert [run["run_id"] for run in harness.call("run.prune", **chosen)["runs"]] == [both]
     gone(harness, both)
@@ -218,7 +218,8 @@ def test_a_pruned_run_is_told_from_one_that_never_was(harness: DaemonHarness) ->
 def test_what_makes_no_sense_is_refused(harness: DaemonHarness) -> None:
     """No policy and no choice, both kinds of choice, a negative age: refused, and nothing goes."""
     run_id = ended(harness)
-    nonsense = ({}, {"dry_run": True}, {"runs": []}, {"runs": [run_id], "name": "x"}, {"older_than_s": -1})
+    both: dict[str, Any] = {"runs": [run_id], "name": "x"}
+    nonsense: list[dict[str, Any]] = [{}, {"dry_run": True}, {"runs": []}, both, {"older_than_s": -1}]
     for params in nonsense:
         with pytest.raises(InvalidParams):
             harness.call("run.prune", **params)

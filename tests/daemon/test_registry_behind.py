@@ -252,7 +252,7 @@ def test_a_restore_that_was_killed_is_finished_by_the_next_start(build: Build, p
     ended = harness.ended(harness.submit("sh", "-c", "exit 3"))
     harness.put_away(ended["run_id"])
     harness.kill()
-    killed = harness.run_daemon("--restore", str(copy), **{crash_points.VARIABLE: point})
+    killed = harness.run_daemon("--restore", str(copy), environment={crash_points.VARIABLE: point})
     assert killed.returncode == -signal.SIGKILL
     harness.start()
     now = harness.until(live, "EXEC")

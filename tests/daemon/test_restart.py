@@ -2,8 +2,10 @@
 
 import os
 import signal
+from functools import partial
 
 from mosaicd.log import Catalogue
+from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
@@ -14,7 +16,7 @@ def test_runs_live_through_kill_9_of_the_daemon(harness: DaemonHarness) -> None:
     runs = [harness.program("ticker", str(gate)) for gate in gates]
     before = [harness.until(run_id, "EXEC") for run_id in runs]
     for run_id in runs:
-        wait_until(lambda run_id=run_id: harness.stdout(run_id).count(b"\n"), lambda n: n > 20, "lines")
+        wait_until(partial(harness.stdout, run_id), lambda out: out.count(b"\n") > 20, "lines")
     harness.kill()
     gates[0].touch()
     wait_until(
@@ -52,7 +54,7 @@ def test_runs_live_through_kill_9_of_the_launcher(harness: DaemonHarness) -> Non
     assert harness.ended(run_id)["exit_code"] == 7
 
 
-def test_a_waiting_run_survives_and_starts_once(build) -> None:  # type: ignore[no-untyped-def]
+def test_a_waiting_run_survives_and_starts_once(build: Build) -> None:
     """What was acknowledged and not yet started is started once after a crash."""
     harness = build(cpus={"slots": 1})
     first = harness.submit("sleep", "60")

@@ -2,10 +2,12 @@
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from mosaicd.protocol.errors import InvalidParams
+from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 
 
@@ -45,7 +47,7 @@ def test_command_passes_through_the_states(harness: DaemonHarness) -> None:
     assert seen == ["INIT", "HSHK", "RDY", "EXEC", "TERM"]
 
 
-def test_runs_that_do_not_fit_wait(build) -> None:  # type: ignore[no-untyped-def]
+def test_runs_that_do_not_fit_wait(build: Build) -> None:
     """With one CPU slot the second run starts only when the first has ended."""
     harness = build(cpus={"slots": 1})
     first = harness.submit("sleep", "60")
@@ -93,7 +95,7 @@ def test_labels_that_several_set_at_once_are_all_there(harness: DaemonHarness) -
 def test_what_was_set_is_in_the_ledger_with_what_was_there_before(harness: DaemonHarness) -> None:
     """A `set` event has the new values and, in `was`, the old ones; what was so already makes no event."""
     run_id = harness.submit("true", hold=True, labels={"team": "a"})
-    set_to = {"priority": 5, "name": "base", "labels": {"team": "b", "seed": "7"}}
+    set_to: dict[str, Any] = {"priority": 5, "name": "base", "labels": {"team": "b", "seed": "7"}}
     harness.call("run.set", run_id=run_id, **set_to)
     harness.call("run.set", run_id=run_id, **set_to)
     harness.call("run.set", run_id=run_id, name="base", priority=6)

@@ -99,7 +99,7 @@ def test_mandatory_gpus_beyond_the_machine_are_refused(harness: DaemonHarness) -
         harness.submit_config(config(resources={"cpus": 1, "memory_mb": 512, "gpus": gpus}))
 
 
-def test_gpu_slots_are_held_alone(build) -> None:  # type: ignore[no-untyped-def]
+def test_gpu_slots_are_held_alone(build: Build) -> None:
     """Two runs never see the same GPU, and a third waits."""
     harness = build(cpus={"slots": 8}, gpus={"static": 2})
     script = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); time.sleep(60)"

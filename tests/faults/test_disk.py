@@ -59,7 +59,8 @@ def build_small() -> Iterator[BuildSmall]:
 
 def ledger_of(harness: DaemonHarness) -> dict[str, dict[str, Any]]:
     with harness.client() as client:
-        runs, cursor = {}, None
+        runs: dict[str, dict[str, Any]] = {}
+        cursor = None
         while True:
             page = client.call("run.list", {"cursor": cursor} if cursor else {})
             runs |= {run["run_id"]: run for run in page["runs"]}

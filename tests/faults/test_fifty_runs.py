@@ -20,7 +20,8 @@ from tests.harness.waiting import wait_until
 
 RUNS, KILLS, DOWN = 50, 20, 10
 #: Fifty at once keep a small machine busy for a while.
-SLOTS = {"cpus": {"slots": 64}, "timeouts": {"handshake_s": 60.0}}
+SLOTS = {"slots": 64}
+WAITS = {"handshake_s": 60.0}
 STARTED_S = 90.0
 SIGNALS = (signal.SIGSEGV, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGABRT)
 WAL_LIMIT_BYTES = 64 << 20
@@ -104,7 +105,7 @@ def test_twenty_kills_of_the_daemon(build: Build) -> None:
     """50 live runs, 20 x kill -9 at random, 10 end while it is down: codes, signals and usage are exact."""
     seed = int(os.environ.get("MOSAIC_DRILL_SEED") or time.time_ns() % 10**6)
     dice = random.Random(seed)
-    harness = build(**SLOTS)
+    harness = build(cpus=SLOTS, timeouts=WAITS)
     fleet = Fleet(harness)
     order = dice.sample(range(RUNS), RUNS)
     down, rest = order[:DOWN], order[DOWN:]
@@ -133,7 +134,7 @@ def test_twenty_kills_of_the_daemon(build: Build) -> None:
 @pytest.mark.timeout(300)
 def test_a_hundred_submits_while_fifty_report(build: Build) -> None:
     """100 submits at once while 50 runs report 50 steps a second: writes stay short, the WAL capped."""
-    harness = build(**SLOTS, registry={"checkpoint_interval_s": 2.0})
+    harness = build(cpus=SLOTS, timeouts=WAITS, registry={"checkpoint_interval_s": 2.0})
     for _ in range(RUNS):
         harness.python(REPORTER, dedup="new")
     counts = partial(harness.call, "daemon.health")

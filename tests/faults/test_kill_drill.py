@@ -44,10 +44,12 @@ def drill(kills: int, first_seed: int, count: int, directory: Path) -> dict[str,
             processes.append(subprocess.Popen(seeded, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT))
     deadline = time.monotonic() + LEAST_S + KILL_S * kills
     try:
-        codes = [process.wait(max(0.0, deadline - time.monotonic())) for process in processes]
+        for process in processes:
+            process.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
-        codes = [process.poll() for process in processes]
+        pass  # its code is None below
     finally:
+        codes = [process.poll() for process in processes]
         end(processes)
     texts = [path.read_text() for path in told]
     broken = [f"left with {code}\n{text}" for text, code in zip(texts, codes, strict=True) if code != 0]

@@ -12,6 +12,8 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from operator import le
 from pathlib import Path
 
 import pytest
@@ -117,7 +119,7 @@ def test_every_watchers_sequence_is_the_ledger(
         marks = sorted(rng.randrange(1, events) for _ in range(restarts))
         for mark in marks:
             wait_until(
-                lambda: sum(writer.left for writer in writers), lambda left, mark=mark: left <= events - mark,
+                lambda: events - sum(writer.left for writer in writers), partial(le, mark),
                 "the ledger grows", 300,
             )  # fmt: skip
             assert harness.process is not None
@@ -159,7 +161,7 @@ def test_a_followed_log_survives_kills_byte_for_byte(build: Build) -> None:
         )  # fmt: skip
         try:
             for mark in (5_000, 15_000, 25_000):
-                wait_until(lambda: path.stat().st_size, lambda size, m=mark: size >= m, "output comes", 60)
+                wait_until(lambda: path.stat().st_size, partial(le, mark), "output comes", 60)
                 harness.restart()
             _, said = follower.communicate(timeout=60)
         finally:

@@ -38,7 +38,7 @@ class Watcher:
         self.rest = b""
         self.link: socket.socket | None = None
 
-    def connect(self) -> bool:
+    def connect(self) -> socket.socket | None:
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             link.connect(self.path)
@@ -47,12 +47,12 @@ class Watcher:
             link.sendall(json.dumps(message).encode() + b"\n")
         except OSError:
             link.close()
-            return False
+            return None
         link.setblocking(False)
         self.link, self.rest = link, b""
         self.lives += 1
         self.left = self.rng.randrange(1, self.events_a_life)
-        return True
+        return link
 
     def take(self) -> bool:
         """Read what there is; False when this life is over."""
@@ -93,9 +93,9 @@ def main() -> None:
     last = None
     while last is None or any(watcher.cursor < last for watcher in everybody):
         for watcher in list(away):
-            if watcher.connect():
+            if link := watcher.connect():
                 away.discard(watcher)
-                poll.register(watcher.link, selectors.EVENT_READ, watcher)
+                poll.register(link, selectors.EVENT_READ, watcher)
         for key, _ in poll.select(0.01 if away else 0.2):
             watcher = key.data
             if watcher is None:

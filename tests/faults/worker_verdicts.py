@@ -84,7 +84,7 @@ class Notes:
     def read(self, run: Run) -> None:
         """Read one run's; of one that another is a retry of, first."""
         self.shelves[run.run_id] = shelf = Shelf()
-        self.attempts[run.run_id] = attempts = {}
+        attempts = self.attempts.setdefault(run.run_id, {})
         path = self._notes / run.run_id
         for line in path.read_text().splitlines() if path.exists() else []:
             word, number, *rest = line.split()

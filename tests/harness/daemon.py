@@ -120,12 +120,12 @@ class DaemonHarness:
         except (NoDaemon, Disconnected, MosaicError, OSError) as error:
             return repr(error)
 
-    def run_daemon(self, *arguments: str, timeout_s: float = 60.0, **environment: str) -> Ended:
-        """Run one more daemon to its end, with `arguments` after those of this harness."""
+    def run_daemon(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Ended:
+        """Run one more daemon to its end, with `arguments` and `environment` on top of those of this one."""
         return subprocess.run(
             [sys.executable, "-m", "mosaicd", *self.arguments, *arguments],
-            env={**self.environment, **environment}, cwd=self.home, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=timeout_s, check=False,
+            env={**self.environment, **(environment or {})}, cwd=self.home, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
     def stop(self) -> int:

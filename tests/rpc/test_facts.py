@@ -9,6 +9,7 @@ from mosaicd.core.event import Event, Kind
 from mosaicd.log import Catalogue
 from mosaicd.protocol.records.reports import Facts
 from mosaicd.rpc.verbs import fact
+from tests.harness.trouble import entries
 from tests.rpc.serving import AT, Serving
 
 
@@ -78,7 +79,8 @@ async def test_what_comes_too_late_is_no_warning(serving: Serving, caplog: pytes
     )
     assert (await tell(serving, run_id, turn("paused", 1)))["rejected"] == ["paused"]
     about = [record for record in caplog.records if hasattr(record, "mosaic_fields")]
-    refused = [(record.mosaic_entry, record.mosaic_fields.get("facts")) for record in about]
+    facts = [vars(record)["mosaic_fields"].get("facts") for record in about]
+    refused = list(zip(entries(about), facts, strict=True))
     assert (Catalogue.FACT_REFUSED, "spawn_failed") in refused
     assert refused[-1] == (Catalogue.FACT_LATE, "paused")
     assert (Catalogue.FACT_REFUSED.level, Catalogue.FACT_LATE.level) == (logging.WARNING, logging.INFO)

@@ -72,7 +72,8 @@ def check(chunks: list[dict[str, Any]], written: bytes) -> list[tuple[int, int]]
 
 
 async def read_chunks(peer: Peer, run: Run, **params: Any) -> list[dict[str, Any]]:
-    chunks, cursor = [], 0
+    chunks: list[dict[str, Any]] = []
+    cursor = 0
     while not chunks or not chunks[-1]["eof"]:
         chunks.append(await peer.call("run.logs", {"run_id": run.run_id, "cursor": cursor, **params}))
         cursor = chunks[-1]["cursor"]

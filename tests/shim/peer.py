@@ -8,6 +8,7 @@ import json
 import os
 import selectors
 import socket
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -74,6 +75,12 @@ class Peer:
             elif key.data is not None:
                 self._read(key.data)
 
+    def pump_for(self, seconds: float) -> None:
+        """Answer what comes for so long."""
+        end_mono = time.monotonic() + seconds
+        while (left_s := end_mono - time.monotonic()) > 0:
+            self.pump(left_s)
+
     def wake_for(self, stream: socket.socket) -> None:
         """End a pump when this can be read, too; who waits for it reads it."""
         self._selector.register(stream, selectors.EVENT_READ, None)
@@ -86,6 +93,10 @@ class Peer:
     ) -> T:
         """Return the first true value of `what`; fail with `shown` when it does not come in time."""
         return wait_until(what, deadline_s=timeout_s, pause=self.pump, shown=shown)
+
+    def await_registers(self, count: int) -> None:
+        """Wait until shims have registered so many times."""
+        self.until(lambda: len(self.registers) == count, shown=lambda: self.registers)
 
     def facts_of(self, run_id: str, name: str | None = None) -> list[Message]:
         return [f for f in self.facts if f["run_id"] == run_id and name in (None, f["fact"])]

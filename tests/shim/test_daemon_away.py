@@ -39,7 +39,7 @@ def test_the_daemon_comes_back_to_a_living_run(harness: ShimHarness) -> None:
     for count in (2, 3):
         harness.peer.close()
         harness.peer.open()
-        harness.peer.until(lambda count=count: len(harness.peer.registers) == count)  # type: ignore[misc]
+        harness.peer.await_registers(count)
     assert harness.peer.registers[-1]["status"]["spawned"]["pid"] == pid
     run.control("pause", mode="freeze")
     run.fact("paused")

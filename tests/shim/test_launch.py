@@ -11,6 +11,7 @@ import pytest
 from mosaicd import launcher, procfs
 from mosaicd.shim import record
 from tests.harness.shim import PATIENCE_S, PYTHON, ShimHarness
+from tests.harness.waiting import wait_until
 from tests.shim import trees
 from tests.shim.peer import Message
 
@@ -143,8 +144,8 @@ def test_is_empty_names_what_lives(harness: ShimHarness) -> None:
     run = harness.launch(["sh", "-c", trees.DISGUISED])
     run.says("ready")
     # The three shells, and of their `sleep`s those that are there at the instant of the look.
-    answer = harness.peer.until(
-        lambda: (found := harness.is_empty(run)) and len(found["pids"]) >= 5 and found
+    answer = wait_until(
+        lambda: harness.is_empty(run), lambda found: len(found["pids"]) >= 5, "five processes live"
     )
     assert answer["empty"] is False
     assert set(answer["pids"]) >= {run.json("started.json")["pid"]}

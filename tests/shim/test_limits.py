@@ -81,7 +81,8 @@ def test_progress_and_metrics(harness: ShimHarness) -> None:
     }  # fmt: skip
     run.leaves()
     advance = harness.peer.until(
-        lambda: (last := harness.peer.last_advance(run.run_id)) and last["telemetry_seq"] == 6 and last
-    )
+        lambda: [one for one in harness.peer.advances if one["telemetry_seq"] == 6],
+        shown=lambda: harness.peer.last_advance(run.run_id),
+    )[-1]
     assert (advance["total_steps"], advance["total_episodes"]) == (500, 9)
     assert (advance["telemetry_seq"], advance["metrics"]) == (6, record["metrics"])

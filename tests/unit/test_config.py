@@ -12,6 +12,7 @@ import pytest
 from mosaicd import config
 from mosaicd.config import ConfigError, Overrides, Settings, locations
 from mosaicd.config.settings import GROUPS
+from mosaicd.protocol.faults import Fault
 
 UID = os.getuid()
 
@@ -22,7 +23,7 @@ def load(tmp_path: Path, text: str, **overrides: Any) -> Settings:
     return config.load(Overrides(config=str(file), **overrides), {"HOME": "/home/ada"})
 
 
-def faults(tmp_path: Path, text: str, **overrides: Any) -> list[tuple[str, str]]:
+def faults(tmp_path: Path, text: str, **overrides: Any) -> list[Fault]:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text, **overrides)
     return caught.value.faults

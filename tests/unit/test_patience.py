@@ -16,7 +16,8 @@ def test_a_config_says_when_its_run_counts_as_dead(worker: dict[str, Any]) -> No
     limits = spec_of(config=config(worker | {"liveness": PATIENCE})).limits
     assert limits == Limits(**PATIENCE)  # type: ignore[arg-type]
     assert limits.stall_s == 0 and limits.grace_s is None
-    for nothing in ({}, {"liveness": None}, {"liveness": {}}, {"liveness": {"stall_s": None}}):
+    empty: list[dict[str, Any]] = [{}, {"liveness": None}, {"liveness": {}}, {"liveness": {"stall_s": None}}]
+    for nothing in empty:
         assert spec_of(config=config(worker | nothing)).limits == Limits()
 
 

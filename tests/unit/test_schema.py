@@ -128,7 +128,7 @@ def broken(draw: st.DrawFn) -> Any:
         if not isinstance(value, dict):
             break
         *path, last = draw(st.sampled_from([place for place in places(value) if place]))
-        parent = value
+        parent: Any = value
         for key in path:
             parent = parent[key]
         how = draw(st.sampled_from(["replace", "drop", "add"]))

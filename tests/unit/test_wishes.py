@@ -28,6 +28,10 @@ class Line:
         self.told.append(method)
         return True
 
+    async def hears(self, method: str) -> None:
+        """Wait until the last that it was told is `method`."""
+        await wait_in_loop(lambda: self.told[-1:] == [method], f"{method} is sent")
+
     def on_close(self, callback: Callable[[], None]) -> None: ...
 
     def abort(self) -> None: ...
@@ -60,7 +64,7 @@ async def test_a_launch_without_an_answer_keeps_no_word_back(
     for kind in (Kind.PAUSE_REQUESTED, Kind.RESUME_REQUESTED, Kind.STOP_REQUESTED):
         await registry.record(run.run_id, Event(kind, 1.0, "ada", {"mode": "freeze"}))
         word = "control." + kind.removesuffix("_requested")
-        await wait_in_loop(lambda word=word: line.told[-1:] == [word], "it is told")
+        await line.hears(word)
     await bench.dispatcher.close()
     bench.shims.close()
     await registry.close()
