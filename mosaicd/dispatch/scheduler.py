@@ -52,8 +52,9 @@ class Scheduler:
             self._holding[run.run_id] = run
         elif self._holding.pop(run.run_id, None) is not None:
             self._wake.set()
-        if owed(run) is Action.QUEUE:
-            self._queue.put(as_waiting(run, self._submit_order[run.run_id]))
+        order = self._submit_order.get(run.run_id)  # None: an imported run, whose end follows in this batch
+        if owed(run) is Action.QUEUE and order is not None:
+            self._queue.put(as_waiting(run, order))
             self._wake.set()
         else:
             self._queue.discard(run.run_id)
