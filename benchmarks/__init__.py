@@ -1,4 +1,4 @@
-"""What mosaicd costs, beside what the same work costs without it: `make bench`.
+"""Benchmarks: the cost of mosaicd beside the same work without it (`make bench`).
 
 | module | measures |
 |---|---|
@@ -8,7 +8,7 @@
 | footprint | the daemon's memory and idle CPU, memory of a live run |
 | listing | `mosaicctl list` with thousands of past runs |
 
-`rows` says what one figure is, `table` shows it, `harness` runs a private daemon, `plain` does the same work
-without one, `machine` says where it was measured.  Ours and plain are measured in turns, so that what else
-the machine does falls on both: on a busy machine trust the ratios.
+`rows` defines a figure, `table` prints it, `harness` runs a private daemon, `plain` does the same work
+without a daemon, `machine` describes the machine.  mosaicd and the plain way are measured alternately, so
+that other load affects both: on a busy machine, trust the ratios.
 """

@@ -24,12 +24,12 @@ MEASURES: dict[str, Callable[[bool], list[Row]]] = {
 }
 
 _EPILOG = """\
-Each figure stands beside the same work done plainly (a subprocess, `cat | cat > file`, `python -c pass`),
-measured in turns with it.  ratio is mosaicd / plain: trust it more than the figures where other things run.
-The targets are meant for a quiet machine of two cores.  A missed target is no error: the exit code is 0
-when everything could be measured, and 1 when something was lost or did not work.
+Each figure is beside the same work without mosaicd (a subprocess, `cat | cat > file`, `python -c pass`),
+measured alternately.  ratio is mosaicd / plain: on a busy machine, trust it more than the figures.
+The targets are for a quiet machine with two cores.  A missed target is no error: the exit code is 0 if
+everything could be measured, and 1 if data was lost or a measurement failed.
 
-It starts private daemons in temporary directories ($TMPDIR) and leaves nothing behind.
+The benchmarks start private daemons in temporary directories ($TMPDIR) and remove them at the end.
 
   make bench
   make bench ARGS="--only drain --only telemetry"
@@ -38,7 +38,7 @@ It starts private daemons in temporary directories ($TMPDIR) and leaves nothing 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure what the arguments ask for; return the exit code."""
+    """Run the selected measurements; return the exit code."""
     args = _parser().parse_args(argv)
     facts = machine.facts(Path(tempfile.gettempdir()))
     print(table.head(facts), flush=True)
@@ -66,18 +66,23 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure what mosaicd costs, beside the same work without it.",
+        description="Measure the cost of mosaicd beside the same work without it.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--only", metavar="NAME", action="append", choices=list(MEASURES),
-        help=f"measure this alone (repeatable): {', '.join(MEASURES)}",
+        help=f"measure only this (repeatable): {', '.join(MEASURES)}",
     )  # fmt: skip
     parser.add_argument(
-        "--quick", action="store_true", help="seconds only: shows that it works, not how fast"
+        "--quick", action="store_true", help="run for seconds only: a check that it works, not a measurement"
     )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write figures and machine facts here too")
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        type=Path,
+        help="also write the figures and the machine's description to this file",
+    )
     return parser
 
 

@@ -1,7 +1,7 @@
-"""How fast output leaves a run's pipe: plain lines into the log, telemetry lines into numbered records.
+"""Throughput of a run's output: plain lines into the log, telemetry lines into numbered records.
 
-The clock of a run starts at the stamp that it prints before `cat` and stops at `finished_at` of its exit
-record: by then all is in the files.
+The time of a run begins with the stamp that it prints before `cat` and ends with `finished_at` of its exit
+record: then all output is in the files.
 """
 
 import json
@@ -73,7 +73,7 @@ def _step(n: int) -> str:
 
 
 def _cat_run(harness: DaemonHarness, client: Client, source: Path) -> tuple[str, float]:
-    """Run `cat`; return the run and the seconds from its first instruction until all is in the files."""
+    """Run `cat`; return the run and the seconds until all output is in the files."""
     run_id = submit(client, harness, "sh", "-c", SCRIPT, str(source))
     ended(client, run_id)
     began = float((harness.attempt(run_id) / rundir.STDERR).read_bytes())

@@ -1,7 +1,7 @@
-"""What mosaicd takes from the machine while nothing happens: memory and CPU.
+"""Memory and CPU of an idle mosaicd.
 
-PSS counts a page that n processes share as 1/n for each, so the sum over processes is what they really take;
-RSS counts it whole for everyone.
+PSS counts a page that n processes share as 1/n for each process, so the sum over processes is the memory that
+they use together; RSS counts the whole page for each process.
 """
 
 import os

@@ -1,7 +1,6 @@
-"""How long `mosaicctl list` takes with thousands of past runs, beside `python -c pass`.
+"""Time of `mosaicctl list` with thousands of past runs, beside `python -c pass`.
 
-The past is written straight into the registry while no daemon runs: one run that really ran, many times
-over, with its events.
+The past runs are written into the registry while no daemon runs: copies of one real run and its events.
 """
 
 import sqlite3

@@ -1,4 +1,4 @@
-"""Where it was measured: figures mean little without."""
+"""The description of the machine: figures mean little without it."""
 
 import os
 import platform
@@ -34,7 +34,7 @@ def filesystem_of(path: Path) -> str:
 
 
 def fsync_ms(directory: Path) -> float:
-    """Return the median time of an append and its fsync: a run waits for a dozen of them."""
+    """Return the median time of an append with fsync; a run needs a dozen of them."""
     took = []
     with tempfile.TemporaryFile(dir=directory) as file:
         for _ in range(50):
@@ -47,7 +47,7 @@ def fsync_ms(directory: Path) -> float:
 
 
 def facts(directory: Path) -> dict[str, str | int | float]:
-    """Return what describes this machine, and how busy it was."""
+    """Return a description of this machine and its load."""
     return {
         "cores": len(os.sched_getaffinity(0)),
         "cpu": _cpu_model(),

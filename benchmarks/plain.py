@@ -1,4 +1,4 @@
-"""The same work without mosaicd: what every figure is compared with."""
+"""The same work without mosaicd, as the reference for each figure."""
 
 import os
 import subprocess
@@ -11,17 +11,17 @@ from pathlib import Path
 
 #: Prints the time of its own first instructions: seconds and nanoseconds of the wall clock.
 STAMP = ("date", "+%s.%N")
-#: Before a timed step, so that the end of the one before does not count into it.
+#: A pause before a timed step, so that the end of the previous step does not count.
 SETTLE_S = 0.01
 
 
 def stamp() -> float:
-    """Start a program and return its own first time stamp."""
+    """Start a program and return the time stamp that it prints first."""
     return float(subprocess.run(STAMP, stdout=subprocess.PIPE, check=True).stdout)
 
 
 def runs_per_s(count: int, at_once: int) -> float:
-    """Start and reap `count` of `true`, `at_once` at a time; return how many a second."""
+    """Start and reap `count` processes of `true`, `at_once` at a time; return the number per second."""
     began = time.monotonic()
     living: deque[subprocess.Popen[bytes]] = deque()
     for _ in range(count):
@@ -34,7 +34,7 @@ def runs_per_s(count: int, at_once: int) -> float:
 
 
 def cat_s(source: Path, target: Path) -> float:
-    """Return the seconds of `cat SOURCE | cat > TARGET`: the same bytes through a pipe to a file."""
+    """Return the seconds for `cat SOURCE | cat > TARGET`: the same bytes through a pipe to a file."""
     began = time.monotonic()
     with open(target, "wb") as file:
         first = subprocess.Popen(["cat", str(source)], stdout=subprocess.PIPE)
@@ -49,7 +49,7 @@ def cat_s(source: Path, target: Path) -> float:
 
 
 def python_pass_s() -> float:
-    """Return the seconds of `python -c pass`."""
+    """Return the seconds for `python -c pass`."""
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", "pass"], check=True)
     return time.monotonic() - began
@@ -57,7 +57,7 @@ def python_pass_s() -> float:
 
 @contextmanager
 def sleeping_python() -> Iterator[int]:
-    """Give the pid of a Python that only sleeps; it is ended with the block."""
+    """Yield the pid of a Python process that only sleeps; it ends with the block."""
     code = "import time; print(flush=True); time.sleep(3600)"
     with subprocess.Popen([sys.executable, "-I", "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""One figure of a benchmark: the value, what it is compared with, and what it should reach."""
+"""One figure of a benchmark: its value, its reference and its target."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,14 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A limit: of the value, or of its ratio to the plain way.  At most, unless `at_least`."""
+    """A limit for the value, or for its ratio to the plain way: at most, unless `at_least`."""
 
     limit: float
     at_least: bool = False
     of_ratio: bool = False
 
     def is_reached(self, value: float, ratio: float | None) -> bool:
-        """Whether the value, or its ratio, keeps the limit."""
+        """Return whether the value, or its ratio, meets the limit."""
         judged = ratio if self.of_ratio else value
         if judged is None:
             return False
@@ -28,7 +28,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure.  `low` and `high`: the best and worst of its rounds, or the spread of its samples."""
+    """One figure.  `low` and `high` are the range of its rounds, or the spread of its samples."""
 
     measure: str
     what: str
@@ -43,16 +43,16 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """Ours divided by the plain way; None where there is none."""
+        """The value divided by that of the plain way; None without one."""
         return self.value / self.plain if self.plain else None
 
     @property
     def is_reached(self) -> bool | None:
-        """Whether the target was reached; None where there is none."""
+        """Whether the target was reached; None without a target."""
         return self.target.is_reached(self.value, self.ratio) if self.target else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON, with what follows from it."""
+        """Return the figure as a JSON object, with its ratio and its verdict."""
         target = str(self.target) if self.target else None
         return {**asdict(self), "target": target, "ratio": self.ratio, "reached": self.is_reached}
 
@@ -83,6 +83,6 @@ def of_rounds(
     measure: str, what: str, unit: str, ours: Sequence[float], plain: Sequence[float], plain_what: str,
     target: Target | None = None, note: str = "",
 ) -> Row:  # fmt: skip
-    """Return the median of a few rounds, with the worst and the best of them."""
+    """Return the median of a few rounds, with the lowest and the highest."""
     value, beside = median(ours), median(plain)
     return Row(measure, what, unit, value, min(ours), max(ours), beside, plain_what, target, note)

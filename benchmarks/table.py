@@ -1,4 +1,4 @@
-"""The table that a person reads: one line a figure, printed as soon as it is known."""
+"""The printed table: one line for each figure, printed as soon as it is measured."""
 
 from benchmarks.rows import Row
 
@@ -6,7 +6,7 @@ _LINE = "{what:<41} {value:>10} {unit:<7} {spread:>17} {plain:>10} {ratio:>8} {t
 
 
 def head(facts: dict[str, str | int | float]) -> str:
-    """Return the machine's facts and the columns' names."""
+    """Return the description of the machine and the names of the columns."""
     said = ", ".join(f"{name} {value}" for name, value in facts.items())
     names = _LINE.format(
         what="", value="mosaicd", unit="", spread="(min - max)", plain="plain", ratio="ratio",
@@ -16,7 +16,7 @@ def head(facts: dict[str, str | int | float]) -> str:
 
 
 def line(row: Row) -> str:
-    """Return one figure."""
+    """Return the line of one figure."""
     spread = "" if row.low is None or row.high is None else f"{number(row.low)} - {number(row.high)}"
     word = {True: "reached", False: "MISSED", None: ""}[row.is_reached]
     said = _LINE.format(
@@ -29,7 +29,7 @@ def line(row: Row) -> str:
 
 
 def number(value: float) -> str:
-    """Return three significant digits, or the whole number; of very little, one."""
+    """Return a number with three significant digits; a large one as an integer, a tiny one with one digit."""
     if 0 < abs(value) < 0.1:
         return f"{value:.1g}"
     if abs(value) >= 100:

@@ -1,4 +1,4 @@
-"""How many runs of `true` a second, submitted over one connection, several slots at once."""
+"""Runs of `true` per second, submitted over one connection, with several slots."""
 
 import socket
 import time
@@ -10,7 +10,7 @@ from mosaicd.protocol.framing import LineReader, encode, request
 from tests.harness.daemon import DaemonHarness
 
 SLOTS = 8
-#: Requests under way at once: enough that the connection is never the one to wait.
+#: Concurrent requests: enough that the connection is never the bottleneck.
 WINDOW = 32
 TARGET = Target(150.0, at_least=True)
 
@@ -37,12 +37,12 @@ def _burst(harness: DaemonHarness, count: int) -> float:
         all_ended(client)
         took = time.monotonic() - began
         if client.call("daemon.health")["last_seq"] - before < 3 * count:
-            raise Failed("fewer events than runs: not all were accepted")
+            raise Failed("fewer events than runs: not all runs were accepted")
     return count / took
 
 
 def _submit_many(harness: DaemonHarness, count: int) -> None:
-    """Send `count` submits over one connection, at most WINDOW unanswered."""
+    """Send `count` submits over one connection, with at most WINDOW of them unanswered."""
     reader, sent, answered = LineReader(1 << 20), 0, 0
     params = {"command": ["true"], "cwd": str(harness.home)}
     with socket.socket(socket.AF_UNIX) as link:
@@ -54,7 +54,7 @@ def _submit_many(harness: DaemonHarness, count: int) -> None:
                 sent = window
             data = link.recv(1 << 16)
             if not data:
-                raise Failed("the daemon hung up")
+                raise Failed("the daemon closed the connection")
             for line in reader.feed(data):
                 if b'"error":{' in bytes(line)[:80]:
                     raise Failed(f"a submit was refused: {bytes(line)[:300]!r}")

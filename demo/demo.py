@@ -1,7 +1,7 @@
-"""`make demo`: a private daemon, two runs, a pause, a stop and a learning curve, before your eyes.
+"""`make demo`: a private daemon, two runs, a pause, a stop and a learning curve.
 
-Everything happens in one temporary directory.  Whatever ends the demo (its end, an error, Ctrl-C), the
-runs are stopped, the daemon is stopped and the directory is removed: nothing is left behind.
+Everything happens in one temporary directory.  However the demo ends (normally, by an error or by Ctrl-C), it
+stops the runs and the daemon and removes the directory.
 """
 
 import argparse
@@ -21,37 +21,37 @@ from types import FrameType
 from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIG = "# One slot, so that you can see somebody wait.\n[cpus]\nslots = 1\n"
+CONFIG = "# One slot, so that the second run has to wait.\n[cpus]\nslots = 1\n"
 DEADLINE_S = 20.0
 LOOK_S = 3.0
 EPISODES = 2000
-#: A table is learned in a blink; a pause after each episode leaves time to watch.
+#: Learning a table takes milliseconds; a pause after each episode leaves time to watch.
 EPISODE_DELAY_S = 0.004
 
 
 class Failed(Exception):
-    """The demo cannot go on; the text says why."""
+    """The demo cannot continue; the text is the reason."""
 
 
 class Narrator:
-    """Prints the story; colour only where a terminal wants it."""
+    """Prints the text of the demo; in colour only on a terminal."""
 
     def __init__(self) -> None:
         self._has_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
-    def tell(self, text: str) -> None:
-        """Say what comes next."""
+    def say(self, text: str) -> None:
+        """Print what happens next."""
         print()
         print(textwrap.fill(text, 88))
 
     def command(self, argv: list[str]) -> None:
-        """Show a command as one would type it."""
+        """Print a command as a user would type it."""
         shown = f"$ {shlex.join(argv)}"
         print(f"\x1b[1;36m{shown}\x1b[0m" if self._has_colour else shown, flush=True)
 
 
 class Stage:
-    """One temporary directory with a daemon in it, and `mosaicctl` to talk to it."""
+    """A temporary directory with a private daemon, and `mosaicctl` commands for it."""
 
     def __init__(self, home: Path, narrator: Narrator) -> None:
         self.home = home
@@ -77,7 +77,7 @@ class Stage:
         ]
         self._narrator.command(["mosaicd", *places])
         with open(self.log, "wb") as log:
-            # Its own session: Ctrl-C is for the demo, which then ends the daemon in good order.
+            # Its own session: Ctrl-C reaches the demo alone, which then stops the daemon.
             self._daemon = subprocess.Popen(
                 [sys.executable, "-m", "mosaicd", *places],
                 stdin=subprocess.DEVNULL,
@@ -86,34 +86,34 @@ class Stage:
                 env=self._environment,
                 start_new_session=True,
             )
-        _wait_until(self._is_ready, "the daemon did not get ready")
+        _wait_until(self._is_ready, "the daemon did not become ready")
 
     def ctl(self, *argv: str) -> None:
-        """Show a mosaicctl command and carry it out."""
+        """Print a mosaicctl command and run it."""
         self._narrator.command(["mosaicctl", *argv])
         code = subprocess.call(self._ctl(argv), env=self._environment)
         if code != 0:
             raise Failed(f"mosaicctl {argv[0]} exited with {code}")
 
     def ctl_for(self, seconds: float, *argv: str) -> None:
-        """Show a command that would go on, and press Ctrl-C on it after a while."""
+        """Print and run a command that does not end, and interrupt it after a while."""
         self._narrator.command(["mosaicctl", *argv])
         with subprocess.Popen(self._ctl(argv), env=self._environment) as process:
             try:
                 process.wait(seconds)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGINT)
-        print("^C  (watching changes nothing: the run goes on)", flush=True)
+        print("^C  (watching changes nothing: the run continues)", flush=True)
 
     def ask(self, *argv: str) -> Any:
-        """Return what a mosaicctl command prints as JSON, without showing it."""
+        """Return the JSON output of a mosaicctl command, without printing it."""
         done = subprocess.run(
             self._ctl(("-o", "json", *argv)), env=self._environment, stdout=subprocess.PIPE, check=True
         )
         return json.loads(done.stdout)
 
     def close(self) -> None:
-        """End the runs, the daemon and its launcher; safe at any time, and more than once."""
+        """Stop the runs, the daemon and its launcher; may be called at any time, and repeatedly."""
         daemon, self._daemon = self._daemon, None
         if daemon is None:
             return
@@ -148,38 +148,38 @@ class Stage:
         return subprocess.call(self._ctl(["health"]), env=self._environment, stdout=quiet, stderr=quiet) == 0
 
 
-def play(stage: Stage, tell: Callable[[str], None], episodes: int) -> float:
-    """Carry out the whole story; return the mean return of the last 100 episodes."""
-    _meet(stage, tell, episodes)
-    _pause_and_queue(stage, tell)
-    tell("The taxi goes on where it stood. Let us watch it to its end.")
+def play(stage: Stage, say: Callable[[str], None], episodes: int) -> float:
+    """Run all steps of the demo; return the mean return of the last 100 episodes."""
+    _meet(stage, say, episodes)
+    _pause_and_queue(stage, say)
+    say("Resume the taxi: it continues where it paused. Watch it until it ends.")
     stage.ctl("resume", "--wait", "taxi")
     stage.ctl("watch", "taxi")
-    tell(
-        "Its slot was free the moment its last process had gone, so the second run is at work already. "
-        "We have seen enough of it: ask it to end, with a reason, and wait until it has."
+    say(
+        "The slot was free as soon as the last process of the taxi had exited, so the second run is already "
+        "executing. Stop the second run, with a reason, and wait until it has ended."
     )
     stage.ctl("wait", "--state", "EXEC", "patient")
     stage.ctl("list")
     stage.ctl("stop", "--wait", "--reason", "the demo is over", "patient")
     stage.ctl("list")
-    tell(
-        "And what has the taxi learned? It began by bumping into walls, at several hundred penalty "
-        "points an episode. An episode above 0 means: passenger found, carried, delivered, and no detour."
+    say(
+        "What has the taxi learned? At first it hit walls and lost several hundred points per episode. "
+        "A return above 0 means that it picked up the passenger and delivered them without a detour."
     )
     stage.ctl("metrics", "--plot", "taxi")
     return float(stage.ask("metrics", "taxi")["metrics"]["mean_return_100"])
 
 
-def _meet(stage: Stage, tell: Callable[[str], None], episodes: int) -> None:
-    tell("A daemon of your own, in a temporary directory, with a single CPU slot to give away:")
+def _meet(stage: Stage, say: Callable[[str], None], episodes: int) -> None:
+    say("Start a private daemon in a temporary directory, with one CPU slot:")
     stage.start_daemon()
     stage.ctl("health")
-    tell("It knows which workers are installed. This one learns with a table of numbers, and needs no GPU:")
+    say("List the installed workers. This worker learns a table of numbers and needs no GPU:")
     stage.ctl("workers")
-    tell(
-        "Hand in a run. The reply comes when the daemon has written it down and will not forget it, "
-        "even if somebody pulls the plug. (The pause after each episode is there to let you watch.)"
+    say(
+        "Submit a run. The daemon answers once the run is saved to disk, so it survives a crash or a power "
+        "failure. (The pause after each episode only leaves time to watch.)"
     )
     stage.ctl(
         "submit",
@@ -194,22 +194,22 @@ def _meet(stage: Stage, tell: Callable[[str], None], episodes: int) -> None:
         "--set",
         f"episode_delay_s={EPISODE_DELAY_S}",
     )
-    tell(
-        "Watch it from its first event on: INIT (accepted), HSHK (it has its slot), RDY (its process is "
-        "there), EXEC (it works)."
+    say(
+        "Watch the run from its first event: INIT (accepted), HSHK (its slot is reserved), RDY (its process "
+        "has started), EXEC (it executes)."
     )
     stage.ctl_for(LOOK_S, "watch", "--since", "0", "taxi")
 
 
-def _pause_and_queue(stage: Stage, tell: Callable[[str], None]) -> None:
-    tell(
-        "Pause it. This worker knows how to pause by itself, between two episodes; any other program "
-        "would be frozen, with all its children."
+def _pause_and_queue(stage: Stage, say: Callable[[str], None]) -> None:
+    say(
+        "Pause the run. This worker can pause by itself, between two episodes; any other program would be "
+        "frozen, with all its child processes."
     )
     stage.ctl("pause", "--wait", "taxi")
-    tell(
-        "A second run, an ordinary command. The paused taxi keeps its slot, so this one has to wait, "
-        "and you may ask why:"
+    say(
+        "Submit a second run, an ordinary command. The paused taxi keeps its slot, so the second run has to "
+        "wait. Ask why:"
     )
     stage.ctl("submit", "-n", "patient", "--", "sleep", "600")
     stage.ctl("list")
@@ -253,19 +253,19 @@ def _arguments() -> argparse.Namespace:
         prog="make demo ARGS=...", description="A tour of mosaicd in half a minute."
     )
     parser.add_argument(
-        "--episodes", metavar="N", type=int, default=EPISODES, help="how long the taxi learns"
+        "--episodes", metavar="N", type=int, default=EPISODES, help="number of episodes that the taxi learns"
     )
     parser.add_argument(
-        "--keep", action="store_true", help="leave the directory (registry, logs, checkpoints)"
+        "--keep", action="store_true", help="keep the directory (registry, logs, checkpoints)"
     )
     return parser.parse_args()
 
 
 def main() -> int:
-    """Play the demo; 0 when the taxi has learned, 1 when something went wrong, 130 on Ctrl-C."""
+    """Run the demo; return 0 if the taxi has learned, 1 after an error, 130 after Ctrl-C."""
     options = _arguments()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # in a script's background INT is ignored
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a script's background job ignores INT
         signal.signal(number, _interrupt)
     narrator = Narrator()
     home = Path(tempfile.mkdtemp(prefix="mosaic-demo-"))
@@ -273,22 +273,20 @@ def main() -> int:
     begun = time.monotonic()
     code = 1
     try:
-        mean = play(stage, narrator.tell, options.episodes)
+        mean = play(stage, narrator.say, options.episodes)
         if mean <= 0:
-            raise Failed(
-                f"the taxi has not learned its trade: mean return of the last 100 episodes is {mean:.1f}"
-            )
-        narrator.tell(f"Mean return of the last 100 episodes: {mean:.1f}. The taxi has learned its trade.")
+            raise Failed(f"the taxi has not learned: the mean return of the last 100 episodes is {mean:.1f}")
+        narrator.say(f"Mean return of the last 100 episodes: {mean:.1f}. The taxi has learned.")
         code = 0
     except KeyboardInterrupt:
-        narrator.tell("Interrupted: cleaning up.")
+        narrator.say("Interrupted: cleaning up.")
         code = 130
     except (Failed, subprocess.CalledProcessError) as error:
         sys.stderr.write(f"\nThe demo failed: {error}\n{_tail(stage.log)}")
     finally:
         _clean_up(stage, narrator, options.keep)
-    narrator.tell(
-        f"That took {time.monotonic() - begun:.0f} s. Your own turn: README.md, or `mosaicctl --help`."
+    narrator.say(
+        f"The demo took {time.monotonic() - begun:.0f} s. Continue with README.md, or `mosaicctl --help`."
     )
     return code
 
@@ -301,15 +299,15 @@ def _clean_up(stage: Stage, narrator: Narrator, keep: bool) -> None:
     except Failed as error:
         sys.stderr.write(f"The demo could not clean up: {error}\n")
     if keep:
-        narrator.tell(f"The daemon has ended. As you asked, its directory stays: {stage.home}")
+        narrator.say(f"The daemon has ended. Its directory is kept: {stage.home}")
         return
     shutil.rmtree(stage.home)
-    narrator.tell("The daemon has ended and its directory is gone: nothing is left behind.")
+    narrator.say("The daemon has ended and its directory is removed.")
 
 
 def _tail(log: Path) -> str:
     try:
-        return f"The daemon's last words:\n{log.read_text(errors='replace')[-1500:]}"
+        return f"The end of the daemon's log:\n{log.read_text(errors='replace')[-1500:]}"
     except OSError:
         return ""
 

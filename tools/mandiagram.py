@@ -1,9 +1,9 @@
-"""Fill the generated places of the manual: the state diagram of mosaicd(8), the errors of mosaic-protocol(7).
+"""Generate parts of the manual: the state diagram of mosaicd(8) and the errors of mosaic-protocol(7).
 
     tools/mandiagram.py            write both pages
-    tools/mandiagram.py --check    write nothing; exit 1 and name the pages that are not current
+    tools/mandiagram.py --check    write nothing; exit 1 and name the pages that are out of date
 
-A place stands between two comment lines, `BEGIN name` and `END name`; all between them is replaced.
+A generated part is between two comment lines, `BEGIN name` and `END name`.
 """
 
 import importlib.util
@@ -22,7 +22,7 @@ Page = Callable[[], str]
 
 
 def state_diagram() -> str:
-    """Return the picture of the lifecycle table; without a module that draws it, its moves as a list."""
+    """Return the diagram of the lifecycle table; without the module that draws it, a list of transitions."""
     if importlib.util.find_spec("mosaicd.core.diagram"):
         drawn = importlib.import_module("mosaicd.core.diagram")
         return _literal(drawn.text())
@@ -37,7 +37,7 @@ def state_diagram() -> str:
 
 
 def error_rows() -> str:
-    """Return a row an error: name, code, exit code of the client, meaning."""
+    """Return one row for each error: name, code, exit code of the client, meaning."""
     rows = []
     for code, cls in errors.ERRORS.items():
         meaning = (cls.__doc__ or "").strip().splitlines()[0]
@@ -45,7 +45,7 @@ def error_rows() -> str:
     return "\n".join(rows) + "\n"
 
 
-#: (page, name of the place) -> what stands there.
+#: (page, name of the part) -> the function that generates it.
 PLACES: dict[tuple[str, str], Page] = {
     ("mosaicd.8", "state diagram"): state_diagram,
     ("mosaic-protocol.7", "errors"): error_rows,
@@ -60,20 +60,20 @@ def _literal(text: str) -> str:
 
 
 def filled(page: str, text: str) -> str:
-    """Return a page's source with its places filled; ValueError where one is missing."""
+    """Return the source of a page with its parts generated; raise ValueError if a part is missing."""
     for (name, place), make in PLACES.items():
         if name != page:
             continue
         pattern = re.compile(rf'(^\.\\" BEGIN {place}.*\n)(?:.*\n)*?(^\.\\" END {place})', re.MULTILINE)
         if not pattern.search(text):
-            raise ValueError(f"{page} has no place for {place}")
+            raise ValueError(f"{page} has no part named {place}")
         made = make()
         text = pattern.sub(lambda found, made=made: found[1] + made + found[2], text)  # type: ignore[misc]
     return text
 
 
 def main(arguments: list[str]) -> int:
-    """Write or check every page with a place."""
+    """Write or check every page with a generated part."""
     stale = []
     for page in sorted({page for page, _ in PLACES}):
         path = ROOT / "man" / page
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
             if "--check" not in arguments:
                 path.write_text(after, encoding="utf-8")
     for page in stale:
-        print(f"{page} {'is not current: run tools/mandiagram.py' if '--check' in arguments else 'written'}")
+        print(f"{page} {'is out of date: run tools/mandiagram.py' if '--check' in arguments else 'written'}")
     return 1 if stale and "--check" in arguments else 0
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Put the user units where `systemctl --user` finds them, or take them away again.
+"""Install the user units for `systemctl --user`, or remove them.
 
-Owns the files mosaicd.service and mosaicd.socket in the user's unit directory and nothing else there:
-drop-ins, the registry and the runs are the user's.  The units in the source tree name the usual place of
-the program; the installed copy names the program that belongs to the interpreter this runs with.
+This program owns the files mosaicd.service and mosaicd.socket in the user's unit directory, and nothing else:
+drop-ins, the registry and the runs belong to the user.  The units in the source tree name the usual path of
+the program; the installed copy names the program of the interpreter that runs this script.
 """
 
 import argparse
@@ -16,28 +16,29 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parent / "user"
 UNITS = ("mosaicd.socket", "mosaicd.service")
 NEXT = """
-start it now       systemctl --user start mosaicd
-at every login     systemctl --user enable mosaicd
-look at it         systemctl --user status mosaicd; journalctl --user -u mosaicd
+start now          systemctl --user start mosaicd
+start at login     systemctl --user enable mosaicd
+status and log     systemctl --user status mosaicd; journalctl --user -u mosaicd
 
-Your user manager, and with it mosaicd and every run, ends when your last session does, unless you linger:
+When your last session ends, systemd ends your user manager, mosaicd and all your runs. To keep them after
+logout, from boot to shutdown:
 
                    loginctl enable-linger
-
-keeps the manager from boot to shutdown, so that runs outlive your logout.
 """
 
 
 def unit_directory() -> Path:
-    """Where this user's own units live (systemd.unit(5))."""
+    """Return the directory of this user's own units (systemd.unit(5))."""
     home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(home) / "systemd/user"
 
 
 def start_line(argv: list[str]) -> str:
-    """Return the ExecStart line; systemd expands % everywhere, and $ in all words but the program's."""
+    """Return the ExecStart line; systemd expands % everywhere, and $ in all words but the first."""
     if not set("\"'\\").isdisjoint(argv[0]):
-        sys.exit(f"install_user: systemd starts no program whose path has quotes or backslashes: {argv[0]}")
+        sys.exit(
+            f"install_user: systemd cannot start a program whose path has quotes or backslashes: {argv[0]}"
+        )
     words = [word.replace("%", "%%") for word in argv]
     return "ExecStart=" + " ".join(f'"{word}"' for word in words)
 
@@ -47,7 +48,7 @@ def command(program: str | None) -> list[str]:
     if program:
         found = shutil.which(program)
         if found is None:
-            sys.exit(f"install_user: {program} is not a program that can be run")
+            sys.exit(f"install_user: {program} is not an executable file")
         return [str(Path(found).absolute())]
     beside = Path(sys.executable).parent / "mosaicd"
     if os.access(beside, os.X_OK):
@@ -56,14 +57,14 @@ def command(program: str | None) -> list[str]:
 
 
 def rendered(unit: str, argv: list[str]) -> str:
-    """Return the text of a unit with its ExecStart replaced."""
+    """Return the text of a unit with another ExecStart line."""
     start = start_line(argv)
     lines = (SOURCE / unit).read_text(encoding="utf-8").splitlines()
     return "\n".join(start if line.startswith("ExecStart=") else line for line in lines) + "\n"
 
 
 def systemctl(*arguments: str) -> bool:
-    """Run `systemctl --user`; False where there is no user manager, or it refused and said why."""
+    """Run `systemctl --user`; return False if there is no user manager, or if it printed an error."""
     try:
         argv = ["systemctl", "--user", *arguments]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -83,7 +84,7 @@ def install(directory: Path, argv: list[str]) -> None:
         fresh.replace(target)
         print(f"installed {target}")
     if not systemctl("daemon-reload"):
-        print("the units are in place; your user manager will read them when it starts")
+        print("the units are installed; your user manager reads them when it starts")
     print(NEXT, end="")
 
 
@@ -96,14 +97,16 @@ def uninstall(directory: Path) -> None:
             target.unlink()
             print(f"removed {target}")
     systemctl("daemon-reload")
-    print("Runs that are alive go on, and their records stay in your state directory.")
+    print("Live runs continue, and all records stay in your state directory.")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("action", choices=("install", "uninstall"))
-    parser.add_argument("--mosaicd", metavar="PROGRAM", help="the daemon the unit starts")
-    parser.add_argument("--directory", type=Path, default=unit_directory(), help="where the units go")
+    parser.add_argument("--mosaicd", metavar="PROGRAM", help="the program that the unit starts")
+    parser.add_argument(
+        "--directory", type=Path, default=unit_directory(), help="the directory for the units"
+    )
     options = parser.parse_args()
     if options.action == "install":
         install(options.directory, command(options.mosaicd))

@@ -34,7 +34,7 @@ def test_metadata_of_a_flat_config_is_kept() -> None:
     assert extract_worker_config(data) == data
 
 
-@pytest.mark.parametrize(("text", "reason"), [("{", "not JSON"), ("[1]", "an object is needed, not list")])
+@pytest.mark.parametrize(("text", "reason"), [("{", "not JSON"), ("[1]", "must be an object, not list")])
 def test_a_file_that_is_none(text: str, reason: str, tmp_path: Path) -> None:
     """A file that is missing, not JSON or not an object gives one sentence."""
     path = tmp_path / "config.json"
@@ -51,12 +51,12 @@ BROKEN: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"episodes": 1.5}, {"episodes": "1.5 is not an integer"}),
     ({"episodes": True}, {"episodes": "True is not an integer"}),
     ({"seed": "1"}, {"seed": "'1' is not an integer"}),
-    ({"algo": "dqn"}, {"algo": "'dqn' is none of q_learning, sarsa"}),
+    ({"algo": "dqn"}, {"algo": "must be one of q_learning, sarsa, not 'dqn'"}),
     ({"learning_rate": 0}, {"learning_rate": "0.0 is not more than 0"}),
     ({"learning_rate": float("nan")}, {"learning_rate": "nan is not a number"}),
     ({"env_kwargs": []}, {"env_kwargs": "[] is not an object"}),
     ({"env_id": ""}, {"env_id": "must not be empty"}),
-    ({"algo": None}, {"algo": "a string is needed, not null"}),
+    ({"algo": None}, {"algo": "a string is required, not null"}),
     ({"epsilon_start": 0.1, "epsilon_end": 0.5}, {"epsilon_end": "0.5 is more than epsilon_start (0.1)"}),
     (
         {"step_telemetry": 1, "gamma": 2},

@@ -89,7 +89,7 @@ def check_neighbours(found: dict[str, dict[str, Any]]) -> None:
     """Each broken worker says what is wrong with it; a foreign class and stray output are no error."""
     expected = {
         "raises": "RuntimeError: no GPU library here (exit code 1)",
-        "leaves": "it said nothing (exit code 3)",
+        "leaves": "no answer (exit code 3)",
         "exits": "bye (exit code 1)",
     }
     assert {name: found[name]["error"] for name in expected} == expected

@@ -144,4 +144,4 @@ def test_an_older_version_becomes_its_successor() -> None:
     assert newest.note == ""
     assert worlds.resolve(newest.env_id) == newest
     assert worlds.resolve("Taxi-v0").env_id == newest.env_id
-    assert "Taxi-v0 is gone" in worlds.resolve("Taxi-v0").note
+    assert "Taxi-v0 is no longer in Gymnasium" in worlds.resolve("Taxi-v0").note

@@ -1,6 +1,6 @@
-"""mosaic_worker: what a worker needs to speak with mosaicd, from the standard library alone.
+"""mosaic_worker: the worker's side of mosaicd, with the standard library alone.
 
-A worker may use all of it, a part, or nothing: the contract is lines on stdout, a few environment
+A worker may use all of it, a part, or nothing: the interface consists of lines on stdout, a few environment
 variables and one entry point (man page mosaic-worker(7)).
 """
 

@@ -1,9 +1,9 @@
-"""The analytics manifest: where a run's artifacts lie.  One shape is written, every known one is read.
+"""The analytics manifest: the paths of a run's artifacts.  One form is written, every known form is read.
 
 Written: {"run_id", "worker_type", "artifacts": {"tensorboard"?, "wandb"?, "checkpoints"?, "logs_dir"?,
 "videos_dir"?}, "metadata"}.  Read as well: CleanRL's flat keys (`tensorboard_dir`, `wandb_run_path`,
-`checkpoints_dir`, `notes` ...) and a file named `<run_id>_analytics.json`.  Keys nobody knows are kept in
-`metadata`.  Paths are relative to the manifest's directory where they can be.
+`checkpoints_dir`, `notes` ...) and a file named `<run_id>_analytics.json`.  Unknown keys are kept in
+`metadata`.  Paths are relative to the manifest's directory if possible.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ManifestInvalid(ValueError):
 
 @dataclass
 class WorkerAnalyticsManifest:
-    """One run's artifacts; a section is a dictionary, a directory a string."""
+    """The artifacts of one run; a section is a dictionary, a directory is a string."""
 
     run_id: str
     worker_type: str = ""
@@ -42,7 +42,7 @@ class WorkerAnalyticsManifest:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the one written shape."""
+        """Return the form that is written."""
         return {
             "run_id": self.run_id,
             "worker_type": self.worker_type,
@@ -51,7 +51,7 @@ class WorkerAnalyticsManifest:
         }
 
     def save(self, run_dir: Path) -> Path:
-        """Write `analytics.json` into `run_dir` in one step and return its path."""
+        """Write `analytics.json` into `run_dir` atomically and return its path."""
         run_dir.mkdir(parents=True, exist_ok=True)
         path = run_dir / FILE_NAME
         write_file(path, json.dumps(plain(self.to_dict()), indent=2, sort_keys=True).encode("ascii") + b"\n")
@@ -59,7 +59,7 @@ class WorkerAnalyticsManifest:
 
     @classmethod
     def load(cls, path: Path) -> WorkerAnalyticsManifest:
-        """Read any known shape from `path`; raise ManifestInvalid or OSError."""
+        """Read any known form from `path`; raise ManifestInvalid or OSError."""
         try:
             data = json.loads(path.read_bytes().decode("utf-8-sig", "replace"))
         except ValueError as error:
@@ -70,7 +70,7 @@ class WorkerAnalyticsManifest:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> WorkerAnalyticsManifest:
-        """Return the manifest that `data`, of any known shape, means."""
+        """Return the manifest for `data` in any known form."""
         given = data.get("artifacts")
         sections = given if isinstance(given, Mapping) else {}
         artifacts: dict[str, Any] = {}

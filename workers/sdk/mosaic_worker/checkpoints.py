@@ -1,9 +1,9 @@
-"""Checkpoints that are whole or not there.
+"""Checkpoints that are either complete or absent.
 
-A checkpoint is a directory `checkpoint-<step>` with the worker's files and a `manifest.json` that holds
+A checkpoint is a directory `checkpoint-<step>` with the worker's files and a `manifest.json` that has the
 size and SHA-256 of each.  It is written under a temporary name, every file and the directory are fsynced,
-then it is renamed and the parent is fsynced.  A reader trusts the manifest only: what does not match it
-is skipped, never loaded.  One writer a directory at a time (mosaicd's attempt lock sees to that).
+then it is renamed and the parent is fsynced.  A reader skips a checkpoint that does not match its manifest
+and never loads it.  A directory has one writer at a time: mosaicd's attempt lock ensures that.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LEFT_BEHIND = re.compile(r"\.checkpoint-(\d{1,18})\.\d+\.(tmp|old)\Z")
 
 
 class CheckpointInvalid(ValueError):
-    """The checkpoint is torn, altered or of an unknown format."""
+    """The checkpoint is incomplete, altered or of an unknown format."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Checkpoint:
     step: int
     created_at: float
     size_bytes: int
-    sha256: str  # of manifest.json, and so of everything
+    sha256: str  # of manifest.json, which has the hashes of all files
     meta: dict[str, Any] = field(default_factory=dict)
 
     def read(self, name: str) -> bytes:
@@ -50,7 +50,7 @@ class Checkpoint:
         return (self.path / name).read_bytes()
 
     def payload(self) -> dict[str, Any]:
-        """Return what `checkpoint_saved` and `checkpoint_loaded` carry about it."""
+        """Return the payload of `checkpoint_saved` and `checkpoint_loaded`."""
         return {
             "path": str(self.path),
             "global_step": self.step,
@@ -61,7 +61,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A checkpoint that the search passed over, and why."""
+    """A checkpoint that was skipped, with the reason."""
 
     path: Path
     reason: str
@@ -71,9 +71,9 @@ class CheckpointStore:
     """The checkpoints of one run."""
 
     def __init__(self, directory: Path, keep: int = KEEP, resume_from: Path | None = None) -> None:
-        """Keep the newest `keep` checkpoints in `directory`, which is made when first needed.
+        """Keep the newest `keep` checkpoints in `directory`, which is created by the first save.
 
-        `resume_from`: another run's checkpoints, read where this one has none that is whole; never written.
+        `resume_from`: the checkpoints of an earlier run, read if this run has no complete one; never written.
         """
         if keep < 1:
             raise ValueError("keep: must be at least 1")
@@ -87,9 +87,9 @@ class CheckpointStore:
         files: Mapping[str, bytes | Callable[[Path], None]],
         meta: Mapping[str, Any] | None = None,
     ) -> Checkpoint:
-        """Write a checkpoint and return it; on OSError the older ones are unchanged, and nothing is left.
+        """Write a checkpoint and return it; on OSError older checkpoints are unchanged, and no file remains.
 
-        A file is given by its bytes, or by a function that writes it to the path that it is called with.
+        Each file is given as bytes, or as a function that writes the file to the path that it receives.
         """
         for name in files:
             if not _is_plain_name(name) or name == MANIFEST:
@@ -108,7 +108,7 @@ class CheckpointStore:
         return verify(final)
 
     def latest_verified(self) -> tuple[Checkpoint | None, list[Skipped]]:
-        """Return the newest checkpoint that is whole, and what was passed over on the way to it."""
+        """Return the newest complete checkpoint, and the newer ones that were skipped."""
         skipped: list[Skipped] = []
         for directory in (self.directory, self.resume_from):
             for path in _paths(directory) if directory is not None else []:
@@ -120,7 +120,7 @@ class CheckpointStore:
 
     def _put(self, temporary: Path, final: Path) -> None:
         old = self.directory / f".{final.name}.{os.getpid()}.old"
-        if final.exists():  # the same step once more, after a resume
+        if final.exists():  # the same step again, after a resume
             os.rename(final, old)
         os.rename(temporary, final)
         sync_directory(self.directory)
@@ -128,13 +128,13 @@ class CheckpointStore:
             shutil.rmtree(old)
 
     def _prune(self, newest: Path) -> None:
-        """Drop what is older than the newest `keep`; higher steps than the one just written stay."""
+        """Remove all but the newest `keep` checkpoints; steps above the one just written stay."""
         older = [path for path in _paths(self.directory) if path.name < newest.name]
         for path in older[self.keep - 1 :]:
             shutil.rmtree(path, ignore_errors=True)
 
     def _sweep(self) -> None:
-        """Remove what an interrupted `save` left."""
+        """Remove the files of an interrupted `save`."""
         for path in self.directory.iterdir():
             left = _LEFT_BEHIND.match(path.name)
             if left and (left.group(2) == "tmp" or (self.directory / path.name[1:].split(".")[0]).exists()):
@@ -142,7 +142,7 @@ class CheckpointStore:
 
 
 def _paths(directory: Path) -> list[Path]:
-    """The checkpoint directories, newest first; none where `directory` cannot be read."""
+    """Return the checkpoint directories, newest first; an empty list if `directory` cannot be read."""
     try:
         entries = list(directory.iterdir())
     except OSError:
@@ -152,7 +152,7 @@ def _paths(directory: Path) -> list[Path]:
         whole, left = _NAME.match(path.name), _LEFT_BEHIND.match(path.name)
         if whole:
             found.append((int(whole.group(1)), 1, path))
-        elif left and left.group(2) == "old":  # its successor was never put in place, or is the better one
+        elif left and left.group(2) == "old":  # its successor is missing, or is the newer one
             found.append((int(left.group(1)), 0, path))
     return [path for _, _, path in sorted(found, reverse=True)]
 
@@ -165,7 +165,7 @@ def _examine(path: Path) -> tuple[Checkpoint | None, str]:
 
 
 def verify(path: Path) -> Checkpoint:
-    """Return the checkpoint at `path`; raise CheckpointInvalid when anything differs from its manifest."""
+    """Return the checkpoint at `path`; raise CheckpointInvalid if any file differs from its manifest."""
     try:
         raw = (path / MANIFEST).read_bytes()
         manifest = json.loads(raw)

@@ -1,6 +1,6 @@
 """The command line that every worker shares.
 
-`--grpc` and `--grpc-target` of older configs are accepted and mean nothing.
+`--grpc` and `--grpc-target` are accepted for older configs and have no effect.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class WorkerCLI:
         """Return a parser with the flags that every worker has."""
         parser = argparse.ArgumentParser(prog=prog, description=description)
         parser.add_argument("--config", type=Path, metavar="FILE", help="JSON config, flat or nested")
-        parser.add_argument("--run-id", metavar="ID", help="the run's name where the config has none")
-        parser.add_argument("--worker-id", metavar="ID", help="the name of this worker in its telemetry")
+        parser.add_argument("--run-id", metavar="ID", help="the run's id, if the config has none")
+        parser.add_argument("--worker-id", metavar="ID", help="the worker's name in its telemetry")
         parser.add_argument(
-            "--run-dir", type=Path, metavar="DIR", help="where artifacts go (default: runs/RUN_ID)"
+            "--run-dir", type=Path, metavar="DIR", help="directory for artifacts (default: runs/RUN_ID)"
         )
-        parser.add_argument("--dry-run", action="store_true", help="check the config and leave")
+        parser.add_argument("--dry-run", action="store_true", help="check the config and exit")
         parser.add_argument("--emit-summary", action="store_true", help="print a summary as the last line")
         parser.add_argument("--log-level", default="WARNING", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
         parser.add_argument("--grpc", action="store_true", help=argparse.SUPPRESS)
@@ -48,7 +48,7 @@ class WorkerCLI:
 
     @staticmethod
     def setup_logging(level: str = "WARNING") -> None:
-        """Send log records to stderr: stdout belongs to telemetry."""
+        """Send log records to stderr; stdout is for telemetry."""
         logging.basicConfig(
             level=level,
             stream=sys.stderr,
@@ -60,7 +60,7 @@ class WorkerCLI:
     def load_config(args: argparse.Namespace, environment: WorkerEnvironment) -> dict[str, Any]:
         """Return the flat config of `--config`, else of $MOSAIC_CONFIG_FILE, else an empty one.
 
-        `run_id` and `worker_id` are set as mosaicd, then the flags, then the file say.
+        `run_id` and `worker_id` come from mosaicd, else from the flags, else from the file.
         """
         path = args.config or environment.config_file
         config = load_worker_config_from_file(path) if path is not None else {}
@@ -79,5 +79,5 @@ class WorkerCLI:
 
     @staticmethod
     def print_summary(summary: Mapping[str, Any]) -> None:
-        """Print {"summary": ...} as one line on stdout; it is no telemetry."""
+        """Print {"summary": ...} as one line on stdout; this line is not telemetry."""
         print(dumps({"summary": dict(summary)}), flush=True)

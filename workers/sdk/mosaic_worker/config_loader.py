@@ -1,7 +1,7 @@
-"""A worker's config from a file, flat or wrapped in a whole run config.
+"""A worker's config from a file: flat, or nested in a run config.
 
-What a reader would get wrong: the wrapped form is recognised by `metadata.worker.config` being an object,
-not by a missing `run_id`; everything else is taken as the worker's own flat config.
+Note: a file is a nested config if `metadata.worker.config` is an object; a missing `run_id` does not matter.
+Every other file is read as a flat config.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 
 class ConfigError(NamedTuple):
-    """One thing wrong in a config: where, and what."""
+    """One fault of a config: its path and a message."""
 
     path: str
     message: str
@@ -23,15 +23,15 @@ class ConfigError(NamedTuple):
 
 
 class InvalidWorkerConfig(ValueError):
-    """The config cannot be used; `errors` names everything that is wrong with it."""
+    """The config is invalid; `errors` has every fault."""
 
     def __init__(self, errors: Sequence[ConfigError]) -> None:
-        """Keep all errors; the text has one a line."""
+        """Keep all errors; the text has one line for each."""
         self.errors = tuple(errors)
         super().__init__("\n".join(str(error) for error in self.errors))
 
     def payload(self) -> dict[str, Any]:
-        """Return what `run_failed` carries about it."""
+        """Return the payload of `run_failed`."""
         return {
             "error": str(self),
             "error_type": type(self).__name__,
@@ -53,7 +53,7 @@ def load_worker_config_from_file(path: str | Path) -> dict[str, Any]:
 def extract_worker_config(data: Any) -> dict[str, Any]:
     """Return the worker's flat config from a flat or nested one; raise InvalidWorkerConfig for no object."""
     if not isinstance(data, Mapping):
-        raise InvalidWorkerConfig([ConfigError("", f"an object is needed, not {type(data).__name__}")])
+        raise InvalidWorkerConfig([ConfigError("", f"must be an object, not {type(data).__name__}")])
     metadata = data.get("metadata")
     worker = metadata.get("worker") if isinstance(metadata, Mapping) else None
     config = worker.get("config") if isinstance(worker, Mapping) else None

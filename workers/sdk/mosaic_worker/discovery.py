@@ -1,16 +1,15 @@
-"""Which workers live in this interpreter's environment (entry-point group `mosaic.workers`).
+"""Discovery of the workers in this interpreter's environment (entry-point group `mosaic.workers`).
 
-This file needs nothing but the standard library and none of its neighbours, so it also runs by its path in
-an environment that lacks this package: `PYTHON .../mosaic_worker/discovery.py --json`.
+This file uses only the standard library and no other module of this package, so it can be run by its path in
+an environment without this package: `PYTHON .../mosaic_worker/discovery.py --json`.
 
-What a reader would get wrong: nobody's code is imported in this process.  Each worker is loaded by a child
-of its own with a time limit, so one that raises, hangs, exits, prints or crashes is listed with its error
-and hides nobody.
+Note: no worker is imported in this process.  Each worker is loaded in a child process with a time limit, so
+a worker that raises, hangs, exits, prints or crashes is listed with its error and does not affect the others.
 
 The value of an entry point is `package:function`, and the function returns (metadata, capabilities).  The
-package may also have `get_config_schema()` (a JSON Schema), `WORKER_MODULE` (what `python -m` runs; else the
-package, when it has `__main__`, else `package.cli`) and `ACCEPTS_WORKER_ID = True` (its command line knows
-`--worker-id`).
+package may also have `get_config_schema()` (a JSON Schema), `WORKER_MODULE` (the module for `python -m`;
+default: the package if it has `__main__`, else `package.cli`) and `ACCEPTS_WORKER_ID = True` (its command
+line accepts `--worker-id`).
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ PARALLEL = 4
 
 @dataclass
 class DiscoveredWorker:
-    """One entry point; `error` says why a broken worker cannot be used, and is None otherwise."""
+    """One entry point; `error` is the reason why a broken worker cannot be used, or None."""
 
     kind: str
     value: str
@@ -52,7 +51,7 @@ class DiscoveredWorker:
 
 
 class WorkerDiscovery:
-    """Finds workers once and remembers them."""
+    """Finds the workers once and caches them."""
 
     def __init__(self, timeout_s: float = WORKER_DISCOVERY_TIMEOUT_S) -> None:
         """Give each worker `timeout_s` to be imported."""
@@ -73,7 +72,7 @@ class WorkerDiscovery:
 
 
 def discover(timeout_s: float = WORKER_DISCOVERY_TIMEOUT_S) -> list[DiscoveredWorker]:
-    """Return all workers of this environment, each asked in a child process of its own."""
+    """Return all workers of this environment, each loaded in its own child process."""
     workers = sorted(_entry_points(), key=lambda worker: (worker.kind, worker.distribution))
     with ThreadPoolExecutor(max_workers=PARALLEL) as pool:
         list(pool.map(lambda worker: _ask(worker, timeout_s), workers))
@@ -92,7 +91,7 @@ def _entry_points() -> Iterable[DiscoveredWorker]:
     for distribution in distributions():
         name = distribution.metadata["Name"] or "?"
         key = name.lower().replace("_", "-").replace(".", "-")
-        if key in seen:  # shadowed by an earlier directory of the path
+        if key in seen:  # shadowed by an earlier directory of sys.path
             continue
         seen.add(key)
         for point in distribution.entry_points:
@@ -101,7 +100,7 @@ def _entry_points() -> Iterable[DiscoveredWorker]:
 
 
 def _ask(worker: DiscoveredWorker, timeout_s: float) -> None:
-    """Fill in `worker` from what a child process says about it."""
+    """Load `worker` in a child process and fill in its fields from the answer."""
     request = json.dumps({"path": sys.path, "value": worker.value})
     command = [
         sys.executable,
@@ -135,13 +134,13 @@ def _ask(worker: DiscoveredWorker, timeout_s: float) -> None:
 def _last_words(code: int, err: bytes) -> str:
     lines = [line.strip() for line in err.decode("utf-8", "replace").splitlines() if line.strip()]
     how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-    return f"{lines[-1][:500]} ({how})" if lines else f"it said nothing ({how})"
+    return f"{lines[-1][:500]} ({how})" if lines else f"no answer ({how})"
 
 
 def _load(request: str) -> int:
-    """In the child: import one worker, print what it says about itself on the real stdout."""
+    """Import one worker and print its description on the real stdout; runs in the child process."""
     answer_fd = os.dup(1)
-    os.dup2(2, 1)  # what the worker prints while it is imported is no answer
+    os.dup2(2, 1)  # output of the worker during its import must not mix with the answer
     order = json.loads(request)
     sys.path[:] = order["path"]
     text = json.dumps(_describe(order["value"]))
@@ -190,7 +189,7 @@ def _module(package_name: str) -> str | None:
 
 
 def _fields(record: Any) -> dict[str, Any]:
-    """The public fields of a dataclass, mapping or object of anybody's making."""
+    """Return the public fields of a dataclass, a mapping or any other object."""
     if isinstance(record, Mapping):
         return dict(record)
     names = getattr(record, "__dataclass_fields__", None) or getattr(record, "__dict__", {})
@@ -216,13 +215,16 @@ def _render(workers: list[DiscoveredWorker]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the workers of this environment; 0 also when some are broken."""
+    """Print the workers of this environment; return 0 also if some are broken."""
     parser = argparse.ArgumentParser(
         prog="mosaic_worker.discovery", description="List the installed MOSAIC workers."
     )
     parser.add_argument("--json", action="store_true", help='print {"python", "workers": [...]} as one line')
     parser.add_argument(
-        "--timeout", type=float, default=WORKER_DISCOVERY_TIMEOUT_S, help="seconds for each worker"
+        "--timeout",
+        type=float,
+        default=WORKER_DISCOVERY_TIMEOUT_S,
+        help="time limit for each worker, in seconds",
     )
     parser.add_argument("--load", metavar="REQUEST", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -234,12 +236,12 @@ def main(argv: list[str] | None = None) -> int:
     elif workers:
         print(_render(workers))
     else:
-        print("no worker is installed here", file=sys.stderr)
+        print("no worker is installed in this environment", file=sys.stderr)
     return 0
 
 
 if __name__ == "__main__":
-    if not __package__:  # run by path: our own directory must not shadow anybody's modules
+    if not __package__:  # run by path: our own directory must not shadow other modules
         sys.path[:] = [
             entry
             for entry in sys.path

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, also after a power cut: temporary name, fsync, rename, directory fsync."""
+"""Atomic, durable writes: temporary name, fsync, rename, fsync of the directory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` in one step; on OSError the old file is unchanged and nothing else is left."""
+    """Replace `path` by `data` atomically; on OSError the old file is unchanged and no other file remains."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write_synced(temporary, data)
@@ -19,7 +19,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write `data` to a new file at `path` and wait until the disk has it."""
+    """Write `data` to a new file at `path` and fsync it."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
@@ -28,7 +28,7 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Wait until the disk has the file that somebody else wrote to `path`."""
+    """Fsync an existing file."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -37,7 +37,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Wait until the disk has the names in the directory `path`."""
+    """Fsync a directory, so that its entries are durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

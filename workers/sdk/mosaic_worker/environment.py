@@ -1,4 +1,4 @@
-"""What mosaicd hands to a worker through its environment; the SDK's only reader of `os.environ`.
+"""The environment variables that mosaicd sets for a worker; the SDK reads `os.environ` only here.
 
 Every variable is optional: outside mosaicd a worker runs from its config alone.
 """
@@ -17,7 +17,7 @@ _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 @dataclass(frozen=True)
 class WorkerEnvironment:
-    """The variables of man page mosaic-worker(7), decoded; None where absent."""
+    """The variables of man page mosaic-worker(7), decoded; None for an absent one."""
 
     run_id: str | None = None
     run_dir: Path | None = None
@@ -31,7 +31,7 @@ class WorkerEnvironment:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] | None = None) -> WorkerEnvironment:
-        """Decode `environ` (the process's own by default); a number that is none counts as absent."""
+        """Decode `environ` (default: the process's own); an invalid number counts as absent."""
         env = os.environ if environ is None else environ
         return cls(
             run_id=env.get("MOSAIC_RUN_ID") or env.get("RUN_ID") or None,
@@ -47,12 +47,12 @@ class WorkerEnvironment:
 
 
 def forget_control_fd() -> None:
-    """Take MOSAIC_CONTROL_FD out of the environment: a child process does not have that descriptor."""
+    """Remove MOSAIC_CONTROL_FD from the environment: child processes do not inherit the descriptor."""
     os.environ.pop("MOSAIC_CONTROL_FD", None)
 
 
 def new_run_id() -> str:
-    """Return a fresh ULID, for a run that nobody named."""
+    """Return a new ULID, for a run without an id."""
     number = (int(time.time() * 1000) << 80) | secrets.randbits(80)
     return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
 

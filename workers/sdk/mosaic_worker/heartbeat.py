@@ -1,8 +1,8 @@
-"""A thread that says "alive" at a fixed interval.
+"""A thread that sends heartbeats at a fixed interval.
 
-What a reader would get wrong: a beat from a thread proves that the process lives, not that the work goes
-on.  With `only_when_marked` a beat is sent only if the working loop called `mark()` since the last one,
-so a loop that hangs is noticed; a paused worker is no hanging worker and keeps beating.
+Note: a heartbeat from a thread proves that the process is alive, not that the work makes progress.  With
+`only_when_marked` a heartbeat is sent only if the working loop called `mark()` since the last one, so that
+mosaicd detects a loop that hangs.  A paused worker keeps sending heartbeats.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HEARTBEAT_INTERVAL_S = 30.0
 
 
 class Heartbeat:
-    """Beats until it is closed; a context manager."""
+    """Sends heartbeats until it is closed; a context manager."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class Heartbeat:
         only_when_marked: bool = False,
         is_paused: Callable[[], bool] | None = None,
     ) -> None:
-        """`describe` gives the payload of a beat and runs in the beating thread."""
+        """Call `describe` in the heartbeat thread for the payload of each heartbeat."""
         self.describe = describe
         self._emitter = emitter
         self._interval_s = interval_s
@@ -41,15 +41,15 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="mosaic-heartbeat", daemon=True)
 
     def mark(self) -> None:
-        """Note that the work goes on; costs one assignment."""
+        """Record progress of the working loop; costs one assignment."""
         self._marked = True
 
     def start(self) -> None:
-        """Begin to beat; the first beat comes one interval from now."""
+        """Start the thread; the first heartbeat follows after one interval."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop beating; no beat follows after this returns."""
+        """Stop the thread; no heartbeat is sent after this returns."""
         self._done.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -76,5 +76,5 @@ class Heartbeat:
             }
             try:
                 self._emitter.heartbeat(payload)
-            except OSError:  # nobody listens any more; the working thread finds out at its own next line
+            except OSError:  # stdout is closed; the working thread gets the same error at its next line
                 return

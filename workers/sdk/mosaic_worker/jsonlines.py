@@ -1,8 +1,8 @@
-"""One JSON object to one ASCII line, whatever the object holds.
+"""Encoding of one JSON object as one ASCII line, for any object.
 
 The line is strict JSON: the three numbers that JSON lacks become the strings "NaN", "Infinity" and
-"-Infinity".  A value that JSON does not know (an array, a path, a set, a tensor) is written by its
-nearest plain form and at worst by its `repr`; encoding never raises because of what a payload holds.
+"-Infinity".  A value that JSON does not know (an array, a path, a set, a tensor) becomes the nearest plain
+form, or its `repr`; encoding never raises because of a value.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 def dumps(value: Any) -> str:
-    """Return `value` as strict JSON without a line break; never raises for the value's sake."""
+    """Return `value` as strict JSON without a line break; never raises because of the value."""
     try:
         return _encoder.encode(value)
     except (TypeError, ValueError, RecursionError):
@@ -27,7 +27,7 @@ def dumps(value: Any) -> str:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """Return `value` made of dict, list, str, int, finite float, bool and None only."""
+    """Return `value` converted to dict, list, str, int, finite float, bool and None."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, int):

@@ -1,7 +1,7 @@
-"""What a worker says about itself, before anybody starts it.
+"""The description of a worker, for discovery.
 
-Both classes are frozen and have defaults for everything that a worker may leave out, so a worker
-written for the original MOSAIC constructs them unchanged.  Lists become tuples.
+Both classes are frozen and have defaults for all optional fields, so a worker written for the original
+MOSAIC constructs them unchanged.  Lists become tuples.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class WorkerMetadata:
-    """Who made the worker, and around which library."""
+    """The origin of the worker, and the library that it is based on."""
 
     name: str
     version: str
@@ -30,10 +30,10 @@ class WorkerMetadata:
 
 @dataclass(frozen=True)
 class WorkerCapabilities:
-    """What the worker can do and what it needs.
+    """The abilities and needs of the worker.
 
-    `supports_pause_resume` is a promise: the worker answers on $MOSAIC_CONTROL_FD.  A worker that
-    says so and does not answer is frozen after the acknowledgement's time limit.
+    `supports_pause_resume` means that the worker answers on $MOSAIC_CONTROL_FD.  If it does not answer in
+    time, mosaicd freezes its process tree.
     """
 
     worker_type: str

@@ -1,4 +1,4 @@
-"""The two shapes a worker's own classes have.  Nothing needs to inherit from them."""
+"""The two protocols for a worker's own classes.  No class needs to inherit from them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ ConfigT = TypeVar("ConfigT", bound="WorkerConfig")
 
 @runtime_checkable
 class WorkerConfig(Protocol):
-    """A worker's settings: a run id, a seed, and a way to and from a plain dictionary."""
+    """A worker's settings: a run id, a seed, and conversion to and from a plain dictionary."""
 
     @property
     def run_id(self) -> str:
-        """The run that these settings belong to."""
+        """The id of the run."""
 
     @property
     def seed(self) -> int | None:
-        """The seed of every random generator, or None for a fresh one."""
+        """The seed of every random generator, or None for a random seed."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `from_dict` turns into an equal config."""
+        """Return a dictionary that `from_dict` converts to an equal config."""
 
     @classmethod
     def from_dict(cls: type[ConfigT], data: Mapping[str, Any]) -> ConfigT:
@@ -30,7 +30,7 @@ class WorkerConfig(Protocol):
 
 @runtime_checkable
 class WorkerRuntime(Protocol):
-    """The work itself."""
+    """The training or evaluation of a worker."""
 
     def run(self) -> dict[str, Any]:
-        """Do the work, and return a summary that JSON can hold."""
+        """Do the work, and return a summary that can be encoded as JSON."""

@@ -1,9 +1,9 @@
-"""Python stacks on request: what a worker does while it seems to do nothing.
+"""Python stacks on request, for the post-mortem of a silent or stuck worker.
 
-mosaicd asks a silent or stuck worker for its stacks with a signal before it stops it.  The signal would kill
-a program that does not expect it, so mosaicd sends it only to processes that have announced themselves in
-$MOSAIC_STACKS_FILE, where the stacks are written, too.  faulthandler writes them even while no Python code
-can run (a long call into C that holds the lock).
+Before mosaicd ends such a worker, it requests the stacks with a signal.  The signal would kill a program
+without a handler, so mosaicd sends it only to processes that are announced in $MOSAIC_STACKS_FILE.  The
+stacks are written to the same file.  faulthandler can write them also while no Python code can run (a long
+call into C that holds the interpreter lock).
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import BinaryIO
 
 
 class Stacks:
-    """The announcement of this process; a context manager gives the signal back."""
+    """The announcement of this process; as a context manager, it restores the signal handler at the end."""
 
     def __init__(self, path: Path | None) -> None:
-        """Nothing is announced without a path, or where the program uses both user signals itself."""
+        """Prepare the announcement; without a path, or without a free user signal, there is none."""
         self._path = path
         self._file: BinaryIO | None = None
         self._signal: int | None = None
 
     @property
     def is_announced(self) -> bool:
-        """Whether a request would be answered."""
+        """Whether the process is announced, so that it answers a request."""
         return self._signal is not None
 
     def announce(self) -> None:
-        """Take a free user signal and say which; a file that cannot be written does not stop the work."""
+        """Register a free user signal and announce it; if the file cannot be written, the work continues."""
         number = _free_signal()
         if self._path is None or number is None or self.is_announced:
             return
@@ -44,7 +44,7 @@ class Stacks:
         self._signal = number
 
     def close(self) -> None:
-        """Give the signal back; a request is not answered any more."""
+        """Unregister the signal; further requests are not answered."""
         if self._signal is not None:
             faulthandler.unregister(self._signal)
             self._signal = None

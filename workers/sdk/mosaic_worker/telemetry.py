@@ -1,9 +1,8 @@
-"""Telemetry: one JSON object a line on stdout, each line written whole.
+"""Telemetry: one JSON object per line on stdout, each line written as a unit.
 
 A line goes to the descriptor in one locked loop of writes, past Python's text buffer (which is flushed
-first, so order is kept).  What a reader would get wrong: nothing here is buffered, a returned call means
-that the pipe has the line; and a `BrokenPipeError` is passed on, because a worker without a listener
-should end.
+first, so the order is kept).  Note: nothing here is buffered; when a call returns, the pipe has the line.
+A `BrokenPipeError` is raised to the caller, because a worker without a reader should end.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ LIFECYCLE_EVENTS = (
 
 
 class TelemetryEmitter:
-    """Writes telemetry lines of one run; safe to share between threads.
+    """Writes the telemetry lines of one run; safe to share between threads.
 
-    `constant` (an object with `code`, `level`, `message`) makes a lifecycle call write to `logger` too.
+    With `constant` (an object with `code`, `level`, `message`), a lifecycle call also writes to `logger`.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class TelemetryEmitter:
         logger: logging.Logger | None = None,
         stream: TextIO | None = None,
     ) -> None:
-        """Write to `stream`, or to what `sys.stdout` is at the time of the call."""
+        """Write to `stream`; the default is the value of `sys.stdout` at each call."""
         self.run_id = run_id
         self.worker_id = worker_id
         self._logger = logger
@@ -62,11 +61,11 @@ class TelemetryEmitter:
             self._log(constant, body)
 
     def run_started(self, payload: Mapping[str, Any] | None = None, *, constant: Any = None) -> None:
-        """Say that work begins; `total_episodes` and `total_steps` in the payload give a progress bar."""
+        """Report that the work begins; `total_episodes` and `total_steps` in it give a progress bar."""
         self.event("run_started", payload, constant)
 
     def run_completed(self, payload: Mapping[str, Any] | None = None, *, constant: Any = None) -> None:
-        """Say that all work is done."""
+        """Report that the work is complete."""
         self.event("run_completed", payload, constant)
 
     def run_failed(
@@ -76,27 +75,27 @@ class TelemetryEmitter:
         constant: Any = None,
         exc_info: BaseException | None = None,
     ) -> None:
-        """Say that the work cannot go on; `exc_info` adds `error`, `error_type` and `traceback`."""
+        """Report that the work cannot continue; `exc_info` adds `error`, `error_type` and `traceback`."""
         self.event("run_failed", {**describe_error(exc_info), **dict(payload or {})}, constant)
 
     def run_cancelled(self, payload: Mapping[str, Any] | None = None, *, constant: Any = None) -> None:
-        """Say that the work ends early because somebody asked for it."""
+        """Report that the work ends early on request."""
         self.event("run_cancelled", payload, constant)
 
     def heartbeat(self, payload: Mapping[str, Any] | None = None, *, constant: Any = None) -> None:
-        """Say that the worker lives."""
+        """Report that the worker is alive."""
         self.event("heartbeat", payload, constant)
 
     def checkpoint_saved(self, payload: Mapping[str, Any] | None = None, *, constant: Any = None) -> None:
-        """Say that a checkpoint is on the disk (not: that it is being written)."""
+        """Report that a checkpoint is saved to disk (not that a save has begun)."""
         self.event("checkpoint_saved", payload, constant)
 
     def checkpoint_loaded(self, payload: Mapping[str, Any] | None = None, *, constant: Any = None) -> None:
-        """Say from which checkpoint the work goes on."""
+        """Report the checkpoint that the work resumed from."""
         self.event("checkpoint_loaded", payload, constant)
 
     def paused(self, payload: Mapping[str, Any] | None = None, *, constant: Any = None) -> None:
-        """Answer a pause: no work is done until `resumed`."""
+        """Answer a pause: the worker is idle until `resumed`."""
         self.event("paused", payload, constant)
 
     def resumed(self, payload: Mapping[str, Any] | None = None, *, constant: Any = None) -> None:
@@ -118,7 +117,7 @@ class TelemetryEmitter:
         backend: str = "",
         **extra: Any,
     ) -> None:
-        """Write a step line; `action` and `observation` become JSON texts; `extra` is kept as it is."""
+        """Write a step line; `action` and `observation` become JSON texts; `extra` is kept unchanged."""
         self.line(
             {
                 "type": "step",
@@ -151,7 +150,7 @@ class TelemetryEmitter:
         metadata: Mapping[str, Any] | None = None,
         **extra: Any,
     ) -> None:
-        """Write an episode line; `metadata` is encoded as a JSON text; `extra` is kept as it is."""
+        """Write an episode line; `metadata` is encoded as a JSON text; `extra` is kept unchanged."""
         self.line(
             {
                 "type": "episode",
@@ -170,7 +169,7 @@ class TelemetryEmitter:
         )
 
     def error(self, message: str, **extra: Any) -> None:
-        """Write an error line: something went wrong and the work goes on."""
+        """Write an error line: an error happened and the work continues."""
         self.line(
             {
                 "type": "error",
@@ -182,7 +181,7 @@ class TelemetryEmitter:
         )
 
     def line(self, record: Mapping[str, Any]) -> None:
-        """Write `record` as one whole line; raises OSError when stdout is gone."""
+        """Write `record` as one line; raise OSError if stdout is closed."""
         data = dumps(record).encode("ascii") + b"\n"
         with self._lock:
             _write(self._stream or sys.stdout, data)
@@ -203,7 +202,7 @@ class TelemetryEmitter:
 
 
 def describe_error(error: BaseException | None) -> dict[str, Any]:
-    """Return `error` as payload fields; the traceback is cut to its last 8,000 characters."""
+    """Return the payload fields for `error`; the traceback is cut to its last 8,000 characters."""
     if error is None:
         return {}
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
@@ -214,7 +213,7 @@ def _write(stream: TextIO, data: bytes) -> None:
     stream.flush()
     try:
         descriptor = stream.fileno()
-    except (AttributeError, io.UnsupportedOperation):  # a captured or replaced stream
+    except (AttributeError, io.UnsupportedOperation):  # stdout was captured or replaced
         stream.write(data.decode("ascii"))
         stream.flush()
         return
@@ -226,6 +225,6 @@ def _write(stream: TextIO, data: bytes) -> None:
 def _write_some(descriptor: int, view: memoryview) -> int:
     try:
         return os.write(descriptor, view)
-    except BlockingIOError:  # somebody made our stdout non-blocking
+    except BlockingIOError:  # another process made the pipe non-blocking
         select.select([], [descriptor], [])
         return 0

@@ -1,8 +1,8 @@
-"""One run as its worker sees it: emitter, control, heartbeat and checkpoints, opened and closed together.
+"""The worker's side of one run: emitter, control, heartbeat and checkpoints, opened and closed together.
 
-Inside `with WorkerRun(...) as run:` an exception is said as `run_failed` (a Ctrl-C as `run_cancelled`) and
-then goes on as it would have; nothing is swallowed.  How the work ended well is for the worker to say:
-`run.completed(summary)` or `run.cancelled(payload)`.
+Inside `with WorkerRun(...) as run:` an exception is reported as `run_failed` (a Ctrl-C as `run_cancelled`)
+and then propagates.  The worker reports every other end itself, with `run.completed(summary)` or
+`run.cancelled(payload)`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EXIT_INTERRUPTED = 130
 
 
 class WorkerRun:
-    """What a worker needs while it runs."""
+    """The objects that a worker uses while it runs."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class WorkerRun:
         only_when_marked: bool = False,
         keep_checkpoints: int = KEEP,
     ) -> None:
-        """mosaicd's variables come first, then the arguments, then a fresh run id and `runs/<run_id>`."""
+        """Use mosaicd's variables, else the arguments, else a new run id and `runs/<run_id>`."""
         env = environment or WorkerEnvironment.from_environ()
         name = env.run_id or run_id or new_run_id()
         run_dir = env.run_dir or Path("runs") / name
@@ -65,20 +65,20 @@ class WorkerRun:
         self._has_ended = False
 
     def completed(self, summary: Mapping[str, Any] | None = None) -> None:
-        """Say `run_completed`; no heartbeat follows."""
+        """Report `run_completed`; no heartbeat follows."""
         self.heartbeat.close()
         self._has_ended = True
         self.emitter.run_completed(summary)
 
     def cancelled(self, payload: Mapping[str, Any] | None = None) -> None:
-        """Say `run_cancelled` with the reason of the stop; no heartbeat follows."""
+        """Report `run_cancelled` with the reason of the stop; no heartbeat follows."""
         self.heartbeat.close()
         self._has_ended = True
         self.emitter.run_cancelled({"reason": self.control.stop_reason, **dict(payload or {})})
 
     @property
     def stop_exit_code(self) -> int:
-        """What to exit with after a stop: 0, or 130 when it was a Ctrl-C in a terminal."""
+        """The exit code after a stop: 0, or 130 after a Ctrl-C in a terminal."""
         return EXIT_INTERRUPTED if self.control.stop_reason == "SIGINT" else EXIT_STOPPED
 
     def __enter__(self) -> WorkerRun:
@@ -107,5 +107,5 @@ class WorkerRun:
                 self.emitter.run_failed(error.payload())
             else:
                 self.emitter.run_failed(exc_info=error)
-        except OSError:  # stdout is gone; the exit code and the traceback on stderr still tell
+        except OSError:  # stdout is closed; the exit code and the traceback on stderr still report the error
             return

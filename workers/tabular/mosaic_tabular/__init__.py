@@ -1,6 +1,6 @@
 """mosaic_tabular: tabular Q-learning and SARSA on Gymnasium's toy-text environments.
 
-Importing this package costs nothing heavy: discovery does it, and needs neither numpy nor Gymnasium.
+Discovery imports this package, so the import is cheap and needs neither numpy nor Gymnasium.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ACCEPTS_WORKER_ID = True
 
 
 def get_worker_metadata() -> tuple[WorkerMetadata, WorkerCapabilities]:
-    """Return what the entry point `mosaic.workers` promises."""
+    """Return metadata and capabilities, for the entry point `mosaic.workers`."""
     return WorkerMetadata(
         name="Tabular",
         version=__version__,

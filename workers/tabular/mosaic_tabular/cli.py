@@ -1,7 +1,7 @@
 """The command line: read the config, report all errors, train, exit.
 
-Exit codes: 0 done or stopped by order, 2 the config is wrong, 130 Ctrl-C, 1 anything else.  Signals are
-taken over before numpy and Gymnasium are imported, so an early SIGTERM ends cleanly too.
+Exit codes: 0 completed or stopped on request, 2 invalid config, 130 Ctrl-C, 1 any other error.  Signal
+handlers are set before numpy and Gymnasium are imported, so an early SIGTERM also ends cleanly.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mosaic_tabular.config import TabularConfig, parse, with_presets
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the worker; returns its exit code."""
+    """Run the worker and return its exit code."""
     parser = WorkerCLI.create_base_parser(
         "mosaic_tabular", "Tabular Q-learning and SARSA on Gymnasium's toy-text environments.", __version__
     )
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _checked(data: dict[str, object]) -> TabularConfig:
-    """Return the config; raise InvalidWorkerConfig with its own errors and its environment's together."""
+    """Return the config; raise InvalidWorkerConfig with all errors of the config and of its environment."""
     config, errors = parse(data)
     env_id, env_kwargs = data.get("env_id", TabularConfig.env_id), data.get("env_kwargs", {})
     if isinstance(env_id, str) and env_id and isinstance(env_kwargs, dict):
@@ -93,5 +93,5 @@ def _dry_run(config: TabularConfig, args: argparse.Namespace) -> int:
     if args.emit_summary:
         WorkerCLI.print_summary(summary)
     else:
-        print(f"{config.algo} on {resolved.env_id}: the config is good", file=sys.stderr)
+        print(f"{config.algo} on {resolved.env_id}: the config is valid", file=sys.stderr)
     return 0

@@ -1,7 +1,7 @@
-"""The worker's config: one table of fields, from which checking, defaults and the JSON Schema come.
+"""The worker's config: one table of fields, which gives the checks, the defaults and the JSON Schema.
 
-`parse` reports everything that is wrong, each with its path.  A null learning setting means "the preset of
-the environment" and is filled in by `with_presets`; what a run really used is in its `run_started` line.
+`parse` reports every error with its path.  A null learning setting means the preset of the environment;
+`with_presets` fills it in, and the `run_started` line has the values that a run used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_SEED = 2**63 - 1
 
 
 class Rule(NamedTuple):
-    """What a field may hold; numbers lie within [low, high]."""
+    """The legal values of a field; numbers lie within [low, high]."""
 
     kind: str  # "string" "integer" "number" "boolean" "object"
     doc: str
@@ -36,33 +36,39 @@ RULES: dict[str, Rule] = {
     "env_id": Rule("string", "a Gymnasium environment with discrete observations and actions"),
     "env_kwargs": Rule("object", "arguments of the environment, such as map_name or is_slippery"),
     "algo": Rule("string", "the update rule", choices=ALGORITHMS),
-    "episodes": Rule("integer", "stop after so many episodes", 1, 10**9, is_nullable=True),
-    "total_timesteps": Rule("integer", "stop after so many steps", 1, 10**12, is_nullable=True),
+    "episodes": Rule("integer", "stop after this number of episodes", 1, 10**9, is_nullable=True),
+    "total_timesteps": Rule("integer", "stop after this number of steps", 1, 10**12, is_nullable=True),
     "max_episode_steps": Rule(
-        "integer", "an episode is truncated after so many steps", 1, 10**6, is_nullable=True
+        "integer", "truncate an episode after this number of steps", 1, 10**6, is_nullable=True
     ),
-    "seed": Rule("integer", "seed of every random generator; null draws one", 0, MAX_SEED, is_nullable=True),
+    "seed": Rule(
+        "integer", "seed of every random generator; null for a random seed", 0, MAX_SEED, is_nullable=True
+    ),
     "learning_rate": Rule("number", "step size of an update", 0, 1, is_nullable=True, excludes_low=True),
     "gamma": Rule("number", "discount of the next step's value", 0, 1, is_nullable=True),
-    "epsilon_start": Rule("number", "share of random actions at first", 0, 1, is_nullable=True),
-    "epsilon_end": Rule("number", "share of random actions at last", 0, 1, is_nullable=True),
+    "epsilon_start": Rule("number", "share of random actions at the start", 0, 1, is_nullable=True),
+    "epsilon_end": Rule("number", "share of random actions at the end", 0, 1, is_nullable=True),
     "epsilon_decay_episodes": Rule(
-        "integer", "episodes from first to last, linearly", 0, 10**9, is_nullable=True
+        "integer", "episodes of the linear change from start to end", 0, 10**9, is_nullable=True
     ),
-    "step_telemetry": Rule("boolean", "print a line for every step"),
-    "episode_telemetry": Rule("integer", "print a line for every n-th episode; 0 for none", 0, 10**9),
-    "checkpoint_every_episodes": Rule("integer", "save so often; 0 for at the end only", 0, 10**9),
-    "keep_checkpoints": Rule("integer", "how many of the newest to keep", 1, 1000),
-    "resume": Rule("string", '"auto" (newest whole checkpoint of this run), "none", or a path'),
+    "step_telemetry": Rule("boolean", "print a telemetry line for every step"),
+    "episode_telemetry": Rule(
+        "integer", "print a telemetry line for every n-th episode; 0 for none", 0, 10**9
+    ),
+    "checkpoint_every_episodes": Rule(
+        "integer", "save a checkpoint every n-th episode; 0: only at the end", 0, 10**9
+    ),
+    "keep_checkpoints": Rule("integer", "number of checkpoints to keep", 1, 1000),
+    "resume": Rule("string", '"auto" (newest complete checkpoint of this run), "none", or a path'),
     "heartbeat_interval_s": Rule("number", "seconds between heartbeats", 0.01, 3600),
-    "step_delay_s": Rule("number", "sleep after every step, to watch", 0, 60),
-    "episode_delay_s": Rule("number", "sleep after every episode, to watch", 0, 60),
+    "step_delay_s": Rule("number", "pause after every step, for watching", 0, 60),
+    "episode_delay_s": Rule("number", "pause after every episode, for watching", 0, 60),
 }
 
 
 @dataclass(frozen=True)
 class TabularConfig:
-    """A checked config; `RULES` says what each field means."""
+    """A checked config; `RULES` describes each field."""
 
     run_id: str = field(default_factory=new_run_id)
     worker_id: str | None = None
@@ -88,7 +94,7 @@ class TabularConfig:
     episode_delay_s: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `from_dict` turns into an equal config."""
+        """Return a dictionary that `from_dict` converts to an equal config."""
         return asdict(self)
 
     @classmethod
@@ -102,7 +108,7 @@ class TabularConfig:
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings that learn a family of environments with nothing else said."""
+    """Default learning settings for a family of environments."""
 
     episodes: int = 2000
     learning_rate: float = 0.1
@@ -140,7 +146,7 @@ PRESETS = {
 
 
 def with_presets(config: TabularConfig, family: str) -> TabularConfig:
-    """Return `config` with every null learning setting filled in for environments called `family`."""
+    """Return `config` with every null learning setting filled in for the environment family `family`."""
     preset = PRESETS.get(family, Preset())
     episodes = config.episodes
     if episodes is None and config.total_timesteps is None:
@@ -160,7 +166,7 @@ def with_presets(config: TabularConfig, family: str) -> TabularConfig:
 
 
 def parse(data: Mapping[str, Any]) -> tuple[TabularConfig | None, list[ConfigError]]:
-    """Return the config, or None and everything that is wrong."""
+    """Return the config and no errors, or None and every error."""
     errors: list[ConfigError] = []
     values: dict[str, Any] = {}
     for name, value in data.items():
@@ -209,9 +215,9 @@ def _defaults() -> dict[str, Any]:
 
 
 def _check(rule: Rule, value: Any) -> tuple[Any, str]:
-    """Return the value as its field holds it, and what is wrong with it ("" for nothing)."""
+    """Return the value as the field stores it, and its error ("" for none)."""
     if value is None:
-        return None, "" if rule.is_nullable else f"{_article(rule.kind)} is needed, not null"
+        return None, "" if rule.is_nullable else f"{_article(rule.kind)} is required, not null"
     if rule.kind in ("integer", "number"):
         return _check_number(rule, value)
     expected = {"string": str, "boolean": bool, "object": dict}[rule.kind]
@@ -220,7 +226,7 @@ def _check(rule: Rule, value: Any) -> tuple[Any, str]:
     if rule.kind == "string" and not value:
         return value, "must not be empty"
     if rule.choices and value not in rule.choices:
-        return value, f"{value!r} is none of {', '.join(rule.choices)}"
+        return value, f"must be one of {', '.join(rule.choices)}, not {value!r}"
     return value, ""
 
 

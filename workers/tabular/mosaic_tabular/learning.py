@@ -1,8 +1,8 @@
 """One episode of Q-learning or SARSA on a table, and the epsilon schedule.
 
-`q` is a list of rows of floats, one row a state: plain lists are several times as fast as arrays for single
-numbers.  Ties are broken at random; a truncated episode bootstraps from its last state, a terminated one
-does not.  Numbers are drawn in a fixed order, so the same seed gives the same episode.
+`q` is a list of rows of floats, one row per state: for single numbers, plain lists are several times as fast
+as arrays.  Ties are broken at random.  A truncated episode bootstraps from its last state, a terminated one
+does not.  Random numbers are drawn in a fixed order, so the same seed gives the same episode.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ OnStep = Callable[[int, int, int, float, bool], None]
 
 
 class Settings(NamedTuple):
-    """What an episode is played with."""
+    """The learning settings of an episode."""
 
     learning_rate: float
     gamma: float
@@ -27,7 +27,7 @@ class Settings(NamedTuple):
 
 
 class Played(NamedTuple):
-    """How an episode went."""
+    """The result of an episode."""
 
     total_reward: float
     steps: int

@@ -1,7 +1,7 @@
-"""What a checkpoint of this worker holds, and the way to and from bytes.
+"""The content of this worker's checkpoints, and its conversion to and from bytes.
 
-Everything that decides the future is in it: the table, the counters, the last returns and the state of the
-three random generators.  Taken between episodes only, so no environment's inner state is needed.
+A snapshot has all state that affects later episodes: the table, the counters, the last returns and the state
+of the three random generators.  It is taken only between episodes, so it needs no state of the environment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STATE_FILE = "state.json"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The learner between two episodes."""
+    """The state of the learner between two episodes."""
 
     env_id: str
     env_kwargs: dict[str, Any]
@@ -42,7 +42,7 @@ class Snapshot:
 
 
 def load(checkpoint: Checkpoint) -> tuple[Snapshot, Table]:
-    """Return the snapshot and table of a verified checkpoint; raise CheckpointInvalid if it is not ours."""
+    """Return the snapshot and table of a verified checkpoint; raise CheckpointInvalid if another worker's."""
     try:
         state: Mapping[str, Any] = json.loads(checkpoint.read(STATE_FILE))
         table = np.load(io.BytesIO(checkpoint.read(TABLE_FILE)), allow_pickle=False)

@@ -1,7 +1,7 @@
-"""The training loop: episodes, telemetry, checkpoints, and what was asked in between.
+"""The training loop: episodes, telemetry, checkpoints and orders.
 
-Orders (pause, checkpoint, stop) are carried out between episodes, where a checkpoint is exact.  An episode
-in which something is asked is finished without delays, which takes milliseconds.
+Orders (pause, checkpoint, stop) are carried out between episodes, where a checkpoint is exact.  When an order
+arrives, the current episode is finished without delays, which takes milliseconds.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ WINDOW = 100
 
 
 class TabularRuntime:
-    """One training run; `run()` ends with `run_completed` or `run_cancelled` said."""
+    """One training run; `run()` ends by reporting `run_completed` or `run_cancelled`."""
 
     def __init__(self, config: TabularConfig, run: WorkerRun) -> None:
-        """Make the environment and load the checkpoint that `config.resume` asks for."""
+        """Create the environment and load the checkpoint that `config.resume` selects."""
         self._resolved = worlds.resolve(config.env_id)
         self.config = with_presets(config, self._resolved.family)
         self._run = run
@@ -82,7 +82,7 @@ class TabularRuntime:
         )
 
     def _play(self) -> None:
-        """Play one episode, count it and tell it."""
+        """Play one episode, count it and report it."""
         config, index = self.config, self._episodes
         start, end = _known(config.epsilon_start, config.epsilon_end)
         epsilon = epsilon_at(index, start, end, config.epsilon_decay_episodes or 0)
@@ -110,7 +110,7 @@ class TabularRuntime:
             self._run.control.sleep(config.episode_delay_s)
 
     def _on_step(self, episode: int, limit: int) -> Any:
-        """Return the function that tells a step and then waits for the watcher."""
+        """Return the function that reports a step and then pauses for a watching user."""
         config, before = self.config, self._steps
         control, emitter, heartbeat = self._run.control, self._run.emitter, self._run.heartbeat
         is_hurried = False
@@ -170,13 +170,13 @@ class TabularRuntime:
         if self._resolved.note:
             emitter.error(self._resolved.note, severity="warning")
         for skipped in self._skipped:
-            message = f"a checkpoint is not whole: {skipped.reason}"
+            message = f"a checkpoint was skipped: {skipped.reason}"
             emitter.error(message, severity="warning", path=str(skipped.path))
         if self._saved is not None:
             emitter.checkpoint_loaded({**self._saved.payload(), "episodes": self._episodes})
 
     def _position(self) -> dict[str, Any]:
-        """Where the run is; heartbeats carry it too, from their own thread."""
+        """Return the progress of the run; the heartbeat thread also calls this."""
         elapsed_s = time.monotonic() - self._began_mono
         return {
             "episodes": self._episodes,
@@ -190,7 +190,7 @@ class TabularRuntime:
         return sum(returns) / len(returns) if returns else None
 
     def _save(self) -> Checkpoint | None:
-        """Write a checkpoint and say so; a full disk is told and does not end the run."""
+        """Write a checkpoint and report it; an OSError is reported and does not end the run."""
         if not self._is_saved():
             try:
                 self._saved = self._write()
@@ -202,7 +202,7 @@ class TabularRuntime:
         return self._saved
 
     def _is_saved(self) -> bool:
-        """Whether the newest checkpoint of this run (not of the one it goes on from) is of now."""
+        """Return whether the newest checkpoint of this run (not of its origin) has the current state."""
         saved, own = self._saved, self._run.checkpoints.directory
         return (
             saved is not None
@@ -239,7 +239,7 @@ class TabularRuntime:
         if found is None:
             reasons = "; ".join(f"{entry.path.name}: {entry.reason}" for entry in skipped)
             raise CheckpointInvalid(
-                f"resume: no whole checkpoint in {path}" + (f" ({reasons})" if reasons else "")
+                f"resume: no complete checkpoint in {path}" + (f" ({reasons})" if reasons else "")
             )
         return found, skipped
 
@@ -314,5 +314,5 @@ def _seed(config: TabularConfig, snapshot: Snapshot | None) -> int:
 
 
 def _known(*values: float | None) -> tuple[float, ...]:
-    """Settings that `with_presets` has filled in."""
+    """Return a setting that `with_presets` has filled in."""
     return tuple(0.0 if value is None else value for value in values)

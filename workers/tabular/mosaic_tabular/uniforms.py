@@ -1,7 +1,8 @@
-"""Uniform numbers in [0, 1) from a numpy generator, drawn in blocks, one by one the same numbers.
+"""Uniform numbers in [0, 1) from a numpy generator, drawn in blocks for speed.
 
-`state()` is the generator's state after the numbers handed out so far, as if no block had been drawn: it can
-be put into any generator of the same kind.  Nobody else may draw from the generator meanwhile.
+The numbers are the same as without blocks.  `state()` is the state of the generator after the numbers that
+were returned so far, as if no block had been drawn; any generator of the same kind accepts it.
+Note: no other code may draw from the generator meanwhile.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ class Uniforms:
     draw: Callable[[], float]
 
     def __init__(self, generator: np.random.Generator) -> None:
-        """Take over `generator`."""
+        """Draw from `generator`."""
         self._generator = generator
         self._start()
 
     def state(self) -> dict[str, Any]:
-        """Return the generator's state after the last number handed out."""
+        """Return the generator's state after the last number that was returned."""
         used = BLOCK - length_hint(self._block)
         ahead = self._generator.bit_generator.state
         self._generator.bit_generator.state = self._block_began
@@ -36,7 +37,7 @@ class Uniforms:
         return here
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned, here or in another process."""
+        """Continue from a state that `state` returned, here or in another process."""
         self._generator.bit_generator.state = dict(state)
         self._start()
 

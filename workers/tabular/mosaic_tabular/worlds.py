@@ -1,9 +1,9 @@
-"""Which environment an `env_id` means here, and its dynamics as one fast `reset` and `step`.
+"""The environment for an `env_id`, with a fast `reset` and `step`.
 
 Gymnasium's toy-text environments keep their dynamics in a table `P`.  For those, `TableWorld` draws from the
-environment's own generator in the environment's own order, so its trajectories are Gymnasium's bit for bit,
-about ten times as fast (a test compares them).  Everything else goes through `step` (`GymWorld`).
-What a reader would get wrong: time limits are counted by the trainer, never by a wrapper.
+environment's own generator in the same order, so its trajectories equal Gymnasium's bit for bit, about ten
+times as fast (a test compares them).  All other environments use their own `step` (`GymWorld`).
+Note: the trainer counts time limits; no wrapper does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TABLE_CLASSES = ("TaxiEnv", "FrozenLakeEnv", "CliffWalkingEnv")
 
 
 class World(Protocol):
-    """An environment as the learner sees it; its random state can be read and put back between episodes."""
+    """An environment for the learner; its random state can be saved and restored between episodes."""
 
     states: int
     actions: int
@@ -44,14 +44,14 @@ class World(Protocol):
         """Return the state of the environment's and the action space's generators."""
 
     def restore(self, random_state: Mapping[str, Any]) -> None:
-        """Put back what `random_state` returned."""
+        """Restore a state that `random_state` returned."""
 
     def close(self) -> None:
         """Release the environment."""
 
 
 class ResolvedId(NamedTuple):
-    """What a requested id means in this environment."""
+    """The registered environment for a requested id."""
 
     env_id: str
     family: str  # the id without namespace and version
@@ -59,10 +59,10 @@ class ResolvedId(NamedTuple):
 
 
 def resolve(env_id: str) -> ResolvedId:
-    """Return the registered id that `env_id` means; raise LookupError with a sentence.
+    """Return the registered id for `env_id`; raise LookupError with a message.
 
-    An id without a version means the newest; an older version than any registered means the newest too,
-    with a note.
+    An id without a version means the newest version; so does a version that is older than all registered
+    ones, with a note.
     """
     match = _ID.match(env_id)
     if match is None:
@@ -85,12 +85,12 @@ def resolve(env_id: str) -> ResolvedId:
             f"{env_id!r} is not registered in Gymnasium {gymnasium.__version__}; it has {newest}"
         )
     return ResolvedId(
-        newest, family, f"{env_id} is gone from Gymnasium {gymnasium.__version__}: {newest} is used"
+        newest, family, f"{env_id} is no longer in Gymnasium {gymnasium.__version__}; using {newest}"
     )
 
 
 def check(env_id: str, env_kwargs: Mapping[str, Any]) -> list[ConfigError]:
-    """Return what is wrong with the environment that a config asks for, after making it once."""
+    """Return the errors of the environment that a config selects, after creating it once."""
     try:
         registered = resolve(env_id).env_id
     except LookupError as error:
@@ -121,14 +121,14 @@ def make(env_id: str, env_kwargs: Mapping[str, Any], seed: int) -> World:
 
 
 class UnsuitableSpace(ValueError):
-    """The environment's observations or actions cannot index a table."""
+    """The observations or actions of the environment cannot index a table."""
 
 
 class GymWorld:
-    """Any Gymnasium environment with discrete observations and actions."""
+    """A Gymnasium environment with discrete observations and actions."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        """Take over a seeded environment."""
+        """Use a seeded environment."""
         self._env = env
         self.states = _size(env.observation_space, "observations")
         self.actions = _size(env.action_space, "actions")
@@ -155,7 +155,7 @@ class GymWorld:
         }
 
     def restore(self, random_state: Mapping[str, Any]) -> None:
-        """Put back what `random_state` returned."""
+        """Restore a state that `random_state` returned."""
         self._env.unwrapped.np_random.bit_generator.state = dict(random_state["env"])
         self._env.action_space.np_random.bit_generator.state = dict(random_state["action_space"])
 
@@ -165,10 +165,10 @@ class GymWorld:
 
 
 class TableWorld:
-    """A toy-text environment played from its own table with its own generator."""
+    """A toy-text environment that is played from its own table with its own generator."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        """Take over a seeded environment whose `P` and `initial_state_distrib` say everything."""
+        """Use a seeded environment that is fully described by its `P` and `initial_state_distrib`."""
         self._env = env
         inner: Any = env.unwrapped
         self.states = _size(env.observation_space, "observations")
@@ -179,7 +179,7 @@ class TableWorld:
         self.step = self._stepper()
 
     def _stepper(self) -> Callable[[int], Transition]:
-        """Return `step` as a closure: a method would look up four attributes for every step."""
+        """Return `step` as a closure, which avoids four attribute lookups for every step."""
         cells, draw = self._cells, self._uniforms.draw
         state = 0
 
@@ -213,7 +213,7 @@ class TableWorld:
         return {"env": self._uniforms.state(), "action_space": _state_of(self._env.action_space.np_random)}
 
     def restore(self, random_state: Mapping[str, Any]) -> None:
-        """Put back what `random_state` returned; `step` is another function afterwards."""
+        """Put back what `random_state` returned; `step` is a new function afterwards."""
         self._uniforms.restore(random_state["env"])
         self.step = self._stepper()
         self._env.action_space.np_random.bit_generator.state = dict(random_state["action_space"])
@@ -232,14 +232,14 @@ def _make(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]
 
 def _size(space: Any, what: str) -> int:
     if not isinstance(space, gymnasium.spaces.Discrete) or space.start != 0:
-        raise UnsuitableSpace(f"its {what} are {space}, and a table needs Discrete(n) that starts at 0")
+        raise UnsuitableSpace(f"its {what} are {space}; a table needs Discrete(n) that starts at 0")
     return int(space.n)
 
 
 def _cell(outcomes: list[tuple[float, int, float, bool]]) -> tuple[list[float], list[Transition]]:
-    """The draw's thresholds and the outcomes of one (state, action).
+    """Return the thresholds and the outcomes of one (state, action).
 
-    `argmax(cumsum > u)` is Gymnasium's rule; where rounding leaves no entry above u it takes the first.
+    Gymnasium's rule is `argmax(cumsum > u)`; if rounding leaves no entry above u, it takes the first.
     """
     results = [(int(state), float(reward), bool(done)) for _, state, reward, done in outcomes]
     return _cumulated([entry[0] for entry in outcomes]), [*results, results[0]]
