@@ -137,9 +137,9 @@ def test_generated_places_are_current(page: str) -> None:
 
 
 def test_a_stale_place_is_seen() -> None:
-    """The comparison can fail: a place with other text in it is filled anew, a missing one is said."""
+    """The comparison can fail: a part with other text is generated again, a missing one is an error."""
     module = tool()
     source = manual.source("mosaicd.8")
     assert module.filled("mosaicd.8", source.replace("withdrawn", "withdrew")) == source
-    with pytest.raises(ValueError, match="no place for errors"):
+    with pytest.raises(ValueError, match="no part named errors"):
         module.filled(PAGE, "")
