@@ -1,6 +1,6 @@
-"""Verbs that ask something of several runs: ask each, go on after a refusal, report at the end.
+"""Verbs about several runs: request each in turn, continue after a refusal, print the answers at the end.
 
-The exit code is that of the first refusal, so `stop a b c` with one already gone still stops the others.
+The exit code is that of the first refusal.  So `stop a b c` stops a and c also if b does not exist.
 """
 
 import sys
@@ -28,7 +28,7 @@ def ask_each(
         except MosaicError as error:
             sys.stderr.write(explain(error, reference))
             if error.data.get("state") == "TERM":
-                sys.stderr.write(f"  `mosaicctl retry {clean(reference)}` hands it in once more\n")
+                sys.stderr.write(f"  `mosaicctl retry {clean(reference)}` submits it again\n")
             code = code or code_of(error)
             continue
         runs.append(run)
@@ -55,7 +55,7 @@ def _settle(client: Client, runs: list[Json], settled: list[str]) -> tuple[list[
 
 
 def status(run: Json) -> str:
-    """Return where a run is and what is wanted of it, in a few words."""
+    """Return the state of a run and the request that is under way, in a few words."""
     state, want = str(run.get("state")), run.get("want")
     if state == "TERM":
         return f"ended, {run.get('outcome')}"

@@ -17,7 +17,7 @@ _SET = ("name", "priority", "labels")
 _TELLING = ("slots", "cpus", "exit_code", "signal", "mode", "reason", "limit", "not_before", "error")
 
 
-#: Endings of the kinds of events that somebody asked for.
+#: Endings of the kinds of events that a user requested.
 _ASKED = ("_requested", "hold", "release", "set")
 
 
@@ -79,7 +79,7 @@ def describe(event: Json) -> str:
         words.append(ending_words({"outcome": None, "cause": event["cause"]}))
     words += [f"{key}={_value(event[key])}" for key in _TELLING if event.get(key) not in (None, [], "")]
     if event.get("kind") == "set":
-        words += _set(event) or ["(no word of what)"]
+        words += _set(event) or ["(unknown change)"]
     if str(event.get("kind", "")).endswith(_ASKED) and event.get("who"):
         words.append(f"by {clean(event['who'])}")
     return clean("  ".join(word for word in words if word))

@@ -12,59 +12,59 @@ from importlib import import_module
 from typing import NoReturn
 
 from mosaicctl import __version__
-from mosaicctl.values import text
+from mosaicctl.values import one_of, text
 
 FORMATS = ("table", "json", "jsonl", "name")
 
 #: Verb -> what it does, in the order of `mosaicctl --help`.  A verb is the module of its name.
 VERBS: dict[str, str] = {
-    "submit": "hand in a run and return at once",
-    "run": "hand in a run, follow it, and exit with its code",
+    "submit": "submit a run and return at once",
+    "run": "submit a run, follow it, and exit with its code",
     "list": "list runs",
-    "show": "print everything known of a run",
-    "watch": "follow runs as they live",
-    "logs": "print or follow a run's output, byte for byte",
-    "metrics": "print a run's last values and its learning curve",
-    "wait": "wait until runs end, or reach a state",
+    "show": "print everything known about a run",
+    "watch": "print the events of runs as they happen",
+    "logs": "print or follow the output of a run, byte for byte",
+    "metrics": "print the last values of a run and its learning curve",
+    "wait": "wait until runs have ended, or reach a state",
     "pause": "pause runs",
-    "resume": "let paused runs go on",
-    "stop": "stop runs: ask, give them time, then force",
-    "retry": "hand in ended runs once more, from their last checkpoint",
+    "resume": "let paused runs continue",
+    "stop": "stop runs: TERM, a grace period, KILL",
+    "retry": "submit ended runs again, from their last checkpoint",
     "hold": "keep waiting runs from starting",
-    "release": "let held runs start when their turn comes",
-    "set": "change priority, labels or name of runs",
-    "pin": "keep runs from ever being pruned",
-    "unpin": "let retention have pinned runs again",
-    "prune": "remove ended runs for good, or show what would go",
-    "why": "say what keeps a run from starting",
-    "workers": "list the installed workers and what they can do",
-    "health": "ask the daemon how it is",
-    "import": "take the runs of the original MOSAIC's registry over as history",
-    "daemon": "have the daemon become the program that is installed now",
-    "doctor": "say what is wrong, what it means, and what to do",
-    "backup": "write a copy of the registry while the daemon works",
-    "restore": "put a copy of the registry in its place (no daemon may run)",
+    "release": "allow held runs to start",
+    "set": "change the priority, the labels or the name of runs",
+    "pin": "protect runs from pruning",
+    "unpin": "remove the protection of pinned runs",
+    "prune": "delete ended runs, or list the runs that would be deleted",
+    "why": "print what keeps a run from starting",
+    "workers": "list the installed workers and their abilities",
+    "health": "print the daemon's report about itself",
+    "import": "import the runs of the original MOSAIC as history",
+    "daemon": "replace the running daemon with the installed program",
+    "doctor": "find problems; print what each means and what to do",
+    "backup": "write a copy of the registry while the daemon runs",
+    "restore": "put a copy of the registry in its place (the daemon must be stopped)",
 }
 
 #: Verbs that cannot be the name of a module.
 _MODULES = {"import": "importing"}
 
 _EPILOG = """\
-Runs are named by id, by a unique beginning of it, by name, by a quoted pattern ('taxi-*'),
-or by @: your last one.
+RUN is an id, a unique beginning of an id, a name, a pattern in quotes ('taxi-*'), or @ for your
+last run.
 
   mosaicctl submit -n hello -- sh -c 'echo hello; sleep 5'
   mosaicctl watch @
   mosaicctl logs @
 
-`mosaicctl VERB --help` shows each verb's options with examples; mosaicctl(1) is the manual.
+`mosaicctl VERB --help` prints the options of a verb with examples; mosaicctl(1) is the manual.
 """
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Fills prose to the width, and leaves what is indented, the examples, as it is.
+    """Fills prose to the width, and leaves indented lines, the examples, as they are.
 
-    Knows the width without shutil, whose import would cost every call two milliseconds.
+    Finds the width without shutil, whose import takes two milliseconds of every call.
     """
 
     def __init__(self, prog: str) -> None:
@@ -73,6 +73,13 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         except (ValueError, OSError):
             columns = 80
         super().__init__(prog, width=max(40, columns - 2))
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """Return `-o, --output FORMAT`, as argparse does from Python 3.13 on."""
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        value = "" if action.nargs == 0 else f" {self._format_args(action, str(action.metavar))}"
+        return ", ".join(action.option_strings) + value
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         from textwrap import fill  # only who asks for help pays for it
@@ -91,28 +98,39 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, and where to read more."""
+    """Prints in one line what is wrong, and in a second one which help to read."""
 
     def error(self, message: str) -> NoReturn:
-        if message.startswith("argument VERB: invalid choice: '"):
-            message = _no_verb(message.split("'")[1])
-        message = message.removeprefix("argument ")
-        self.exit(2, f"mosaicctl: {message}\n(`{self.prog} --help` shows how)\n")
+        self.exit(2, f"mosaicctl: {_in_plain_words(message)}\nSee `{self.prog} --help`.\n")
 
 
-def _no_verb(word: str) -> str:
-    from difflib import get_close_matches  # only who mistypes pays for it
+def _in_plain_words(message: str) -> str:
+    """Return argparse's message as a sentence of our own; those of our readers stay as they are."""
+    if message.startswith("argument VERB: invalid choice: "):
+        return _unknown_verb(message.split("'")[1])
+    missing = message.removeprefix("the following arguments are required: ")
+    if missing != message:
+        return f"{missing} is missing"
+    name, _, fault = message.removeprefix("argument ").partition(": ")
+    if fault == "expected one argument":
+        return f"{name}: the value is missing"
+    other = fault.removeprefix("not allowed with argument ")
+    return f"{name} and {other} cannot be used together" if other != fault else f"{name}: {fault}"
+
+
+def _unknown_verb(word: str) -> str:
+    from difflib import get_close_matches  # only a mistyped verb pays for this import
 
     near = get_close_matches(word, VERBS, n=1)
-    return f"there is no verb {word!r}{f'; did you mean {near[0]}?' if near else ''}"
+    return f"{word!r} is not a verb{f'; did you mean {near[0]}?' if near else ''}"
 
 
 def _parsed(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
-    """Parse; what is too much is told with the help of the verb, not of the whole program."""
+    """Parse; for an unknown argument, name the help of the verb, not that of the whole program."""
     args, extra = parser.parse_known_args(argv)
     if extra:
         parser.prog = " ".join(["mosaicctl", *([args.verb] if hasattr(args, "verb") else [])])
-        parser.error(f"unrecognized arguments: {' '.join(extra)}")
+        parser.error(f"unknown argument{'' if len(extra) == 1 else 's'}: {' '.join(extra)}")
     return args
 
 
@@ -121,7 +139,7 @@ def build_parser(verbs: Iterable[str] = VERBS) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="mosaicctl",
         usage="mosaicctl [--socket PATH] [-o FORMAT] VERB ...",
-        description="Hand in training runs to mosaicd, and watch, pause, resume and stop them.",
+        description="Submit training runs to mosaicd, and watch, pause, resume and stop them.",
         epilog=_EPILOG,
         formatter_class=_Formatter,
         allow_abbrev=False,
@@ -178,7 +196,7 @@ def _shared_options(parser: argparse.ArgumentParser, default: str | None) -> Non
         "--socket", metavar="PATH", type=text, default=default, help="the daemon's socket ($MOSAICD_SOCKET)"
     )
     parser.add_argument(
-        "-o", "--output", metavar="FORMAT", choices=FORMATS,
+        "-o", "--output", metavar="FORMAT", type=one_of(FORMATS, "a format"),
         default=default if default is not None else "table",
         help="table, json, jsonl (one object a line) or name (ids alone)",
     )  # fmt: skip

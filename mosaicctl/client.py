@@ -44,10 +44,10 @@ class NoDaemon(Exception):
         self.tried = tried
         places = "\n".join(f"  {path}: {reason}" for path, reason in tried)
         super().__init__(
-            f"no daemon answers; tried\n{places}\n"
-            "  runs that work go on without one;\n"
-            "  start one with `systemctl --user start mosaicd`, or run `mosaicd` in a terminal;\n"
-            "  --socket PATH or $MOSAICD_SOCKET names another place"
+            f"no daemon answers\n{places}\n"
+            "  Live runs continue without a daemon.\n"
+            "  To start one: `systemctl --user start mosaicd`, or `mosaicd` in a terminal.\n"
+            "  To use another socket: --socket PATH or $MOSAICD_SOCKET."
         )
 
 
@@ -91,11 +91,11 @@ def connect(option: str | None = None) -> "Client":
 
 def _reason(error: OSError) -> str:
     if error.errno is None:
-        return "a path of this length cannot be a socket"
+        return "the path is too long for a socket"
     reason = error.strerror or str(error)
     if error.errno == ECONNREFUSED:
-        return f"{reason}: nobody listens there; the daemon that did has ended"
-    return f"{reason}: the socket is another user's" if error.errno == EACCES else reason
+        return f"{reason}: the daemon of this socket has ended"
+    return f"{reason}: the socket belongs to another user" if error.errno == EACCES else reason
 
 
 class OnDemand:
@@ -190,7 +190,7 @@ class Client:
         try:
             self._socket.sendall(encode(request(method, params, number)))
         except OSError as error:
-            raise Disconnected(f"the daemon went away: {error.strerror}") from error
+            raise Disconnected(f"the connection to the daemon was lost: {error.strerror}") from error
         while number not in self._replies:
             if not self._wait(deadline, ()):
                 raise TimedOut(f"the daemon did not answer {method} within {timeout_s:g} s")
@@ -223,19 +223,21 @@ class Client:
         try:
             data = self._socket.recv(1 << 18)
         except OSError as error:
-            raise Disconnected(f"the daemon went away: {error.strerror}") from error
+            raise Disconnected(f"the connection to the daemon was lost: {error.strerror}") from error
         if not data:
             raise Disconnected("the daemon closed the connection")
         for line in self._reader.feed(data):
             if isinstance(line, Oversized):
-                raise Disconnected("the daemon sent a message that is too long to be believed")
+                raise Disconnected(f"the daemon sent a message of more than {REPLY_LIMIT_BYTES >> 20} MiB")
             self._sort(line)
 
     def _sort(self, line: bytes) -> None:
         try:
             message = json.loads(line)
         except ValueError as error:
-            raise Disconnected("what answers at this socket does not speak mosaicd's protocol") from error
+            raise Disconnected(
+                "the program at this socket is not mosaicd: it did not answer in JSON"
+            ) from error
         if "method" in message:
             self._notifications.append((message["method"], message.get("params") or {}))
         elif isinstance(message.get("id"), int):

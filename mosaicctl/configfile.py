@@ -40,7 +40,7 @@ def parse_config(text: str, name: str) -> Json:
     except ValueError as error:
         raise UsageError(f"{name}: not JSON: {error}") from error
     if not isinstance(config, dict):
-        raise UsageError(f"{name}: a config is an object, this is {type(config).__name__}")
+        raise UsageError(f"{name}: a config must be a JSON object")
     return config
 
 
@@ -59,12 +59,12 @@ def assign(target: Json, items: list[str]) -> None:
         key, equals, value = item.partition("=")
         names = key.split(".")
         if not equals or not all(names):
-            raise UsageError(f"--set {item}: write it as KEY=VALUE (dots nest: optimizer.lr=0.1)")
+            raise UsageError(f"--set {item}: write K=V; a dot in K separates levels (optimizer.lr=0.1)")
         place = target
         for name in names[:-1]:
             place = place.setdefault(name, {})
             if not isinstance(place, dict):
-                raise UsageError(f"--set {item}: {name} already has a value that is no object")
+                raise UsageError(f"--set {item}: the value of {name} is not an object")
         place[names[-1]] = _value(value)
 
 

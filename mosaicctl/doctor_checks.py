@@ -1,7 +1,7 @@
-"""The doctor's judgement: from facts to findings, each with what it means and what to do.
+"""The doctor's checks: from facts to findings, each with what it means and what to do.
 
-Pure: what was gathered goes in, sentences come out.  `ok` findings say what was looked at, so that silence
-is never mistaken for health.
+Pure: the facts go in, the findings come out.  A check without a problem gives an `ok` finding that says what
+was checked.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,9 +28,9 @@ def judge(facts: Mapping[str, Any]) -> list[Json]:
     findings = list(_daemon(facts))
     if facts["inspection"] is None:
         findings.append(
-            finding("state", PROBLEM, f"the state directory could not be looked over: {facts['trouble']}",
-                    "Nothing can be said about registry, directories and permissions.",
-                    "Read the sentence; --state-dir and --config say where to look.")
+            finding("state", PROBLEM, f"the state directory cannot be read: {facts['trouble']}",
+                    "Registry, directories and permissions are not checked.",
+                    "Give the state directory with --state-dir or --config.")
         )  # fmt: skip
         return findings
     for check in _CHECKS:
@@ -44,29 +44,35 @@ def _daemon(facts: Mapping[str, Any]) -> Iterator[Json]:
     if health is None:
         yield finding(
             "daemon", PROBLEM, "no daemon answers: " + "; ".join(facts["tried"]),
-            "Nothing starts and nothing can be asked. Runs that work go on in their shims.",
-            "systemctl --user start mosaicd, or `mosaicd` in a terminal; why it left is in its log: "
-            "journalctl --user -u mosaicd",
+            "No run starts, and no request is answered. Live runs continue in their shims.",
+            "systemctl --user start mosaicd, or `mosaicd` in a terminal; its log has the reason of its "
+            "end: journalctl --user -u mosaicd",
         )  # fmt: skip
         return
     who = f"mosaicd {health['version']} (pid {health['pid']})"
     if health["ready"]:
         yield finding("daemon", OK, f"{who} answers at {health['socket']}")
     else:
-        yield finding("daemon", WARNING, f"{who} is still starting", "It looks at what runs did meanwhile.",
-                      "Wait a moment and ask again.")  # fmt: skip
+        yield finding("daemon", WARNING, f"{who} is still starting", "It reads the run directories.",
+                      "Wait a moment and try again.")  # fmt: skip
     for warning in health.get("warnings") or []:
-        yield finding("daemon", WARNING, str(warning), "The daemon says so itself.", "See its log.")
+        yield finding(
+            "daemon",
+            WARNING,
+            str(warning),
+            "A warning of the daemon itself.",
+            "Read its log: journalctl --user -u mosaicd",
+        )
 
 
 def _versions(facts: Mapping[str, Any]) -> Iterator[Json]:
     health, registry = facts["health"], facts["inspection"]["registry"]
     if health is not None and health["version"] != facts["version"]:
         yield finding(
-            "versions", WARNING, f"mosaicctl is {facts['version']}, the daemon {health['version']}",
-            "They understand each other, but the daemon was not restarted after an upgrade, or another "
-            "mosaicctl comes first in PATH.",
-            "systemctl --user restart mosaicd; no run is disturbed.",
+            "versions", WARNING, f"mosaicctl has version {facts['version']}, the daemon {health['version']}",
+            "They work together, but the daemon was not restarted after an upgrade, or another mosaicctl "
+            "comes first in PATH.",
+            "systemctl --user restart mosaicd; runs are not affected.",
         )  # fmt: skip
     found, known = registry["version"], registry["known_version"]
     if found is not None and found > known:
@@ -81,11 +87,11 @@ def _permissions(facts: Mapping[str, Any]) -> Iterator[Json]:
             continue
         if not mode["is_ours"]:
             yield finding("permissions", PROBLEM, f"{mode['path']} belongs to uid {mode['owner_uid']}",
-                          "Somebody else may change what the daemon believes.",
-                          f"Find out why; then chown it or move it away: {mode['path']}")  # fmt: skip
+                          "Another user can change the files of the daemon.",
+                          f"Find the reason; then chown it, or move it away: {mode['path']}")  # fmt: skip
         else:
             yield finding("permissions", PROBLEM, f"{mode['path']} has mode {mode['mode']}",
-                          "Others may read what is yours alone, or change it.",
+                          "Other users can read or change private files.",
                           f"--fix, or: chmod {mode['wanted']} {mode['path']}")  # fmt: skip
 
 
@@ -93,22 +99,22 @@ def _registry(facts: Mapping[str, Any]) -> Iterator[Json]:
     registry = facts["inspection"]["registry"]
     for fault in registry["faults"]:
         if "no registry yet" in fault and not facts["inspection"]["live_count"]:
-            yield finding("registry", OK, f"{registry['path']}: nothing there yet")
+            yield finding("registry", OK, f"{registry['path']} does not exist yet")
             continue
         yield finding(
             "registry", PROBLEM, f"{registry['path']}: {fault}",
-            "What the daemon remembers of runs cannot be trusted. Runs that work are safe in their shims, "
-            "and run directories are not touched.",
-            "Stop the daemon, keep the file, and `mosaicctl restore` your last backup.",
+            "The registry is damaged. Live runs continue in their shims, and run directories are not "
+            "affected.",
+            "Stop the daemon, keep the file, and restore your last backup: mosaicctl restore FILE",
         )  # fmt: skip
 
 
 def _wal(facts: Mapping[str, Any]) -> Iterator[Json]:
     size_bytes = facts["inspection"]["registry"]["wal_bytes"]
     if size_bytes > WAL_LARGE_BYTES:
-        yield finding("wal", WARNING, f"the registry's write-ahead log has {size(size_bytes)}",
-                      "Something that reads the registry keeps it from being taken in; reads get slower.",
-                      "End long reads (a backup, an sqlite3 shell); a restart of the daemon takes it in, too."
+        yield finding("wal", WARNING, f"the registry's write-ahead log is {size(size_bytes)} large",
+                      "A process that reads the registry prevents checkpoints; reads become slower.",
+                      "End long reads (a backup, an sqlite3 shell), or restart the daemon."
                       )  # fmt: skip
 
 
@@ -118,13 +124,13 @@ def _quarantine(facts: Mapping[str, Any]) -> Iterator[Json]:
     if told:
         shown = "; ".join(f"{row['run_id']}: {row['why']}" for row in told[:3])
         yield finding("quarantine", WARNING, f"{len(told)} records are set aside ({shown})",
-                      "They made no sense. The daemon works without them and changes nothing about them.",
-                      "Their directories hold what the runs wrote; keep the registry for whoever repairs it."
+                      "They are not valid. The daemon works without them and never changes them.",
+                      "Their run directories have the output of the runs; keep the registry for a repair."
                       )  # fmt: skip
 
 
 def _to_be_taken_up(facts: Mapping[str, Any]) -> set[str]:
-    """Return runs that no record knows and that work: the next start of the daemon goes on with them."""
+    """Return live runs without a record: the next start of the daemon recovers them."""
     unknown = facts["inspection"]["directories"]["unknown"]
     return {one["name"] for one in unknown if one["is_held"]} if facts["health"] is None else set()
 
@@ -133,10 +139,10 @@ def _orphans(facts: Mapping[str, Any]) -> Iterator[Json]:
     found = [one for one in facts["orphans"] if one["run_id"] not in _to_be_taken_up(facts)]
     if found:
         shown = "; ".join(f"{one['pid']} ({one['command'][:60]}, run {one['run_id']})" for one in found[:5])
-        yield finding("orphans", PROBLEM, f"{len(found)} processes are of runs that are not live: {shown}",
-                      "No daemon watches them. What they use is handed to others, unless a record that is "
-                      "set aside says that it is theirs.",
-                      f"Look at them, then end them: kill {' '.join(str(one['pid']) for one in found[:20])}"
+        yield finding("orphans", PROBLEM, f"{len(found)} processes belong to runs that are not live: {shown}",
+                      "No daemon watches them. Their slots are free for other runs, unless their record is "
+                      "set aside.",
+                      f"Check them, then end them: kill {' '.join(str(one['pid']) for one in found[:20])}"
                       )  # fmt: skip
 
 
@@ -147,20 +153,20 @@ def _shims(facts: Mapping[str, Any]) -> Iterator[Json]:
         one["name"] for one in directories["unknown"] if one["is_held"] and one["name"] not in waiting
     ]
     if waiting:
-        yield finding("shims", WARNING, f"{len(waiting)} runs work that no record knows: "
+        yield finding("shims", WARNING, f"{len(waiting)} live runs have no record: "
                       f"{' '.join(sorted(waiting)[:5])}",
                       "The registry is behind, or an older copy was restored.",
-                      "Start the daemon: it goes on with them.")  # fmt: skip
+                      "Start the daemon: it recovers them.")  # fmt: skip
     if held:
-        yield finding("shims", WARNING, f"{len(held)} shims work for runs that have ended or that no record "
-                      f"knows: {' '.join(held[:5])}",
-                      "A shim leaves when its tree is empty; one that stays has something left to end.",
-                      "Ask again in a minute; `fuser` on the attempt's directory names the process."
+        yield finding("shims", WARNING, f"{len(held)} shims belong to runs that have ended or have no "
+                      f"record: {' '.join(held[:5])}",
+                      "A shim exits when the process tree of its run is empty.",
+                      "Try again in a minute; `fuser` on the attempt's directory names the process."
                       )  # fmt: skip
     if directories["missing_count"]:
         yield finding("shims", PROBLEM, f"{directories['missing_count']} live runs have no directory: "
                       f"{' '.join(directories['missing'][:5])}",
-                      "It was removed behind the daemon's back; such a run cannot be started or read.",
+                      "They were removed by another program; such a run cannot be started or read.",
                       "Stop these runs: mosaicctl stop " + " ".join(directories["missing"][:5]))  # fmt: skip
 
 
@@ -171,22 +177,22 @@ def _directories(facts: Mapping[str, Any]) -> Iterator[Json]:
         names = " ".join(one["name"] for one in directories["unknown"][:5])
         found = f"{directories['unknown_count']} directories in {inspection['state_dir']}/runs"
         if facts["health"] is None:
-            means = "The registry is behind, an older copy was restored, or they were put there by hand."
-            do = "Start the daemon: it takes up every run that its directory tells of, and says so."
+            means = "The registry is behind, an older copy was restored, or a user put them there."
+            do = "Start the daemon: it recovers every run whose directory describes it, and logs them."
         else:
-            means = "They tell of no run that the daemon could take up at its start. They may hold results."
-            do = "Its log says why. Look into them; move away or remove what you do not need."
-        yield finding("directories", WARNING, f"{found} that no record knows: {names}", means, do)
+            means = "Their files describe no run that the daemon could recover. They may have results."
+            do = "The daemon's log has the reasons. Move them away, or delete them."
+        yield finding("directories", WARNING, f"{found} have no record: {names}", means, do)
     if directories["strays_count"]:
         first = directories["strays"][0]
-        yield finding("directories", WARNING, f"{directories['strays_count']} files serve nothing any more, "
-                      f"such as {first['path']} ({first['why']})",
-                      "A crash left them; environments may hold secrets of their submitters.", "--fix"
+        yield finding("directories", WARNING, f"{directories['strays_count']} leftover files, for example "
+                      f"{first['path']} ({first['why']})",
+                      "A crash left them; environments may have secrets of their users.", "--fix"
                       )  # fmt: skip
     if left:
         yield finding("directories", WARNING, f"{len(left)} pruned runs still have a directory: {left[0]}",
-                      "Removing them was interrupted or failed; the daemon tries again.", "--fix, with the "
-                      "daemon running; its log says what is in the way")  # fmt: skip
+                      "Their removal was interrupted or failed; the daemon tries again.", "--fix, while the "
+                      "daemon runs; its log has the reason")  # fmt: skip
 
 
 def _clock(facts: Mapping[str, Any]) -> Iterator[Json]:
@@ -194,9 +200,9 @@ def _clock(facts: Mapping[str, Any]) -> Iterator[Json]:
     ahead_s = (newest or 0.0) - now
     if ahead_s > CLOCK_SLACK_S:
         level = PROBLEM if ahead_s > CLOCK_WRONG_S else WARNING
-        yield finding("clock", level, f"the ledger speaks of a time {ahead_s:.0f} s from now",
+        yield finding("clock", level, f"the newest event of the ledger is {ahead_s:.0f} s in the future",
                       "The machine's clock was set back, or was wrong before. Deadlines of runs do not "
-                      "depend on it; the times shown, waits before retries and retention by age do.",
+                      "depend on it; printed times, waits before retries and retention by age do.",
                       "Check the clock: timedatectl")  # fmt: skip
 
 
@@ -204,7 +210,7 @@ def _disk(facts: Mapping[str, Any]) -> Iterator[Json]:
     disk, where = facts["inspection"]["disk"], facts["inspection"]["state_dir"]
     if "error" in disk:
         yield finding("disk", PROBLEM, f"{where}: {disk['error']}", "The state directory cannot be used.",
-                      "The first start of mosaicd makes it; if it was there, see whether it is mounted."
+                      "The first start of mosaicd creates it; if it existed before, check that it is mounted."
                       )  # fmt: skip
         return
     free, total = disk["free_bytes"], max(1, disk["total_bytes"])
@@ -214,33 +220,33 @@ def _disk(facts: Mapping[str, Any]) -> Iterator[Json]:
         is_out = free < DISK_OUT_BYTES or (inodes and not free_inodes)
         yield finding("disk", PROBLEM if is_out else WARNING,
                       f"{size(free)} of {size(total)} and {free_inodes} inodes are free below {where}",
-                      "When it is full, requests are refused and output is cut; runs go on.",
+                      "If the disk is full, requests are refused and output is cut; runs continue.",
                       "mosaicctl prune --dry-run --older-than 30d; or set [retention] in mosaicd.toml"
                       )  # fmt: skip
 
 
 def _lingering(facts: Mapping[str, Any]) -> Iterator[Json]:
     if facts["lingering"] is False:
-        yield finding("lingering", WARNING, "the daemon is a systemd user service, and you do not linger",
-                      "Your user manager, the daemon and every run end when you log out for the last time.",
+        yield finding("lingering", WARNING, "the daemon is a systemd user service without lingering",
+                      "Your user manager, the daemon and every run end with your last logout.",
                       "loginctl enable-linger")  # fmt: skip
 
 
 Check = Callable[[Mapping[str, Any]], Iterator[Json]]
 
-#: Check -> what is said when it has found nothing.
+#: Check -> the sentence of its `ok` finding.
 _FINE: dict[Check, str] = {
-    _versions: "client, daemon and registry fit each other",
+    _versions: "client, daemon and registry have compatible versions",
     _permissions: "socket, state directory, launch key and environments are yours alone",
-    _registry: "every page, index and reference is whole",
+    _registry: "every page, index and reference is intact",
     _wal: "the write-ahead log is small",
     _quarantine: "no record is set aside",
-    _orphans: "no process of a run that is no longer live",
+    _orphans: "no process of a run that is not live",
     _shims: "every shim has a live run, and every live run its directory",
-    _directories: "nothing is left over",
-    _clock: "the ledger's last event is in the past",
-    _disk: "there is space",
-    _lingering: "a log-out ends nothing",
+    _directories: "no leftover files or directories",
+    _clock: "no event of the ledger is in the future",
+    _disk: "the disk has free space",
+    _lingering: "a logout does not end the daemon",
 }
 _CHECKS = tuple(_FINE)
 _NAMES = {check: check.__name__.lstrip("_") for check in _CHECKS}

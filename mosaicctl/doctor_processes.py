@@ -37,6 +37,6 @@ def _of_run(proc: str, pid: str, runs: str) -> Json | None:
             return None
         with open(f"{proc}/{pid}/cmdline", "rb") as file:
             command = file.read(200).replace(b"\0", b" ").decode(errors="replace").strip()
-    except OSError:  # it is somebody else's, or gone
+    except OSError:  # it belongs to another user, or has ended
         return None
     return {"pid": int(pid), "run_id": run_id, "command": command}

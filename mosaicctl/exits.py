@@ -22,7 +22,7 @@ BROKEN_PIPE = 141
 
 
 class UsageError(Exception):
-    """The command line asks for something that makes no sense; the text says what would."""
+    """The command line has a mistake; the text says which, and what to write instead."""
 
 
 def code_of(error: MosaicError) -> int:
@@ -39,7 +39,7 @@ def explain(error: MosaicError, subject: str = "") -> str:
     told = [_fault(fault) for fault in faults if isinstance(fault, dict)] if isinstance(faults, list) else []
     if told and told[0].partition(": ")[2] in error.message:
         # The message is the first fault, or all of them in a row; a list begins with it anyway.
-        lines = lines if len(told) == 1 else ["mosaicctl: this will not do; all that is wrong with it:"]
+        lines = lines if len(told) == 1 else [f"mosaicctl: the request has {len(told)} faults:"]
         told = told if len(told) > 1 else []
     lines += [f"  {fault}" for fault in told]
     lines += [f"  {_candidate(run)}" for run in error.data.get("candidates") or () if isinstance(run, dict)]
@@ -47,7 +47,7 @@ def explain(error: MosaicError, subject: str = "") -> str:
     if isinstance(advice, str):
         lines.append(f"  {advice}")
     if error.name == "internal_error" and error.data.get("reference"):
-        lines.append(f"  the daemon's log holds the details under {error.data['reference']}")
+        lines.append(f"  the daemon's log has the details: reference {error.data['reference']}")
     return "\n".join(lines) + "\n"
 
 

@@ -24,7 +24,7 @@ def is_over(end: Json) -> bool:
     """Whether all was told; Disconnected when the daemon leaves, InternalError when it failed."""
     reason = end.get("reason")
     if reason == "error":
-        raise InternalError(f"the daemon could not go on (its log: {end.get('reference')})")
+        raise InternalError("the stream ended because of an internal error", reference=end.get("reference"))
     if reason not in ("terminated", "unsubscribed"):
         raise Disconnected(f"the daemon ended the stream: {reason}")
     return True
@@ -80,7 +80,7 @@ class EventStream(Stream):
         except Conflict:
             if self.epoch is None:
                 raise
-            self.on_note("the daemon's history is another one than before; going on from now")
+            self.on_note("the registry was restored; the cursor is not valid any more; continuing from now")
             self.cursor = self.epoch = None
             self.open(client)
             return
@@ -147,7 +147,7 @@ class LogStream(Stream):
                 return
 
     def _catch_up(self, client: Client) -> None:
-        """Finish attempts that ended while nobody told us: the cursor must be one of the newest attempt."""
+        """Finish attempts that ended while we had no connection: the cursor must be of the newest attempt."""
         if self._asked is not None or not self._attempt:
             return
         newest = client.call("run.get", {"run_id": self.run_id})["attempt"]

@@ -52,10 +52,10 @@ class Link:
             except (NoDaemon, Disconnected) as error:
                 now = time.monotonic()
                 if deadline is not None and now >= deadline:
-                    raise TimedOut("the daemon is away, and the time is up") from error
+                    raise TimedOut("no daemon answered within the time limit") from error
                 if not is_told and now - begun >= QUIET_S:
                     is_told = True
-                    _say("the daemon is away; the runs go on, waiting for it to come back (Ctrl-C leaves)")
+                    _say("no daemon answers; waiting for it (Ctrl-C exits; runs continue)")
             _pause(backoff.next_s(), wake_fd)
         self.client.wake_fd = wake_fd
         self.generation += 1

@@ -1,4 +1,4 @@
-"""A moment as people write it after --since: how long ago, or a date and time."""
+"""A moment as people write it after --since: a duration before now, or a date and time."""
 
 import time
 from datetime import datetime
@@ -7,7 +7,7 @@ from mosaicd.protocol.durations import parse_duration
 
 
 def parse_moment(text: str, now: float | None = None) -> float:
-    """Return unix seconds; `10m` is ten minutes ago, a date without a zone is local; ValueError says how."""
+    """Return Unix seconds; `10m` is ten minutes ago, a date without a zone is local time; ValueError."""
     now = time.time() if now is None else now
     try:
         return max(0.0, now - parse_duration(text))
@@ -23,5 +23,6 @@ def parse_moment(text: str, now: float | None = None) -> float:
     except (ValueError, OverflowError):
         pass
     raise ValueError(
-        f"{text!r} is not a time; write how long ago (10m, 2h30m, 3d), 2026-11-22T10:30, or @1795298458"
+        f"{text!r} is not a time; write a duration before now (10m, 2h30m, 3d), a date (2026-11-22T10:30), "
+        "or seconds since the epoch (@1795298458)"
     )

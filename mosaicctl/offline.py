@@ -36,7 +36,7 @@ def mosaicd_says(*arguments: str) -> Json:
             return document
     except ValueError:
         pass
-    words = done.stderr.strip() or f"it printed {done.stdout[:200]!r}"
+    words = done.stderr.strip() or f"mosaicd printed {done.stdout[:200]!r} instead of JSON"
     raise Refused(words.removeprefix("mosaicd: "))
 
 
@@ -46,10 +46,10 @@ def place_arguments(parser: Any, config: Callable[[str], str] = text) -> None:
     `config` reads the path of the settings: a report can tell of a file that is not there, an act wants it.
     """
     parser.add_argument(
-        "--state-dir", metavar="DIR", type=text, help="the state directory, without a daemon to ask"
+        "--state-dir", metavar="DIR", type=text, help="the state directory, if no daemon answers"
     )
     parser.add_argument(
-        "--config", metavar="FILE", type=config, help="the daemon's settings, without a daemon to ask"
+        "--config", metavar="FILE", type=config, help="the daemon's settings, if no daemon answers"
     )
 
 

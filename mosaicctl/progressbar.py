@@ -79,7 +79,7 @@ def line(
     elif run.get("want") == "pause" and state != "PAUSE":
         parts.insert(0, "pausing")
     elif state == "INIT":
-        parts.insert(0, clean(run.get("reason") or "waiting for its turn"))
+        parts.insert(0, clean(run.get("reason") or "waiting"))
     shown = [part for part in parts if part]
     drawn = bar(done / total, unicode=unicode) if total else ""
     while True:

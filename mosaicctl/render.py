@@ -1,8 +1,7 @@
-"""What is printed: run objects as a table, as JSON, or as bare ids.
+"""Printing: run objects as a table, as JSON, or as bare ids.
 
-Colour and width belong to terminals: what is piped is plain, complete and never cut.  Names and reasons
-come from other people, so everything printed as text goes through `clean`, lest a run's name move the
-cursor.
+Output to a terminal has colour and is cut to its width; output into a pipe is plain and complete.  Names and
+reasons come from other users, so all text goes through `clean`: a run's name must not move the cursor.
 """
 
 import json
@@ -24,15 +23,15 @@ _OUTCOME_COLOURS = {
 }
 _STOPPED = {
     "by_user": "stopped",
-    "time_limit": "its time limit was up",
-    "step_limit": "its steps were done",
+    "time_limit": "time limit reached",
+    "step_limit": "step limit reached",
     "preempted": "preempted",
 }
-#: Ways to stand still, and what was missed.
+#: Cause of a liveness limit -> what did not come.
 _SILENT = {
-    "handshake_timeout": "no word of its start for",
+    "handshake_timeout": "no shim registered for",
     "start_timeout": "no sign of life for",
-    "heartbeat_lost": "silent for",
+    "heartbeat_lost": "no output for",
     "stuck": "no step for",
 }
 _WANTED = {"stop": "stopping", "pause": "pausing", "run": "resuming"}
@@ -118,7 +117,7 @@ def cause(run: Json) -> str:
         return ""
     if found.get("crash_loop"):
         count, rest = found.get("attempts"), {**found, "crash_loop": None, "attempts": None}
-        return f"{cause({**run, 'cause': rest})}; a crash loop, {count} attempts in a row died at once"
+        return f"{cause({**run, 'cause': rest})}; crash loop: {count} attempts in a row ended at once"
     kind = str(found.get("kind", ""))
     hidden = ("kind", "post_mortem")  # `show` has a line of its own for what was found
     details = {key: value for key, value in found.items() if key not in hidden and value is not None}
@@ -137,20 +136,20 @@ def cause(run: Json) -> str:
 
 
 def _silent(kind: str, details: Json) -> str:
-    """Return what was missed for how long; how the process then ended is our doing and says nothing."""
+    """Return what did not come for how long.  The signal that then ended the process is ours: left out."""
     from mosaicd.protocol.durations import format_duration
 
     text = f"{kind.replace('_', ' ')}: {_SILENT[kind]} {format_duration(details['after_s'])}"
-    return f"{text}; it had to be killed" if details.get("forced") else text
+    return f"{text}; killed" if details.get("forced") else text
 
 
 def _stopped(kind: str, details: Json) -> str:
-    """Return why somebody, or a limit, ended a run; the signal that did it is ours and says nothing."""
-    who = "itself" if details.get("who") == "worker" else clean(details.get("who") or "its owner")
+    """Return which user or which limit ended a run.  The signal that ended it is ours: left out."""
+    who = "its worker" if details.get("who") == "worker" else clean(details.get("who") or "its owner")
     text = f"stopped by {who}" if kind == "by_user" else _STOPPED[kind]
     if details.get("reason"):
         text += f": {clean(details['reason'])}"
-    return f"{text}; it had to be killed" if details.get("forced") else text
+    return f"{text}; killed after the grace period" if details.get("forced") else text
 
 
 def ending_words(run: Json) -> str:
@@ -187,7 +186,7 @@ def progress(run: Json) -> str:
 
 
 def note(run: Json) -> str:
-    """Return the one thing worth knowing about a run beside its state."""
+    """Return the most important fact about a run beside its state."""
     state, want = run.get("state"), run.get("want")
     if state == "FAULT" and run.get("reason"):
         return clean(run["reason"])
@@ -198,7 +197,7 @@ def note(run: Json) -> str:
     if run.get("held"):
         return "held"
     if state == "PAUSE" and run.get("released"):
-        return "released its slots"
+        return "without slots"
     return clean(run.get("reason") or "")
 
 

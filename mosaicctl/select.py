@@ -18,7 +18,7 @@ LAST = "@"
 
 def selector_argument(parser: Any, default_last: bool = False, many: bool = True) -> None:
     """Add the RUN argument; with `default_last`, leaving it out means `@`."""
-    text = "an id, a unique beginning of one, a name, a quoted pattern, or @ for your last run"
+    text = "an id, a unique beginning of an id, a name, a pattern in quotes, or @ for your last run"
     if default_last:
         text += " (the default)"
     parser.add_argument("runs", metavar="RUN", type=selector, nargs="*" if many else "?", help=text)
@@ -71,7 +71,7 @@ def last(client: Client) -> Json:
     """Return the caller's newest run; NotFound when there is none."""
     runs = client.call("run.list", {"user": me(), "newest_first": True, "limit": 1})["runs"]
     if not runs:
-        raise NotFound("@ means your last run, and you have none yet")
+        raise NotFound("@ is your last run, but you have no run")
     run: Json = runs[0]
     return run
 
@@ -85,7 +85,7 @@ def references(client: Client, selectors: list[str]) -> list[str]:
         elif any(character in word for character in "*?["):
             runs = pages(client, {"name": word})
             if not runs:
-                raise NotFound(f"no run has a name like {word}")
+                raise NotFound(f"no run has a name that matches {word}")
             found.extend(run["run_id"] for run in runs)
         else:
             found.append(word)
@@ -96,14 +96,14 @@ def reference(client: Client, word: str | None) -> str:
     """Return what to call the one run that is meant (none given: the last); UsageError for several."""
     found = references(client, [word or LAST])
     if len(found) > 1:
-        raise UsageError(f"{word} means {len(found)} runs; name one of them")
+        raise UsageError(f"{word} matches {len(found)} runs; name one of them")
     return found[0]
 
 
 def choice(args: Any) -> Json | None:
     """Return the filters that choose the runs, None where they are named; UsageError when neither was given.
 
-    Asks nobody, so that a slip is told whether or not a daemon runs.
+    Asks no daemon: a mistake is reported also if none answers.
     """
     filters: Json = {}
     if args.state:
@@ -112,12 +112,12 @@ def choice(args: Any) -> Json | None:
         filters["label"] = dict(args.label)
     if not (args.runs or filters or args.all):
         raise UsageError(
-            f"{args.verb} which runs? Name some (@: your last one), or choose with --all, --state or -l"
+            "RUN is missing: name runs (@ is your last run), or select them with --all, --state or -l"
         )
     if not (filters or args.all):
         return None
     if args.runs:
-        raise UsageError("name runs or choose them with --all, --state or -l, not both")
+        raise UsageError("RUN cannot be used together with --all, --state or -l")
     return filters
 
 
@@ -127,5 +127,5 @@ def chosen(client: Client, args: Any, filters: Json | None) -> list[str]:
         return references(client, args.runs)
     runs = pages(client, {"live": True, "user": me(), **filters})
     if not runs:
-        raise NotFound("none of your live runs fits")
+        raise NotFound("none of your live runs matches")
     return [run["run_id"] for run in runs]

@@ -1,4 +1,4 @@
-"""What `submit` and `run` share: their options, and the parameters of run.submit made from them."""
+"""The options that `submit` and `run` have in common, and the parameters of run.submit made from them."""
 
 import os
 import time
@@ -10,12 +10,12 @@ from mosaicctl.configfile import assign, read_config
 from mosaicctl.environment import handed_over, shell_of
 from mosaicctl.exits import UsageError
 from mosaicctl.select import label_filter
-from mosaicctl.values import causes, duration, span, text, whole
+from mosaicctl.values import causes, duration, one_of, span, text, whole
 
 
 def submission_arguments(parser: Any) -> None:
     """Add what says what to run, and how."""
-    what = parser.add_argument_group("what to run")
+    what = parser.add_argument_group("program")
     what.add_argument("command", metavar="-- COMMAND", nargs="...", help="a program with its arguments")
     what.add_argument(
         "-f", "--file", metavar="FILE", type=text, help="a TrainRunConfig, JSON or TOML; - is standard input"
@@ -25,59 +25,76 @@ def submission_arguments(parser: Any) -> None:
     )
     what.add_argument(
         "--set", metavar="K=V", action="append", default=[],
-        help="a value of the worker's own config; dots nest, JSON is understood (repeatable)",
+        help="a value in the worker's own config; a dot in K separates levels, V may be JSON (repeatable)",
     )  # fmt: skip
     what.add_argument(
         "-e", "--env", metavar="K=V", action="append", default=[],
-        help="an environment variable; K alone hands over your own (repeatable)",
+        help="an environment variable; K alone passes your own value (repeatable)",
     )  # fmt: skip
-    places = "commands: here; configs: your home; workers: their files"
-    what.add_argument("--cwd", metavar="DIR", type=text, help=f"where it runs ({places})")
-    _needs(parser.add_argument_group("what it needs and may use"))
-    _patience(parser.add_argument_group("when it counts as dead"))
-    how = parser.add_argument_group("how it is queued")
+    places = "default for a command: here; for a worker: the run's files; for other configs: your home"
+    what.add_argument("--cwd", metavar="DIR", type=text, help=f"the working directory ({places})")
+    _needs(parser.add_argument_group("resources and limits"))
+    _patience(parser.add_argument_group("liveness limits"))
+    how = parser.add_argument_group("queue")
     how.add_argument("-n", "--name", metavar="NAME", type=text, help="a name; need not be unique")
     how.add_argument(
-        "-p", "--priority", metavar="PRIORITY", type=whole(-1000, 1000), help="higher goes first (default 0)"
+        "-p",
+        "--priority",
+        metavar="PRIORITY",
+        type=whole(-1000, 1000),
+        help="a run with a higher number starts first (default 0)",
     )
     label_filter(how, "a label (repeatable)")
     how.add_argument(
         "--dedup",
-        choices=("attach", "new", "fail"),
-        help="when the same run is already alive: attach to it (the default for configs), "
-        "start a new one (the default for commands), or fail",
+        metavar="HOW",
+        type=one_of(("attach", "new", "fail"), "a choice"),
+        help="if the same run is live: attach returns it (the default for configs), "
+        "new starts another (the default for commands), fail refuses",
     )
     how.add_argument(
-        "--key", metavar="KEY", type=text, help="the same key gives the same run back, ended or not"
+        "--key",
+        metavar="KEY",
+        type=text,
+        help="a submit with a key that was used before returns that run, live or ended",
     )
 
 
 def _needs(group: Any) -> None:
-    group.add_argument("-c", "--cpus", metavar="CPUS", type=whole(1), help="CPU slots")
+    group.add_argument("-c", "--cpus", metavar="CPUS", type=whole(1), help="processor slots")
     group.add_argument("-g", "--gpus", metavar="GPUS", type=whole(0), help="GPUs")
     group.add_argument(
         "-t", "--time", metavar="DURATION", type=span,
-        help="time limit: 90, 15m, 1h30m, 2d (without pauses)",
+        help="time limit, without pauses: 90, 15m, 1h30m, 2d",
     )  # fmt: skip
-    group.add_argument("--max-steps", metavar="N", type=whole(1), help="end it, as succeeded, after N steps")
     group.add_argument(
-        "--grace", metavar="DUR", type=duration, help="time between TERM and KILL when it is stopped"
+        "--max-steps",
+        metavar="N",
+        type=whole(1),
+        help="end the run after N steps, with the outcome succeeded",
     )
     group.add_argument(
-        "--retries", metavar="N", type=whole(0, 100), help="start it again when it fails, up to N times"
+        "--grace", metavar="DUR", type=duration, help="time between TERM and KILL when the run is stopped"
+    )
+    group.add_argument(
+        "--retries", metavar="N", type=whole(0, 100), help="after a fault, start the run again, up to N times"
     )
     group.add_argument(
         "--retry-on", metavar="CAUSE", type=causes, action="append",
-        help="retry only after this cause; any and infrastructure (the default) are several (repeatable)",
+        help="retry only after this cause, any, or infrastructure (the default) (repeatable)",
     )  # fmt: skip
 
 
 def _patience(group: Any) -> None:
     for option, read, meaning in (
-        ("--heartbeat", span, "it has printed nothing for so long (workers: 5m)"),
-        ("--start-timeout", span, "a worker shows no life so long at first (1m)"),
-        ("--stall", duration, "it lives, but has made no step for so long (0: never)"),
-        ("--handshake", span, "nothing has been heard of its start so long (30s)"),
+        (
+            "--heartbeat",
+            span,
+            "end the run if it has printed nothing for this long (default for workers: 5m)",
+        ),
+        ("--start-timeout", span, "end the run if its worker shows no sign of life after its start (1m)"),
+        ("--stall", duration, "end the run if it has made no step for this long (0: no limit)"),
+        ("--handshake", span, "end the run if its shim has not registered after this long (30s)"),
     ):
         group.add_argument(option, metavar="DUR", type=read, help=meaning)
 
@@ -88,7 +105,7 @@ def parameters(ask: Callable[[], Client], args: Any) -> Json:
     All that can be told without a daemon is told before it is asked.
     """
     if sum((bool(args.command), args.file is not None, args.worker is not None)) != 1:
-        raise UsageError(f"{args.verb} what? Give one of -- COMMAND, -f FILE or --worker KIND")
+        raise UsageError("give exactly one of -- COMMAND, -f FILE and --worker KIND")
     params = _command(args) if args.command else _config(ask, args)
     for name, value in (
         ("cpus", args.cpus), ("gpus", args.gpus), ("max_steps", args.max_steps), ("retries", args.retries),
@@ -121,16 +138,16 @@ def explicit_environment(items: list[str]) -> dict[str, str]:
     for item in items:
         name, equals, value = item.partition("=")
         if not name:
-            raise UsageError(f"-e {item}: write it as K=V, or K to hand over your own")
+            raise UsageError(f"-e {item}: write K=V, or K to pass your own value")
         if not equals and name not in os.environ:
-            raise UsageError(f"-e {name}: you have no such variable; write {name}=VALUE")
+            raise UsageError(f"-e {name}: your environment has no variable {name}; write {name}=VALUE")
         found[name] = value if equals else os.environ[name]
     return found
 
 
 def _command(args: Any) -> Json:
     if args.set:
-        raise UsageError("--set changes a worker's config; it goes with --worker or -f")
+        raise UsageError("--set needs --worker or -f: it changes the config of a worker")
     cwd = os.path.abspath(args.cwd) if args.cwd is not None else _here()
     return {
         "command": args.command,
@@ -147,7 +164,7 @@ def _here() -> str:
             return logical
         return os.getcwd()
     except OSError as error:
-        raise UsageError(f"your working directory is gone ({error.strerror}); try --cwd") from error
+        raise UsageError(f"your working directory cannot be used ({error.strerror}); give --cwd") from error
 
 
 def _config(ask: Callable[[], Client], args: Any) -> Json:
@@ -163,7 +180,7 @@ def _config(ask: Callable[[], Client], args: Any) -> Json:
     if own:
         environment = config.setdefault("environment", {})
         if not isinstance(environment, dict):
-            raise UsageError("-e: the config's environment is no object")
+            raise UsageError("-e: `environment` in the config is not an object")
         environment.update(own)
     params: Json = {"config": config, "environment": shell_of(os.environ)}
     if args.cwd is not None:
@@ -176,5 +193,5 @@ def _worker_config(config: Json) -> Json:
     for name in ("metadata", "worker", "config"):
         place = place.setdefault(name, {}) if isinstance(place, dict) else None
     if not isinstance(place, dict):
-        raise UsageError("--set: the config has no metadata.worker.config that could be changed")
+        raise UsageError("--set: `metadata.worker.config` in the config is not an object")
     return place

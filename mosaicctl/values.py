@@ -1,25 +1,25 @@
-"""What options and arguments hold, read by argparse itself: a slip is told before any daemon is asked.
+"""The values of options and arguments, read by argparse: a mistake is reported before a daemon is asked.
 
 Each function takes the text and returns its value, or raises ArgumentTypeError with a sentence that says
-what would do.  An empty text is a slip, too: it is what a script's unset variable becomes, and `prune
---name "$name"` must not mean every name.
+which values are allowed.  Note: an empty text is a mistake, too.  An unset variable of a script becomes an
+empty text, and `prune --name "$name"` must not mean every name.
 """
 
 from argparse import ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 def text(word: str) -> str:
     """Return a text that is not empty."""
     if not word:
-        raise ArgumentTypeError("an empty text means nothing here (an unset variable?)")
+        raise ArgumentTypeError("the value is empty (is a variable unset?)")
     return word
 
 
 def selector(word: str) -> str:
     """Return what names a run, or several."""
     if not word.strip():
-        raise ArgumentTypeError("an empty text names no run (an unset variable?); @ is your last one")
+        raise ArgumentTypeError("the value is empty (is a variable unset?); @ is your last run")
     return word
 
 
@@ -37,7 +37,7 @@ def span(word: str) -> float:
     """Return seconds, more than 0."""
     seconds = duration(word)
     if not seconds:
-        raise ArgumentTypeError(f"{word} is no time at all; it must be more than 0")
+        raise ArgumentTypeError(f"{word!r} is not allowed; give more than 0")
     return seconds
 
 
@@ -55,7 +55,7 @@ def pair(word: str) -> tuple[str, str]:
     """Return key and value of K=V."""
     key, equals, value = word.partition("=")
     if not equals or not key:
-        raise ArgumentTypeError(f"{word!r} is no label; write it as K=V")
+        raise ArgumentTypeError(f"{word!r} is not a label; write K=V")
     return key, value
 
 
@@ -78,27 +78,28 @@ def outcomes(words: str) -> list[str]:
     """Return the outcomes given as `failed` or `failed,timeout`."""
     from mosaicd.protocol.states import Outcome
 
-    return [_one_of(word.strip().lower(), [*Outcome], "an outcome") for word in words.split(",")]
+    read = one_of([*Outcome], "an outcome")
+    return [read(word.strip().lower()) for word in words.split(",")]
 
 
 def causes(word: str) -> str:
-    """Return a cause to retry after, or a word for several; whether it can be retried the daemon knows."""
+    """Return a cause to retry after, or a word for several; the daemon checks that it can be retried."""
     from mosaicd.protocol.states import CauseKind
 
-    return _one_of(word, ["any", "infrastructure", *CauseKind], "a cause")
+    return one_of(["any", "infrastructure", *CauseKind], "a cause")(word)
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    """Return the reader of integers from `least` on, up to `most`."""
-    wanted = f"{least} or more" if most is None else f"{least} to {most}"
+    """Return the reader of integers that are at least `least` and at most `most`."""
+    allowed = f"{least} or more" if most is None else f"{least} to {most}"
 
     def read(word: str) -> int:
         try:
             number = int(word)
         except ValueError:
-            number = least - 1
+            raise ArgumentTypeError(f"{word!r} is not a whole number") from None
         if number < least or (most is not None and number > most):
-            raise ArgumentTypeError(f"{word!r} will not do; give a whole number, {wanted}")
+            raise ArgumentTypeError(f"{number} is not allowed; give {allowed}")
         return number
 
     return read
@@ -115,27 +116,32 @@ def readable(path: str) -> str:
 
 
 def existing(path: str) -> str:
-    """Return the path of a file that is there; who reads it is somebody else, and may do more than we."""
+    """Return the path of a file that exists.  The daemon reads it, possibly with other rights than ours."""
     import os
 
     if not os.path.exists(text(path)) or os.path.isdir(path):
-        raise ArgumentTypeError(f"{path} is no file")
+        raise ArgumentTypeError(f"{path} is not a file")
     return path
 
 
 def target(path: str) -> str:
-    """Return the path of a file that could be written: its directory is there, and it is none itself."""
+    """Return the path of a file that can be written: its directory exists, and it is not a directory."""
     import os
 
     if os.path.isdir(text(path)):
-        raise ArgumentTypeError(f"{path}: this is a directory; name a file in it")
+        raise ArgumentTypeError(f"{path} is a directory; name a file in it")
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
-        raise ArgumentTypeError(f"{path}: there is no directory {folder}")
+        raise ArgumentTypeError(f"{path}: the directory {folder} does not exist")
     return path
 
 
-def _one_of(word: str, known: list[str], what: str) -> str:
-    if word not in known:
-        raise ArgumentTypeError(f"{word!r} is not {what}; use one of {', '.join(known)}")
-    return word
+def one_of(known: Sequence[str], what: str) -> Callable[[str], str]:
+    """Return the reader of one of the words `known`; `what` they are goes into the sentence."""
+
+    def read(word: str) -> str:
+        if word not in known:
+            raise ArgumentTypeError(f"{word!r} is not {what}; use one of {', '.join(known)}")
+        return word
+
+    return read

@@ -1,4 +1,4 @@
-"""`--worker KIND --set K=V`: a TrainRunConfig for an installed worker, so that nobody needs to write one."""
+"""`--worker KIND --set K=V`: make the TrainRunConfig of an installed worker."""
 
 from collections.abc import Callable
 from typing import Any
@@ -49,7 +49,7 @@ def find_worker(workers: list[Json], kind: str) -> Json:
             return worker
     known = ", ".join(sorted(worker["kind"] for worker in workers))
     if not known:
-        raise UsageError(f"there is no worker {kind}: none is installed where the daemon looks")
+        raise UsageError(f"there is no worker {kind}: no worker is installed; see mosaic-worker(7)")
     raise UsageError(f"there is no worker {kind}; installed: {known}")
 
 

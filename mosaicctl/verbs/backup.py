@@ -10,8 +10,8 @@ from mosaicctl.sizes import size
 from mosaicctl.values import target
 
 _EPILOG = """\
-The copy is of one moment, checked, and one file; nobody waits for it. It holds what the daemon knows of
-runs; their output, checkpoints and videos are files in the state directory, for any backup tool.
+The copy is one file, consistent and checked; the daemon keeps answering meanwhile. It has the runs and
+their events. Output, checkpoints and videos are files in the state directory and are not copied.
 
   mosaicctl backup ~/mosaicd-$(date +%F).sqlite3
 """
@@ -20,8 +20,8 @@ runs; their output, checkpoints and videos are files in the state directory, for
 def arguments(parser: Any) -> None:
     """Add the options of `backup`."""
     parser.epilog = _EPILOG
-    parser.add_argument("file", metavar="FILE", type=target, help="where to; written by the daemon")
-    parser.add_argument("--force", action="store_true", help="replace FILE when it is there")
+    parser.add_argument("file", metavar="FILE", type=target, help="the file to write; the daemon writes it")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
 
 
 def execute(args: Any) -> int:

@@ -1,4 +1,4 @@
-"""`daemon`: what is asked of the daemon itself rather than of runs."""
+"""`daemon`: requests about the daemon itself."""
 
 import sys
 import time
@@ -6,6 +6,7 @@ from typing import Any
 
 from mosaicctl.client import Client, Disconnected, Json, connect
 from mosaicctl.render import to_json
+from mosaicctl.values import one_of
 from mosaicd.protocol.errors import TimedOut
 
 #: How long the daemon may take to come back.
@@ -13,9 +14,10 @@ PATIENCE_S = 60.0
 _PAUSE_S = 0.02
 
 _EPILOG = """\
-reexec: the daemon becomes the program that is installed now: same process, same socket, same locks.
-Requests in flight are answered first, nobody who connects is refused, no run notices. A program that
-would not start, or would serve another place, is refused, and the daemon goes on as it is.
+reexec replaces the running daemon with the program that is installed now. The process, the socket and
+the locks stay. Requests under way are answered first, no connection is refused, and runs are not
+affected. If the new program would not start, or would use another socket or state directory, the daemon
+refuses and continues unchanged.
 
   mosaicctl daemon reexec
   pip install --upgrade . && mosaicctl daemon reexec
@@ -25,7 +27,7 @@ would not start, or would serve another place, is refused, and the daemon goes o
 def arguments(parser: Any) -> None:
     """Add the options of `daemon`."""
     parser.epilog = _EPILOG
-    parser.add_argument("action", metavar="ACTION", choices=("reexec",), help="reexec")
+    parser.add_argument("action", metavar="ACTION", type=one_of(("reexec",), "an action"), help="reexec")
 
 
 def execute(args: Any) -> int:
@@ -44,8 +46,8 @@ def execute(args: Any) -> int:
         sys.stdout.write(f"{path}\n")
     else:
         sys.stdout.write(
-            f"mosaicd {report['before']} is now {report['version']} (pid {report['pid']}), "
-            f"after {report['seconds']:.2f} s\n"
+            f"mosaicd {report['before']} was replaced with {report['version']} in {report['seconds']:.2f} s "
+            f"(pid {report['pid']})\n"
         )
     return 0
 
@@ -57,11 +59,11 @@ def _until_hung_up(client: Client) -> None:
             client.next_notification(deadline - time.monotonic())
     except Disconnected:
         return
-    raise TimedOut(f"the daemon did not begin within {PATIENCE_S:g} s")
+    raise TimedOut(f"the daemon did not replace itself within {PATIENCE_S:g} s")
 
 
 def _ready(path: str) -> Json:
-    """Return the report of the daemon that came after; a connection is taken by nobody else's socket."""
+    """Return the report of the new daemon; the socket is the same, so no other daemon can answer."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:

@@ -1,6 +1,6 @@
-"""`doctor`: what is wrong, what it means, what to do; with --fix, the repairs that can hurt nobody.
+"""`doctor`: find problems, print what each means and what to do; with --fix, make the safe repairs.
 
-Asks the daemon where one runs; without one, the daemon's program reads the state directory.
+Asks the daemon if one answers; otherwise the daemon's program reads the state directory.
 """
 
 import os
@@ -22,10 +22,10 @@ from mosaicd.protocol.errors import MethodNotFound, MosaicError, NotFound
 Json = dict[str, Any]
 
 _EPILOG = """\
-Looks at: daemon, versions, permissions, registry, wal, quarantine, orphans, shims, directories, clock, disk,
-lingering. Works with the daemon down. --fix closes files that are open to others, removes environments of
-ended runs and half-written files, and finishes interrupted prunes; it never touches results or processes.
-Exits 0 when there is no problem (warnings may be left), 1 otherwise.
+Checks daemon, versions, permissions, registry, wal, quarantine, orphans, shims, directories, clock, disk and
+lingering; also without a daemon. --fix removes the access of other users to private files, removes
+environments of ended runs and incomplete files, and finishes interrupted prunes. Results and processes
+are never touched. Exits with 0 if there is no problem (there may be warnings), and with 1 otherwise.
 
   mosaicctl doctor
   mosaicctl doctor --fix
@@ -38,7 +38,7 @@ _COLOURS = {OK: "32", WARNING: "33", PROBLEM: "31"}
 def arguments(parser: Any) -> None:
     """Add the options of `doctor`."""
     parser.epilog = _EPILOG
-    parser.add_argument("--fix", action="store_true", help="make the safe repairs, and say which")
+    parser.add_argument("--fix", action="store_true", help="make the safe repairs, and print them")
     place_arguments(parser)
 
 
@@ -146,5 +146,5 @@ def describe(report: Json) -> str:
     levels = [finding["level"] for finding in report["findings"]]
     problems, warnings = levels.count(PROBLEM), levels.count(WARNING)
     found = f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}"
-    lines.append(found if problems or warnings else "all is well")
+    lines.append(found if problems or warnings else "no problem, no warning")
     return "".join(f"{line}\n" for line in lines)

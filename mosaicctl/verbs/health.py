@@ -1,4 +1,4 @@
-"""`health`: whether the daemon is up, ready and well, and where it keeps things."""
+"""`health`: print the daemon's report about itself."""
 
 import sys
 from typing import Any
@@ -8,7 +8,7 @@ from mosaicctl.exits import DONE, NO_DAEMON
 from mosaicctl.render import clock, facts, has_colour, paint, to_json
 
 _EPILOG = """\
-Exits 0 when the daemon is ready, 69 when there is none or it is still starting.
+Exits with 0 if the daemon is ready, and with 69 if no daemon answers or it is still starting.
 
   mosaicctl health
   mosaicctl -o json health | jq .counts
@@ -64,7 +64,7 @@ def describe(report: Json) -> str:
 def _state(report: Json) -> str:
     if not report.get("ready", True):
         return "starting"
-    return "draining: it takes no new runs" if report.get("draining") else "ready"
+    return "draining: it accepts no new runs" if report.get("draining") else "ready"
 
 
 def share(slots: Json | None) -> str | None:

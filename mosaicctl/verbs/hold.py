@@ -7,7 +7,7 @@ from mosaicctl.client import connect
 from mosaicctl.select import choice, chosen, filter_arguments, selector_argument
 
 _EPILOG = """\
-A held run keeps its place by age and priority; `release` lets it start when its turn comes.
+A held run keeps its place in the queue; `release` allows it to start.
 
   mosaicctl hold @
   mosaicctl hold --all --state INIT

@@ -1,4 +1,4 @@
-"""`import`: take the runs of a registry of the original MOSAIC over as history."""
+"""`import`: import the runs of a registry of the original MOSAIC as history."""
 
 import os
 import sys
@@ -10,9 +10,9 @@ from mosaicctl.sizes import counted
 from mosaicctl.values import existing
 
 _EPILOG = """\
-FILE is the SQLite file of the original trainer daemon; it is only read. Its runs appear as ended runs of
-yours, with origin `import`; what was live there is interrupted here. Nothing is started. What cannot be
-understood is said. Doing it again brings only what is new.
+FILE is the SQLite file of the original trainer daemon; it is only read. Its runs become ended runs of
+yours, with the origin `import`; a run that was live there is interrupted here. No run starts. The report
+names columns and values without a known meaning. A second import adds only new runs.
 
   mosaicctl import --dry-run ~/mosaic/var/trainer/trainer.sqlite
   mosaicctl import ~/mosaic/var/trainer/trainer.sqlite
@@ -23,8 +23,8 @@ understood is said. Doing it again brings only what is new.
 def arguments(parser: Any) -> None:
     """Add the options of `import`."""
     parser.epilog = _EPILOG
-    parser.add_argument("file", metavar="FILE", type=existing, help="the registry; read by the daemon")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would come")
+    parser.add_argument("file", metavar="FILE", type=existing, help="the registry; the daemon reads it")
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be imported")
 
 
 def execute(args: Any) -> int:
@@ -43,18 +43,18 @@ def execute(args: Any) -> int:
 
 def describe(report: Json) -> str:
     """Return the report as text."""
-    verb = "would come" if report["dry_run"] else "imported"
+    verb = "would be imported" if report["dry_run"] else "imported"
     outcomes = ", ".join(f"{count} {word}" for word, count in report["outcomes"].items())
     rows = counted(report["rows"], "run")
     lines = [f"{report['imported']} of {rows} {verb}" + (f" ({outcomes})" if outcomes else "")]
     if report["known"]:
-        lines.append(f"here already: {report['known']}")
+        lines.append(f"already imported: {report['known']}")
     if report["skipped"]:
-        lines.append(f"left out: {report['skipped']}")
+        lines.append(f"skipped: {report['skipped']}")
     if report["unknown_columns"]:
-        lines.append(f"not understood: columns {', '.join(map(clean, report['unknown_columns']))}")
+        lines.append(f"unknown columns: {', '.join(map(clean, report['unknown_columns']))}")
     if report["missing_columns"]:
-        lines.append(f"not there: {', '.join(report['missing_columns'])}")
+        lines.append(f"missing columns: {', '.join(report['missing_columns'])}")
     notes = [(counted(note["rows"], "row"), clean(note["note"])) for note in report["notes"]]
-    lines += [f"not understood in {rows}: {note}" for rows, note in notes]
+    lines += [f"{rows}: {note}" for rows, note in notes]
     return "".join(f"{line}\n" for line in lines)

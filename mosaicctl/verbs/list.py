@@ -16,8 +16,8 @@ from mosaicctl.values import outcomes, text, whole
 ENDED_SHOWN = 20
 
 _EPILOG = """\
-The table holds the live runs and the 20 that ended last, oldest first; -a shows them all.
-json, jsonl and name always hold all that fit the filters.
+The table has the live runs and the 20 runs that ended last, oldest first; -a shows all runs.
+json, jsonl and name have all runs that match.
 
   mosaicctl list
   mosaicctl list --live --mine
@@ -29,18 +29,20 @@ json, jsonl and name always hold all that fit the filters.
 def arguments(parser: Any) -> None:
     """Add the options of `list`."""
     parser.epilog = _EPILOG
-    parser.add_argument("-a", "--all", action="store_true", help="every run, however long ago it ended")
+    parser.add_argument("-a", "--all", action="store_true", help="all runs, also those that ended long ago")
     parser.add_argument("--live", action="store_true", help="only runs that have not ended")
-    parser.add_argument("--mine", action="store_true", help="only your own")
-    parser.add_argument("--user", metavar="NAME", type=text, help="only this user's")
-    state_filter(parser, "only in this state (repeatable)")
+    parser.add_argument("--mine", action="store_true", help="only your own runs")
+    parser.add_argument("--user", metavar="NAME", type=text, help="only the runs of this user")
+    state_filter(parser, "only runs in this state (repeatable)")
     parser.add_argument(
         "--outcome", metavar="OUTCOME", type=outcomes, action="extend",
-        help="only with this outcome (repeatable)",
+        help="only runs with this outcome (repeatable)",
     )  # fmt: skip
-    parser.add_argument("--name", metavar="PATTERN", type=text, help="only runs with a name like this")
+    parser.add_argument(
+        "--name", metavar="PATTERN", type=text, help="only runs whose name matches this pattern"
+    )
     label_filter(parser, "only runs with this label (repeatable)")
-    parser.add_argument("-n", "--limit", metavar="N", type=whole(1), help="only the newest N")
+    parser.add_argument("-n", "--limit", metavar="N", type=whole(1), help="only the newest N runs")
 
 
 def execute(args: Any) -> int:
@@ -50,8 +52,8 @@ def execute(args: Any) -> int:
     if runs or args.output != "table":
         emit(args.output, runs, run_table(runs) if args.output == "table" else "")
     elif sys.stdout.isatty():
-        hint = "No runs yet; `mosaicctl submit --help` shows how to hand one in.\n"
-        sys.stdout.write("No run fits.\n" if _filters(args) else hint)
+        hint = "No runs yet; see `mosaicctl submit --help`.\n"
+        sys.stdout.write("No run matches.\n" if _filters(args) else hint)
     if is_cut and sys.stdout.isatty():
         sys.stderr.write("(older ended runs are not shown; -a shows all)\n")
     return 0

@@ -12,10 +12,9 @@ from mosaicctl.sizes import size
 from mosaicctl.values import moment, whole
 
 _EPILOG = """\
-Without an option, what the run wrote to its standard output. --stderr prints its standard error
-instead, --both prints each to its own. The bytes are exactly those of the run: no colour is
-removed, no newline is added. -f goes on over a restart of the daemon, and ends with the run.
-Where output was not kept (see stdout_bytes in mosaicd.toml(5)), a line on stderr says how much.
+Prints the standard output of a run, byte for byte: no colour is removed, no newline is added. -f also
+follows over restarts of the daemon, and ends with the run. If a part of the output was not kept (see
+stdout_bytes in mosaicd.toml(5)), a line on standard error says how much.
 
   mosaicctl logs @
   mosaicctl logs -f --both my-run
@@ -30,18 +29,25 @@ def arguments(parser: Any) -> None:
     """Add the options of `logs`."""
     parser.epilog = _EPILOG
     selector_argument(parser, default_last=True, many=False)
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="follow the output until the run has ended"
+    )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--stderr", action="store_true", help="its standard error instead")
-    which.add_argument("--both", action="store_true", help="both, each to its own")
+    which.add_argument("--stderr", action="store_true", help="print its standard error instead")
+    which.add_argument("--both", action="store_true", help="print both, each on its own stream")
     which.add_argument(
-        "--post-mortem", action="store_true", help="what was found before a run that stood still was killed"
+        "--post-mortem", action="store_true", help="print the post-mortem of a run that was killed as stuck"
     )
     parser.add_argument("--tail", metavar="N", type=whole(0), help="begin N lines before the end")
     parser.add_argument(
-        "--since", metavar="TIME", type=moment, help="begin with what was written then: 10m (ago), or a date"
+        "--since",
+        metavar="TIME",
+        type=moment,
+        help="begin with the output of this time: 10m (ago), or a date",
     )
-    parser.add_argument("--attempt", metavar="N", type=whole(1), help="of this attempt (default: the newest)")
+    parser.add_argument(
+        "--attempt", metavar="N", type=whole(1), help="the output of this attempt (default: the newest)"
+    )
 
 
 def execute(args: Any) -> int:
@@ -63,7 +69,9 @@ def execute(args: Any) -> int:
             for stream in streams:
                 stream.drain(link.client)
             if args.post_mortem and not streams[0].cursor:
-                sys.stderr.write("mosaicctl: there is none; only a run that stood still has a post-mortem\n")
+                sys.stderr.write(
+                    "mosaicctl: this run has no post-mortem; only a run that was killed as stuck has one\n"
+                )
             return 0
         followed = Streams(link)
         for stream in streams:
@@ -75,7 +83,7 @@ def execute(args: Any) -> int:
 
 def _tell_gap(stream: str, first: int, end: int) -> None:
     sys.stdout.flush()
-    gap = f"{size(end - first)} of {stream} were not kept, from byte {first} to {end}"
+    gap = f"{size(end - first)} of {stream} were not kept: bytes {first} to {end}"
     print(f"mosaicctl: {gap}", file=sys.stderr)
 
 

@@ -11,9 +11,9 @@ from mosaicctl.select import reference, selector_argument
 from mosaicctl.values import whole
 
 _EPILOG = """\
-On a terminal the learning curve is drawn too: the mean return of the last episodes (a twentieth of
-all, at most 100), over all attempts. --plot draws it wherever the output goes; --no-plot never.
--o json prints the last values; -o jsonl prints every episode, one a line.
+On a terminal the learning curve is drawn, too: the mean return of the last episodes (a twentieth of
+all episodes, at most 100), over all attempts. -o json prints the last values; -o jsonl prints every
+episode, one a line.
 
   mosaicctl metrics @
   mosaicctl metrics --plot my-run | less
@@ -30,9 +30,11 @@ def arguments(parser: Any) -> None:
     parser.epilog = _EPILOG
     selector_argument(parser, default_last=True, many=False)
     drawing = parser.add_mutually_exclusive_group()
-    drawing.add_argument("--plot", action="store_true", help="draw the learning curve, on a terminal or not")
-    drawing.add_argument("--no-plot", action="store_true", help="only the values")
-    parser.add_argument("--attempt", metavar="N", type=whole(1), help="the curve of this attempt alone")
+    drawing.add_argument(
+        "--plot", action="store_true", help="draw the learning curve, also if the output is not a terminal"
+    )
+    drawing.add_argument("--no-plot", action="store_true", help="print only the values")
+    parser.add_argument("--attempt", metavar="N", type=whole(1), help="draw the curve of this attempt alone")
 
 
 def execute(args: Any) -> int:
@@ -109,14 +111,14 @@ def table(run: Json, values: Json) -> str:
     done = progress(run)
     head = f"{label(run)}: {run.get('state')}{f', {done}' if done != '-' else ''}{fresh}\n"
     if not values:
-        return f"{head}(no metrics were reported)\n"
+        return f"{head}(the run has reported no metrics)\n"
     return head + columns(["METRIC", "LAST VALUE"], [[name, number(value)] for name, value in values.items()])
 
 
 def drawing_of(curve: list[float]) -> str:
     """Return the curve of episode returns, smoothed, as it fits this terminal."""
     if not curve:
-        return "(no episodes were reported, so there is no curve)\n"
+        return "(the run has reported no episodes: no curve)\n"
     window = max(1, min(MEAN_OF, len(curve) // 20))
     title = f"return, mean of the last {window} episodes" if window > 1 else "return"
     return plot(

@@ -1,16 +1,17 @@
-"""`pause`: ask runs to pause; the reply says what is now wanted, not that it has happened."""
+"""`pause`: ask runs to pause; the reply confirms the request, not the pause."""
 
 from typing import Any
 
 from mosaicctl.acting import ask_each, wait_argument
 from mosaicctl.client import Json, connect
 from mosaicctl.select import choice, chosen, filter_arguments, selector_argument
+from mosaicctl.values import one_of
 
 _EPILOG = """\
-Without --mode, a worker that can pause by itself is asked to, and anything else is frozen where it
-stands. Both keep their slots; --mode release makes the worker save a checkpoint and leave, gives the
-slots to others, and continues from the checkpoint after `resume`.
-A run that has not started yet is held instead.
+freeze stops every process of the run where it is. cooperative asks the worker to pause by itself. Both
+keep the slots. release lets the worker save a checkpoint and exit, and frees the slots until `resume`.
+The default is cooperative for a worker that supports it, and freeze for all other runs.
+A run that has not started is held.
 
   mosaicctl pause @
   mosaicctl pause --wait my-run && cp -r "$dir" backup && mosaicctl resume my-run
@@ -23,9 +24,12 @@ def arguments(parser: Any) -> None:
     parser.epilog = _EPILOG
     selector_argument(parser)
     filter_arguments(parser)
-    parser.add_argument("--mode", choices=("freeze", "cooperative", "release"), help="how it is to pause")
-    parser.add_argument("--reason", metavar="TEXT", help="kept in the run's history")
-    wait_argument(parser, "they have paused")
+    parser.add_argument(
+        "--mode", metavar="MODE", type=one_of(("freeze", "cooperative", "release"), "a mode"),
+        help="freeze, cooperative or release",
+    )  # fmt: skip
+    parser.add_argument("--reason", metavar="TEXT", help="a text for the run's history")
+    wait_argument(parser, "the runs have paused")
 
 
 def execute(args: Any) -> int:

@@ -1,4 +1,4 @@
-"""`pin`: keep runs, live or ended, from ever being pruned."""
+"""`pin`: protect live or ended runs from pruning."""
 
 import sys
 from typing import Any
@@ -10,8 +10,8 @@ from mosaicctl.select import references, selector_argument
 from mosaicd.protocol.errors import MosaicError
 
 _EPILOG = """\
-A pinned run is left alone by retention and by `prune` until it is unpinned. It still counts where
-[retention] limits how many runs, or how many bytes, a user may keep.
+Neither `prune` nor [retention] in mosaicd.toml deletes a pinned run. It still counts towards the limits of
+[retention] on the runs and the bytes of a user.
 
   mosaicctl pin best-run
 """
@@ -31,7 +31,7 @@ def execute(args: Any) -> int:
 def change(args: Any, method: str, word: str) -> int:
     """Call `method` for each named run, say `word`; the exit code is that of the first refusal."""
     if not args.runs:
-        raise UsageError(f"{args.verb} which runs? Name some, or @ for your last one")
+        raise UsageError("RUN is missing: name runs (@ is your last run)")
     runs, code = [], DONE
     with connect(args.socket) as client:
         for reference in references(client, args.runs):

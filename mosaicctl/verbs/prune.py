@@ -1,4 +1,4 @@
-"""`prune`: remove ended runs for good, or show what would go."""
+"""`prune`: delete ended runs, or list the runs that would be deleted."""
 
 import sys
 from typing import Any
@@ -12,9 +12,9 @@ from mosaicctl.values import duration, outcomes, text
 from mosaicd.protocol.errors import EXIT_CODES
 
 _EPILOG = """\
-Named runs, or all ended runs that fit every option; with neither, what [retention] in mosaicd.toml gives up
-now. Directory, row and events go for good. Live and pinned runs never do, nor does an ended run that a live
-one names (its earlier attempt, its checkpoint).
+With RUN, these runs are deleted; with options, all ended runs that match every option; with neither, the
+runs that [retention] in mosaicd.toml would delete now. Directory, row and events are deleted. Live and
+pinned runs stay. An ended run also stays if a live run refers to it (its origin, its checkpoint).
 
   mosaicctl prune --dry-run --older-than 30d
   mosaicctl prune --outcome cancelled -l sweep=7
@@ -26,24 +26,31 @@ def arguments(parser: Any) -> None:
     """Add the options of `prune`."""
     parser.epilog = _EPILOG
     selector_argument(parser)
-    parser.add_argument("--dry-run", action="store_true", help="remove nothing, show what would go")
     parser.add_argument(
-        "--older-than", metavar="DUR", type=duration, help="only runs that ended longer ago (0: all)"
+        "--dry-run", action="store_true", help="delete nothing; list the runs that would be deleted"
+    )
+    parser.add_argument(
+        "--older-than",
+        metavar="DUR",
+        type=duration,
+        help="only runs that ended longer ago than this (0: all)",
     )
     parser.add_argument(
         "--outcome", metavar="OUTCOME", type=outcomes, action="extend",
-        help="only with this outcome (repeatable)",
+        help="only runs with this outcome (repeatable)",
     )  # fmt: skip
-    parser.add_argument("--name", metavar="PATTERN", type=text, help="only runs with a name like this")
+    parser.add_argument(
+        "--name", metavar="PATTERN", type=text, help="only runs whose name matches this pattern"
+    )
     label_filter(parser, "only runs with this label (repeatable)")
-    parser.add_argument("--user", metavar="NAME", type=text, help="only this user's")
+    parser.add_argument("--user", metavar="NAME", type=text, help="only the runs of this user")
 
 
 def execute(args: Any) -> int:
     """Prune, or show."""
     filters = _filters(args)
     if args.runs and filters:
-        raise UsageError("name runs or choose them with options, not both")
+        raise UsageError("RUN cannot be used together with options that select runs")
     with connect(args.socket) as client:
         if args.runs:
             filters["runs"] = references(client, args.runs)
@@ -51,7 +58,7 @@ def execute(args: Any) -> int:
     _print(args.output, report)
     refused = [kept for kept in report["kept"] if args.runs]
     for kept in refused:
-        subject = "" if kept.get("error") == "not_found" else f"{kept['run_id']} stays: "
+        subject = "" if kept.get("error") == "not_found" else f"{kept['run_id']} is not pruned: "
         sys.stderr.write(f"mosaicctl: {subject}{clean(kept['why'])}\n")
     return EXIT_CODES.get(str(refused[0].get("error")), WRONG_STATE) if refused else DONE
 
@@ -102,7 +109,7 @@ def _table(report: Json) -> str:
     table = columns(["RUN", "NAME", "OWNER", "OUTCOME", "ENDED", "SIZE", "WHY"], rows) if rows else ""
     more = report["count"] - len(rows)
     lines = [f"... and {more} more\n"] if more > 0 else []
-    verb = "would go" if report["dry_run"] else "pruned"
+    verb = "would be pruned" if report["dry_run"] else "pruned"
     staying = [kept for kept in report["kept"] if kept.get("error") != "not_found"]
     kept = f"; {len(staying)} {'stays' if len(staying) == 1 else 'stay'}" if staying else ""
     gone = f"{counted(report['count'], 'run')} {verb}, {size(report['bytes'])}{kept}\n"

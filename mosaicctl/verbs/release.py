@@ -1,4 +1,4 @@
-"""`release`: let held runs start when their turn comes."""
+"""`release`: allow held runs to start."""
 
 from typing import Any
 

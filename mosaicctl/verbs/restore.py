@@ -10,22 +10,22 @@ from mosaicctl.sizes import counted
 from mosaicctl.values import readable
 
 _EPILOG = """\
-The daemon must be down (systemctl --user stop mosaicd.socket mosaicd). The copy is checked first; the
-registry that is there now is set aside whole, never overwritten. The restored ledger has a new epoch, so
-whoever watched it before is told to begin anew. Nothing starts twice and no run is lost: runs that waited
-when the copy was made are held, and the next start reads in the run directories what happened since: what it
-does not know is taken up (those that work go on, those that never began are held), what ended has its end.
+The daemon must be stopped (systemctl --user stop mosaicd.socket mosaicd). The copy is checked first. The
+present registry is moved to set-aside/ in the state directory, never overwritten. The restored ledger has
+a new epoch: watching clients begin again. No run starts twice and no run is lost. Runs that waited when
+the copy was made are held until you release them. At its next start the daemon reads the run directories:
+live runs continue, ended runs get their exact end, and runs that the copy does not know are recovered.
 
   mosaicctl restore ~/mosaicd-2026-11-20.sqlite3
   mosaicctl release --all --state INIT          afterwards, what should still run
 """
 
 _TOLD = (
-    ("held", "held, waiting when the copy was made: look, and release what should run"),
-    ("as_found", "to be judged by files when the daemon starts"),
-    ("quarantined", "that made no sense, set aside inside the registry"),
-    ("unknown_directories", "that the copy does not know: the next start takes them up from their files"),
-    ("at_work", "of these at work now: they go on"),
+    ("held", "held (waiting when the copy was made; release those that should start)"),
+    ("as_found", "to be decided by their files when the daemon starts"),
+    ("quarantined", "with a record that is not valid, set aside in the registry"),
+    ("unknown_directories", "not in the copy; the next start recovers them from their files"),
+    ("at_work", "of these live now; they continue"),
 )
 
 
@@ -33,7 +33,7 @@ def arguments(parser: Any) -> None:
     """Add the options of `restore`."""
     parser.epilog = _EPILOG
     parser.add_argument(
-        "file", metavar="FILE", type=readable, help="what `backup` wrote, or a registry that was set aside"
+        "file", metavar="FILE", type=readable, help="a file of `backup`, or a registry that was set aside"
     )
     place_arguments(parser, config=readable)
 
@@ -45,15 +45,15 @@ def execute(args: Any) -> int:
     except Refused as error:
         sys.stderr.write(f"mosaicctl: not restored: {clean(error)}\n")
         if "already in use" in str(error):
-            sys.stderr.write("  the daemon must be down: systemctl --user stop mosaicd.socket mosaicd\n")
+            sys.stderr.write("  Stop the daemon first: systemctl --user stop mosaicd.socket mosaicd\n")
         return WRONG_STATE
     if args.output in ("json", "jsonl"):
         sys.stdout.write(to_json(report, 2 if args.output == "json" else None))
         return DONE
     lines = [
         f"restored {report['runs']} runs up to event {report['last_seq']} from {report['restored_from']}",
-        f"the registry from before is in {report['set_aside']}",
-        f"the ledger's epoch is {report['epoch']}; cursors from before mean nothing in it",
+        f"the previous registry is in {report['set_aside']}",
+        f"the new epoch of the ledger is {report['epoch']}; old cursors are not valid",
     ]
     for name, meaning in _TOLD:
         found = report.get(name) or []

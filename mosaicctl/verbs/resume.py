@@ -1,4 +1,4 @@
-"""`resume`: ask paused runs, and runs about to pause, to go on."""
+"""`resume`: ask paused runs, and runs that are pausing, to continue."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from mosaicctl.client import Json, connect
 from mosaicctl.select import choice, chosen, filter_arguments, selector_argument
 
 _EPILOG = """\
-A run that gave its slots back (pause --mode release) waits in the queue for new ones.
+A run without slots (pause --mode release) waits in the queue for new slots.
 
   mosaicctl resume @
   mosaicctl resume --all --state PAUSE
@@ -19,8 +19,8 @@ def arguments(parser: Any) -> None:
     parser.epilog = _EPILOG
     selector_argument(parser)
     filter_arguments(parser)
-    parser.add_argument("--reason", metavar="TEXT", help="kept in the run's history")
-    wait_argument(parser, "they work again")
+    parser.add_argument("--reason", metavar="TEXT", help="a text for the run's history")
+    wait_argument(parser, "the runs execute again")
 
 
 def execute(args: Any) -> int:

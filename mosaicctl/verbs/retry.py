@@ -1,4 +1,4 @@
-"""`retry`: hand in ended runs once more, each as a new run that goes on where the old one stopped."""
+"""`retry`: submit ended runs again, each as a new run that continues from the last checkpoint."""
 
 import os
 import sys
@@ -13,11 +13,10 @@ from mosaicctl.submission import explicit_environment, hand_in
 from mosaicd.protocol.errors import MosaicError
 
 _EPILOG = """\
-A retry is a new run of the same command or config, under the same name. A worker that saves
-checkpoints goes on from the last whole one of the run it retries; --fresh begins from nothing.
-Of a run's environment only the names outlive its end, so the values come from you again: the usual
-part of your environment, and -e for the rest. What the run had and you do not give is an error that
-lists it; --allow-missing goes without.
+A retry is a new run with the same command or config and the same name. A worker that saves checkpoints
+continues from the last complete checkpoint of the old run. After the end of a run only the names of its
+environment variables are kept: the values come from your environment, as for submit, and from -e. A
+variable that the old run had and your environment lacks is an error.
 
   mosaicctl retry @
   mosaicctl retry my-run -e WANDB_API_KEY
@@ -29,13 +28,15 @@ def arguments(parser: Any) -> None:
     """Add the options of `retry`."""
     parser.epilog = _EPILOG
     selector_argument(parser, default_last=True)
-    parser.add_argument("--fresh", action="store_true", help="begin from nothing, not from a checkpoint")
+    parser.add_argument("--fresh", action="store_true", help="begin without a checkpoint")
     parser.add_argument(
         "-e", "--env", metavar="K=V", action="append", default=[],
-        help="an environment variable; K alone hands over your own (repeatable)",
+        help="an environment variable; K alone passes your own value (repeatable)",
     )  # fmt: skip
     parser.add_argument(
-        "--allow-missing", action="store_true", help="go without the variables that you do not have"
+        "--allow-missing",
+        action="store_true",
+        help="submit without the variables that your environment lacks",
     )
 
 
@@ -59,5 +60,5 @@ def execute(args: Any) -> int:
 
 
 def sentence(run: Json) -> str:
-    """Return what became of a retry."""
+    """Return the reply to a retry, as a sentence."""
     return f"{label(run)}: accepted ({run['state']}), a retry of {run.get('origin')}\n"

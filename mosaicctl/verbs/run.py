@@ -23,16 +23,15 @@ from mosaicctl.submission import hand_in, parameters, submission_arguments
 from mosaicctl.verbs.watch import told
 
 _EPILOG = """\
-The run's output goes to standard output and standard error as it comes, and nothing else goes to
-standard output (but for -o json, jsonl and name, which print the ended run in its place). States
-are told on standard error; -q leaves them out. On a terminal, a worker shows a progress bar instead
-of its output, which is telemetry; --logs shows the output all the same.
+The output of the run is copied to standard output and standard error. Changes of state are printed on
+standard error. With -o json, jsonl or name, the ended run is printed instead of its output. On a
+terminal, a progress bar replaces the output of a worker, which is telemetry.
 
-Exits with the run's own code: its exit code, 128 + the signal that ended it, 124 when its time limit
-did, 130 when it was stopped, 127 when it could not be started.
+Exits with the exit code of the run, 128 + the signal that ended it, 124 if it reached its time limit,
+130 if it was stopped, 127 if it could not be started.
 
-The first Ctrl-C stops the run, with its grace period; the second leaves at once, and the run to the
-daemon. With --detach-on-interrupt the first leaves, and the run goes on. Hanging up always leaves it.
+The first Ctrl-C stops the run with its grace period; the second exits at once, and the daemon ends the
+run. A closed terminal does not affect the run.
 
   mosaicctl run -- python train.py
   mosaicctl run -t 1h --worker tabular --set env_id=Taxi-v3
@@ -45,11 +44,13 @@ def arguments(parser: Any) -> None:
     parser.usage = "mosaicctl run [OPTIONS] (-- COMMAND ... | -f FILE | --worker KIND [--set K=V ...])"
     parser.epilog = _EPILOG
     submission_arguments(parser)
-    parser.add_argument("-q", "--quiet", action="store_true", help="do not tell states on standard error")
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not print changes of state")
     parser.add_argument(
-        "--logs", action="store_true", help="on a terminal: a worker's output, not its progress"
+        "--logs", action="store_true", help="on a terminal: show the output of a worker, not its progress"
     )
-    parser.add_argument("--detach-on-interrupt", action="store_true", help="Ctrl-C leaves the run alone")
+    parser.add_argument(
+        "--detach-on-interrupt", action="store_true", help="exit at the first Ctrl-C; the run continues"
+    )
 
 
 def execute(args: Any) -> int:
@@ -122,8 +123,8 @@ class Follower:
         self._streams.add(events)
         if not self._quiet:
             has_ended = run["state"] == "TERM"
-            known = "was handed in before" if has_ended else "is already alive, attached to it"
-            twin = f"; the same run {known}" if run.get("duplicate") else ""
+            known = "was submitted before and has ended" if has_ended else "is already live; following it"
+            twin = f": the same run {known}" if run.get("duplicate") else ""
             self.screen.say(f"mosaicctl: {label(run)}{twin}")
 
     @property
@@ -144,10 +145,10 @@ class Follower:
             return True
         if self._detaches or self._stops_asked:
             self._clear()
-            sys.stderr.write(f"mosaicctl: leaving {label(self.run)} to the daemon\n")
+            sys.stderr.write(f"mosaicctl: {label(self.run)} continues in the daemon\n")
             return False
         self._stops_asked = count
-        self.screen.say(f"mosaicctl: stopping {label(self.run)}; Ctrl-C again leaves it to the daemon")
+        self.screen.say(f"mosaicctl: stopping {label(self.run)}; a second Ctrl-C exits at once")
         self.link.insist(self._stop)
         return True
 

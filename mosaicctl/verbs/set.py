@@ -1,4 +1,4 @@
-"""`set`: change priority, labels or name of runs."""
+"""`set`: change the priority, the labels or the name of runs."""
 
 import sys
 from typing import Any
@@ -21,7 +21,13 @@ def arguments(parser: Any) -> None:
     """Add the options of `set`."""
     parser.epilog = _EPILOG
     selector_argument(parser)
-    parser.add_argument("-p", "--priority", metavar="N", type=whole(-1000, 1000), help="higher goes first")
+    parser.add_argument(
+        "-p",
+        "--priority",
+        metavar="N",
+        type=whole(-1000, 1000),
+        help="a run with a higher number starts first",
+    )
     parser.add_argument("-n", "--name", metavar="NAME", type=text, help="a new name")
     label_filter(parser, "a label to set; others stay (repeatable)")
     parser.add_argument(
@@ -32,7 +38,7 @@ def arguments(parser: Any) -> None:
 def execute(args: Any) -> int:
     """Change the named runs, and say what was changed."""
     if not args.runs:
-        raise UsageError("set what of which runs? Name some, or @ for your last one")
+        raise UsageError("RUN is missing: name runs (@ is your last run)")
     params: Json = {}
     if args.priority is not None:
         params["priority"] = args.priority
@@ -43,7 +49,7 @@ def execute(args: Any) -> int:
     if args.unlabel:
         params["unlabel"] = args.unlabel
     if not params:
-        raise UsageError("set what? Give --priority, --name, -l K=V or --unlabel K")
+        raise UsageError("give one or more of --priority, --name, -l and --unlabel")
     runs, told, code = [], [], DONE
     with connect(args.socket) as client:
         for reference in references(client, args.runs):
@@ -55,7 +61,7 @@ def execute(args: Any) -> int:
                 code = code or code_of(error)
                 continue
             runs.append(run)
-            told.append(f"{label(run)}: {', '.join(changes(was, run)) or 'it was so already'}\n")
+            told.append(f"{label(run)}: {', '.join(changes(was, run)) or 'nothing to change'}\n")
     if runs or len(args.runs) > 1:
         emit(args.output, runs, "".join(told), single=len(args.runs) == 1 and len(runs) == 1)
     return code

@@ -1,4 +1,4 @@
-"""`show`: everything known of a run, in an order that answers the likely questions first."""
+"""`show`: everything known about a run, in an order that answers the likely questions first."""
 
 import sys
 from typing import Any
@@ -29,12 +29,12 @@ _EPILOG = """\
 """
 
 
-#: After how long of what a run counts as dead, in the order in which it can happen.
-_SILENCES = (
-    ("handshake_timeout_s", "without a word of its start"),
-    ("start_timeout_s", "without a first sign of life"),
-    ("heartbeat_timeout_s", "of silence"),
-    ("stall_s", "without a step"),
+#: The liveness limits of a run, in the order in which they can be reached, with their names.
+_LIVENESS = (
+    ("handshake_timeout_s", "handshake"),
+    ("start_timeout_s", "start"),
+    ("heartbeat_timeout_s", "heartbeat"),
+    ("stall_s", "stall"),
 )
 
 
@@ -67,7 +67,7 @@ def _life(run: Json) -> list[tuple[str, object]]:
         state += f", {run['outcome']}"
     aside = note(run)
     is_imported = run.get("origin") == "import"
-    worked = f", after {took(run)}" if run.get("started_at") else "" if is_imported else ", before it worked"
+    worked = f", after {took(run)}" if run.get("started_at") else "" if is_imported else ", before it started"
     ended = [("ended", f"{clock(run['finished_at'])}{worked}")] if run.get("finished_at") else []
     return [
         ("name", run.get("name")),
@@ -148,7 +148,7 @@ def _place(run: Json) -> list[tuple[str, object]]:
         ("time limit", seconds("time_limit_s")),
         ("step limit", run.get("max_steps")),
         ("grace", seconds("grace_s")),
-        ("counts as dead", ", ".join(f"{seconds(key)} {what}" for key, what in _SILENCES if run.get(key))),
+        ("liveness limits", ", ".join(f"{name} {seconds(key)}" for key, name in _LIVENESS if run.get(key))),
         ("worker", run.get("worker_kind")),
         ("command", shell_words(run.get("command") or [])),
         ("directory", run.get("cwd")),

@@ -1,4 +1,4 @@
-"""`stop`: ask runs to end (TERM), give them their grace, then force (KILL)."""
+"""`stop`: end runs: TERM, a grace period, KILL."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from mosaicctl.select import choice, chosen, filter_arguments, selector_argument
 from mosaicctl.values import duration
 
 _EPILOG = """\
-A stopped run gets TERM and its grace period (5 s; 30 s for a worker that saves checkpoints), then KILL.
-A second stop may only shorten the grace. The reply comes at once; --wait waits for the end.
+A stopped run gets TERM, and after its grace period KILL. The grace period is 5 s, or 30 s for a worker
+that saves checkpoints. A second stop can only shorten it. The reply comes at once; --wait waits for the end.
 
   mosaicctl stop @
   mosaicctl stop --wait --grace 0 my-run
@@ -24,10 +24,10 @@ def arguments(parser: Any) -> None:
     selector_argument(parser)
     filter_arguments(parser)
     parser.add_argument(
-        "--grace", metavar="DUR", type=duration, help="time between TERM and KILL; 0 is legal"
+        "--grace", metavar="DUR", type=duration, help="time between TERM and KILL; 0 is allowed"
     )
-    parser.add_argument("--reason", metavar="TEXT", help="kept with the run, as the cause of its end")
-    wait_argument(parser, "they have ended")
+    parser.add_argument("--reason", metavar="TEXT", help="a text that is stored with the cause of the end")
+    wait_argument(parser, "the runs have ended")
 
 
 def execute(args: Any) -> int:

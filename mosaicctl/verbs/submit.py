@@ -1,4 +1,4 @@
-"""`submit`: hand in a run and return as soon as the daemon has promised not to forget it."""
+"""`submit`: submit a run and return once it is saved to disk."""
 
 import sys
 from typing import Any
@@ -8,8 +8,8 @@ from mosaicctl.render import Json, emit, label, to_json
 from mosaicctl.submission import hand_in, parameters, submission_arguments
 
 _EPILOG = """\
-A command runs here, in your working directory, with the usual part of your environment (PATH, HOME,
-your virtual environment, locale, caches; nothing that looks like a secret: -e NAME hands one over).
+A command runs in your working directory with a part of your environment: PATH, HOME, your virtual
+environment, locale, caches; no variable whose name marks a secret (-e NAME passes one).
 
   mosaicctl submit -- python train.py --lr 3e-4
   mosaicctl submit -n sweep-1 -g 1 -t 12h -l team=vision -e WANDB_API_KEY -- ./train.sh
@@ -25,8 +25,10 @@ def arguments(parser: Any) -> None:
     parser.usage = "mosaicctl submit [OPTIONS] (-- COMMAND ... | -f FILE | --worker KIND [--set K=V ...])"
     parser.epilog = _EPILOG
     submission_arguments(parser)
-    parser.add_argument("--hold", action="store_true", help="keep it waiting until `mosaicctl release`")
-    parser.add_argument("--dry-run", action="store_true", help="check it and print what would be submitted")
+    parser.add_argument("--hold", action="store_true", help="keep the run waiting until `mosaicctl release`")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, print the run, and submit nothing"
+    )
 
 
 def execute(args: Any) -> int:
@@ -43,11 +45,11 @@ def execute(args: Any) -> int:
 
 
 def _dry_run(ask: OnDemand, params: Json) -> int:
-    """Print what the daemon makes of it; without one, what would be sent, and say that nobody checked it."""
+    """Print the checked run; without a daemon, print the request and say that it is not checked."""
     try:
         client = ask()
     except NoDaemon as error:
-        sys.stderr.write("mosaicctl: no daemon answers, so this is unchecked\n")
+        sys.stderr.write("mosaicctl: no daemon answers, so the request is not checked\n")
         sys.stderr.writelines(f"  {path}: {reason}\n" for path, reason in error.tried)
         sys.stdout.write(to_json(params))
         return 0
@@ -56,10 +58,10 @@ def _dry_run(ask: OnDemand, params: Json) -> int:
 
 
 def sentence(run: Json) -> str:
-    """Return what became of a submission."""
+    """Return the reply to a submit, as a sentence."""
     if run.get("duplicate") and run["state"] == "TERM":
-        return f"{label(run)}: handed in with this key before; it has ended, {run.get('outcome')}\n"
+        return f"{label(run)}: submitted with this key before; ended, {run.get('outcome')}\n"
     if run.get("duplicate"):
-        return f"{label(run)}: the same run is already alive ({run['state']}); attached to it\n"
-    where = "held until you release it" if run.get("held") else f"accepted ({run['state']})"
+        return f"{label(run)}: the same run is already live ({run['state']}); not submitted again\n"
+    where = "accepted (held)" if run.get("held") else f"accepted ({run['state']})"
     return f"{label(run)}: {where}\n"

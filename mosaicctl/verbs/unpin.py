@@ -1,4 +1,4 @@
-"""`unpin`: let retention have pinned runs again."""
+"""`unpin`: remove the protection of pinned runs."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""`wait`: return when runs have ended (or reached a state), with the run's own exit code.
+"""`wait`: return when runs have ended (or reached a state), with the exit code of the run.
 
-A daemon that restarts meanwhile is waited for: the question is about the run, and the run lives on.
+If the daemon restarts meanwhile, `wait` waits for it: the runs continue.
 """
 
 import sys
@@ -16,10 +16,9 @@ from mosaicctl.values import duration
 from mosaicd.protocol.errors import Conflict, TimedOut
 
 _EPILOG = """\
-Exits with the run's own code: its exit code, 128 + the signal that ended it, 124 when its time limit
-did, 130 when it was stopped, 127 when it could not be started. Of several, the first that is not 0.
-With --state: 0 when it was reached, 5 when the run ended without reaching it.
---timeout makes wait itself give up, with 124; the runs go on.
+Exits with the exit code of the run, 128 + the signal that ended it, 124 if it reached its time limit,
+130 if it was stopped, 127 if it could not be started; for several runs, with the first code that is not 0.
+With --state: 0 if the state was reached, 5 if the run ended without reaching it.
 
   mosaicctl wait @ && mosaicctl metrics @
   mosaicctl wait --state EXEC --timeout 5m my-run
@@ -32,7 +31,10 @@ def arguments(parser: Any) -> None:
     parser.epilog = _EPILOG
     selector_argument(parser, default_last=True)
     parser.add_argument(
-        "--timeout", metavar="DUR", type=duration, help="give up after this long (exit code 124)"
+        "--timeout",
+        metavar="DUR",
+        type=duration,
+        help="stop waiting after this long, with exit code 124; the runs continue",
     )
     state_filter(parser, "wait for this state instead (repeatable)")
 

@@ -1,4 +1,4 @@
-"""`watch`: states as they pass; on a terminal with a living line for each run, piped with a line an event."""
+"""`watch`: print the events of runs; on a terminal, with a line for each live run."""
 
 import sys
 import time
@@ -16,9 +16,9 @@ from mosaicctl.select import references, selector_argument
 from mosaicctl.values import moment
 
 _EPILOG = """\
-Watches the named runs until they have ended; without a RUN, all runs, until Ctrl-C.
-Looking on changes nothing: Ctrl-C leaves the runs alone. To get a run's exit code, use `wait` or `run`.
-A daemon that restarts is waited for, and no event is lost or told twice.
+Prints the events of the runs until they have ended; without RUN, of all runs, until Ctrl-C. Watching
+changes nothing, and the exit code is 0; for the exit code of a run, use `wait` or `run`. If the daemon
+restarts, mosaicctl waits for it; no event is lost or printed twice.
 
   mosaicctl watch @
   mosaicctl watch
@@ -43,10 +43,10 @@ def arguments(parser: Any) -> None:
         "--since",
         metavar="SEQ|TIME",
         type=beginning,
-        help="first tell all events after this one (0: all), or since then: 10m (ago), or a date",
+        help="begin with the events after this number (0: all), or since a time: 10m (ago), or a date",
     )
     parser.add_argument(
-        "--progress", action="store_true", help="piped: a line for each report of progress, too"
+        "--progress", action="store_true", help="in a pipe: also print a line for each progress report"
     )
 
 

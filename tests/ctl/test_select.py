@@ -40,7 +40,7 @@ def test_at_without_any_run(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     daemon.handlers["run.list"] = lambda params, peer: {"runs": [], "cursor": None}
     code, _, err = ctl("show")
     assert code == 3
-    assert "you have none yet" in err
+    assert "@" in err
 
 
 def test_a_pattern_is_every_run_with_such_a_name(
@@ -76,12 +76,12 @@ def test_filters_choose_among_my_live_runs(
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["stop"], "which runs"),
-        (["pause", "--all", "x"], "not both"),
-        (["stop", "--state", "sleeping"], "is not a state"),
+        (["stop"], "RUN"),
+        (["pause", "--all", "x"], "--all"),
+        (["stop", "--state", "sleeping"], "'sleeping'"),
         (["stop", "-l", "nonsense"], "K=V"),
-        (["stop", "--grace", "soon", "x"], "--grace: 'soon' is not a duration"),
-        (["set", "x"], "set what"),
+        (["stop", "--grace", "soon", "x"], "--grace: 'soon'"),
+        (["set", "x"], "--priority"),
     ],
 )
 def test_a_choice_that_makes_no_sense_is_2(
@@ -98,7 +98,9 @@ def test_a_choice_that_makes_no_sense_is_2(
 def test_a_verb_about_one_run_wants_one(verb: str, daemon: ScriptedDaemon, ctl: Ctl) -> None:
     """A pattern that fits several runs is refused in words, not by a traceback."""
     daemon.handlers["run.list"] = lambda params, peer: {"runs": [a_run(1), a_run(2)], "cursor": None}
-    assert ctl(verb, "sweep-*") == (2, "", "mosaicctl: sweep-* means 2 runs; name one of them\n")
+    code, out, err = ctl(verb, "sweep-*")
+    assert (code, out) == (2, "")
+    assert "sweep-*" in err and "2 runs" in err and err.count("\n") == 1
 
 
 def test_an_older_word_for_an_end_says_which(daemon: ScriptedDaemon, ctl: Ctl) -> None:

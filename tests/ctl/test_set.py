@@ -35,7 +35,7 @@ def test_what_was_set_is_said(run: dict[str, Any], ctl: Ctl) -> None:
     """Each field with its old and its new value; what was so already is said, too."""
     code, out, err = ctl("set", "x", "-p", "5", "-n", "base")
     assert (code, out, err) == (0, f"base ({run['run_id']}): name run-1 -> base, priority 0 -> 5\n", "")
-    assert ctl("set", "x", "-p", "5")[1] == f"base ({run['run_id']}): it was so already\n"
+    assert ctl("set", "x", "-p", "5")[1] == f"base ({run['run_id']}): nothing to change\n"
     assert json.loads(ctl("-o", "json", "set", "x", "-p", "6")[1])["priority"] == 6
 
 
@@ -70,7 +70,7 @@ def test_the_first_refusal_is_the_code(daemon: ScriptedDaemon, run: dict[str, An
         ({"labels": {}, "was": {"labels": {"k": "v"}}}, "set  label k: v -> (none)  by ada"),
         # An older ledger says only what was set, and too many labels are left out of an event.
         ({"priority": 7}, "set  priority 7  by ada"),
-        ({"was": {}, "reduced": ["labels"]}, "set  (no word of what)  by ada"),
+        ({"was": {}, "reduced": ["labels"]}, "set  (unknown change)  by ada"),
     ],
 )
 def test_a_set_event_says_what_was_set(event: dict[str, Any], words: str) -> None:

@@ -30,7 +30,7 @@ def test_a_moment_is_understood(text: str, moment: float) -> None:
 @pytest.mark.parametrize("text", ["", "yesterday", "@x", "-5m", "@1e300", "2026-13-01", "@nan"])
 def test_anything_else_is_refused(text: str) -> None:
     """A word that means no time is an error that says what would."""
-    with pytest.raises(ValueError, match="write how long ago"):
+    with pytest.raises(ValueError, match=r"10m.*2026-11-22T10:30"):
         parse_moment(text, NOW)
 
 
@@ -48,7 +48,7 @@ def test_logs_since_asks_once_and_tells_of_gaps(daemon: ScriptedDaemon, ctl: Ctl
     daemon.handlers["run.logs"] = logs
     code, out, err = ctl("logs", "--since", "10m", a_run()["run_id"])
     assert (code, out) == (0, "tail\n")
-    assert "600 B of stdout were not kept, from byte 400 to 1000" in err
+    assert "600 B of stdout" in err and "400 to 1000" in err
     assert abs(asked[0]["since"] - (time.time() - 600)) < 60
     assert all("since" not in params and params["cursor"] == 1005 for params in asked[1:])
 
@@ -57,7 +57,7 @@ def test_a_bad_time_is_a_usage_error(ctl: Ctl) -> None:
     """Exit code 2, and the sentence."""
     code, _, err = ctl("logs", "--since", "yesterday", "x")
     assert code == 2
-    assert "is not a time" in err
+    assert "--since: 'yesterday'" in err
 
 
 def test_no_post_mortem_is_said(daemon: ScriptedDaemon, ctl: Ctl) -> None:
@@ -68,4 +68,4 @@ def test_no_post_mortem_is_said(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     )
     code, out, err = ctl("logs", "--post-mortem", a_run()["run_id"])
     assert (code, out) == (0, "")
-    assert "there is none" in err
+    assert "post-mortem" in err

@@ -58,8 +58,8 @@ def test_a_socket_that_nobody_listens_at_is_told(ctl: Ctl, tmp_path: Path) -> No
         left.bind(str(path))
     code, _, err = ctl("--socket", str(path), "list")
     assert code == 69
-    assert f"{path}: Connection refused: nobody listens there; the daemon that did has ended" in err
-    assert "runs that work go on without one" in err
+    assert f"{path}: Connection refused" in err
+    assert "systemctl --user start mosaicd" in err
 
 
 def test_a_socket_of_somebody_else_is_told(ctl: Ctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,14 +71,14 @@ def test_a_socket_of_somebody_else_is_told(ctl: Ctl, tmp_path: Path, monkeypatch
     monkeypatch.setattr("socket.socket.connect", refuse)
     code, _, err = ctl("--socket", str(tmp_path), "list")
     assert code == 69
-    assert f"{tmp_path}: Permission denied: the socket is another user's" in err
+    assert f"{tmp_path}: Permission denied" in err
 
 
 def test_a_path_too_long_for_a_socket_is_told(ctl: Ctl) -> None:
     """A socket path above the kernel's limit gives a sentence, not a traceback."""
     code, _, err = ctl("--socket", "/" + "x" * 200, "list")
     assert code == 69
-    assert "cannot be a socket" in err
+    assert "/xxx" in err and "too long" in err
 
 
 def hangs_up(
@@ -105,7 +105,7 @@ def test_a_daemon_that_hangs_up_is_told(
     daemon.handlers["run.list"] = hangs_up(1000, None)
     code, _, err = ctl("list")
     assert code == 69
-    assert err.startswith("mosaicctl: the daemon closed the connection")
+    assert err.startswith("mosaicctl: ") and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("how", [Hangup, Draining])

@@ -2,9 +2,11 @@
 
 import json
 import stat
+from typing import Any
 
 import pytest
 
+from mosaicd.log import Catalogue
 from tests.harness.waiting import wait_until
 from tests.systemd.machine import HOME, RUNTIME, UID, UserService
 
@@ -66,15 +68,17 @@ def test_ready_means_reconciled(started: UserService) -> None:
         assert started.run_object(run_id)["exit_code"] == code
     for run_id in runs.values():
         started.wait_state(run_id, "TERM")
-    messages = wait_until(started.messages, lambda said: len(starts(said)) == 2, "a second start", 60)
-    reconciled = [i for i, text in enumerate(messages) if "reconcile" in text.lower()]
-    assert len(reconciled) == 2, messages
-    assert max(reconciled) < max(starts(messages))
+    records = wait_until(started.journal, lambda found: len(starts(found)) == 2, "a second start", 60)
+    reconciled = [
+        i for i, record in enumerate(records) if record.get("LOG_CODE") == Catalogue.RECONCILED.code
+    ]
+    assert len(reconciled) == 2, records
+    assert max(reconciled) < max(starts(records))
 
 
-def starts(messages: list[str]) -> list[int]:
+def starts(records: list[dict[str, Any]]) -> list[int]:
     """Where systemd says that it started the service."""
-    return [i for i, text in enumerate(messages) if text.startswith("Started mosaicd")]
+    return [i for i, record in enumerate(records) if str(record["MESSAGE"]).startswith("Started mosaicd")]
 
 
 def test_the_status_counts(started: UserService) -> None:

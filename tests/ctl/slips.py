@@ -1,0 +1,151 @@
+"""Mistakes on the command line, of every verb."""
+
+import shlex
+from pathlib import Path
+
+#: Command line (TMP: a directory with a bad.json in it, '' an empty word) | what the message must name.
+SLIPS = """
+submit | -f --worker
+submit -f TMP/a.json -- true | -f --worker
+submit -f TMP/none.json | TMP/none.json
+submit -f TMP | TMP
+submit -f TMP/bad.json | TMP/bad.json
+submit -f '' | -f
+submit --worker '' | --worker
+submit --key '' -- true | --key
+submit --cwd '' -- true | --cwd
+submit -t soon -- true | -t soon
+submit -t 0 -- true | -t 0
+submit --grace -1 -- true | --grace -1
+submit --stall x -- true | --stall x
+submit --heartbeat 0 -- true | --heartbeat 0
+submit --handshake x -- true | --handshake x
+submit --start-timeout x -- true | --start-timeout x
+submit -c 0 -- true | -c 0
+submit -c many -- true | -c many
+submit -g x -- true | -g x
+submit --max-steps 0 -- true | --max-steps 0
+submit --retries 101 -- true | --retries 101
+submit -p 1001 -- true | -p 1001
+submit -l x -- true | -l x
+submit --retry-on x -- true | --retry-on x
+submit --dedup x -- true | --dedup x
+submit -e =x -- true | -e =x
+submit -e NO_SUCH_VARIABLE_HERE -- true | -e NO_SUCH_VARIABLE_HERE
+submit --set a=1 -- true | --set
+submit --worker tabular --set x | --set x
+submit --worker tabular -e =x | -e =x
+submit --worker tabular -t soon | -t soon
+submit --dry-run -t soon -- true | -t soon
+submit --dry-run | -f --worker
+run | -f --worker
+run -t soon -- true | -t soon
+run -f TMP/none.json | TMP/none.json
+run -q | -f --worker
+run --worker tabular --set x | --set x
+list --state sleeping | --state sleeping
+list --state exec,,pause | --state
+list --outcome sad | --outcome sad
+list -l x | -l x
+list -n 0 | -n 0
+list -n x | -n x
+list --name '' | --name
+list --user '' | --user
+list run-1 | run-1
+show '' | RUN
+show a ' ' | RUN
+watch '' | RUN
+watch --since yesterday | --since yesterday
+watch --since -- a | --since
+logs '' | RUN
+logs a b | b
+logs --tail x a | --tail x
+logs --tail -1 a | --tail -1
+logs --attempt 0 a | --attempt 0
+logs --since x a | --since x
+logs --stderr --both a | --stderr --both
+metrics '' | RUN
+metrics --attempt 0 | --attempt 0
+metrics --plot --no-plot | --plot --no-plot
+metrics a b | b
+wait '' | RUN
+wait --timeout soon a | --timeout soon
+wait --state sleeping | --state sleeping
+pause | RUN --all --state -l
+pause a --all | RUN --all
+pause --mode deep a | --mode deep
+pause --state sleeping | --state sleeping
+resume | RUN --all --state -l
+resume a -l k=v | RUN -l
+resume -l x | -l x
+resume '' | RUN
+stop | RUN --all --state -l
+stop --grace soon a | --grace soon
+stop a --state EXEC | RUN --state
+stop -l =x | -l =x
+stop '' | RUN
+retry '' | RUN
+retry -e =x a | -e =x
+retry -e NO_SUCH_VARIABLE_HERE | -e NO_SUCH_VARIABLE_HERE
+hold | RUN --all --state -l
+hold a --all | RUN --all
+hold --state sleeping | --state sleeping
+release | RUN --all --state -l
+release a --all | RUN --all
+release -l x | -l x
+set | RUN
+set a | --priority --name -l --unlabel
+set -p 5 | RUN
+set a -p high | -p high
+set a -n '' | -n
+set a -l x | -l x
+set '' -p 1 | RUN
+pin | RUN
+pin '' | RUN
+unpin | RUN
+unpin '' | RUN
+prune a --older-than 1d | RUN
+prune --older-than soon | --older-than soon
+prune --outcome sad | --outcome sad
+prune --older-than 1d --name '' | --name
+prune --user '' | --user
+prune -l x | -l x
+prune '' | RUN
+why '' | RUN
+workers '' | KIND
+workers a b | b
+health now | now
+import | FILE
+import TMP/none | TMP/none
+import TMP | TMP
+daemon | ACTION
+daemon restart | restart
+doctor --config '' | --config
+doctor --state-dir '' | --state-dir
+doctor now | now
+backup | FILE
+backup TMP | TMP
+backup TMP/none/x | TMP/none/x
+restore | FILE
+restore TMP/none | TMP/none
+restore TMP | TMP
+restore TMP/bad.json --config TMP/none | --config TMP/none
+"""
+
+#: What a verb needs so that the rest of its command line can be judged.
+SENSE = {
+    **dict.fromkeys("pause resume stop hold release pin unpin".split(), "a"),
+    "submit": "-- true", "run": "-- true", "set": "a -p 1", "daemon": "reexec",
+    "import": "TMP/bad.json", "restore": "TMP/bad.json", "backup": "TMP/copy",
+}  # fmt: skip
+
+
+def rows() -> list[tuple[str, list[str]]]:
+    """Command line and the words that the message must have, of each mistake."""
+    pairs = (row.rpartition(" | ") for row in SLIPS.strip().splitlines())
+    return [(line.strip(), words.split()) for line, _, words in pairs]
+
+
+def words_of(line: str, tmp: Path) -> list[str]:
+    """The words of a command line, with the place of TMP."""
+    return [word.replace("TMP", str(tmp)) for word in shlex.split(line)]
