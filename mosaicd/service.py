@@ -19,6 +19,7 @@ from mosaicd.clock import Clock
 from mosaicd.config import Settings
 from mosaicd.dispatch.dispatcher import Dispatcher
 from mosaicd.dispatch.orders import Orders
+from mosaicd.dispatch.scheduler import Scheduler
 from mosaicd.host.auth import Auth, user_name
 from mosaicd.host.lock import CannotServe, Locks
 from mosaicd.host.reexec import Succession
@@ -87,7 +88,7 @@ class Service:
             crash_points.reach("startup.ready")
             services.registry.subscribe(_shown_soon(notifier, services))
             notifier.ready(status_line(services))
-            waiting = len(services.scheduler.queue)
+            waiting = services.scheduler.waiting
             log.event(Catalogue.DAEMON_READY, live=len(services.registry.live), waiting=waiting)
             stack.callback(server.stop_accepting)  # who comes from now on waits for the next daemon, where
             stack.callback(self._say_leaving, notifier)  # somebody holds the socket
@@ -124,13 +125,16 @@ class Service:
             settings.timeouts.shim_silence_s,
             settings.crash_at,
         )
-        shims = Shims(launcher, on_gone=lambda run_id: dispatcher.shim_gone(run_id))
+        shims = Shims(launcher, on_gone=lambda run_id: dispatcher.handle_gone_shim(run_id))
         orders = Orders(rundirs, auth, settings, settings.socket)
-        dispatcher = Dispatcher(registry, launcher, shims, rundirs, orders, settings, clock, self._on_fatal)
+        scheduler = Scheduler(registry, settings, clock)
+        dispatcher = Dispatcher(
+            registry, scheduler, launcher, shims, rundirs, orders, settings, clock, self._on_fatal
+        )
         return Services(
             settings=settings, clock=clock, registry=registry, history=history, rundirs=rundirs, auth=auth,
             broadcaster=broadcaster, launcher=launcher, shims=shims, dispatcher=dispatcher,
-            scheduler=dispatcher.scheduler,
+            scheduler=scheduler,
             discovery=Discovery(settings), started_mono=clock.mono(),
             retention=Retention(registry, history, rundirs, settings.retention, clock),
             succession=self._succession,
@@ -223,7 +227,7 @@ class Service:
 
     def _shim_watch(self, services: Services) -> ShimWatch:
         silence_s, dispatcher = self._settings.timeouts.shim_silence_s, services.dispatcher
-        return ShimWatch(services.registry, services.shims, silence_s, dispatcher.shim_silent)
+        return ShimWatch(services.registry, services.shims, silence_s, dispatcher.handle_silent_shim)
 
     def _aftercare(self, services: Services) -> Aftercare:
         look_s, scheduler = self._settings.timeouts.empty_retry_s, services.scheduler

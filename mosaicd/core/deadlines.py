@@ -12,8 +12,10 @@ and use a clock that stops with the machine: a suspended laptop faults nobody.
 
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
-from mosaicd.core.run import Run
+from mosaicd.core.event import Event, Kind
+from mosaicd.core.run import Progress, Run
 from mosaicd.protocol.backoff import delay_s
 from mosaicd.protocol.states import CauseKind, PauseMode, State, Want
 
@@ -97,6 +99,23 @@ def _of_work(run: Run, beat_mono: float, moved_mono: float) -> Deadline | None:
     )
     found = [Deadline(cause, last + limit, limit) for cause, last, limit in bounds if limit is not None]
     return min(found, key=lambda one: one.due_mono, default=None)
+
+
+def missed_event(missed: Deadline, at: float, launch_error: str | None, progress: Progress) -> Event:
+    """Return the event that follows a missed deadline, with its evidence.
+
+    A fault; or, where nothing broke, the request to resume a run that could not be paused.  `launch_error`
+    is what kept its shim from being forked, `progress` the last counts of its worker.
+    """
+    why = {"reason": missed.reason} if missed.reason else {}
+    if missed.cause is None:
+        return Event(Kind.RESUME_REQUESTED, at, data=why)
+    data: dict[str, Any] = {"kind": missed.cause, "after_s": missed.after_s, **why}
+    if missed.cause is CauseKind.HANDSHAKE_TIMEOUT:
+        data["error"] = launch_error or "its shim never came"
+    if missed.cause is CauseKind.STUCK:
+        data |= {"steps": progress.steps, "episodes": progress.episodes}
+    return Event(Kind.DEADLINE_MISSED, at, data=data)
 
 
 def grace_s(run: Run) -> float:

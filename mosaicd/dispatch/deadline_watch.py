@@ -1,9 +1,9 @@
 """Runtime of `core.deadlines`: one timer a live run, re-armed only when it fires.
 
-A beat costs one dictionary write; the timer looks at it when it is due.  Deadlines start anew at every
-change of state or wish, and at every attach.  What a reader would get wrong: a daemon that was held up
-itself (stopped, or on a machine that was) has not watched, so a timer that fires late proves nothing, and
-signs of life may wait unread in its sockets: a miss counts at a second look.
+A beat costs one dictionary write; the timer looks at it when it is due.  Deadlines start anew at every change
+of state or want, and when a shim registers.  Note: a daemon that was stopped itself, or whose machine was,
+has not watched, so a timer that fires late proves nothing, and signs of life may wait unread in its sockets:
+a miss counts at the second check.
 """
 
 import asyncio
@@ -54,12 +54,12 @@ class DeadlineWatch:
         self._since[run.run_id] = (standing(run), self._clock.mono())
         self._arm(run)
 
-    def beat(self, run_id: str) -> None:
+    def note_beat(self, run_id: str) -> None:
         """Take note of a sign of life of the run's own."""
         self._beats[run_id] = self._clock.mono()
 
-    def move(self, run_id: str) -> None:
-        """Take note that the run's counts changed: it lives, and gets on."""
+    def note_progress(self, run_id: str) -> None:
+        """Take note that the run's counts changed: it lives, and is not stuck."""
         self._beats[run_id] = self._moves[run_id] = self._clock.mono()
 
     def forget(self, run_id: str) -> None:

@@ -1,12 +1,12 @@
-"""The scheduler: keeps queue and holders in step with the rows, and records `dispatched` for the next.
+"""The scheduler: keep queue and holders in step with the rows, and record `dispatched` for runs that start.
 
-One plan at a time: the next plan is made only when every start of the one before is committed, so no
-slot is ever promised twice.
+One plan at a time: the next plan is made only when every start of the one before is committed, so no slot is
+promised twice.
 """
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 from mosaicd import crash_points
 from mosaicd.clock import Clock
@@ -16,26 +16,21 @@ from mosaicd.core.fsm import Action, Event, Kind, owed
 from mosaicd.core.queue import Queue, Start, Waiting
 from mosaicd.core.run import Run
 from mosaicd.core.slots import Capacity, Withheld
+from mosaicd.dispatch.recorder import Recorder
+from mosaicd.store.registry import Registry
 
-#: The wall clock may jump: a wait for an hour of the day is looked at again this often.
+#: The wall clock may jump: a wait until a time of day is checked again this often.
 MOST_WAIT_S = 60.0
-
-Record = Callable[[str, Callable[[Run], Sequence[Event]]], Awaitable[None]]
 
 
 class Scheduler:
-    """`record(run_id, decide)` folds events into a run, and is silent about one that ended meanwhile.
+    """Start waiting runs when slots are free; `sort` takes each run that was committed."""
 
-    `submit_order`: run id -> number of the row.
-    """
-
-    def __init__(
-        self, settings: Settings, clock: Clock, record: Record, submit_order: Mapping[str, int]
-    ) -> None:
+    def __init__(self, registry: Registry, settings: Settings, clock: Clock) -> None:
         self._cpus, self._gpus = settings.cpus.slots, settings.gpus.static
         self._clock = clock
-        self._record = record
-        self._submit_order = submit_order
+        self._recorder = Recorder(registry)
+        self._submit_order = registry.submit_order
         self._queue = Queue()
         self._holding: dict[str, Run] = {}
         self._withheld: Mapping[str, Withheld] = {}
@@ -61,16 +56,16 @@ class Scheduler:
 
     @property
     def withheld(self) -> Mapping[str, Withheld]:
-        """What runs that were set aside may still use, by run id."""
+        """The slots that quarantined runs may still use, by run id."""
         return self._withheld
 
     def withhold(self, withheld: Mapping[str, Withheld]) -> None:
-        """Give nobody these, and all that was withheld before and is no longer."""
+        """Withhold these slots from other runs, and no slots of before."""
         self._withheld = withheld
         self._wake.set()
 
-    async def pump(self) -> None:
-        """Start what may start, whenever woken; until cancelled."""
+    async def run(self) -> None:
+        """Start waiting runs whenever something has changed, until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -78,7 +73,7 @@ class Scheduler:
             self._arm_timer()
             if starts:
                 done = await asyncio.gather(*map(self._dispatch, starts), return_exceptions=True)
-                for failure in done:  # only now: a plan is over when every start of it is decided
+                for failure in done:  # not before every start of the plan is decided
                     if failure is not None:
                         raise failure
 
@@ -125,9 +120,9 @@ class Scheduler:
         return reason(waiting, self.capacity(), self._clock.wall()) if waiting is not None else None
 
     @property
-    def queue(self) -> Queue:
-        """The waiting runs, held ones included; only to be read."""
-        return self._queue
+    def waiting(self) -> int:
+        """How many runs wait, held ones included."""
+        return len(self._queue)
 
     def _used(self) -> dict[int, int]:
         used: dict[int, int] = {}
@@ -156,7 +151,7 @@ class Scheduler:
             return [Event(Kind.DISPATCHED, self._clock.wall(), data=data)]
 
         crash_points.reach("dispatch.chosen")
-        await self._record(start.run_id, decide)
+        await self._recorder.record(start.run_id, decide)
 
 
 def as_waiting(run: Run, submit_order: int) -> Waiting:

@@ -1,14 +1,14 @@
-"""The end of a run's tree: asks until the launcher finds it empty, and sees to it that somebody ends it.
+"""The end of a run's process tree: ask the launcher until the tree is empty, and have it torn down.
 
-A shim that lives ends its own tree; where there is none, a teardown shim does.  What a reader would get
-wrong: neither is trusted to get there.  One that has had its time, and whose tree is still there, is given
-up: another ends it first, and then the tree.  What is still there after its grace and more (no signal reaches
-a process that waits in the kernel) is called unkillable, and whoever can is to go on trying.
+A shim that lives ends its own tree; if it has ended, a teardown shim does.  Note: neither is trusted to
+succeed. A shim whose tree is not empty after its time is given up: the next teardown shim ends it, and then
+the tree. A tree that is not empty after its grace period and `unkillable_s` (no signal reaches a process that
+waits in the kernel) is reported as unkillable, and its teardown is tried again and again.
 """
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ from mosaicd.core.fsm import Action, Event, Kind
 from mosaicd.core.launch import LaunchFailed
 from mosaicd.core.run import Run
 from mosaicd.dispatch.orders import Orders
+from mosaicd.dispatch.recorder import Recorder
+from mosaicd.dispatch.shim_control import ShimControl
 from mosaicd.log import Catalogue
 from mosaicd.protocol.backoff import Backoff, delay_s
 
@@ -28,19 +30,17 @@ if TYPE_CHECKING:
     from mosaicd.shims.launcher_client import LauncherClient
     from mosaicd.shims.shims import Shims
 
-#: The longest wait between two looks at a tree that is not empty, where nothing tells of a change.
+#: The longest wait between two checks of a tree that is not empty.
 MOST_RECHECK_S = 5.0
-#: How long a shim that is heard of, or the last of many, has to end a tree that has less grace than this.
+#: How long a shim that is connected, or the last of many, has to end a tree whose grace period is shorter.
 MOST_PATIENCE_S = 600.0
-
-Follow = Callable[[Run, Action, Callable[[Run], Event]], Awaitable[None]]
 
 
 @dataclass(slots=True)
-class _Unempty:
-    """A tree that is still there: since when, how long until the next look, and its timer.
+class _Tree:
+    """A tree that is not empty: since when, the back-off of its checks, and the timer of the next one.
 
-    `shims`: how many were given up over it, the last at `given_up_mono`.
+    `shims` counts the shims that were given up because of it, the last at `given_up_mono`.
     """
 
     since_mono: float
@@ -51,48 +51,47 @@ class _Unempty:
 
 
 class TreeTeardown:
-    """`follow` records what an action leads to, `tell_stop` tells a living shim, `later` calls at a time."""
+    """Tear trees down; `check_later(run_id, delay_s)` has `check` called again for a run."""
 
     def __init__(
         self, launcher: "LauncherClient", shims: "Shims", orders: Orders, settings: Settings, clock: Clock,
-        follow: Follow, tell_stop: Callable[[Run], None],
-        look_later: Callable[[str, float], asyncio.TimerHandle],
+        recorder: Recorder, control: ShimControl, check_later: Callable[[str, float], asyncio.TimerHandle],
     ) -> None:  # fmt: skip
         self._launcher = launcher
         self._shims = shims
         self._orders = orders
         self._settings = settings
         self._clock = clock
-        self._follow = follow
-        self._tell_stop = tell_stop
-        self._look_later = look_later
-        self._unempty: dict[str, _Unempty] = {}
+        self._recorder = recorder
+        self._control = control
+        self._check_later = check_later
+        self._trees: dict[str, _Tree] = {}
 
     def forget(self, run_id: str) -> None:
         """Drop what is known of the tree of a run that ended."""
-        self._unempty.pop(run_id, None)
+        self._trees.pop(run_id, None)
 
-    async def look(self, run: Run) -> None:
-        """Conclude where nothing is left; else have it ended, and look again later."""
+    async def check(self, run: Run) -> None:
+        """Conclude the run if its tree is empty; otherwise have the tree ended, and check again later."""
         run = missed_events.of_this_boot(run, self._clock.boot_id())
         alive = self._shims.is_alive(run.run_id, run.attempt)
-        if run.exit is None and alive and run.run_id not in self._unempty:
-            self._tell_stop(run)  # its exit, or its end, comes back as a fact
+        if run.exit is None and alive and run.run_id not in self._trees:
+            self._control.send_stop(run)  # the exit comes back as a fact, or the shim ends
         shim = (run.shim_pid, run.shim_start_ticks)
         empty, pids = await self._launcher.check_tree(run.run_id, shim, run.attempt)
         if empty and alive and run.exit is None:
-            pids = [pid for pid in (run.shim_pid,) if pid is not None]  # it may still start its worker
+            pids = [pid for pid in (run.shim_pid,) if pid is not None]  # which may start its worker now
         elif empty and self._shims.given_up(run.run_id) is None:
-            self._unempty.pop(run.run_id, None)
+            self._trees.pop(run.run_id, None)
             crash_points.reach("exit.before_conclude")
-            await self._follow(run, Action.EMPTY_TREE, self._conclusion)
+            await self._recorder.record_outcome(run, Action.EMPTY_TREE, self._conclusion)
             return
         if not alive:
             try:
                 await self._shims.teardown(self._orders.teardown(run, self._shims.given_up(run.run_id)))
             except LaunchFailed as error:
                 log.event(Catalogue.TEARDOWN_FAILED, run_id=run.run_id, why=error)
-        await self._still_there(run, pids, is_shim_alive=alive)
+        await self._wait_for(run, pids, is_shim_alive=alive)
 
     def _conclusion(self, run: Run) -> Event:
         retries = self._settings.retries
@@ -100,18 +99,18 @@ class TreeTeardown:
         bound = fsm.CrashLoop(retries.crash_loop_attempts, retries.crash_loop_s)
         return fsm.conclude(run, self._clock.wall(), wait_s, bound)
 
-    async def _still_there(self, run: Run, pids: list[int], *, is_shim_alive: bool) -> None:
-        """Look again later; after too long say so, and give up the shim that should have ended it."""
+    async def _wait_for(self, run: Run, pids: list[int], *, is_shim_alive: bool) -> None:
+        """Check again later; after too long record that, and give up the shim that should have ended it."""
         now, timeouts = self._clock.mono(), self._settings.timeouts
-        tree = self._unempty.get(run.run_id)
+        tree = self._trees.get(run.run_id)
         if tree is None:
             first_s = timeouts.empty_retry_s
-            tree = _Unempty(now, Backoff(first_s, max(first_s, MOST_RECHECK_S)), now)
-            self._unempty[run.run_id] = tree
+            tree = _Tree(now, Backoff(first_s, max(first_s, MOST_RECHECK_S)), now)
+            self._trees[run.run_id] = tree
         bound_s = grace_s(run) + timeouts.unkillable_s
         if now - tree.since_mono > bound_s and not run.unkillable:
             event = Event(Kind.UNKILLABLE, self._clock.wall(), data={"pids": pids[:20]})
-            await self._follow(run, Action.EMPTY_TREE, lambda now: event)
+            await self._recorder.record_outcome(run, Action.EMPTY_TREE, lambda now: event)
         if is_shim_alive and now - tree.given_up_mono > self._patience_s(run, tree, bound_s):
             log.event(Catalogue.SHIM_STUCK, run_id=run.run_id)
             self._shims.give_up(run.run_id)
@@ -119,16 +118,16 @@ class TreeTeardown:
             tree.given_up_mono = now
             tree.backoff.reset()
         if tree.timer is not None:
-            tree.timer.cancel()  # looked at for another reason: one timer a run is enough
-        tree.timer = self._look_later(run.run_id, tree.backoff.next_s())
+            tree.timer.cancel()  # this check had another reason: one timer a run is enough
+        tree.timer = self._check_later(run.run_id, tree.backoff.next_s())
 
-    def _patience_s(self, run: Run, tree: _Unempty, bound_s: float) -> float:
-        """Return how long the shim there is has: one that is heard of does what can be done.
+    def _patience_s(self, run: Run, tree: _Tree, bound_s: float) -> float:
+        """Return how long the present shim has to end the tree, from the last one that was given up.
 
-        Never less than the grace that it gives the tree: its successor would begin it anew, and so for ever.
+        Never less than the grace period: each successor would begin that again, and so without end.
         """
         least_s = bound_s + self._settings.timeouts.post_mortem_s
         most_s = max(MOST_PATIENCE_S, least_s)
         if self._shims.is_attached(run.run_id, run.attempt):
-            return most_s  # one that has fallen silent is found by its silence
+            return most_s  # `shim_watch` finds a connected shim that is silent
         return delay_s(tree.shims, least_s, most_s)

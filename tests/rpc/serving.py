@@ -39,31 +39,31 @@ PATIENCE_S = 30.0
 
 
 class Idle:
-    """Stands for the dispatcher: its queue is real, but nothing is started."""
+    """Stands for the dispatcher: its scheduler is real and never runs, so nothing is started.
+
+    `carried_out` holds the run ids for which something is to be carried out.
+    """
 
     def __init__(self, settings: Settings, clock: Clock, registry: Registry) -> None:
-        self.scheduler = Scheduler(settings, clock, self._record, registry.submit_order)
-        self.poked: list[str] = []
+        self.scheduler = Scheduler(registry, settings, clock)
+        self.carried_out: list[str] = []
         registry.subscribe(self._committed)
 
     def _committed(self, batch: Sequence[Committed]) -> None:
         for commit in batch:
             self.scheduler.sort(commit.run)
 
-    async def _record(self, run_id: str, decide: Callable[[Run], Sequence[Event]]) -> None:
-        raise AssertionError("nothing is started here")
-
-    def poke(self, run_id: str) -> None:
-        self.poked.append(run_id)
+    def carry_out_owed(self, run_id: str) -> None:
+        self.carried_out.append(run_id)
 
     def reason(self, run: Run) -> str | None:
         return self.scheduler.reason(run.run_id)
 
-    def attached(self, run_id: str) -> None:
-        self.poked.append(run_id)
+    def note_registered(self, run_id: str) -> None:
+        self.carried_out.append(run_id)
 
-    def beat(self, run_id: str) -> None:
-        self.poked.append(run_id)
+    def note_beat(self, run_id: str) -> None:
+        self.carried_out.append(run_id)
 
 
 class Launcher:

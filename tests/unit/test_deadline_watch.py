@@ -71,11 +71,11 @@ def test_living_is_not_moving(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(working(heartbeat_timeout_s=3.0, stall_s=10.0), monkeypatch)
     for _ in range(8):
         bench.pass_(1.0)
-        bench.watch.beat("R")
-    bench.watch.move("R")
+        bench.watch.note_beat("R")
+    bench.watch.note_progress("R")
     for _ in range(9):
         bench.pass_(1.0)
-        bench.watch.beat("R")
+        bench.watch.note_beat("R")
     assert bench.missed == []
     bench.pass_(1.0 + 2 * LOOK_AGAIN_S)
     assert bench.causes == [CauseKind.STUCK] and bench.missed[0].after_s == 10.0
@@ -135,7 +135,7 @@ def test_a_beat_that_was_waiting_is_heard(monkeypatch: pytest.MonkeyPatch) -> No
     """What arrives between the first look and the second saves the run."""
     bench = Bench(working(heartbeat_timeout_s=3.0), monkeypatch)
     bench.pass_(3.0 + LOOK_AGAIN_S / 2)
-    bench.watch.beat("R")
+    bench.watch.note_beat("R")
     bench.pass_(2.8)
     assert bench.missed == []
 

@@ -19,6 +19,7 @@ from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
 from mosaicd.dispatch.dispatcher import Dispatcher
 from mosaicd.dispatch.orders import Orders
+from mosaicd.dispatch.scheduler import Scheduler
 from mosaicd.host.reexec import Succession, Takeover, replace
 from mosaicd.log import Catalogue
 from mosaicd.protocol.states import Dedup
@@ -92,8 +93,17 @@ class Bench:
         self.shims = Shims(self.launcher, on_gone=nobody)
         self.fatal: list[BaseException] = []
         orders = Orders(rundirs, nobody, settings, home / "s")
+        clock = Clock()
         self.dispatcher = Dispatcher(
-            registry, self.launcher, self.shims, rundirs, orders, settings, Clock(), self.fatal.append
+            registry,
+            Scheduler(registry, settings, clock),
+            self.launcher,
+            self.shims,
+            rundirs,
+            orders,
+            settings,
+            clock,
+            self.fatal.append,
         )
 
 

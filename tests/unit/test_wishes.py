@@ -60,7 +60,7 @@ async def test_a_launch_without_an_answer_keeps_no_word_back(
     line = Line()
     await registry.record(run.run_id, *to_exec()[1:])
     bench.shims.attach(run.run_id, 1, line, os.getpid(), ticks)
-    bench.dispatcher.attached(run.run_id)
+    bench.dispatcher.note_registered(run.run_id)
     for kind in (Kind.PAUSE_REQUESTED, Kind.RESUME_REQUESTED, Kind.STOP_REQUESTED):
         await registry.record(run.run_id, Event(kind, 1.0, "ada", {"mode": "freeze"}))
         word = "control." + kind.removesuffix("_requested")

@@ -37,9 +37,9 @@ async def handle(services: Services, caller: Caller, params: Advance) -> dict[st
     services.registry.advance(params.run_id, progress)
     services.shims.note_message(params.run_id)
     if params.worker_beat:
-        services.dispatcher.beat(params.run_id)
+        services.dispatcher.note_beat(params.run_id)
     if (progress.steps, progress.episodes) != (before.steps, before.episodes):
-        services.dispatcher.moved(params.run_id)
+        services.dispatcher.note_progress(params.run_id)
     services.broadcaster.advanced(params.run_id)
     return {}
 

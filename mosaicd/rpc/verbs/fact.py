@@ -38,7 +38,7 @@ async def handle(services: Services, caller: Caller, params: Facts) -> dict[str,
         entry = Catalogue.FACT_LATE if run.state is State.FAULT else Catalogue.FACT_REFUSED
         log.event(entry, run_id=run.run_id, state=run.state, facts=", ".join(rejected))
     if any(fact.get("fact") in missed_events.HINTS for fact in params.facts):
-        services.dispatcher.poke(params.run_id)
+        services.dispatcher.carry_out_owed(params.run_id)
     return {"accepted": len(params.facts) - len(rejected), "rejected": rejected}
 
 

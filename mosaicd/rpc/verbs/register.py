@@ -45,7 +45,7 @@ async def handle(services: Services, caller: Caller, params: Register) -> dict[s
     services.shims.attach(
         params.run_id, params.attempt, caller.connection, params.shim_pid, params.shim_start_ticks
     )
-    services.dispatcher.attached(params.run_id)
+    services.dispatcher.note_registered(params.run_id)
     crash_points.reach("register.before_reply")
     return {
         "accepted_version": PROTOCOL_VERSION, "session_token": token, "order": _order(run, params),

@@ -1,0 +1,82 @@
+"""The tasks of the dispatcher.
+
+A task that the registry refuses (a full disk, for example) is started again later.  Any other error is one
+that the daemon must not survive.  After `close` nothing is started any more: what is owed then is carried out
+by the next daemon.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from mosaicd import log
+from mosaicd.clock import Clock
+from mosaicd.log import Catalogue
+from mosaicd.protocol.errors import MosaicError
+
+#: From a refusal to the next try.
+RETRY_S = 1.0
+#: With a full disk every run has a refusal a second: one log record in this time stands for all of them.
+REFUSALS_QUIET_S = 30.0
+
+
+class GuardedTasks:
+    """Start tasks, now or later; `on_fatal` is called with an error that the daemon must not survive."""
+
+    def __init__(self, clock: Clock, on_fatal: Callable[[BaseException], None]) -> None:
+        self._clock = clock
+        self._on_fatal = on_fatal
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+        self._quiet_until = 0.0
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called: nothing is started any more."""
+        return self._is_closed
+
+    def start(self, work: Coroutine[Any, Any, None], again: Callable[[], None]) -> None:
+        """Start `work`; if the registry refuses it, call `again` a moment later."""
+        if self._is_closed:
+            work.close()
+            return
+
+        async def guarded() -> None:
+            try:
+                await work
+            except MosaicError as error:
+                self._log_refusal(error)
+                self.call_later(RETRY_S, again)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
+                self._on_fatal(error)
+                raise
+
+        task = asyncio.get_running_loop().create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def call_later(self, delay_s: float, act: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call `act` after a delay, unless `close` comes first."""
+
+        def act_unless_closed() -> None:
+            if not self._is_closed:
+                act()
+
+        return asyncio.get_running_loop().call_later(delay_s, act_unless_closed)
+
+    async def close(self) -> None:
+        """Cancel all tasks, and start none any more."""
+        self._is_closed = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _log_refusal(self, error: MosaicError) -> None:
+        if self._clock.mono() >= self._quiet_until:
+            self._quiet_until = self._clock.mono() + REFUSALS_QUIET_S
+            log.event(Catalogue.COMMIT_RETRIED, why=error)

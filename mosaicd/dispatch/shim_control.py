@@ -1,0 +1,43 @@
+"""The notifications that tell a run's shim what is wanted of its run: stop, pause, resume.
+
+A shim that is not connected misses them, and gets what its run is owed when it registers.
+"""
+
+from typing import TYPE_CHECKING
+
+from mosaicd.core.deadlines import grace_s
+from mosaicd.core.fsm import Action
+from mosaicd.core.run import Run
+
+if TYPE_CHECKING:
+    from mosaicd.shims.shims import Shims
+
+#: The actions that are carried out by a notification alone.
+NOTIFIED = frozenset({Action.STOP, Action.PAUSE, Action.RESUME})
+
+
+class ShimControl:
+    """Send control notifications to shims."""
+
+    def __init__(self, shims: "Shims") -> None:
+        self._shims = shims
+
+    def send(self, action: Action, run: Run) -> None:
+        """Send the notification of an action that is one of NOTIFIED."""
+        match action:
+            case Action.STOP:
+                self.send_stop(run)
+            case Action.PAUSE:
+                self._shims.notify(run.run_id, "control.pause", {"mode": run.pause_mode})
+            case Action.RESUME:
+                self.send_resume(run)
+
+    def send_stop(self, run: Run) -> None:
+        """Have the shim stop the process tree, because of a request or of what broke."""
+        stop = run.stop or run.fault or {}
+        params = {"kind": stop.get("kind"), "who": stop.get("who", "daemon"), "reason": stop.get("reason")}
+        self._shims.notify(run.run_id, "control.stop", {**params, "grace_s": grace_s(run)})
+
+    def send_resume(self, run: Run) -> None:
+        """Have the shim let a paused process tree continue."""
+        self._shims.notify(run.run_id, "control.resume", {})
