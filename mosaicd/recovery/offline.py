@@ -18,7 +18,7 @@ from mosaicd.core.run import Run
 from mosaicd.host import lock
 from mosaicd.protocol import rundir, ulid
 from mosaicd.protocol.states import Want
-from mosaicd.rundirs.directories import held_attempts
+from mosaicd.rundirs.attempt_files import held_attempts
 from mosaicd.store.backup import UnfitCopy
 from mosaicd.store.restoring import finish, live_runs, stage
 from mosaicd.upkeep.inspection import REGISTRY_FILE, inspect

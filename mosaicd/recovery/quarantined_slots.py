@@ -19,7 +19,8 @@ from mosaicd.core.slots import Withheld
 from mosaicd.log import Catalogue
 from mosaicd.protocol import ulid
 from mosaicd.protocol.backoff import Backoff
-from mosaicd.rundirs.directories import RunDirs, held_attempts
+from mosaicd.rundirs.attempt_files import held_attempts
+from mosaicd.rundirs.directories import RunDirs
 from mosaicd.store.registry import Registry
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
-"""Run directories as the daemon sees them.
+"""Run directories: `runs/ID` of the state directory.
 
-Owns every file of the daemon's in `runs/ID`, and reads what submitters own with distrust: relative to a
-directory descriptor, through no link, never blocking.  What the files mean is not decided here.  It may
-import the protocol, `procfs` and `safe_files`.
+Owns the daemon's files in them, their removal, and the distrustful reading of the files that a shim writes
+and a submitter owns.  It does not decide what the files mean.  It may import the protocol, `log`,
+`crash_points`, `procfs` and `safe_files`.
 """

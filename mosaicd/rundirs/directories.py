@@ -1,55 +1,42 @@
-"""Run directories as the daemon sees them: it writes spec and environment once, and reads the rest with care.
-
-What lies in an attempt directory is the submitter's.  It is opened relative to a directory descriptor,
-never through a link, only regular files of the right owner, never blocking, never more than a limit.
-"""
+"""Run directories: the daemon's own files in them, and the marks of a run that is new or is pruned."""
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
-import re
-import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mosaicd import log, procfs
+from mosaicd import log
 from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir
 from mosaicd.protocol.records.attempt_files import AttemptFiles
+from mosaicd.rundirs.attempt_files import read_attempt
 from mosaicd.rundirs.removal import remove_run_dir
-from mosaicd.safe_files import NotTrusted, create_synced, open_directory, read_regular, sync_to_disk
+from mosaicd.safe_files import NotTrusted, create_synced, read_regular, remove_tree, sync_to_disk
 
-logger = log.logger(__name__)
-
-RECORD_LIMIT_BYTES = 1 << 20
-#: Of what the daemon wrote itself: many times what fits into a request.
+#: The largest spec or environment that is read: many times the size of a request.
 OWN_LIMIT_BYTES = 1 << 24
-_ATTEMPT = re.compile(rf"{rundir.ATTEMPT_PREFIX}([0-9]{{1,9}})")
-#: What keeps a directory from being looked at now, and says nothing of it.
-_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK)
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What the names in a run's directory say; `attempts` by number."""
+    """The names of the entries in a run's directory, and what they mean."""
 
     name: str
     entries: frozenset[str]
 
     @property
     def attempts(self) -> list[int]:
-        """The numbers of its attempts, in order."""
+        """The numbers of the attempts, in order."""
         tails = [entry.removeprefix(rundir.ATTEMPT_PREFIX) for entry in self.entries if _is_attempt(entry)]
         numbers = [int(tail) for tail in tails if tail.isascii() and tail.isdigit()]
         return sorted(number for number in numbers if rundir.attempt_name(number) in self.entries)
 
     @property
     def is_begun(self) -> bool:
-        """Whether an attempt of it was ever made, so that its row was on the disk by then."""
+        """Whether an attempt was begun; the run was committed before that."""
         return any(map(_is_attempt, self.entries))
 
     @property
@@ -59,17 +46,17 @@ class Outline:
 
     @property
     def is_unacknowledged(self) -> bool:
-        """Whether nobody was ever told of the run: its row was never committed, as far as this can tell."""
+        """Whether the submit of the run was probably never committed and answered."""
         return not self.is_begun and (rundir.UNACKNOWLEDGED in self.entries or not self.entries)
 
     @property
     def is_pruned(self) -> bool:
-        """Whether retention was about to take the run, or has taken it."""
+        """Whether retention was about to prune the run, or has pruned it."""
         return rundir.PRUNED in self.entries
 
     @property
     def is_remnant(self) -> bool:
-        """Whether a removal has begun here: what is left tells of no run."""
+        """Whether the removal of the directory has begun: the rest describes no run."""
         return self.is_pruned and rundir.SPEC not in self.entries
 
 
@@ -91,8 +78,8 @@ class RunDirs:
     def create(self, run_id: str, spec: Mapping[str, Any], environment: Mapping[str, str]) -> None:
         """Make the run's directory with spec and environment, durable before it returns.
 
-        It says of itself that nobody was told of it, until `acknowledge`.
-        FileExistsError when the run has one already; OSError (disk full ...) leaves nothing behind.
+        The mark UNACKNOWLEDGED lies in it until `acknowledge`.
+        FileExistsError if the run has a directory already; after an OSError (disk full ...) it has none.
         """
         directory = self.path(run_id)
         directory.mkdir(mode=0o700)
@@ -107,10 +94,10 @@ class RunDirs:
             raise
 
     def acknowledge(self, run_id: str) -> None:
-        """Take the mark away that nobody was told of the run: it is committed, and may be told."""
+        """Remove the mark UNACKNOWLEDGED: the run is committed."""
         try:
             (self.path(run_id) / rundir.UNACKNOWLEDGED).unlink(missing_ok=True)
-        except OSError as error:  # it says too little then, and only where the registry is lost
+        except OSError as error:  # the mark matters only if the registry is lost
             log.event(Catalogue.MARK_LEFT, run_id=run_id, why=error)
 
     def give_up(self, run_id: str) -> None:
@@ -118,12 +105,12 @@ class RunDirs:
         _touch(self.path(run_id) / rundir.PRUNED)
 
     def keep(self, run_id: str) -> None:
-        """Take the mark of `give_up` away again; one that stays does no harm while there is a row."""
+        """Remove the mark of `give_up`; while the run has a row, a mark that stays changes nothing."""
         with contextlib.suppress(OSError):
             (self.path(run_id) / rundir.PRUNED).unlink(missing_ok=True)
 
     def remove(self, run_id: str) -> None:
-        """Remove the directory of a run that was never acknowledged, or what is left of one."""
+        """Remove the directory of a run that was never acknowledged, or the rest of a pruned one."""
         remove_run_dir(self.path(run_id))
 
     def names(self) -> list[str]:
@@ -132,7 +119,7 @@ class RunDirs:
             return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
     def outline(self, name: str) -> Outline:
-        """Return what lies in the directory, by name only; OSError."""
+        """Return the names of the entries in a directory; OSError."""
         return Outline(name, frozenset(os.listdir(self.path(name))))
 
     def outlines(self) -> Iterator[Outline]:
@@ -145,149 +132,38 @@ class RunDirs:
         """Return spec.json; OSError or ValueError when it is not there or not whole."""
         return _load(self.path(run_id) / rundir.SPEC)
 
+    def spec_text(self, run_id: str) -> str:
+        """Return spec.json as it is, whole or not; OSError when it cannot be read."""
+        text = read_regular(self.path(run_id) / rundir.SPEC, limit_bytes=OWN_LIMIT_BYTES)
+        return text.decode(errors="replace")
+
     def load_environment(self, run_id: str) -> dict[str, str]:
         """Return the submitted environment; OSError or ValueError when it is not there or not whole."""
         return _load(self.path(run_id) / rundir.ENVIRONMENT)
 
     def forget_environment(self, run_id: str) -> None:
-        """Remove the environment's values; a run in TERM needs them no more."""
+        """Remove the submitted environment; a run in TERM does not need it."""
         try:
             (self.path(run_id) / rundir.ENVIRONMENT).unlink(missing_ok=True)
         except NotADirectoryError:
-            pass  # the run's directory is gone, and its environment with it
+            pass  # a file lies in place of the run's directory
 
     def examine(self, run_id: str, attempt: int, owner_uid: int) -> AttemptFiles:
-        """Return what the attempt's directory says; everything absent when there is none."""
-        named: dict[str, Any] = {"run_id": run_id, "attempt": attempt}
-        try:
-            directory = open_directory(rundir.attempt_dir(str(self.path(run_id)), attempt))
-        except FileNotFoundError:
-            return AttemptFiles(attempt)
-        except OSError as error:  # a link or a file in its place, or its owner closed it to us
-            log.event(Catalogue.ATTEMPT_UNREADABLE, why=error, **named)
-            return AttemptFiles(attempt, launch={})
-        try:
-            found = _read_attempt(directory, owner_uid, named, is_final=False)
-            if found.launch is None or found.is_held:
-                return found
-            # It may have begun, or written its end, while we looked: only what is read after a look at
-            # the lock that found it free is final.
-            return _read_attempt(directory, owner_uid, named, is_final=True)
-        finally:
-            os.close(directory)
+        """Return what the files of an attempt say; every file is absent if it has no directory."""
+        return read_attempt(self.path(run_id), attempt, owner_uid)
 
     def refusal(self, run_id: str) -> OSError | None:
-        """Return what keeps an attempt's directory from being made in the run's, or None."""
+        """Return the error with which an attempt's directory cannot be made, or None if it can be."""
         probe = self.path(run_id) / "probe"
         try:
             probe.mkdir(mode=0o700, exist_ok=True)
             try:
                 (probe / rundir.LAUNCH).write_bytes(bytes(4096))
             finally:
-                shutil.rmtree(probe, ignore_errors=True)
+                remove_tree(probe)
         except OSError as error:
             return error
         return None
-
-
-def _read_attempt(
-    directory: int, owner_uid: int, named: Mapping[str, Any], *, is_final: bool
-) -> AttemptFiles:
-    """Return what the files of an open attempt directory say; `named` are its fields in the log."""
-    is_held = is_locked(directory)
-    is_over = is_final and not is_held  # else somebody may be writing just now
-    names = (rundir.LAUNCH, rundir.STARTED, rundir.EXIT)
-    launch, started, exit = (_read_record(directory, name, owner_uid, named, is_over) for name in names)
-    found = AttemptFiles(named["attempt"], launch, started, exit, is_held)
-    if is_held and not (found.launch or {}).get("shim_pid"):
-        return replace(found, launch={**(found.launch or {}), **_holder(directory)})
-    return found
-
-
-def is_locked(directory: int) -> bool:
-    """Whether the shim of the attempt whose open directory this is lives."""
-    # A shared, momentary lock: a shim that starts just now tries again for a while before it believes us.
-    try:
-        fcntl.flock(directory, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    fcntl.flock(directory, fcntl.LOCK_UN)
-    return False
-
-
-def _holder(directory: int) -> dict[str, int]:
-    """Return what launch.json should say of the shim, by the kernel's word on who took the lock; {} else."""
-    facts = os.fstat(directory)
-    try:
-        with open("/proc/locks") as locks:
-            rows = [line.split() for line in locks]
-        for row in rows:
-            if row[1] == "FLOCK" and row[3] == "WRITE" and row[5].endswith(f":{facts.st_ino}"):
-                process = f"/proc/{int(row[4])}"  # the same number may be of another disk's
-                with os.scandir(f"{process}/fd") as entries:
-                    opened = [entry.stat() for entry in entries if os.path.isdir(entry.path)]
-                if any((one.st_dev, one.st_ino) == (facts.st_dev, facts.st_ino) for one in opened):
-                    ticks = procfs.read_start_ticks(int(row[4]))
-                    return {"shim_pid": int(row[4]), "shim_started_at": ticks} if ticks is not None else {}
-    except (OSError, ValueError, IndexError):  # it has ended meanwhile, or is not ours to look at
-        pass
-    return {}
-
-
-def held_attempts(directory: Path) -> list[int]:
-    """Return the attempts of a run that a shim has in its hand; none where there is no directory.
-
-    OSError where that cannot be known just now (no descriptor to be had): not known is not free.
-    """
-    try:
-        with os.scandir(directory) as entries:
-            numbers = [int(found[1]) for entry in entries if (found := _ATTEMPT.fullmatch(entry.name))]
-    except OSError as error:
-        _raise_passing(error)
-        return []  # not there, or not what a run directory looks like
-    return [number for number in numbers if _is_held(directory / rundir.attempt_name(number))]
-
-
-def _is_held(attempt: Path) -> bool:
-    try:
-        descriptor = open_directory(attempt)
-        try:
-            return is_locked(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        _raise_passing(error)
-        return False  # gone meanwhile, or a file or a link in its place: no shim has that
-
-
-def _raise_passing(error: OSError) -> None:
-    if error.errno in _PASSING:
-        raise error
-
-
-def _read_record(
-    directory: int, name: str, owner_uid: int, named: Mapping[str, Any], is_over: bool
-) -> Mapping[str, Any] | None:
-    """Return the record, empty where it says nothing that can be used; None when it is not there.
-
-    `is_over`: the shim has left, so a record that is not complete will never be; the log says so.
-    """
-    try:
-        record = json.loads(
-            read_regular(name, directory, owners=(owner_uid,), limit_bytes=RECORD_LIMIT_BYTES)
-        )
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        log.event(Catalogue.RECORD_UNREADABLE, file=name, why=error.strerror, **named)
-        return {}
-    except (ValueError, RecursionError):
-        if is_over:
-            log.event(Catalogue.RECORD_TORN, file=name, **named)
-        else:
-            logger.debug("%s is not complete yet", name)
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _load(path: Path) -> dict[str, Any]:

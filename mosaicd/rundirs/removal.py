@@ -5,8 +5,10 @@ registry, does not take it for a run.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
+from mosaicd import crash_points
 from mosaicd.protocol import rundir
 from mosaicd.safe_files import Removed, remove_tree
 
@@ -30,3 +32,18 @@ def remove_run_dir(path: Path) -> Removed:
         if name not in rundir.MARKS:
             remove_tree(path / name, removed)
     return removed if removed.failed else remove_tree(path, removed)
+
+
+def remove_pruned(path: Path) -> str | None:
+    """Remove the directory of a pruned run, its spec first; return why something is left, or None."""
+    with suppress(OSError):
+        (path / rundir.SPEC).unlink(missing_ok=True)  # what is left from here on is not read as a run
+        crash_points.reach("prune.removing")
+    why = ""
+    for _ in range(2):  # another process may have added an entry meanwhile
+        error = remove_run_dir(path).error
+        if error is not None:
+            why = f"{error.filename}: {error.strerror}"
+        if not os.path.lexists(path):
+            return None
+    return why

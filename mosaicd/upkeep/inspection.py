@@ -16,7 +16,7 @@ from mosaicd import __version__
 from mosaicd.config import Settings
 from mosaicd.protocol import rundir
 from mosaicd.protocol.states import State
-from mosaicd.rundirs.directories import held_attempts
+from mosaicd.rundirs.attempt_files import held_attempts
 from mosaicd.store.inspection import Found
 from mosaicd.store.inspection import inspect as inspect_registry
 

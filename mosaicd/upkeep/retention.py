@@ -20,11 +20,11 @@ from mosaicd.clock import Clock
 from mosaicd.config.settings import Retention as Settings
 from mosaicd.core.retention import Ended, Policy, choose
 from mosaicd.log import Catalogue
-from mosaicd.protocol import rundir
 from mosaicd.protocol.errors import MosaicError
 from mosaicd.protocol.messages import ListRuns
-from mosaicd.rundirs.directories import RunDirs, held_attempts
-from mosaicd.rundirs.removal import remove_run_dir
+from mosaicd.rundirs.attempt_files import held_attempts
+from mosaicd.rundirs.directories import RunDirs
+from mosaicd.rundirs.removal import remove_pruned
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
 
@@ -148,7 +148,7 @@ class Retention:
         return {run_id: size_of(self._rundirs.path(run_id)) for run_id in run_ids}
 
     def _clear(self, run_ids: Sequence[str]) -> dict[str, str | None]:
-        return {run_id: clear(self._rundirs.path(run_id)) for run_id in run_ids}
+        return {run_id: remove_pruned(self._rundirs.path(run_id)) for run_id in run_ids}
 
     def _mark(self, run_ids: Collection[str]) -> None:
         for run_id in run_ids:
@@ -173,7 +173,7 @@ class Retention:
         texts = []
         for run_id in run_ids:
             with suppress(OSError):
-                texts.append((self._rundirs.path(run_id) / rundir.SPEC).read_text(errors="replace"))
+                texts.append(self._rundirs.spec_text(run_id))
         return texts
 
 
@@ -204,21 +204,3 @@ def _below(path: Path) -> Iterator["os.DirEntry[str]"]:
                 yield entry
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)
-
-
-def clear(path: Path) -> str | None:
-    """Remove a run's directory and all below it; return why something is left, or None.
-
-    Links are removed, never followed; a directory that its owner closed is opened first.
-    """
-    with suppress(OSError):
-        (path / rundir.SPEC).unlink(missing_ok=True)  # from here on it is no run's directory
-        crash_points.reach("prune.removing")
-    why = ""
-    for _ in range(2):  # another process may have added or removed an entry meanwhile
-        error = remove_run_dir(path).error
-        if error is not None:
-            why = f"{error.filename}: {error.strerror}"
-        if not os.path.lexists(path):
-            return None
-    return why

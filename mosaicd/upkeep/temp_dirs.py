@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from mosaicd import log
 from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir
-from mosaicd.rundirs.directories import RunDirs, held_attempts
+from mosaicd.rundirs.attempt_files import held_attempts
+from mosaicd.rundirs.directories import RunDirs
 from mosaicd.store.registry import Registry
 
 if TYPE_CHECKING:

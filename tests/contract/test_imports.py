@@ -24,7 +24,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "clock": ("protocol",),
     "config": ("protocol", "core", "crash_points"),
     "log": ("protocol",),
-    "rundirs": ("protocol", "log", "procfs", "safe_files"),
+    "rundirs": ("protocol", "crash_points", "log", "procfs", "safe_files"),
     "store": ("protocol", "core", "clock", "crash_points", "log", "safe_files"),
     "shim": ("protocol", "crash_points", "procfs", "safe_files"),
     "launcher": ("protocol", "crash_points", "procfs", "safe_files", "shim"),

@@ -9,7 +9,7 @@ import pytest
 
 from mosaicd.log import Catalogue
 from mosaicd.protocol.rundir import temporary_path
-from mosaicd.rundirs.directories import held_attempts
+from mosaicd.rundirs.attempt_files import held_attempts
 from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until

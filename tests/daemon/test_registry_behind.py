@@ -12,7 +12,7 @@ import pytest
 from mosaicd import crash_points
 from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import Conflict
-from mosaicd.rundirs.directories import held_attempts
+from mosaicd.rundirs.attempt_files import held_attempts
 from tests.daemon.lost_log import (
     REGISTRY,
     begin_and_die,

@@ -19,7 +19,7 @@ from mosaicctl.client import Client, Disconnected, NoDaemon, connect
 from mosaicd.log import Catalogue, Entry
 from mosaicd.protocol import rundir
 from mosaicd.protocol.errors import MosaicError
-from mosaicd.rundirs.directories import held_attempts
+from mosaicd.rundirs.attempt_files import held_attempts
 from tests.harness import processes
 from tests.harness.places import PROGRAMS, ROOT
 from tests.harness.trouble import logged, loud_lines, replay_differs

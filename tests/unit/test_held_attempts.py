@@ -14,7 +14,8 @@ from mosaicd.core.run import Run
 from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir
 from mosaicd.recovery.rebuild import Patience, _attempt
-from mosaicd.rundirs.directories import RunDirs, held_attempts
+from mosaicd.rundirs.attempt_files import held_attempts
+from mosaicd.rundirs.directories import RunDirs
 from tests.harness.trouble import entries
 
 

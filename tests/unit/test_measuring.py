@@ -1,13 +1,16 @@
-"""How large ended runs are, while somebody else removes them."""
+"""Retention reads run directories while other programs change them."""
 
+import asyncio
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mosaicd.clock import Clock
 from mosaicd.config import Paths, Settings
+from mosaicd.protocol import rundir
 from mosaicd.rundirs.directories import RunDirs
 from mosaicd.upkeep import retention
 from mosaicd.upkeep.retention import Retention, size_of
@@ -50,3 +53,20 @@ async def test_a_size_that_is_forgotten_meanwhile(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(keeper, "_measure", measure)
     assert (await keeper.measure(["first", "second"])).keys() == {"first", "second"}
+
+
+async def test_a_pipe_in_place_of_a_spec_does_not_hold_up_pruning(tmp_path: Path) -> None:
+    """The spec of a live run is read for the runs that it names; a pipe without a writer is left out."""
+    settings = Settings(paths=Paths(tmp_path, tmp_path / "s"))
+    rundirs = RunDirs(tmp_path / "runs")
+    run = SimpleNamespace(run_id="live", origin=None, cwd=None, command=())
+    registry: Any = SimpleNamespace(live={"live": run})
+    keeper = Retention(registry, nobody, rundirs, settings.retention, Clock())
+    pipe = rundirs.path("live") / rundir.SPEC
+    pipe.parent.mkdir()
+    os.mkfifo(pipe)
+    asking = asyncio.create_task(keeper.in_use())
+    await asyncio.wait([asking], timeout=5)
+    is_answered = asking.done()
+    os.close(os.open(pipe, os.O_RDWR))  # a reader that waits goes on
+    assert is_answered and await asking == frozenset()

@@ -8,9 +8,8 @@ import pytest
 
 from mosaicd import safe_files
 from mosaicd.protocol import rundir
-from mosaicd.rundirs.removal import remove_run_dir
+from mosaicd.rundirs.removal import remove_pruned, remove_run_dir
 from mosaicd.safe_files import remove_tree
-from mosaicd.upkeep.retention import clear
 
 
 def deepen(path: Path, levels: int) -> None:
@@ -40,7 +39,7 @@ def refuse_to_unlink(monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
 def test_however_deep_it_is(tmp_path: Path) -> None:
     """Neither recursion nor the length of a path ends a removal."""
     deepen(tmp_path / "run", 2200)
-    assert clear(tmp_path / "run") is None
+    assert remove_pruned(tmp_path / "run") is None
     assert not list(tmp_path.iterdir())
 
 
@@ -48,7 +47,7 @@ def test_what_is_too_deep_for_once_is_gone_on_with(tmp_path: Path, monkeypatch: 
     """What is left is said, and a little less each time."""
     deepen(tmp_path / "run", 100)
     monkeypatch.setattr(safe_files, "MOST_LEVELS", 30)
-    said = [clear(tmp_path / "run") for _ in range(2)]  # each of which tries twice
+    said = [remove_pruned(tmp_path / "run") for _ in range(2)]  # each of which tries twice
     assert said[0] and said[1] is None
 
 

@@ -1,0 +1,154 @@
+"""The files of an attempt, which its shim writes and its submitter owns: read with distrust.
+
+A file is opened relative to a descriptor of its directory, never through a link; only a regular file of the
+right owner is read, never more than a limit, and the reader never waits.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mosaicd import log, procfs
+from mosaicd.log import Catalogue
+from mosaicd.protocol import rundir
+from mosaicd.protocol.records.attempt_files import AttemptFiles
+from mosaicd.safe_files import open_directory, read_regular
+
+logger = log.logger(__name__)
+
+RECORD_LIMIT_BYTES = 1 << 20
+_ATTEMPT = re.compile(rf"{rundir.ATTEMPT_PREFIX}([0-9]{{1,9}})")
+#: Errors of a machine that is short of something: they say nothing of the directory.
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK)
+
+
+def read_attempt(run_dir: Path, attempt: int, owner_uid: int) -> AttemptFiles:
+    """Return what the files of an attempt say; every file is absent if it has no directory."""
+    named: dict[str, Any] = {"run_id": run_dir.name, "attempt": attempt}
+    try:
+        directory = open_directory(rundir.attempt_dir(str(run_dir), attempt))
+    except FileNotFoundError:
+        return AttemptFiles(attempt)
+    except OSError as error:  # a link or a file in its place, or its owner has closed it
+        log.event(Catalogue.ATTEMPT_UNREADABLE, why=error, **named)
+        return AttemptFiles(attempt, launch={})
+    try:
+        found = _read_open_attempt(directory, owner_uid, named, is_final=False)
+        if found.launch is None or found.is_held:
+            return found
+        # The shim may have written its records meanwhile.  Only records that are read after the lock was
+        # found free are final.
+        return _read_open_attempt(directory, owner_uid, named, is_final=True)
+    finally:
+        os.close(directory)
+
+
+def _read_open_attempt(
+    directory: int, owner_uid: int, named: Mapping[str, Any], *, is_final: bool
+) -> AttemptFiles:
+    """Return what the files of an open attempt directory say; `named` are its fields in the log."""
+    is_held = is_locked(directory)
+    is_over = is_final and not is_held  # otherwise the shim may be writing
+    names = (rundir.LAUNCH, rundir.STARTED, rundir.EXIT)
+    launch, started, exit = (_read_record(directory, name, owner_uid, named, is_over) for name in names)
+    found = AttemptFiles(named["attempt"], launch, started, exit, is_held)
+    if is_held and not (found.launch or {}).get("shim_pid"):
+        return replace(found, launch={**(found.launch or {}), **_holder(directory)})
+    return found
+
+
+def is_locked(directory: int) -> bool:
+    """Whether a shim holds the lock of an open attempt directory, and therefore lives."""
+    # This shared lock lasts a moment.  A shim that meets it when it starts tries again (shim/record.py).
+    try:
+        fcntl.flock(directory, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(directory, fcntl.LOCK_UN)
+    return False
+
+
+def _holder(directory: int) -> dict[str, int]:
+    """Return the fields of launch.json that name the shim, from the kernel's locks; {} if unknown."""
+    held = os.fstat(directory)
+    try:
+        with open("/proc/locks") as locks:
+            rows = [line.split() for line in locks]
+        for row in rows:
+            if row[1] == "FLOCK" and row[3] == "WRITE" and row[5].endswith(f":{held.st_ino}"):
+                pid = int(row[4])
+                # A directory of another file system may have the same inode number.
+                ticks = procfs.read_start_ticks(pid) if _has_open(pid, held) else None
+                if ticks is not None:
+                    return {"shim_pid": pid, "shim_started_at": ticks}
+    except (OSError, ValueError, IndexError):  # the process has ended, or is another user's
+        pass
+    return {}
+
+
+def _has_open(pid: int, directory: os.stat_result) -> bool:
+    with os.scandir(f"/proc/{pid}/fd") as entries:
+        opened = [entry.stat() for entry in entries if os.path.isdir(entry.path)]
+    return any((one.st_dev, one.st_ino) == (directory.st_dev, directory.st_ino) for one in opened)
+
+
+def held_attempts(directory: Path) -> list[int]:
+    """Return the attempts of a run whose lock a shim holds; none if the run has no directory.
+
+    OSError if the machine is short of descriptors or memory.  Note: the attempts may be held then.
+    """
+    try:
+        with os.scandir(directory) as entries:
+            numbers = [int(found[1]) for entry in entries if (found := _ATTEMPT.fullmatch(entry.name))]
+    except OSError as error:
+        _raise_passing(error)
+        return []  # it does not exist, or is not a directory
+    return [number for number in numbers if _is_held(directory / rundir.attempt_name(number))]
+
+
+def _is_held(attempt: Path) -> bool:
+    try:
+        descriptor = open_directory(attempt)
+        try:
+            return is_locked(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        _raise_passing(error)
+        return False  # it was removed, or is a file or a link: no shim holds that
+
+
+def _raise_passing(error: OSError) -> None:
+    if error.errno in _PASSING:
+        raise error
+
+
+def _read_record(
+    directory: int, name: str, owner_uid: int, named: Mapping[str, Any], is_over: bool
+) -> Mapping[str, Any] | None:
+    """Return a record; None if its file is absent, an empty record if the file cannot be used.
+
+    `is_over`: the shim has left, so a record that is not complete will never be; the log says so.
+    """
+    try:
+        record = json.loads(
+            read_regular(name, directory, owners=(owner_uid,), limit_bytes=RECORD_LIMIT_BYTES)
+        )
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        log.event(Catalogue.RECORD_UNREADABLE, file=name, why=error.strerror, **named)
+        return {}
+    except (ValueError, RecursionError):
+        if is_over:
+            log.event(Catalogue.RECORD_TORN, file=name, **named)
+        else:
+            logger.debug("%s is not complete yet", name)
+        return {}
+    return record if isinstance(record, dict) else {}
