@@ -24,6 +24,7 @@ from mosaicd.protocol.records.orders import (
     TeardownLimits,
     TeardownOrder,
 )
+from mosaicd.protocol.records.packets import ForkFailed
 from mosaicd.protocol.states import RunKind
 
 #: Each BLAS and OpenMP runtime takes every core unless told (facts.md: a factor of three with two runs).
@@ -47,10 +48,10 @@ class NoProcess(LaunchFailed):
 PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
-def refused(reply: Mapping[str, Any]) -> LaunchFailed:
-    """Return the error that the launcher's `failed` stands for."""
-    kind = NoProcess if reply.get("errno") in PASSING else LaunchFailed
-    return kind(str(reply.get("error")))
+def refused(reply: ForkFailed) -> LaunchFailed:
+    """Return the error that a refusal of the launcher stands for."""
+    kind = NoProcess if reply.errno in PASSING else LaunchFailed
+    return kind(reply.error)
 
 
 @dataclass(frozen=True, slots=True)

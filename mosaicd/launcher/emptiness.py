@@ -6,22 +6,21 @@ neither does the shim.  Environments are dear to read, and nothing of an attempt
 an earlier attempt had was empty before), so only those of processes that are younger are read.
 """
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from mosaicd.launcher.cgroup_sweeper import CgroupSweeper
 from mosaicd.procfs import Process
+from mosaicd.protocol.records.packets import CheckTree, TreeChecked
 from mosaicd.shim import containment
 
 _NAMED_PIDS = 50
 
 
-def answer(orders: Iterable[dict[str, Any]], sweeper: CgroupSweeper) -> list[dict[str, Any]]:
-    """Return the `empty` replies to these is_empty orders, all from the same look."""
-    orders = list(orders)
+def answer(orders: Sequence[CheckTree], sweeper: CgroupSweeper) -> list[TreeChecked]:
+    """Return the replies to these questions, all from the same survey of /proc."""
     table = containment.survey()
-    carriers: dict[str, list[int]] = {order["run_id"]: [] for order in orders}
-    oldest = min((order.get("shim_start") or 0 for order in orders), default=0)
+    carriers: dict[str, list[int]] = {order.run_id: [] for order in orders}
+    oldest = min((order.shim_start or 0 for order in orders), default=0)
     for process in table.values():
         if process.is_alive and process.start_ticks >= oldest:
             run_id = containment.marker_of(process.pid)
@@ -30,31 +29,29 @@ def answer(orders: Iterable[dict[str, Any]], sweeper: CgroupSweeper) -> list[dic
     for run_id, pids in sweeper.living().items():
         if run_id in carriers:
             carriers[run_id].extend(pids)
-    return [_reply(order, table, carriers[order["run_id"]]) for order in orders]
+    return [_reply(order, table, carriers[order.run_id]) for order in orders]
 
 
-def orphaned(orders: Iterable[dict[str, Any]]) -> list[tuple[str, int]]:
+def orphaned(orders: Iterable[CheckTree]) -> list[tuple[str, int]]:
     """Return run id and attempt of those that were asked about and whose shim lives no more."""
     table = containment.survey()
     return [
-        (order["run_id"], order["attempt"])
+        (order.run_id, order.attempt)
         for order in orders
-        if isinstance(order.get("attempt"), int) and _shim(order, table) is None
+        if order.attempt is not None and _shim(order, table) is None
     ]
 
 
-def _shim(order: dict[str, Any], table: containment.Survey) -> Process | None:
-    shim = table.get(order.get("shim_pid") or 0)
-    return shim if shim and shim.is_alive and shim.start_ticks == order.get("shim_start") else None
+def _shim(order: CheckTree, table: containment.Survey) -> Process | None:
+    shim = table.get(order.shim_pid or 0)
+    return shim if shim and shim.is_alive and shim.start_ticks == order.shim_start else None
 
 
-def _reply(order: dict[str, Any], table: containment.Survey, carriers: list[int]) -> dict[str, Any]:
+def _reply(order: CheckTree, table: containment.Survey, carriers: list[int]) -> TreeChecked:
     living = set(carriers)
     shim = _shim(order, table)
     if shim:
         below = containment.descendants(table, [shim.pid])
         living.update(process.pid for process in below if process.is_alive)
-    return {
-        "reply": "empty", "id": order["id"], "run_id": order["run_id"], "empty": not living,
-        "pids": sorted(living)[:_NAMED_PIDS],
-    }  # fmt: skip
+    pids = tuple(sorted(living)[:_NAMED_PIDS])
+    return TreeChecked(id=order.id, run_id=order.run_id, empty=not living, pids=pids)

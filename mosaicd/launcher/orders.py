@@ -4,15 +4,17 @@ import array
 import json
 import os
 import socket
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from mosaicd.protocol.records.packets import Message, Order, read_order
 
 PACKET_BYTES = 4096
 
 
-class Order(NamedTuple):
-    """One packet: what is asked, and the descriptor that came with it (the receiver closes it)."""
+class ReceivedOrder(NamedTuple):
+    """One packet of the daemon: the order, and the descriptor that came with it (the receiver closes it)."""
 
-    content: dict[str, Any]
+    order: Order
     fd: int | None
 
     def close(self) -> None:
@@ -31,7 +33,7 @@ class OrderSocket:
     def fd(self) -> int:
         return self._socket.fileno()
 
-    def receive(self) -> Order | None:
+    def receive(self) -> ReceivedOrder | None:
         """Return the next order; BlockingIOError when none waits, None when the daemon has gone."""
         size = array.array("i").itemsize
         try:
@@ -46,13 +48,12 @@ class OrderSocket:
                 fds.frombytes(part[: len(part) - len(part) % size])
         if not data:
             return None
-        content = json.loads(data)
-        return Order(content, fds[0] if fds else None)
+        return ReceivedOrder(read_order(json.loads(data)), fds[0] if fds else None)
 
-    def send(self, message: dict[str, Any], fd: int | None = None) -> None:
-        """Send a message, with a descriptor if given; OSError when the other end has gone."""
+    def send(self, packet: Order | Message, fd: int | None = None) -> None:
+        """Send a packet, with a descriptor if given; OSError when the other end has gone."""
         rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
-        self._socket.sendmsg([json.dumps(message, separators=(",", ":")).encode()], rights)
+        self._socket.sendmsg([json.dumps(packet.to_json(), separators=(",", ":")).encode()], rights)
 
     def close(self) -> None:
         self._socket.close()

@@ -10,13 +10,20 @@ shims live on.
 import gc
 import os
 import select
-from typing import Any
 
 from mosaicd import crash_points, procfs
 from mosaicd.launcher import cgroup_root, emptiness
 from mosaicd.launcher.cgroup_sweeper import CgroupSweeper
-from mosaicd.launcher.orders import Order, OrderSocket
+from mosaicd.launcher.orders import OrderSocket, ReceivedOrder
 from mosaicd.launcher.spare import Spare
+from mosaicd.protocol.records.packets import (
+    CheckTree,
+    ContainmentFound,
+    ForkFailed,
+    ForkShim,
+    Launched,
+    Reaped,
+)
 from mosaicd.shim import child, life, temp_cleanup
 from mosaicd.shim.run_cgroup import name_of
 from mosaicd.shim.signal_pipe import SignalPipe
@@ -34,7 +41,7 @@ class Launcher:
         self._orders = orders
         self._sweeper = sweeper
         self._lingering: set[str] = set()
-        self._shims: dict[int, Order] = {}
+        self._shims: dict[int, ForkShim] = {}
         self._spare: Spare | None = None
         self._is_leaving = False
         self._signals = SignalPipe()
@@ -61,54 +68,55 @@ class Launcher:
 
     def _take_orders(self) -> None:
         """Carry out what waits; questions are kept for one look at the end."""
-        questions: list[dict[str, Any]] = []
+        questions: list[CheckTree] = []
         for _ in range(_ORDERS_A_ROUND):
             try:
-                order = self._orders.receive()
+                received = self._orders.receive()
             except BlockingIOError:
                 break
-            if order is None:
+            if received is None:
                 self._is_leaving = True
                 break
-            if order.content.get("order") == "is_empty":
-                questions.append(order.content)
-                order.close()
+            if isinstance(received.order, CheckTree):
+                questions.append(received.order)
+                received.close()
             else:
-                self._fork(order)
+                self._fork(received)
         if questions and not self._is_leaving:
-            empty = set()
-            for reply in emptiness.answer(questions, self._sweeper):
-                self._orders.send(reply)
-                if reply["empty"]:
-                    empty.add(reply["id"])
-            ended = [one for one in questions if one["id"] in empty and isinstance(one.get("attempt"), int)]
-            self._lingering |= {name_of(one["run_id"], one["attempt"]) for one in ended}
-            self._remove_temporary(ended)
+            self._answer(questions)
 
-    def _fork(self, order: Order) -> None:
-        content = order.content
-        if order.fd is None or content.get("order") not in ("launch", "teardown"):
-            order.close()
-            self._fail(content, "not an order with a descriptor")
+    def _answer(self, questions: list[CheckTree]) -> None:
+        """Reply to each question; what is left of an attempt with an empty process tree is removed."""
+        replies = emptiness.answer(questions, self._sweeper)
+        for reply in replies:
+            self._orders.send(reply)
+        empty = {reply.id for reply in replies if reply.empty}
+        ended = [one for one in questions if one.id in empty]
+        self._lingering |= {name_of(one.run_id, one.attempt) for one in ended if one.attempt is not None}
+        self._remove_temporary(ended)
+
+    def _fork(self, received: ReceivedOrder) -> None:
+        order = received.order
+        if received.fd is None or not isinstance(order, ForkShim):
+            received.close()
+            self._orders.send(ForkFailed(id=order.id, error="not an order with a descriptor"))
             return
         crash_points.reach("launcher.order_taken")
         try:
-            pid = self._hand_to_spare(order) or self._fork_for(order.fd)
+            pid = self._hand_to_spare(received) or self._fork_for(received.fd)
         except OSError as error:  # no process to be had now; the daemon tries again later
-            order.close()
-            self._fail(content, error.strerror or str(error), error.errno)
+            received.close()
+            why = error.strerror or str(error)
+            self._orders.send(ForkFailed(id=order.id, error=why, errno=error.errno))
             return
         crash_points.reach("launcher.forked")
-        order.close()
+        received.close()
         self._shims[pid] = order
-        self._orders.send({
-            "reply": "launched", "id": content["id"], "pid": pid,
-            "start_ticks": procfs.read_start_ticks(pid),
-        })  # fmt: skip
+        self._orders.send(Launched(id=order.id, pid=pid, start_ticks=procfs.read_start_ticks(pid)))
 
-    def _hand_to_spare(self, order: Order) -> int | None:
+    def _hand_to_spare(self, received: ReceivedOrder) -> int | None:
         spare, self._spare = self._spare, None
-        return spare.pid if spare is not None and spare.hand(order) else None
+        return spare.pid if spare is not None and spare.hand(received) else None
 
     def _fork_for(self, order_fd: int) -> int:
         pid = os.fork()
@@ -122,9 +130,6 @@ class Launcher:
             self._spare = Spare(self._forget, self._sweeper.root)
         except OSError:
             pass  # no process to be had now: an order, or the next pause, tries again
-
-    def _fail(self, content: dict[str, Any], error: str, number: int | None = None) -> None:
-        self._orders.send({"reply": "failed", "id": content.get("id"), "error": error, "errno": number})
 
     def _forget(self) -> None:
         """In the child: give up everything that is the launcher's."""
@@ -146,18 +151,15 @@ class Launcher:
                 self._spare = None
             order = self._shims.pop(pid, None)
             if order is not None:
-                self._lingering.add(name_of(order.content["run_id"], order.content["attempt"]))
+                self._lingering.add(name_of(order.run_id, order.attempt))
                 self.clear_away()
-                self._orders.send({
-                    "fact": "reaped", "pid": pid, "run_id": order.content.get("run_id"),
-                    "attempt": order.content.get("attempt"), "status": status,
-                })  # fmt: skip
+                self._orders.send(Reaped(pid=pid, run_id=order.run_id, attempt=order.attempt, status=status))
 
     def clear_away(self) -> None:
         """Remove the control groups of ended attempts; a group stays while a shim is in it."""
         self._lingering = {name for name in self._lingering if not self._sweeper.remove(name)}
 
-    def _remove_temporary(self, questions: list[dict[str, Any]]) -> None:
+    def _remove_temporary(self, questions: list[CheckTree]) -> None:
         """Fork a child that removes the temporary directories of dead shims: a removal may take long."""
         attempts = emptiness.orphaned(questions) if questions else []
         left = [attempt for attempt in attempts if temp_cleanup.has_temp_dir(*attempt)]
@@ -173,7 +175,7 @@ class Launcher:
 
     def _tell_containment(self) -> None:
         root = self._sweeper.root
-        self._orders.send({"fact": "containment", "word": root.kind, "enforces": root.enforces})
+        self._orders.send(ContainmentFound(word=root.kind, enforces=tuple(root.enforces)))
 
 
 def serve(fd: int, mode: str) -> int:

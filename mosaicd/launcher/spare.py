@@ -9,7 +9,7 @@ import select
 import socket
 from collections.abc import Callable
 
-from mosaicd.launcher.orders import Order, OrderSocket
+from mosaicd.launcher.orders import OrderSocket, ReceivedOrder
 from mosaicd.shim import child, life
 from mosaicd.shim.run_cgroup import CgroupRoot
 from mosaicd.shim.signal_pipe import SignalPipe
@@ -36,10 +36,10 @@ class Spare:
                 forget()
                 _become(OrderSocket(theirs.detach()), root)
 
-    def hand(self, order: Order) -> bool:
+    def hand(self, received: ReceivedOrder) -> bool:
         """Pass the order on; False when the spare has gone."""
         try:
-            self._channel.send(order.content, order.fd)
+            self._channel.send(received.order, received.fd)
         except OSError:
             return False
         finally:
@@ -64,7 +64,7 @@ def _become(channel: OrderSocket, root: CgroupRoot) -> None:
         os._exit(status)
 
 
-def _await(channel: OrderSocket, signals: SignalPipe) -> Order | None:
+def _await(channel: OrderSocket, signals: SignalPipe) -> ReceivedOrder | None:
     """Return the order, or None when the launcher has gone or we are told to."""
     poll = select.poll()
     poll.register(channel.fd, select.POLLIN)

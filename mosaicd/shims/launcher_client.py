@@ -19,6 +19,18 @@ from mosaicd.core.launch import refused
 from mosaicd.log import Catalogue
 from mosaicd.protocol.backoff import Backoff
 from mosaicd.protocol.records.orders import LaunchOrder, TeardownOrder
+from mosaicd.protocol.records.packets import (
+    CheckTree,
+    ContainmentFound,
+    ForkFailed,
+    ForkShim,
+    Launched,
+    Message,
+    Reaped,
+    Reply,
+    TreeChecked,
+    read_message,
+)
 
 RESTART_DELAY_S, MOST_RESTART_DELAY_S = 0.2, 10.0
 SEND_AGAIN_S = 0.01
@@ -34,9 +46,9 @@ LAUNCHER_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 class _Order:
     """An order without an answer; `silent_checks` since the present launcher has it."""
 
-    packet: dict[str, Any]
+    packet: ForkShim | CheckTree
     body: bytes | None
-    reply: "asyncio.Future[dict[str, Any]]"
+    reply: "asyncio.Future[Reply]"
     silent_checks: int = 0
 
 
@@ -168,11 +180,12 @@ class LauncherClient:
         Raises LaunchFailed, or its kind NoProcess when a process is wanting only for the moment.
         """
         crash_points.reach("order.made")
-        packet = {"order": order.order, "run_id": order.run_id, "attempt": order.attempt}
+        packet = ForkShim(order=order.order, run_id=order.run_id, attempt=order.attempt, id=self._take_id())
         reply = await self._order(packet, json.dumps(order.to_json()).encode())
-        if reply.get("reply") == "failed":
+        if isinstance(reply, ForkFailed):
             raise refused(reply)
-        return reply["pid"], reply["start_ticks"]
+        assert isinstance(reply, Launched), reply
+        return reply.pid, reply.start_ticks or 0  # 0 fits no process, so an unknown shim counts as gone
 
     async def check_tree(
         self, run_id: str, shim: tuple[int | None, int | None], attempt: int | None = None
@@ -182,26 +195,32 @@ class LauncherClient:
         `shim`: pid and start time of the run's shim.  Where the tree is empty and its shim is gone, the
         launcher removes the attempt's control group and temporary directory.
         """
-        packet = {"order": "is_empty", "run_id": run_id, "shim_pid": shim[0], "shim_start": shim[1]}
-        reply = await self._order({**packet, "attempt": attempt})
-        return bool(reply["empty"]), list(reply.get("pids", ()))
+        packet = CheckTree(
+            run_id=run_id, shim_pid=shim[0], shim_start=shim[1], attempt=attempt, id=self._take_id()
+        )
+        reply = await self._order(packet)
+        assert isinstance(reply, TreeChecked), reply
+        return reply.empty, list(reply.pids)
 
-    async def _order(self, packet: dict[str, Any], body: bytes | None = None) -> dict[str, Any]:
+    def _take_id(self) -> int:
         number = self._next_id
         self._next_id += 1
-        order = _Order({**packet, "id": number}, body, asyncio.get_running_loop().create_future())
-        self._orders[number] = order
+        return number
+
+    async def _order(self, packet: ForkShim | CheckTree, body: bytes | None = None) -> Reply:
+        order = _Order(packet, body, asyncio.get_running_loop().create_future())
+        self._orders[packet.id] = order
         self._check_silence_later()
         try:
             self._send(order)
             return await order.reply
         finally:
-            self._orders.pop(number, None)
+            self._orders.pop(packet.id, None)
 
     def _send(self, order: _Order) -> None:
         if self._launcher is None or order.reply.done():
             return  # without a launcher `start` sends it
-        packet = json.dumps(order.packet).encode()
+        packet = json.dumps(order.packet.to_json()).encode()
         try:
             if order.body is None:
                 self._launcher.socket.send(packet)
@@ -228,7 +247,7 @@ class LauncherClient:
         unanswered = (one.packet for one in self._orders.values() if one.silent_checks > MOST_SILENT_CHECKS)
         late = next(unanswered, None)
         if late is not None and self._launcher is not None and not self._is_closing:
-            what, run_id = late["order"], late["run_id"]
+            what, run_id = late.order, late.run_id
             log.event(Catalogue.LAUNCHER_SILENT, order=what, run_id=run_id, silence_s=self.silence_s)
             self._launcher.process.kill()  # shims live on, and the next launcher gets the order
         self._check_silence_later()
@@ -244,32 +263,32 @@ class LauncherClient:
             if not packet:
                 asyncio.get_running_loop().remove_reader(self._launcher.socket.fileno())
                 return
-            self._take_message(json.loads(packet))
+            self._take_message(read_message(json.loads(packet)))
 
-    def _take_message(self, message: dict[str, Any]) -> None:
-        fact = message.get("fact")
-        if fact == "reaped":
-            self._note_reaped(message)
-        elif fact == "containment":
-            self.containment = {"holds": message.get("word"), "enforces": message.get("enforces", [])}
-        else:
-            self._take_reply(message)
+    def _take_message(self, message: Message | None) -> None:
+        match message:
+            case Reaped():
+                self._note_reaped(message)
+            case ContainmentFound():
+                self.containment = {"holds": message.word, "enforces": list(message.enforces)}
+            case Launched() | ForkFailed() | TreeChecked():
+                self._take_reply(message)
 
-    def _take_reply(self, reply: dict[str, Any]) -> None:
-        order = self._orders.get(reply.get("id", 0))
+    def _take_reply(self, reply: Reply) -> None:
+        order = self._orders.get(reply.id or 0)
         if order is not None and not order.reply.done():
             self._backoff.reset()
             order.reply.set_result(reply)
 
-    def _note_reaped(self, message: dict[str, Any]) -> None:
-        if code := os.waitstatus_to_exitcode(message.get("status") or 0):
-            shim_of = {"run_id": message["run_id"], "pid": message["pid"]}
+    def _note_reaped(self, shim: Reaped) -> None:
+        if code := os.waitstatus_to_exitcode(shim.status):
+            shim_of: dict[str, Any] = {"run_id": shim.run_id, "pid": shim.pid}
             if code < 0:
                 log.event(Catalogue.SHIM_ENDED, signal=-code, **shim_of)
             else:
                 log.event(Catalogue.SHIM_CRASHED, exit_code=code, **shim_of)
         if self.on_reaped is not None:
-            self.on_reaped(message["run_id"], message["pid"])
+            self.on_reaped(shim.run_id, shim.pid)
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:

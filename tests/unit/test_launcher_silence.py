@@ -25,7 +25,9 @@ import json, socket, sys
 orders = socket.socket(fileno=int(sys.argv[1]))
 while packet := orders.recv(65536):
     if sys.argv[2] != "mute":
-        orders.send(json.dumps({"id": json.loads(packet)["id"], "empty": True, "pids": []}).encode())
+        asked = json.loads(packet)
+        reply = {"reply": "empty", "id": asked["id"], "run_id": asked["run_id"], "empty": True, "pids": []}
+        orders.send(json.dumps(reply).encode())
 """
 
 

@@ -10,6 +10,7 @@ from mosaicd.core.fsm import Kind, Place, apply
 from mosaicd.core.launch import LaunchFailed, NoProcess, refused
 from mosaicd.core.run import Run
 from mosaicd.dispatch.launches import FIRST_PAUSE_S, LAUNCH_TRIES, MOST_PAUSE_S, Launches
+from mosaicd.protocol.records.packets import ForkFailed
 from tests.unit.lives import happening, run_in
 
 NONE_LEFT = "Resource temporarily unavailable"
@@ -109,6 +110,6 @@ async def test_an_attempt_begins_without_the_trouble_of_the_last() -> None:
     [(errno.EAGAIN, True), (errno.ENOMEM, True), (errno.ENFILE, True), (errno.ENOSYS, False), (None, False)],
 )
 def test_which_refusals_pass(number: int | None, is_passing: bool) -> None:
-    """By the number that the fork gave, which the launcher hands on; an older launcher gives none."""
-    error = refused({"reply": "failed", "error": "why", "errno": number})
+    """By the number that the fork gave, which the launcher hands on; another refusal has none."""
+    error = refused(ForkFailed(id=1, error="why", errno=number))
     assert (isinstance(error, NoProcess), str(error)) == (is_passing, "why")

@@ -13,6 +13,7 @@ from mosaicd import procfs
 from mosaicd.launcher import emptiness
 from mosaicd.launcher.cgroup_sweeper import CgroupSweeper
 from mosaicd.protocol import rundir
+from mosaicd.protocol.records.packets import CheckTree
 from mosaicd.shim import containment
 from mosaicd.shim.run_cgroup import CgroupRoot
 from tests.harness.places import ROOT
@@ -43,11 +44,10 @@ def test_a_process_in_an_exec_is_still_its_runs() -> None:
 def test_a_tree_in_an_exec_is_not_empty() -> None:
     """Nor does the launcher, which is asked about a run whose shim is gone."""
     with running("sh", "-c", RESTLESS["AGAIN"], **RESTLESS, **{rundir.MARKER: RUN_ID}) as pid:
-        gone = {"shim_pid": None, "shim_start": procfs.read_start_ticks(pid)}
-        order = {"order": "is_empty", "id": 1, "run_id": RUN_ID, **gone}
+        order = CheckTree(id=1, run_id=RUN_ID, shim_start=procfs.read_start_ticks(pid))
         for _ in range(LOOKS // 20):
             [reply] = emptiness.answer([order], CgroupSweeper(CgroupRoot()))
-            assert pid in reply["pids"]
+            assert pid in reply.pids
 
 
 def test_who_has_no_environment_is_not_waited_for() -> None:
@@ -63,6 +63,7 @@ def test_who_has_no_environment_is_not_waited_for() -> None:
 #: Looks at the process that it is given as somebody who may not, and must not wait for what never comes.
 STRANGER = """
 import os, sys
+from mosaicd.protocol.records.packets import CheckTree
 from mosaicd.shim import containment
 os.setgroups([]), os.setgid(65534), os.setuid(65534)
 containment.time.sleep = lambda _: os._exit(3)

@@ -1,0 +1,118 @@
+"""The packets between daemon and launcher: what the daemon asks, and what the launcher replies and tells.
+
+Each packet is one JSON object.  A ForkShim comes with the descriptor of the order (see `orders`).  Daemon and
+launcher are always of the same program, so packets are read as they are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mosaicd.protocol.records.record import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForkShim(Record):
+    """Fork a shim that carries out the order in the descriptor; the reply is Launched or ForkFailed."""
+
+    order: Literal["launch", "teardown"]
+    run_id: str
+    attempt: int
+    id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckTree(Record):
+    """Say whether a process of the run is left; the reply is TreeChecked.
+
+    `shim_pid` and `shim_start` (clock ticks since boot) are those of its shim, None where it has none.
+    """
+
+    order: Literal["is_empty"] = "is_empty"
+    run_id: str
+    shim_pid: int | None = None
+    shim_start: int | None = None
+    attempt: int | None = None
+    id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownOrder(Record):
+    """A packet with an order that this launcher does not know; the reply is ForkFailed."""
+
+    id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launched(Record):
+    """The shim is forked; `start_ticks` is its start time in clock ticks since boot, None if unknown."""
+
+    reply: Literal["launched"] = "launched"
+    id: int
+    pid: int
+    start_ticks: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForkFailed(Record):
+    """No shim is forked: why, and the errno of the fork where it has one."""
+
+    reply: Literal["failed"] = "failed"
+    id: int | None
+    error: str
+    errno: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeChecked(Record):
+    """Whether the process tree of a run is empty, and the first pids where it is not."""
+
+    reply: Literal["empty"] = "empty"
+    id: int
+    run_id: str
+    empty: bool
+    pids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reaped(Record):
+    """A shim has ended; `status` is that of waitpid(2)."""
+
+    fact: Literal["reaped"] = "reaped"
+    pid: int
+    run_id: str
+    attempt: int
+    status: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainmentFound(Record):
+    """What holds a run's processes together on this machine, and which limits are enforced."""
+
+    fact: Literal["containment"] = "containment"
+    word: str
+    enforces: tuple[str, ...]
+
+
+Order = ForkShim | CheckTree | UnknownOrder
+Reply = Launched | ForkFailed | TreeChecked
+Message = Reply | Reaped | ContainmentFound
+
+_ORDERS: Mapping[Any, type[ForkShim | CheckTree]] = {
+    "launch": ForkShim, "teardown": ForkShim, "is_empty": CheckTree,
+}  # fmt: skip
+_MESSAGES: Mapping[Any, type[Message]] = {
+    "launched": Launched, "failed": ForkFailed, "empty": TreeChecked,
+    "reaped": Reaped, "containment": ContainmentFound,
+}  # fmt: skip
+
+
+def read_order(data: Mapping[str, Any]) -> Order:
+    """Return the order in a packet of the daemon."""
+    return _ORDERS.get(data.get("order"), UnknownOrder).from_json(data)
+
+
+def read_message(data: Mapping[str, Any]) -> Message | None:
+    """Return the reply or fact in a packet of the launcher; None for any other packet."""
+    cls = _MESSAGES.get(data.get("reply") or data.get("fact"))
+    return None if cls is None else cls.from_json(data)
