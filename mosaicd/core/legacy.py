@@ -1,7 +1,7 @@
 """A run of the original MOSAIC as one of ours: ended, whatever its last word was, and never to be started.
 
-What was live when its registry was last written is `interrupted`: nobody saw its end.  Ids that are no ULIDs
-get one that is made from them, so that importing twice finds the same run.
+A run that was live when that registry was last written is `interrupted`: its end is not known.  An id that is
+no ULID is replaced by a ULID made from it, so that a second import finds the same run.
 """
 
 import hashlib

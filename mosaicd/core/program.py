@@ -1,8 +1,8 @@
 """Which program a config means: `metadata.worker` (module or script), else `entry_point` + `arguments`.
 
-What a reader would get wrong: `metadata` is free, so a `worker` that is no object is somebody's note
-and not a fault; only an object is read, and then strictly.  `metadata.worker.config` alone makes no
-worker (lifecycle.md: module or script do), but the program still gets it with `--config`.
+Note: `metadata` may hold anything, so a `worker` that is not an object is no fault; only an object is read,
+and then strictly.  `metadata.worker.config` alone makes no worker (a module or a script does), but the
+program still gets it with `--config`.
 """
 
 import re

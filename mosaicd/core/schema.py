@@ -1,10 +1,11 @@
-"""TrainRunConfig: what a config may hold, and every fault of one that does not fit.
+"""TrainRunConfig: what a config may hold, and every fault of a config that does not fit.
 
-The same verdict as a JSON Schema validator (Draft 2020-12) with the same table, at a fraction of its
-cost.  What a reader would get wrong: a column's default does not make its key optional (`arguments`,
-`environment`, `artifacts` are required *and* have a default), `true` is no integer but `1.0` is one,
-and lengths count characters, not bytes.  Rules of ours, which no config schema knows (what exec takes,
-how deep JSON may nest), are in `check_json` and in `core.params`.
+The verdict is the same as that of a JSON Schema validator (Draft 2020-12), at a fraction of its cost.
+Rules of our own, which no config schema has (words that exec takes, how deep JSON may nest), are in
+`check_json` and in `core.params`.
+
+Note: a default does not make a key optional (`arguments`, `environment` and `artifacts` are required *and*
+have a default), `true` is no integer but `1.0` is, and lengths count characters, not bytes.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""Reading what lies in an attempt's directory, which is its owner's to fill: with distrust, never blocking.
+"""Read the logs of attempts, from directories that the run's owner can change: with distrust, never blocking.
 
 Opened relative to directory descriptors, through no link, only regular files of the owner or of ours,
-and read in a few threads of their own, so that a dead disk holds up readers of logs and nobody else.
+and read in a few threads of their own, so that a dead disk delays readers of logs and no other client.
 """
 
 import asyncio

@@ -93,7 +93,7 @@ class Output:
         """Close all, at once or when the thread that still reads has come back."""
         if self._asking is None or self._asking.done():
             self._close()
-        else:  # whoever waited for it was cancelled
+        else:  # the request that asked was cancelled
             self._asking.add_done_callback(lambda _: self._close())
 
     def _close(self) -> None:

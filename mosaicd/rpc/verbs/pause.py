@@ -32,7 +32,7 @@ async def handle(services: Services, caller: Caller, params: Pause) -> Json:
 
 
 def default_mode(run: Run) -> PauseMode:
-    """Return how this run is paused when nobody says how."""
+    """Return how this run is paused if the request names no mode."""
     return PauseMode.COOPERATIVE if run.can_pause else PauseMode.FREEZE
 
 

@@ -2,7 +2,8 @@
 
 Input: nothing.  Output: pid, the version that answers and the one that comes.
 Caveats: the reply leaves first.  The program is asked before anything is stopped whether it starts; where it
-does not, nothing happens and the error says why.  Connections are hung up; nobody who connects is refused.
+does not, nothing happens and the error says why.  Connections are hung up; a client that connects meanwhile
+waits.
 """
 
 import asyncio

@@ -79,7 +79,7 @@ def _missed(services: Services, run: Run, params: Register) -> list[Event]:
 
 
 def _pause_that_was_wanted(services: Services, run: Run, params: Register) -> list[Event]:
-    """A frozen tree was frozen because somebody wanted it; the registry that knew it is lost."""
+    """Return the pause that a frozen tree implies; the registry that held the request is lost."""
     status = params.status
     mode, is_frozen = status.get("paused_mode"), bool(status.get("frozen"))
     is_asked_for = run.want is Want.RUN and run.state is not State.FAULT

@@ -59,7 +59,7 @@ async def handle(services: Services, caller: Caller, params: Retry) -> Json:
 
 
 def chosen_environment(names: Sequence[str], params: Retry) -> dict[str, str]:
-    """Return the variables of the new run; InvalidParams lists what the origin had and nobody gives now."""
+    """Return the variables of the new run; InvalidParams lists those that only the origin had."""
     faults = Faults()
     check_params({"environment": {**params.environment, **params.extra}, "key": params.key}, faults)
     faults.refuse()

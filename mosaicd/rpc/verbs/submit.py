@@ -1,10 +1,10 @@
 """run.submit: accept a run.
 
-Input: a config or a command, and what applies to both.  Output: the run; `duplicate` when it was there.
-Caveats: the reply leaves after COMMIT and means that the run will not be forgotten.  Files come first:
-a crash between them and the COMMIT leaves a directory of a run nobody was told of.  It says so of itself
-(a mark that goes between COMMIT and reply), so start-up removes it, also where the registry is lost.
-With `dry_run` everything is checked and nothing is kept.
+Input: a config or a command, and parameters that apply to both.  Output: the run; `duplicate`: it existed.
+Caveats: the reply leaves after COMMIT and means that the run is saved.  The files are written first.  A crash
+between them and the COMMIT leaves the directory of a run that no client knows.  A file in the directory marks
+it as such and is removed between COMMIT and reply.  So the next start removes the directory, also if the
+registry is lost.  With `dry_run` everything is checked and nothing is kept.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 
 _HOMES: dict[int, str] = {}
-#: One submit of an id at a time: a client that asks again while its first is under way gets that run back.
+#: One submit of an id at a time: if a client repeats a submit that is under way, it gets the same run back.
 _UNDER_WAY: "WeakValueDictionary[str, asyncio.Lock]" = WeakValueDictionary()
 
 
@@ -61,7 +61,7 @@ async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> Js
     crash_points.reach("submit.directory_written")
     try:
         stored, duplicate = await services.registry.add(event, dedup=spec.dedup, key=spec.key)
-    except MosaicError:  # of anything else nobody knows here whether the row is stored: start-up will
+    except MosaicError:  # after any other error the row may be stored: the next start decides
         await asyncio.to_thread(directories.remove, run.run_id)
         raise
     settle = directories.remove if duplicate else directories.acknowledge
