@@ -6,7 +6,6 @@ to where the reader of a finding can see it.
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import threading
 from pathlib import Path
 from typing import cast
 
+from mosaicd.log import Catalogue
 from mosaicd.protocol.rundir import temporary_path
 from mosaicd.shim import cgroup
 from tests.containment.groups import hierarchies
@@ -121,11 +121,10 @@ class DrillHarness(DaemonHarness):
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def seen_killed(self) -> dict[str, int]:
-        """How many shims and launchers the daemons saw end with -9."""
-        told = self.told()
+        """Return how many shims and launchers were killed with SIGKILL, as the daemons logged it."""
         return {
-            "shim": len(re.findall(r"shim \d+ of run \w+ left with -9", told)),
-            "launcher": len(re.findall(r"the launcher ended \(-9\)", told)),
+            "shim": len(self.logged(Catalogue.SHIM_ENDED, "signal 9")),
+            "launcher": len(self.logged(Catalogue.LAUNCHER_LOST, "status -9")),
         }
 
     def stop(self) -> int:

@@ -122,6 +122,9 @@ def _run_daemon(order: dict[str, Any], fd: int) -> NoReturn:
 
 
 def _serve(fd: int) -> None:
+    import mosaicd.host.lock
+    import mosaicd.host.systemd
+    import mosaicd.service  # noqa: F401 -- the modules that main would import in each daemon
     from mosaicd.rpc import handlers
 
     handlers.load()
