@@ -41,8 +41,8 @@ from mosaicd.store.database import DamagedRegistry, NewerRegistry
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
 from mosaicd.store.restoring import finish as finish_restoring
-from mosaicd.upkeep.announce import announce
 from mosaicd.upkeep.discovery import Discovery
+from mosaicd.upkeep.log_commits import log_commits
 from mosaicd.upkeep.retention import Retention
 from mosaicd.upkeep.temp_dirs import TempDirs
 
@@ -205,7 +205,7 @@ class Service:
         stack.push_async_callback(services.launcher.close)
         stack.push_async_callback(services.dispatcher.close)  # what is recorded now is followed up at once
         services.registry.subscribe(services.auth.committed)
-        services.registry.subscribe(announce)
+        services.registry.subscribe(log_commits)
         report = await reconcile(
             services.registry, services.history, services.rundirs, services.shims,
             self._clock, self._settings.timeouts.reconcile_s,

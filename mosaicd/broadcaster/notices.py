@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mosaicd.core.run import Progress, Run
+from mosaicd.protocol import Json
 from mosaicd.protocol.framing import SMALL_LIMIT_BYTES, encode, request
 from mosaicd.store.history import StoredEvent
 from mosaicd.store.registry import Committed
@@ -56,7 +57,7 @@ def gap_line(subscription: int, first: int, last: int) -> bytes:
 
 def progress_line(subscription: int, run: Run, progress: Progress) -> bytes:
     """Return the notification of a live run's last values; metrics that are too many are left out."""
-    params: dict[str, Any] = {
+    params: Json = {
         "subscription": subscription, "run_id": run.run_id, "attempt": run.attempt, "state": run.state,
         "last_heartbeat_at": progress.last_heartbeat_at, "progress": progress.to_dict(),
         "metrics": dict(progress.metrics),
@@ -67,7 +68,7 @@ def progress_line(subscription: int, run: Run, progress: Progress) -> bytes:
     return line
 
 
-def _body(head: dict[str, Any], data: Mapping[str, Any]) -> bytes:
+def _body(head: Json, data: Mapping[str, Any]) -> bytes:
     fields = {name: value for name, value in data.items() if name not in head and name != "subscription"}
     run = fields.pop("run", None)
     if isinstance(run, Mapping):
@@ -78,9 +79,9 @@ def _body(head: dict[str, Any], data: Mapping[str, Any]) -> bytes:
     return _encode({**head, **_reduced(fields, BODY_LIMIT_BYTES - len(_encode(head)))})
 
 
-def _reduced(fields: dict[str, Any], limit_bytes: int) -> dict[str, Any]:
+def _reduced(fields: Json, limit_bytes: int) -> Json:
     """Return `fields` with texts cut, then the largest left out, until all fit; `reduced` says which."""
-    reduced: dict[str, Any] = dict(fields)
+    reduced: Json = dict(fields)
     touched: list[str] = []
     sizes = {name: len(_encode({name: value})) for name, value in fields.items()}
     for name in sorted(sizes, key=sizes.__getitem__, reverse=True):

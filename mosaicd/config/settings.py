@@ -11,7 +11,6 @@ import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mosaicd.protocol.records import orders
 
@@ -19,12 +18,12 @@ YEAR_S = 31_536_000.0
 LEVELS = ("debug", "info", "warning", "error")
 
 
-def _time(default: float, doc: str, low: float = 0.01, high: float = YEAR_S) -> Any:
+def _time(default: float, doc: str, low: float = 0.01, high: float = YEAR_S) -> float:
     """Declare a duration with its closed range."""
     return field(default=default, metadata={"doc": doc, "low": low, "high": high})
 
 
-def _count(default: int, doc: str, low: int = 1, high: int = 2**40) -> Any:
+def _count(default: int, doc: str, low: int = 1, high: int = 2**40) -> int:
     """Declare a whole number with its closed range."""
     return field(default=default, metadata={"doc": doc, "low": low, "high": high})
 
@@ -234,7 +233,7 @@ class Settings:
 
 
 #: Group name -> its class, in the order of the file and the manual; `paths` and `workers` are read apart.
-GROUPS: Mapping[str, Any] = {
+GROUPS: Mapping[str, type] = {
     "cpus": Cpus,
     "gpus": Gpus,
     "timeouts": Timeouts,

@@ -14,9 +14,9 @@ from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from mosaicd import __version__
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import Conflict
 
 #: What names the descriptors to the program that comes after; for nobody's hand.
@@ -114,7 +114,7 @@ async def check(state_dir: Path, socket: Path, *, is_passed: bool) -> str:
     return str(report.get("version"))
 
 
-def _refuse_elsewhere(report: dict[str, Any], state_dir: Path, socket: Path | None) -> None:
+def _refuse_elsewhere(report: Json, state_dir: Path, socket: Path | None) -> None:
     for what, before, now in (
         ("state directory", str(state_dir), report.get("state_dir")),
         ("socket", None if socket is None else str(socket), report.get("socket")),
@@ -166,6 +166,6 @@ def replace(taken: Takeover, environ: MutableMapping[str, str]) -> OSError:
         return error
 
 
-def said(to_version: str) -> dict[str, Any]:
-    """Return the answer to whoever asked for it."""
+def answer(to_version: str) -> Json:
+    """Return the result of daemon.reexec."""
     return {"pid": os.getpid(), "version": __version__, "to_version": to_version}

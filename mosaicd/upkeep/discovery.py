@@ -10,11 +10,11 @@ import os
 import pwd
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 from mosaicd import log
 from mosaicd.config import Settings, Worker
 from mosaicd.log import Catalogue
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import Draining
 
 ANSWER_LIMIT_BYTES = 4 << 20
@@ -22,9 +22,9 @@ ARGUMENTS = ("-m", "mosaic_worker.discovery", "--json")
 PATH = "/usr/local/bin:/usr/bin:/bin"
 STOPPING = "The daemon is stopping; ask again"
 
-Row = dict[str, Any]
+#: A worker as its interpreter describes it.
+Row = Json
 Rows = list[Row]
-Rows = Rows
 
 
 class Discovery:

@@ -1,7 +1,7 @@
-"""What is wrong in a state directory: facts for the doctor, and the few repairs that can hurt nobody.
+"""Inspect a state directory: facts for `doctor`, and the few repairs that are safe.
 
-The same function answers for a daemon that runs and for `mosaicd --check` without one.  What makes facts
-into advice is the client's; what is not safe to repair (data, processes) is told and never touched.
+The same function answers for a running daemon and for `mosaicd --check` without one.  The client makes advice
+of the facts.  What is not safe to repair (data, processes) is reported and never touched.
 """
 
 import os
@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mosaicd import __version__
 from mosaicd.config import Settings
-from mosaicd.protocol import rundir
+from mosaicd.protocol import Json, rundir
 from mosaicd.protocol.states import State
 from mosaicd.rundirs.attempt_files import held_attempts
 from mosaicd.store.inspection import Found
@@ -22,8 +21,8 @@ from mosaicd.store.inspection import inspect as inspect_registry
 
 REGISTRY_FILE = "registry.sqlite3"
 KEY_FILE = "launch.key"
-#: How many of a kind are told one by one.
-MOST_TOLD = 100
+#: How many of a kind are listed one by one.
+MOST_LISTED = 100
 MOST_LIVE = 2000
 #: A temporary file younger than this may be somebody's work of right now.
 STALE_S = 3600.0
@@ -31,22 +30,49 @@ _TEMPORARY = (".tmp", ".new", ".part")
 _OTHERS, _OTHERS_WRITE = 0o077, 0o022
 
 
+@dataclass(slots=True)
+class OpenMode:
+    """A path that more users can read or write than should, or that belongs to another user."""
+
+    path: Path
+    mode: int
+    wanted: int
+    owner_uid: int
+    is_fixed: bool = False
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it belongs to this user."""
+        return self.owner_uid == os.geteuid()
+
+    def to_dict(self) -> Json:
+        """Return the wire form."""
+        return {
+            "path": str(self.path),
+            "mode": f"{self.mode:04o}",
+            "wanted": f"{self.wanted:04o}",
+            "owner_uid": self.owner_uid,
+            "is_ours": self.is_ours,
+            **({"is_fixed": True} if self.is_fixed else {}),
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A file that serves nothing any more, and why."""
+    """A file that serves no run any more, and why."""
 
     path: Path
     why: str
 
 
-def inspect(settings: Settings, now: float, *, fix: bool = False) -> dict[str, Any]:
+def inspect(settings: Settings, now: float, *, fix: bool = False) -> Json:
     """Return what is there and what is wrong; with `fix`, after repairing what is safe to.
 
     Blocks while it reads the whole registry and every run directory.  `now` Unix seconds.
     """
     state_dir = settings.state_dir
     found = inspect_registry(state_dir / REGISTRY_FILE)
-    modes = [mode for mode in _modes(settings, found) if mode is not None]
+    modes = list(_open_modes(settings, found))
     strays = list(_strays(state_dir, found, now))
     fixed = [*_close(modes), *_remove(strays)] if fix else []
     live = [
@@ -55,52 +81,49 @@ def inspect(settings: Settings, now: float, *, fix: bool = False) -> dict[str, A
     ]
     return {
         "version": __version__, "socket": str(settings.socket), "state_dir": str(state_dir), "at": now,
-        "registry": found.told(), "live": live, "live_count": len(found.attempts),
-        "modes": modes[:MOST_TOLD], "directories": _directories(state_dir, found, strays),
-        "disk": _disk(state_dir), "fixed": fixed,
+        "registry": found.told(), "live": live, "live_count": len(found.attempts), "modes": [mode.to_dict()
+        for mode in modes[:MOST_LISTED]], "directories": _directories(state_dir, found, strays), "disk":
+        _disk(state_dir), "fixed": fixed,
     }  # fmt: skip
 
 
-# --- who may read what --------------------------------------------------------------------------------
+# --- modes and owners ---------------------------------------------------------------------------------
 
 
-def _modes(settings: Settings, found: Found) -> Iterator[dict[str, Any] | None]:
-    """Yield what is open to more people than it should be, or somebody else's."""
+def _open_modes(settings: Settings, found: Found) -> Iterator[OpenMode]:
+    """Yield the paths of the daemon that are too open, or that belong to another user."""
     state_dir = settings.state_dir
-    yield _mode(settings.socket, _OTHERS)
-    yield _mode(state_dir, _OTHERS_WRITE)
-    yield _mode(state_dir / "runs", _OTHERS_WRITE)
-    yield _mode(state_dir / KEY_FILE, _OTHERS)
+    yield from _open_mode(settings.socket, _OTHERS)
+    yield from _open_mode(state_dir, _OTHERS_WRITE)
+    yield from _open_mode(state_dir / "runs", _OTHERS_WRITE)
+    yield from _open_mode(state_dir / KEY_FILE, _OTHERS)
     for suffix in ("", "-wal", "-shm"):
-        yield _mode(state_dir / (REGISTRY_FILE + suffix), _OTHERS)
+        yield from _open_mode(state_dir / (REGISTRY_FILE + suffix), _OTHERS)
     for run_id in found.attempts:
-        yield _mode(state_dir / "runs" / run_id / rundir.ENVIRONMENT, _OTHERS)
+        yield from _open_mode(state_dir / "runs" / run_id / rundir.ENVIRONMENT, _OTHERS)
 
 
-def _mode(path: Path, forbidden: int) -> dict[str, Any] | None:
+def _open_mode(path: Path, forbidden: int) -> Iterator[OpenMode]:
     try:
         facts = path.lstat()
     except OSError:
-        return None
-    mode, is_ours = stat.S_IMODE(facts.st_mode), facts.st_uid == os.geteuid()
-    if is_ours and not mode & forbidden:
-        return None
-    return {
-        "path": str(path), "mode": f"{mode:04o}", "wanted": f"{mode & ~forbidden:04o}",
-        "owner_uid": facts.st_uid, "is_ours": is_ours,
-    }  # fmt: skip
+        return
+    mode = stat.S_IMODE(facts.st_mode)
+    found = OpenMode(path, mode, mode & ~forbidden, facts.st_uid)
+    if mode & forbidden or not found.is_ours:
+        yield found
 
 
-def _close(modes: list[dict[str, Any]]) -> Iterator[str]:
+def _close(modes: list[OpenMode]) -> Iterator[str]:
     for mode in modes:
-        if mode["is_ours"] and not os.path.islink(mode["path"]):
+        if mode.is_ours and not mode.path.is_symlink():
             with suppress(OSError):
-                os.chmod(mode["path"], int(mode["wanted"], 8))
-                mode["is_fixed"] = True
-                yield f"chmod {mode['wanted']} {mode['path']}"
+                os.chmod(mode.path, mode.wanted)
+                mode.is_fixed = True
+                yield f"chmod {mode.wanted:04o} {mode.path}"
 
 
-# --- what is left over --------------------------------------------------------------------------------
+# --- stray files --------------------------------------------------------------------------------------
 
 
 def _strays(state_dir: Path, found: Found, now: float) -> Iterator[Stray]:
@@ -145,24 +168,24 @@ def _remove(strays: list[Stray]) -> Iterator[str]:
         yield f"removed {count} x {why}"
 
 
-def _directories(state_dir: Path, found: Found, strays: list[Stray]) -> dict[str, Any]:
+def _directories(state_dir: Path, found: Found, strays: list[Stray]) -> Json:
     runs = state_dir / "runs"
     names = {path.name for path in _entries(runs, lambda entry: entry.is_dir(follow_symlinks=False))}
     unknown = sorted(names - found.states.keys() - set(found.pruned_left)) if not found.faults else []
     ended = [run_id for run_id, state in found.states.items() if state == State.TERM and run_id in names]
     held = [run_id for run_id in ended if held_attempts(runs / run_id)]
     missing = sorted(run_id for run_id in found.attempts if run_id not in names)
-    told = [{"name": name, "is_held": bool(held_attempts(runs / name))} for name in unknown[:MOST_TOLD]]
+    told = [{"name": name, "is_held": bool(held_attempts(runs / name))} for name in unknown[:MOST_LISTED]]
     return {
         "unknown": told,
-        "unknown_count": len(unknown), "missing": missing[:MOST_TOLD], "missing_count": len(missing),
-        "held_after_end": held[:MOST_TOLD],
-        "strays": [{"path": str(stray.path), "why": stray.why} for stray in strays[:MOST_TOLD]],
+        "unknown_count": len(unknown), "missing": missing[:MOST_LISTED], "missing_count": len(missing),
+        "held_after_end": held[:MOST_LISTED],
+        "strays": [{"path": str(stray.path), "why": stray.why} for stray in strays[:MOST_LISTED]],
         "strays_count": len(strays),
     }  # fmt: skip
 
 
-def _disk(state_dir: Path) -> dict[str, Any]:
+def _disk(state_dir: Path) -> Json:
     try:
         facts = os.statvfs(state_dir)
     except OSError as error:

@@ -8,7 +8,6 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from mosaicd.clock import ManualClock
 from mosaicd.core import dead_shim, missed_events
 from mosaicd.core.deadlines import Standing, standing
 from mosaicd.core.fsm import Action, Event, Kind, breaking, conclude, is_legal, owed
@@ -18,6 +17,7 @@ from mosaicd.core.slots import Capacity
 from mosaicd.dispatch.scheduler import as_waiting
 from mosaicd.protocol.states import RunKind, State
 from mosaicd.store.registry import Registry
+from tests.harness.clock import ManualClock
 from tests.simulation.peers import Attempt
 from tests.simulation.promises import BrokenPromise, check_order
 

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from mosaicd.clock import Clock, ManualClock
+from mosaicd.clock import Clock
+from tests.harness.clock import ManualClock
 
 
 def test_the_clock_tells_the_machines_time() -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from mosaicd.clock import ManualClock
 from mosaicd.core.deadlines import Deadline, deadline
 from mosaicd.core.run import Run
 from mosaicd.dispatch.deadline_watch import LOOK_AGAIN_S, DeadlineWatch
 from mosaicd.protocol.states import CauseKind, RunKind, State, Want
+from tests.harness.clock import ManualClock
 
 
 def working(**fields: Any) -> Run:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from mosaicd.clock import ManualClock
 from mosaicd.config import Paths, Settings
 from mosaicd.core.fsm import Action, Event, Kind, Place, apply
 from mosaicd.core.run import Run
@@ -14,6 +13,7 @@ from mosaicd.dispatch.orders import Orders
 from mosaicd.dispatch.tree_teardown import MOST_PATIENCE_S, TreeTeardown
 from mosaicd.protocol.records.orders import TeardownOrder
 from mosaicd.rundirs.directories import RunDirs
+from tests.harness.clock import ManualClock
 from tests.unit.lives import run_in
 
 LONG_S = 6 * MOST_PATIENCE_S

@@ -26,4 +26,4 @@ async def handle(services: Services, caller: Caller, params: NoParams) -> Json:
     if succession.is_refused:
         raise Conflict("the daemon was told to stop meanwhile")
     asyncio.get_running_loop().call_soon(succession.begin)
-    return reexec.said(to_version)
+    return reexec.answer(to_version)

@@ -1,23 +1,23 @@
-"""What was committed, told to the operator: one catalogue event for each ledger event that says something.
+"""Log what was committed: one log record for each ledger event that an operator reads.
 
-Beats, spawns and requeues of detail stay in the ledger; the journal gets what somebody on call would read.
+Beats, spawns and other details stay in the ledger.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from mosaicd import log
 from mosaicd.core.fsm import Kind
 from mosaicd.core.legacy import ORIGIN
 from mosaicd.log import Catalogue, Entry
+from mosaicd.protocol import Json
 from mosaicd.store.registry import Committed
 
 
-def announce(batch: Sequence[Committed]) -> None:
-    """Log a batch of commits."""
+def log_commits(batch: Sequence[Committed]) -> None:
+    """Log the events of one transaction; subscribe this to the registry."""
     for committed in batch:
         row = _ROWS.get(committed.event.kind)
-        if row is not None and committed.run.origin != ORIGIN:  # an import is told once, as a whole
+        if row is not None and committed.run.origin != ORIGIN:  # an import has one record of its own
             entry, fields = row
             run = committed.run
             log.event(
@@ -25,20 +25,20 @@ def announce(batch: Sequence[Committed]) -> None:
             )
 
 
-def _end(committed: Committed) -> dict[str, Any]:
+def _end(committed: Committed) -> Json:
     run = committed.run
     return {"outcome": run.outcome, "cause": (run.cause or {}).get("kind"), "owner": run.owner}
 
 
-def _fault(committed: Committed) -> dict[str, Any]:
+def _fault(committed: Committed) -> Json:
     return {"cause": (committed.run.fault or {}).get("kind")}
 
 
-def _request(committed: Committed) -> dict[str, Any]:
+def _request(committed: Committed) -> Json:
     return {"who": committed.event.who, "request": committed.event.kind.removesuffix("_requested")}
 
 
-_ROWS: Mapping[Kind, tuple[Entry, Callable[[Committed], dict[str, Any]]]] = {
+_ROWS: Mapping[Kind, tuple[Entry, Callable[[Committed], Json]]] = {
     Kind.SUBMITTED: (Catalogue.RUN_SUBMITTED, lambda c: {"name": c.run.name, "owner": c.run.owner}),
     Kind.DISPATCHED: (
         Catalogue.RUN_DISPATCHED,
