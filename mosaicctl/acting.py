@@ -6,9 +6,10 @@ The exit code is that of the first refusal.  So `stop a b c` stops a and c also 
 import sys
 from typing import Any
 
-from mosaicctl.client import Client, Json
+from mosaicctl.client import Client
 from mosaicctl.exits import DONE, code_of, explain
 from mosaicctl.render import clean, emit, label
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import MosaicError
 
 

@@ -1,11 +1,8 @@
 """What a watcher knows of runs: snapshots, folded with the events and progress that came after them."""
 
-from typing import Any
-
 from mosaicctl.changes import changes
 from mosaicctl.render import clean, ending_words
-
-Json = dict[str, Any]
+from mosaicd.protocol import Json
 
 #: Fields of an event that are the run's own after it.
 _STANDING = ("state", "want", "outcome", "rev", "attempt")

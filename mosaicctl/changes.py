@@ -1,6 +1,7 @@
 """What `set` changed, in words: `priority 0 -> 10`, `label team: a -> b`."""
 
-from mosaicctl.render import Json, clean
+from mosaicctl.render import clean
+from mosaicd.protocol import Json
 
 
 def changes(was: Json, now: Json) -> list[str]:

@@ -15,6 +15,7 @@ from collections import deque
 from errno import EACCES, ECONNREFUSED
 from typing import Any
 
+from mosaicd.protocol import Json
 from mosaicd.protocol.backoff import Backoff
 from mosaicd.protocol.errors import Draining, TimedOut, from_wire
 from mosaicd.protocol.framing import LineReader, Oversized, encode, request
@@ -33,8 +34,6 @@ _PAUSE_MOST_S = 0.5
 _ONCE = frozenset(
     "daemon.hello daemon.health daemon.backup daemon.reexec run.submit run.retry run.watch".split()
 )
-
-Json = dict[str, Any]
 
 
 class NoDaemon(Exception):

@@ -8,8 +8,7 @@ import sys
 from typing import Any
 
 from mosaicctl.exits import UsageError
-
-Json = dict[str, Any]
+from mosaicd.protocol import Json
 
 
 def read_config(path: str) -> Json:

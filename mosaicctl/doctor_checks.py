@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mosaicctl.sizes import size
+from mosaicd.protocol import Json
 
-Json = dict[str, Any]
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 WAL_LARGE_BYTES = 128 << 20

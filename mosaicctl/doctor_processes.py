@@ -6,11 +6,8 @@ its own, so only processes whose run directory lies below the given one count.
 
 import os
 from collections.abc import Iterator
-from typing import Any
 
-from mosaicd.protocol import rundir
-
-Json = dict[str, Any]
+from mosaicd.protocol import Json, rundir
 
 
 def marked(state_dir: str, proc: str = "/proc") -> list[Json]:

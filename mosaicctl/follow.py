@@ -9,8 +9,9 @@ import time
 from base64 import b64decode
 from collections.abc import Callable
 
-from mosaicctl.client import Client, Disconnected, Json
+from mosaicctl.client import Client, Disconnected
 from mosaicctl.link import Link
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import Conflict, Draining, InternalError, Unavailable
 
 

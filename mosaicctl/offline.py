@@ -13,8 +13,7 @@ from typing import Any
 
 import mosaicd
 from mosaicctl.values import text
-
-Json = dict[str, Any]
+from mosaicd.protocol import Json
 
 
 class Refused(Exception):

@@ -4,12 +4,9 @@ Pure: a run object and the time go in, text comes out; `Rate` is the only memory
 must follow how fast the run is now and not how long it has been paused.
 """
 
-from typing import Any
-
 from mosaicctl.render import clean, colour, paint
+from mosaicd.protocol import Json
 from mosaicd.protocol.durations import format_duration
-
-Json = dict[str, Any]
 
 BAR_COLUMNS = 20
 #: Characters of a name at the beginning of a line.

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-Json = dict[str, Any]
+from mosaicd.protocol import Json
 
 _STATE_COLOURS = {"INIT": "36", "HSHK": "36", "RDY": "36", "EXEC": "32", "PAUSE": "33", "FAULT": "31"}
 _OUTCOME_COLOURS = {

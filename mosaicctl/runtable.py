@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 
 from mosaicctl.render import (
-    Json,
     clean,
     colour,
     columns,
@@ -18,6 +17,7 @@ from mosaicctl.render import (
     took,
     width,
 )
+from mosaicd.protocol import Json
 
 #: Characters of an id that are kept at least: its time, and a little of what is random in it.
 SHORTEST_ID = 12

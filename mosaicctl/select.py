@@ -8,9 +8,10 @@ silently "all".
 import os
 from typing import Any
 
-from mosaicctl.client import Client, Json
+from mosaicctl.client import Client
 from mosaicctl.exits import UsageError
 from mosaicctl.values import pair, selector, states
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import NotFound
 
 LAST = "@"

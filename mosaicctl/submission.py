@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mosaicctl.client import Client, Json
+from mosaicctl.client import Client
 from mosaicctl.configfile import assign, read_config
 from mosaicctl.environment import handed_over, shell_of
 from mosaicctl.exits import UsageError
 from mosaicctl.select import label_filter
 from mosaicctl.values import causes, duration, one_of, span, text, whole
+from mosaicd.protocol import Json
 
 
 def submission_arguments(parser: Any) -> None:

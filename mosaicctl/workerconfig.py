@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from mosaicctl.client import Client, Json
+from mosaicctl.client import Client
 from mosaicctl.configfile import assign
 from mosaicctl.exits import UsageError
+from mosaicd.protocol import Json
 
 MEMORY_FLOOR_MB = 256
 

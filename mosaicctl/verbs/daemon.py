@@ -4,9 +4,10 @@ import sys
 import time
 from typing import Any
 
-from mosaicctl.client import Client, Disconnected, Json, connect
+from mosaicctl.client import Client, Disconnected, connect
 from mosaicctl.render import to_json
 from mosaicctl.values import one_of
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import TimedOut
 
 #: How long the daemon may take to come back.

@@ -17,9 +17,8 @@ from mosaicctl.offline import Refused, mosaicd_says, place_arguments, places
 from mosaicctl.render import clean, has_colour, paint, to_json
 from mosaicctl.select import me
 from mosaicctl.sizes import counted
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import MethodNotFound, MosaicError, NotFound
-
-Json = dict[str, Any]
 
 _EPILOG = """\
 Checks daemon, versions, permissions, registry, wal, quarantine, orphans, shims, directories, clock, disk and

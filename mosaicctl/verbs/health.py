@@ -3,9 +3,10 @@
 import sys
 from typing import Any
 
-from mosaicctl.client import Json, connect
+from mosaicctl.client import connect
 from mosaicctl.exits import DONE, NO_DAEMON
 from mosaicctl.render import clock, facts, has_colour, paint, to_json
+from mosaicd.protocol import Json
 
 _EPILOG = """\
 Exits with 0 if the daemon is ready, and with 69 if no daemon answers or it is still starting.

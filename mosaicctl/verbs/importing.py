@@ -4,10 +4,11 @@ import os
 import sys
 from typing import Any
 
-from mosaicctl.client import Json, connect
+from mosaicctl.client import connect
 from mosaicctl.render import clean, to_json
 from mosaicctl.sizes import counted
 from mosaicctl.values import existing
+from mosaicd.protocol import Json
 
 _EPILOG = """\
 FILE is the SQLite file of the original trainer daemon; it is only read. Its runs become ended runs of

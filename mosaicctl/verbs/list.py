@@ -7,11 +7,12 @@ ten thousand past runs; the machine formats hold every run, since a script canno
 import sys
 from typing import Any
 
-from mosaicctl.client import Client, Json, connect
+from mosaicctl.client import Client, connect
 from mosaicctl.render import emit
 from mosaicctl.runtable import run_table
 from mosaicctl.select import label_filter, me, pages, state_filter
 from mosaicctl.values import outcomes, text, whole
+from mosaicd.protocol import Json
 
 ENDED_SHOWN = 20
 

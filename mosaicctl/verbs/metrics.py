@@ -3,12 +3,13 @@
 import sys
 from typing import Any
 
-from mosaicctl.client import Client, Json, connect
+from mosaicctl.client import Client, connect
 from mosaicctl.plot import finite, plot, smooth
 from mosaicctl.render import ago, columns, label, number, progress, to_json, width
 from mosaicctl.screen import Screen
 from mosaicctl.select import reference, selector_argument
 from mosaicctl.values import whole
+from mosaicd.protocol import Json
 
 _EPILOG = """\
 On a terminal the learning curve is drawn, too: the mean return of the last episodes (a twentieth of

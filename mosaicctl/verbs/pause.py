@@ -3,9 +3,10 @@
 from typing import Any
 
 from mosaicctl.acting import ask_each, wait_argument
-from mosaicctl.client import Json, connect
+from mosaicctl.client import connect
 from mosaicctl.select import choice, chosen, filter_arguments, selector_argument
 from mosaicctl.values import one_of
+from mosaicd.protocol import Json
 
 _EPILOG = """\
 freeze stops every process of the run where it is. cooperative asks the worker to pause by itself. Both

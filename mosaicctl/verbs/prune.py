@@ -3,12 +3,13 @@
 import sys
 from typing import Any
 
-from mosaicctl.client import Client, Json, connect
+from mosaicctl.client import Client, connect
 from mosaicctl.exits import DONE, WRONG_STATE, UsageError
 from mosaicctl.render import clean, clock, columns, to_json
 from mosaicctl.select import label_filter, references, selector_argument
 from mosaicctl.sizes import counted, size
 from mosaicctl.values import duration, outcomes, text
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import EXIT_CODES
 
 _EPILOG = """\

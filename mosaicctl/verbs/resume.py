@@ -3,8 +3,9 @@
 from typing import Any
 
 from mosaicctl.acting import ask_each, wait_argument
-from mosaicctl.client import Json, connect
+from mosaicctl.client import connect
 from mosaicctl.select import choice, chosen, filter_arguments, selector_argument
+from mosaicd.protocol import Json
 
 _EPILOG = """\
 A run without slots (pause --mode release) waits in the queue for new slots.

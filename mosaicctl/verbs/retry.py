@@ -4,12 +4,13 @@ import os
 import sys
 from typing import Any
 
-from mosaicctl.client import Json, connect
+from mosaicctl.client import connect
 from mosaicctl.environment import handed_over
 from mosaicctl.exits import DONE, code_of, explain
 from mosaicctl.render import emit, label
 from mosaicctl.select import references, selector_argument
 from mosaicctl.submission import explicit_environment, hand_in
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import MosaicError
 
 _EPILOG = """\

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from mosaicctl.board import Board, describe
-from mosaicctl.client import Json, OnDemand
+from mosaicctl.client import OnDemand
 from mosaicctl.exits import INTERRUPTED, NOT_STARTED, code_of_run
 from mosaicctl.follow import EventStream, LogStream, Streams
 from mosaicctl.link import Link
@@ -21,6 +21,7 @@ from mosaicctl.render import ending_words, label, progress, to_json
 from mosaicctl.screen import Screen
 from mosaicctl.submission import hand_in, parameters, submission_arguments
 from mosaicctl.verbs.watch import told
+from mosaicd.protocol import Json
 
 _EPILOG = """\
 The output of the run is copied to standard output and standard error. Changes of state are printed on

@@ -4,11 +4,12 @@ import sys
 from typing import Any
 
 from mosaicctl.changes import changes
-from mosaicctl.client import Json, connect
+from mosaicctl.client import connect
 from mosaicctl.exits import DONE, UsageError, code_of, explain
 from mosaicctl.render import emit, label
 from mosaicctl.select import label_filter, references, selector_argument
 from mosaicctl.values import text, whole
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import MosaicError
 
 _EPILOG = """\

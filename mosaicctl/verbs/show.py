@@ -5,7 +5,6 @@ from typing import Any
 
 from mosaicctl.client import connect
 from mosaicctl.render import (
-    Json,
     ago,
     cause,
     clean,
@@ -21,6 +20,7 @@ from mosaicctl.render import (
 )
 from mosaicctl.select import references, selector_argument
 from mosaicctl.sizes import counted
+from mosaicd.protocol import Json
 
 _EPILOG = """\
   mosaicctl show              your last run

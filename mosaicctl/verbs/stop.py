@@ -3,9 +3,10 @@
 from typing import Any
 
 from mosaicctl.acting import ask_each, wait_argument
-from mosaicctl.client import Json, connect
+from mosaicctl.client import connect
 from mosaicctl.select import choice, chosen, filter_arguments, selector_argument
 from mosaicctl.values import duration
+from mosaicd.protocol import Json
 
 _EPILOG = """\
 A stopped run gets TERM, and after its grace period KILL. The grace period is 5 s, or 30 s for a worker

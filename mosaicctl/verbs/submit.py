@@ -4,8 +4,9 @@ import sys
 from typing import Any
 
 from mosaicctl.client import NoDaemon, OnDemand
-from mosaicctl.render import Json, emit, label, to_json
+from mosaicctl.render import emit, label, to_json
 from mosaicctl.submission import hand_in, parameters, submission_arguments
+from mosaicd.protocol import Json
 
 _EPILOG = """\
 A command runs in your working directory with a part of your environment: PATH, HOME, your virtual

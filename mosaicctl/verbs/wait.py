@@ -7,12 +7,13 @@ import sys
 import time
 from typing import Any
 
-from mosaicctl.client import Json, connect
+from mosaicctl.client import connect
 from mosaicctl.exits import DONE, TIMEOUT, WRONG_STATE, code_of_run, explain
 from mosaicctl.link import Link
 from mosaicctl.render import emit, ending_words, label
 from mosaicctl.select import references, selector_argument, state_filter
 from mosaicctl.values import duration
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import Conflict, TimedOut
 
 _EPILOG = """\

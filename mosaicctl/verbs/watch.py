@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from mosaicctl.board import Board, describe
-from mosaicctl.client import Json, connect
+from mosaicctl.client import connect
 from mosaicctl.exits import DONE
 from mosaicctl.follow import EventStream, Streams
 from mosaicctl.link import Link
@@ -14,6 +14,7 @@ from mosaicctl.render import clean, clock, colour, ending_words, paint, to_json
 from mosaicctl.screen import Screen
 from mosaicctl.select import references, selector_argument
 from mosaicctl.values import moment
+from mosaicd.protocol import Json
 
 _EPILOG = """\
 Prints the events of the runs until they have ended; without RUN, of all runs, until Ctrl-C. Watching

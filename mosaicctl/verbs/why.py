@@ -4,9 +4,10 @@ import sys
 from typing import Any
 
 from mosaicctl.acting import status
-from mosaicctl.client import Json, connect
+from mosaicctl.client import connect
 from mosaicctl.render import clean, label, to_json
 from mosaicctl.select import references, selector_argument
+from mosaicd.protocol import Json
 
 _EPILOG = """\
   mosaicctl why               your last run

@@ -3,10 +3,11 @@
 import sys
 from typing import Any
 
-from mosaicctl.client import Json, connect
+from mosaicctl.client import connect
 from mosaicctl.render import clean, columns, facts, to_json
 from mosaicctl.values import text
 from mosaicctl.workerconfig import find_worker
+from mosaicd.protocol import Json
 
 _EPILOG = """\
 With KIND, prints everything about this worker, and the values that --set can change.

@@ -9,6 +9,8 @@ Infinity), and an object without a known discriminator is ordinary output, not a
 import json
 from typing import Any
 
+from mosaicd.protocol import Json
+
 #: The name and version of this vocabulary, exchanged in `worker.register`.
 SCHEMA_ID = "mosaic.telemetry"
 SCHEMA_VERSION = 1
@@ -35,8 +37,6 @@ LENGTH = ("steps", "num_steps", "length", "episode_length")
 TOTAL_STEPS = ("total_timesteps", "total_steps")
 TOTAL_EPISODES = ("total_episodes", "num_episodes", "episodes", "max_episodes")
 
-Data = dict[str, Any]
-
 
 class NotARecord(ValueError):
     """The line begins like an object and is not one."""
@@ -47,7 +47,7 @@ class Recognised:
 
     __slots__ = ("data", "kind", "replaced", "text")
 
-    def __init__(self, kind: str, data: Data, text: bytes, replaced: bool) -> None:
+    def __init__(self, kind: str, data: Json, text: bytes, replaced: bool) -> None:
         self.kind = kind
         self.data = data
         self.text = text
@@ -101,7 +101,7 @@ def _decode(decoder: json.JSONDecoder, text: str) -> Any:
     return data
 
 
-def kind_of(data: Data) -> str | None:
+def kind_of(data: Json) -> str | None:
     """Return the record kind that `data` declares, OTHER for an unknown event, None for no telemetry."""
     for key in DISCRIMINATORS:
         word = data.get(key)
@@ -116,13 +116,13 @@ def kind_of(data: Data) -> str | None:
     return None
 
 
-def payload_of(data: Data) -> Data:
+def payload_of(data: Json) -> Json:
     """Return the lifecycle payload; a worker that prints its fields flat has them at the top."""
     payload = data.get("payload")
     return payload if type(payload) is dict else data
 
 
-def first_number(data: Data, keys: tuple[str, ...]) -> float | int | None:
+def first_number(data: Json, keys: tuple[str, ...]) -> float | int | None:
     """Return the first finite number under one of `keys`."""
     for key in keys:
         value = data.get(key)
@@ -139,9 +139,9 @@ def is_number(value: Any) -> bool:
     return kind is float and -_INFINITY < value < _INFINITY
 
 
-def scalars(kind: str, data: Data) -> Data:
+def scalars(kind: str, data: Json) -> Json:
     """Return the named finite numbers in a record's `metrics`, and in a heartbeat's or event's payload."""
-    found: Data = {}
+    found: Json = {}
     payload = data.get("payload")
     sources = [data.get("metrics")]
     if type(payload) is dict:
@@ -156,7 +156,7 @@ def scalars(kind: str, data: Data) -> Data:
     return found
 
 
-def global_step(data: Data) -> int | None:
+def global_step(data: Json) -> int | None:
     """Return the worker's own step count where the record has one, at the top, in payload or in metadata."""
     step = first_number(data, GLOBAL_STEP)
     if step is None:
@@ -215,16 +215,16 @@ _FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
 _NUMBERS = frozenset({"step", "episode", "steps"})
 
 
-def normalise(record: dict[str, Any]) -> dict[str, Any]:
+def normalise(record: Json) -> Json:
     """Return a line of telemetry.jsonl under one set of names; what has no common name is under `extra`.
 
     Keys: seq, at (when the shim read it), kind, time (the worker's clock, unix seconds, or None), then
     by kind: episode step action observation reward ... (step); episode return steps success ...
     (episode); artifact path; message; `event` and `payload` (lifecycle and other events).
     """
-    data: Data = dict(record.get("data") or {})
+    data: Json = dict(record.get("data") or {})
     kind = str(record.get("kind", OTHER))
-    view: dict[str, Any] = {"seq": record.get("seq"), "at": record.get("at"), "kind": kind}
+    view: Json = {"seq": record.get("seq"), "at": record.get("at"), "kind": kind}
     view["time"] = _clock(data)
     names = [data.pop(key, None) for key in DISCRIMINATORS]
     if kind == GAP:
@@ -243,7 +243,7 @@ def normalise(record: dict[str, Any]) -> dict[str, Any]:
     return view
 
 
-def _take(data: Data, keys: tuple[str, ...]) -> Any:
+def _take(data: Json, keys: tuple[str, ...]) -> Any:
     found = None
     for key in keys:
         value = data.pop(key, None)
@@ -264,7 +264,7 @@ def _whole(value: Any) -> Any:
     return int(value) if type(value) is float and value.is_integer() else value
 
 
-def _episode_from_id(view: dict[str, Any], data: Data) -> None:
+def _episode_from_id(view: Json, data: Json) -> None:
     """`<run id>-ep000012` is how the language-model workers number an episode within a step."""
     if "episode" in view or type(data.get("episode_id")) is not str:
         return
@@ -273,7 +273,7 @@ def _episode_from_id(view: dict[str, Any], data: Data) -> None:
         view["episode"] = int(digits)
 
 
-def _clock(data: Data) -> float | None:
+def _clock(data: Json) -> float | None:
     """Take the worker's clock out of `data` as unix seconds; a date without a zone is UTC."""
     found = None
     for key in _CLOCKS:

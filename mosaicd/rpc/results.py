@@ -4,33 +4,31 @@ A schema names what a caller may rely on; replies may hold more.  Keys are METHO
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
+from mosaicd.protocol import Json
 from mosaicd.protocol.states import Outcome, State, Want
 
-Schema = dict[str, Any]
-
-TEXT: Schema = {"type": "string"}
-WHOLE: Schema = {"type": "integer"}
-NUMBER: Schema = {"type": "number"}
-FLAG: Schema = {"type": "boolean"}
-OBJECT: Schema = {"type": "object"}
+TEXT: Json = {"type": "string"}
+WHOLE: Json = {"type": "integer"}
+NUMBER: Json = {"type": "number"}
+FLAG: Json = {"type": "boolean"}
+OBJECT: Json = {"type": "object"}
 
 
-def _or_null(schema: Schema) -> Schema:
+def _or_null(schema: Json) -> Json:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def _list(schema: Schema) -> Schema:
+def _list(schema: Json) -> Json:
     return {"type": "array", "items": schema}
 
 
-def _object(**properties: Schema) -> Schema:
+def _object(**properties: Json) -> Json:
     """Return the schema of an object that has all of `properties`, and perhaps more."""
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def _words(words: Iterable[str]) -> Schema:
+def _words(words: Iterable[str]) -> Json:
     return {"type": "string", "enum": [str(word) for word in words]}
 
 
@@ -48,9 +46,9 @@ RUN = _object(
     command=_list(TEXT), progress=OBJECT, metrics=OBJECT, rev=WHOLE,
 )  # fmt: skip
 
-_RUN: Schema = {"$ref": "#/components/schemas/Run"}
+_RUN: Json = {"$ref": "#/components/schemas/Run"}
 
-RESULTS: Mapping[str, Schema] = {
+RESULTS: Mapping[str, Json] = {
     "Run": RUN,
     "Hello": _object(
         protocol=WHOLE, version=TEXT, epoch=TEXT, last_seq=WHOLE, ready=FLAG, user=TEXT, uid=WHOLE,

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import MosaicError
 from tests.harness.waiting import wait_until
 
-Json = dict[str, Any]
 DEADLINE_S = 30.0
 
 
