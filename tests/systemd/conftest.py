@@ -33,8 +33,6 @@ def hybrid_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine
 
 def boot(state: Path, hybrid: bool) -> Iterator[Machine]:
     """Boot a machine, skip where that cannot be, and take it down again."""
-    if os.getuid() != 0:
-        cannot("a real systemd can only be booted by root")
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if missing or not Path("/lib/systemd/systemd").exists():
         cannot(f"a real systemd needs {', '.join(missing) or '/lib/systemd/systemd'}")

@@ -1,6 +1,5 @@
 """Whose a process is, by the run id in its environment: seen at whatever moment it is looked at."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -71,7 +70,7 @@ print(containment.marker_of(int(sys.argv[1])))
 """
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs another user")
+@pytest.mark.root
 def test_other_users_processes_are_not_waited_for() -> None:
     """Hundreds of them are on a shared machine, and the kernel never shows their environments."""
     with running("sleep", "60", PATH="/usr/bin:/bin", **{rundir.MARKER: RUN_ID}) as pid:
