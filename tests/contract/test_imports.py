@@ -1,45 +1,25 @@
 """Imports go one way: from the words, through the pure core, outwards to the service that wires it all."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 
 import pytest
 
-from tests.contract.sources import PACKAGES, Module, all_modules, imports, modules, parse, uses
+from tests.contract.sources import PACKAGES, ROOT, Module, all_modules, imports, modules, parse, uses
 
-#: Rooms that know nothing of a run's life: every room above them may use them.
-LEAVES = ("clock", "config", "crash_points", "log", "procfs", "safe_files")
 
-INNER = ("protocol", "core", "store")
+def rooms_of(text: str) -> dict[str, tuple[str, ...]]:
+    """Return the table of rooms in ARCHITECTURE.md: room -> the rooms that it imports, in its order."""
+    table = re.search(r"^\| room \|.*?\n\n", text, re.MULTILINE | re.DOTALL)
+    assert table, "ARCHITECTURE.md has no table of rooms"
+    rows = re.findall(r"^\| `(\w+)` \|.*\|([^|]*)\|$", table[0], re.MULTILINE)
+    return {room: tuple(re.findall(r"`(\w+)`", imported)) for room, imported in rows}
 
-#: Room of mosaicd -> the rooms that it may import.  A room may import only rooms that stand above it here.
-ROOMS: dict[str, tuple[str, ...]] = {
-    "": (),
-    "protocol": (),
-    "crash_points": (),
-    "procfs": (),
-    "safe_files": (),
-    "core": ("protocol",),
-    "clock": ("protocol",),
-    "config": ("protocol", "core", "crash_points"),
-    "log": ("protocol",),
-    "rundirs": ("protocol", "crash_points", "log", "procfs", "safe_files"),
-    "store": ("protocol", "core", "clock", "crash_points", "log", "safe_files"),
-    "shim": ("protocol", "crash_points", "procfs", "safe_files"),
-    "launcher": ("protocol", "crash_points", "procfs", "safe_files", "shim"),
-    "host": (*INNER, *LEAVES),
-    "broadcaster": (*INNER, *LEAVES),
-    "shims": (*INNER, *LEAVES, "launcher"),  # the launcher's command line is its own
-    "dispatch": (*INNER, *LEAVES, "rundirs", "shims"),
-    "upkeep": (*INNER, *LEAVES, "rundirs", "shims"),
-    "recovery": (*INNER, *LEAVES, "rundirs", "shims", "host", "upkeep"),
-    "rpc": (*INNER, *LEAVES, "rundirs", "shims", "host", "upkeep", "broadcaster", "dispatch"),
-    "service": (
-        *INNER, *LEAVES, "rundirs", "shims", "host", "upkeep", "broadcaster", "dispatch", "recovery", "rpc",
-    ),
-    "__main__": ("protocol", *LEAVES, "host", "recovery", "service"),
-}  # fmt: skip
+
+#: Room of mosaicd -> the rooms that it imports, as ARCHITECTURE.md has it.  The bare package has the version.
+ROOMS = {"": (), **rooms_of((ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"))}
 
 #: Room -> the libraries it may import besides the standard one.
 LIBRARIES: dict[str, frozenset[str]] = {
@@ -129,14 +109,24 @@ def test_every_room_is_known() -> None:
 
 
 def test_no_room_imports_a_room_below_it() -> None:
-    """The table itself has no circle: each room imports only rooms that stand above it."""
+    """The table has no circle: each room imports only rooms that stand above it."""
     order = list(ROOMS)
-    assert not [
-        (room, other)
+    below = [
+        (room, imported)
         for room, row in ROOMS.items()
-        for other in row
-        if order.index(other) >= order.index(room)
+        for imported in row
+        if order.index(imported) >= order.index(room)
     ]
+    assert not below
+
+
+def test_the_table_of_rooms_names_no_import_too_many() -> None:
+    """Each import in the table of ARCHITECTURE.md exists in the code."""
+    used: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for module in modules("mosaicd"):
+        targets = (room_of(imported.target) for imported in imports(module, KNOWN))
+        used[room_of(module.name)[1]] |= {room for package, room in targets if package == "mosaicd"}
+    assert {room: set(row) - used[room] for room, row in ROOMS.items() if set(row) - used[room]} == {}
 
 
 def test_imports_go_one_way() -> None:
