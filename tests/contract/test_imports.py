@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
-from tests.contract.sources import PACKAGES, ROOT, Module, all_modules, imports, modules, parse, uses
+from tests.contract.sources import PACKAGES, Module, all_modules, imports, modules, parse, uses
+from tests.harness.places import ROOT
 
 
 def rooms_of(text: str) -> dict[str, tuple[str, ...]]:
