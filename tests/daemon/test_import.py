@@ -100,8 +100,8 @@ def test_the_words_of_the_blueprint_and_again(harness: DaemonHarness) -> None:
         {"run_id": "c", "status": "sleeping", "started_at": "yesterday"},
         {"run_id": None, "status": "completed"},
     ])  # fmt: skip
-    dry = harness.ctl("import", "--dry-run", str(source))
-    assert dry.returncode == 0 and "3 of 4 runs would come" in dry.stdout
+    dry = json.loads(harness.ctl("-o", "json", "import", "--dry-run", str(source)).stdout)
+    assert (dry["dry_run"], dry["rows"], dry["imported"], dry["skipped"]) == (True, 4, 3, 1)
     assert harness.call("run.list")["runs"] == []
     with harness.client() as watcher:
         watcher.call("run.watch", {"since": 0})
@@ -127,7 +127,7 @@ def test_what_is_no_registry_is_refused(harness: DaemonHarness) -> None:
     text.write_text("no database" * 100)
     other = make(harness.home / "other.db", "CREATE TABLE runs (colour TEXT)", [])
     for path, word in (
-        (harness.home / "nothing", "is no file"),
+        (harness.home / "nothing", "is not a file"),
         (text, "no SQLite database"),
         (other, "without run_id and status"),
         (harness.state_dir / "registry.sqlite3", "is a registry of mosaicd"),
