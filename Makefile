@@ -5,7 +5,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint drill vm install-user uninstall-user clean moved
+.PHONY: help demo test bench lint golden drill vm install-user uninstall-user clean moved
 
 PY := .venv/bin/python
 INSTALLED_FROM := pyproject.toml constraints.txt tools/environment.sh $(wildcard workers/sdk/pyproject.toml workers/tabular/pyproject.toml)
@@ -51,6 +51,9 @@ lint: .venv/dev.stamp ## ruff and mypy --strict
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m ruff format --check --quiet .
 	@$(PY) -m mypy --no-error-summary $(wildcard $(TYPED))
+
+golden: .venv/dev.stamp ## write tests/golden/*.txt anew: all sentences of the programs; then read the diff
+	@$(PY) -m tests.golden
 
 install-user: .venv/run.stamp ## put the systemd user units in place
 	@$(PY) packaging/systemd/install_user.py install

@@ -144,7 +144,8 @@ def build_parser(verbs: Iterable[str] = VERBS) -> argparse.ArgumentParser:
         formatter_class=_Formatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"mosaicctl {__version__}")
+    version = f"mosaicctl {__version__}"
+    parser.add_argument("--version", action="version", version=version, help="print the version and exit")
     _shared_options(parser, None)
     children = parser.add_subparsers(metavar="VERB", title="verbs", prog="mosaicctl", parser_class=_Parser)
     for verb in verbs:

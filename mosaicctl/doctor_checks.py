@@ -7,7 +7,7 @@ was checked.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from mosaicctl.sizes import size
+from mosaicctl.sizes import counted, size
 from mosaicd.protocol import Json
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
@@ -28,10 +28,14 @@ def judge(facts: Mapping[str, Any]) -> list[Json]:
     findings = list(_daemon(facts))
     if facts["inspection"] is None:
         findings.append(
-            finding("state", PROBLEM, f"the state directory cannot be read: {facts['trouble']}",
-                    "Registry, directories and permissions are not checked.",
-                    "Give the state directory with --state-dir or --config.")
-        )  # fmt: skip
+            finding(
+                "state",
+                PROBLEM,
+                f"the state directory cannot be read: {facts['trouble']}",
+                "Registry, directories and permissions are not checked.",
+                "Give the state directory with --state-dir or --config.",
+            )
+        )
         return findings
     for check in _CHECKS:
         found = list(check(facts))
@@ -43,18 +47,25 @@ def _daemon(facts: Mapping[str, Any]) -> Iterator[Json]:
     health = facts["health"]
     if health is None:
         yield finding(
-            "daemon", PROBLEM, "no daemon answers: " + "; ".join(facts["tried"]),
+            "daemon",
+            PROBLEM,
+            "no daemon answers: " + "; ".join(facts["tried"]),
             "No run starts, and no request is answered. Live runs continue in their shims.",
             "systemctl --user start mosaicd, or `mosaicd` in a terminal; its log has the reason of its "
             "end: journalctl --user -u mosaicd",
-        )  # fmt: skip
+        )
         return
     who = f"mosaicd {health['version']} (pid {health['pid']})"
     if health["ready"]:
         yield finding("daemon", OK, f"{who} answers at {health['socket']}")
     else:
-        yield finding("daemon", WARNING, f"{who} is still starting", "It reads the run directories.",
-                      "Wait a moment and try again.")  # fmt: skip
+        yield finding(
+            "daemon",
+            WARNING,
+            f"{who} is still starting",
+            "It reads the run directories.",
+            "Wait a moment and try again.",
+        )
     for warning in health.get("warnings") or []:
         yield finding(
             "daemon",
@@ -69,16 +80,22 @@ def _versions(facts: Mapping[str, Any]) -> Iterator[Json]:
     health, registry = facts["health"], facts["inspection"]["registry"]
     if health is not None and health["version"] != facts["version"]:
         yield finding(
-            "versions", WARNING, f"mosaicctl has version {facts['version']}, the daemon {health['version']}",
+            "versions",
+            WARNING,
+            f"mosaicctl has version {facts['version']}, the daemon {health['version']}",
             "They work together, but the daemon was not restarted after an upgrade, or another mosaicctl "
             "comes first in PATH.",
             "systemctl --user restart mosaicd; runs are not affected.",
-        )  # fmt: skip
+        )
     found, known = registry["version"], registry["known_version"]
     if found is not None and found > known:
-        yield finding("versions", PROBLEM, f"the registry has version {found}, this mosaicd knows {known}",
-                      "A newer mosaicd wrote it; this one refuses to start on it.",
-                      "Install the newer mosaicd again, or restore a backup from before.")  # fmt: skip
+        yield finding(
+            "versions",
+            PROBLEM,
+            f"the registry has version {found}, this mosaicd knows {known}",
+            "A newer mosaicd wrote it; this one refuses to start on it.",
+            "Install the newer mosaicd again, or restore a backup from before.",
+        )
 
 
 def _permissions(facts: Mapping[str, Any]) -> Iterator[Json]:
@@ -86,13 +103,21 @@ def _permissions(facts: Mapping[str, Any]) -> Iterator[Json]:
         if mode.get("is_fixed"):
             continue
         if not mode["is_ours"]:
-            yield finding("permissions", PROBLEM, f"{mode['path']} belongs to uid {mode['owner_uid']}",
-                          "Another user can change the files of the daemon.",
-                          f"Find the reason; then chown it, or move it away: {mode['path']}")  # fmt: skip
+            yield finding(
+                "permissions",
+                PROBLEM,
+                f"{mode['path']} belongs to uid {mode['owner_uid']}",
+                "Another user can change the files of the daemon.",
+                f"Find the reason; then chown it, or move it away: {mode['path']}",
+            )
         else:
-            yield finding("permissions", PROBLEM, f"{mode['path']} has mode {mode['mode']}",
-                          "Other users can read or change private files.",
-                          f"--fix, or: chmod {mode['wanted']} {mode['path']}")  # fmt: skip
+            yield finding(
+                "permissions",
+                PROBLEM,
+                f"{mode['path']} has mode {mode['mode']}",
+                "Other users can read or change private files.",
+                f"--fix, or: chmod {mode['wanted']} {mode['path']}",
+            )
 
 
 def _registry(facts: Mapping[str, Any]) -> Iterator[Json]:
@@ -102,20 +127,25 @@ def _registry(facts: Mapping[str, Any]) -> Iterator[Json]:
             yield finding("registry", OK, f"{registry['path']} does not exist yet")
             continue
         yield finding(
-            "registry", PROBLEM, f"{registry['path']}: {fault}",
+            "registry",
+            PROBLEM,
+            f"{registry['path']}: {fault}",
             "The registry is damaged. Live runs continue in their shims, and run directories are not "
             "affected.",
             "Stop the daemon, keep the file, and restore your last backup: mosaicctl restore FILE",
-        )  # fmt: skip
+        )
 
 
 def _wal(facts: Mapping[str, Any]) -> Iterator[Json]:
     size_bytes = facts["inspection"]["registry"]["wal_bytes"]
     if size_bytes > WAL_LARGE_BYTES:
-        yield finding("wal", WARNING, f"the registry's write-ahead log is {size(size_bytes)} large",
-                      "A process that reads the registry prevents checkpoints; reads become slower.",
-                      "End long reads (a backup, an sqlite3 shell), or restart the daemon."
-                      )  # fmt: skip
+        yield finding(
+            "wal",
+            WARNING,
+            f"the registry's write-ahead log is {size(size_bytes)} large",
+            "A process that reads the registry prevents checkpoints; reads become slower.",
+            "End long reads (a backup, an sqlite3 shell), or restart the daemon.",
+        )
 
 
 def _quarantine(facts: Mapping[str, Any]) -> Iterator[Json]:
@@ -123,10 +153,13 @@ def _quarantine(facts: Mapping[str, Any]) -> Iterator[Json]:
     told = health.get("quarantine") or facts["inspection"]["registry"]["quarantine"]
     if told:
         shown = "; ".join(f"{row['run_id']}: {row['why']}" for row in told[:3])
-        yield finding("quarantine", WARNING, f"{len(told)} records are set aside ({shown})",
-                      "They are not valid. The daemon works without them and never changes them.",
-                      "Their run directories have the output of the runs; keep the registry for a repair."
-                      )  # fmt: skip
+        yield finding(
+            "quarantine",
+            WARNING,
+            f"{counted(len(told), 'record is', 'records are')} set aside ({shown})",
+            "They are not valid. The daemon works without them and never changes them.",
+            "Their run directories have the output of the runs; keep the registry for a repair.",
+        )
 
 
 def _to_be_taken_up(facts: Mapping[str, Any]) -> set[str]:
@@ -139,11 +172,13 @@ def _orphans(facts: Mapping[str, Any]) -> Iterator[Json]:
     found = [one for one in facts["orphans"] if one["run_id"] not in _to_be_taken_up(facts)]
     if found:
         shown = "; ".join(f"{one['pid']} ({one['command'][:60]}, run {one['run_id']})" for one in found[:5])
-        yield finding("orphans", PROBLEM, f"{len(found)} processes belong to runs that are not live: {shown}",
-                      "No daemon watches them. Their slots are free for other runs, unless their record is "
-                      "set aside.",
-                      f"Check them, then end them: kill {' '.join(str(one['pid']) for one in found[:20])}"
-                      )  # fmt: skip
+        yield finding(
+            "orphans",
+            PROBLEM,
+            f"{counted(len(found), 'process', 'processes')} of runs that are not live: {shown}",
+            "No daemon watches them. Their slots are free for other runs, unless their record is set aside.",
+            f"Check them, then end them: kill {' '.join(str(one['pid']) for one in found[:20])}",
+        )
 
 
 def _shims(facts: Mapping[str, Any]) -> Iterator[Json]:
@@ -153,21 +188,30 @@ def _shims(facts: Mapping[str, Any]) -> Iterator[Json]:
         one["name"] for one in directories["unknown"] if one["is_held"] and one["name"] not in waiting
     ]
     if waiting:
-        yield finding("shims", WARNING, f"{len(waiting)} live runs have no record: "
-                      f"{' '.join(sorted(waiting)[:5])}",
-                      "The registry is behind, or an older copy was restored.",
-                      "Start the daemon: it recovers them.")  # fmt: skip
+        yield finding(
+            "shims",
+            WARNING,
+            f"{counted(len(waiting), 'live run')} without a record: {' '.join(sorted(waiting)[:5])}",
+            "The registry is behind, or an older copy was restored.",
+            "Start the daemon: it recovers them.",
+        )
     if held:
-        yield finding("shims", WARNING, f"{len(held)} shims belong to runs that have ended or have no "
-                      f"record: {' '.join(held[:5])}",
-                      "A shim exits when the process tree of its run is empty.",
-                      "Try again in a minute; `fuser` on the attempt's directory names the process."
-                      )  # fmt: skip
+        yield finding(
+            "shims",
+            WARNING,
+            f"{counted(len(held), 'shim')} of runs that have ended or have no record: {' '.join(held[:5])}",
+            "A shim exits when the process tree of its run is empty.",
+            "Try again in a minute; `fuser` on the attempt's directory names the process.",
+        )
     if directories["missing_count"]:
-        yield finding("shims", PROBLEM, f"{directories['missing_count']} live runs have no directory: "
-                      f"{' '.join(directories['missing'][:5])}",
-                      "They were removed by another program; such a run cannot be started or read.",
-                      "Stop these runs: mosaicctl stop " + " ".join(directories["missing"][:5]))  # fmt: skip
+        yield finding(
+            "shims",
+            PROBLEM,
+            f"{counted(directories['missing_count'], 'live run')} without a directory: "
+            f"{' '.join(directories['missing'][:5])}",
+            "They were removed by another program; such a run cannot be started or read.",
+            "Stop these runs: mosaicctl stop " + " ".join(directories["missing"][:5]),
+        )
 
 
 def _directories(facts: Mapping[str, Any]) -> Iterator[Json]:
@@ -175,24 +219,33 @@ def _directories(facts: Mapping[str, Any]) -> Iterator[Json]:
     directories, left = inspection["directories"], inspection["registry"]["pruned_left"]
     if directories["unknown_count"]:
         names = " ".join(one["name"] for one in directories["unknown"][:5])
-        found = f"{directories['unknown_count']} directories in {inspection['state_dir']}/runs"
+        count = counted(directories["unknown_count"], "directory", "directories")
+        found = f"{count} in {inspection['state_dir']}/runs"
         if facts["health"] is None:
             means = "The registry is behind, an older copy was restored, or a user put them there."
             do = "Start the daemon: it recovers every run whose directory describes it, and logs them."
         else:
             means = "Their files describe no run that the daemon could recover. They may have results."
             do = "The daemon's log has the reasons. Move them away, or delete them."
-        yield finding("directories", WARNING, f"{found} have no record: {names}", means, do)
+        yield finding("directories", WARNING, f"{found} without a record: {names}", means, do)
     if directories["strays_count"]:
         first = directories["strays"][0]
-        yield finding("directories", WARNING, f"{directories['strays_count']} leftover files, for example "
-                      f"{first['path']} ({first['why']})",
-                      "A crash left them; environments may have secrets of their users.", "--fix"
-                      )  # fmt: skip
+        yield finding(
+            "directories",
+            WARNING,
+            f"{counted(directories['strays_count'], 'leftover file')}, for example "
+            f"{first['path']} ({first['why']})",
+            "A crash left them; environments may have secrets of their users.",
+            "--fix",
+        )
     if left:
-        yield finding("directories", WARNING, f"{len(left)} pruned runs still have a directory: {left[0]}",
-                      "Their removal was interrupted or failed; the daemon tries again.", "--fix, while the "
-                      "daemon runs; its log has the reason")  # fmt: skip
+        yield finding(
+            "directories",
+            WARNING,
+            f"{counted(len(left), 'pruned run')} with a directory: {left[0]}",
+            "Their removal was interrupted or failed; the daemon tries again.",
+            "--fix, while the daemon runs; its log has the reason",
+        )
 
 
 def _clock(facts: Mapping[str, Any]) -> Iterator[Json]:
@@ -200,36 +253,50 @@ def _clock(facts: Mapping[str, Any]) -> Iterator[Json]:
     ahead_s = (newest or 0.0) - now
     if ahead_s > CLOCK_SLACK_S:
         level = PROBLEM if ahead_s > CLOCK_WRONG_S else WARNING
-        yield finding("clock", level, f"the newest event of the ledger is {ahead_s:.0f} s in the future",
-                      "The machine's clock was set back, or was wrong before. Deadlines of runs do not "
-                      "depend on it; printed times, waits before retries and retention by age do.",
-                      "Check the clock: timedatectl")  # fmt: skip
+        yield finding(
+            "clock",
+            level,
+            f"the newest event of the ledger is {ahead_s:.0f} s in the future",
+            "The machine's clock was set back, or was wrong before. Deadlines of runs do not "
+            "depend on it; printed times, waits before retries and retention by age do.",
+            "Check the clock: timedatectl",
+        )
 
 
 def _disk(facts: Mapping[str, Any]) -> Iterator[Json]:
     disk, where = facts["inspection"]["disk"], facts["inspection"]["state_dir"]
     if "error" in disk:
-        yield finding("disk", PROBLEM, f"{where}: {disk['error']}", "The state directory cannot be used.",
-                      "The first start of mosaicd creates it; if it existed before, check that it is mounted."
-                      )  # fmt: skip
+        yield finding(
+            "disk",
+            PROBLEM,
+            f"{where}: {disk['error']}",
+            "The state directory cannot be used.",
+            "The first start of mosaicd creates it; if it existed before, check that it is mounted.",
+        )
         return
     free, total = disk["free_bytes"], max(1, disk["total_bytes"])
     inodes, free_inodes = disk["total_inodes"], disk["free_inodes"]  # none at all: it counts none
     few_inodes = inodes and free_inodes < INODES_LOW_SHARE * inodes
     if free < DISK_LOW_BYTES or free < DISK_LOW_SHARE * total or few_inodes:
         is_out = free < DISK_OUT_BYTES or (inodes and not free_inodes)
-        yield finding("disk", PROBLEM if is_out else WARNING,
-                      f"{size(free)} of {size(total)} and {free_inodes} inodes are free below {where}",
-                      "If the disk is full, requests are refused and output is cut; runs continue.",
-                      "mosaicctl prune --dry-run --older-than 30d; or set [retention] in mosaicd.toml"
-                      )  # fmt: skip
+        yield finding(
+            "disk",
+            PROBLEM if is_out else WARNING,
+            f"{size(free)} of {size(total)} and {free_inodes} inodes are free below {where}",
+            "If the disk is full, requests are refused and output is cut; runs continue.",
+            "mosaicctl prune --dry-run --older-than 30d; or set [retention] in mosaicd.toml",
+        )
 
 
 def _lingering(facts: Mapping[str, Any]) -> Iterator[Json]:
     if facts["lingering"] is False:
-        yield finding("lingering", WARNING, "the daemon is a systemd user service without lingering",
-                      "Your user manager, the daemon and every run end with your last logout.",
-                      "loginctl enable-linger")  # fmt: skip
+        yield finding(
+            "lingering",
+            WARNING,
+            "the daemon is a systemd user service without lingering",
+            "Your user manager, the daemon and every run end with your last logout.",
+            "loginctl enable-linger",
+        )
 
 
 Check = Callable[[Mapping[str, Any]], Iterator[Json]]

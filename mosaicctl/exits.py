@@ -46,8 +46,6 @@ def explain(error: MosaicError, subject: str = "") -> str:
     advice = error.data.get("help")
     if isinstance(advice, str):
         lines.append(f"  {advice}")
-    if error.name == "internal_error" and error.data.get("reference"):
-        lines.append(f"  the daemon's log has the details: reference {error.data['reference']}")
     return "\n".join(lines) + "\n"
 
 

@@ -25,7 +25,8 @@ def is_over(end: Json) -> bool:
     """Whether all was told; Disconnected when the daemon leaves, InternalError when it failed."""
     reason = end.get("reason")
     if reason == "error":
-        raise InternalError("the stream ended because of an internal error", reference=end.get("reference"))
+        reference = end.get("reference")
+        raise InternalError(f"the daemon has an internal error; its log has it as reference {reference}")
     if reason not in ("terminated", "unsubscribed"):
         raise Disconnected(f"the daemon ended the stream: {reason}")
     return True

@@ -126,7 +126,7 @@ def cause(run: Json) -> str:
     if kind == "signal":
         return f"signal {details.pop('signal', run.get('signal'))}"
     if kind in _STOPPED:
-        return _stopped(kind, details)
+        return _stopped(kind, details, run.get("time_limit_s"))
     if isinstance(details.get("error"), str):
         return f"{kind.replace('_', ' ')}: {clean(details['error'])}"
     if kind in _SILENT and isinstance(details.get("after_s"), int | float):
@@ -143,10 +143,14 @@ def _silent(kind: str, details: Json) -> str:
     return f"{text}; killed" if details.get("forced") else text
 
 
-def _stopped(kind: str, details: Json) -> str:
+def _stopped(kind: str, details: Json, time_limit_s: float | None) -> str:
     """Return which user or which limit ended a run.  The signal that ended it is ours: left out."""
     who = "its worker" if details.get("who") == "worker" else clean(details.get("who") or "its owner")
     text = f"stopped by {who}" if kind == "by_user" else _STOPPED[kind]
+    if kind == "time_limit" and time_limit_s is not None:
+        from mosaicd.protocol.durations import format_duration
+
+        text = f"time limit of {format_duration(time_limit_s)} reached"
     if details.get("reason"):
         text += f": {clean(details['reason'])}"
     return f"{text}; killed after the grace period" if details.get("forced") else text

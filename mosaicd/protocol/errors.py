@@ -1,22 +1,28 @@
-"""Every error that a caller can be answered: one class, one code, one stable name.
+"""The errors of requests: one class, one JSON-RPC code and one name each; code and name never change.
 
-The docstring of a class is its default message.  Raised where the fault is found; only the daemon's
-router turns one into a JSON-RPC error.  The client maps names to exit codes with EXIT_CODES.
+The first line of a class's docstring is its default message.  An error is raised where the fault is found;
+only the daemon's router turns it into a JSON-RPC error.  The client finds its exit code in EXIT_CODES.
 """
 
 from typing import Any
 
 
 class MosaicError(Exception):
-    """The request could not be carried out."""
+    """The request failed."""
 
     code = -32000
     name = "error"
 
     def __init__(self, message: str | None = None, **data: Any) -> None:
-        self.message = message or (self.__doc__ or "").strip().splitlines()[0]
+        self.message = message or self.default_message()
         self.data = data
         super().__init__(self.message)
+
+    @classmethod
+    def default_message(cls) -> str:
+        """Return the first line of the docstring as a message: no capital letter, no full stop."""
+        sentence = (cls.__doc__ or "").strip().splitlines()[0]
+        return sentence[0].lower() + sentence[1:].rstrip(".")
 
 
 class ParseError(MosaicError):
@@ -51,7 +57,7 @@ class InvalidParams(MosaicError):
 
 
 class InternalError(MosaicError):
-    """The daemon made a mistake; its log holds the reference."""
+    """The daemon has an internal error; its log has the reference."""
 
     code = -32603
     name = "internal_error"
@@ -65,35 +71,35 @@ class NotFound(MosaicError):
 
 
 class NotPermitted(MosaicError):
-    """This run belongs to somebody else."""
+    """The run belongs to another user."""
 
     code = -32002
     name = "not_permitted"
 
 
 class Conflict(MosaicError):
-    """The run is in a state that does not allow this."""
+    """The state of the run does not allow the request."""
 
     code = -32003
     name = "conflict"
 
 
 class CapacityImpossible(MosaicError):
-    """This machine can never give what the run asks for."""
+    """This machine can never provide the resources that the run asks for."""
 
     code = -32004
     name = "capacity_impossible"
 
 
 class Unavailable(MosaicError):
-    """The daemon cannot do this now; try again."""
+    """The daemon cannot do this now; try again later."""
 
     code = -32005
     name = "unavailable"
 
 
 class Draining(MosaicError):
-    """The daemon is draining and takes no new runs."""
+    """The daemon is draining and accepts no new runs."""
 
     code = -32006
     name = "draining"
@@ -107,14 +113,14 @@ class TooLarge(MosaicError):
 
 
 class Unauthenticated(MosaicError):
-    """The session token or launch secret is not valid."""
+    """The session token or the launch secret is not valid."""
 
     code = -32008
     name = "unauthenticated"
 
 
 class TimedOut(MosaicError):
-    """The time limit of the request passed first."""
+    """The time limit of the request was reached."""
 
     code = -32009
     name = "timed_out"

@@ -271,4 +271,5 @@ def _mistake(method: str, error: BaseException) -> InternalError:
     """Log a mistake of ours with its traceback, and return what the caller may know of it."""
     reference = secrets.token_hex(4)
     log.event(Catalogue.REQUEST_FAILED, error=error, method=method, reference=reference)
-    return InternalError(f"The daemon made a mistake; its log has it as {reference}", reference=reference)
+    sentence = f"the daemon has an internal error; its log has it as reference {reference}"
+    return InternalError(sentence, reference=reference)
