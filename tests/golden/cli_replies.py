@@ -72,8 +72,8 @@ def outputs(stage: Stage) -> None:
 
 
 def shows(stage: Stage) -> None:
-    """list, show, why, workers, health."""
-    stage.title("Replies: list, show, why, workers, health")
+    """list and show."""
+    stage.title("Replies: list, show")
     runs = [
         a_run(1, state="INIT", reason="needs 2 CPUs, 1 of 2 free"),
         a_run(2, want="pause"),
@@ -100,6 +100,11 @@ def shows(stage: Stage) -> None:
     stuck = {"kind": "stuck", "after_s": 600, "post_mortem": standing}
     stage.ctl("show a", {"run.get": an_ended_run(outcome="failed", exit_code=None, signal=9, cause=stuck)})
     stage.ctl("show a", {"run.get": an_ended_run(origin="import", started_at=None)})
+
+
+def explanations(stage: Stage) -> None:
+    """why and workers."""
+    stage.title("Replies: why, workers")
     holder = {"run_id": "01X", "name": "big", "owner": "bob", "cpus": 1, "slots": [0]}
     ahead = {"run_id": "01Y", "owner": "bob", "because": "submitted earlier"}
     explanation = {
@@ -122,6 +127,11 @@ def shows(stage: Stage) -> None:
     }
     stage.ctl("workers", {"worker.list": {"workers": [broken, good]}})
     stage.ctl("workers", {"worker.list": {"workers": []}})
+
+
+def reports(stage: Stage) -> None:
+    """health."""
+    stage.title("Replies: health")
     report = {
         "ready": True,
         "version": "0.1.0",
@@ -144,8 +154,8 @@ def shows(stage: Stage) -> None:
 
 
 def upkeep(stage: Stage) -> None:
-    """prune, import, backup, restore, daemon."""
-    stage.title("Replies: prune, import, backup, restore, daemon")
+    """prune and import."""
+    stage.title("Replies: prune, import")
     gone = {
         "run_id": RUN_ID,
         "name": "old",
@@ -180,6 +190,12 @@ def upkeep(stage: Stage) -> None:
     }
     stage.ctl(f"import {old}", {"daemon.import": imported})
     stage.ctl(f"import --dry-run {old}", {"daemon.import": {**imported, "dry_run": True}})
+
+
+def registries(stage: Stage) -> None:
+    """backup, restore, daemon."""
+    stage.title("Replies: backup, restore, daemon")
+    old = stage.directory / "old.sqlite"
     made = {"path": "/b/copy", "runs": 3, "last_seq": 40, "bytes": 8192}
     stage.ctl(f"backup {stage.directory / 'copy'}", {"daemon.backup": made})
     restored = {
@@ -273,4 +289,4 @@ def _restored() -> dict[str, Any]:
     return {"run.get": a_run(), "run.watch": watch}
 
 
-SECTIONS = (submits, requests, follows, outputs, shows, upkeep)
+SECTIONS = (submits, requests, follows, outputs, shows, explanations, reports, upkeep, registries)
