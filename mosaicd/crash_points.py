@@ -14,11 +14,11 @@ POINTS: dict[str, str] = {
     "startup.loaded": "the registry is open; nothing is reconciled yet",
     "startup.reconciled": "the events that live runs missed are recorded; nothing is carried out yet",
     "startup.ready": "from now on the daemon answers all clients",
-    "rebuild.written": "the new registry is complete; its use is not decided yet",
-    "restore.decided": "the file that replaces the registry has its name; the registry is still there",
-    "restore.set_aside": "the registry is set aside; nothing is in its place yet",
-    "adopt.before_commit": "the runs from the run directories are written; they are not committed yet",
-    "adopt.after_commit": "the runs from the run directories are committed; no client has been told yet",
+    "replace.staged": "the file that replaces the registry is complete; its use is not decided yet",
+    "replace.decided": "the file that replaces the registry has its name; the registry is still there",
+    "replace.set_aside": "the registry is set aside; nothing is in its place yet",
+    "recover.before_commit": "the runs from the run directories are written; they are not committed yet",
+    "recover.after_commit": "the runs from the run directories are committed; no client has been told yet",
     "submit.directory_written": "spec and environment are on the disk; the registry has no row yet",
     "submit.before_commit": "inside the transaction of a new run, before its commit",
     "submit.after_commit": "the run is committed; the daemon's memory does not have it yet",
@@ -58,7 +58,7 @@ POINTS: dict[str, str] = {
 }
 FORKED = ("launcher.", "shim.")
 #: The daemon reaches these only after damage to its registry, or when runs are pruned.
-CARE = ("rebuild.", "restore.", "adopt.", "prune.")
+RARE = ("replace.", "recover.", "prune.")
 VARIABLE = "MOSAICD_CRASH_AT"
 
 _armed: str | None = None

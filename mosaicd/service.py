@@ -10,7 +10,6 @@ import gc
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from mosaicd import crash_points, log
@@ -20,27 +19,22 @@ from mosaicd.config import Settings
 from mosaicd.dispatch.dispatcher import Dispatcher
 from mosaicd.dispatch.orders import Orders
 from mosaicd.dispatch.scheduler import Scheduler
-from mosaicd.host.auth import Auth, user_name
+from mosaicd.host.auth import Auth
 from mosaicd.host.lock import CannotServe, Locks
 from mosaicd.host.reexec import Succession
 from mosaicd.host.systemd import Notifier
 from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import Unavailable
 from mosaicd.recovery.quarantined_slots import Aftercare
-from mosaicd.recovery.rebuild import Facts, Patience, care, look, mend
 from mosaicd.recovery.reconcile import reconcile
+from mosaicd.recovery.recover_registry import health_warnings, open_registry
 from mosaicd.rpc.context import Services
 from mosaicd.rpc.server import Server
 from mosaicd.rundirs.directories import RunDirs
 from mosaicd.shims.launcher_client import LauncherClient
 from mosaicd.shims.shim_watch import ShimWatch
 from mosaicd.shims.shims import Shims
-from mosaicd.store import adopting, rebuilding
-from mosaicd.store.adopting import Look
-from mosaicd.store.database import DamagedRegistry, NewerRegistry
 from mosaicd.store.history import History
-from mosaicd.store.registry import Registry
-from mosaicd.store.restoring import finish as finish_restoring
 from mosaicd.upkeep.discovery import Discovery
 from mosaicd.upkeep.log_commits import log_commits
 from mosaicd.upkeep.retention import Retention
@@ -49,12 +43,6 @@ from mosaicd.upkeep.temp_dirs import TempDirs
 REGISTRY_FILE = "registry.sqlite3"
 #: How far systemd's STATUS may be behind.
 STATUS_DELAY_S = 0.2
-
-
-class UnusableRegistry(CannotServe):
-    """Of a newer version, or another program's: nothing was changed, and trying again changes nothing."""
-
-    exit_code = 3
 
 
 class Service:
@@ -113,7 +101,7 @@ class Service:
         settings, clock = self._settings, self._clock
         path = settings.state_dir / REGISTRY_FILE
         rundirs = RunDirs(settings.state_dir / "runs")
-        registry = await self._open_registry(path, rundirs)
+        registry = await open_registry(path, rundirs, settings, clock, self._on_fatal)
         stack.push_async_callback(registry.close)
         history = History(path, on_bad=registry.set_aside)
         stack.push_async_callback(history.close)
@@ -138,38 +126,8 @@ class Service:
             discovery=Discovery(settings), started_mono=clock.mono(),
             retention=Retention(registry, history, rundirs, settings.retention, clock),
             succession=self._succession,
-            warnings=_warnings(registry), recollected=set(registry.recollected),
+            warnings=health_warnings(registry), unconfirmed=set(registry.recovery.unconfirmed),
         )  # fmt: skip
-
-    async def _open_registry(self, path: Path, rundirs: RunDirs) -> Registry:
-        """Return the registry, rebuilt where it had to be; UnusableRegistry says what is to be done."""
-        facts = Facts(self._settings.timeouts, self._clock, user_name, Patience(self._clock))
-        await asyncio.to_thread(finish_restoring, path)  # one that was decided and then interrupted
-        try:
-            await asyncio.to_thread(care, path, rundirs, facts)
-            try:
-                return await self._open(path, partial(look, rundirs, facts))
-            except DamagedRegistry as damaged:
-                await asyncio.to_thread(mend, path, damaged, rundirs, facts)
-            return await self._open(path, partial(look, rundirs, facts))
-        except (NewerRegistry, DamagedRegistry) as error:
-            raise UnusableRegistry(str(error)) from error
-
-    async def _open(self, path: Path, look: Look) -> Registry:
-        registry = await Registry.open(
-            path,
-            clock=self._clock,
-            group_commit_s=self._settings.registry.group_commit_ms / 1000,
-            on_fatal=self._on_fatal,
-            look=look,
-        )
-        if registry.adopted is not None and registry.is_news:
-            told = registry.adopted
-            log.event(
-                Catalogue.REGISTRY_BEHIND, summary=adopting.sentence(told), why=told["why"],
-                ended=told["ended"], live=told["live"], waiting=told["waiting"],
-            )  # fmt: skip
-        return registry
 
     def _say_leaving(self, notifier: Notifier) -> None:
         if self._succession is not None and self._succession.is_asked:
@@ -258,16 +216,6 @@ def _shown_soon(notifier: Notifier, services: Services) -> Callable[[object], No
             timer = asyncio.get_running_loop().call_later(STATUS_DELAY_S, show)
 
     return changed
-
-
-def _warnings(registry: Registry) -> list[str]:
-    """Return what daemon.health warns of from the start: a registry that was rebuilt, or was behind."""
-    found = []
-    if registry.damage is not None:
-        found.append(log.with_code(Catalogue.REGISTRY_REBUILT, rebuilding.sentence(registry.damage)))
-    if registry.adopted is not None:
-        found.append(log.with_code(Catalogue.REGISTRY_BEHIND, adopting.sentence(registry.adopted)))
-    return found
 
 
 async def checkpoint(services: Services) -> None:

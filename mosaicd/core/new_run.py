@@ -1,4 +1,4 @@
-"""A run as it begins: what its spec says, and what the settings say where the spec is silent."""
+"""A new run: what its spec says, and what the settings say where the spec is silent."""
 
 from typing import Protocol
 
@@ -25,7 +25,7 @@ class Timeouts(Protocol):
     def worker_grace_s(self) -> float: ...
 
 
-def born(
+def of_spec(
     spec: Spec, run_id: str, at: float, owner: tuple[int, str], timeouts: Timeouts, origin: str | None = None
 ) -> Run:
     """Return the run of `spec` in INIT, submitted at `at` by `owner` (uid and name)."""

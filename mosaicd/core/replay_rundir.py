@@ -1,13 +1,14 @@
-"""What a run directory tells of a run that no registry knows: from its files to the events of a ledger.
+"""Replay of a run directory: from the files of a run to the events that the registry lacks.
 
-Two cases: `recollect` for a run that no row knows, `catch_up` for a row that is older than its directory (a
-registry that lost its newest commits, or an older copy that was restored).  The events are those that would
-have been recorded, folded by the same table, so that whoever reads them later can tell a rebuilt run from
-another by `WHO` alone.  What is left open here (a living shim, an end whose tree nobody has looked at, a
-retry that is due) is left to start-up, which asks the same files anyway.  A reader would get wrong: the
-environment of a run is removed when the run is final, so its absence is the one sure sign that a run that had
-retries left was not to be tried again.  And GPU slots are given away only when a tree is empty: where another
-run began on them since, the attempt that had them was over.
+`replay` is for a run without a row, `catch_up` for a row that is older than its directory (the registry lost
+its newest commits, or an older copy was restored).  The events are those that would have been recorded,
+folded by the same table; `WHO` marks them.  A living shim, an end whose process tree the launcher has not
+checked, and a retry that is due are left open: reconcile reads the same files at each start.
+
+Note: the environment of a run is removed when the run is final.  Its absence is the only sure sign that a run
+with retries left was not to be tried again.
+Note: GPU slots are given to another run only when the process tree is empty.  So if another run began on
+them later, the attempt that had them was over.
 """
 
 from collections.abc import Sequence
@@ -28,18 +29,17 @@ Steps = list[tuple[Run, Event]]
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What is known besides the attempts.
+class RunDirFacts:
+    """What is known of a run directory besides its attempts.
 
-    `is_over`: the run had reached TERM, at `over_at` where nothing says it better.  `is_vacated`: what its
-    newest attempt held was another's since.  `is_behind`: the registry is known to lack its newest commits.
+    `is_over`: the run had reached TERM, at `over_at` where no record has a better time.
+    `has_lost_slots`: the slots of its newest attempt were given to another run later.
     """
 
     over_at: float
     boot_id: str
     is_over: bool = False
-    is_vacated: bool = False
-    is_behind: bool = True
+    has_lost_slots: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ class Claim:
     at: float
 
 
-def claim(run_id: str, attempts: Sequence[AttemptFiles]) -> Claim | None:
-    """Return what the newest attempt that began says it was given."""
+def newest_claim(run_id: str, attempts: Sequence[AttemptFiles]) -> Claim | None:
+    """Return the slots of the newest attempt that began, by its launch.json; None where none began."""
     begun = [attempt for attempt in attempts if attempt.launch is not None]
     if not begun:
         return None
@@ -60,58 +60,60 @@ def claim(run_id: str, attempts: Sequence[AttemptFiles]) -> Claim | None:
     return Claim(run_id, tuple(_numbers(launch.get("slots"))), evidence.seconds(launch.get("at")) or 0.0)
 
 
-def vacated(claims: Sequence[Claim]) -> frozenset[str]:
-    """Return the runs of which a slot was claimed by another, later."""
+def runs_that_lost_slots(claims: Sequence[Claim]) -> frozenset[str]:
+    """Return the ids of the runs of which another run claims a slot from a later time on."""
     newest: dict[int, Claim] = {}
     for one in sorted(claims, key=lambda one: one.at):
         newest |= dict.fromkeys(one.slots, one)
     return frozenset(one.run_id for one in claims if any(newest[slot].at > one.at for slot in one.slots))
 
 
-def recollect(born: Run, attempts: Sequence[AttemptFiles], look: Look) -> Steps:
-    """Return each event with the run after it; IllegalTransition or ValueError for files without sense."""
-    first = Event(Kind.SUBMITTED, born.created_at, born.owner, {"run": born.to_dict()})
+def replay(new_run: Run, attempts: Sequence[AttemptFiles], facts: RunDirFacts) -> Steps:
+    """Return each event of a run without a row, with the run after it.
+
+    Raises IllegalTransition or ValueError for files that contradict each other.
+    """
+    first = Event(Kind.SUBMITTED, new_run.created_at, new_run.owner, {"run": new_run.to_dict()})
     steps: Steps = [(submitted(first), first)]
-    _go_on(steps, attempts, look)
+    _add_attempts(steps, attempts, facts)
     return steps
 
 
-def catch_up(run: Run, attempts: Sequence[AttemptFiles], look: Look) -> Steps:
-    """Return what a live run's row lacks where it is behind its directory; [] where reconcile sees to it.
+def catch_up(run: Run, attempts: Sequence[AttemptFiles], facts: RunDirFacts) -> Steps:
+    """Return what the row of a live run lacks; [] where the row is not behind its directory.
 
-    It is behind when an attempt after the row's has begun, and, where the registry is known to be, when the
-    run is over, or vacated, or was released.  Raises as `recollect` does.
+    The row is behind when a later attempt has begun, or when the run is over, has lost its slots, or has
+    released them.  Whatever else the row lacks, reconcile finds.  Raises as `replay` does.
     """
     later = [attempt for attempt in attempts if attempt.number > run.attempt and attempt.launch is not None]
     present = next((a for a in attempts if a.number == run.attempt), AttemptFiles(run.attempt))
-    is_vacated = look.is_vacated and run.is_holding and not present.is_held
-    is_left = look.is_behind and (look.is_over or is_vacated)
+    has_lost_slots = facts.has_lost_slots and run.is_holding and not present.is_held
+    is_ended = bool(later) or facts.is_over or has_lost_slots
     steps: Steps = [(run, Event(Kind.SUBMITTED, run.created_at))]  # only to fold on from; not returned
-    is_released = look.is_behind and bool((present.exit or {}).get("released"))
-    if run.is_holding and (later or is_left or is_released):
-        _arrive(steps, present, _at(present) or look.over_at)
-        _release(steps, present, look)
-    if not later and not is_left:
+    if run.is_holding and (is_ended or (present.exit or {}).get("released")):
+        _add_begun(steps, present, _at(present) or facts.over_at)
+        _add_release(steps, present, facts)
+    if not is_ended:
         return steps[1:]
     if run.is_holding:
-        _end(steps, present, look, is_last=not later)
-    _go_on(steps, later, look)
+        _add_end(steps, present, facts, is_last=not later)
+    _add_attempts(steps, later, facts)
     return steps[1:]
 
 
-def _go_on(steps: Steps, attempts: Sequence[AttemptFiles], look: Look) -> None:
-    """Add attempt after attempt, and the run's own end where it is over."""
+def _add_attempts(steps: Steps, attempts: Sequence[AttemptFiles], facts: RunDirFacts) -> None:
+    """Add attempt after attempt, and the end of the run where it is over."""
     begun = [attempt for attempt in sorted(attempts, key=lambda a: a.number) if attempt.launch is not None]
     for attempt in begun:
         is_last = attempt is begun[-1]
-        _begin(steps, attempt)
-        if attempt.is_held and is_last:  # of one before it only the shim is left: its tree was empty
+        _add_attempt(steps, attempt)
+        if attempt.is_held and is_last:  # of an earlier one only the shim is left: its tree was empty
             break
-        _release(steps, attempt, look)
-        if not is_last or look.is_over or look.is_vacated:
-            _end(steps, attempt, look, is_last=is_last)
-    if look.is_over and not steps[-1][0].is_final:
-        _withdraw(steps, look.over_at)
+        _add_release(steps, attempt, facts)
+        if not is_last or facts.is_over or facts.has_lost_slots:
+            _add_end(steps, attempt, facts, is_last=is_last)
+    if facts.is_over and not steps[-1][0].is_final:
+        _add_withdrawal(steps, facts.over_at)
 
 
 def _fold(steps: Steps, *events: Event) -> Run:
@@ -120,15 +122,15 @@ def _fold(steps: Steps, *events: Event) -> Run:
     return steps[-1][0]
 
 
-def _release(steps: Steps, attempt: AttemptFiles, look: Look) -> None:
-    """Add what alone makes a worker leave its slots; it stays away until somebody resumes it."""
+def _add_release(steps: Steps, attempt: AttemptFiles, facts: RunDirFacts) -> None:
+    """Add the pause request that made the worker release its slots; the run waits until it is resumed."""
     run = steps[-1][0]
-    if is_release(run) and run.want is Want.RUN and not look.is_over:
+    if is_release(run) and run.want is Want.RUN and not facts.is_over:
         _fold(steps, Event(Kind.PAUSE_REQUESTED, _at(attempt), WHO, {"mode": PauseMode.RELEASE}))
 
 
-def _begin(steps: Steps, attempt: AttemptFiles) -> None:
-    """Add what an attempt came to, up to its exit record."""
+def _add_attempt(steps: Steps, attempt: AttemptFiles) -> None:
+    """Add the dispatch of an attempt and its events, up to its exit record."""
     run, launch = steps[-1][0], attempt.launch or {}
     if run.released and run.want is not Want.RUN:
         run = _fold(steps, Event(Kind.RESUME_REQUESTED, _at(attempt), WHO))
@@ -143,11 +145,11 @@ def _begin(steps: Steps, attempt: AttemptFiles) -> None:
     if run.held:
         _fold(steps, Event(Kind.RELEASE, at, WHO))
     _fold(steps, Event(Kind.DISPATCHED, at, WHO, data))
-    _arrive(steps, attempt, at)
+    _add_begun(steps, attempt, at)
 
 
-def _arrive(steps: Steps, attempt: AttemptFiles, at: float) -> None:
-    """Add what an attempt that was dispatched came to, up to its exit record."""
+def _add_begun(steps: Steps, attempt: AttemptFiles, at: float) -> None:
+    """Add the events of an attempt that was dispatched, up to its exit record."""
     run, launch = steps[-1][0], attempt.launch or {}
     if attempt.started is None and attempt.exit is None:
         return
@@ -159,14 +161,14 @@ def _arrive(steps: Steps, attempt: AttemptFiles, at: float) -> None:
     _fold(steps, *missed_events.from_status(run, status, at, WHO))
 
 
-def _end(steps: Steps, attempt: AttemptFiles, look: Look, *, is_last: bool) -> None:
-    """Add the end of an attempt: the run's own, what led to the next attempt, or what would be concluded."""
-    left = dead_shim.events_of(steps[-1][0], attempt, look.boot_id, look.over_at)
+def _add_end(steps: Steps, attempt: AttemptFiles, facts: RunDirFacts, *, is_last: bool) -> None:
+    """Add the end of an attempt: the end of the run, or what led to the next attempt."""
+    left = dead_shim.events_of(steps[-1][0], attempt, facts.boot_id, facts.over_at)
     run = _fold(steps, *(replace(event, who=WHO) for event in left))
-    at = _at(attempt) or look.over_at
+    at = _at(attempt) or facts.over_at
     if owed(run) is Action.BREAK:
         run = _fold(steps, replace(breaking(run, at), who=WHO))
-    if is_last and look.is_over:
+    if is_last and facts.is_over:
         run = replace(run, retries=run.retries_used)  # it was over: no other attempt was due
     event = replace(conclude(run, at, 0.0), who=WHO)
     if not is_last and event.kind is not Kind.RELEASED:
@@ -177,7 +179,7 @@ def _end(steps: Steps, attempt: AttemptFiles, look: Look, *, is_last: bool) -> N
     _fold(steps, event)
 
 
-def _withdraw(steps: Steps, at: float) -> None:
+def _add_withdrawal(steps: Steps, at: float) -> None:
     if steps[-1][0].want is not Want.STOP:
         _fold(steps, Event(Kind.STOP_REQUESTED, at, WHO, {"reason": _WHY_STOPPED}))
     _fold(steps, Event(Kind.WITHDRAWN, at, WHO))

@@ -20,7 +20,7 @@ from mosaicd.protocol import rundir, ulid
 from mosaicd.protocol.states import Want
 from mosaicd.rundirs.attempt_files import held_attempts
 from mosaicd.store.backup import UnfitCopy
-from mosaicd.store.restoring import finish, live_runs, stage
+from mosaicd.store.replacing import finish, run_ids, stage_copy
 from mosaicd.upkeep.inspection import REGISTRY_FILE, inspect
 
 WHO = "restore"
@@ -47,21 +47,21 @@ def restore(settings: Settings, copy: Path) -> int:
 
 def _restore(state_dir: Path, copy: Path, at: float) -> dict[str, Any]:
     registry, runs = state_dir / REGISTRY_FILE, state_dir / "runs"
-    finish(registry)  # one that was decided before comes first
-    known = live_runs(copy)
-    staged = stage(copy, registry, _judge(runs, at), at)
+    finish(registry)  # a replacement that was decided before comes first
+    known = run_ids(copy)
+    staged = stage_copy(copy, registry, _decision(runs, at), at)
     aside = finish(registry)
     unknown = [name for name in _names(runs) if ulid.is_ulid(name) and name not in known]
     return {
         "restored_from": str(copy), "registry": str(registry), "set_aside": str(aside), "epoch": staged.epoch,
         "last_seq": staged.last_seq, "runs": staged.runs, "version": staged.version,
-        "held": staged.told.get(Kind.HOLD, []), "as_found": staged.told.get("as_found", []),
-        "quarantined": staged.told.get("quarantined", []), "unknown_directories": unknown,
+        "held": staged.changed.get(Kind.HOLD, []), "as_found": staged.unchanged,
+        "quarantined": staged.quarantined, "unknown_directories": unknown,
         "at_work": [name for name in unknown if held_attempts(runs / name)],
     }  # fmt: skip
 
 
-def _judge(runs: Path, at: float) -> Callable[[Run], Sequence[Event]]:
+def _decision(runs: Path, at: float) -> Callable[[Run], Sequence[Event]]:
     """Return what becomes of a run that lived when the copy was made.
 
     Nothing starts twice: what waited is held, because it may have been stopped since.  All else is left to

@@ -48,8 +48,8 @@ class Services:
     warnings: list[str] = field(default_factory=list)
     wal: Json | None = None
     succession: Succession | None = None
-    #: Live runs of a rebuilt registry whose shims have not said yet whether they are paused.
-    recollected: set[str] = field(default_factory=set)
+    #: Live runs that were recovered and whose shims have not registered since: one may be paused.
+    unconfirmed: set[str] = field(default_factory=set)
     files: Files = field(init=False)
     runs: Runs = field(init=False)
 

@@ -202,21 +202,9 @@ SELECT run_id, state, CASE WHEN state = 'TERM' THEN NULL ELSE body END FROM runs
 -- The latest time that the end of the ledger speaks of.
 SELECT max(at) FROM (SELECT at FROM events ORDER BY seq DESC LIMIT 1000);
 
--- name: live_attempts
--- Which attempt each live run is at.
-SELECT run_id, json_extract(body, '$.attempt') FROM runs WHERE state <> 'TERM' AND json_valid(body);
-
 -- name: change_epoch
 -- Give a restored ledger a name of its own: cursors from before mean nothing here.
 INSERT INTO meta (name, value) VALUES ('epoch', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
-
--- name: damage
--- What was told of a registry that had to be set aside.
-SELECT value FROM meta WHERE name = 'damage';
-
--- name: set_damage
--- Keep what is told of a registry that was set aside.
-INSERT INTO meta (name, value) VALUES ('damage', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
 -- name: meta
 -- One thing that the registry knows of itself.
@@ -234,7 +222,7 @@ DELETE FROM meta WHERE name = ?;
 -- The id of every run that there is or was.
 SELECT run_id FROM runs UNION ALL SELECT run_id FROM pruned UNION ALL SELECT run_id FROM quarantine;
 
--- name: recollected
--- Live runs of which nothing has happened since they were made from their directory.
+-- name: last_recorded_by
+-- Live runs whose last event was recorded by `who`.
 SELECT runs.run_id FROM runs JOIN events ON events.run_id = runs.run_id AND events.rev = runs.rev
 WHERE runs.state <> 'TERM' AND events.who = ?;

@@ -25,13 +25,13 @@ from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import NotFound, Unavailable
 from mosaicd.protocol.states import Dedup
 from mosaicd.store import quarantine
-from mosaicd.store.adopting import Look
 from mosaicd.store.checkpoints import Checkpoints
 from mosaicd.store.commit_mark import HighWater
 from mosaicd.store.event_writes import Steps, change_of, insert_run, write_change
 from mosaicd.store.live_runs import LiveRuns, StoredRun
 from mosaicd.store.loading import Loaded, load
 from mosaicd.store.pruning import RetentionRecords
+from mosaicd.store.recovering import FindMissing
 from mosaicd.store.rows import progress_text
 from mosaicd.store.statements import QUERIES
 from mosaicd.store.submission import Admission, admit
@@ -66,9 +66,7 @@ class Registry:
         self.epoch = loaded.epoch
         self.last_seq = loaded.last_seq
         self.quarantine = loaded.quarantine
-        self.damage = loaded.damage
-        self.adopted, self.is_news = loaded.adopted, loaded.is_news
-        self.recollected = loaded.recollected
+        self.recovery = loaded.recovery
         self._clock = clock
         self._on_fatal = on_fatal
         self._live = LiveRuns(loaded.runs)
@@ -95,15 +93,15 @@ class Registry:
         clock: Clock | None = None,
         group_commit_s: float = 0.02,
         on_fatal: Callable[[BaseException], None] | None = None,
-        look: Look | None = None,
+        find_missing: FindMissing | None = None,
     ) -> "Registry":
         """Check, migrate and load the registry at `path`; DamagedRegistry, NewerRegistry or Unavailable.
 
         `on_fatal` is called once if the writer dies of something unforeseen: the process should then end.
-        `look` finds what run directories know and the registry lacks.
+        `find_missing` reads the run directories for what the registry lacks.
         """
         clock = clock or Clock()
-        loaded = await asyncio.to_thread(load, path, clock.wall(), look)
+        loaded = await asyncio.to_thread(load, path, clock.wall(), find_missing)
         return cls(path, loaded, clock, group_commit_s, on_fatal or _say_fatal)
 
     def subscribe(self, callback: Callable[[Sequence[Committed]], None]) -> None:

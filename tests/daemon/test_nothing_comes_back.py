@@ -18,7 +18,7 @@ from mosaicd.config.settings import Timeouts
 from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir, ulid
 from mosaicd.protocol.errors import NotFound
-from mosaicd.recovery.rebuild import LAUNCH_S, Facts, Patience, look
+from mosaicd.recovery.rundir_reader import LAUNCH_S, RunDirReader
 from mosaicd.rundirs.directories import RunDirs
 from tests.daemon.lost_log import dies_at, is_there, lose_log, one_and_slowly
 from tests.harness.building import Build
@@ -124,11 +124,11 @@ def test_what_tells_nothing_is_left_where_it_is(build: Build) -> None:
 OTHER = "test_registry_behind.py"
 
 
-def test_every_point_of_care_is_passed_here() -> None:
+def test_every_rare_crash_point_is_passed_here() -> None:
     """The crash points that no ordinary workload passes are all tried here and for registries."""
     text = "".join((Path(__file__).parent / name).read_text() for name in (Path(__file__).name, OTHER))
-    care = [point for point in crash_points.POINTS if point.startswith(crash_points.CARE)]
-    assert care and [point for point in care if f'"{point}"' not in text] == []
+    rare = [point for point in crash_points.POINTS if point.startswith(crash_points.RARE)]
+    assert rare and [point for point in rare if f'"{point}"' not in text] == []
 
 
 #: What no record of ours says, in the place of anything that one says.
@@ -235,10 +235,10 @@ def test_shims_that_stand_still_are_waited_for_once(harness: DaemonHarness) -> N
             descriptor = os.open(attempt, os.O_RDONLY)
             locks.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        facts = Facts(Timeouts(), clock, str, Patience(clock))
-        found = look(rundirs, facts, frozenset(), [], is_behind=True)
-    assert sorted(one.steps[-1][0].run_id for one in found.lost) == sorted(run_ids), found
-    assert all(one.is_held for one in found.lost)
+        reader = RunDirReader(rundirs, Timeouts(), clock, str)
+        found = reader.find_missing(frozenset(), [], has_loss=True).without_row
+    assert sorted(one.run.run_id for one in found) == sorted(run_ids), found
+    assert all(one.is_held for one in found)
     assert LAUNCH_S < clock.spent_s < 2 * LAUNCH_S
     for attempt in attempts:
         attempt.rmdir()

@@ -121,7 +121,7 @@ def test_a_row_that_is_behind_goes_on_from_its_directory(build: Build) -> None:
     there = harness.get(late)
     assert {name: there[name] for name in EXACT} == {name: ended[name] for name in EXACT}
     [said] = warnings(harness)
-    assert "3 that it knew less of" in said and "1 live" in said
+    assert "3 runs of which it knew less" in said and "1 live" in said
     gate.touch()
     assert [harness.ended(run_id)["exit_code"] for run_id in (second, first, tried)] == [7, 7, 7]
     assert harness.get(first)["attempt"] == 2
@@ -191,17 +191,22 @@ def test_a_run_at_work_whose_key_is_anothers_keeps_its_slot(build: Build) -> Non
     harness.run_ids.discard(second)
 
 
-MENDING = one_and_slowly("adopt.after_commit", "adopt.before_commit", "startup.loaded", "startup.reconciled")
-REBUILDING = one_and_slowly("restore.set_aside", "rebuild.written", "restore.decided", "startup.loaded")
+BEHIND = one_and_slowly(
+    "recover.after_commit", "recover.before_commit", "startup.loaded", "startup.reconciled"
+)
+LOST = one_and_slowly(
+    "replace.set_aside", "recover.before_commit", "replace.staged", "replace.decided", "recover.after_commit",
+    "startup.loaded",
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("point", MENDING)
+@pytest.mark.parametrize("point", BEHIND)
 def test_a_crash_while_it_is_mended_changes_nothing(build: Build, point: str) -> None:
     """Killed while what is behind is mended: the next start comes to the same, and says so."""
     killed_while_mended(build(cpus={"slots": 1}), point, is_damaged=False)
 
 
-@pytest.mark.parametrize("point", REBUILDING)
+@pytest.mark.parametrize("point", LOST)
 def test_a_crash_while_it_is_made_again_changes_nothing(build: Build, point: str) -> None:
     """Killed while a damaged registry is made again: the next start comes to the same, and says so."""
     killed_while_mended(build(cpus={"slots": 1}), point, is_damaged=True)
@@ -239,7 +244,7 @@ def killed_while_mended(harness: DaemonHarness, point: str, *, is_damaged: bool)
     assert harness.call("daemon.health")["warnings"] == [said]
 
 
-@pytest.mark.parametrize("point", one_and_slowly("restore.set_aside", "restore.decided"))
+@pytest.mark.parametrize("point", one_and_slowly("replace.set_aside", "replace.decided"))
 def test_a_restore_that_was_killed_is_finished_by_the_next_start(build: Build, point: str) -> None:
     """An old copy, a run at work that it does not know, and a kill in the middle: the same as without it."""
     harness = build()

@@ -76,7 +76,7 @@ def _status(pid: int) -> str:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    "point", [point for point in crash_points.POINTS if not point.startswith(crash_points.CARE)]
+    "point", [point for point in crash_points.POINTS if not point.startswith(crash_points.RARE)]
 )
 def test_a_crash_here_loses_nothing(point: str, zygote: Zygote) -> None:
     """The workload reaches the point, a process is killed there, and after a restart every promise holds."""

@@ -87,7 +87,7 @@ async def test_a_pause_that_a_lost_registry_knew_outlives_a_full_disk(
     serving = await start()
     params = await registration(serving)
     params["status"] |= {"started_at": AT, "frozen": True, "frozen_at": AT + 1, "paused_mode": "freeze"}
-    serving.services.recollected.add(params["run_id"])
+    serving.services.unconfirmed.add(params["run_id"])
     record_if = serving.registry.record_if
 
     async def full(run_id: str, decide: Callable[[Run], Sequence[Event]], **options: bool) -> Run:

@@ -4,16 +4,19 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from mosaicd.clock import Clock
+from mosaicd.config.settings import Timeouts
 from mosaicd.core.run import Run
 from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir
-from mosaicd.recovery.rebuild import Patience, _attempt
+from mosaicd.recovery.rundir_reader import LAUNCH_S, RunDirReader
 from mosaicd.rundirs.attempt_files import held_attempts
 from mosaicd.rundirs.directories import RunDirs
 from tests.harness.trouble import entries
@@ -73,7 +76,15 @@ def test_who_has_started_a_worker_is_not_begun_again(run: Path, has_started: boo
     (run / "attempt-2" / rundir.LAUNCH).write_text("{}")
     if has_started:
         (run / "attempt-2" / rundir.STARTED).write_text("{}")
-    over = cast("Patience", SimpleNamespace(is_over=lambda: True))
+
+    class Hasty(Clock):
+        def __init__(self) -> None:
+            self._monos = count(0, 2 * LAUNCH_S)
+
+        def mono(self) -> float:
+            return next(self._monos)
+
     at_work = cast("Run", SimpleNamespace(run_id=run.name, owner_uid=os.getuid()))
-    attempt = _attempt(RunDirs(run.parent), at_work, 2, over)
+    reader = RunDirReader(RunDirs(run.parent), Timeouts(), Hasty(), str)
+    attempt = reader._read_attempt(at_work, 2)
     assert attempt.is_held and (attempt.launch is not None) is has_started

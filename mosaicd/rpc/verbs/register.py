@@ -31,12 +31,12 @@ async def handle(services: Services, caller: Caller, params: Register) -> dict[s
         rule = f"this daemon speaks version {PROTOCOL_VERSION}, not {params.proto_version}"
         raise invalid("proto_version", rule)
     crash_points.reach("register.before_record")
-    is_recollected = params.run_id in services.recollected
+    is_unconfirmed = params.run_id in services.unconfirmed
     try:
         await services.registry.record_if(params.run_id, lambda now: _missed(services, now, params))
     except MosaicError:
-        if is_recollected:  # nothing was recorded: the next register is the first that is
-            services.recollected.add(params.run_id)
+        if is_unconfirmed:  # nothing was recorded: the next register is the first that is
+            services.unconfirmed.add(params.run_id)
         raise
     run = services.registry.live.get(params.run_id)  # more may have been recorded since
     if run is None or not _is_of(run, params):  # it may have been requeued while its lock was waited for
@@ -67,8 +67,8 @@ def _missed(services: Services, run: Run, params: Register) -> list[Event]:
     if not _is_of(run, params):
         return []
     events: list[Event] = []
-    if run.run_id in services.recollected:
-        services.recollected.discard(run.run_id)
+    if run.run_id in services.unconfirmed:
+        services.unconfirmed.discard(run.run_id)
         events += _pause_that_was_wanted(services, run, params)
         run = reduce(apply, events, run)
     if run.state is State.HSHK:

@@ -25,7 +25,7 @@ from mosaicd.protocol.messages import Retry
 from mosaicd.protocol.states import Dedup
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
-from mosaicd.rpc.verbs.submit import accept, new_run
+from mosaicd.rpc.verbs.submit import accept, make_run
 from mosaicd.rundirs.directories import RunDirs
 from mosaicd.safe_files import read_regular
 from mosaicd.store.history import History
@@ -55,7 +55,7 @@ async def handle(services: Services, caller: Caller, params: Retry) -> Json:
         environment=environment, digest=retry_digest(origin.digest, params.extra), name=origin.name,
         labels=dict(origin.labels), priority=origin.priority,
     )  # fmt: skip
-    return await accept(services, caller, new_run(services, caller, spec, origin.run_id), spec)
+    return await accept(services, caller, make_run(services, caller, spec, origin.run_id), spec)
 
 
 def chosen_environment(names: Sequence[str], params: Retry) -> dict[str, str]:

@@ -14,8 +14,8 @@ import sys
 from weakref import WeakValueDictionary
 
 from mosaicd import crash_points
+from mosaicd.core import new_run
 from mosaicd.core.fsm import Event, Kind
-from mosaicd.core.new_run import born
 from mosaicd.core.program import Defaults, WorkerProgram, worker_section
 from mosaicd.core.run import Progress, Run
 from mosaicd.core.slots import check_possible
@@ -36,7 +36,7 @@ async def handle(services: Services, caller: Caller, params: Submit) -> Json:
     """Check, write the run's directory, commit, and return the run."""
     spec = make_spec(params, await _defaults(services, caller, params))
     check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.scheduler.capacity())
-    run = new_run(services, caller, spec)
+    run = make_run(services, caller, spec)
     if params.dry_run:
         return services.runs.view(run, progress=Progress())
     async with _UNDER_WAY.setdefault(run.run_id, asyncio.Lock()):
@@ -83,11 +83,11 @@ async def _known(services: Services, caller: Caller, spec: Spec) -> Run | None:
     return found
 
 
-def new_run(services: Services, caller: Caller, spec: Spec, origin: str | None = None) -> Run:
+def make_run(services: Services, caller: Caller, spec: Spec, origin: str | None = None) -> Run:
     """Return the run of a spec, not yet stored."""
     at = services.clock.wall()
     run_id = spec.run_id or ulid.encode(int(at * 1000), os.urandom(10))
-    return born(spec, run_id, at, (caller.uid, caller.name), services.settings.timeouts, origin)
+    return new_run.of_spec(spec, run_id, at, (caller.uid, caller.name), services.settings.timeouts, origin)
 
 
 async def _defaults(services: Services, caller: Caller, params: Submit) -> Defaults:

@@ -10,7 +10,7 @@ from mosaicd.core.run import Run
 from mosaicd.protocol.states import Dedup
 from mosaicd.store.backup import UnfitCopy, write_copy
 from mosaicd.store.registry import Registry
-from mosaicd.store.restoring import ASIDE, RESTORED, finish, live_runs, stage
+from mosaicd.store.replacing import ASIDE, RESTORED, finish, run_ids, stage_copy
 from tests.store.building import AT, new_run, raw, submission, to_exec, to_term
 
 FROZEN = sorted(Path(__file__).parent.glob("frozen/v*.sqlite3"))
@@ -70,7 +70,7 @@ async def test_an_interrupted_restore_is_finished_or_was_never_begun(
     stop_at(number, monkeypatch)
     is_decided = number > 1
     with pytest.raises(Interrupted):
-        stage(copy, path, nothing, AT)
+        stage_copy(copy, path, nothing, AT)
         finish(path)
     monkeypatch.undo()
 
@@ -86,20 +86,20 @@ async def test_an_interrupted_restore_is_finished_or_was_never_begun(
 
 async def test_live_runs_are_changed_by_events_only(copy: Path, path: Path) -> None:
     """What is decided for a live run is in its ledger: the restored rows are what their events lead to."""
-    staged = stage(copy, path, lambda run: [Event(Kind.HOLD, AT, "restore")], AT)
+    staged = stage_copy(copy, path, lambda run: [Event(Kind.HOLD, AT, "restore")], AT)
     finish(path)
     registry = await Registry.open(path)
     assert registry.quarantine == []
     [run] = registry.live.values()
     assert (run.name, run.held) == ("waits", True)
-    assert staged.told == {"hold": [run.run_id]}
+    assert staged.changed == {"hold": [run.run_id]} and staged.unchanged == []
     assert registry.epoch == staged.epoch
     await registry.close()
 
 
 async def test_the_ledger_goes_on_above_the_copy(copy: Path, path: Path) -> None:
     """seq of the restored ledger continues that of the copy; no number is used twice within the epoch."""
-    staged = stage(copy, path, nothing, AT)
+    staged = stage_copy(copy, path, nothing, AT)
     finish(path)
     registry = await Registry.open(path)
     assert registry.last_seq == staged.last_seq
@@ -112,8 +112,8 @@ async def test_the_ledger_goes_on_above_the_copy(copy: Path, path: Path) -> None
 async def test_a_copy_of_every_version_can_be_restored(frozen: Path, path: Path) -> None:
     """An old copy is migrated on its way in; the file itself is not touched."""
     before = frozen.read_bytes()
-    assert len([attempt for attempt in live_runs(frozen).values() if attempt >= 0]) == 8
-    stage(frozen, path, nothing, AT)
+    staged = stage_copy(frozen, path, nothing, AT)
+    assert (len(run_ids(frozen)), len(staged.unchanged), staged.quarantined) == (14, 8, [])
     finish(path)
     assert len(await names(path)) == 14
     assert frozen.read_bytes() == before
@@ -127,7 +127,7 @@ def spoilt(content: bytes) -> list[bytes]:
 async def test_a_bad_copy_decides_nothing(copy: Path, path: Path, number: int) -> None:
     """It is refused with a sentence before anything is staged."""
     copy.write_bytes(spoilt(copy.read_bytes())[number])
-    for act in (lambda: live_runs(copy), lambda: stage(copy, path, nothing, AT)):
+    for act in (lambda: run_ids(copy), lambda: stage_copy(copy, path, nothing, AT)):
         with pytest.raises(UnfitCopy):
             act()
     assert finish(path) is None
