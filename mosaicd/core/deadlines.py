@@ -1,13 +1,13 @@
-"""Which deadline a run stands under, in monotonic seconds; pure, so that a simulation can run it.
+"""The deadline of a run, in monotonic seconds; pure, so that a simulation can use it.
 
-Living is not moving: a beat (any output) pushes the heartbeat's deadline back, only a further step or episode
-that of a run that has a `stall_s`.
+A sign of life (any output) restarts the deadline of the heartbeat; only a further step or episode restarts
+the deadline of `stall_s`.
 
-Every state in which the daemon waits for somebody has one, so that nobody is waited for without end; what a
-run's own user decides (how long a command works, when a paused run goes on) is no such wait.
+Every state in which the daemon waits for a process has a deadline.  Waits that the user decides (the duration
+of a command, the end of a pause) have none.
 
-Deadlines start anew when the daemon attaches and when a run thaws (`since_mono`), never run in PAUSE,
-and use a clock that stops with the machine: a suspended laptop faults nobody.
+Deadlines restart when a shim registers and when a run thaws (`since_mono`).  They do not run in PAUSE.  Their
+clock stops while the machine is suspended, so a suspend causes no fault.
 """
 
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ from mosaicd.protocol.states import CauseKind, PauseMode, State, Want
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The cause that a miss has, when it is due (monotonic seconds), how long it was (seconds), and of what.
+    """A deadline: the cause of a miss, its time (monotonic seconds), its length (seconds) and its reason.
 
-    No cause: nothing broke, only the wish is given up, and the run goes on.
+    Without a cause a miss is no fault: the daemon gives up the request, and the run continues.
     """
 
     cause: CauseKind | None
@@ -33,16 +33,16 @@ class Deadline:
     reason: str | None = None
 
 
-#: What a deadline is about: with another state, attempt or wish it is another one.
+#: The subject of a deadline: another state, attempt or request has another deadline.
 Standing = tuple[State, int, Want, bool]
 
 
 def standing(run: Run) -> Standing:
-    """Return what a deadline of `run` is about now."""
+    """Return the subject of the deadline of `run`."""
     return run.state, run.attempt, run.want, run.pause_mode is PauseMode.RELEASE
 
 
-#: The shim gives up first and says why; the daemon only speaks where no shim does.
+#: The shim gives up first and reports the reason; the daemon decides only if no shim does.
 HANDSHAKE_MARGIN_S = 2.0
 
 
@@ -52,12 +52,12 @@ def deadline(
 ) -> Deadline | None:  # fmt: skip
     """Return the deadline that `run` is under, or None.
 
-    `since_mono`: when it entered its state, was asked for something else, or was attached; `beat_mono`: its
-    last sign of life; `moved_mono`: when its counts last changed; `unkillable_s`: how long after its grace a
-    run that is to leave may still be there; `pause_ack_s`: how long its worker has to answer a pause.
+    `since_mono`: the time of the last change of state or want, or of the last register; `beat_mono`: the last
+    sign of life; `moved_mono`: the last change of the counts; `unkillable_s`: the time after the grace period
+    until a run counts as unkillable; `pause_ack_s`: the time that its worker has to answer a pause.
 
-    None for who waits in the queue, for a paused run that is to stay so, and where an end is known: what is
-    left of a tree is looked at again and again, and called unkillable (see `dispatcher`).
+    A waiting run, a paused run that should stay paused, and a run whose worker has exited have no deadline:
+    `dispatch.tree_teardown` checks the rest of its process tree again and again.
     """
     if run.exit is not None or not run.is_holding:
         return None
@@ -74,24 +74,26 @@ def deadline(
             limit = run.handshake_timeout_s if run.start_timeout_s is None else run.start_timeout_s
             return Deadline(CauseKind.START_TIMEOUT, since_mono + limit, limit)
         case State.EXEC if run.want is Want.PAUSE:
-            return Deadline(None, since_mono + answer_s, answer_s, f"it was not paused within {answer_s:g} s")
+            return Deadline(
+                None, since_mono + answer_s, answer_s, f"the run did not pause within {answer_s:g} s"
+            )
         case State.EXEC:
             return _of_work(run, max(since_mono, beat_mono), max(since_mono, moved_mono))
         case State.PAUSE if run.want is Want.RUN:
-            why = f"its shim did not let it go on within {answer_s:g} s"
+            why = f"the shim did not resume the run within {answer_s:g} s"
             return Deadline(CauseKind.SHIM_LOST, since_mono + answer_s, answer_s, why)
         case _:
             return None
 
 
 def _left(run: Run, since_mono: float, unkillable_s: float) -> Deadline:
-    """Return by when a run that is to stop, or to leave its slots, must have ended."""
+    """Return the deadline by which a run that is being stopped or released must have ended."""
     limit = grace_s(run) + unkillable_s
     return Deadline(CauseKind.UNKILLABLE, since_mono + limit, limit)
 
 
 def _of_work(run: Run, beat_mono: float, moved_mono: float) -> Deadline | None:
-    """Return what comes first: silence for too long, or standing still for too long unasked."""
+    """Return the earlier of the deadlines for a heartbeat and for progress."""
     stall_s = run.stall_s if run.want is Want.RUN else None
     bounds = (
         (CauseKind.HEARTBEAT_LOST, beat_mono, run.heartbeat_timeout_s),
@@ -104,26 +106,26 @@ def _of_work(run: Run, beat_mono: float, moved_mono: float) -> Deadline | None:
 def missed_event(missed: Deadline, at: float, launch_error: str | None, progress: Progress) -> Event:
     """Return the event that follows a missed deadline, with its evidence.
 
-    A fault; or, where nothing broke, the request to resume a run that could not be paused.  `launch_error`
-    is what kept its shim from being forked, `progress` the last counts of its worker.
+    The event is a fault, or the request to resume a run that could not be paused.  `launch_error` is the
+    reason why the shim could not be forked, `progress` has the last counts of the worker.
     """
     why = {"reason": missed.reason} if missed.reason else {}
     if missed.cause is None:
         return Event(Kind.RESUME_REQUESTED, at, data=why)
     data: dict[str, Any] = {"kind": missed.cause, "after_s": missed.after_s, **why}
     if missed.cause is CauseKind.HANDSHAKE_TIMEOUT:
-        data["error"] = launch_error or "its shim never came"
+        data["error"] = launch_error or "its shim did not register"
     if missed.cause is CauseKind.STUCK:
         data |= {"steps": progress.steps, "episodes": progress.episodes}
     return Event(Kind.DEADLINE_MISSED, at, data=data)
 
 
 def grace_s(run: Run) -> float:
-    """Return how long the run has from TERM to KILL: what its stop says, else its own."""
+    """Return the grace period of the run: that of its stop request, else its own."""
     asked = (run.stop or {}).get("grace_s")
     return run.grace_s if asked is None else float(asked)
 
 
 def retry_delay_s(retries_used: int, first_s: float, most_s: float, jitter: float) -> float:
-    """Return how long retry number `retries_used` + 1 waits: a back-off, spread by jitter in [0, 1)."""
+    """Return the wait before retry number `retries_used` + 1: a back-off with `jitter` in [0, 1)."""
     return delay_s(retries_used, first_s, most_s) * (0.75 + 0.5 * jitter)

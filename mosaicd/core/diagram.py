@@ -1,7 +1,7 @@
-"""The picture of the lifecycle, drawn from TABLE: what the manual shows and a golden file holds still.
+"""The diagram of the lifecycle, drawn from TABLE, for the manual and a golden file.
 
-First the ways between places, then every legal pair.  Lines stay under 72 columns, so that the picture fits
-an indented display in an 80-column page.
+It has the transitions between places, then every pair of event and place.  Lines have less than 72 columns,
+so that the diagram fits an indented display on a page of 80 columns.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,13 +20,13 @@ _ILLEGAL = "."
 
 
 def text(table: Table = TABLE) -> str:
-    """Return the whole picture; the same table gives the same text."""
+    """Return the diagram; the same table gives the same text."""
     parts = [*_arrows(table), "", *_matrix(table), "", *_legend()]
     return "\n".join(line.rstrip() for line in parts) + "\n"
 
 
 def _arrows(table: Table) -> Iterator[str]:
-    """One line for each two places with a way between them: from, to, the events that lead there."""
+    """Return one line for each pair of places with a transition: from, to, and its events."""
     for place, row in table.items():
         ways: dict[Place, list[str]] = {}
         for kind, target in row.items():
@@ -51,7 +51,7 @@ def _wrapped(head: str, words: list[str]) -> Iterator[str]:
 
 
 def _matrix(table: Table) -> Iterator[str]:
-    """A row for each event, a column for each place: where it leads, or that it is illegal there."""
+    """Return a row for each event and a column for each place, with the next place."""
     yield _row("", _HEADS.values())
     for kind in Kind:
         if kind is not Kind.SUBMITTED:
@@ -71,4 +71,4 @@ def _row(head: str, cells: Iterable[str]) -> str:
 def _legend() -> Iterator[str]:
     yield f"{_STAYS}  the state stays: the event is stored and may change what is wanted"
     yield f"{_ILLEGAL}  illegal there: refused, and nothing changes"
-    yield f"{_HEADS[Place.RELEASED]}  PAUSE with its slots given back: it waits in the queue again"
+    yield f"{_HEADS[Place.RELEASED]}  PAUSE without slots: the run waits in the queue again"

@@ -1,4 +1,4 @@
-"""Events: the facts and requests that a run's ledger is made of, and nothing about what they lead to."""
+"""Events: the facts and requests in the ledger of a run.  `fsm` defines their effects."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

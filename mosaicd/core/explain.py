@@ -1,19 +1,21 @@
-"""Why a run waits: every fact that blocks it, and the smallest changes that would start it now.
+"""The explanation of a waiting run: every fact that blocks it, and the smallest changes that would start it
+now.
 
-Nothing is guessed: a change is told only after the queue itself, asked again with the change made, has
-started the run.  Note: facts are about now (a run may wait for CPUs *and* for runs ahead of it), and the runs
-"ahead" are those with a better place now, not all that were submitted earlier.
+Each change is verified: the queue is planned again with the change, and the run must start.  Note: facts
+describe the present (a run may wait for CPUs *and* for runs ahead of it).  The runs ahead are those with a
+better place now, not all that were submitted earlier.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Any
 
 from mosaicd.core.params import MAX_PRIORITY
 from mosaicd.core.queue import Considered, Queue, Waiting
 from mosaicd.core.slots import Capacity, Grant, Withheld, counted, cpus_due, gpus_due
 
-#: How many runs a fact names; it always counts them all.
+#: The number of runs that a fact names; its count includes all of them.
 MAX_NAMED = 10
 
 
@@ -30,13 +32,13 @@ class Holder:
 
     @property
     def grant(self) -> Grant:
-        """What comes free when it ends."""
+        """The slots that become free when it ends."""
         return Grant(self.cpus, self.slots)
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """All that a plan depends on, and who holds the machine."""
+    """All inputs of a plan, and the runs that hold slots."""
 
     capacity: Capacity
     used: Mapping[int, int]
@@ -61,11 +63,11 @@ class Explanation:
 
 
 def reason(run: Waiting, capacity: Capacity, now: float) -> str:
-    """Return in a few words why a run waits, without looking at the queue: cheap enough for every view."""
+    """Return briefly why a run waits, without planning the queue: cheap enough for every view."""
     if run.held:
         return "held"
     if run.not_before is not None and run.not_before > now:
-        return "waits for its hour"
+        return f"retry in {ceil(run.not_before - now)} s"
     if run.mandatory and run.gpus > capacity.gpu_slots_total:
         return f"needs {counted(run.gpus, 'GPU')}, the machine has {capacity.gpu_slots_total}"
     short = []
@@ -76,7 +78,7 @@ def reason(run: Waiting, capacity: Capacity, now: float) -> str:
     if gpus > len(capacity.gpus_free):
         free, aside = len(capacity.gpus_free), _aside(len(capacity.gpu_slots_withheld))
         short.append(f"{counted(gpus, 'GPU')}, {free} of {capacity.gpu_slots_total} free{aside}")
-    return "needs " + "; ".join(short) if short else "waits for its turn"
+    return "needs " + "; ".join(short) if short else "waits in the queue"
 
 
 def _aside(withheld: int) -> str:
@@ -84,7 +86,7 @@ def _aside(withheld: int) -> str:
 
 
 def explain(run_id: str, queue: Queue, scene: Scene) -> Explanation:
-    """Return why `run_id` does not run; KeyError when it does not wait.  The queue is left as it was."""
+    """Return why `run_id` waits; raise KeyError if it does not wait.  The queue is not changed."""
     run = queue.get(run_id)
     if run is None:
         raise KeyError(run_id)
@@ -104,7 +106,7 @@ def explain(run_id: str, queue: Queue, scene: Scene) -> Explanation:
 
 
 def _own_facts(run: Waiting, scene: Scene) -> list[dict[str, Any]]:
-    """Return what the run itself says: held, its hour, GPUs that are not there."""
+    """Return the facts about the run itself: a hold, a back-off, GPUs that the machine lacks."""
     facts: list[dict[str, Any]] = []
     if run.held:
         facts.append({"fact": "held", "text": "it is held"})
@@ -126,7 +128,7 @@ def _own_facts(run: Waiting, scene: Scene) -> list[dict[str, Any]]:
 
 
 def _capacity_facts(run: Waiting, scene: Scene) -> list[dict[str, Any]]:
-    """Return what is too little on the machine, and who holds it."""
+    """Return the facts about slots that are not free, and the runs that hold them."""
     capacity = scene.capacity
     needs = (
         ("cpus", "CPU", cpus_due(run.cpus, capacity), capacity.cpus_free, capacity.cpus_total),
@@ -153,7 +155,7 @@ def _capacity_facts(run: Waiting, scene: Scene) -> list[dict[str, Any]]:
 
 
 def _withheld_facts(short: Sequence[dict[str, Any]], scene: Scene) -> list[dict[str, Any]]:
-    """Return what of that which is too little is withheld: nobody holds it, so nobody can give it back."""
+    """Return the facts about slots of quarantined runs, if slots of that kind are short."""
     missing = {fact["fact"] for fact in short}
     return [
         {
@@ -187,7 +189,7 @@ def _queue_fact(run: Waiting, ahead: Sequence[Considered | Waiting], scene: Scen
     count = len(others)
     return {
         "fact": "queue",
-        "text": f"{count} run{'s go' if count > 1 else ' goes'} before it ({', '.join(names[:MAX_NAMED])})",
+        "text": f"{count} run{'s are' if count > 1 else ' is'} ahead of it ({', '.join(names[:MAX_NAMED])})",
         "ahead": count,
         "runs": [
             {
@@ -213,19 +215,19 @@ def _because(run: Waiting, other: Waiting, used: Mapping[int, int]) -> str:
         return "its owner holds less"
     if theirs == own and other.submit_order < run.submit_order:
         return "submitted earlier"
-    return "its owner's turn"  # the shares after what starts before them
+    return "its owner has a smaller share then"  # the shares after what starts before them
 
 
 def _changes(run: Waiting, probe: Queue, scene: Scene) -> list[list[dict[str, Any]]]:
-    """Return alternatives that each start the run now, smallest first: its lock, its rank, its size, others.
+    """Return alternatives that each start the run now, smallest first: its priority, its size, other runs.
 
-    What it cannot do without (release, its hour, GPUs that are there) is part of each.
+    Necessary changes (release it, skip its back-off, ask for fewer GPUs) are part of each alternative.
     """
     needed: list[dict[str, Any]] = []
     if run.held:
         needed.append({"change": "release", "text": "release it"})
     if run.not_before is not None and run.not_before > scene.now:
-        needed.append({"change": "begin", "text": "let it begin now"})
+        needed.append({"change": "begin", "text": "skip its back-off"})
     if run.mandatory and run.gpus > scene.capacity.gpu_slots_total:
         run = replace(run, gpus=scene.capacity.gpu_slots_total)
         needed.append(_size_step("gpus", "GPU", run.gpus))
@@ -246,7 +248,7 @@ def _changes(run: Waiting, probe: Queue, scene: Scene) -> list[list[dict[str, An
 
 
 def _merged(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the steps with only the last word on each thing."""
+    """Return the steps with only the last change of each kind and run."""
     return list({(step["change"], step.get("run_id")): step for step in steps}.values())
 
 
@@ -277,7 +279,7 @@ def _shrink(run: Waiting, probe: Queue, scene: Scene) -> list[dict[str, Any]]:
 
 
 def _end_holders(run: Waiting, probe: Queue, scene: Scene) -> list[dict[str, Any]]:
-    """Return the smallest holder whose end is enough, else a set of which none could be spared."""
+    """Return the smallest holder whose end suffices, else a minimal set of holders."""
     by_size = sorted(scene.holders, key=lambda holder: (len(holder.slots), holder.cpus, holder.run_id))
     for holder in by_size:
         if _starts(run, probe, _without(scene, [holder])):
@@ -301,7 +303,7 @@ def _without(scene: Scene, ended: Sequence[Holder]) -> Scene:
 
 
 def _starts(run: Waiting, probe: Queue, scene: Scene) -> bool:
-    """Whether the next plan starts `run`, put in the place of what the probe knows of it."""
+    """Return whether the next plan starts `run`, which replaces the run of that id in `probe`."""
     before = probe.get(run.run_id)
     probe.put(run)
     started = any(
@@ -314,7 +316,7 @@ def _starts(run: Waiting, probe: Queue, scene: Scene) -> bool:
 
 
 def _first(candidates: Sequence[int], is_enough: Callable[[int], bool]) -> int | None:
-    """Return the first candidate that is enough, by halving: all after an enough one are enough too."""
+    """Return the first sufficient candidate, by bisection: all after it are sufficient too."""
     low, high = 0, len(candidates)
     while low < high:
         middle = (low + high) // 2

@@ -1,6 +1,6 @@
-"""What each event stores: one small function a kind, from the run before to the fields that change.
+"""The fields that each event changes: one small function for each kind of event.
 
-Called by `fsm.apply` alone, after it has found the event legal; nothing here may refuse.
+Only `fsm.apply` calls these functions, after it has checked that the event is legal; none of them may raise.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ K = Kind
 def _stop_requested(run: Run, event: Event) -> dict[str, Any]:
     stop = {"kind": CauseKind.BY_USER, "who": event.who, **event.data}
     if run.state is State.HSHK or (run.stop or {}).get("early"):
-        stop["early"] = True  # the shim that comes is told to stop, and never to start
+        stop["early"] = True  # a shim that registers now is ordered to stop, and never to start
     return {"want": Want.STOP, "stop": stop, "pause_mode": None}
 
 
@@ -60,7 +60,7 @@ def _released(run: Run, event: Event) -> dict[str, Any]:
 
 def _limit_reached(run: Run, event: Event) -> dict[str, Any]:
     if run.want is Want.STOP:
-        return {}  # the first reason to stop is the one that is remembered
+        return {}  # the first reason for a stop is kept
     return {"want": Want.STOP, "stop": {"who": "daemon", **event.data}, "pause_mode": None}
 
 
@@ -98,7 +98,7 @@ def _lost(run: Run, event: Event) -> dict[str, Any]:
 
 
 def _unkillable(run: Run, event: Event) -> dict[str, Any]:
-    pids = list(event.data.get("pids") or ())  # none are told of in ledgers of before
+    pids = list(event.data.get("pids") or ())  # older ledgers have none
     if not pids:
         return {"unkillable": True}
     if run.state is State.FAULT:
@@ -122,7 +122,9 @@ def _withdrawn(run: Run, event: Event) -> dict[str, Any]:
 
 def _carried(run: Run) -> dict[str, Any]:
     exit = run.exit or {}
-    records = 0 if exit.get("steps_are_global") else int(exit.get("steps") or 0)  # a global count goes on
+    records = (
+        0 if exit.get("steps_are_global") else int(exit.get("steps") or 0)
+    )  # a global count continues over attempts
     return {
         "steps_before": run.steps_before + records,
         "active_s": run.active_s + float(exit.get("active_s") or 0.0),

@@ -1,20 +1,18 @@
-"""Run lifecycle: which events are legal when, where they lead, and what the daemon then owes the run.
+"""Run lifecycle: the legal events of each state, the next state, and the action that the daemon then owes the
+run.
 
-Three rules make it hold.
+Rule 1: every transition is a row of TABLE.  If a rule does not fit into a row, the event must be split.  A
+*place* is a state, with one exception: PAUSE without slots is the place RELEASED, because its legal events
+differ.  On the wire both are PAUSE.
 
-Rule 1: every transition is a row of TABLE.  A rule that does not fit in a row means that the event must
-be split.  A *place* is a state, except that PAUSE with its slots given back is a place of its own
-(RELEASED): the legal events differ, so the table must tell them apart; on the wire both are PAUSE.
+Rule 2: `apply` is a pure fold of one event; replaying the events of a run gives its row.  `owed` reads only
+the run, never the event that led there.  So it may be called twice, or again after a crash, and recovery
+needs no second program.
 
-Rule 2: fold, then owe.  `apply` is a pure fold of one event; replaying a run's events gives its row.
-`owed` reads only the run, never the event that led there, so asking twice, or again after a crash,
-is harmless, and recovery is not a second program.
+Rule 3: requests change `want`, never `state`.  A run that should pause and is not yet frozen is in EXEC with
+want=pause.
 
-Rule 3: observed is not wanted.  Requests change `want`, never `state`; "pause asked, not yet frozen" is
-EXEC with want=pause.
-
-Who may know that a process tree is empty is not decided here: `conclude` must be called only after the
-launcher has confirmed it.
+Note: call `conclude` only after the launcher has confirmed that the process tree is empty.
 """
 
 from collections.abc import Mapping
@@ -36,7 +34,7 @@ _INTERRUPTED = (CauseKind.SHIM_LOST, CauseKind.REBOOTED)
 
 
 class Place(StrEnum):
-    """A row group of the table: a state, with RELEASED split off PAUSE."""
+    """A group of rows in the table: a state, with RELEASED apart from PAUSE."""
 
     INIT = "INIT"
     HSHK = "HSHK"
@@ -55,7 +53,7 @@ class Place(StrEnum):
 
 P, K = Place, Kind
 
-#: (place, event) -> place.  What is not here is illegal.  `submitted` makes a run and has no row.
+#: (place, event) -> place.  All other pairs are illegal.  `submitted` creates a run and has no row.
 TABLE: Mapping[Place, Mapping[Kind, Place]] = {
     P.INIT: {
         K.STOP_REQUESTED: P.INIT, K.RESUME_REQUESTED: P.INIT,
@@ -100,7 +98,7 @@ TABLE: Mapping[Place, Mapping[Kind, Place]] = {
 
 
 class IllegalTransition(Exception):
-    """The event has no row where the run stands; nothing was changed."""
+    """The event has no row for the place of the run; nothing was changed."""
 
     def __init__(self, run: Run, event: Event) -> None:
         super().__init__(f"{event.kind} is not legal in {place(run)} (run {run.run_id})")
@@ -109,7 +107,7 @@ class IllegalTransition(Exception):
 
 
 class Action(StrEnum):
-    """What the daemon owes a run; its parameters are in the run."""
+    """An action that the daemon owes a run; its parameters are in the run."""
 
     WITHDRAW = "withdraw"
     QUEUE = "queue"
@@ -122,14 +120,14 @@ class Action(StrEnum):
 
 
 def place(run: Run) -> Place:
-    """Return the row group that `run` stands in."""
+    """Return the place of `run` in the table."""
     if run.state is State.PAUSE and run.released:
         return Place.RELEASED
     return Place(run.state.value)
 
 
 def is_legal(run: Run, kind: Kind) -> bool:
-    """Whether `kind` has a row where `run` stands."""
+    """Return whether `kind` has a row for the place of `run`."""
     return kind in TABLE[place(run)]
 
 
@@ -149,7 +147,7 @@ def apply(run: Run, event: Event) -> Run:
 
 
 def owed(run: Run) -> Action | None:
-    """Return what the daemon still has to do for `run`, or None; reads only the run."""
+    """Return the action that the daemon owes `run`, or None; reads only the run."""
     match run.state:
         case State.TERM:
             return None
@@ -182,22 +180,22 @@ def _owed_released(run: Run) -> Action | None:
 
 
 def breaking(run: Run, at: float) -> Event:
-    """Return the `broke` event of a run whose exit is bad and was not wanted."""
+    """Return the `broke` event of a run that failed and was not stopped."""
     return Event(Kind.BROKE, at, data={"cause": verdict(run)[1] or {}})
 
 
 @dataclass(frozen=True, slots=True)
 class CrashLoop:
-    """Attempts in a row that may die within so many seconds of their start; 0: any number."""
+    """The number of attempts in a row that may end within `within_s` of their start; 0: no limit."""
 
     attempts: int = 0
     within_s: float = 0.0
 
 
 def conclude(run: Run, at: float, backoff_s: float, crash_loop: CrashLoop | None = None) -> Event:
-    """Return the event that ends or requeues `run`, whose tree the launcher has found empty.
+    """Return the event that ends or requeues `run`, whose process tree is empty.
 
-    `backoff_s` is how long a retry has to wait.  Raises ValueError where no end is due.
+    `backoff_s` is the wait before a retry.  Raises ValueError if no end is due.
     """
     stopped = cut_short(run)
     if stopped is not None:
@@ -224,7 +222,8 @@ def conclude(run: Run, at: float, backoff_s: float, crash_loop: CrashLoop | None
 
 
 def replay(events: list[Event]) -> Run:
-    """Return the run that `events` (from `submitted` on, in order) lead to; IllegalTransition else."""
+    """Return the run after `events` (in order, the first is `submitted`); raise IllegalTransition
+    otherwise."""
     run = submitted(events[0])
     for event in events[1:]:
         run = apply(run, event)

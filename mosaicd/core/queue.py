@@ -1,12 +1,12 @@
-"""Which waiting run starts next: priority, then the owner who holds least, then the order of submission.
+"""The order of the queue: by priority, then the owner with the fewest CPUs, then the order of submission.
 
-A run that does not fit keeps its place: what it could already have is put aside (earmarked) and only
-what nobody ahead waits for goes to runs behind it.  So small runs fill real gaps and cannot starve a big
-one.  What a reader would get wrong: the fair share is taken again after every start, so one plan that
-starts several runs alternates between owners; and CPUs put aside for a waiting run idle on purpose.
+A run that does not fit keeps its place: free slots that it needs are earmarked for it, and only other slots
+go to runs behind it.  So small runs use real gaps and cannot starve a big run.  Note: the fair share is
+computed again after every start, so a plan that starts several runs alternates between owners.  CPUs that are
+earmarked for a waiting run stay idle on purpose.
 
-An earmark makes a plan cheap too: each run it looks at takes a CPU, so it looks at no more runs than
-the machine has CPUs, however many wait.  A run that was due once stays due, whatever the wall clock does.
+Earmarks also make a plan cheap: each considered run takes a CPU, so a plan considers at most as many runs as
+the machine has CPUs.  A run that was due once stays due, also if the wall clock steps back.
 """
 
 from bisect import bisect_left, insort
@@ -19,7 +19,7 @@ from mosaicd.core.slots import Capacity, Grant, choose, cpus_due, earmark
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What the queue needs to know of a run.
+    """A waiting run, as the queue needs it.
 
     `submit_order` grows with every submit (the registry's number of the row); `not_before` is wall clock.
     """
@@ -37,7 +37,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A run that starts now, and what it is granted."""
+    """A run that starts now, with its grant."""
 
     run_id: str
     grant: Grant
@@ -58,7 +58,7 @@ _Lane = list[tuple[int, str]]
 class Queue:
     """The waiting runs, kept in order: one lane for each priority and owner.
 
-    `plan` changes nothing a caller could see; the caller takes started runs out with `discard`.
+    `plan` does not change the queue; the caller removes started runs with `discard`.
     """
 
     def __init__(self, runs: Iterable[Waiting] = ()) -> None:
@@ -82,7 +82,7 @@ class Queue:
         return self._runs.get(run_id)
 
     def put(self, run: Waiting) -> None:
-        """Add a run, or let it take the place of what was known of it."""
+        """Add a run, or replace the run with the same id."""
         self.discard(run.run_id)
         self._runs[run.run_id] = run
         if run.held:
@@ -93,7 +93,7 @@ class Queue:
             heappush(self._later, (run.not_before, run.run_id))
 
     def discard(self, run_id: str) -> None:
-        """Take a run out; one that is not there is no fault."""
+        """Remove a run; a missing run is no error."""
         run = self._runs.pop(run_id, None)
         if run is None:
             return
@@ -106,17 +106,17 @@ class Queue:
                 del self._lanes[key]
 
     def next_due(self, now: float) -> float | None:
-        """Return the earliest `not_before` after `now`: when to plan again though nothing else happens."""
+        """Return the earliest `not_before` after `now`: the time of the next plan if nothing else happens."""
         self._admit_due(now)
         return self._later[0][0] if self._later else None
 
     def plan(self, capacity: Capacity, used: Mapping[int, int], now: float) -> list[Start]:
-        """Return the runs that start now, in order; `used` is the CPUs that each owner's runs hold."""
+        """Return the runs that start now, in order; `used` has the CPUs that the runs of each owner hold."""
         considered = self.consider(capacity, used, now)
         return [Start(one.run.run_id, one.grant) for one in considered if one.grant is not None]
 
     def consider(self, capacity: Capacity, used: Mapping[int, int], now: float) -> Iterator[Considered]:
-        """Yield the runs in their order until no CPU is left to give or to put aside."""
+        """Yield the runs in their order until no CPU is left to grant or to earmark."""
         share = dict(used)
         for run in self._in_order(share, now):
             if not capacity.cpus_free:
@@ -128,7 +128,7 @@ class Queue:
             capacity = capacity.less(grant or earmark(run.cpus, run.gpus, run.mandatory, capacity))
 
     def order(self, capacity: Capacity, used: Mapping[int, int], now: float) -> list[Waiting]:
-        """Return every run that may start by now, in the order in which they would start if each could."""
+        """Return every run that is due, in the order in which they would start if all fitted."""
         share = dict(used)
         order = []
         for run in self._in_order(share, now):
@@ -137,7 +137,7 @@ class Queue:
         return order
 
     def _in_order(self, share: Mapping[int, int], now: float) -> Iterator[Waiting]:
-        """Yield runs by priority, share and submission; its caller may raise the last one's share."""
+        """Yield runs by priority, share and submission; the caller may raise the share of the last owner."""
         self._admit_due(now)
         for priority in sorted({priority for priority, _ in self._lanes}, reverse=True):
             heads = []
@@ -161,7 +161,7 @@ class Queue:
             heappop(self._later)
 
     def _is_stale(self, due: float, run_id: str) -> bool:
-        """Whether an entry's run has left, is held, or was given another hour since."""
+        """Return whether the run of an entry has left the queue, is held, or has another `not_before` now."""
         run = self._runs.get(run_id)
         return run is None or run.held or run.not_before != due
 

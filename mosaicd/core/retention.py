@@ -1,7 +1,7 @@
-"""Retention: which ended runs a policy gives up, oldest first.
+"""Retention: the ended runs that a policy deletes, oldest end first.
 
-A reader would get wrong: what is pinned counts (it takes space like the rest) but is never chosen, so a
-limit may stay exceeded.  Live runs are not even looked at.
+Note: pinned runs count towards the limits but are never chosen, so a limit may stay exceeded.  Live runs are
+not considered.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What retention looks at of an ended run; `_at` Unix seconds."""
+    """An ended run, as retention needs it; `_at` in Unix seconds."""
 
     run_id: str
     name: str
@@ -24,7 +24,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What may stay: None where there is no limit."""
+    """The limits of retention; None means no limit."""
 
     age_s: float | None = None
     runs_per_user: int | None = None
@@ -33,22 +33,22 @@ class Policy:
 
     @property
     def is_off(self) -> bool:
-        """Whether everything stays for ever."""
+        """Whether there is no limit, so that all runs stay."""
         return self == Policy()
 
     @property
     def needs_sizes(self) -> bool:
-        """Whether the policy can only judge what was measured."""
+        """Whether a limit needs the sizes of the runs."""
         return self.bytes_per_user is not None or self.bytes_total is not None
 
 
 def choose(
     runs: Sequence[Ended], policy: Policy, now: float, sizes: Mapping[str, int], kept: frozenset[str]
 ) -> dict[str, str]:
-    """Return run id -> the setting that gives it up, in the order to prune.
+    """Return run id -> the setting that selects it, in the order of deletion.
 
-    `runs` are all ended runs, `sizes` bytes by run id (absent: 0), `kept` ids that must stay although not
-    pinned.
+    `runs` are all ended runs, `sizes` has bytes by run id (absent: 0), `kept` has ids that stay although they
+    are not pinned.
     """
     chosen: dict[str, str] = {}
     by_age = sorted(runs, key=lambda run: (run.finished_at, run.run_id))
@@ -70,7 +70,7 @@ def _shrink(
     runs: Sequence[Ended], free: Sequence[Ended], weights: Mapping[str, int], limit: int | None, why: str,
     chosen: dict[str, str],
 ) -> None:  # fmt: skip
-    """Choose the oldest of `free` until what is left of `runs` weighs `limit` at most."""
+    """Choose the oldest of `free` until the rest of `runs` weighs at most `limit`."""
     if limit is None:
         return
     left = sum(weights.get(run.run_id, 0) for run in runs if run.run_id not in chosen)

@@ -1,8 +1,7 @@
-"""The run record: everything the daemon knows about one run that must survive its own death.
+"""The run record: all facts about one run that must survive a crash of the daemon.
 
-A `Run` is immutable; only `core.fsm.apply` makes the next one.  What moves too fast to be an event
-(heartbeats, cursors, last values) is not here but in `Progress`, kept in memory and written along
-with the next event.
+A `Run` is immutable; only `core.fsm.apply` returns the next one.  Values that change too often to be events
+(heartbeats, cursors, last values) are in `Progress`, which is kept in memory and written with the next event.
 """
 
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any, Self
 from mosaicd.protocol.records.orders import GRACE_S, HANDSHAKE_TIMEOUT_S
 from mosaicd.protocol.states import CauseKind, Outcome, PauseMode, RunKind, State, Want
 
-#: Causes that are the machine's and not the run's: retried when `retries` allows and `retry_on` is silent.
+#: Causes of the machine, not of the run: retried if `retries` allows it and `retry_on` is empty.
 INFRASTRUCTURE_CAUSES = (
     CauseKind.SHIM_LOST,
     CauseKind.REBOOTED,
@@ -27,7 +26,7 @@ INFRASTRUCTURE_CAUSES = (
 class Run:
     """One run.  `_at` wall clock (Unix seconds), `_s` seconds, `memory_mb` MiB; tuples for lists."""
 
-    # what was submitted; never changes but for `set`
+    # submitted; only `set` changes it
     run_id: str
     owner_uid: int
     owner: str
@@ -59,7 +58,7 @@ class Run:
     can_pause: bool = False
     can_checkpoint: bool = False
 
-    # what was observed
+    # observed
     state: State = State.INIT
     released: bool = False
     attempt: int = 0
@@ -87,7 +86,7 @@ class Run:
     outcome: Outcome | None = None
     cause: Mapping[str, Any] | None = None
 
-    # what is wanted
+    # requested
     want: Want = Want.RUN
     pause_mode: PauseMode | None = None
     stop: Mapping[str, Any] | None = None
@@ -98,26 +97,27 @@ class Run:
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing can move the run again."""
+        """Whether the run has ended and cannot change again."""
         return self.state is State.TERM
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the run holds nothing and may be in the queue."""
+        """Whether the run holds no slots and may be in the queue."""
         return self.state is State.INIT or (self.state is State.PAUSE and self.released)
 
     @property
     def is_holding(self) -> bool:
-        """Whether CPU and GPU slots are the run's."""
+        """Whether the run holds CPU or GPU slots."""
         return not self.is_final and not self.is_waiting
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-safe dictionary that `from_dict` turns back into an equal run."""
+        """Return a JSON-safe dictionary that `from_dict` converts to an equal run."""
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the run of `to_dict`; ValueError or TypeError for unknown fields and words."""
+        """Return the run for a dictionary of `to_dict`; raise ValueError or TypeError for unknown fields and
+        words."""
         values = dict(data)
         for name, convert in _CONVERT.items():
             if values.get(name) is not None:
@@ -147,7 +147,7 @@ _CONVERT: dict[str, Any] = {
 
 @dataclass(slots=True)
 class Progress:
-    """Last values of a live run: overwritten by every advance, never an event."""
+    """The last values of a live run: overwritten by every advance, never an event."""
 
     telemetry_seq: int = 0
     stdout_bytes: int = 0
@@ -163,7 +163,7 @@ class Progress:
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the part that clients see under `progress`."""
+        """Return the fields that clients see under `progress`."""
         names = (
             "steps",
             "episodes",
@@ -177,11 +177,11 @@ class Progress:
         return {name: getattr(self, name) for name in names}
 
     def dump(self) -> dict[str, Any]:
-        """Return everything, for the registry."""
+        """Return all fields, for the registry."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def after_exit(self, exit: Mapping[str, Any]) -> "Progress":
-        """Return the last values as the exit record has them: the shim's own final count."""
+        """Return the last values from the exit record, which has the final counts of the shim."""
         names = (
             "telemetry_seq", "stdout_bytes", "stderr_bytes", "steps", "episodes", "metrics", "resumed_from",
             "checkpoint",
@@ -191,6 +191,6 @@ class Progress:
 
     @classmethod
     def load(cls, data: Mapping[str, Any]) -> Self:
-        """Return the progress of `dump`; unknown names are left out."""
+        """Return the progress for a dictionary of `dump`; unknown names are ignored."""
         known = {f.name for f in fields(cls)}
         return cls(**{name: value for name, value in data.items() if name in known})

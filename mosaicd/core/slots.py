@@ -1,9 +1,9 @@
-"""Who gets which slots: CPUs are counted, GPUs are numbered and owned one by one.
+"""Granting of slots: CPUs are counted, GPUs are numbered and held one by one.
 
-What a reader would get wrong: too many CPUs is no fault (the run is granted the machine, visibly), too
-many *mandatory* GPUs is one, at submit; and `mandatory: false` means "take what the machine has", not
-"take what happens to be free": a training asked to use four GPUs waits for its four where there are
-four, because starting it on one would cost its owner days, and only he can know that.
+Note: a request for more CPUs than the machine has is no error; the run gets all CPUs, and `show` prints the
+grant.  A request for more *mandatory* GPUs than the machine has is an error at submit.  `mandatory: false`
+means all GPUs that the machine has, not those that are free: a run that asks for four GPUs waits for four if
+the machine has four, because a start on one GPU could cost its owner days.
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from mosaicd.protocol.errors import CapacityImpossible
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """CPUs by number, GPU slots by index, ascending."""
+    """The number of CPUs, and the indexes of GPU slots, ascending."""
 
     cpus: int
     slots: tuple[int, ...] = ()
@@ -22,9 +22,9 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """What a run that was set aside may still use: nobody's until it is known that nothing of it lives.
+    """The slots of a quarantined run; they stay reserved until no process of the run is alive.
 
-    `pids`: processes of it that were found last, its shims too; none before the first look.
+    `pids`: the processes of the run at the last check, its shims included; empty before the first check.
     """
 
     run_id: str
@@ -35,24 +35,24 @@ class Withheld:
 
     @property
     def grant(self) -> Grant:
-        """What nobody is given meanwhile."""
+        """The slots that stay reserved."""
         return Grant(self.cpus, self.slots)
 
     def summary(self) -> str:
-        """Return in one sentence what stays reserved, and for which run."""
+        """Return one sentence with the reserved slots and their run."""
         gpus = f"GPU slot{'' if len(self.slots) == 1 else 's'} {', '.join(map(str, self.slots))}"
         parts = ((self.cpus, counted(self.cpus, "CPU")), (self.slots, gpus))
         held = " and ".join(words for some, words in parts if some)
         alive = f"are alive (pid {', '.join(map(str, self.pids))})" if self.pids else "may be alive"
-        found = f"the record of run {self.run_id} is set aside, and processes of it {alive}"
+        found = f"run {self.run_id} is quarantined, and processes of it {alive}"
         return f"{found}; its {held} stay reserved" if held else found
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """The machine and what runs hold of it; GPU slots are numbered 0..gpu_slots_total-1.
+    """The slots of the machine and those that runs hold; GPU slots are numbered 0..gpu_slots_total-1.
 
-    What is withheld counts as used; `*_withheld` say how much of what is used that is.
+    The slots of quarantined runs count as used; `*_withheld` counts them alone.
     """
 
     cpus_total: int
@@ -64,32 +64,32 @@ class Capacity:
 
     @property
     def cpus_free(self) -> int:
-        """CPUs that nobody holds; never negative, also where the machine was shrunk below its runs."""
+        """The number of free CPUs; never negative, also if runs hold more than the machine has now."""
         return max(0, self.cpus_total - self.cpus_used)
 
     @property
     def gpus_free(self) -> tuple[int, ...]:
-        """Indexes of the GPU slots that nobody holds, ascending."""
+        """The indexes of the free GPU slots, ascending."""
         return tuple(slot for slot in range(self.gpu_slots_total) if slot not in self.gpu_slots_used)
 
     def less(self, grant: Grant) -> Self:
-        """Return what is left after a grant."""
+        """Return the capacity after a grant."""
         used = self.gpu_slots_used | set(grant.slots)
         return replace(self, cpus_used=self.cpus_used + grant.cpus, gpu_slots_used=used)
 
     def plus(self, grant: Grant) -> Self:
-        """Return what there is once a grant is given back."""
+        """Return the capacity after a grant is freed."""
         used = self.gpu_slots_used - set(grant.slots)
         return replace(self, cpus_used=max(0, self.cpus_used - grant.cpus), gpu_slots_used=used)
 
 
 def cpus_due(requested: int, capacity: Capacity) -> int:
-    """Return the CPUs that a request is granted here: what it asks for, at most the machine."""
+    """Return the CPUs for a request: the requested number, at most all CPUs of the machine."""
     return min(requested, max(1, capacity.cpus_total))
 
 
 def gpus_due(requested: int, capacity: Capacity) -> int:
-    """Return the GPU slots that a request is granted here: what it asks for, at most the machine's."""
+    """Return the number of GPU slots for a request: the requested number, at most all of the machine."""
     return min(requested, capacity.gpu_slots_total)
 
 
@@ -99,7 +99,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def check_possible(gpus: int, mandatory: bool, capacity: Capacity) -> None:
-    """Raise CapacityImpossible where this machine could never give the mandatory GPUs."""
+    """Raise CapacityImpossible if this machine has fewer GPUs than the mandatory ones."""
     if mandatory and gpus > capacity.gpu_slots_total:
         raise CapacityImpossible(
             f"it must have {counted(gpus, 'GPU')}; this machine has {capacity.gpu_slots_total}",
@@ -109,9 +109,9 @@ def check_possible(gpus: int, mandatory: bool, capacity: Capacity) -> None:
 
 
 def choose(cpus: int, gpus: int, mandatory: bool, capacity: Capacity) -> Grant | None:
-    """Return the grant that a request gets now, lowest free GPU slots first; None where it has to wait.
+    """Return the grant for a request, lowest free GPU slots first; None if it has to wait.
 
-    Mandatory GPUs beyond the machine (it lost some since the submit) wait for ever rather than run short.
+    A request for more mandatory GPUs than the machine has now waits without end.
     """
     if mandatory and gpus > capacity.gpu_slots_total:
         return None
@@ -123,9 +123,10 @@ def choose(cpus: int, gpus: int, mandatory: bool, capacity: Capacity) -> Grant |
 
 
 def earmark(cpus: int, gpus: int, mandatory: bool, capacity: Capacity) -> Grant:
-    """Return what of a blocked request can be put aside now, so that nobody behind it takes it away.
+    """Return the free slots to earmark for a blocked request, so that runs behind it do not take them.
 
-    Nothing for mandatory GPUs that the machine has no more: that run would hold up everybody for ever.
+    Nothing is earmarked if the machine has fewer GPUs than the mandatory ones: that run would block all
+    others.
     """
     if mandatory and gpus > capacity.gpu_slots_total:
         return Grant(0)

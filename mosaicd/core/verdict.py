@@ -1,6 +1,6 @@
-"""How a run ended: outcome and cause from its exit record, and whether a fault is worth another attempt.
+"""The end of a run: outcome and cause from its exit record, and whether a fault is retried.
 
-A reader would get wrong: an exit code alone decides only where nobody with a better claim has spoken.
+Note: the exit code decides only if there is no stop, no limit and no lifecycle event of the worker.
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ from mosaicd.protocol.states import CauseKind, Outcome, State, Want
 
 
 def is_release(run: Run) -> bool:
-    """Whether the exit was the worker leaving its slots on request, to come back later.
+    """Return whether the exit was a release: the worker saved its work and exited on request.
 
-    A shim's word is not enough: only a run that worked, and whose worker checkpoints, can come back.
+    The report of the shim is not enough: the run must have executed, and its worker must support checkpoints.
     """
     return _has_left(run) and run.want is not Want.STOP
 
@@ -24,15 +24,15 @@ def _has_left(run: Run) -> bool:
 
 
 def is_clean(run: Run) -> bool:
-    """Whether the exit needs no FAULT: nothing bad in the evidence, or the end was wanted."""
+    """Return whether the exit needs no FAULT: the run did not fail, or its end was requested."""
     return run.want is Want.STOP or verdict(run)[0] is not Outcome.FAILED
 
 
 def verdict(run: Run) -> tuple[Outcome, dict[str, Any] | None]:
-    """Return outcome and cause that the exit record speaks for.
+    """Return outcome and cause for the exit record of the run.
 
-    Whose word decides (lifecycle.md): a stop or limit that the shim had begun before it reaped the
-    leader; else a MOSAIC worker's own last word; else how the process ended.
+    The first of these decides: a stop or limit that the shim began before it reaped the leader; the last
+    lifecycle event of a MOSAIC worker; the exit code or signal of the process.
     """
     exit = run.exit or {}
     evidence = {name: exit[name] for name in ("exit_code", "signal") if exit.get(name) is not None}
@@ -40,7 +40,7 @@ def verdict(run: Run) -> tuple[Outcome, dict[str, Any] | None]:
         evidence["core_dumped"] = True
     stop = exit.get("stop")
     if not stop and _has_left(run) and run.want is Want.STOP:
-        stop = run.stop  # it left in order to come back, and may not: that is no success
+        stop = run.stop  # the worker exited for a release, but the run is stopped: not a success
     if stop:
         kind = CauseKind(stop["kind"])
         cause = {
@@ -80,10 +80,11 @@ _STOPPED: Mapping[CauseKind, Outcome] = {
 
 
 def cut_short(run: Run) -> tuple[Outcome, dict[str, Any]] | None:
-    """Return outcome and cause of a run that was stopped before its shim came, and broke; else None.
+    """Return outcome and cause of a run that was stopped before its shim registered, and then failed; else
+    None.
 
-    Such a shim is never told to start, so what was asked for is what happened; what broke is evidence.  A
-    stop that comes after a fault changes nothing about it.
+    Its worker never started, so the stop decides the outcome, and the fault is evidence.  A stop after a
+    fault does not change the cause.
     """
     exit, fault = run.exit or {}, run.fault
     if fault is None and exit.get("fault") and not exit.get("stop"):
@@ -99,7 +100,7 @@ def cut_short(run: Run) -> tuple[Outcome, dict[str, Any]] | None:
 
 
 def is_quick_death(run: Run, at: float, within_s: float) -> bool:
-    """Whether the attempt that ends at `at` lived for less than `within_s` seconds."""
+    """Return whether the attempt that ends at `at` lasted less than `within_s` seconds."""
     exit = run.exit or {}
     began = exit.get("started_at") or run.dispatched_at
     ended = exit.get("finished_at") or at
@@ -107,6 +108,7 @@ def is_quick_death(run: Run, at: float, within_s: float) -> bool:
 
 
 def is_retry_due(run: Run) -> bool:
-    """Whether a faulted run is to be queued again: attempts left, a cause that is retried, no stop wanted."""
+    """Return whether a faulted run is retried: attempts are left, its cause is retried, no stop is
+    requested."""
     kind = (run.fault or {}).get("kind")
     return run.want is not Want.STOP and run.retries_used < run.retries and kind in run.retry_on

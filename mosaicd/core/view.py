@@ -1,6 +1,6 @@
-"""The run object: what the wire shows of a run, in one place, so that every reply and event agrees.
+"""The run object of the wire, built in one place, so that all replies and events agree.
 
-Scripts rely on every key being there; what is not known is null, never left out.
+Scripts rely on every key; an unknown value is null, never absent.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ def run_object(
     run: Run, progress: Progress, run_dir: str, *, duplicate: bool = False, reason: str | None = None,
     pinned: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the JSON-safe run object; `reason`: why it has no turn; `duplicate`: a submit came to it."""
+    """Return the JSON-safe run object; `reason`: why it waits; `duplicate`: a submit returned it."""
     exit = run.exit or {}
     return {
         "run_id": run.run_id,
@@ -86,36 +86,38 @@ def _word(word: str | None) -> str | None:
 
 
 def _cause(run: Run) -> dict[str, Any] | None:
-    """The cause of the end; before it, of the fault that is being cleaned up."""
+    """Return the cause of the end; before the end, that of the fault."""
     cause = run.cause if run.is_final else run.fault
     return {name: _plain(value) for name, value in cause.items()} if cause else None
 
 
 def _unkillable(run: Run) -> str | None:
-    """Why a run that should be gone still has its slots."""
+    """Return the reason of an unkillable run, or None."""
     if run.is_final or not run.unkillable:
         return None
     pids = [str(pid) for pid in (run.fault or run.exit or {}).get("pids", ())]
-    return "unkillable: still there after KILL, so its slots are not free: pid " + (", ".join(pids) or "?")
+    return "unkillable: processes are alive after KILL, so its slots stay reserved: pid " + (
+        ", ".join(pids) or "?"
+    )
 
 
 def _waits_for(run: Run) -> str | None:
-    """Whom a run waits for that has slots and is not where it should be; in FAULT the cause says it."""
+    """Return what a run with slots waits for, or None; in FAULT the cause has it."""
     if run.state is State.FAULT or not run.is_holding:
         return None
     if run.exit is not None:
-        return "its worker has ended; what is left of its process tree is being ended"
+        return "its worker has exited; the rest of its process tree is being ended"
     if run.state is State.HSHK:
-        return "its shim was ordered and has not come yet"
+        return "its shim was ordered and has not registered yet"
     match run.want:
         case Want.STOP:
             return "being stopped: its processes have not ended yet"
         case Want.PAUSE if run.state is State.EXEC and run.pause_mode is not PauseMode.RELEASE:
-            return "being paused: its process tree does not stand still yet"
+            return "being paused: its process tree is not frozen yet"
         case Want.PAUSE if run.state is not State.RDY and run.pause_mode is PauseMode.RELEASE:
-            return "being released: its worker has not saved and left yet"
+            return "being released: its worker has not saved and exited yet"
         case Want.RUN if run.state is State.PAUSE:
-            return "being resumed: its process tree has not been let go on yet"
+            return "being resumed: its process tree is still frozen"
     return "its worker has shown no sign of life yet" if run.state is State.RDY else None
 
 
@@ -129,7 +131,7 @@ def _gpus(run: Run) -> dict[str, Any]:
 
 
 def _granted(run: Run, granted: int | None) -> int | None:
-    """What was granted is said while it is held and after the end, not while waiting for the next turn."""
+    """Return the grant of a run that holds slots or has ended; None while it waits."""
     return None if run.is_waiting else granted
 
 

@@ -110,7 +110,7 @@ def explanations(stage: Stage) -> None:
     explanation = {
         "facts": [
             {"fact": "cpus", "text": "it needs 1 CPU; 0 of 1 are free", "held_by": [holder]},
-            {"fact": "order", "text": "1 run goes before it (bob)", "runs": [ahead]},
+            {"fact": "order", "text": "1 run is ahead of it (bob)", "runs": [ahead]},
         ],
         "changes": [[{"text": "release it"}, {"text": "big of bob ends"}], [{"text": "ask for 0 GPUs"}]],
     }

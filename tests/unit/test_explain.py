@@ -62,13 +62,13 @@ def test_held_is_said_and_release_is_the_change() -> None:
     assert kinds(told) == ["held"] and texts(told) == [["release it"]]
 
 
-def test_its_hour_is_said_with_the_seconds_left() -> None:
-    """not_before: when, and how long until then."""
+def test_a_back_off_has_the_seconds_that_are_left() -> None:
+    """A run in its back-off: the time of its start, and the seconds until then."""
     told = why(Waiting("w", ADA, not_before=NOW + 12.5), scene(Capacity(4)))
     assert told.facts == [
         {"fact": "not_before", "text": "it may start in 12.5 s", "not_before": NOW + 12.5, "wait_s": 12.5}
     ]
-    assert texts(told) == [["let it begin now"]]
+    assert texts(told) == [["skip its back-off"]]
 
 
 def test_what_is_too_little_and_who_holds_it() -> None:
@@ -98,14 +98,14 @@ def test_runs_ahead_are_named_with_the_rule_that_puts_them_there() -> None:
     ]
     told = why(Waiting("w", ADA, cpus=2, submit_order=3), scene(Capacity(4)), others)
     (fact,) = told.facts
-    assert fact["text"] == "3 runs go before it (ada, bea)"
+    assert fact["text"] == "3 runs are ahead of it (ada, bea)"
     assert [(run["run_id"], run["because"]) for run in fact["runs"]] == [
         ("a", "higher priority"),
         ("c", "submitted earlier"),
         ("b", "submitted earlier"),
     ]
     assert [run["starts"] for run in fact["runs"]] == [True, True, False]
-    assert told.reason == "waits for its turn"
+    assert told.reason == "waits in the queue"
     assert texts(told)[0] == ["raise its priority to 1"]
 
 
@@ -128,21 +128,21 @@ def test_gpus_that_the_machine_has_no_more() -> None:
 def test_a_run_that_does_not_wait_is_a_key_error() -> None:
     """Only waiting runs are explained."""
     with pytest.raises(KeyError):
-        explain("nobody", Queue(), scene(Capacity(1)))
+        explain("missing", Queue(), scene(Capacity(1)))
 
 
 @pytest.mark.parametrize(
     ("waiting", "text"),
     [
         (Waiting("w", ADA, held=True), "held"),
-        (Waiting("w", ADA, not_before=NOW + 1), "waits for its hour"),
+        (Waiting("w", ADA, not_before=NOW + 1), "retry in 1 s"),
         (Waiting("w", ADA, cpus=9, gpus=1), "needs 4 CPUs, 0 of 4 free; 1 GPU, 0 of 1 free"),
     ],
 )
 def test_the_short_reason(waiting: Waiting, text: str) -> None:
     """A few words for each run object."""
     assert reason(waiting, scene(Capacity(4, 0, 1), [BIG, SMALL]).capacity, NOW) == text
-    assert reason(Waiting("w", ADA), Capacity(1), NOW) == "waits for its turn"
+    assert reason(Waiting("w", ADA), Capacity(1), NOW) == "waits in the queue"
 
 
 @st.composite
