@@ -11,6 +11,7 @@ from mosaicd.core import missed_events
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
 from mosaicd.protocol.records.attempt_files import AttemptFiles
+from mosaicd.protocol.records.reports import Status
 from mosaicd.protocol.states import CauseKind, State
 
 
@@ -27,18 +28,24 @@ def events_of(run: Run, files: AttemptFiles, boot_id: str, at: float) -> list[Ev
     is_current = run.is_holding and run.attempt == files.number
     if not is_current or run.exit is not None or is_launch_owed(run, files):
         return []
-    status = missed_events.status_from_files(run.kind, files.started, files.exit)
-    if not files.exit:  # of the rest only the identity of the worker still matters
-        status = {"spawned": files.started} if run.state is State.RDY else {}
-    events = missed_events.from_status(run, status, at, "files") if status else []
+    status = _status_of(run, files)
+    events = missed_events.from_status(run, status, at, "files") if status is not None else []
     has_exit = any(event.kind is Kind.EXITED for event in events)
     if not has_exit and run.state is not State.FAULT:  # in FAULT the dead shim is the teardown shim
         events.append(_lost(run, files, boot_id, at))
     return events
 
 
+def _status_of(run: Run, files: AttemptFiles) -> Status | None:
+    if files.exit is not None and files.exit.has_values:
+        return missed_events.status_from_files(run.kind, files.started, files.exit)
+    # Without an exit record only the identity of the worker still matters, and only to a run in RDY.
+    return Status(spawned=files.started) if run.state is State.RDY else None
+
+
 def _lost(run: Run, files: AttemptFiles, boot_id: str, at: float) -> Event:
-    last_boot_id = (files.started or files.launch or {}).get("boot_id") or run.boot_id
+    newest = files.started if files.started is not None and files.started.has_values else files.launch
+    last_boot_id = (newest.boot_id if newest is not None else None) or run.boot_id
     is_rebooted = last_boot_id is not None and last_boot_id != boot_id
     kind = CauseKind.REBOOTED if is_rebooted else CauseKind.SHIM_LOST
     return Event(Kind.LOST, at, data={"kind": kind})

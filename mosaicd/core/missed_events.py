@@ -8,11 +8,16 @@ order of the lifecycle table; what is known already is left out; what has no row
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from mosaicd.core import evidence
 from mosaicd.core.fsm import Event, Kind, apply, is_legal
 from mosaicd.core.run import Run
+from mosaicd.protocol import Json
+from mosaicd.protocol.records import facts, untrusted
+from mosaicd.protocol.records.attempt import Exit, Started, Stop
+from mosaicd.protocol.records.facts import Paused, SpawnFailed
+from mosaicd.protocol.records.reports import Status
 from mosaicd.protocol.states import CauseKind, PauseMode, RunKind, State, Want
 
 #: Facts that move nothing: they only ask the daemon to look.
@@ -22,6 +27,8 @@ PAUSE_FACTS = (Kind.PAUSED, Kind.CONTINUED)
 #: How much of a name that nobody knows is repeated.
 NAME_LIMIT = 40
 
+T = TypeVar("T")
+
 _LIMITS = (CauseKind.TIME_LIMIT, CauseKind.STEP_LIMIT)
 
 
@@ -29,13 +36,22 @@ def from_facts(
     run: Run, facts: Iterable[Mapping[str, Any]], who: str = "shim"
 ) -> tuple[list[Event], list[str]]:
     """Return the events that `facts` add to `run`, and the names of those that have no row or no meaning."""
+    return _missing(run, chain.from_iterable(_told_by(fact, who) for fact in facts))
+
+
+def from_status(run: Run, status: Status, at: float, who: str = "shim") -> list[Event]:
+    """Return the events that `run` lacks, given all that its attempt has come to.
+
+    `at` is taken for the time of what the status does not date.
+    """
+    return _missing(run, ((event.kind, event) for event in _events_of(run, status, at, who)))[0]
+
+
+def _missing(run: Run, told: Iterable[tuple[str, Event | None]]) -> tuple[list[Event], list[str]]:
+    """Return the events that `run` lacks and the names of those that have no row; None has no meaning."""
     events: list[Event] = []
     rejected: list[str] = []
-    for fact in chain.from_iterable(map(_with_its_exit, facts)):
-        name = evidence.text(fact.get("fact")) or "?"
-        if name in HINTS:
-            continue
-        event = _event(fact, who)
+    for name, event in told:
         if event is None:
             rejected.append(name[:NAME_LIMIT])
         elif not _is_known(run, event):
@@ -50,7 +66,7 @@ def from_facts(
 def untold(facts: Sequence[Mapping[str, Any]], newest: tuple[str, float]) -> Sequence[Mapping[str, Any]]:
     """Return `facts` without the pauses that the ledger has: all up to its `newest` (kind, at)."""
     told = [
-        n for n, fact in enumerate(facts) if (fact.get("fact"), evidence.seconds(fact.get("at"))) == newest
+        n for n, fact in enumerate(facts) if (fact.get("fact"), untrusted.seconds(fact.get("at"))) == newest
     ]
     last = max(told, default=-1)
     return [fact for n, fact in enumerate(facts) if n > last or fact.get("fact") not in PAUSE_FACTS]
@@ -64,90 +80,92 @@ def of_this_boot(run: Run, boot_id: str) -> Run:
     return replace(run, pid=None, start_ticks=None, shim_pid=None, shim_start_ticks=None)
 
 
-def _with_its_exit(fact: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the fact, and the exit record that a spawn_failed carries as the fact that it also is."""
-    yield fact
-    if fact.get("fact") == Kind.SPAWN_FAILED and _object(fact.get("exit")):
-        yield {**_object(fact.get("exit")), "fact": "exited", "at": fact.get("at")}
-
-
-def from_status(run: Run, status: Mapping[str, Any], at: float, who: str = "shim") -> list[Event]:
-    """Return the events that `run` lacks, given all that its attempt has come to.
-
-    `status` has the keys of worker.register: spawned, started_at, frozen, paused_mode, stop, exit.
-    `at` is taken for the time of what the status does not date.
-    """
-    return from_facts(run, _facts_of(run, status, at), who)[0]
-
-
-def _facts_of(run: Run, status: Mapping[str, Any], at: float) -> Iterable[Mapping[str, Any]]:
-    spawned, exit, stop = (_object(status.get(name)) for name in ("spawned", "exit", "stop"))
-    if spawned:
-        yield {**spawned, "fact": "spawned", "at": _time(spawned.get("at"), at)}
-    if status.get("started_at") is not None:
-        yield {"fact": "started", "at": _time(status["started_at"], at)}
-    if stop.get("kind") in _LIMITS:
-        yield {**stop, "fact": "limit_reached", "at": _time(stop.get("at"), at)}
-    if exit:
-        ended_at = _time(exit.get("finished_at"), at)
-        if exit.get("fault") in (CauseKind.SPAWN_FAILED, CauseKind.DISK_FULL):
-            yield {"fact": "spawn_failed", "at": ended_at, "error": exit.get("error"), "exit": exit}
-        yield {**exit, "fact": "exited", "at": ended_at}
+def _told_by(fact: Mapping[str, Any], who: str) -> Iterator[tuple[str, Event | None]]:
+    """Yield the name and the event of a fact; the exit record in a `spawn_failed` is a fact of its own."""
+    name, at = untrusted.text(fact.get("fact")) or "?", untrusted.seconds(fact.get("at"))
+    if name in HINTS:
         return
-    is_paused = bool(status.get("frozen") or status.get("paused_mode"))
+    kind = Kind(name) if name in _DATA else None
+    yield name, None if kind is None or at is None else _event(kind, at, who, _DATA[kind], fact)
+    if kind is Kind.SPAWN_FAILED and isinstance(exit := fact.get("exit"), Mapping) and exit:
+        yield facts.EXITED, None if at is None else _event(Kind.EXITED, at, who, _exited, exit)
+
+
+def _events_of(run: Run, status: Status, at: float, who: str) -> Iterator[Event]:
+    """Yield the events of all that a status tells; the order is that of the table."""
+    for event in (*_start_of(status, at, who), *_end_of(status, at, who)):
+        if event is not None:
+            yield event
+    if status.exit is not None and status.exit.has_values:
+        return
+    is_paused = bool(status.frozen or status.paused_mode)
     if is_paused and run.state is State.EXEC:
-        yield {"fact": "paused", "at": _time(status.get("frozen_at"), at), "mode": status.get("paused_mode")}
+        yield Event(Kind.PAUSED, _or(status.frozen_at, at), who, _mode(status.paused_mode))
     elif run.state is State.PAUSE and not is_paused:
-        yield {"fact": "continued", "at": _time(status.get("thawed_at"), at)}
+        yield Event(Kind.CONTINUED, _or(status.thawed_at, at), who, {})
 
 
-def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+def _start_of(status: Status, at: float, who: str) -> Iterator[Event | None]:
+    if status.spawned is not None:
+        yield _event(Kind.SPAWNED, _or(status.spawned.at, at), who, evidence.spawned, status.spawned)
+    if status.started_at is not None:
+        yield Event(Kind.STARTED, status.started_at, who, {})
 
 
-def _time(value: Any, otherwise: float) -> float:
-    at = evidence.seconds(value)
-    return otherwise if at is None else at
+def _end_of(status: Status, at: float, who: str) -> Iterator[Event | None]:
+    stop, exit = status.stop, status.exit
+    if stop is not None and stop.kind in _LIMITS:
+        yield Event(Kind.LIMIT_REACHED, _or(stop.at, at), who, {"kind": stop.kind, "reason": stop.reason})
+    if exit is not None:
+        ended_at = _or(exit.finished_at, at)
+        if exit.fault in (CauseKind.SPAWN_FAILED, CauseKind.DISK_FULL):
+            failed = SpawnFailed(error=exit.error, exit=exit)
+            yield _event(Kind.SPAWN_FAILED, ended_at, who, _spawn_failed, failed)
+        yield _event(Kind.EXITED, ended_at, who, evidence.exited, exit)
 
 
-def _event(fact: Mapping[str, Any], who: str) -> Event | None:
-    name, at = fact.get("fact"), evidence.seconds(fact.get("at"))
-    if not isinstance(name, str) or name not in _FACTS or at is None:
-        return None
-    kind = Kind(name)
+def _event(kind: Kind, at: float, who: str, data_of: Callable[[T], Json], told: T) -> Event | None:
+    """Return the event of what was told, None where that has no meaning."""
     try:
-        return Event(kind, at, who, _EVIDENCE[kind](fact))
+        return Event(kind, at, who, data_of(told))
     except ValueError:
         return None
 
 
-def _limit(fact: Mapping[str, Any]) -> dict[str, Any]:
-    if fact.get("kind") not in _LIMITS:
+def _or(at: float | None, otherwise: float) -> float:
+    return otherwise if at is None else at
+
+
+def _exited(fact: Mapping[str, Any]) -> Json:
+    return evidence.exited(untrusted.read(Exit, fact))
+
+
+def _limit_reached(fact: Mapping[str, Any]) -> Json:
+    stop = untrusted.read(Stop, fact)
+    if stop.kind not in _LIMITS:
         raise ValueError("kind: time_limit or step_limit")
-    return {"kind": fact["kind"], "reason": evidence.text(fact.get("reason"))}
+    return {"kind": stop.kind, "reason": stop.reason}
 
 
-def _paused(fact: Mapping[str, Any]) -> dict[str, Any]:
-    return {"mode": fact["mode"]} if fact.get("mode") in tuple(PauseMode) else {}
+def _mode(mode: str | None) -> Json:
+    return {"mode": mode} if mode in tuple(PauseMode) else {}
 
 
-def _spawn_failed(fact: Mapping[str, Any]) -> dict[str, Any]:
-    error = {"error": evidence.text(fact.get("error"))}
-    is_disk = _object(fact.get("exit")).get("fault") == CauseKind.DISK_FULL
-    return {**error, "cause": CauseKind.DISK_FULL} if is_disk else error
+def _spawn_failed(failed: SpawnFailed) -> Json:
+    is_disk = failed.exit is not None and failed.exit.fault == CauseKind.DISK_FULL
+    return {"error": failed.error, **({"cause": CauseKind.DISK_FULL} if is_disk else {})}
 
 
-_EVIDENCE: Mapping[Kind, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
-    Kind.SPAWNED: evidence.spawned_record,
+#: What the event of a fact stores.
+_DATA: Mapping[str, Callable[[Mapping[str, Any]], Json]] = {
+    Kind.SPAWNED: lambda fact: evidence.spawned(untrusted.read(Started, fact)),
     Kind.STARTED: lambda fact: {},
-    Kind.SPAWN_FAILED: _spawn_failed,
-    Kind.PAUSED: _paused,
+    Kind.SPAWN_FAILED: lambda fact: _spawn_failed(untrusted.read(SpawnFailed, fact)),
+    Kind.PAUSED: lambda fact: _mode(untrusted.read(Paused, fact).mode),
     Kind.CONTINUED: lambda fact: {},
-    Kind.LIMIT_REACHED: _limit,
-    Kind.EXITED: evidence.exit_record,
+    Kind.LIMIT_REACHED: _limit_reached,
+    Kind.EXITED: _exited,
 }
-
-_FACTS = frozenset(_EVIDENCE)
 
 
 def _is_known(run: Run, event: Event) -> bool:
@@ -173,17 +191,13 @@ def _is_known(run: Run, event: Event) -> bool:
             return False
 
 
-def status_from_files(
-    kind: RunKind, started: Mapping[str, Any] | None, exit: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def status_from_files(kind: RunKind, started: Started | None, exit: Exit | None) -> Status:
     """Return a status as a shim would report it, from started.json and exit.json (None where absent)."""
-    started_at = None
-    if started and (kind is RunKind.COMMAND or (exit and exit.get("telemetry_seq"))):
-        started_at = started.get("at")
-    return {
-        "spawned": started,
-        "started_at": started_at,
-        "frozen": False,
-        "stop": (exit or {}).get("stop"),
-        "exit": exit,
-    }
+    has_worked = kind is RunKind.COMMAND or (exit is not None and exit.telemetry_seq)
+    return Status(
+        spawned=started,
+        started_at=started.at if started is not None and has_worked else None,
+        frozen=False,
+        stop=exit.stop if exit is not None else None,
+        exit=exit,
+    )

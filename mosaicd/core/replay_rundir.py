@@ -13,12 +13,12 @@ them later, the attempt that had them was over.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from mosaicd.core import dead_shim, evidence, missed_events
+from mosaicd.core import dead_shim, missed_events
 from mosaicd.core.fsm import Action, Event, Kind, apply, breaking, conclude, owed, submitted
 from mosaicd.core.run import Run
 from mosaicd.core.verdict import is_release, verdict
+from mosaicd.protocol.records.attempt import Launch
 from mosaicd.protocol.records.attempt_files import AttemptFiles
 from mosaicd.protocol.states import CauseKind, PauseMode, State, Want
 
@@ -56,8 +56,8 @@ def newest_claim(run_id: str, attempts: Sequence[AttemptFiles]) -> Claim | None:
     begun = [attempt for attempt in attempts if attempt.launch is not None]
     if not begun:
         return None
-    launch = max(begun, key=lambda attempt: attempt.number).launch or {}
-    return Claim(run_id, tuple(_numbers(launch.get("slots"))), evidence.seconds(launch.get("at")) or 0.0)
+    launch = max(begun, key=lambda attempt: attempt.number).launch or Launch()
+    return Claim(run_id, launch.slots, launch.at or 0.0)
 
 
 def runs_that_lost_slots(claims: Sequence[Claim]) -> frozenset[str]:
@@ -90,7 +90,7 @@ def catch_up(run: Run, attempts: Sequence[AttemptFiles], facts: RunDirFacts) -> 
     has_lost_slots = facts.has_lost_slots and run.is_holding and not present.is_held
     is_ended = bool(later) or facts.is_over or has_lost_slots
     steps: Steps = [(run, Event(Kind.SUBMITTED, run.created_at))]  # only to fold on from; not returned
-    if run.is_holding and (is_ended or (present.exit or {}).get("released")):
+    if run.is_holding and (is_ended or (present.exit is not None and present.exit.released)):
         _add_begun(steps, present, _at(present) or facts.over_at)
         _add_release(steps, present, facts)
     if not is_ended:
@@ -131,16 +131,15 @@ def _add_release(steps: Steps, attempt: AttemptFiles, facts: RunDirFacts) -> Non
 
 def _add_attempt(steps: Steps, attempt: AttemptFiles) -> None:
     """Add the dispatch of an attempt and its events, up to its exit record."""
-    run, launch = steps[-1][0], attempt.launch or {}
+    run, launch = steps[-1][0], attempt.launch or Launch()
     if run.released and run.want is not Want.RUN:
         run = _fold(steps, Event(Kind.RESUME_REQUESTED, _at(attempt), WHO))
-    at = evidence.seconds(launch.get("at")) or run.created_at
-    nonce = evidence.text(launch.get("nonce"))
-    if nonce is None:
+    at = launch.at or run.created_at
+    if launch.nonce is None:
         raise ValueError(f"launch.json of attempt {attempt.number} has no nonce")
     data = {
-        "attempt": attempt.number, "nonce": nonce, "slots": _numbers(launch.get("slots")),
-        "cpus": _number(launch.get("cpus")) or run.cpus,
+        "attempt": attempt.number, "nonce": launch.nonce, "slots": list(launch.slots),
+        "cpus": launch.cpus or run.cpus,
     }  # fmt: skip
     if run.held:
         _fold(steps, Event(Kind.RELEASE, at, WHO))
@@ -150,12 +149,11 @@ def _add_attempt(steps: Steps, attempt: AttemptFiles) -> None:
 
 def _add_begun(steps: Steps, attempt: AttemptFiles, at: float) -> None:
     """Add the events of an attempt that was dispatched, up to its exit record."""
-    run, launch = steps[-1][0], attempt.launch or {}
+    run, launch = steps[-1][0], attempt.launch or Launch()
     if attempt.started is None and attempt.exit is None:
         return
     if run.state is State.HSHK:
-        names = {"shim_pid": "shim_pid", "shim_start_ticks": "shim_started_at"}
-        shim = {ours: _number(launch.get(theirs)) for ours, theirs in names.items()}
+        shim = {"shim_pid": launch.shim_pid, "shim_start_ticks": launch.shim_started_at}
         run = _fold(steps, Event(Kind.REGISTERED, at, WHO, shim))
     status = missed_events.status_from_files(run.kind, attempt.started, attempt.exit)
     _fold(steps, *missed_events.from_status(run, status, at, WHO))
@@ -186,15 +184,6 @@ def _add_withdrawal(steps: Steps, at: float) -> None:
 
 
 def _at(attempt: AttemptFiles) -> float:
-    told = (attempt.exit or {}).get("finished_at"), (attempt.launch or {}).get("at")
-    return next((at for at in map(evidence.seconds, told) if at is not None), 0.0)
-
-
-def _number(value: Any) -> int | None:
-    is_one = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= evidence.MOST_COUNT
-    return value if is_one else None
-
-
-def _numbers(value: Any) -> list[int]:
-    found = value if isinstance(value, list) else []
-    return [number for number in map(_number, found) if number is not None]
+    finished_at = attempt.exit.finished_at if attempt.exit is not None else None
+    began_at = attempt.launch.at if attempt.launch is not None else None
+    return next((at for at in (finished_at, began_at) if at is not None), 0.0)

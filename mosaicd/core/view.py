@@ -5,8 +5,8 @@ Scripts rely on every key; an unknown value is null, never absent.
 
 from typing import Any
 
-from mosaicd.core.evidence import LIMITS
 from mosaicd.core.run import Progress, Run
+from mosaicd.protocol.records.attempt import EnforcedLimits
 from mosaicd.protocol.states import PauseMode, State, Want
 
 
@@ -55,7 +55,7 @@ def run_object(
         "progress": _progress(run, progress),
         "metrics": dict(progress.metrics),
         "containment": run.containment,
-        "limits": {name: (run.limits or {}).get(name) for name in LIMITS},
+        "limits": EnforcedLimits.from_json(run.limits or {}).values(),
         "stall_s": run.stall_s,
         "heartbeat_timeout_s": run.heartbeat_timeout_s,
         "start_timeout_s": run.start_timeout_s,

@@ -129,7 +129,8 @@ class RunDirReader:
         """Read an attempt; wait for launch.json where a shim has just taken its lock."""
         while True:
             files = self._rundirs.examine(run.run_id, number, run.owner_uid)
-            has_nonce = bool((files.launch or {}).get("nonce"))  # only launch.json has it, the lock does not
+            # Only launch.json has the nonce; the holder of a lock is known without it.
+            has_nonce = files.launch is not None and bool(files.launch.nonce)
             if not files.is_held or has_nonce or self._has_waited():
                 has_begun = has_nonce or files.started is not None  # then its worker may live
                 return files if has_begun or not files.is_held else replace(files, launch=None)

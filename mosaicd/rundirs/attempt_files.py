@@ -12,15 +12,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mosaicd import log, procfs
 from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir
+from mosaicd.protocol.records import untrusted
+from mosaicd.protocol.records.attempt import Exit, Launch, Started
 from mosaicd.protocol.records.attempt_files import AttemptFiles
 from mosaicd.safe_files import open_directory, read_regular
 
 logger = log.logger(__name__)
+
+R = TypeVar("R", Launch, Started, Exit)
 
 RECORD_LIMIT_BYTES = 1 << 20
 _ATTEMPT = re.compile(rf"{rundir.ATTEMPT_PREFIX}([0-9]{{1,9}})")
@@ -37,7 +41,7 @@ def read_attempt(run_dir: Path, attempt: int, owner_uid: int) -> AttemptFiles:
         return AttemptFiles(attempt)
     except OSError as error:  # a link or a file in its place, or its owner has closed it
         log.event(Catalogue.ATTEMPT_UNREADABLE, why=error, **named)
-        return AttemptFiles(attempt, launch={})
+        return AttemptFiles(attempt, launch=Launch())
     try:
         found = _read_open_attempt(directory, owner_uid, named, is_final=False)
         if found.launch is None or found.is_held:
@@ -55,12 +59,12 @@ def _read_open_attempt(
     """Return what the files of an open attempt directory say; `named` are its fields in the log."""
     is_held = is_locked(directory)
     is_over = is_final and not is_held  # otherwise the shim may be writing
-    names = (rundir.LAUNCH, rundir.STARTED, rundir.EXIT)
-    launch, started, exit = (_read_record(directory, name, owner_uid, named, is_over) for name in names)
-    found = AttemptFiles(named["attempt"], launch, started, exit, is_held)
-    if is_held and not (found.launch or {}).get("shim_pid"):
-        return replace(found, launch={**(found.launch or {}), **_holder(directory)})
-    return found
+    launch = _read_record(Launch, rundir.LAUNCH, directory, owner_uid, named, is_over)
+    started = _read_record(Started, rundir.STARTED, directory, owner_uid, named, is_over)
+    exit = _read_record(Exit, rundir.EXIT, directory, owner_uid, named, is_over)
+    if is_held and (launch is None or not launch.shim_pid):
+        launch = _with_holder(launch or Launch(), directory)
+    return AttemptFiles(named["attempt"], launch, started, exit, is_held)
 
 
 def is_locked(directory: int) -> bool:
@@ -74,8 +78,8 @@ def is_locked(directory: int) -> bool:
     return False
 
 
-def _holder(directory: int) -> dict[str, int]:
-    """Return the fields of launch.json that name the shim, from the kernel's locks; {} if unknown."""
+def _with_holder(launch: Launch, directory: int) -> Launch:
+    """Return the record with the shim that holds the lock, from the kernel's locks; as it is if unknown."""
     held = os.fstat(directory)
     try:
         with open("/proc/locks") as locks:
@@ -86,10 +90,10 @@ def _holder(directory: int) -> dict[str, int]:
                 # A directory of another file system may have the same inode number.
                 ticks = procfs.read_start_ticks(pid) if _has_open(pid, held) else None
                 if ticks is not None:
-                    return {"shim_pid": pid, "shim_started_at": ticks}
+                    return replace(launch, shim_pid=pid, shim_started_at=ticks)
     except (OSError, ValueError, IndexError):  # the process has ended, or is another user's
         pass
-    return {}
+    return launch
 
 
 def _has_open(pid: int, directory: os.stat_result) -> bool:
@@ -130,25 +134,25 @@ def _raise_passing(error: OSError) -> None:
 
 
 def _read_record(
-    directory: int, name: str, owner_uid: int, named: Mapping[str, Any], is_over: bool
-) -> Mapping[str, Any] | None:
-    """Return a record; None if its file is absent, an empty record if the file cannot be used.
+    cls: type[R], name: str, directory: int, owner_uid: int, named: Mapping[str, Any], is_over: bool
+) -> R | None:
+    """Return a record; None if its file is absent, one without values if the file cannot be used.
 
     `is_over`: the shim has left, so a record that is not complete will never be; the log says so.
     """
     try:
-        record = json.loads(
+        content = json.loads(
             read_regular(name, directory, owners=(owner_uid,), limit_bytes=RECORD_LIMIT_BYTES)
         )
     except FileNotFoundError:
         return None
     except OSError as error:
         log.event(Catalogue.RECORD_UNREADABLE, file=name, why=error.strerror, **named)
-        return {}
+        return cls()
     except (ValueError, RecursionError):
         if is_over:
             log.event(Catalogue.RECORD_TORN, file=name, **named)
         else:
             logger.debug("%s is not complete yet", name)
-        return {}
-    return record if isinstance(record, dict) else {}
+        return cls()
+    return untrusted.read(cls, content)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mosaicd import crash_points, procfs
+from mosaicd.protocol.records.attempt import Launch
 from mosaicd.protocol.records.orders import LaunchOrder, TeardownOrder
 from mosaicd.shims.launcher_client import LauncherClient
 
@@ -116,11 +117,10 @@ class Shims:
         else:
             loop.add_reader(shim.pidfd, self._note_gone, run_id, shim)
 
-    def watch_recorded(self, run_id: str, attempt: int, launch: Mapping[str, Any] | None) -> None:
+    def watch_recorded(self, run_id: str, attempt: int, launch: Launch | None) -> None:
         """Watch the shim that launch.json names; without a name there the shim will register."""
-        pid, ticks = (launch or {}).get("shim_pid"), (launch or {}).get("shim_started_at")
-        if isinstance(pid, int) and isinstance(ticks, int) and pid > 0:
-            self.watch(run_id, attempt, pid, ticks)
+        if launch is not None and launch.shim_pid and launch.shim_started_at is not None:
+            self.watch(run_id, attempt, launch.shim_pid, launch.shim_started_at)
 
     def forget(self, run_id: str) -> None:
         """Drop what is known of the shim of a run that ended."""

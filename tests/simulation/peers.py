@@ -6,7 +6,10 @@ Only what the daemon may see of them is used by the world: facts, files, and whe
 from dataclasses import dataclass, field
 from typing import Any
 
+from mosaicd.protocol.records.attempt import Exit, Launch, Started
 from mosaicd.protocol.records.attempt_files import AttemptFiles
+from mosaicd.protocol.records.reports import Status
+from mosaicd.protocol.records.untrusted import read
 
 Fact = dict[str, Any]
 
@@ -41,9 +44,9 @@ class Attempt:
         """What the launcher would find."""
         return not self.worker_alive and not self.helper_alive
 
-    def status(self) -> dict[str, Any]:
-        """What the shim tells when it registers."""
-        return {
+    def status(self) -> Status:
+        """What the shim tells when it registers, as the daemon reads it."""
+        told = {
             "spawned": self.started,
             "started_at": self.life_at,
             "frozen": self.frozen,
@@ -51,11 +54,14 @@ class Attempt:
             "stop": self.told.get("stop"),
             "exit": self.exit,
         }
+        return read(Status, told)
 
     def files(self) -> AttemptFiles:
         """What lies in the attempt's directory."""
-        launch = {"nonce": self.nonce, "boot_id": self.boot_id} if self.has_launch_file else None
-        return AttemptFiles(self.number, launch, self.started, self.exit, self.shim_alive)
+        launch = Launch(nonce=self.nonce, boot_id=self.boot_id) if self.has_launch_file else None
+        started = None if self.started is None else read(Started, self.started)
+        exit = None if self.exit is None else read(Exit, self.exit)
+        return AttemptFiles(self.number, launch, started, exit, self.shim_alive)
 
     def next_fact(self, at: float) -> Fact | None:
         """Do the next thing a shim does, and return what it says about it."""

@@ -16,6 +16,7 @@ from mosaicd.config.settings import Timeouts
 from mosaicd.core.run import Run
 from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir
+from mosaicd.protocol.records.attempt import Launch
 from mosaicd.recovery.rundir_reader import LAUNCH_S, RunDirReader
 from mosaicd.rundirs.attempt_files import held_attempts
 from mosaicd.rundirs.directories import RunDirs
@@ -66,7 +67,7 @@ def test_half_a_record_is_trouble_once_nobody_writes(
     found = rundirs.examine(tmp_path.name, 2, os.getuid())
     assert found.is_held and found.launch is not None and not caplog.records
     found = rundirs.examine(tmp_path.name, 1, os.getuid())
-    assert not found.is_held and found.launch == {}
+    assert not found.is_held and found.launch == Launch()
     assert entries(caplog.records) == [Catalogue.RECORD_TORN]
 
 

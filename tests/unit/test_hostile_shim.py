@@ -14,6 +14,8 @@ from mosaicd.core.fsm import Action, owed
 from mosaicd.core.run import Progress, Run
 from mosaicd.core.view import run_object
 from mosaicd.protocol.framing import encode
+from mosaicd.protocol.records.reports import Status
+from mosaicd.protocol.records.untrusted import read
 from mosaicd.protocol.states import RunKind, State
 from mosaicd.store.registry import Committed
 from mosaicd.store.rows import event_values, run_values
@@ -32,7 +34,7 @@ EXIT: dict[str, Any] = {
     "rusage": {"utime_s": 1.0}, "stop": None, "released": False, "last_word": None, "error": None,
     "fault": None, "telemetry_seq": 1, "stdout_bytes": 1, "stderr_bytes": 1, "steps": 1, "episodes": 1,
     "metrics": {},
-    "unparsed_lines": 0, "swept": True, "active_s": 1.0, "gap_bytes": 0,
+    "unparsed_lines": 0, "swept": True, "active_s": 1.0,
 }  # fmt: skip
 STOP = {"kind": "time_limit", "who": "a", "reason": "b", "forced": False, "grace_s": 1.0, "at": 1.0}
 SPAWNED = {"pid": 7, "start_ticks": 8, "boot_id": "b", "containment": "process-group", "at": 1.0}
@@ -102,7 +104,7 @@ def test_no_status_breaks_the_fold(state: State, kind: RunKind) -> None:
     """Wrong types, huge, negative and unsayable numbers, unknown words: refused or cut, no exception."""
     run = run_in(state, kind)
     for status in statuses():
-        check_end(run, missed_events.from_status(run, status, 2.5))
+        check_end(run, missed_events.from_status(run, read(Status, status), 2.5))
 
 
 @pytest.mark.parametrize("state", [State.HSHK, State.RDY, State.EXEC, State.PAUSE, State.FAULT])
@@ -125,7 +127,7 @@ def test_a_release_that_nobody_can_have_asked_for_is_an_end(word: str) -> None:
     events = (
         missed_events.from_facts(run, [{"fact": "exited", "at": 2.0, **exit}])[0]
         if word == "exited"
-        else missed_events.from_status(run, {"exit": exit}, 2.5)
+        else missed_events.from_status(run, read(Status, {"exit": exit}), 2.5)
     )
     for event in events:
         run = fsm.apply(run, event)
@@ -135,14 +137,14 @@ def test_a_release_that_nobody_can_have_asked_for_is_an_end(word: str) -> None:
 def test_a_cooperative_pause_is_still_one_after_a_lost_connection() -> None:
     """A worker that paused by itself is not frozen: a register says so and moves nothing."""
     run = run_in(State.PAUSE, RunKind.WORKER)
-    assert missed_events.from_status(run, {"frozen": False, "paused_mode": "cooperative"}, 2.5) == []
-    [event] = missed_events.from_status(run, {"frozen": False, "paused_mode": None}, 2.5)
+    assert missed_events.from_status(run, Status(frozen=False, paused_mode="cooperative"), 2.5) == []
+    [event] = missed_events.from_status(run, Status(frozen=False), 2.5)
     assert (event.kind, event.at) == (Kind.CONTINUED, 2.5)
 
 
 def test_a_pause_that_was_missed_is_folded_with_a_time_of_today() -> None:
     """What a status does not date gets the time of the register, not the year 1970."""
-    [event] = missed_events.from_status(run_in(State.EXEC), {"paused_mode": "cooperative"}, 2.5)
+    [event] = missed_events.from_status(run_in(State.EXEC), Status(paused_mode="cooperative"), 2.5)
     assert (event.kind, event.at, event.data) == (Kind.PAUSED, 2.5, {"mode": "cooperative"})
 
 

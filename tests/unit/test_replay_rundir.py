@@ -15,6 +15,7 @@ from mosaicd.core.replay_rundir import (
     runs_that_lost_slots,
 )
 from mosaicd.core.run import Run
+from mosaicd.protocol.records.attempt import Exit, Launch, Started
 from mosaicd.protocol.records.attempt_files import AttemptFiles
 from mosaicd.protocol.states import CauseKind, Outcome, PauseMode, State, Want
 from tests.store.building import AT, new_run, to_exec
@@ -28,9 +29,10 @@ def attempt(
     number: int = 1, *, exit: dict[str, Any] | None = None, held: bool = False, slot: int = 0
 ) -> AttemptFiles:
     """An attempt that began, and worked."""
-    launch = {"nonce": f"{number:032x}", "slots": [slot], "cpus": 1, "at": AT + number, "shim_pid": 4711}
-    started = {"pid": 4712, "start_ticks": 100, "boot_id": "boot-1", "containment": "none", "at": AT + number}
-    ended = None if exit is None else {"finished_at": AT + 20, **exit}
+    at = AT + number
+    launch = Launch(nonce=f"{number:032x}", slots=(slot,), cpus=1, at=at, shim_pid=4711)
+    started = Started(pid=4712, start_ticks=100, boot_id="boot-1", containment="none", at=at)
+    ended = None if exit is None else Exit.from_json({"finished_at": AT + 20, **exit})
     return AttemptFiles(number, launch, started, ended, held)
 
 

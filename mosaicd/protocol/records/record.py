@@ -29,6 +29,11 @@ class Record:
         """Return each field with its value, to make another record from."""
         return {name: getattr(self, name) for name in types_of(type(self))}
 
+    @property
+    def has_values(self) -> bool:
+        """Whether a record whose fields may all be absent says anything."""
+        return self != type(self)()
+
     def known(self) -> Json:
         """Return the JSON object without the keys that have no value, in this record and in those within."""
         return _without_null(self.to_json())

@@ -6,9 +6,10 @@ commit of its own; values only overwrite what is in memory, and are written with
 
 from typing import Any
 
-from mosaicd.core.evidence import checkpoint, numbers
+from mosaicd.core.evidence import checkpoint
 from mosaicd.core.run import Progress
 from mosaicd.protocol.records.reports import Advance
+from mosaicd.protocol.records.untrusted import numbers
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 
@@ -32,7 +33,7 @@ async def handle(services: Services, caller: Caller, params: Advance) -> dict[st
         resumed_from=checkpoint(params.resumed_from) or before.resumed_from,
         checkpoint=checkpoint(params.checkpoint) or before.checkpoint,
         last_heartbeat_at=params.beat_at,
-        metrics=numbers(params.metrics),
+        metrics=numbers(params.metrics) or {},
     )
     services.registry.advance(params.run_id, progress)
     services.shims.note_message(params.run_id)

@@ -19,7 +19,9 @@ from mosaicd.core.run import Run
 from mosaicd.protocol import PROTOCOL_VERSION
 from mosaicd.protocol.errors import MosaicError, NotFound
 from mosaicd.protocol.faults import invalid
-from mosaicd.protocol.records.reports import Register
+from mosaicd.protocol.records import untrusted
+from mosaicd.protocol.records.attempt import Exit, Started
+from mosaicd.protocol.records.reports import Register, Status
 from mosaicd.protocol.states import PauseMode, State, Want
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
@@ -30,10 +32,11 @@ async def handle(services: Services, caller: Caller, params: Register) -> dict[s
     if params.proto_version != PROTOCOL_VERSION:
         rule = f"this daemon speaks version {PROTOCOL_VERSION}, not {params.proto_version}"
         raise invalid("proto_version", rule)
+    status = untrusted.read(Status, params.status)
     crash_points.reach("register.before_record")
     is_unconfirmed = params.run_id in services.unconfirmed
     try:
-        await services.registry.record_if(params.run_id, lambda now: _missed(services, now, params))
+        await services.registry.record_if(params.run_id, lambda now: _missed(services, now, params, status))
     except MosaicError:
         if is_unconfirmed:  # nothing was recorded: the next register is the first that is
             services.unconfirmed.add(params.run_id)
@@ -48,7 +51,7 @@ async def handle(services: Services, caller: Caller, params: Register) -> dict[s
     services.dispatcher.note_registered(params.run_id)
     crash_points.reach("register.before_reply")
     return {
-        "accepted_version": PROTOCOL_VERSION, "session_token": token, "order": _order(run, params),
+        "accepted_version": PROTOCOL_VERSION, "session_token": token, "order": _order(run, status),
         "want": _want(run), "pause_mode": run.pause_mode, "grace_s": run.grace_s,
         "stop": dict(run.stop or run.fault or {}) or None,
     }  # fmt: skip
@@ -63,35 +66,38 @@ def _want(run: Run) -> Want:
     return Want.RUN if run.want is Want.PAUSE and run.state is State.RDY else run.want
 
 
-def _missed(services: Services, run: Run, params: Register) -> list[Event]:
+def _missed(services: Services, run: Run, params: Register, status: Status) -> list[Event]:
     if not _is_of(run, params):
         return []
     events: list[Event] = []
     if run.run_id in services.unconfirmed:
         services.unconfirmed.discard(run.run_id)
-        events += _pause_that_was_wanted(services, run, params)
+        events += _pause_that_was_wanted(services, run, status)
         run = reduce(apply, events, run)
     if run.state is State.HSHK:
         identity = {"shim_pid": params.shim_pid, "shim_start_ticks": params.shim_start_ticks}
         events.append(Event(Kind.REGISTERED, services.clock.wall(), "shim", identity))
         run = apply(run, events[-1])
-    return events + missed_events.from_status(run, params.status, services.clock.wall())
+    return events + missed_events.from_status(run, status, services.clock.wall())
 
 
-def _pause_that_was_wanted(services: Services, run: Run, params: Register) -> list[Event]:
+def _pause_that_was_wanted(services: Services, run: Run, status: Status) -> list[Event]:
     """Return the pause that a frozen tree implies; the registry that held the request is lost."""
-    status = params.status
-    mode, is_frozen = status.get("paused_mode"), bool(status.get("frozen"))
+    mode = status.paused_mode
     is_asked_for = run.want is Want.RUN and run.state is not State.FAULT
-    if not is_asked_for or status.get("exit") or not (is_frozen or mode):
+    if not is_asked_for or _has_values(status.exit) or not (status.frozen or mode):
         return []
     data = {"mode": mode if mode in (PauseMode.FREEZE, PauseMode.COOPERATIVE) else PauseMode.FREEZE}
     return [Event(Kind.PAUSE_REQUESTED, services.clock.wall(), WHO, data)]
 
 
-def _order(run: Run, params: Register) -> str:
+def _has_values(record: Started | Exit | None) -> bool:
+    return record is not None and record.has_values
+
+
+def _order(run: Run, status: Status) -> str:
     """Return what the shim is to do; a shim that has a worker, or its end, goes on with it."""
-    has_worker = bool(params.status.get("spawned") or params.status.get("exit"))
+    has_worker = _has_values(status.spawned) or _has_values(status.exit)
     if run.want is Want.STOP or run.state is State.FAULT:
         return "stop"
     return "attach" if has_worker else "start"

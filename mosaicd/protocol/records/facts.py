@@ -1,0 +1,69 @@
+"""Facts of an attempt, which its shim sends with worker.fact; each is an object with `fact` and `at`.
+
+`spawned` and `exited` carry a whole record, `started` and `continued` only the time.
+"""
+
+from dataclasses import dataclass
+
+from mosaicd.protocol import Json
+from mosaicd.protocol.records.attempt import Exit, Started
+from mosaicd.protocol.records.record import Record
+
+SPAWNED, STARTED, CONTINUED, EXITED = "spawned", "started", "continued", "exited"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpawnFailed(Record):
+    """The worker could not be executed, or its files could not be made; `exit` is exit.json."""
+
+    fact: str = "spawn_failed"
+    at: float | None = None
+    errno: int | None = None
+    error: str | None = None
+    exit: Exit | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused(Record):
+    """The process tree is frozen, or the worker has paused by itself."""
+
+    fact: str = "paused"
+    at: float | None = None
+    mode: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitReached(Record):
+    """A limit of the run has passed; `kind` is time_limit or step_limit."""
+
+    fact: str = "limit_reached"
+    at: float | None = None
+    kind: str | None = None
+    ran_s: float | None = None
+    steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emptied(Record):
+    """The shim has found the process tree empty, after `exited`; only the launcher confirms it."""
+
+    fact: str = "emptied"
+    at: float | None = None
+    telemetry_seq: int | None = None
+    stdout_bytes: int | None = None
+    stderr_bytes: int | None = None
+
+
+def spawned(started: Started) -> Json:
+    """Return the fact that the worker was executed."""
+    return {"fact": SPAWNED, **started.to_json()}
+
+
+def exited(exit: Exit) -> Json:
+    """Return the fact that the worker has ended."""
+    return {"fact": EXITED, "at": exit.finished_at, **exit.to_json()}
+
+
+def at_time(fact: str, at: float) -> Json:
+    """Return a fact of which only the time is known: `started` or `continued`."""
+    return {"fact": fact, "at": at}
