@@ -1,7 +1,7 @@
 """The command `mosaicd`: settings, locks, socket, then the service, until a signal.
 
-What is imported at the top is what `--help` needs; everything else is imported when it is used.
-A signal ends the daemon and only the daemon: runs live in their shims.
+Only the imports of `--help` are at the top; everything else is imported when it is used.
+Note: a signal stops the daemon and no run; runs live in their shims.
 """
 
 import argparse
@@ -33,16 +33,18 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="See mosaicd(8) and mosaicd.toml(5).",
         allow_abbrev=False,
     )
-    parser.add_argument("--system", action="store_true", help="serve every user of this machine (not yet)")
+    parser.add_argument(
+        "--system", action="store_true", help="serve every user of this machine (not implemented yet)"
+    )
     parser.add_argument("--config", metavar="FILE", help="read settings from FILE instead of the default one")
     parser.add_argument("--state-dir", metavar="DIR", help="keep registry and runs in DIR")
     parser.add_argument("--socket", metavar="PATH", help="listen on PATH")
     parser.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error")
     parser.add_argument("--print-config", action="store_true", help="print the effective settings and exit")
     parser.add_argument(
-        "--check", action="store_true", help="look over registry and state directory, print JSON and exit"
+        "--check", action="store_true", help="inspect registry and state directory, print JSON and exit"
     )
-    parser.add_argument("--fix", action="store_true", help="with --check: repair what is safe to")
+    parser.add_argument("--fix", action="store_true", help="with --check: make the safe repairs")
     parser.add_argument(
         "--restore", metavar="FILE", help="put a copy of the registry in place and exit; no daemon may run"
     )
@@ -55,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
     if options.system:
         return _refuse(
-            "--system, one daemon for all users, is not there yet; without it mosaicd serves you alone"
+            "--system, one daemon for all users, is not implemented yet; without it mosaicd serves you alone"
         )
 
     from mosaicd import config
@@ -88,7 +90,7 @@ def _offline(settings: "Settings", options: argparse.Namespace) -> int:
 
 
 def serve(settings: "Settings") -> int:
-    """Lock, listen and serve until a signal; CannotServe where another daemon or a file is in the way."""
+    """Lock, listen and serve until a signal; raise CannotServe if another daemon or a file prevents it."""
     from mosaicd import crash_points, log
     from mosaicd.clock import Clock
     from mosaicd.host import lock
@@ -125,7 +127,7 @@ def _leave(settings: "Settings", locks: "Locks", succession: "Succession") -> No
 def _serve_on(
     settings: "Settings", listening: "socket", locks: "Locks", clock: "Clock", succession: "Succession"
 ) -> int:
-    """Serve until told to stop; when told to be replaced, become the program that is installed now."""
+    """Serve until a stop; after a reexec request, become the program that is installed now."""
     import asyncio
 
     from mosaicd import config, log
@@ -151,7 +153,7 @@ def _serve_on(
 
 
 def _take_place(settings: "Settings", clock: "Clock") -> "tuple[Settings, socket, Locks, Succession]":
-    """Return listening socket and locks: those from before an exec, systemd's socket, or our own."""
+    """Return listening socket and locks: those from before an exec, the socket of systemd, or new ones."""
     from mosaicd import config
     from mosaicd.host import lock, reexec, systemd
 
@@ -182,9 +184,10 @@ def _take_place(settings: "Settings", clock: "Clock") -> "tuple[Settings, socket
 async def _until_signal(
     settings: "Settings", listening: "socket", locks: "Locks", clock: "Clock", succession: "Succession"
 ) -> int:
-    """Run the service; SIGTERM, SIGINT and SIGHUP cancel it, once: its order to stop.
+    """Run the service; SIGTERM, SIGINT and SIGHUP cancel it once, which stops it.
 
-    From its end to the next program's beginning they wait, where there is to be one, for that to take them.
+    If the daemon is replaced, signals between its end and the start of the next program wait for that
+    program.
     """
     import asyncio
     import signal
@@ -199,7 +202,7 @@ async def _until_signal(
         if not asked:
             asked.append(name)
             log.event(log.Catalogue.DAEMON_STOPPING, reason=name)
-            if not succession.refuse():  # else it is ending, in good order: that is not to be cut short
+            if not succession.refuse():  # otherwise it is already stopping, which must not be interrupted
                 serving.cancel()
 
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -220,7 +223,7 @@ async def _until_signal(
 
 def _refuse(sentence: str, code: int = EXIT_USAGE) -> int:
     lines = "".join(f"mosaicd: {line}\n" for line in sentence.splitlines())
-    with contextlib.suppress(OSError):  # where nobody can read it, the exit code still says what it is
+    with contextlib.suppress(OSError):  # if stderr is closed, the exit code still reports the error
         os.write(2, lines.encode())  # a buffer that cannot be flushed would change the exit code
     return code
 

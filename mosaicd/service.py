@@ -1,7 +1,7 @@
-"""Builds every object, hands them to one another, and starts and stops them in order.
+"""The service: builds all objects, connects them, and starts and stops them in order.
 
-Start: answer worker.* at once -> open the registry -> reconcile from files -> carry out what is owed ->
-answer everybody -> READY=1.  Stop: the reverse, and never a run: shims and workers stay.
+Start: answer worker.* -> open the registry -> reconcile from files -> carry out owed actions -> answer all
+clients -> READY=1.  Stop: the reverse.  Note: a stop of the service stops no run; shims and workers stay.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ from mosaicd.upkeep.retention import Retention
 from mosaicd.upkeep.temp_dirs import TempDirs
 
 REGISTRY_FILE = "registry.sqlite3"
-#: How far systemd's STATUS may be behind.
+#: The delay of systemd's STATUS after a change.
 STATUS_DELAY_S = 0.2
 
 
@@ -55,14 +55,14 @@ class Service:
         self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, listening: socket.socket) -> int:
-        """Serve until cancelled (an orderly stop), or raise the error that the daemon must not survive."""
+        """Serve until cancelled (a normal stop), or raise the error that the daemon must not survive."""
         notifier = Notifier(self._settings.supervisor)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(notifier.close)
             crash_points.reach("startup.listening")
             try:
                 services = await self._build(stack)
-            except (OSError, Unavailable) as error:  # a full disk, a directory that is not ours
+            except (OSError, Unavailable) as error:  # a full disk, or a directory of another user
                 raise CannotServe(f"cannot start in {self._settings.state_dir}: {error}") from error
             crash_points.reach("startup.loaded")
             server = Server(services)
@@ -78,10 +78,10 @@ class Service:
             notifier.ready(status_line(services))
             waiting = services.scheduler.waiting
             log.event(Catalogue.DAEMON_READY, live=len(services.registry.live), waiting=waiting)
-            stack.callback(server.stop_accepting)  # who comes from now on waits for the next daemon, where
-            stack.callback(self._say_leaving, notifier)  # somebody holds the socket
+            stack.callback(server.stop_accepting)  # new clients wait for the next daemon, if
+            stack.callback(self._say_leaving, notifier)  # systemd holds the socket
             gc.collect()
-            gc.freeze()  # modules and services stay: no later collection looks at them again
+            gc.freeze()  # modules and services stay: later garbage collections skip them
             works = (
                 self._maintain(services),
                 services.retention.run(),
@@ -131,7 +131,7 @@ class Service:
 
     def _say_leaving(self, notifier: Notifier) -> None:
         if self._succession is not None and self._succession.is_asked:
-            notifier.reloading(self._clock.mono())  # the same process: it ends with READY=1
+            notifier.reloading(self._clock.mono())  # the process stays: the next READY=1 ends the reload
         else:
             notifier.stopping()
 
@@ -146,7 +146,7 @@ class Service:
             self._fatal.set_exception(error)
 
     def _say_ended(self, services: Services, work: "asyncio.Task[None]") -> None:
-        """Tell of a mistake of ours that ended what goes on beside the requests; they are answered on."""
+        """Report an internal error that ended a background task; requests are still answered."""
         error = None if work.cancelled() else work.exception()
         if error is not None and not self._fatal.done():
             name = getattr(work.get_coro(), "__qualname__", "a work")
@@ -161,7 +161,9 @@ class Service:
         services.launcher.start()
         stack.callback(services.shims.close)
         stack.push_async_callback(services.launcher.close)
-        stack.push_async_callback(services.dispatcher.close)  # what is recorded now is followed up at once
+        stack.push_async_callback(
+            services.dispatcher.close
+        )  # carries out owed actions from the first event on
         services.registry.subscribe(services.auth.committed)
         services.registry.subscribe(log_commits)
         report = await reconcile(
@@ -180,7 +182,7 @@ class Service:
             await asyncio.sleep(self._settings.registry.checkpoint_interval_s)
             try:
                 await checkpoint(services)
-            except Unavailable as error:  # a disk in trouble: the log grows, and the next one may work
+            except Unavailable as error:  # a full disk: the log grows, and the next checkpoint may succeed
                 log.event(Catalogue.CHECKPOINT_FAILED, why=error)
 
     def _shim_watch(self, services: Services) -> ShimWatch:
@@ -192,7 +194,7 @@ class Service:
         return Aftercare(services.registry, services.rundirs, services.launcher, scheduler, look_s)
 
     async def _pulse(self, services: Services, watchdog_s: float | None) -> None:
-        """Have the writer turn now and then, so that its silence means something."""
+        """Flush the writer regularly, so that the watchdog detects a writer that hangs."""
         while watchdog_s is not None:
             await services.registry.flush()
             await asyncio.sleep(watchdog_s / 4)
@@ -202,7 +204,7 @@ class Service:
 
 
 def _shown_soon(notifier: Notifier, services: Services) -> Callable[[object], None]:
-    """Return a subscriber after which STATUS follows a moment later: counting takes in every live run."""
+    """Return a subscriber that updates STATUS after a short delay, because counting all live runs is slow."""
     timer: asyncio.TimerHandle | None = None
 
     def show() -> None:
@@ -226,7 +228,7 @@ async def checkpoint(services: Services) -> None:
 
 
 def status_line(services: Services) -> str:
-    """Return systemd's STATUS: how many runs are in which state."""
+    """Return systemd's STATUS: the number of live runs in each state."""
     counts: dict[str, int] = {}
     for run in services.registry.live.values():
         counts[run.state] = counts.get(run.state, 0) + 1
@@ -239,7 +241,7 @@ def status_line(services: Services) -> str:
 async def _background(
     ended: Callable[["asyncio.Task[None]"], None], *works: Coroutine[Any, Any, None]
 ) -> AsyncIterator[None]:
-    """Have `works` go on for a while; `ended` is called with each that does."""
+    """Run `works` as background tasks; call `ended` with each task that ends."""
     tasks = [asyncio.get_running_loop().create_task(work) for work in works]
     for task in tasks:
         task.add_done_callback(ended)
@@ -255,5 +257,5 @@ async def run(
     settings: Settings, listening: socket.socket, locks: Locks, clock: Clock,
     succession: Succession | None = None,
 ) -> int:  # fmt: skip
-    """Run one daemon on a socket that already listens, under `locks` that the caller holds; its exit code."""
+    """Run one daemon on a listening socket, under `locks` that the caller holds; return its exit code."""
     return await Service(settings, clock, succession).run(listening)

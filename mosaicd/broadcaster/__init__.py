@@ -1,9 +1,9 @@
-"""Subscriptions to the ledger: replay from a cursor, then live, in exact order, whoever is slow.
+"""Subscriptions to the ledger: replay from a cursor, then live, in exact order, also for slow watchers.
 
-Nothing is queued for a watcher.  Each has a cursor and pulls: from the recent events in memory when its
-cursor is within them, else from the ledger in pages; so what a slow watcher costs does not grow.  A
-watcher that was live and fell further behind than the limit is told of a gap and goes on after it; one
-that is still replaying is not, since it loses nothing by being slow.
+Nothing is queued for a watcher.  Each watcher has a cursor and reads events: from the recent events in memory
+if its cursor is within them, else from the ledger in pages.  So the cost of a slow watcher does not grow.  A
+live watcher that lags behind more than the limit gets a gap record and continues after it.  A replaying
+watcher gets no gap, because it loses nothing by being slow.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from mosaicd.store.registry import Committed, Registry
 
 #: Events in one write, and in one page read from the ledger.
 PAGE_EVENTS = 128
-#: How many owners of ended runs are remembered, for watchers who may not see everybody's.
+#: The number of owners of ended runs that are cached, for watchers that may see only their own runs.
 OWNERS = 4096
 
 Write = Callable[[bytes], Awaitable[None]]
@@ -30,7 +30,7 @@ Write = Callable[[bytes], Awaitable[None]]
 
 @dataclass(eq=False)
 class Watch:
-    """One subscription: `cursor` is the seq of the last event that was sent, or was not for it."""
+    """One subscription: `cursor` is the seq of the last event that was sent or skipped."""
 
     subscription: int
     cursor: int
@@ -44,29 +44,29 @@ class Watch:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def shows(self, run_id: str, owner_uid: int) -> bool:
-        """Whether the watcher asked for the run and may see it."""
+        """Return whether the watcher asked for the run and may see it."""
         return self.run_id in (None, run_id) and self.owner_uid in (None, owner_uid)
 
 
 class Changes:
-    """What became of one run since somebody began to look; see `Broadcaster.changed`."""
+    """The signal that one run has changed; see `Broadcaster.changed`."""
 
     def __init__(self) -> None:
         self.states: set[State] = set()
         self._happened = asyncio.Event()
 
     def happened(self) -> None:
-        """Wake whoever waits."""
+        """Wake the waiting task."""
         self._happened.set()
 
     async def wait(self) -> None:
-        """Return after the next commit or advance of the run since the last `wait` returned."""
+        """Wait until the run has a commit or an advance after the last return of `wait`."""
         await self._happened.wait()
         self._happened.clear()
 
 
 class Broadcaster:
-    """Feeds watchers, and wakes those who follow one run."""
+    """Sends events to watchers, and wakes tasks that follow one run."""
 
     def __init__(self, registry: Registry, history: History, settings: Settings) -> None:
         self._registry = registry
@@ -81,17 +81,17 @@ class Broadcaster:
 
     @property
     def epoch(self) -> str:
-        """The ledger's name; cursors of another one mean nothing here."""
+        """The id of the ledger; cursors of another epoch are invalid."""
         return self._registry.epoch
 
     @property
     def last_seq(self) -> int:
-        """The newest event that watchers may have."""
+        """The seq of the newest event that watchers may receive."""
         return self._recent.last_seq
 
     @property
     def watchers(self) -> int:
-        """How many watches are being fed."""
+        """The number of active watches."""
         return len(self._watches)
 
     # --- what happens ----------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class Broadcaster:
                     changes.happened()
 
     def advanced(self, run_id: str) -> None:
-        """Last values of a live run were overwritten."""
+        """Note that the last values of a live run have changed."""
         for changes in self._followers.get(run_id, ()):
             changes.happened()
         run = self._registry.live.get(run_id)
@@ -120,7 +120,7 @@ class Broadcaster:
 
     @contextmanager
     def changed(self, run_id: str) -> Iterator[Changes]:
-        """Give what tells of every commit and advance of the run from now on."""
+        """Yield the signal of every commit and advance of the run from now on."""
         changes = Changes()
         self._followers.setdefault(run_id, set()).add(changes)
         try:
@@ -134,7 +134,8 @@ class Broadcaster:
     # --- feeding a watcher -----------------------------------------------------------------------------
 
     async def feed(self, watch: Watch, write: Write) -> None:
-        """Write the watcher's notifications as lines until cancelled; whatever `write` raises ends it."""
+        """Write the notifications of the watcher as lines until cancelled; an exception of `write` ends
+        it."""
         self._watches.add(watch)
         loop = asyncio.get_running_loop()
         progress_due = loop.time()
@@ -188,7 +189,7 @@ class Broadcaster:
             for event in page
             if watch.owner_uid is None or await self._owner_of(event.run_id) == watch.owner_uid
         ]
-        # A page that is not full reached the end of what there was when it was asked for.
+        # An incomplete page reached the end of the ledger at the time of the query.
         watch.cursor = page[-1].seq if len(page) == PAGE_EVENTS else max(newest, page[-1].seq if page else 0)
         if lines:
             await write(b"".join(lines))
@@ -196,7 +197,7 @@ class Broadcaster:
     async def _leave_gap(self, watch: Watch, write: Write) -> None:
         first, last = watch.cursor + 1, self.last_seq - self._limit // 2
         if not watch.is_lagging:
-            watch.is_lagging = True  # one warning an episode; it ends when the watcher has caught up
+            watch.is_lagging = True  # one warning until the watcher has caught up
             log.event(
                 Catalogue.WATCHER_LAGS, subscription=watch.subscription, uid=watch.uid,
                 run_id=watch.run_id, cursor=watch.cursor, first=first, last=last,

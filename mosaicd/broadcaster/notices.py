@@ -1,7 +1,7 @@
-"""What watchers are sent, as encoded lines: events, progress, gaps.  Each stays under 4 KiB.
+"""Encoded notifications for watchers: events, progress, gaps.  Each has less than 4 KiB.
 
-The params of an event are the same whether it comes from memory or from the ledger, and begin with what
-is always there; the event's own data follows, flattened, and never hides one of those names.
+The params of an event are the same from memory and from the ledger.  They begin with the fields that all
+events have; the event's own data follows, flattened, and never replaces one of these fields.
 """
 
 import json
@@ -14,11 +14,11 @@ from mosaicd.protocol.framing import SMALL_LIMIT_BYTES, encode, request
 from mosaicd.store.history import StoredEvent
 from mosaicd.store.registry import Committed
 
-#: What the envelope and the subscription's number may take of a message.
+#: Bytes of a message for the envelope and the subscription's number.
 ENVELOPE_BYTES = 128
 BODY_LIMIT_BYTES = SMALL_LIMIT_BYTES - ENVELOPE_BYTES
 LONGEST_TEXT = 200
-#: What is told of a run in its `submitted` event; run.get has the rest.
+#: The fields of a run in its `submitted` event; run.get has the others.
 SUBMITTED_FIELDS = ("name", "owner", "worker_kind", "priority", "digest", "origin", "held")
 
 _encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=dict)
@@ -56,7 +56,7 @@ def gap_line(subscription: int, first: int, last: int) -> bytes:
 
 
 def progress_line(subscription: int, run: Run, progress: Progress) -> bytes:
-    """Return the notification of a live run's last values; metrics that are too many are left out."""
+    """Return the notification of a live run's last values; excess metrics are left out."""
     params: Json = {
         "subscription": subscription, "run_id": run.run_id, "attempt": run.attempt, "state": run.state,
         "last_heartbeat_at": progress.last_heartbeat_at, "progress": progress.to_dict(),
@@ -80,7 +80,7 @@ def _body(head: Json, data: Mapping[str, Any]) -> bytes:
 
 
 def _reduced(fields: Json, limit_bytes: int) -> Json:
-    """Return `fields` with texts cut, then the largest left out, until all fit; `reduced` says which."""
+    """Return `fields` with texts cut, then the largest left out, until all fit; `reduced` names them."""
     reduced: Json = dict(fields)
     touched: list[str] = []
     sizes = {name: len(_encode({name: value})) for name, value in fields.items()}

@@ -1,7 +1,7 @@
-"""The newest events in memory: what a watcher that keeps up is fed from, without touching the ledger.
+"""The newest events in memory, so that live watchers need no read of the ledger.
 
-Every event above `floor` is here, none is missing; what is at or below it has to be read from the ledger.
-An event is encoded when the first watcher wants it, and once for all of them.
+All events above `floor` are here; events at or below it must be read from the ledger.  An event is encoded
+once, when the first watcher needs it.
 """
 
 from bisect import bisect_right
@@ -44,7 +44,7 @@ class Recent:
         return self._events[-1].seq if self._events else self.floor
 
     def extend(self, batch: Sequence[Committed]) -> None:
-        """Add what was committed, in order of seq."""
+        """Add committed events, in order of seq."""
         self._events.extend(Event(commit) for commit in batch)
         surplus = len(self._events) - self._size
         if surplus >= self._size:

@@ -1,8 +1,8 @@
 """Settings: the only reader of the environment and of the config file.
 
-Flags win over the file, the file over the defaults (settings.py, where each lives once).  The
-environment only says where things are (XDG) and who started us (systemd); it never changes a limit.
-An unknown key is a typo that would silently keep a default, so it is refused; all faults are told at once.
+Flags have precedence over the file, the file over the defaults (settings.py has each default once).  The
+environment gives only directories (XDG) and facts of systemd; it never changes a limit.  An unknown key is
+refused, because a typo would silently keep a default.  All faults are reported at once.
 """
 
 import os
@@ -26,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What the command line said; None where it said nothing."""
+    """The settings of the command line; None if not given."""
 
     config: str | None = None
     state_dir: str | None = None
@@ -49,12 +49,12 @@ class ConfigError(Exception):
 
 
 def process_environment() -> MutableMapping[str, str]:
-    """Return this process's own environment, live: for `systemd.listen_fds`, which takes variables out."""
+    """Return the live environment of this process; `systemd.listen_fds` removes variables from it."""
     return os.environ
 
 
 def load(overrides: Overrides | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """Return the effective settings; ConfigError with every fault at once, nothing created or changed."""
+    """Return the effective settings; raise ConfigError with every fault, and create and change nothing."""
     overrides = overrides or Overrides()
     environ = os.environ if environ is None else environ
     places = locations.SYSTEM if overrides.system else locations.user_locations(environ, os.getuid())
@@ -82,7 +82,7 @@ def _config_file(overrides: Overrides, default: Path) -> Path | None:
     try:
         return default if default.is_file() else None
     except PermissionError:
-        return default  # it may well be there: reading it says what is wrong
+        return default  # the file may exist: reading it reports the error
 
 
 def _parse(file: Path) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def _parse(file: Path) -> dict[str, Any]:
 def _paths(
     overrides: Overrides, document: Mapping[str, Any], places: locations.Locations, faults: Faults
 ) -> Paths:
-    """Return both paths: flag, else file, else the mode's default; a default can be too long as well."""
+    """Return both paths: from the flag, else the file, else the default, which can also be too long."""
     table = document.get("paths", {})
     if not isinstance(table, dict):
         faults.add("paths", "must be a section: [paths]")
@@ -138,7 +138,7 @@ def _crash_at(environ: Mapping[str, str], faults: Faults) -> str | None:
 
 
 def _supervisor(environ: Mapping[str, str]) -> Supervisor:
-    """Return what systemd said to this very process; what it said to a parent of ours is not for us."""
+    """Return the facts from systemd for this process; variables for a parent process are ignored."""
     watchdog_s = None
     usec = environ.get("WATCHDOG_USEC", "")
     if usec.isascii() and usec.isdigit() and int(usec) and _is_ours(environ.get("WATCHDOG_PID")):

@@ -1,7 +1,7 @@
-"""Where things are: the paths of the two modes, from the environment and the user database.
+"""The default paths of the two modes, from the environment and the user database.
 
-The rule for the socket is a contract with clients (mosaicd(8), FILES): mosaicctl looks in the same
-places.  A relative XDG path counts as unset, as the XDG base directory specification wants it.
+The rule for the socket is a contract with clients (mosaicd(8), FILES): mosaicctl tries the same paths.  A
+relative XDG path counts as unset, as the XDG base directory specification requires.
 """
 
 import os
@@ -16,7 +16,7 @@ SOCKET_PATH_LIMIT_BYTES = 107
 
 @dataclass(frozen=True, slots=True)
 class Locations:
-    """Default places of one mode."""
+    """The default paths of one mode."""
 
     socket: Path
     state_dir: Path
@@ -29,7 +29,7 @@ SYSTEM = Locations(
 
 
 def user_locations(environ: Mapping[str, str], uid: int, run_user: Path = Path("/run/user")) -> Locations:
-    """Return the places of user mode for `uid`; nothing is created and nothing but directories looked up."""
+    """Return the paths of user mode for `uid`; creates nothing, and only checks directories."""
     config_home = _xdg(environ, "XDG_CONFIG_HOME") or _home(environ, uid) / ".config"
     state_home = _xdg(environ, "XDG_STATE_HOME") or _home(environ, uid) / ".local/state"
     return Locations(
@@ -40,7 +40,7 @@ def user_locations(environ: Mapping[str, str], uid: int, run_user: Path = Path("
 
 
 def runtime_dir(environ: Mapping[str, str], uid: int, run_user: Path = Path("/run/user")) -> Path:
-    """Return the directory of the socket; who opens it there checks its owner and mode."""
+    """Return the directory of the socket; the code that binds or connects checks its owner and mode."""
     runtime = _xdg(environ, "XDG_RUNTIME_DIR")
     if runtime:
         return runtime / "mosaicd"
@@ -59,7 +59,7 @@ def _home(environ: Mapping[str, str], uid: int) -> Path:
 
 
 def path_fault(path: Path, limit_bytes: int | None = None) -> str | None:
-    """Say what is wrong with a configured path, or None."""
+    """Return the error of a configured path, or None."""
     try:
         size = len(str(path).encode())
     except UnicodeEncodeError:
@@ -77,5 +77,5 @@ def path_fault(path: Path, limit_bytes: int | None = None) -> str | None:
 
 
 def absolute(text: str) -> Path:
-    """Return a path of the command line, made absolute from where we stand; links are kept."""
+    """Return a path of the command line, absolute from the working directory; links are kept."""
     return Path(os.path.abspath(text))

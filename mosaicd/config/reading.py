@@ -1,6 +1,6 @@
-"""A parsed TOML document against the settings: strict, all faults at once; and settings back to TOML.
+"""Strict reading of settings from a parsed TOML document, with all faults at once; and writing them as TOML.
 
-A TOML integer is taken where seconds are wanted; nothing else is converted.  `true` is not 1.
+A TOML integer is accepted for seconds; nothing else is converted.  `true` is not 1.
 """
 
 import math
@@ -17,10 +17,10 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def read_groups(document: Mapping[str, Any], faults: Faults) -> dict[str, Any]:
-    """Return group name -> settings object for every group that `document` has; faults go to `faults`."""
+    """Return group name -> settings object for every group in `document`; add faults to `faults`."""
     groups: dict[str, Any] = {}
     for name, table in document.items():
-        if name == "paths":  # resolved by the caller, who knows the flags
+        if name == "paths":  # resolved by the caller, which has the flags
             continue
         if name not in GROUPS and name != "workers":
             faults.add(f"[{name}]", f"is not a section; there are {', '.join(['paths', *GROUPS, 'workers'])}")
@@ -49,7 +49,7 @@ def _read_fields(group: str, cls: Any, table: Mapping[str, Any], faults: Faults)
 
 
 def _checked(setting: Field[Any], value: Any) -> object:
-    """Return `value` as the setting's type; ValueError says the rule."""
+    """Return `value` as the setting's type; raise ValueError with the rule."""
     choices = setting.metadata.get("choices")
     if choices:
         if value not in choices:
@@ -104,7 +104,7 @@ def _read_worker(path: str, entry: Mapping[str, Any], faults: Faults) -> Worker 
 
 
 def to_toml(settings: Settings) -> str:
-    """Return `settings` as a config file that gives the same settings again."""
+    """Return `settings` as the text of a settings file."""
     tables: dict[str, Any] = {"paths": settings.paths, **{name: getattr(settings, name) for name in GROUPS}}
     tables |= {f"workers.{_key(kind)}": worker for kind, worker in settings.workers.items()}
     blocks = []

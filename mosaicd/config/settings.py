@@ -1,9 +1,8 @@
-"""Every setting, its default, its unit and its range: the one home of every default of the daemon,
-but for those that a shim needs too (protocol/records/orders).
+"""Every setting of the daemon with its default, unit and range.
 
-A key of the config file is a field here, `[group] name`, and the last part of a name says the unit
-(`_s` seconds, `_ms` milliseconds, `_bytes`); what has no unit is a count.  The ranges are wide on
-purpose: tests shorten every time limit.
+Defaults that the shim also needs are in protocol/records/orders.  A key `[group] name` of the settings file
+is a field here.  The end of a name is the unit (`_s` seconds, `_ms` milliseconds, `_bytes`); a name without a
+unit is a count.  The ranges are wide on purpose: tests shorten every time limit.
 """
 
 import os
@@ -34,7 +33,7 @@ def usable_cpus() -> int:
 
 
 def soft_limit_descriptors() -> int:
-    """Return how many descriptors this process may have open now (it may raise that to the hard limit)."""
+    """Return the soft limit of open descriptors of this process."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
@@ -52,7 +51,7 @@ class Cpus:
 
     slots: int = field(
         default_factory=usable_cpus,
-        metadata={"doc": "CPU slots to hand out; default: the CPUs it may use", "low": 1, "high": 4096},
+        metadata={"doc": "CPU slots; default: the CPUs that the daemon may use", "low": 1, "high": 4096},
     )
 
 
@@ -60,49 +59,53 @@ class Cpus:
 class Gpus:
     """GPU slots that runs hold alone."""
 
-    static: int = _count(0, "how many GPU slots there are, numbered from 0; nothing is probed", 0, 64)
+    static: int = _count(0, "the number of GPU slots, numbered from 0; GPUs are not detected", 0, 64)
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """How long each thing may take, in seconds."""
 
-    handshake_s: float = _time(orders.HANDSHAKE_TIMEOUT_S, "from the order to a shim until it has registered")
+    handshake_s: float = _time(
+        orders.HANDSHAKE_TIMEOUT_S, "from the launch order until the shim has registered"
+    )
     start_s: float = _time(60.0, "from a worker's handshake to its first sign of life")
     heartbeat_s: float = _time(300.0, "the longest silence of a worker; any output counts as a sign of life")
     stall_s: float = _time(
-        0.0, "how long a worker that lives may report no further step or episode; 0: for ever", 0.0
+        0.0, "the longest time without a further step or episode of a live worker; 0: no limit", 0.0
     )
     post_mortem_s: float = _time(
         orders.POST_MORTEM_S, "for the Python stacks of a silent or stuck run", 0.0, 60.0
     )
-    grace_s: float = _time(orders.GRACE_S, "from TERM to KILL, for a run that does not say otherwise", 0.0)
+    grace_s: float = _time(orders.GRACE_S, "from TERM to KILL, the default of a run", 0.0)
     worker_grace_s: float = _time(
         orders.WORKER_GRACE_S, "the same, for a worker that declares checkpointing", 0.0
     )
     pause_ack_s: float = _time(
         orders.PAUSE_ACK_TIMEOUT_S, "for a worker to acknowledge a pause; then its tree is frozen", 0.0
     )
-    unkillable_s: float = _time(10.0, "from KILL until a tree that is still there is called unkillable")
-    empty_retry_s: float = _time(0.1, "between two looks at a tree that is not empty yet")
-    shim_silence_s: float = _time(30.0, "the longest silence of a living shim or launcher; then it is ended")
-    reconcile_s: float = _time(10.0, "for all of the start-up reconciliation together")
-    request_s: float = _time(30.0, "for one request, but submit")
+    unkillable_s: float = _time(10.0, "from KILL until a process tree that is not empty counts as unkillable")
+    empty_retry_s: float = _time(
+        0.1, "the first interval between two checks of a process tree that is not empty"
+    )
+    shim_silence_s: float = _time(30.0, "the longest silence of a live shim or launcher; then it is killed")
+    reconcile_s: float = _time(10.0, "for the whole reconciliation at start")
+    request_s: float = _time(30.0, "for one request other than submit")
     submit_s: float = _time(60.0, "for one submit")
-    discovery_s: float = _time(20.0, "for one interpreter to say which workers it has")
+    discovery_s: float = _time(20.0, "for one interpreter to list its workers")
     shutdown_s: float = _time(5.0, "for requests in flight to end when the daemon stops", 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much anybody may send, hold or write."""
+    """Limits of clients and of output."""
 
     request_bytes: int = _count(1 << 20, "the longest request line", 4096, 64 << 20)
     batch: int = _count(50, "requests in one JSON-RPC batch", 1, 1000)
-    in_flight: int = _count(64, "requests of one connection that are being worked on", 1, 10_000)
+    in_flight: int = _count(64, "concurrent requests of one connection", 1, 10_000)
     connections_per_user: int = _count(512, "open connections of one user", 4, 100_000)
     write_buffer_bytes: int = _count(4 << 20, "unsent bytes before a connection is closed", 65536, 1 << 30)
-    page_runs: int = _count(200, "runs in one page of run.list unless the request says less", 1, 10_000)
+    page_runs: int = _count(200, "runs in one page of run.list; a request may ask for fewer", 1, 10_000)
     stdout_bytes: int = _count(
         orders.OUTPUT_LIMIT_BYTES, "stdout that is kept of one attempt: its beginning and its end", 4096
     )
@@ -116,62 +119,68 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Containment:
-    """What holds a run's processes together, and which of its limits are enforced."""
+    """The means that hold the processes of a run, and which limits are enforced."""
 
     mode: str = field(
         default="auto",
         metadata={
-            "doc": "auto: the strongest there is; cgroup: that or no run; process-group: that and no more",
+            "doc": "auto: the strongest; cgroup: control groups or no start; process-group: none",
             "choices": ("auto", "cgroup", "process-group"),
         },
     )
     memory: str = field(
         default="enforce",
-        metadata={"doc": "what resources.memory_mb is: a limit, or a word", "choices": ("enforce", "off")},
+        metadata={"doc": "whether resources.memory_mb is a limit", "choices": ("enforce", "off")},
     )
     tasks: int = _count(16_384, "processes and threads that one run may have at a time", 64, 4_194_304)
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How long a retry waits (backoff_s, doubled each time, up to backoff_max_s), and what ends it all."""
+    """The wait before a retry (backoff_s, doubled each time, up to backoff_max_s), and crash loops."""
 
     backoff_s: float = _time(10.0, "before the first retry", 0.0)
     backoff_max_s: float = _time(600.0, "the longest wait before a retry", 0.0)
-    crash_loop_s: float = _time(10.0, "an attempt that lives for less is one of a crash loop", 0.0)
-    crash_loop_attempts: int = _count(3, "so many such attempts in a row are the last; 0: any", 0, 1000)
+    crash_loop_s: float = _time(10.0, "an attempt that ends sooner counts towards a crash loop", 0.0)
+    crash_loop_attempts: int = _count(
+        3, "after this many such attempts in a row there is no retry; 0: no limit", 0, 1000
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
     """How the registry commits and checkpoints."""
 
-    group_commit_ms: float = _time(20.0, "the longest that a row nobody waits for is held", 0.0, 10_000.0)
+    group_commit_ms: float = _time(
+        20.0, "the longest delay of a change without a waiting client", 0.0, 10_000.0
+    )
     checkpoint_interval_s: float = _time(60.0, "between two checkpoints of the write-ahead log")
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long ended runs are kept: 0 is for ever.  Live and pinned runs are never taken."""
+    """How long ended runs are kept; 0 means no limit.  Live and pinned runs are never deleted."""
 
-    age_days: float = _time(0.0, "after its end a run is pruned; 0: never for its age", 0.0, 36_525.0)
-    runs_per_user: int = _count(0, "ended runs kept of one user, the oldest go first; 0: all", 0)
-    bytes_per_user: int = _count(0, "what the ended runs of one user may take; 0: any", 0, 2**60)
-    bytes_total: int = _count(0, "what all ended runs may take; 0: any", 0, 2**60)
-    interval_s: float = _time(3600.0, "between two looks at what may go")
+    age_days: float = _time(0.0, "days that a run is kept after its end; 0: no limit", 0.0, 36_525.0)
+    runs_per_user: int = _count(0, "ended runs that are kept for one user; 0: no limit", 0)
+    bytes_per_user: int = _count(0, "bytes of the ended runs of one user; 0: no limit", 0, 2**60)
+    bytes_total: int = _count(0, "bytes of all ended runs; 0: no limit", 0, 2**60)
+    interval_s: float = _time(3600.0, "between two checks")
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What a watcher may cost."""
+    """Limits of watchers."""
 
-    lag_events: int = _count(1024, "events queued for one watcher before it gets a gap record", 1, 1_000_000)
+    lag_events: int = _count(
+        1024, "events that a watcher may lag behind before it gets a gap record", 1, 1_000_000
+    )
     progress_interval_s: float = _time(0.5, "between two progress notifications of one run")
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """Where one kind of worker is installed: `[workers.KIND]`."""
+    """The environment of one kind of worker: `[workers.KIND]`."""
 
     python: str
     module: str | None = None
@@ -179,18 +188,18 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What the daemon tells its operator."""
+    """The log."""
 
     level: str = field(
-        default="info", metadata={"doc": "the least severe message that is logged", "choices": LEVELS}
+        default="info", metadata={"doc": "the lowest severity that is logged", "choices": LEVELS}
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Supervisor:
-    """What systemd told this process when it started it; all absent in a terminal.
+    """Facts from systemd for this process; all absent in a terminal.
 
-    Not settings: read from the environment only, and only when meant for this process.
+    These are not settings: they are read from the environment only, and only if they are for this process.
     """
 
     notify_socket: str | None = None

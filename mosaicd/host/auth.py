@@ -1,8 +1,8 @@
-"""Who somebody is: the kernel's word on a connection, launch secrets and session tokens of shims.
+"""Identity: the peer of a connection from the kernel, launch secrets and session tokens of shims.
 
-A launch secret is not stored: it is an HMAC that the daemon can compute again after a restart.  Session
-tokens are in memory only, hashed; after a restart every shim registers again.  A name is for people to
-read, a uid is what counts.
+A launch secret is not stored: it is an HMAC that the daemon can compute again after a restart.  Session tokens
+are in memory only, hashed; after a restart every shim registers again.  Names are only displayed; the uid
+decides.
 """
 
 import hashlib
@@ -28,14 +28,14 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class HasOptions(Protocol):
-    """The part of a socket that tells of its peer."""
+    """The socket method that returns the peer's credentials."""
 
     def getsockopt(self, level: int, name: int, buflen: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The process at the other end, as the kernel saw it when it connected."""
+    """The peer process, as the kernel recorded it at connect time."""
 
     uid: int
     gid: int
@@ -45,7 +45,7 @@ class Principal:
 
 
 def user_name(uid: int) -> str:
-    """Return the account's name, or its number where it has none."""
+    """Return the account's name, or its uid as text if it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -70,11 +70,11 @@ class Auth:
 
     @classmethod
     def open(cls, state_dir: Path) -> "Auth":
-        """Return one with the state directory's key, made when absent; OSError, or ValueError (a bad key)."""
+        """Open the key in the state directory, or create it; raise OSError, or ValueError for a bad key."""
         return cls(_load_key(state_dir / KEY_FILE))
 
     def principal(self, connection: HasOptions) -> Principal:
-        """Return who connected; NotPermitted for users that this daemon does not serve."""
+        """Return the peer; raise NotPermitted for users that this daemon does not serve."""
         pid, uid, gid = peer_of(connection)
         if uid != self._uid:
             raise NotPermitted(
@@ -84,7 +84,7 @@ class Auth:
         return Principal(uid, gid, pid, self._name(uid), self.is_admin(uid))
 
     def is_admin(self, uid: int) -> bool:
-        """Whether the user may do everything: the daemon's own user."""
+        """Return whether the user is an admin: the daemon's own user."""
         return uid == self._uid
 
     def _name(self, uid: int) -> str:
@@ -95,7 +95,7 @@ class Auth:
     # --- launch secrets ------------------------------------------------------------------------------
 
     def launch_secret(self, run_id: str, attempt: int, nonce: str) -> str:
-        """Return the secret that only the shim of this attempt is handed."""
+        """Return the secret that only the shim of this attempt receives."""
         message = f"{run_id}\0{attempt}\0{nonce}".encode()
         return hmac.new(self._key, message, hashlib.sha256).hexdigest()
 
@@ -109,7 +109,7 @@ class Auth:
     # --- session tokens ------------------------------------------------------------------------------
 
     def issue_token(self, run_id: str) -> str:
-        """Return a fresh session token; the one before it is not valid any more."""
+        """Return a new session token; the previous one becomes invalid."""
         token = secrets.token_hex(16)
         self._tokens[run_id] = _hashed(token)
         return token
@@ -120,7 +120,7 @@ class Auth:
             raise Unauthenticated("This is not a valid session token of a live run")
 
     def committed(self, batch: Sequence[Committed]) -> None:
-        """Drop the tokens of attempts that are over; subscribe this to the registry."""
+        """Delete the tokens of ended attempts; a subscriber of the registry."""
         for commit in batch:
             if not commit.run.is_holding:
                 self._tokens.pop(commit.run.run_id, None)
@@ -131,7 +131,7 @@ def _hashed(token: str) -> bytes:
 
 
 def _load_key(path: Path) -> bytes:
-    """Return the key in `path`, made when absent: whole or not at all, and never over another one."""
+    """Return the key in `path`; create it atomically if it is absent, and never replace another one."""
     try:
         return _read_key(path)
     except FileNotFoundError:
@@ -141,7 +141,7 @@ def _load_key(path: Path) -> bytes:
         create_synced(fresh, secrets.token_bytes(KEY_BYTES))
         os.link(fresh, path)
     except FileExistsError:
-        pass  # another one was made meanwhile: that is the key
+        pass  # another daemon created one meanwhile: use that key
     finally:
         fresh.unlink(missing_ok=True)
     return _read_key(path)

@@ -1,9 +1,9 @@
-"""Exactly one daemon a socket and state directory: the two locks, and the socket that is bound under them.
+"""Locks for exactly one daemon per socket and state directory, and the socket that is bound under them.
 
-A lock is flock(2) on a file that is never removed: removing it would let two daemons lock two files of
-one name.  What the file says (pid, since when) is for the sentence that the second daemon prints, never
-for deciding who holds it; the kernel drops the lock with its holder, so a kill -9 leaves nothing to clean
-up.  A child that the killed daemon was just making holds it until its exec: the next daemon waits for that.
+A lock is flock(2) on a file that is never removed: after a removal, two daemons could lock two files of the
+same name.  The content of the file (pid, start time) is only for the error message of a second daemon.  The
+kernel drops the lock when its holder ends, so a kill -9 leaves nothing to clean up.  A child that a killed
+daemon had just forked holds the lock until its exec; the next daemon waits for that.
 """
 
 import fcntl
@@ -20,24 +20,24 @@ from pathlib import Path
 from mosaicd import __version__, procfs
 
 BACKLOG = 4096
-#: How long a lock of a dead daemon is waited for: an instant, or until a machine that stalls goes on.
+#: How long to wait for the lock of a dead daemon: usually an instant, longer on a stalled machine.
 _TRIES, _PAUSE_S = 2000, 0.005
 _LISTENING = 0x10000  # __SO_ACCEPTCON in the flags of /proc/net/unix
 
 
 class CannotServe(Exception):
-    """The daemon cannot serve here; the message is one sentence for the person who started it."""
+    """The daemon cannot serve here; the message is one sentence for the user."""
 
     exit_code = 2
 
 
 class AlreadyRunning(CannotServe):
-    """Another daemon holds the state directory or the socket; the sentence names it."""
+    """Another daemon uses the state directory or the socket; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a lock, as written in its file.  `started_at` Unix seconds."""
+    """The holder of a lock, as written in its file.  `started_at` in Unix seconds."""
 
     pid: int
     version: str
@@ -66,16 +66,16 @@ class Locks:
         return tuple(self._fds)
 
     def close(self) -> None:
-        """Let the next daemon in; idempotent."""
+        """Release both locks; idempotent."""
         while self._fds:
             os.close(self._fds.pop())
 
 
 def acquire(state_dir: Path, socket: Path, *, started_at: float) -> Locks:
-    """Return both locks, directories made where they are missing (0700).
+    """Return both locks; missing directories are created (0700).
 
-    AlreadyRunning names the daemon that holds one; CannotServe says why a directory or file is refused.
-    In both cases nothing is held.
+    Raises AlreadyRunning with the daemon that holds one, or CannotServe with the reason why a directory or
+    file is refused.  In both cases no lock is held.
     """
     holder = Holder(os.getpid(), __version__, str(socket), str(state_dir), started_at)
     _own_directory(state_dir, "state directory")
@@ -93,7 +93,7 @@ def acquire(state_dir: Path, socket: Path, *, started_at: float) -> Locks:
 
 
 def inherit(fds: Sequence[int], state_dir: Path, socket: Path, *, started_at: float) -> Locks:
-    """Return the locks that this process held before it became another program; CannotServe if it did not."""
+    """Return the locks that this process held before its exec; raise CannotServe if it did not."""
     holder = Holder(os.getpid(), __version__, str(socket), str(state_dir), started_at)
     for fd, path in zip(fds, (state_dir / "lock", lock_path(socket)), strict=True):
         try:
@@ -120,22 +120,22 @@ def _signed(fds: list[int], holder: Holder) -> Locks:
 
 
 def lock_path(socket: Path) -> Path:
-    """Return the lock file that stands beside a socket."""
+    """Return the lock file of a socket."""
     return socket.with_name(socket.name + ".lock")
 
 
 def bind(socket: Path, locks: Locks) -> sockets.socket:
     """Return a listening socket at `socket` (0600); connections are accepted by the kernel from here on.
 
-    A socket file that nobody listens on is what a killed daemon left, and is replaced; the caller holds
-    `locks`, so it is nobody's who is about to listen.  CannotServe where something else is in the way.
+    A socket file without a listener was left by a killed daemon and is replaced; because the caller holds
+    `locks`, no other daemon is about to listen on it.  Raises CannotServe if another file is in the way.
     """
     if locks.holder.socket != str(socket):
         raise ValueError(f"the lock held is that of {locks.holder.socket}, not of {socket}")
     listening = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
     try:
         _clear(socket)
-        os.fchmod(listening.fileno(), 0o600)  # before bind: the file is never there with another mode
+        os.fchmod(listening.fileno(), 0o600)  # before bind, so that the file never has another mode
         listening.bind(str(socket))
         os.chmod(socket, 0o600)
         listening.listen(BACKLOG)
@@ -149,14 +149,16 @@ def bind(socket: Path, locks: Locks) -> sockets.socket:
 
 
 def adopt(passed: list[sockets.socket]) -> tuple[sockets.socket, Path]:
-    """Return the one listening socket that systemd passed, and its path; CannotServe for anything else."""
+    """Return the one listening socket that systemd passed, and its path; raise CannotServe otherwise."""
     if len(passed) != 1:
         raise CannotServe(f"systemd passed {len(passed)} sockets; mosaicd serves exactly one")
     listening = passed[0]
     name = listening.getsockname()
     is_stream = listening.family == sockets.AF_UNIX and listening.type == sockets.SOCK_STREAM
     if not is_stream or not listening.getsockopt(sockets.SOL_SOCKET, sockets.SO_ACCEPTCONN):
-        raise CannotServe("systemd passed a socket that is no listening Unix stream socket (ListenStream=)")
+        raise CannotServe(
+            "systemd passed a socket that is not a listening Unix stream socket (ListenStream=)"
+        )
     if not isinstance(name, str) or not name.startswith("/"):
         raise CannotServe("systemd passed a socket without a path; mosaicd needs one (ListenStream=/...)")
     listening.setblocking(False)
@@ -164,7 +166,7 @@ def adopt(passed: list[sockets.socket]) -> tuple[sockets.socket, Path]:
 
 
 def remove(socket: Path, locks: Locks) -> None:
-    """Remove the file of a socket that `bind` made; clients then see "no daemon" instead of a dead socket."""
+    """Remove the file of a socket that `bind` created, so that clients see no stale socket."""
     if locks.holder.socket == str(socket):
         socket.unlink(missing_ok=True)
 
@@ -192,7 +194,7 @@ def _lock(path: Path, what: str) -> int:
 
 
 def _take(fd: int) -> None:
-    """Take the lock; BlockingIOError when it is held, and not only by what a dead daemon left behind."""
+    """Take the lock; raise BlockingIOError if another daemon holds it."""
     for _ in range(_TRIES):
         try:
             return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -206,7 +208,7 @@ def _take(fd: int) -> None:
 
 
 def _already(what: str, holder: Holder | None) -> str:
-    who = str(holder) if holder else "another daemon that is just starting"
+    who = str(holder) if holder else "another daemon that is starting"
     return (
         f"the {what} is already in use by {who}; use that one, stop it first, "
         "or give this one its own --state-dir and --socket"
@@ -214,7 +216,7 @@ def _already(what: str, holder: Holder | None) -> str:
 
 
 def _holder(fd: int) -> Holder | None:
-    """Return who wrote the lock file, or None while the holder has not yet."""
+    """Return the holder from the lock file, or None if the holder has not written it yet."""
     try:
         said = json.loads(os.pread(fd, 8192, 0))
         return Holder(
@@ -226,7 +228,7 @@ def _holder(fd: int) -> Holder | None:
 
 
 def _own_directory(path: Path, what: str) -> None:
-    """Make `path` (0700) or check that it is ours and that nobody else may write to it."""
+    """Create `path` (0700), or check that it is ours and that no other user may write to it."""
     status = _make(path, what)
     if status.st_uid != os.geteuid():
         raise CannotServe(f"the {what} {path} belongs to uid {status.st_uid}, not to you")
@@ -235,7 +237,7 @@ def _own_directory(path: Path, what: str) -> None:
 
 
 def _safe_directory(path: Path) -> None:
-    """Make `path` (0700) or check that nobody but us and root can take the socket away from it."""
+    """Create `path` (0700), or check that only we and root can remove the socket from it."""
     status = _make(path, "socket's directory")
     if status.st_uid not in (0, os.geteuid()):
         raise CannotServe(f"the socket's directory {path} belongs to uid {status.st_uid}, not to you")
@@ -248,17 +250,18 @@ def _make(path: Path, what: str) -> os.stat_result:
         for missing in reversed([p for p in (path, *path.parents) if not p.exists()]):
             missing.mkdir(mode=0o700, exist_ok=True)
         if path.is_symlink() and path.lstat().st_uid not in (0, os.geteuid()):
-            raise CannotServe(f"the {what} {path} is a link that somebody else made")
+            raise CannotServe(f"the {what} {path} is a symbolic link of another user")
         status = path.stat()
     except OSError as error:
-        raise CannotServe(f"cannot make the {what} {path}: {error.strerror}") from error
+        raise CannotServe(f"cannot create the {what} {path}: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode):
         raise CannotServe(f"the {what} {path} is not a directory")
     return status
 
 
 def _clear(socket: Path) -> None:
-    """Remove a socket file that nobody listens on; CannotServe for a living one and for other files."""
+    """Remove a socket file without a listener; raise CannotServe for one with a listener, and for other
+    files."""
     try:
         mode = socket.lstat().st_mode
     except FileNotFoundError:
@@ -267,14 +270,14 @@ def _clear(socket: Path) -> None:
         raise CannotServe(f"{socket} is in the way: it is not a socket; remove it or choose another --socket")
     if os.path.realpath(socket) in (os.path.realpath(path) for path in _listening_paths()):
         raise CannotServe(
-            f"something that is no mosaicd listens on {socket} already, most likely systemd for "
+            f"another program listens on {socket} already, most likely systemd for "
             "mosaicd.socket; use `systemctl --user start mosaicd`, or choose another --socket"
         )
     socket.unlink(missing_ok=True)
 
 
 def _listening_paths() -> Iterator[str]:
-    """Yield the path of every listening Unix socket; looking, unlike connecting, wakes nobody."""
+    """Yield the path of every listening Unix socket, without connecting, which could activate a service."""
     with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
         for line in table:
             words = line.rstrip("\n").split(maxsplit=7)

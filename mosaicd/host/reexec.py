@@ -1,8 +1,9 @@
-"""Another copy of the program in this very process: what is looked at before, and what is handed over.
+"""Replacing the daemon by the program that is installed now, in the same process: checks and handover.
 
-Same pid, so a service manager is content; the listening socket never closes, so a client that comes
-meanwhile waits in its queue; the locks are never let go, so nobody gets in between.  All else is made anew.
-A reader would get wrong: descriptors are made inheritable at the last moment, when no child is made any more.
+The pid stays, for the service manager.  The listening socket never closes, so a client that connects
+meanwhile waits in its queue.  The locks are never released, so no other daemon can start in between.
+Everything else is created again.  Note: descriptors become inheritable at the last moment, when no other
+child is forked any more.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from mosaicd import __version__
 from mosaicd.protocol import Json
 from mosaicd.protocol.errors import Conflict
 
-#: What names the descriptors to the program that comes after; for nobody's hand.
+#: The variable that passes the descriptors to the next program; internal.
 VARIABLE = "MOSAICD_TAKEOVER"
 CHECK_TIMEOUT_S = 60.0
 _SAID_LIMIT = 500
@@ -39,7 +40,7 @@ class Takeover:
 
 @dataclass
 class Succession:
-    """Whether this daemon is to be replaced in place; `on_asked` ends the service in good order."""
+    """The request to replace this daemon in place; `on_asked` stops the service."""
 
     is_passed: bool
     is_asked: bool = False
@@ -47,7 +48,7 @@ class Succession:
     on_asked: Callable[[], None] | None = None
 
     def begin(self) -> None:
-        """End the service, once; whoever runs it then calls `replace`.  Nothing once it was refused."""
+        """Stop the service once; its caller then calls `replace`.  Does nothing after `refuse`."""
         if self.is_asked or self.is_refused:
             return
         self.is_asked = True
@@ -55,15 +56,16 @@ class Succession:
             self.on_asked()
 
     def refuse(self) -> bool:
-        """Have the daemon end for good, whatever was and will be asked; whether it is ending by now."""
+        """Stop the daemon without a replacement, also if one was requested; return whether it is stopping
+        already."""
         was_asked, self.is_asked, self.is_refused = self.is_asked, False, True
         return was_asked
 
 
 def take(environ: MutableMapping[str, str]) -> Takeover | None:
-    """Return what this process handed to itself; None where it was started afresh.
+    """Return the descriptors from before an exec; None if this process has just started.
 
-    The variable is taken out of `environ`: a child would believe it.
+    The variable is removed from `environ`, so that no child uses it.
     """
     text = environ.pop(VARIABLE, None)
     if text is None:
@@ -77,7 +79,7 @@ def take(environ: MutableMapping[str, str]) -> Takeover | None:
 
 
 def listener(taken: Takeover) -> sockets.socket:
-    """Return the listening socket that was handed over, close-on-exec again."""
+    """Return the listening socket from before the exec, close-on-exec again."""
     for fd in (taken.listening_fd, *taken.lock_fds):
         os.set_inheritable(fd, False)
     listening = sockets.socket(fileno=taken.listening_fd)
@@ -86,15 +88,16 @@ def listener(taken: Takeover) -> sockets.socket:
 
 
 def command() -> list[str]:
-    """Return the command line that this process was started with, interpreter and all."""
+    """Return the command line of this process, including the interpreter."""
     return [sys.executable or sys.orig_argv[0], *sys.orig_argv[1:]]
 
 
 async def check(state_dir: Path, socket: Path, *, is_passed: bool) -> str:
-    """Return the version of the program that would come; Conflict says why it had better not.
+    """Return the version of the program that is installed now; raise Conflict if it must not replace this
+    daemon.
 
-    The program itself is asked (`--check`): whether it can be started at all, takes the settings, would serve
-    the same place, and knows the registry's version.
+    The program is run with `--check`: it must start, accept the settings, use the same socket and state
+    directory, and know the version of the registry.
     """
     code, said, complaint = await _ask([*command(), "--check"])
     try:
@@ -137,7 +140,9 @@ async def _ask(argv: list[str]) -> tuple[int, str, str]:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             said, complaint = await child.communicate()
     except TimeoutError:
-        raise Conflict(f"the program as it is installed now said nothing for {CHECK_TIMEOUT_S:g} s") from None
+        raise Conflict(
+            f"the program as it is installed now did not answer for {CHECK_TIMEOUT_S:g} s"
+        ) from None
     finally:
         if child.returncode is None:
             with suppress(ProcessLookupError):
@@ -147,13 +152,13 @@ async def _ask(argv: list[str]) -> tuple[int, str, str]:
 
 
 def replace(taken: Takeover, environ: MutableMapping[str, str]) -> OSError:
-    """Become the program that is installed now; return, with nothing changed, only where that fails."""
+    """Become the program that is installed now; return only if that fails, with nothing changed."""
     fds = (taken.listening_fd, *taken.lock_fds)
     environ[VARIABLE] = json.dumps(asdict(taken))
     argv = command()
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # as where a daemon was started with it closed
-            with suppress(OSError):  # a log on a full disk keeps nobody from going on
+        if stream is not None:  # closed, as in a daemon that was started without it
+            with suppress(OSError):  # a log on a full disk must not prevent the replacement
                 stream.flush()
     for fd in fds:
         os.set_inheritable(fd, True)

@@ -1,8 +1,8 @@
-"""Talking to the service manager: readiness, status, watchdog, passed sockets.  Without one, all no-ops.
+"""The protocol of the service manager: readiness, status, watchdog, passed sockets.  No-ops without one.
 
-The sdnotify library does the sending; what it gets wrong is put right here: it encodes as latin-1 (a
-status outside of it is lost), it blocks when nobody reads, and it keeps its errors to itself.
-A watchdog tick is a promise that the daemon works, so it is sent only when `is_healthy` agrees.
+The sdnotify library sends the messages.  This module works around three faults of it: it encodes as latin-1
+(other characters are lost), it blocks if the manager does not read, and it hides errors.  A watchdog message
+is sent only if `is_healthy` confirms that the daemon works.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ from mosaicd import log
 from mosaicd.config import Supervisor
 
 FIRST_PASSED_FD = 3
-#: How long a daemon that becomes another program may take until it ticks again (a migration, say).
+#: The watchdog timeout during a reexec, which may include a migration.
 BEGINNING_S = 180.0
-#: From one look at who has not worked for too long to the second.
+#: From the first check that finds the daemon unhealthy to the second.
 LOOK_AGAIN_S = 0.5
 
 
 class Notifier:
-    """Notifications to systemd; each method says whether the manager's socket took it."""
+    """Notifications to systemd; each method returns whether the manager's socket accepted it."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.watchdog_s = supervisor.watchdog_s
@@ -40,7 +40,7 @@ class Notifier:
         self._sender = sender
 
     def ready(self, status: str) -> bool:
-        """Say that every request is answered from now on; said again later if it could not be sent."""
+        """Send READY=1: all requests are answered from now on; repeated later if it could not be sent."""
         return self._send(f"READY=1\nSTATUS={_line(status)}{self._watchdog(self.watchdog_s)}", is_owed=True)
 
     def status(self, text: str) -> bool:
@@ -48,11 +48,11 @@ class Notifier:
         return self._send(f"STATUS={_line(text)}")
 
     def stopping(self) -> bool:
-        """Say that the daemon is on its way out."""
+        """Send STOPPING=1."""
         return self._send("STOPPING=1")
 
     def reloading(self, mono: float) -> bool:
-        """Say that this process begins anew; `ready` ends it, and the watchdog waits until then."""
+        """Send RELOADING=1 for a reexec; `ready` ends it, and the watchdog waits until then."""
         return self._send(f"RELOADING=1\nMONOTONIC_USEC={int(mono * 1e6)}{self._watchdog(BEGINNING_S)}")
 
     def _watchdog(self, seconds: float | None) -> str:
@@ -61,11 +61,11 @@ class Notifier:
         return f"\nWATCHDOG_USEC={int(seconds * 1e6)}"
 
     async def watch(self, is_healthy: Callable[[], bool]) -> None:
-        """Tick twice as often as the watchdog wants while `is_healthy`; returns at once without a watchdog.
+        """Send watchdog messages at half the interval while `is_healthy`; return at once without a watchdog.
 
-        That this coroutine gets its turn proves the loop; `is_healthy` has to speak for the rest (the
-        registry's writer).  A tick that is withheld is logged, once an episode, and after a second look: a
-        daemon that was held up itself, or that took long to start, at first finds its own silence.
+        Running this coroutine proves that the event loop works; `is_healthy` checks the rest (the registry's
+        writer).  A message is withheld, and this is logged once, only after a second check: a daemon that was
+        suspended, or started slowly, finds an old time stamp at the first check.
         """
         was_healthy = True
         while self.watchdog_s is not None and self._sender is not None:
@@ -106,10 +106,10 @@ def _line(text: str) -> str:
 
 
 def listen_fds(environ: MutableMapping[str, str]) -> list[socket.socket]:
-    """Return the sockets that systemd passed to this process, close-on-exec; none when none are ours.
+    """Return the sockets that systemd passed to this process, close-on-exec; an empty list if there are none.
 
-    The variables are taken out of `environ`: a child would believe them.  ValueError when a descriptor
-    that was passed is no socket.
+    The variables are removed from `environ`, so that no child uses them.  Raises ValueError if a passed
+    descriptor is not a socket.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     environ.pop("LISTEN_FDNAMES", None)
@@ -121,5 +121,7 @@ def listen_fds(environ: MutableMapping[str, str]) -> list[socket.socket]:
             os.set_inheritable(fd, False)
             passed.append(socket.socket(fileno=fd))
         except OSError as error:
-            raise ValueError(f"descriptor {fd}, passed by systemd, is no socket: {error.strerror}") from error
+            raise ValueError(
+                f"descriptor {fd}, passed by systemd, is not a socket: {error.strerror}"
+            ) from error
     return passed
