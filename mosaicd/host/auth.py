@@ -1,8 +1,8 @@
 """Identity: the peer of a connection from the kernel, launch secrets and session tokens of shims.
 
-A launch secret is not stored: it is an HMAC that the daemon can compute again after a restart.  Session tokens
-are in memory only, hashed; after a restart every shim registers again.  Names are only displayed; the uid
-decides.
+A launch secret is not stored: it is an HMAC that the daemon can compute again after a restart.  Session
+tokens are in memory only, hashed; after a restart every shim registers again.  Names are only displayed; the
+uid decides.
 """
 
 import hashlib
