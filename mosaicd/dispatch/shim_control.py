@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mosaicd.core.deadlines import grace_s
 from mosaicd.core.fsm import Action
 from mosaicd.core.run import Run
+from mosaicd.protocol.records.control import PauseParams, StopParams
 
 if TYPE_CHECKING:
     from mosaicd.shims.shims import Shims
@@ -28,15 +29,18 @@ class ShimControl:
             case Action.STOP:
                 self.send_stop(run)
             case Action.PAUSE:
-                self._shims.notify(run.run_id, "control.pause", {"mode": run.pause_mode})
+                self._shims.notify(run.run_id, "control.pause", PauseParams(mode=run.pause_mode).to_json())
             case Action.RESUME:
                 self.send_resume(run)
 
     def send_stop(self, run: Run) -> None:
         """Have the shim stop the process tree, because of a request or of what broke."""
         stop = run.stop or run.fault or {}
-        params = {"kind": stop.get("kind"), "who": stop.get("who", "daemon"), "reason": stop.get("reason")}
-        self._shims.notify(run.run_id, "control.stop", {**params, "grace_s": grace_s(run)})
+        params = StopParams(
+            kind=stop.get("kind"), who=stop.get("who", "daemon"), reason=stop.get("reason"),
+            grace_s=grace_s(run),
+        )  # fmt: skip
+        self._shims.notify(run.run_id, "control.stop", params.to_json())
 
     def send_resume(self, run: Run) -> None:
         """Have the shim let a paused process tree continue."""

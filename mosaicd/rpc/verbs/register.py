@@ -21,6 +21,7 @@ from mosaicd.protocol.errors import MosaicError, NotFound
 from mosaicd.protocol.faults import invalid
 from mosaicd.protocol.records import untrusted
 from mosaicd.protocol.records.attempt import Exit, Started
+from mosaicd.protocol.records.control import ATTACH, START, STOP, Registered
 from mosaicd.protocol.records.reports import Register, Status
 from mosaicd.protocol.states import PauseMode, State, Want
 from mosaicd.rpc.caller import Caller
@@ -50,11 +51,11 @@ async def handle(services: Services, caller: Caller, params: Register) -> dict[s
     )
     services.dispatcher.note_registered(params.run_id)
     crash_points.reach("register.before_reply")
-    return {
-        "accepted_version": PROTOCOL_VERSION, "session_token": token, "order": _order(run, status),
-        "want": _want(run), "pause_mode": run.pause_mode, "grace_s": run.grace_s,
-        "stop": dict(run.stop or run.fault or {}) or None,
-    }  # fmt: skip
+    reply = Registered(
+        accepted_version=PROTOCOL_VERSION, session_token=token, order=_order(run, status), want=_want(run),
+        pause_mode=run.pause_mode, grace_s=run.grace_s, stop=dict(run.stop or run.fault or {}) or None,
+    )  # fmt: skip
+    return reply.to_json()
 
 
 def _is_of(run: Run, params: Register) -> bool:
@@ -99,5 +100,5 @@ def _order(run: Run, status: Status) -> str:
     """Return what the shim is to do; a shim that has a worker, or its end, goes on with it."""
     has_worker = _has_values(status.spawned) or _has_values(status.exit)
     if run.want is Want.STOP or run.state is State.FAULT:
-        return "stop"
-    return "attach" if has_worker else "start"
+        return STOP
+    return ATTACH if has_worker else START
