@@ -25,7 +25,7 @@ from mosaicd.host.reexec import Succession
 from mosaicd.host.systemd import Notifier
 from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import Unavailable
-from mosaicd.recovery.quarantined_slots import Aftercare
+from mosaicd.recovery.quarantined_slots import QuarantinedSlots
 from mosaicd.recovery.reconcile import reconcile
 from mosaicd.recovery.recover_registry import health_warnings, open_registry
 from mosaicd.rpc.context import Services
@@ -70,8 +70,8 @@ class Service:
             stack.callback(services.files.pool.shutdown, wait=False)  # after the streams that read
             stack.push_async_callback(server.close)
             stack.push_async_callback(services.discovery.close)
-            aftercare = self._aftercare(services)
-            await self._take_up(services, stack, aftercare)
+            quarantined_slots = self._quarantined_slots(services)
+            await self._take_up(services, stack, quarantined_slots)
             server.open()
             crash_points.reach("startup.ready")
             services.registry.subscribe(_shown_soon(notifier, services))
@@ -86,7 +86,7 @@ class Service:
                 self._maintain(services),
                 services.retention.run(),
                 self._shim_watch(services).run(),
-                aftercare.run(),
+                quarantined_slots.run(),
                 TempDirs(services.registry, services.rundirs, services.launcher).run(),
                 self._pulse(services, notifier.watchdog_s),
                 notifier.watch(lambda: self._is_healthy(services, notifier.watchdog_s)),
@@ -155,7 +155,7 @@ class Service:
             services.warnings.append(log.with_code(Catalogue.TASK_FAILED, sentence))
 
     async def _take_up(
-        self, services: Services, stack: contextlib.AsyncExitStack, aftercare: Aftercare
+        self, services: Services, stack: contextlib.AsyncExitStack, quarantined_slots: QuarantinedSlots
     ) -> None:
         began = self._clock.mono()
         services.launcher.start()
@@ -172,8 +172,8 @@ class Service:
         )  # fmt: skip
         log.event(Catalogue.RECONCILED, error=None, seconds=self._clock.mono() - began, **report.counts())
         crash_points.reach("startup.reconciled")
-        services.quarantine.update(report.nonsense)
-        aftercare.begin()
+        services.quarantine.update(report.contradicted)
+        quarantined_slots.reserve()
         services.dispatcher.start()
 
     async def _maintain(self, services: Services) -> None:
@@ -189,9 +189,9 @@ class Service:
         silence_s, dispatcher = self._settings.timeouts.shim_silence_s, services.dispatcher
         return ShimWatch(services.registry, services.shims, silence_s, dispatcher.handle_silent_shim)
 
-    def _aftercare(self, services: Services) -> Aftercare:
-        look_s, scheduler = self._settings.timeouts.empty_retry_s, services.scheduler
-        return Aftercare(services.registry, services.rundirs, services.launcher, scheduler, look_s)
+    def _quarantined_slots(self, services: Services) -> QuarantinedSlots:
+        interval_s, scheduler = self._settings.timeouts.empty_retry_s, services.scheduler
+        return QuarantinedSlots(services.registry, services.rundirs, services.launcher, scheduler, interval_s)
 
     async def _pulse(self, services: Services, watchdog_s: float | None) -> None:
         """Flush the writer regularly, so that the watchdog detects a writer that hangs."""

@@ -63,12 +63,14 @@ def _missing(run: Run, told: Iterable[tuple[str, Event | None]]) -> tuple[list[E
     return events, rejected
 
 
-def untold(facts: Sequence[Mapping[str, Any]], newest: tuple[str, float]) -> Sequence[Mapping[str, Any]]:
+def not_recorded(
+    facts: Sequence[Mapping[str, Any]], newest: tuple[str, float]
+) -> Sequence[Mapping[str, Any]]:
     """Return `facts` without the pauses that the ledger has: all up to its `newest` (kind, at)."""
-    told = [
+    recorded = [
         n for n, fact in enumerate(facts) if (fact.get("fact"), untrusted.seconds(fact.get("at"))) == newest
     ]
-    last = max(told, default=-1)
+    last = max(recorded, default=-1)
     return [fact for n, fact in enumerate(facts) if n > last or fact.get("fact") not in PAUSE_FACTS]
 
 

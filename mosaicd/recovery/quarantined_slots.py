@@ -1,12 +1,12 @@
-"""Runs that were set aside while they may have lived: what they held is nobody's until nothing of them lives.
+"""The slots of quarantined runs: they stay reserved until no process of such a run is alive.
 
-A row that makes no sense is moved aside, but that ends no process.  The daemon does not manage such a run
-(it could only guess), so it does the one thing that is always right: it hands out nothing that the record
-says was the run's until the launcher finds no process of it and no shim holds one of its attempts.  Its
-shim, which nobody accepts any more, leaves by itself when its tree has ended.
+A row that contradicts itself is quarantined, but that ends no process.  The daemon does not manage such a
+run, because it could only guess.  It reserves every slot that the record names, until the launcher finds no
+process of the run and no shim holds one of its attempts.  The shim of the run is refused when it registers,
+and leaves when its process tree has ended.
 
-What a reader would get wrong: nothing of this is stored.  The record stays in quarantine for whoever repairs
-it, so the question is asked anew after every start; a run that was seen to be gone once is gone for good.
+Note: nothing of this is stored.  The record stays in quarantine for an operator who may repair it, so each
+start checks again.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ from mosaicd.store.registry import Registry
 if TYPE_CHECKING:
     from mosaicd.shims.launcher_client import LauncherClient
 
-#: The longest wait between two looks.
-MOST_LOOK_S = 5.0
+#: The longest time between two checks.
+MAX_INTERVAL_S = 5.0
 MOST_PIDS = 20
 
 
-class Turns(Protocol):
-    """What the queue offers here."""
+class Reservations(Protocol):
+    """What the scheduler offers here: the slots that no run is given, by the id of the quarantined run."""
 
     @property
     def withheld(self) -> Mapping[str, Withheld]: ...
@@ -40,71 +40,71 @@ class Turns(Protocol):
     def withhold(self, withheld: Mapping[str, Withheld]) -> None: ...
 
 
-class Aftercare:
-    """Call `begin` before anything is dispatched, then `run`; `first_look_s`: until the second."""
+class QuarantinedSlots:
+    """Call `reserve` before anything is dispatched, then `run`; `interval_s`: from the first check on."""
 
     def __init__(
         self,
         registry: Registry,
         rundirs: RunDirs,
         launcher: "LauncherClient",
-        turns: Turns,
-        first_look_s: float,
+        reservations: Reservations,
+        interval_s: float,
     ) -> None:
         self._registry = registry
         self._rundirs = rundirs
         self._launcher = launcher
-        self._turns = turns
-        self._backoff = Backoff(first_look_s, max(first_look_s, MOST_LOOK_S))
+        self._reservations = reservations
+        self._backoff = Backoff(interval_s, max(interval_s, MAX_INTERVAL_S))
 
-    def begin(self) -> None:
-        """Withhold what every run that was set aside alive may still use."""
+    def reserve(self) -> None:
+        """Reserve the slots of every run that may have been live when it was quarantined."""
         entries = [entry for entry in self._registry.quarantine if entry["is_live"]]
-        self._turns.withhold({entry["run_id"]: _withheld(entry) for entry in entries})
+        self._reservations.withhold({entry["run_id"]: _withheld(entry) for entry in entries})
 
     async def run(self) -> None:
-        """Look again and again, until nothing of any of them lives."""
-        told: set[str] = set()
-        while self._turns.withheld:
+        """Check again and again, and give slots back, until no process of any of these runs is alive."""
+        logged: set[str] = set()
+        while self._reservations.withheld:
             left: dict[str, Withheld] = {}
-            for run_id, withheld in self._turns.withheld.items():
+            for run_id, withheld in self._reservations.withheld.items():
                 try:
-                    is_gone, pids = await self._look(run_id)
-                except OSError as error:  # no descriptor to be had now, say: not known is not gone
+                    is_gone, pids = await self._check(run_id)
+                except OSError as error:  # no free descriptor, for example: the run may be alive
                     log.event(Catalogue.PROCESSES_UNKNOWN, run_id=run_id, why=error)
                     is_gone, pids = False, list(withheld.pids)
                 if not is_gone:
                     left[run_id] = replace(withheld, pids=tuple(pids[:MOST_PIDS]))
-            self._say(left, told)
-            self._turns.withhold(left)
+            self._log(left, logged)
+            self._reservations.withhold(left)
             await asyncio.sleep(self._backoff.next_s())
 
-    async def _look(self, run_id: str) -> tuple[bool, list[int]]:
-        """Return whether nothing of the run lives, and the pids that were found."""
+    async def _check(self, run_id: str) -> tuple[bool, list[int]]:
+        """Return whether no process of the run is alive, and the pids of those that are."""
         if run_id in self._registry.live:
-            return True, []  # it was taken up again, and holds what it holds
-        held, pids = False, []
-        for name in [run_id] if ulid.is_ulid(run_id) else await asyncio.to_thread(self._nobodys):
-            held |= bool(await asyncio.to_thread(held_attempts, self._rundirs.path(name)))
+            return True, []  # the run was recovered, and its row holds its slots
+        is_held, pids = False, []
+        for name in [run_id] if ulid.is_ulid(run_id) else await asyncio.to_thread(self._unmanaged):
+            is_held |= bool(await asyncio.to_thread(held_attempts, self._rundirs.path(name)))
             empty, found = await self._launcher.check_tree(name, (None, None))
-            held |= not empty
+            is_held |= not empty
             pids += found
-        return not held, pids
+        return not is_held, pids
 
-    def _nobodys(self) -> list[str]:
-        """Return the directories that a run may have whose id cannot be read: no live run's, and in use."""
+    def _unmanaged(self) -> list[str]:
+        """Return the directories in use without a live run: one is of the run whose id cannot be read."""
         names = [name for name in self._rundirs.names() if name not in self._registry.live]
         return [name for name in names if held_attempts(self._rundirs.path(name))]
 
-    def _say(self, left: Mapping[str, Withheld], told: set[str]) -> None:
+    def _log(self, left: Mapping[str, Withheld], logged: set[str]) -> None:
         for run_id, withheld in left.items():
-            if run_id not in told:
-                told.add(run_id)
+            if run_id not in logged:
+                logged.add(run_id)
                 log.event(
                     Catalogue.SLOTS_WITHHELD, run_id=run_id, summary=withheld.summary(), **_fields(withheld)
                 )
-        for run_id, withheld in self._turns.withheld.items():
-            if run_id in told and run_id not in left:
+        for run_id, withheld in self._reservations.withheld.items():
+            if run_id in logged and run_id not in left:
                 log.event(Catalogue.SLOTS_GIVEN_BACK, run_id=run_id, **_fields(withheld))
 
 

@@ -1,9 +1,9 @@
-"""Start-up: rows x run directories -> events, before anybody is answered.
+"""Reconcile: at the start, rows and run directories become events, before the daemon answers any client.
 
-Nothing waits for a connection here: a shim that lives holds its attempt's lock and registers by itself.
-What a run missed is folded by the same functions that take a shim's word; there is no other restart
-logic.  A run whose files make no sense is said aloud and left for its deadlines; it never keeps the
-daemon down.
+Nothing waits for a connection here: a living shim holds the lock of its attempt and registers by itself.
+The events that a run missed come from the same functions as the facts of a shim; there is no other logic for
+a restart.  A run whose files contradict its row is logged and left to its deadlines; the daemon starts all
+the same.
 """
 
 import asyncio
@@ -28,20 +28,19 @@ if TYPE_CHECKING:
 
 @dataclass
 class Report:
-    """What start-up found, by run id."""
+    """What reconcile found, by run id; `contradicted` is run id -> why."""
 
     alive: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     owed_a_launch: list[str] = field(default_factory=list)
-    nonsense: dict[str, str] = field(default_factory=dict)
-    removed_directories: list[str] = field(default_factory=list)
+    contradicted: dict[str, str] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
-        """Return how many runs were found in which condition."""
+        """Return how many runs were found in each condition."""
         kinds = {"alive": self.alive, "ended": self.ended, "lost": self.lost, "to_launch": self.owed_a_launch}
         counted = {name: len(found) for name, found in kinds.items()}
-        return {"runs": sum(counted.values()) + len(self.nonsense), **counted}
+        return {"runs": sum(counted.values()) + len(self.contradicted), **counted}
 
 
 async def reconcile(
@@ -52,15 +51,15 @@ async def reconcile(
     clock: Clock,
     timeout_s: float,
 ) -> Report:
-    """Fold what live runs missed, under one deadline for all; return what was found."""
+    """Record what live runs missed, under one deadline for all; return what was found."""
     report = Report()
     try:
         async with asyncio.timeout(timeout_s):
             for run in list(registry.live.values()):
                 if run.is_holding:
                     await _take_up(run, registry, rundirs, shims, clock, report)
-            await _tidy(registry, history, rundirs, report)
-    except TimeoutError:  # the dispatcher looks at every run whose shim it does not know
+            await _tidy(registry, history, rundirs)
+    except TimeoutError:  # the dispatcher examines every run without a known shim
         log.event(Catalogue.RECONCILE_LATE, timeout_s=timeout_s)
     return report
 
@@ -84,12 +83,12 @@ async def _take_up(
     try:
         after = await registry.record_if(run.run_id, decide)
     except IllegalTransition as error:
-        report.nonsense[run.run_id] = str(error)
+        report.contradicted[run.run_id] = str(error)
         log.event(Catalogue.RUN_CONTRADICTED, run_id=run.run_id, why=error)
         return
     except NotFound:
-        return  # its shim has registered meanwhile, and told the end
-    except MosaicError as error:  # a full disk, say: the dispatcher looks again until it works
+        return  # its shim has registered meanwhile and reported the end
+    except MosaicError as error:  # a full disk, for example: the dispatcher tries again until it works
         log.event(Catalogue.RUN_NOT_RECORDED, run_id=run.run_id, why=error)
         return
     (report.lost if owed(after) is Action.EMPTY_TREE and after.exit is None else report.ended).append(
@@ -97,12 +96,12 @@ async def _take_up(
     )
 
 
-async def _tidy(registry: Registry, history: History, rundirs: RunDirs, report: Report) -> None:
-    """Remove what a crash left in run directories: of submits that nobody was told of, of what is over.
+async def _tidy(registry: Registry, history: History, rundirs: RunDirs) -> None:
+    """Remove what a crash left in run directories: submits without a reply, secrets of ended runs.
 
-    What nobody knows otherwise stays where it is: it may be all that is left of a run.
+    A directory that the registry does not know otherwise stays: it may be all that is left of a run.
     """
-    set_aside = {row["run_id"] for row in registry.quarantine}  # somebody may want to mend these
+    set_aside = {row["run_id"] for row in registry.quarantine}  # an operator may repair these
     for outline in await asyncio.to_thread(lambda: list(rundirs.outlines())):
         name = outline.name
         if not ulid.is_ulid(name) or name in set_aside or name in registry.retention.pruned_left:
@@ -115,11 +114,10 @@ async def _tidy(registry: Registry, history: History, rundirs: RunDirs, report: 
             await asyncio.to_thread(_settle, rundirs, name, is_over=not is_live)
         elif outline.is_unacknowledged or outline.is_remnant:
             await asyncio.to_thread(rundirs.remove, name)
-            report.removed_directories.append(name)
 
 
 def _settle(rundirs: RunDirs, name: str, *, is_over: bool) -> None:
-    """There is a row: so the submit was committed, and a prune that a crash cut off was not."""
+    """Remove the marks from the directory of a run that has a row: its submit is committed."""
     rundirs.acknowledge(name)
     rundirs.keep(name)
     if is_over:

@@ -1,9 +1,10 @@
-"""How far the ledger has come, written down beside the registry, which cannot know what it lost.
+"""The commit mark: how far the ledger has come.  A registry that lost commits cannot know it by itself.
 
-One line in a file of its own, the epoch and the last seq, after every COMMIT and never before, so it never
-promises too much.  A reader would get wrong: it is not fsynced.  After a power loss it may say too little,
-and then nothing is concluded from it; after a kill, a careless copy or an exchange of files it says exactly
-what was lost.
+The mark is a file beside the registry with one line, the epoch and the last seq.  It is written after every
+COMMIT and never before, so it never says too much.
+
+Note: the file is not synced to the disk.  After a power failure it may say too little, and then nothing is
+concluded from it.  After a kill, a careless copy or an exchange of files it says exactly what was lost.
 """
 
 import contextlib
@@ -17,8 +18,8 @@ SUFFIX = "-mark"
 _LINE_BYTES = 128
 
 
-class HighWater:
-    """Of one registry and epoch; made before the first COMMIT.  No fault of its file ever fails a commit."""
+class CommitMark:
+    """Of one registry and epoch; made before the first COMMIT.  A fault of its file never fails a commit."""
 
     def __init__(self, registry: Path, epoch: str) -> None:
         self._epoch = epoch
@@ -28,7 +29,7 @@ class HighWater:
             self._file = os.open(f"{registry}{SUFFIX}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def note(self, connection: sqlite3.Connection) -> None:
-        """Write down where the ledger stands; for the one thread that commits."""
+        """Write the last seq; for the one thread that commits."""
         if self._file is None:
             return
         with contextlib.suppress(OSError, sqlite3.Error):
@@ -39,14 +40,14 @@ class HighWater:
                 self._seq = seq
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
 
 def read(registry: Path) -> tuple[str, int] | None:
-    """Return epoch and last seq that were written down for this registry; None where nothing is known."""
+    """Return the epoch and the last seq of the mark beside this registry; None if there is none."""
     try:
         with open(f"{registry}{SUFFIX}", "rb") as file:
             epoch, seq = file.read(_LINE_BYTES).decode("ascii").split()

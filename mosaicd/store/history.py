@@ -96,9 +96,9 @@ class History:
 
         return await self._read(work)
 
-    async def newest_turn(self, run_id: str) -> tuple[str, float] | None:
+    async def newest_pause_fact(self, run_id: str) -> tuple[str, float] | None:
         """Return the kind and time of the newest `paused` or `continued` of a run."""
-        query = QUERIES["newest_turn"]
+        query = QUERIES["newest_pause_fact"]
         found = await self._read(lambda connection: connection.execute(query, (run_id,)).fetchone())
         return (str(found[0]), float(found[1])) if found else None
 

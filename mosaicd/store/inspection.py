@@ -21,7 +21,7 @@ MOST_TOLD = 50
 
 
 @dataclass(slots=True)
-class Found:
+class RegistryInspection:
     """`faults` empty: what is here can be believed.  `states`: run id -> state word of every run."""
 
     path: str
@@ -37,7 +37,7 @@ class Found:
     states: dict[str, str] = field(default_factory=dict)
     pruned_left: list[str] = field(default_factory=list)
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the part that goes over the wire."""
         return {
             "path": self.path, "faults": self.faults, "version": self.version, "known_version": VERSION,
@@ -47,9 +47,9 @@ class Found:
         }  # fmt: skip
 
 
-def inspect(path: Path) -> Found:
+def inspect(path: Path) -> RegistryInspection:
     """Read the whole registry and return what it holds and what is wrong with it; blocks for a while."""
-    found = Found(str(path))
+    found = RegistryInspection(str(path))
     try:
         found.bytes = path.stat().st_size
         found.wal_bytes = _size(f"{path}-wal")
@@ -62,7 +62,7 @@ def inspect(path: Path) -> Found:
     return found
 
 
-def _read(connection: sqlite3.Connection, found: Found) -> None:
+def _read(connection: sqlite3.Connection, found: RegistryInspection) -> None:
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         found.faults.append("this is no registry of mosaicd")
         return
@@ -75,7 +75,7 @@ def _read(connection: sqlite3.Connection, found: Found) -> None:
     found.epoch, found.last_seq = str(epoch[0]) if epoch else None, int(last[0]) if last else 0
     newest = connection.execute(QUERIES["newest_at"]).fetchone()[0]
     found.newest_at = newest if isinstance(newest, float) else None
-    found.quarantine = quarantine.listed(connection)
+    found.quarantine = quarantine.entries(connection)
     for run_id, state, body in connection.execute(QUERIES["states"]):
         found.states[str(run_id)] = str(state)
         if state != "TERM":

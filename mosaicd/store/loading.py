@@ -75,7 +75,7 @@ def load(path: Path, at: float, find_missing: FindMissing | None = None) -> Load
         last = connection.execute(QUERIES["last_seq"]).fetchone()
         unconfirmed = frozenset(found for (found,) in connection.execute(QUERIES["last_recorded_by"], (WHO,)))
         return Loaded(
-            connection, epoch, last[0] if last else 0, runs, quarantine.listed(connection),
+            connection, epoch, last[0] if last else 0, runs, quarantine.entries(connection),
             pruning.read_retained(connection), Recovery(report, read_reports(connection, at), unconfirmed),
         )  # fmt: skip
     except sqlite3.DatabaseError as error:  # the check at opening did not find this damage
@@ -91,7 +91,7 @@ def _live_runs(connection: sqlite3.Connection, at: float) -> list[StoredRun]:
     runs: list[StoredRun] = []
     for row in rows(connection, QUERIES["live_runs"]):
         try:
-            run = quarantine.judged(connection, row)
+            run = quarantine.checked_run(connection, row)
             runs.append(StoredRun(run, read_progress(row), int(row["n"])))
         except BadRow as error:
             log.event(Catalogue.ROW_QUARANTINED, run_id=row["run_id"], why=error)

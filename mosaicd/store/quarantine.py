@@ -30,16 +30,16 @@ def set_aside(connection: sqlite3.Connection, n: int, why: str, at: float) -> No
     connection.execute(QUERIES["quarantine_drop_run"], (n,))
 
 
-def listed(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+def entries(connection: sqlite3.Connection) -> list[dict[str, Any]]:
     """Return what was set aside: run_id, owner, why, at, and what may still be the run's.
 
     `is_live`: its row was not of an ended run, so processes of it may live; `slots` and `cpus` are all that
     row, slots and newest dispatch say it holds: they contradict each other, so none is believed alone.
     """
-    return [_told(connection, row) for row in rows(connection, QUERIES["quarantined"])]
+    return [_entry(connection, row) for row in rows(connection, QUERIES["quarantined"])]
 
 
-def _told(connection: sqlite3.Connection, row: Mapping[str, Any]) -> dict[str, Any]:
+def _entry(connection: sqlite3.Connection, row: Mapping[str, Any]) -> dict[str, Any]:
     is_live = row["state"] != State.TERM
     body = _object(row["body"])
     found = rows(connection, QUERIES["quarantined_dispatches"], (row["run_id"],)) if is_live else []
@@ -53,7 +53,7 @@ def _told(connection: sqlite3.Connection, row: Mapping[str, Any]) -> dict[str, A
     }  # fmt: skip
 
 
-def judged(connection: sqlite3.Connection, row: Mapping[str, Any]) -> Run:
+def checked_run(connection: sqlite3.Connection, row: Mapping[str, Any]) -> Run:
     """Return the live run of a row when row, events and slots can be true together; BadRow says why not."""
     run = read_run(row)
     if run.is_final:

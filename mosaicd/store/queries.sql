@@ -91,7 +91,7 @@ SELECT seq FROM events WHERE at >= ? ORDER BY seq LIMIT 1;
 -- One run's events from a cursor on.
 SELECT * FROM events WHERE run_id = ? AND seq > ? ORDER BY rev LIMIT ?;
 
--- name: newest_turn
+-- name: newest_pause_fact
 -- When a run last paused or went on, and which of the two.
 SELECT kind, at FROM events WHERE run_id = ? AND kind IN ('paused', 'continued') ORDER BY rev DESC LIMIT 1;
 

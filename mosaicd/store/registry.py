@@ -26,7 +26,7 @@ from mosaicd.protocol.errors import NotFound, Unavailable
 from mosaicd.protocol.states import Dedup
 from mosaicd.store import quarantine
 from mosaicd.store.checkpoints import Checkpoints
-from mosaicd.store.commit_mark import HighWater
+from mosaicd.store.commit_mark import CommitMark
 from mosaicd.store.event_writes import Steps, change_of, insert_run, write_change
 from mosaicd.store.live_runs import LiveRuns, StoredRun
 from mosaicd.store.loading import Loaded, load
@@ -76,7 +76,7 @@ class Registry:
         self._subscribers: list[Callable[[Sequence[Committed]], None]] = []
         self._fresh: list[Committed] = []
         self._progress_timer: asyncio.TimerHandle | None = None
-        self._mark = HighWater(path, loaded.epoch)
+        self._mark = CommitMark(path, loaded.epoch)
         self._mark.note(loaded.connection)
         self._writer = Writer(
             loaded.connection, path, delay_s=group_commit_s, on_batch=self._tell, on_fatal=on_fatal,

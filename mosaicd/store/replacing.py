@@ -169,7 +169,7 @@ def _one_transaction(path: Path) -> Iterator[sqlite3.Connection]:
 def _decide_live_runs(connection: sqlite3.Connection, decide: Decide, at: float, staged: StagedCopy) -> None:
     for row in rows(connection, QUERIES["live_runs"]):
         try:
-            run = quarantine.judged(connection, row)
+            run = quarantine.checked_run(connection, row)
         except BadRow as error:
             quarantine.set_aside(connection, int(row["n"]), str(error), at)
             staged.quarantined.append(str(row["run_id"]))

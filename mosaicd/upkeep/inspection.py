@@ -16,7 +16,7 @@ from mosaicd.config import Settings
 from mosaicd.protocol import Json, rundir
 from mosaicd.protocol.states import State
 from mosaicd.rundirs.attempt_files import held_attempts
-from mosaicd.store.inspection import Found
+from mosaicd.store.inspection import RegistryInspection
 from mosaicd.store.inspection import inspect as inspect_registry
 
 REGISTRY_FILE = "registry.sqlite3"
@@ -81,7 +81,7 @@ def inspect(settings: Settings, now: float, *, fix: bool = False) -> Json:
     ]
     return {
         "version": __version__, "socket": str(settings.socket), "state_dir": str(state_dir), "at": now,
-        "registry": found.told(), "live": live, "live_count": len(found.attempts), "modes": [mode.to_dict()
+        "registry": found.to_dict(), "live": live, "live_count": len(found.attempts), "modes": [mode.to_dict()
         for mode in modes[:MOST_LISTED]], "directories": _directories(state_dir, found, strays), "disk":
         _disk(state_dir), "fixed": fixed,
     }  # fmt: skip
@@ -90,7 +90,7 @@ def inspect(settings: Settings, now: float, *, fix: bool = False) -> Json:
 # --- modes and owners ---------------------------------------------------------------------------------
 
 
-def _open_modes(settings: Settings, found: Found) -> Iterator[OpenMode]:
+def _open_modes(settings: Settings, found: RegistryInspection) -> Iterator[OpenMode]:
     """Yield the paths of the daemon that are too open, or that belong to another user."""
     state_dir = settings.state_dir
     yield from _open_mode(settings.socket, _OTHERS)
@@ -126,7 +126,7 @@ def _close(modes: list[OpenMode]) -> Iterator[str]:
 # --- stray files --------------------------------------------------------------------------------------
 
 
-def _strays(state_dir: Path, found: Found, now: float) -> Iterator[Stray]:
+def _strays(state_dir: Path, found: RegistryInspection, now: float) -> Iterator[Stray]:
     """Yield files that serve nothing: secrets of ended runs, and what a crash left half written."""
     for folder in (state_dir, state_dir / "backups"):
         yield from _half_written(folder, now)
@@ -168,7 +168,7 @@ def _remove(strays: list[Stray]) -> Iterator[str]:
         yield f"removed {count} x {why}"
 
 
-def _directories(state_dir: Path, found: Found, strays: list[Stray]) -> Json:
+def _directories(state_dir: Path, found: RegistryInspection, strays: list[Stray]) -> Json:
     runs = state_dir / "runs"
     names = {path.name for path in _entries(runs, lambda entry: entry.is_dir(follow_symlinks=False))}
     unknown = sorted(names - found.states.keys() - set(found.pruned_left)) if not found.faults else []

@@ -21,7 +21,7 @@ from tests.daemon.lost_log import (
     one_and_slowly,
     warnings,
 )  # fmt: skip
-from tests.daemon.test_registry_care import EXACT, allow, garble_header, links
+from tests.daemon.test_registry_lost import EXACT, allow, garble_header, links
 from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until

@@ -52,11 +52,11 @@ async def test_what_was_not_recorded_is_recorded(serving: Serving) -> None:
     await tell(serving, run_id, turn("paused", 3), turn("continued", 4), turn("paused", 5), ended)
     assert [at for _, at in await turns(serving, run_id)] == [1, 2, 3, 4, 5]
     assert (serving.registry.live[run_id].exit or {})["exit_code"] == 0
-    assert (await serving.history.newest_turn(run_id)) == (Kind.PAUSED, AT + 5)
-    assert await serving.history.newest_turn("nobody") is None
+    assert (await serving.history.newest_pause_fact(run_id)) == (Kind.PAUSED, AT + 5)
+    assert await serving.history.newest_pause_fact("nobody") is None
 
 
-async def test_a_register_tells_the_newest_turn_first(serving: Serving) -> None:
+async def test_a_register_tells_the_newest_pause_first(serving: Serving) -> None:
     """What its status has brought into the ledger already does not come again with the facts."""
     run_id = (await serving.execute(await serving.add())).run_id
     await serving.registry.record(

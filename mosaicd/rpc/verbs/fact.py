@@ -22,7 +22,7 @@ from mosaicd.rpc.context import Services
 async def handle(services: Services, caller: Caller, params: Facts) -> dict[str, Any]:
     """Fold the facts; then look whether the tree is empty, where one says so."""
     rejected: list[str] = []
-    facts = await _untold(services, params)
+    facts = await _not_recorded(services, params)
 
     def decide(run: Run) -> list[Event]:
         rejected.clear()
@@ -42,9 +42,9 @@ async def handle(services: Services, caller: Caller, params: Facts) -> dict[str,
     return {"accepted": len(params.facts) - len(rejected), "rejected": rejected}
 
 
-async def _untold(services: Services, params: Facts) -> Sequence[Mapping[str, Any]]:
+async def _not_recorded(services: Services, params: Facts) -> Sequence[Mapping[str, Any]]:
     """Return the facts less those that were recorded by a daemon that died before it could say so."""
     if sum(fact.get("fact") in missed_events.PAUSE_FACTS for fact in params.facts) < 2:
         return params.facts
-    newest = await services.history.newest_turn(params.run_id)
-    return params.facts if newest is None else missed_events.untold(params.facts, newest)
+    newest = await services.history.newest_pause_fact(params.run_id)
+    return params.facts if newest is None else missed_events.not_recorded(params.facts, newest)
