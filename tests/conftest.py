@@ -1,6 +1,8 @@
-"""What holds for every test: a test that is marked `root` is skipped for other users."""
+"""What holds for every test: the skip of a test that needs root, and fixtures of several folders."""
 
 import os
+import resource
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,3 +11,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test that needs root, before its fixtures make anything."""
     if item.get_closest_marker("root") and os.geteuid() != 0:
         pytest.skip("needs root")
+
+
+@pytest.fixture
+def descriptors_from_1024() -> Iterator[None]:
+    """Let every descriptor that the test opens have a number above 1023, which `select` cannot wait for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(4096, hard)), hard))
+    opened = [os.open(os.devnull, os.O_RDONLY)]
+    while opened[-1] < 1023:
+        opened.append(os.dup(opened[0]))
+    yield
+    for descriptor in opened:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -173,6 +173,20 @@ def test_sleep_ends_early(pair: tuple[socket.socket, Control, Said]) -> None:
     assert (control.stop_requested, control.stop_grace_s) == (True, 3.0)
 
 
+@pytest.mark.usefixtures("descriptors_from_1024")
+def test_descriptors_above_1023_are_waited_for() -> None:
+    """A worker with many open files (environments, data loaders) pauses and is woken like any other."""
+    ours, theirs = socket.socketpair()
+    said = Said()
+    with ours, Control(said, theirs.detach(), poll_interval_s=0) as control:
+        assert not control.sleep(0.01)
+        threading.Timer(0.02, ours.sendall, [b'{"control":"pause"}\n']).start()
+        assert control.sleep(60)
+        threading.Timer(0.02, ours.sendall, [b'{"control":"resume"}\n']).start()
+        assert not control.checkpoint_point()
+    assert said.names == ["paused", "resumed"]
+
+
 def test_a_line_without_end_is_dropped(pair: tuple[socket.socket, Control, Said]) -> None:
     """A flood without a line break takes no memory, and the orders after it count."""
     ours, control, _ = pair

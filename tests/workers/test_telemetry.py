@@ -165,6 +165,12 @@ def test_a_non_blocking_stdout_loses_nothing() -> None:
     assert len(checked(lines[0])["payload"]["pad"]) == 1_000_000
 
 
+@pytest.mark.usefixtures("descriptors_from_1024")
+def test_a_non_blocking_stdout_above_1023_loses_nothing() -> None:
+    """The number of the descriptor makes no difference."""
+    test_a_non_blocking_stdout_loses_nothing()
+
+
 def test_a_log_constant_is_logged_too(stream: io.StringIO, caplog: pytest.LogCaptureFixture) -> None:
     """A call with a log constant writes a log record beside the line, as workers of the original expect."""
     import logging

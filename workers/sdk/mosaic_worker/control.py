@@ -28,6 +28,9 @@ from mosaic_worker.telemetry import TelemetryEmitter
 
 POLL_INTERVAL_S = 0.01
 LINE_LIMIT_BYTES = 65536
+#: `poll` counts whole milliseconds, up to some 24 days.
+_POLL_STEP_S = 0.001
+_POLL_MOST_S = 86400.0
 
 Save = Callable[[], Any]
 Describe = Callable[[], Mapping[str, Any]]
@@ -192,11 +195,16 @@ class Control:
             self.stop_reason = reason
 
     def _wait(self, timeout_s: float | None) -> None:
-        readers: list[Any] = [self._wake_read]
+        """Wait for an order or a signal; return early rather than late."""
+        if timeout_s is not None and timeout_s < _POLL_STEP_S:
+            time.sleep(timeout_s)
+            return
+        poll = select.poll()  # select would refuse descriptors above 1023
+        poll.register(self._wake_read, select.POLLIN)
         if self._socket is not None:
-            readers.append(self._socket)
-        ready, _, _ = select.select(readers, [], [], timeout_s)
-        if self._wake_read in ready:
+            poll.register(self._socket, select.POLLIN)
+        ready = poll.poll(None if timeout_s is None else int(min(timeout_s, _POLL_MOST_S) / _POLL_STEP_S))
+        if any(descriptor == self._wake_read for descriptor, _ in ready):
             os.read(self._wake_read, 512)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -226,5 +226,7 @@ def _write_some(descriptor: int, view: memoryview) -> int:
     try:
         return os.write(descriptor, view)
     except BlockingIOError:  # another process made the pipe non-blocking
-        select.select([], [descriptor], [])
+        poll = select.poll()  # select would refuse descriptors above 1023
+        poll.register(descriptor, select.POLLOUT)
+        poll.poll()
         return 0
