@@ -1,9 +1,10 @@
 """One blocking connection to the daemon: find the socket, call methods, take notifications.
 
-A connection carries replies and notifications mixed; `call` keeps the notifications it meets for
-`next_notification`, in order.  A question that may be asked twice is asked again when the daemon went away
-before it answered (it is being restarted).  What a reader would get wrong: once a stream was opened nothing
-is asked again here, because only the stream knows the cursor it may go on from (`link`).
+A connection carries replies and notifications mixed; `call` keeps the notifications that it meets for
+`next_notification`, in order.  If the daemon goes away before it answers (a restart), `call` connects again
+and repeats the request, unless that could start a second run.
+Note: once a stream is open, `call` repeats nothing, because only the stream knows its cursor.  The streams
+reconnect themselves (`reconnecting`).
 """
 
 import json
@@ -12,7 +13,9 @@ import select
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from errno import EACCES, ECONNREFUSED
+from math import ceil, inf
 from typing import Any
 
 from mosaicd.protocol import Json
@@ -26,11 +29,12 @@ SYSTEM_SOCKET = "/run/mosaicd/mosaicd.sock"
 REPLY_LIMIT_BYTES = 64 << 20
 #: How long a call waits for its reply: a little more than the daemon's own longest deadline.
 CALL_TIMEOUT_S = 65.0
-#: How long a daemon that went away in the middle of a question may take to come back.
+#: If the daemon goes away in the middle of a call, how long it may take to come back.
 PATIENCE_S = 10.0
 _PAUSE_FIRST_S = 0.02
 _PAUSE_MOST_S = 0.5
-#: Twice would be two: unless the caller names it by a key, a new run; and what opens a stream.
+_POLL_MOST_S = 3600.0
+#: Methods that are not repeated: they make a new run (unless a key names it), or belong to one connection.
 _ONCE = frozenset(
     "daemon.hello daemon.health daemon.backup daemon.reexec run.submit run.retry run.watch".split()
 )
@@ -77,15 +81,28 @@ def connect(option: str | None = None) -> "Client":
     """Return a connection to the first socket that answers; NoDaemon says why none did."""
     tried: list[tuple[str, str]] = []
     for path in candidates(option):
-        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            link.connect(path)
+            return Client(_connected(path), path)
         except OSError as error:
-            link.close()
             tried.append((path, _reason(error)))
-            continue
-        return Client(link, path)
     raise NoDaemon(tried)
+
+
+def _connected(path: str) -> socket.socket:
+    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        link.connect(path)
+    except OSError:
+        link.close()
+        raise
+    return link
+
+
+def _readable(descriptors: list[int], timeout_s: float) -> list[int]:
+    poll = select.poll()  # select would refuse descriptors above 1023
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _ in poll.poll(ceil(timeout_s * 1000))]
 
 
 def _reason(error: OSError) -> str:
@@ -129,9 +146,9 @@ class Client:
         self._replies: dict[int, Json] = {}
         self._last_id = 0
         self._has_streams = False
-        #: How often a question was asked again.
-        self.repeats = 0
-        #: A descriptor that, when readable, ends `next_notification` early (a signal arrived).
+        #: How many connections there were: subscriptions belong to one of them.
+        self.generation = 1
+        #: A descriptor that is readable after a signal: `next_notification` and `reconnect` then end early.
         self.wake_fd: int | None = None
 
     def __enter__(self) -> "Client":
@@ -156,31 +173,49 @@ class Client:
                 if not self._may_repeat(method, params):
                     raise
                 give_up_mono = give_up_mono or time.monotonic() + PATIENCE_S
-                self._come_back(give_up_mono, error)
+                try:
+                    self.reconnect(give_up_mono)
+                except TimedOut:
+                    raise error from None
 
     def _may_repeat(self, method: str, params: Json) -> bool:
         if self._has_streams or not self.path:
             return False
         return method not in _ONCE or params.get("key") is not None
 
-    def _come_back(self, give_up_mono: float, error: Exception) -> None:
-        """Connect again to the same daemon; `error` when it does not come back in time."""
+    def reconnect(
+        self, give_up_mono: float | None = None, on_failure: Callable[[], None] = lambda: None
+    ) -> None:
+        """Connect to the same daemon again and return when it answers; TimedOut at `give_up_mono`.
+
+        `on_failure` is called after each try that failed.  KeyboardInterrupt if a signal arrives.
+        """
         self._socket.close()
         backoff = Backoff(_PAUSE_FIRST_S, _PAUSE_MOST_S)
         while True:
-            if time.monotonic() >= give_up_mono:
-                raise error
-            time.sleep(backoff.next_s())
-            link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            if give_up_mono is not None and time.monotonic() >= give_up_mono:
+                raise TimedOut("no daemon answered within the time limit")
+            self.pause(backoff.next_s())
             try:
-                link.connect(self.path)
-            except OSError:
-                link.close()
-                continue
-            self._socket, self._reader = link, LineReader(REPLY_LIMIT_BYTES)
-            self._notifications.clear()
-            self.repeats += 1
-            return
+                self._socket = _connected(self.path)
+                self._reader = LineReader(REPLY_LIMIT_BYTES)
+                self._notifications.clear()
+                self._has_streams = False
+                # A daemon that is about to exit may still accept a connection: only an answer counts.
+                self._ask("daemon.hello", {"client": "mosaicctl"}, CALL_TIMEOUT_S)
+            except (OSError, Disconnected, Draining):
+                self._socket.close()
+                on_failure()
+            else:
+                self.generation += 1
+                return
+
+    def pause(self, seconds: float) -> None:
+        """Wait; KeyboardInterrupt if `wake_fd` says that a signal has arrived."""
+        if self.wake_fd is None:
+            time.sleep(seconds)
+        elif _readable([self.wake_fd], seconds):
+            raise KeyboardInterrupt
 
     def _ask(self, method: str, params: Json, timeout_s: float | None) -> Any:
         self._last_id += 1
@@ -211,12 +246,14 @@ class Client:
 
     def _wait(self, deadline: float | None, wake: tuple[int, ...]) -> bool:
         """Wait until the socket has something; False when the deadline or a wake-up came first."""
-        remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-        ready, _, _ = select.select([self._socket.fileno(), *wake], [], [], remaining)
-        if any(fd in ready for fd in wake):
-            os.read(wake[0], 512)
-            return False
-        return bool(ready)
+        while True:
+            left_s = inf if deadline is None else deadline - time.monotonic()
+            ready = _readable([self._socket.fileno(), *wake], min(max(0.0, left_s), _POLL_MOST_S))
+            if any(fd in ready for fd in wake):
+                os.read(wake[0], 512)
+                return False
+            if ready or left_s <= _POLL_MOST_S:
+                return bool(ready)
 
     def _receive(self) -> None:
         try:

@@ -10,7 +10,7 @@ from base64 import b64decode
 from collections.abc import Callable
 
 from mosaicctl.client import Client, Disconnected
-from mosaicctl.link import Link
+from mosaicctl.reconnecting import reconnect
 from mosaicd.protocol import Json
 from mosaicd.protocol.errors import Conflict, Draining, InternalError, Unavailable
 
@@ -192,12 +192,12 @@ class LogStream(Stream):
 
 
 class Streams:
-    """Several streams over one link: `step` opens what is closed, takes one notification, reconnects."""
+    """Several streams of one client: `step` opens what is closed, takes one notification, reconnects."""
 
-    def __init__(self, link: Link) -> None:
-        self.link = link
+    def __init__(self, client: Client) -> None:
+        self.client = client
         self._streams: list[Stream] = []
-        self._generation = link.generation
+        self._generation = client.generation
 
     def add(self, stream: Stream) -> None:
         """Let `stream` be opened at the next step."""
@@ -207,27 +207,28 @@ class Streams:
         """Return whether a notification was taken within the time."""
         try:
             self._open()
-            item = self.link.client.next_notification(timeout_s)
+            item = self.client.next_notification(timeout_s)
             if item is None:
                 return False
             self._deliver(*item)
         except Disconnected:
-            self.link.reconnect()
+            reconnect(self.client)
         except (Unavailable, Draining):
             time.sleep(0.1)
         return True
 
     def _open(self) -> None:
-        if self._generation != self.link.generation:
-            self._generation = self.link.generation
+        if self._generation != self.client.generation:
+            self._generation = self.client.generation
             for stream in self._streams:
                 stream.is_open, stream.subscription = False, None
         for stream in list(self._streams):
             if not stream.is_open and not stream.is_done:
-                stream.open(self.link.client)
+                stream.open(self.client)
+                self._generation = self.client.generation  # the first one may have reconnected
 
     def _deliver(self, method: str, params: Json) -> None:
         for stream in self._streams:
             if stream.is_open and not stream.is_done and stream.subscription == params.get("subscription"):
-                stream.take(self.link.client, method, params)
+                stream.take(self.client, method, params)
                 return

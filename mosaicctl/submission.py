@@ -124,11 +124,11 @@ def parameters(ask: Callable[[], Client], args: Any) -> Json:
 
 def hand_in(client: Client, params: Json, method: str = "run.submit") -> Json:
     """Submit and return the run; a key of our own makes it safe to ask again when the daemon is restarted."""
-    began_at, repeats = time.time(), client.repeats
+    began_at, generation = time.time(), client.generation
     if params.get("key") is None:
         params = {**params, "key": f"mosaicctl-{os.urandom(12).hex()}"}
     run: Json = client.call(method, params)
-    if client.repeats > repeats and run.get("duplicate") and run["created_at"] >= began_at:
+    if client.generation > generation and run.get("duplicate") and run["created_at"] >= began_at:
         run["duplicate"] = False  # of our own first try, whose answer was lost
     return run
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from mosaicctl.client import connect
 from mosaicctl.follow import LogStream, Streams
-from mosaicctl.link import Link
 from mosaicctl.select import reference, selector_argument
 from mosaicctl.sizes import size
 from mosaicctl.values import moment, whole
@@ -52,10 +51,10 @@ def arguments(parser: Any) -> None:
 
 def execute(args: Any) -> int:
     """Print, or follow, the output of one run."""
-    with Link(connect(args.socket), args.socket) as link:
-        named = reference(link.client, args.runs)
+    with connect(args.socket) as client:
+        named = reference(client, args.runs)
         # The id, because a name may come to mean a newer run while we follow.
-        run_id = link.client.call("run.get", {"run_id": named})["run_id"]
+        run_id = client.call("run.get", {"run_id": named})["run_id"]
         names = _streams(args)
         streams = [
             LogStream(
@@ -67,13 +66,13 @@ def execute(args: Any) -> int:
             stream.on_gap = partial(_tell_gap, stream.stream)
         if not args.follow:
             for stream in streams:
-                stream.drain(link.client)
+                stream.drain(client)
             if args.post_mortem and not streams[0].cursor:
                 sys.stderr.write(
                     "mosaicctl: this run has no post-mortem; only a run that was killed as stuck has one\n"
                 )
             return 0
-        followed = Streams(link)
+        followed = Streams(client)
         for stream in streams:
             followed.add(stream)
         while not all(stream.is_done for stream in streams):

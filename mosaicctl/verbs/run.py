@@ -9,14 +9,15 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from typing import Any
 
 from mosaicctl.board import Board, describe
-from mosaicctl.client import OnDemand
+from mosaicctl.client import Client, OnDemand
 from mosaicctl.exits import INTERRUPTED, NOT_STARTED, code_of_run
 from mosaicctl.follow import EventStream, LogStream, Streams
-from mosaicctl.link import Link
 from mosaicctl.progressbar import Rate, line, measure
+from mosaicctl.reconnecting import repeat_until_answered
 from mosaicctl.render import ending_words, label, progress, to_json
 from mosaicctl.screen import Screen
 from mosaicctl.submission import hand_in, parameters, submission_arguments
@@ -60,9 +61,9 @@ def execute(args: Any) -> int:
     params = parameters(ask, args)
     client = ask()
     run = hand_in(client, params)
-    with Link(client, args.socket) as link, Interrupts() as interrupts:
-        link.client.wake_fd = interrupts.fd
-        follower = Follower(link, args, run)
+    with client, Interrupts() as interrupts:
+        client.wake_fd = interrupts.fd
+        follower = Follower(client, args, run)
         while follower.run.get("state") != "TERM":
             follower.step()
             if interrupts.count and not follower.obey(interrupts.count):
@@ -101,8 +102,8 @@ class Interrupts:
 class Follower:
     """One run on its way to TERM: what is shown of it, and what Ctrl-C does to it."""
 
-    def __init__(self, link: Link, args: Any, run: Json) -> None:
-        self.link = link
+    def __init__(self, client: Client, args: Any, run: Json) -> None:
+        self.client = client
         self.run_id = run["run_id"]
         self.screen = Screen(sys.stderr)
         self._quiet = args.quiet
@@ -116,7 +117,7 @@ class Follower:
             args.logs or not on_terminal or run.get("kind") == "command"
         )
         self._logs: dict[int, list[LogStream]] = {}
-        self._streams = Streams(link)
+        self._streams = Streams(client)
         # From the first event on, so that no state is missed between the submit and here.
         events = EventStream(self.run_id, since=0, progress=not self.shows_logs and self.screen.is_live)
         events.on_runs, events.on_event, events.on_progress = self._take_runs, self._take_event, self._advance
@@ -137,7 +138,7 @@ class Follower:
         """Take one notification, and draw."""
         self._streams.step(1.0 if self.screen.is_live else 30.0)
         if self._events.is_done and self.run.get("state") != "TERM":
-            self._board.put(self.link.insist(self._get))
+            self._board.put(repeat_until_answered(self.client, self._get))
         self._draw()
 
     def obey(self, count: int) -> bool:
@@ -150,18 +151,18 @@ class Follower:
             return False
         self._stops_asked = count
         self.screen.say(f"mosaicctl: stopping {label(self.run)}; a second Ctrl-C exits at once")
-        self.link.insist(self._stop)
+        repeat_until_answered(self.client, self._stop)
         return True
 
     def finish(self) -> Json:
         """Write what is left of the output, tell the end, return the ended run."""
-        ended = self.link.insist(self._get)
+        ended = repeat_until_answered(self.client, self._get)
         if self.shows_logs:
             for attempt in range(1, (ended.get("attempt") or 0) + 1):
                 self._open_logs(attempt)
             for logs in self._logs.values():
                 for stream in logs:
-                    self.link.insist(lambda stream=stream: stream.drain(self.link.client))  # type: ignore[misc]
+                    repeat_until_answered(self.client, partial(stream.drain, self.client))
         self._clear()
         if (ended.get("cause") or {}).get("kind") == "spawn_failed" and code_of_run(ended) == NOT_STARTED:
             self.screen.say(f"mosaicctl: {label(ended)}: could not be started: {_error_of(ended)}")
@@ -172,13 +173,11 @@ class Follower:
         return ended
 
     def _get(self) -> Json:
-        run: Json = self.link.client.call("run.get", {"run_id": self.run_id})
+        run: Json = self.client.call("run.get", {"run_id": self.run_id})
         return run
 
     def _stop(self) -> Json:
-        run: Json = self.link.client.call(
-            "run.stop", {"run_id": self.run_id, "reason": "interrupted by Ctrl-C"}
-        )
+        run: Json = self.client.call("run.stop", {"run_id": self.run_id, "reason": "interrupted by Ctrl-C"})
         return run
 
     def _take_runs(self, runs: list[Json]) -> None:

@@ -7,9 +7,9 @@ import sys
 import time
 from typing import Any
 
-from mosaicctl.client import connect
+from mosaicctl.client import Client, connect
 from mosaicctl.exits import DONE, TIMEOUT, WRONG_STATE, code_of_run, explain
-from mosaicctl.link import Link
+from mosaicctl.reconnecting import repeat_until_answered
 from mosaicctl.render import emit, ending_words, label
 from mosaicctl.select import references, selector_argument, state_filter
 from mosaicctl.values import duration
@@ -44,12 +44,12 @@ def execute(args: Any) -> int:
     """Wait for each of the runs in turn."""
     deadline = None if args.timeout is None else time.monotonic() + args.timeout
     wanted = args.state
-    with Link(connect(args.socket), args.socket) as link:
-        named = references(link.client, args.runs or ["@"])
+    with connect(args.socket) as client:
+        named = references(client, args.runs or ["@"])
         runs, code = [], DONE
         for reference in named:
             try:
-                run = _wait(link, reference, wanted, deadline)
+                run = _wait(client, reference, wanted, deadline)
             except TimedOut as error:
                 sys.stderr.write(explain(error, reference))
                 code = code or TIMEOUT
@@ -66,7 +66,7 @@ def execute(args: Any) -> int:
     return code
 
 
-def _wait(link: Link, reference: str, wanted: list[str] | None, deadline: float | None) -> Json:
+def _wait(client: Client, reference: str, wanted: list[str] | None, deadline: float | None) -> Json:
     """Return the run once it got there or ended; TimedOut otherwise."""
 
     def ask() -> Json:
@@ -74,10 +74,10 @@ def _wait(link: Link, reference: str, wanted: list[str] | None, deadline: float 
         if wanted:
             params["states"] = wanted
         if deadline is None:
-            run: Json = link.client.call("run.wait", params, timeout_s=None)
+            run: Json = client.call("run.wait", params, timeout_s=None)
             return run
         remaining = max(0.0, deadline - time.monotonic())
-        run = link.client.call("run.wait", {**params, "timeout_s": remaining}, timeout_s=remaining + 2)
+        run = client.call("run.wait", {**params, "timeout_s": remaining}, timeout_s=remaining + 2)
         return run
 
-    return link.insist(ask, deadline)
+    return repeat_until_answered(client, ask, deadline)

@@ -8,7 +8,6 @@ from mosaicctl.board import Board, describe
 from mosaicctl.client import connect
 from mosaicctl.exits import DONE
 from mosaicctl.follow import EventStream, Streams
-from mosaicctl.link import Link
 from mosaicctl.progressbar import HEAD_SIZE, Rate, line, measure
 from mosaicctl.render import clean, clock, colour, ending_words, paint, to_json
 from mosaicctl.screen import Screen
@@ -58,16 +57,16 @@ def beginning(text: str) -> int | float:
 
 def execute(args: Any) -> int:
     """Follow the chosen runs."""
-    with Link(connect(args.socket), args.socket) as link:
+    with connect(args.socket) as client:
         # Asked before the runs are: nothing that happens in between is missed, at worst it is known already.
-        hello = link.client.call("daemon.hello", {"client": "mosaicctl"})
-        named = references(link.client, args.runs)
-        runs = [link.client.call("run.get", {"run_id": reference}) for reference in named]
+        hello = client.call("daemon.hello", {"client": "mosaicctl"})
+        named = references(client, args.runs)
+        runs = [client.call("run.get", {"run_id": reference}) for reference in named]
         watcher = Watcher(args, runs)
         since = hello["last_seq"] if runs and args.since is None else args.since
         stream = watcher.stream(since)
         stream.epoch = hello["epoch"]
-        streams = Streams(link)
+        streams = Streams(client)
         streams.add(stream)
         while not (watcher.is_over() or stream.is_done):
             has_news = streams.step(1.0 if watcher.screen.is_live or watcher.has_ended else None)

@@ -81,6 +81,13 @@ def test_a_path_too_long_for_a_socket_is_told(ctl: Ctl) -> None:
     assert "/xxx" in err and "too long" in err
 
 
+@pytest.mark.usefixtures("descriptors_from_1024")
+def test_a_caller_with_many_open_files(ctl: Ctl, daemon: ScriptedDaemon) -> None:
+    """A client whose socket has a number above 1023, inherited files being below it, works like any other."""
+    daemon.handlers["run.list"] = lambda params, peer: {"runs": [a_run()], "cursor": None}
+    assert ctl("-o", "name", "list") == (0, f"{a_run()['run_id']}\n", "")
+
+
 def hangs_up(
     times: int, answer: object, how: type[Exception] = Hangup
 ) -> Callable[[dict[str, object], object], object]:
