@@ -9,11 +9,11 @@ better place now, not all that were submitted earlier.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
-from typing import Any
 
 from mosaicd.core.params import MAX_PRIORITY
 from mosaicd.core.queue import Considered, Queue, Waiting
 from mosaicd.core.slots import Capacity, Grant, Withheld, counted, cpus_due, gpus_due
+from mosaicd.protocol import Json
 
 #: The number of runs that a fact names; its count includes all of them.
 MAX_NAMED = 10
@@ -54,10 +54,10 @@ class Explanation:
 
     run_id: str
     reason: str | None
-    facts: list[dict[str, Any]]
-    changes: list[list[dict[str, Any]]]
+    facts: list[Json]
+    changes: list[list[Json]]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Return the wire form."""
         return {"run_id": self.run_id, "reason": self.reason, "facts": self.facts, "changes": self.changes}
 
@@ -105,9 +105,9 @@ def explain(run_id: str, queue: Queue, scene: Scene) -> Explanation:
     return Explanation(run_id, reason(run, scene.capacity, scene.now), facts, _changes(run, probe, scene))
 
 
-def _own_facts(run: Waiting, scene: Scene) -> list[dict[str, Any]]:
+def _own_facts(run: Waiting, scene: Scene) -> list[Json]:
     """Return the facts about the run itself: a hold, a back-off, GPUs that the machine lacks."""
-    facts: list[dict[str, Any]] = []
+    facts: list[Json] = []
     if run.held:
         facts.append({"fact": "held", "text": "it is held"})
     if run.not_before is not None and run.not_before > scene.now:
@@ -127,7 +127,7 @@ def _own_facts(run: Waiting, scene: Scene) -> list[dict[str, Any]]:
     return facts
 
 
-def _capacity_facts(run: Waiting, scene: Scene) -> list[dict[str, Any]]:
+def _capacity_facts(run: Waiting, scene: Scene) -> list[Json]:
     """Return the facts about slots that are not free, and the runs that hold them."""
     capacity = scene.capacity
     needs = (
@@ -154,7 +154,7 @@ def _capacity_facts(run: Waiting, scene: Scene) -> list[dict[str, Any]]:
     return facts
 
 
-def _withheld_facts(short: Sequence[dict[str, Any]], scene: Scene) -> list[dict[str, Any]]:
+def _withheld_facts(short: Sequence[Json], scene: Scene) -> list[Json]:
     """Return the facts about slots of quarantined runs, if slots of that kind are short."""
     missing = {fact["fact"] for fact in short}
     return [
@@ -181,7 +181,7 @@ def _ahead(run: Waiting, probe: Queue, scene: Scene) -> dict[str, Considered | W
     return ahead
 
 
-def _queue_fact(run: Waiting, ahead: Sequence[Considered | Waiting], scene: Scene) -> dict[str, Any]:
+def _queue_fact(run: Waiting, ahead: Sequence[Considered | Waiting], scene: Scene) -> Json:
     others = [
         (one.run, one.grant is not None) if isinstance(one, Considered) else (one, False) for one in ahead
     ]
@@ -218,12 +218,12 @@ def _because(run: Waiting, other: Waiting, used: Mapping[int, int]) -> str:
     return "its owner has a smaller share then"  # the shares after what starts before them
 
 
-def _changes(run: Waiting, probe: Queue, scene: Scene) -> list[list[dict[str, Any]]]:
+def _changes(run: Waiting, probe: Queue, scene: Scene) -> list[list[Json]]:
     """Return alternatives that each start the run now, smallest first: its priority, its size, other runs.
 
     Necessary changes (release it, skip its back-off, ask for fewer GPUs) are part of each alternative.
     """
-    needed: list[dict[str, Any]] = []
+    needed: list[Json] = []
     if run.held:
         needed.append({"change": "release", "text": "release it"})
     if run.not_before is not None and run.not_before > scene.now:
@@ -247,19 +247,19 @@ def _changes(run: Waiting, probe: Queue, scene: Scene) -> list[list[dict[str, An
     return found
 
 
-def _merged(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _merged(steps: Sequence[Json]) -> list[Json]:
     """Return the steps with only the last change of each kind and run."""
     return list({(step["change"], step.get("run_id")): step for step in steps}.values())
 
 
-def _raise_priority(run: Waiting, probe: Queue, scene: Scene) -> list[dict[str, Any]]:
+def _raise_priority(run: Waiting, probe: Queue, scene: Scene) -> list[Json]:
     levels = sorted({waiting.priority + 1 for waiting in probe})
     higher = [level for level in levels if run.priority < level <= MAX_PRIORITY]
     priority = _first(higher, lambda level: _starts(replace(run, priority=level), probe, scene))
     return [] if priority is None else [_priority_step(priority)]
 
 
-def _shrink(run: Waiting, probe: Queue, scene: Scene) -> list[dict[str, Any]]:
+def _shrink(run: Waiting, probe: Queue, scene: Scene) -> list[Json]:
     """Return the largest smaller request that starts: fewer CPUs, else fewer GPUs, else both."""
     cpus = cpus_due(run.cpus, scene.capacity)
     fewer_cpus = range(cpus - 1, 0, -1)
@@ -278,7 +278,7 @@ def _shrink(run: Waiting, probe: Queue, scene: Scene) -> list[dict[str, Any]]:
     return [] if most is None else [_size_step("cpus", "CPU", most), _size_step("gpus", "GPU", both)]
 
 
-def _end_holders(run: Waiting, probe: Queue, scene: Scene) -> list[dict[str, Any]]:
+def _end_holders(run: Waiting, probe: Queue, scene: Scene) -> list[Json]:
     """Return the smallest holder whose end suffices, else a minimal set of holders."""
     by_size = sorted(scene.holders, key=lambda holder: (len(holder.slots), holder.cpus, holder.run_id))
     for holder in by_size:
@@ -336,19 +336,19 @@ def _owner(run: Waiting, scene: Scene) -> str:
     return scene.owners.get(run.owner_uid, str(run.owner_uid))
 
 
-def _named_holder(holder: Holder) -> dict[str, Any]:
+def _named_holder(holder: Holder) -> Json:
     named = {"run_id": holder.run_id, "name": holder.name, "owner": holder.owner}
     return {**named, "cpus": holder.cpus, "slots": list(holder.slots)}
 
 
-def _priority_step(priority: int) -> dict[str, Any]:
+def _priority_step(priority: int) -> Json:
     return {"change": "priority", "text": f"raise its priority to {priority}", "priority": priority}
 
 
-def _size_step(what: str, noun: str, count: int) -> dict[str, Any]:
+def _size_step(what: str, noun: str, count: int) -> Json:
     return {"change": what, "text": f"ask for {counted(count, noun)}", what: count}
 
 
-def _end_step(holder: Holder) -> dict[str, Any]:
+def _end_step(holder: Holder) -> Json:
     text = f"{holder.name} of {holder.owner} ends"
     return {"change": "end", "text": text, "run_id": holder.run_id, "owner": holder.owner}

@@ -10,11 +10,10 @@ import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Any
 
 from mosaicd.core.digest import OURS, REWRITTEN
 from mosaicd.core.spec import Spec
-from mosaicd.protocol import rundir
+from mosaicd.protocol import Json, rundir
 from mosaicd.protocol.records.orders import (
     WORKER_GRACE_S,
     Containment,
@@ -125,7 +124,7 @@ def worker_environment(base: Mapping[str, str], spec: Spec, at: Placement) -> di
     return environment | threads | given | _ours(spec, at, given)
 
 
-def worker_config(spec: Spec, run_id: str) -> dict[str, Any] | None:
+def worker_config(spec: Spec, run_id: str) -> Json | None:
     """Return what worker-config.json holds: flat, `run_id` ours, `worker_id` defaulted, or None."""
     submitted = spec.worker_config
     if submitted is None:

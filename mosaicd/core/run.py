@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
+from mosaicd.protocol import Json
 from mosaicd.protocol.records.orders import GRACE_S, HANDSHAKE_TIMEOUT_S
 from mosaicd.protocol.states import CauseKind, Outcome, PauseMode, RunKind, State, Want
 
@@ -110,7 +111,7 @@ class Run:
         """Whether the run holds CPU or GPU slots."""
         return not self.is_final and not self.is_waiting
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Return a JSON-safe dictionary that `from_dict` converts to an equal run."""
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
 
@@ -160,9 +161,9 @@ class Progress:
     resumed_from: Mapping[str, Any] | None = None
     checkpoint: Mapping[str, Any] | None = None
     last_heartbeat_at: float | None = None
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: Json = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Return the fields that clients see under `progress`."""
         names = (
             "steps",
@@ -176,7 +177,7 @@ class Progress:
         )
         return {name: getattr(self, name) for name in names}
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> Json:
         """Return all fields, for the registry."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 

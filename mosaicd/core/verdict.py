@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mosaicd.core.run import Run
+from mosaicd.protocol import Json
 from mosaicd.protocol.states import CauseKind, Outcome, State, Want
 
 
@@ -28,7 +29,7 @@ def is_clean(run: Run) -> bool:
     return run.want is Want.STOP or verdict(run)[0] is not Outcome.FAILED
 
 
-def verdict(run: Run) -> tuple[Outcome, dict[str, Any] | None]:
+def verdict(run: Run) -> tuple[Outcome, Json | None]:
     """Return outcome and cause for the exit record of the run.
 
     The first of these decides: a stop or limit that the shim began before it reaped the leader; the last
@@ -63,7 +64,7 @@ def verdict(run: Run) -> tuple[Outcome, dict[str, Any] | None]:
     return (Outcome.FAILED, bad) if bad else (Outcome.SUCCEEDED, None)
 
 
-def _bad_end(exit: Mapping[str, Any], evidence: dict[str, Any]) -> dict[str, Any] | None:
+def _bad_end(exit: Mapping[str, Any], evidence: Json) -> Json | None:
     if exit.get("signal") is not None:
         return {"kind": CauseKind.SIGNAL, **evidence}
     if exit.get("exit_code"):
@@ -79,7 +80,7 @@ _STOPPED: Mapping[CauseKind, Outcome] = {
 }
 
 
-def cut_short(run: Run) -> tuple[Outcome, dict[str, Any]] | None:
+def cut_short(run: Run) -> tuple[Outcome, Json] | None:
     """Return outcome and cause of a run that was stopped before its shim registered, and then failed; else
     None.
 

@@ -6,6 +6,7 @@ Scripts rely on every key; an unknown value is null, never absent.
 from typing import Any
 
 from mosaicd.core.run import Progress, Run
+from mosaicd.protocol import Json
 from mosaicd.protocol.records.attempt import EnforcedLimits
 from mosaicd.protocol.states import PauseMode, State, Want
 
@@ -13,7 +14,7 @@ from mosaicd.protocol.states import PauseMode, State, Want
 def run_object(
     run: Run, progress: Progress, run_dir: str, *, duplicate: bool = False, reason: str | None = None,
     pinned: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+) -> Json:  # fmt: skip
     """Return the JSON-safe run object; `reason`: why it waits; `duplicate`: a submit returned it."""
     exit = run.exit or {}
     return {
@@ -85,7 +86,7 @@ def _word(word: str | None) -> str | None:
     return None if word is None else str(word)
 
 
-def _cause(run: Run) -> dict[str, Any] | None:
+def _cause(run: Run) -> Json | None:
     """Return the cause of the end; before the end, that of the fault."""
     cause = run.cause if run.is_final else run.fault
     return {name: _plain(value) for name, value in cause.items()} if cause else None
@@ -125,7 +126,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, str) else value
 
 
-def _gpus(run: Run) -> dict[str, Any]:
+def _gpus(run: Run) -> Json:
     granted = _granted(run, run.gpus_granted)
     return {"requested": run.gpus, "mandatory": run.gpus_mandatory, "granted": granted}
 
@@ -135,7 +136,7 @@ def _granted(run: Run, granted: int | None) -> int | None:
     return None if run.is_waiting else granted
 
 
-def _progress(run: Run, progress: Progress) -> dict[str, Any]:
+def _progress(run: Run, progress: Progress) -> Json:
     shown = progress.to_dict()
     if shown["total_steps"] is None:
         shown["total_steps"] = run.max_steps

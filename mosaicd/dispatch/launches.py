@@ -8,13 +8,14 @@ meanwhile.  Everything else that keeps a shim from being forked stays as it is, 
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mosaicd import log
 from mosaicd.core.launch import PASSING, LaunchFailed, NoProcess
 from mosaicd.core.run import Run
 from mosaicd.dispatch.orders import Orders
 from mosaicd.log import Catalogue
+from mosaicd.protocol import Json
 from mosaicd.protocol.backoff import Backoff
 from mosaicd.protocol.states import CauseKind, Want
 from mosaicd.rundirs.directories import RunDirs
@@ -51,7 +52,7 @@ class Launches:
         self._again = again
         self._launches: dict[str, _Launch] = {}
 
-    async def order(self, run: Run) -> dict[str, Any] | None:
+    async def order(self, run: Run) -> Json | None:
         """Order a shim; return the evidence when that failed for good, None otherwise."""
         launch = self._of(run) or _Launch(run.attempt)
         self._launches[run.run_id] = launch
@@ -92,7 +93,7 @@ class Launches:
             log.event(Catalogue.LAUNCH_DELAYED, run_id=run.run_id, attempt=run.attempt, why=error)
         self._again(run.run_id, launch.backoff.next_s())
 
-    def _why_not(self, run: Run, error: Exception) -> dict[str, Any]:
+    def _why_not(self, run: Run, error: Exception) -> Json:
         """Return the evidence of a launch that failed: where no directory could be made, why."""
         refusal = self._rundirs.refusal(run.run_id) if isinstance(error, LaunchFailed) else error
         if not isinstance(refusal, OSError):

@@ -6,6 +6,8 @@ only the daemon's router turns it into a JSON-RPC error.  The client finds its e
 
 from typing import Any
 
+from mosaicd.protocol import Json
+
 
 class MosaicError(Exception):
     """The request failed."""
@@ -152,7 +154,7 @@ EXIT_CODES: dict[str, int] = {
 }
 
 
-def from_wire(error: dict[str, Any]) -> MosaicError:
+def from_wire(error: Json) -> MosaicError:
     """Return the exception for a JSON-RPC error object; unknown codes give a plain MosaicError."""
     data = error.get("data")
     fields = dict(data) if isinstance(data, dict) else {}

@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from mosaicd.protocol import Json
+
 #: The longest request line the daemon takes.
 REQUEST_LIMIT_BYTES = 1 << 20
 #: The longest worker.*, control.* or event message.
@@ -26,9 +28,9 @@ def encode(message: Any) -> bytes:
     return json.dumps(message, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
-def request(method: str, params: dict[str, Any], id: int | str | None) -> dict[str, Any]:
+def request(method: str, params: Json, id: int | str | None) -> Json:
     """Return a request, or a notification when `id` is None."""
-    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
+    message: Json = {"jsonrpc": "2.0", "method": method, "params": params}
     if id is not None:
         message["id"] = id
     return message

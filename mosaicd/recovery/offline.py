@@ -9,14 +9,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
 from mosaicd.host import lock
-from mosaicd.protocol import rundir, ulid
+from mosaicd.protocol import Json, rundir, ulid
 from mosaicd.protocol.states import Want
 from mosaicd.rundirs.attempt_files import held_attempts
 from mosaicd.store.backup import UnfitCopy
@@ -45,7 +44,7 @@ def restore(settings: Settings, copy: Path) -> int:
     return 0
 
 
-def _restore(state_dir: Path, copy: Path, at: float) -> dict[str, Any]:
+def _restore(state_dir: Path, copy: Path, at: float) -> Json:
     registry, runs = state_dir / REGISTRY_FILE, state_dir / "runs"
     finish(registry)  # a replacement that was decided before comes first
     known = run_ids(copy)
@@ -85,5 +84,5 @@ def _names(runs: Path) -> list[str]:
         return []
 
 
-def _say(document: dict[str, Any]) -> None:
+def _say(document: Json) -> None:
     sys.stdout.write(json.dumps(document) + "\n")

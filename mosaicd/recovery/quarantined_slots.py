@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mosaicd import log
 from mosaicd.core.slots import Withheld
 from mosaicd.log import Catalogue
-from mosaicd.protocol import ulid
+from mosaicd.protocol import Json, ulid
 from mosaicd.protocol.backoff import Backoff
 from mosaicd.rundirs.attempt_files import held_attempts
 from mosaicd.rundirs.directories import RunDirs
@@ -108,7 +108,7 @@ class QuarantinedSlots:
                 log.event(Catalogue.SLOTS_GIVEN_BACK, run_id=run_id, **_fields(withheld))
 
 
-def _fields(withheld: Withheld) -> dict[str, Any]:
+def _fields(withheld: Withheld) -> Json:
     return {"slots": list(withheld.slots), "cpus": withheld.cpus, "pids": list(withheld.pids)}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from mosaicd import log
 from mosaicd.log import Catalogue
-from mosaicd.protocol import rundir
+from mosaicd.protocol import Json, rundir
 from mosaicd.protocol.records.attempt_files import AttemptFiles
 from mosaicd.rundirs.attempt_files import read_attempt
 from mosaicd.rundirs.removal import remove_run_dir
@@ -128,7 +128,7 @@ class RunDirs:
             with contextlib.suppress(OSError):
                 yield self.outline(name)
 
-    def load_spec(self, run_id: str) -> dict[str, Any]:
+    def load_spec(self, run_id: str) -> Json:
         """Return spec.json; OSError or ValueError when it is not there or not whole."""
         return _load(self.path(run_id) / rundir.SPEC)
 
@@ -166,7 +166,7 @@ class RunDirs:
         return None
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> Json:
     try:
         content = json.loads(read_regular(path, limit_bytes=OWN_LIMIT_BYTES))
     except NotTrusted as error:

@@ -9,8 +9,8 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from mosaicd.protocol import Json
 from mosaicd.store import quarantine
 from mosaicd.store.backup import damage, open_quietly
 from mosaicd.store.migrations import APPLICATION_ID, VERSION
@@ -32,12 +32,12 @@ class RegistryInspection:
     epoch: str | None = None
     last_seq: int = 0
     newest_at: float | None = None
-    quarantine: list[dict[str, Any]] = field(default_factory=list)
+    quarantine: list[Json] = field(default_factory=list)
     attempts: dict[str, int] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     pruned_left: list[str] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Return the part that goes over the wire."""
         return {
             "path": self.path, "faults": self.faults, "version": self.version, "known_version": VERSION,

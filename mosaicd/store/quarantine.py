@@ -11,6 +11,7 @@ from typing import Any
 
 from mosaicd.core.fsm import IllegalTransition, Kind, replay
 from mosaicd.core.run import Run
+from mosaicd.protocol import Json
 from mosaicd.protocol.states import State
 from mosaicd.store.database import rows
 from mosaicd.store.rows import BadRow, read_event, read_run
@@ -30,7 +31,7 @@ def set_aside(connection: sqlite3.Connection, n: int, why: str, at: float) -> No
     connection.execute(QUERIES["quarantine_drop_run"], (n,))
 
 
-def entries(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+def entries(connection: sqlite3.Connection) -> list[Json]:
     """Return what was set aside: run_id, owner, why, at, and what may still be the run's.
 
     `is_live`: its row was not of an ended run, so processes of it may live; `slots` and `cpus` are all that
@@ -39,7 +40,7 @@ def entries(connection: sqlite3.Connection) -> list[dict[str, Any]]:
     return [_entry(connection, row) for row in rows(connection, QUERIES["quarantined"])]
 
 
-def _entry(connection: sqlite3.Connection, row: Mapping[str, Any]) -> dict[str, Any]:
+def _entry(connection: sqlite3.Connection, row: Mapping[str, Any]) -> Json:
     is_live = row["state"] != State.TERM
     body = _object(row["body"])
     found = rows(connection, QUERIES["quarantined_dispatches"], (row["run_id"],)) if is_live else []
@@ -74,7 +75,7 @@ def checked_run(connection: sqlite3.Connection, row: Mapping[str, Any]) -> Run:
     return run
 
 
-def _object(text: object) -> dict[str, Any]:
+def _object(text: object) -> Json:
     """Return the object that a damaged text may still hold, else an empty one."""
     try:
         found = json.loads(text) if isinstance(text, str | bytes) else None

@@ -13,6 +13,7 @@ from typing import Any
 
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Progress, Run
+from mosaicd.protocol import Json
 
 #: Fields of a run that are columns of the same name.
 _COLUMNS = (
@@ -127,7 +128,7 @@ def _sayable(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _object(text: object) -> dict[str, Any]:
+def _object(text: object) -> Json:
     value = json.loads(_text(text))
     if not isinstance(value, dict):
         raise TypeError("not an object")

@@ -19,6 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from mosaicd import crash_points
+from mosaicd.protocol import Json
 from mosaicd.protocol.errors import MosaicError, Unavailable
 from mosaicd.store.database import disk_trouble, truncate_wal
 
@@ -69,7 +70,7 @@ class WriteTimes:
         self.total_s += took_s
         self.slowest_s = max(self.slowest_s, took_s)
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Json:
         """Return what daemon.health says, seconds."""
         mean_s = self.total_s / self.count if self.count else 0.0
         return {"count": self.count, "mean_s": round(mean_s, 6), "slowest_s": round(self.slowest_s, 6)}

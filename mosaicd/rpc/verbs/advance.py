@@ -4,10 +4,9 @@ Input: see records/reports.  Output: nothing (sent as a notification).  Caveats:
 commit of its own; values only overwrite what is in memory, and are written with the next event.
 """
 
-from typing import Any
-
 from mosaicd.core.evidence import checkpoint
 from mosaicd.core.run import Progress
+from mosaicd.protocol import Json
 from mosaicd.protocol.records.reports import Advance
 from mosaicd.protocol.records.untrusted import numbers
 from mosaicd.rpc.caller import Caller
@@ -18,7 +17,7 @@ SMOOTHING = 0.3
 MOST_RATE = 1e12
 
 
-async def handle(services: Services, caller: Caller, params: Advance) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: Advance) -> Json:
     """Overwrite the run's progress, push its deadline back, tell followers."""
     before = services.registry.progress.get(params.run_id) or Progress()
     progress = Progress(

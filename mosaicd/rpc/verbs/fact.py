@@ -13,13 +13,14 @@ from mosaicd.core import missed_events
 from mosaicd.core.fsm import Event
 from mosaicd.core.run import Run
 from mosaicd.log import Catalogue
+from mosaicd.protocol import Json
 from mosaicd.protocol.records.reports import Facts
 from mosaicd.protocol.states import State
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 
 
-async def handle(services: Services, caller: Caller, params: Facts) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: Facts) -> Json:
     """Fold the facts; then look whether the tree is empty, where one says so."""
     rejected: list[str] = []
     facts = await _not_recorded(services, params)

@@ -9,14 +9,13 @@ reply does, and then the shim goes by the change.
 """
 
 from functools import reduce
-from typing import Any
 
 from mosaicd import crash_points
 from mosaicd.core import missed_events
 from mosaicd.core.fsm import Event, Kind, apply
 from mosaicd.core.replay_rundir import WHO
 from mosaicd.core.run import Run
-from mosaicd.protocol import PROTOCOL_VERSION
+from mosaicd.protocol import PROTOCOL_VERSION, Json
 from mosaicd.protocol.errors import MosaicError, NotFound
 from mosaicd.protocol.faults import invalid
 from mosaicd.protocol.records import untrusted
@@ -28,7 +27,7 @@ from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 
 
-async def handle(services: Services, caller: Caller, params: Register) -> dict[str, Any]:
+async def handle(services: Services, caller: Caller, params: Register) -> Json:
     """Fold what was missed and bind the connection; the router has checked the launch secret."""
     if params.proto_version != PROTOCOL_VERSION:
         rule = f"this daemon speaks version {PROTOCOL_VERSION}, not {params.proto_version}"
