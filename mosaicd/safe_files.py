@@ -10,7 +10,8 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import count
-from pathlib import Path
+
+StrPath = str | os.PathLike[str]  # a Path fits; pathlib itself is not loaded into every shim
 
 #: One removal goes down this many levels of a tree.  A deeper tree needs another removal.
 MOST_LEVELS = 10_000
@@ -24,13 +25,13 @@ class NotTrusted(PermissionError):
 # --- open ---------------------------------------------------------------------------------------------
 
 
-def open_directory(path: str | Path, parent: int | None = None) -> int:
+def open_directory(path: StrPath, parent: int | None = None) -> int:
     """Open a directory, and no link to one; `path` may be relative to the open directory `parent`."""
     return os.open(path, _READ | os.O_DIRECTORY, dir_fd=parent)
 
 
 def open_regular(
-    path: str | Path,
+    path: StrPath,
     parent: int | None = None,
     *,
     owners: Collection[int] | None = None,
@@ -55,7 +56,7 @@ def open_regular(
 
 
 def read_regular(
-    path: str | Path, parent: int | None = None, *, owners: Collection[int] | None = None, limit_bytes: int
+    path: StrPath, parent: int | None = None, *, owners: Collection[int] | None = None, limit_bytes: int
 ) -> bytes:
     """Return the content of a file that `open_regular` trusts."""
     with os.fdopen(open_regular(path, parent, owners=owners, limit_bytes=limit_bytes), "rb") as file:
@@ -65,7 +66,7 @@ def read_regular(
 # --- wait for the disk --------------------------------------------------------------------------------
 
 
-def sync_to_disk(path: str | Path) -> None:
+def sync_to_disk(path: StrPath) -> None:
     """Return once the content of a file, or the names in a directory, would survive a power loss."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -74,7 +75,7 @@ def sync_to_disk(path: str | Path) -> None:
         os.close(descriptor)
 
 
-def create_synced(path: str | Path, content: bytes) -> None:
+def create_synced(path: StrPath, content: bytes) -> None:
     """Create a file of mode 0600 and return once its content is on the disk; FileExistsError.
 
     Note: its name is on the disk after a sync of the directory.
@@ -106,7 +107,7 @@ class Removed:
         self.error = self.error or error
 
 
-def remove_tree(path: str | Path, removed: Removed | None = None) -> Removed:
+def remove_tree(path: StrPath, removed: Removed | None = None) -> Removed:
     """Remove a file, or a directory with all below it; add the counts to `removed` and return it.
 
     If an entry cannot be removed, the other entries are removed all the same.  Links are removed and not
@@ -115,7 +116,7 @@ def remove_tree(path: str | Path, removed: Removed | None = None) -> Removed:
     to the top, and its entries are removed there.  Note: after a failure, directories may lie there.
     """
     removed = Removed() if removed is None else removed
-    _try_each([str(path)], lambda name: _remove_top(name, removed), removed)
+    _try_each([os.fspath(path)], lambda name: _remove_top(name, removed), removed)
     return removed
 
 

@@ -293,5 +293,6 @@ def test_the_client_starts_light() -> None:
 
 def test_the_launcher_starts_light() -> None:
     """What every shim is forked from holds no event loop, no logging and none of the daemon's libraries."""
-    loaded = loaded_by("import mosaicd.launcher")
-    assert not loaded & {"asyncio", "logging", "sqlite3", "msgspec", "jsonrpcserver", "aiofiles", "ssl"}
+    loaded = loaded_by("import mosaicd.launcher.__main__")
+    heavy = {"asyncio", "logging", "sqlite3", "msgspec", "jsonrpcserver", "aiofiles", "ssl", "pathlib"}
+    assert not loaded & heavy
