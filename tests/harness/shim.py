@@ -20,9 +20,9 @@ from typing import Any
 import psutil
 
 from mosaicd import launcher, procfs
-from mosaicd.protocol import rundir
+from mosaicd.protocol import Json, rundir
 from mosaicd.shim import containment
-from tests.shim.peer import Message, Peer
+from tests.shim.peer import Peer
 
 PYTHON = sys.executable
 #: How long a test waits for what must happen; below what a shim waits for an answer that never comes.
@@ -32,7 +32,7 @@ PATIENCE_S = 25.0
 class Run:
     """One ordered run and where its traces are."""
 
-    def __init__(self, harness: "ShimHarness", run_id: str, order: Message) -> None:
+    def __init__(self, harness: "ShimHarness", run_id: str, order: Json) -> None:
         self.harness = harness
         self.run_id = run_id
         self.order = order
@@ -40,22 +40,22 @@ class Run:
         self.shim_pid = 0
         self.shim_start = 0
 
-    def json(self, name: str) -> Message:
-        content: Message = json.loads((self.dir / name).read_text())
+    def json(self, name: str) -> Json:
+        content: Json = json.loads((self.dir / name).read_text())
         return content
 
     def has(self, name: str) -> bool:
         return (self.dir / name).exists()
 
-    def exit(self, timeout_s: float = PATIENCE_S) -> Message:
+    def exit(self, timeout_s: float = PATIENCE_S) -> Json:
         """Return exit.json once the daemon was told, too."""
         self.harness.peer.until(lambda: self.facts("exited"), timeout_s, lambda: self.facts())
         return self.json("exit.json")
 
-    def facts(self, name: str | None = None) -> list[Message]:
+    def facts(self, name: str | None = None) -> list[Json]:
         return self.harness.peer.facts_of(self.run_id, name)
 
-    def fact(self, name: str, timeout_s: float = PATIENCE_S, count: int = 1) -> Message:
+    def fact(self, name: str, timeout_s: float = PATIENCE_S, count: int = 1) -> Json:
         self.harness.peer.until(lambda: len(self.facts(name)) >= count, timeout_s, lambda: self.facts())
         return self.facts(name)[count - 1]
 
@@ -68,7 +68,7 @@ class Run:
         assert self.members() == []
         self.leaves()
 
-    def telemetry(self) -> list[Message]:
+    def telemetry(self) -> list[Json]:
         return [json.loads(line) for line in (self.dir / "telemetry.jsonl").read_bytes().splitlines()]
 
     def pieces(self, name: str) -> dict[int, bytes]:
@@ -141,7 +141,7 @@ class ShimHarness:
         self.containment = containment
         self.peer = Peer(str(root / "sock"))
         self.runs: list[Run] = []
-        self.heard: list[Message] = []
+        self.heard: list[Json] = []
         self.orders: socket.socket | None = None
         self._ids = 0
         self._stamp = f"{os.getpid():x}{time.monotonic_ns():x}"
@@ -205,7 +205,7 @@ class ShimHarness:
         assert reply["reply"] == "launched", reply
         run.shim_pid, run.shim_start = reply["pid"], reply["start_ticks"]
 
-    def teardown(self, run: Run, grace_s: float = 0.3) -> Message:
+    def teardown(self, run: Run, grace_s: float = 0.3) -> Json:
         """Order a teardown shim for `run` and return the fact that it has ended."""
         started = run.json("started.json") if run.has("started.json") else {}
         order = {
@@ -236,11 +236,11 @@ class ShimHarness:
         """Make a FIFO in the runs' directory that blocks its reader until it is opened."""
         return Gate(self, self.root / name)
 
-    def is_empty(self, run: Run) -> Message:
+    def is_empty(self, run: Run) -> Json:
         question = {"order": "is_empty", "run_id": run.run_id, "attempt": 1, "shim_pid": run.shim_pid}
         return self.ask({**question, "shim_start": run.shim_start})
 
-    def ask(self, packet: Message, content: Message | None = None) -> Message:
+    def ask(self, packet: Json, content: Json | None = None) -> Json:
         """Send an order, with `content` in a descriptor, and return the reply to it."""
         self._ids += 1
         packet = {**packet, "id": self._ids}
@@ -256,13 +256,13 @@ class ShimHarness:
             os.close(fd)
         return self.hear(lambda message: message.get("id") == packet["id"])
 
-    def hear(self, wanted: Callable[[Message], bool], timeout_s: float = PATIENCE_S) -> Message:
+    def hear(self, wanted: Callable[[Json], bool], timeout_s: float = PATIENCE_S) -> Json:
         """Return the first message of the launcher's that is `wanted`, once it has come."""
 
         orders = self.orders
         assert orders
 
-        def look() -> Message | None:
+        def look() -> Json | None:
             try:
                 while data := orders.recv(4096):
                     self.heard.append(json.loads(data))

@@ -12,10 +12,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from mosaicd.protocol import framing
+from mosaicd.protocol import Json, framing
 from tests.harness.waiting import wait_until
 
-Message = dict[str, Any]
 T = TypeVar("T")
 
 
@@ -34,11 +33,11 @@ class Peer:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.registers: list[Message] = []
-        self.facts: list[Message] = []
-        self.advances: list[Message] = []
+        self.registers: list[Json] = []
+        self.facts: list[Json] = []
+        self.advances: list[Json] = []
         self.longest_line = 0
-        self.answer: Callable[[Message], Message] = default_answer
+        self.answer: Callable[[Json], Json] = default_answer
         self.acknowledges = True
         self._selector = selectors.DefaultSelector()
         self._listener: socket.socket | None = None
@@ -98,10 +97,10 @@ class Peer:
         """Wait until shims have registered so many times."""
         self.until(lambda: len(self.registers) == count, shown=lambda: self.registers)
 
-    def facts_of(self, run_id: str, name: str | None = None) -> list[Message]:
+    def facts_of(self, run_id: str, name: str | None = None) -> list[Json]:
         return [f for f in self.facts if f["run_id"] == run_id and name in (None, f["fact"])]
 
-    def last_advance(self, run_id: str) -> Message | None:
+    def last_advance(self, run_id: str) -> Json | None:
         return next((a for a in reversed(self.advances) if a["run_id"] == run_id), None)
 
     def _accept(self) -> None:
@@ -128,7 +127,7 @@ class Peer:
             self.longest_line = max(self.longest_line, len(line))
             self._take(connection, json.loads(line))
 
-    def _take(self, connection: Connection, message: Message) -> None:
+    def _take(self, connection: Connection, message: Json) -> None:
         params = message["params"]
         if message["method"] == "worker.register":
             connection.run_id = params["run_id"]
@@ -149,14 +148,14 @@ class Peer:
             assert message["method"] == "worker.advance", message
             self.advances.append(params)
 
-    def _send(self, connection: Connection, message: Message) -> None:
+    def _send(self, connection: Connection, message: Json) -> None:
         try:
             connection.stream.sendall(framing.encode(message))
         except (BrokenPipeError, ConnectionResetError):
             self._drop(connection)
 
 
-def default_answer(params: Message) -> Message:
+def default_answer(params: Json) -> Json:
     """Start what has not started; let the rest go on."""
     word = "attach" if params["status"]["spawned"] else "start"
     return {"order": word, "want": "run", "pause_mode": None, "grace_s": 1.0, "stop": None}

@@ -2,8 +2,8 @@
 
 import time
 
+from mosaicd.protocol import Json
 from tests.harness.shim import ShimHarness
-from tests.shim.peer import Message
 
 STEPS = """
 import sys
@@ -64,7 +64,7 @@ def test_what_was_wanted_meanwhile_is_done_at_the_register(harness: ShimHarness)
     """A pause, a resume and a stop that were asked while no shim was connected act at the next register."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
-    answers: list[tuple[Message, str]] = [
+    answers: list[tuple[Json, str]] = [
         ({"order": "attach", "want": "pause", "pause_mode": "freeze"}, "paused"),
         ({"order": "attach", "want": "run", "pause_mode": None}, "continued"),
         (

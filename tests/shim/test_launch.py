@@ -9,11 +9,11 @@ import psutil
 import pytest
 
 from mosaicd import launcher, procfs
+from mosaicd.protocol import Json
 from mosaicd.shim import record
 from tests.harness.shim import PATIENCE_S, PYTHON, ShimHarness
 from tests.harness.waiting import wait_until
 from tests.shim import trees
-from tests.shim.peer import Message
 
 
 def test_a_repeated_order_starts_nothing(harness: ShimHarness) -> None:
@@ -76,7 +76,7 @@ def test_a_refused_shim_leaves(harness: ShimHarness, code: int) -> None:
 def test_an_unavailable_daemon_is_asked_again(harness: ShimHarness) -> None:
     """Any other error is the daemon's trouble of the moment."""
     later = {"code": -32005, "message": "later"}
-    answers: list[Message] = [{"error": later}, {"order": "start", "want": "run"}]
+    answers: list[Json] = [{"error": later}, {"order": "start", "want": "run"}]
     harness.peer.answer = lambda _: answers.pop(0)
     assert harness.launch(["true"]).exit()["exit_code"] == 0
 

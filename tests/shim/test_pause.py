@@ -1,9 +1,10 @@
 """Pause and resume: verified in /proc, or by the worker's own word."""
 
 from mosaicd import procfs
+from mosaicd.protocol import Json
 from mosaicd.shim import containment
 from tests.harness.shim import Run, ShimHarness
-from tests.shim.peer import Message, default_answer
+from tests.shim.peer import default_answer
 
 TICKING = """
 setsid sh -c 'while :; do echo child; sleep 0.01; done' &
@@ -145,7 +146,7 @@ def test_a_pause_that_overtakes_the_reply_to_a_register_holds(harness: ShimHarne
     run = harness.python(LEAVING, kind="worker", cooperative=True)
     run.fact("started")
 
-    def overtaken(params: Message) -> Message:
+    def overtaken(params: Json) -> Json:
         run.control("pause", mode="cooperative")
         run.says('"kind":"paused"', log="telemetry.jsonl")
         return default_answer(params)

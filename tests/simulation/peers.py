@@ -6,12 +6,11 @@ Only what the daemon may see of them is used by the world: facts, files, and whe
 from dataclasses import dataclass, field
 from typing import Any
 
+from mosaicd.protocol import Json
 from mosaicd.protocol.records.attempt import Exit, Launch, Started
 from mosaicd.protocol.records.attempt_files import AttemptFiles
 from mosaicd.protocol.records.reports import Status
 from mosaicd.protocol.records.untrusted import read
-
-Fact = dict[str, Any]
 
 
 @dataclass
@@ -34,9 +33,9 @@ class Attempt:
     is_stubborn: bool = False
     is_mute: bool = False
     told: dict[str, Any] = field(default_factory=dict)
-    started: Fact | None = None
+    started: Json | None = None
     life_at: float | None = None
-    exit: Fact | None = None
+    exit: Json | None = None
     will_exit: int | None = None
 
     @property
@@ -63,7 +62,7 @@ class Attempt:
         exit = None if self.exit is None else read(Exit, self.exit)
         return AttemptFiles(self.number, launch, started, exit, self.shim_alive)
 
-    def next_fact(self, at: float) -> Fact | None:
+    def next_fact(self, at: float) -> Json | None:
         """Do the next thing a shim does, and return what it says about it."""
         if self.exit is not None or not self.shim_alive or self.is_mute:
             return None
@@ -76,13 +75,13 @@ class Attempt:
             return {"fact": "started", "at": at}
         return self._follow_orders(at)
 
-    def _spawn(self, at: float) -> Fact:
+    def _spawn(self, at: float) -> Json:
         self.worker_starts += 1
         self.worker_alive = True
         self.started = {"pid": 1000 + self.number, "start_ticks": 1, "boot_id": self.boot_id, "at": at}
         return {"fact": "spawned", **self.started}
 
-    def _follow_orders(self, at: float) -> Fact | None:
+    def _follow_orders(self, at: float) -> Json | None:
         wanted = self.told.get("pause")
         if wanted is None or wanted == self.frozen:
             return None
@@ -93,7 +92,7 @@ class Attempt:
         self.frozen = bool(wanted)
         return {"fact": "paused" if self.frozen else "continued", "at": at}
 
-    def _end(self, at: float) -> Fact:
+    def _end(self, at: float) -> Json:
         stop = self.told.get("stop") if self.will_exit is None else None
         code = self.will_exit
         self.worker_alive = self.frozen = False
