@@ -1,8 +1,8 @@
 """The daemon's clock: the only place that reads the time.
 
-Two clocks, never mixed: `wall` is for what people and files see (`_at`), `mono` for deadlines and
-durations (`_mono`).  `mono` stands still while the machine is suspended, so a laptop lid is no missed
-heartbeat; it also starts anew at every boot, so a `_mono` value is never stored.
+There are two clocks: `wall` for times in files and replies (`_at`), `mono` for deadlines and durations
+(`_mono`).  `mono` stops while the machine is suspended, so a suspend causes no missed heartbeat.  It restarts
+at every boot, so a `_mono` value is never stored.
 """
 
 import time
@@ -13,7 +13,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Clock:
-    """The machine's own time."""
+    """The clock of the machine."""
 
     def wall(self) -> float:
         """Return Unix seconds (UTC); may jump when the machine's time is set."""
@@ -24,7 +24,7 @@ class Clock:
         return time.clock_gettime(time.CLOCK_MONOTONIC)
 
     def boot_id(self) -> str:
-        """Return the name of this boot of the kernel: one pid under two of them is two processes."""
+        """Return the kernel's id of this boot: the same pid under another boot id is another process."""
         return self._boot_id
 
     @cached_property

@@ -1,10 +1,9 @@
-"""What makes two submits the same run: SHA-256 over canonical JSON.
+"""The digest of a submit: SHA-256 over canonical JSON.  Two submits with one digest are the same run.
 
-Left out is what cannot change the work: run ids (the client's, and the variables that a launch
-overwrites), and the submitter's ambient environment (a config sent from two terminals is one config).
-Also left out is how the run is treated (priority, labels, retries, grace, and when it counts as dead,
-which a config may say, too): asking for the same work with more patience is still the same work.  Key
-order never counts; everything else does.
+The digest leaves out values that do not change the work: run ids (of the client, and variables that a launch
+overwrites), the ambient environment (so a config from two terminals has one digest), and the treatment of the
+run (priority, labels, retries, grace period, liveness limits).  The order of keys does not matter; all other
+values do.
 """
 
 import hashlib
@@ -23,10 +22,10 @@ OURS = frozenset(
     }
 )  # fmt: skip
 
-#: Rewritten to the run's id where the submitter set them.
+#: Rewritten to the run's id if the submitter set them.
 REWRITTEN = frozenset({"CLEANRL_RUN_ID", "XUANCE_RUN_ID"})
 
-#: What a client hands over from the shell it happens to run in, unasked.
+#: Variables that a client passes from its shell by itself.
 AMBIENT = frozenset(
     {
         "COLORTERM", "CONDA_DEFAULT_ENV", "CONDA_PREFIX", "DISPLAY", "HOME", "LANG", "LANGUAGE", "LOGNAME",
@@ -36,19 +35,19 @@ AMBIENT = frozenset(
 
 
 def is_ambient(name: str) -> bool:
-    """Whether a variable describes the submitter's shell rather than the work."""
+    """Return whether a variable describes the submitter's shell and not the work."""
     return name in AMBIENT or name.startswith(("LC_", "XDG_"))
 
 
 def canonical(value: object) -> bytes:
-    """Return JSON with sorted keys at every depth, no spaces and ASCII only; ValueError for NaN."""
+    """Return JSON with sorted keys at every level, no spaces and ASCII only; raise ValueError for NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def config_digest(config: Mapping[str, Any], environment: Mapping[str, str], cwd: str | None = None) -> str:
     """Return the digest of a config with its defaults filled and the run's own `environment` and `cwd`.
 
-    `environment` takes the place of the config's: its variables and those beside it, less the ambient.
+    `environment` replaces that of the config: all chosen variables, without the ambient ones.
     """
     identity = {key: value for key, value in config.items() if key != "run_id"}
     identity["metadata"] = _work_of(config.get("metadata", {}))
@@ -79,7 +78,7 @@ def command_digest(
 
 
 def retry_digest(origin: str, extra: Mapping[str, str]) -> str:
-    """Return the digest of a retry: its origin's, but where other variables make it other work."""
+    """Return the digest of a retry: that of its origin, unless other variables change the work."""
     chosen = {name: value for name, value in _chosen(extra).items() if not is_ambient(name)}
     return _hexdigest({"retry_of": origin, "environment": chosen}) if chosen else origin
 

@@ -1,9 +1,9 @@
-"""What a worker is started with: its environment, its config file, and the order that says so.
+"""The start of a worker: its environment, its config file, and the launch order.
 
-Layers, each over the one before: the minimal base, what the submitter gave, what `OURS` names.  What a
-reader would get wrong: only the names we set are ours (`MOSAIC_ROOT` and `MOSAIC_FASTLANE_ENABLED`
-belong to the worker and pass), and thread counts follow the granted CPUs only where the submitter set
-none, because nobody sets `OMP_NUM_THREADS` by accident.
+The environment has three layers, each over the one before: a minimal base, the submitted variables, the
+variables in `OURS`.  Note: only the names in `OURS` are overwritten; `MOSAIC_ROOT` and
+`MOSAIC_FASTLANE_ENABLED`, for example, belong to the worker.  Thread counts follow the granted CPUs only if
+the submitter set none.
 """
 
 import errno
@@ -26,7 +26,7 @@ from mosaicd.protocol.records.orders import (
 from mosaicd.protocol.records.packets import ForkFailed
 from mosaicd.protocol.states import RunKind
 
-#: Each BLAS and OpenMP runtime takes every core unless told (facts.md: a factor of three with two runs).
+#: Without a limit, each BLAS and OpenMP runtime uses every core; two runs are then three times slower.
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 MIB = 1 << 20
 MINIMAL_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -40,22 +40,22 @@ class LaunchFailed(Exception):
 
 
 class NoProcess(LaunchFailed):
-    """There was no process to be had just now: in a moment there may be."""
+    """The machine had no process, memory or descriptor for the fork; a later try may succeed."""
 
 
-#: What may be different in a moment: a limit of processes, no memory, no descriptor.
+#: Temporary errors of a fork: the limit of processes, no memory, no descriptor.
 PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 def refused(reply: ForkFailed) -> LaunchFailed:
-    """Return the error that a refusal of the launcher stands for."""
+    """Return the error for a refusal of the launcher."""
     kind = NoProcess if reply.errno in PASSING else LaunchFailed
     return kind(reply.error)
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where and as what one attempt runs: decided by the daemon, unlike what the spec asks for."""
+    """The run id, attempt, directory and slots of one attempt, as the daemon decided them."""
 
     run_id: str
     attempt: int
@@ -70,12 +70,12 @@ class Placement:
 
     @property
     def files_dir(self) -> str:
-        """The worker's directory, kept over attempts."""
+        """The worker's directory, shared by all attempts."""
         return str(PurePosixPath(self.run_dir) / rundir.FILES)
 
     @property
     def checkpoint_dir(self) -> str:
-        """Where the worker keeps its checkpoints."""
+        """The directory of the worker's checkpoints."""
         return str(PurePosixPath(self.files_dir) / rundir.CHECKPOINTS)
 
     @property
@@ -86,7 +86,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class LaunchSettings:
-    """The daemon's settings for what a spec leaves open."""
+    """The daemon's settings for values that a spec leaves open."""
 
     limits: Limits = field(default_factory=Limits)
     worker_grace_s: float = WORKER_GRACE_S
@@ -97,10 +97,10 @@ class LaunchSettings:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What earlier attempts already used of the run's limits.
+    """The part of the run's limits that earlier attempts have used.
 
-    Seconds carry over a release but not over a retry (give 0 then); `steps` are the records of all attempts,
-    for a worker that has no count of its own that goes on.
+    Seconds count over a release but not over a retry (then 0); `steps` are the records of all attempts, for a
+    worker without a count of its own.
     """
 
     seconds: float = 0.0
@@ -108,15 +108,15 @@ class Budget:
 
 
 def base_environment(user: str, home: str, shell: str, lang: str, path: str = MINIMAL_PATH) -> dict[str, str]:
-    """Return the least that a program expects to find."""
+    """Return the minimal environment of a program."""
     return {"PATH": path, "HOME": home, "USER": user, "LOGNAME": user, "SHELL": shell, "LANG": lang}
 
 
 def worker_environment(base: Mapping[str, str], spec: Spec, at: Placement) -> dict[str, str]:
-    """Return the complete environment of one attempt; only the base's well-known names are taken.
+    """Return the complete environment of one attempt; of `base` only the well-known names are used.
 
-    A run that was granted no GPU slot sees no GPU: an empty CUDA_VISIBLE_DEVICES hides them all, an absent
-    one would show it everybody's.
+    A run without a GPU slot sees no GPU: an empty CUDA_VISIBLE_DEVICES hides all GPUs, an absent one would
+    show the GPUs of other runs.
     """
     environment = {name: base[name] for name in sorted(_BASE & base.keys())}
     threads = dict.fromkeys(THREAD_COUNTS, str(at.cpus))
@@ -125,7 +125,7 @@ def worker_environment(base: Mapping[str, str], spec: Spec, at: Placement) -> di
 
 
 def worker_config(spec: Spec, run_id: str) -> Json | None:
-    """Return what worker-config.json holds: flat, `run_id` ours, `worker_id` defaulted, or None."""
+    """Return the flat config for worker-config.json, with `run_id` and a default `worker_id`, or None."""
     submitted = spec.worker_config
     if submitted is None:
         return None
@@ -136,7 +136,7 @@ def worker_config(spec: Spec, run_id: str) -> Json | None:
 
 
 def grace_s(spec: Spec, settings: LaunchSettings) -> float:
-    """Return the run's own grace, else the setting; a worker that checkpoints gets the longer one."""
+    """Return the run's own grace period, else the setting; a worker with checkpoints gets the longer one."""
     if spec.limits.grace_s is not None:
         return spec.limits.grace_s
     return settings.worker_grace_s if spec.supports_checkpoint else settings.limits.grace_s
@@ -154,7 +154,7 @@ def launch_order(
     settings: LaunchSettings,
     used: Budget | None = None,
 ) -> LaunchOrder:
-    """Return the order for one attempt, complete."""
+    """Return the launch order of one attempt."""
     return LaunchOrder(
         run_id=at.run_id,
         attempt=at.attempt,
@@ -191,9 +191,9 @@ def teardown_order(
     start_ticks: int | None,
     given_up: tuple[int, int] | None = None,
 ) -> TeardownOrder:
-    """Return the order that ends an orphaned tree; pid and ticks are those of started.json.
+    """Return the order to end an orphaned process tree; pid and ticks are those of started.json.
 
-    `given_up`: pid and start time of a shim that lives, is silent and is to be ended first.
+    `given_up`: pid and start time of a live, silent shim that must be ended first.
     """
     return TeardownOrder(
         run_id=at.run_id,
@@ -231,7 +231,7 @@ def _worker_id(spec: Spec) -> str:
 
 
 def _is_stripped(name: str) -> bool:
-    """Whether a submitted variable would be overridden, or would speak to systemd in the daemon's name."""
+    """Return whether a submitted variable is dropped: it is overwritten, or is meant for systemd."""
     return name in OURS or name == "NOTIFY_SOCKET" or name.startswith(_SERVICE_PREFIXES)
 
 

@@ -1,7 +1,8 @@
-"""A run of the original MOSAIC as one of ours: ended, whatever its last word was, and never to be started.
+"""Conversion of a run of the original MOSAIC into an ended run that never starts.
 
-A run that was live when that registry was last written is `interrupted`: its end is not known.  An id that is
-no ULID is replaced by a ULID made from it, so that a second import finds the same run.
+A run that was live when that registry was last written becomes `interrupted`, because its end is unknown.  An
+id that is not a ULID is replaced by a ULID that is derived from it, so that a second import finds the same
+run.
 """
 
 import hashlib
@@ -31,14 +32,14 @@ _LATEST_S = 1e11
 
 @dataclass(slots=True)
 class Understood:
-    """The events of one run, each with the run after it; `notes` say what was not understood."""
+    """The events of one run, each with the run after it; `notes` name unknown values."""
 
     steps: list[tuple[Run, Event]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def understand(row: Mapping[str, object], owner: tuple[int, str], now: float) -> Understood:
-    """Return the run of a row (keys as `store.importing` names them); ValueError where it has no id."""
+    """Return the run of a row (keys as in `store.importing`); raise ValueError if it has no id."""
     made = Understood()
     old_id = _text(row.get("run_id"))
     if not old_id:
@@ -69,7 +70,7 @@ def understand(row: Mapping[str, object], owner: tuple[int, str], now: float) ->
 
 
 def imported_id(old_id: str, created: float) -> str:
-    """Return the id of an imported run: its own where that is a ULID, else one that is made from it."""
+    """Return the id of an imported run: its own if that is a ULID, else a derived one."""
     if ulid.is_ulid(old_id):
         return ulid.parse(old_id)
     milliseconds = min(max(0, int(created * 1000)), (1 << 48) - 1)
@@ -77,7 +78,7 @@ def imported_id(old_id: str, created: float) -> str:
 
 
 def _end(row: Mapping[str, object], made: Understood) -> tuple[Outcome, Json | None]:
-    """Return how the run ended, from the status word, else the outcome column, else the reason of failure."""
+    """Return the end of the run, from its status, else its outcome, else its reason of failure."""
     word = _word(row.get("status"))
     failure = _text(row.get("failure"))
     told = _word(row.get("outcome"))
@@ -116,7 +117,7 @@ def _cause(kind: CauseKind, *words: str | None) -> Json:
 
 
 def _word(value: object) -> str:
-    """Return a status word without the dress of an enum: RUN_STATUS_COMPLETED, RunStatus.COMPLETED."""
+    """Return a status word without the prefix of an enum: RUN_STATUS_COMPLETED, RunStatus.COMPLETED."""
     word = (_text(value) or "").lower().rpartition(".")[2]
     return word.removeprefix("run_status_").removeprefix("status_")
 
@@ -143,7 +144,8 @@ def _times(row: Mapping[str, object], made: Understood) -> list[float | None]:
 
 
 def _time(value: object) -> float | None:
-    """Return Unix seconds of a number (seconds or milliseconds) or of an ISO text (UTC unless it says)."""
+    """Return Unix seconds for a number (seconds or milliseconds) or an ISO text (UTC unless it has a
+    zone)."""
     if isinstance(value, str):
         try:
             return _time(float(value))

@@ -1,8 +1,8 @@
-"""What a run missed: from what a shim reports, or its files say, to the events that the row still lacks.
+"""Missed events: from the facts or files of a shim to the events that the row of the run lacks.
 
-A shim's facts, its status at a (re-)register and a run directory read after a crash all come through
-here, so that a fact told twice is folded once, whichever way it came.  Events are returned in the
-order of the lifecycle table; what is known already is left out; what has no row is returned apart.
+The facts of a shim, its status at a register, and the files of a run directory after a crash all come here,
+so that a fact that is reported twice is recorded once.  Events are returned in the order of the lifecycle
+table.  Known events are left out; facts without a row in the table are returned apart.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,11 +20,11 @@ from mosaicd.protocol.records.facts import Paused, SpawnFailed
 from mosaicd.protocol.records.reports import Status
 from mosaicd.protocol.states import CauseKind, PauseMode, RunKind, State, Want
 
-#: Facts that move nothing: they only ask the daemon to look.
+#: Facts that change no state: they only make the daemon check the run.
 HINTS = ("emptied",)
-#: Facts that each undo the other: where a run stands does not say whether a pair of them is known.
+#: Facts that undo each other: the state of a run does not tell whether a pair of them is recorded.
 PAUSE_FACTS = (Kind.PAUSED, Kind.CONTINUED)
-#: How much of a name that nobody knows is repeated.
+#: The length to which an unknown name is cut in the answer.
 NAME_LIMIT = 40
 
 T = TypeVar("T")
@@ -35,20 +35,20 @@ _LIMITS = (CauseKind.TIME_LIMIT, CauseKind.STEP_LIMIT)
 def from_facts(
     run: Run, facts: Iterable[Mapping[str, Any]], who: str = "shim"
 ) -> tuple[list[Event], list[str]]:
-    """Return the events that `facts` add to `run`, and the names of those that have no row or no meaning."""
+    """Return the events that `facts` add to `run`, and the names of facts that are illegal or unknown."""
     return _missing(run, chain.from_iterable(_told_by(fact, who) for fact in facts))
 
 
 def from_status(run: Run, status: Status, at: float, who: str = "shim") -> list[Event]:
-    """Return the events that `run` lacks, given all that its attempt has come to.
+    """Return the events that `run` lacks, from the status of its attempt.
 
-    `at` is taken for the time of what the status does not date.
+    `at` is the time of facts without a time of their own.
     """
     return _missing(run, ((event.kind, event) for event in _events_of(run, status, at, who)))[0]
 
 
 def _missing(run: Run, told: Iterable[tuple[str, Event | None]]) -> tuple[list[Event], list[str]]:
-    """Return the events that `run` lacks and the names of those that have no row; None has no meaning."""
+    """Return the events that `run` lacks, and the names of illegal ones; None stands for an unknown fact."""
     events: list[Event] = []
     rejected: list[str] = []
     for name, event in told:
@@ -66,7 +66,7 @@ def _missing(run: Run, told: Iterable[tuple[str, Event | None]]) -> tuple[list[E
 def not_recorded(
     facts: Sequence[Mapping[str, Any]], newest: tuple[str, float]
 ) -> Sequence[Mapping[str, Any]]:
-    """Return `facts` without the pauses that the ledger has: all up to its `newest` (kind, at)."""
+    """Return `facts` without the pause facts that the ledger has: all up to its `newest` (kind, at)."""
     recorded = [
         n for n, fact in enumerate(facts) if (fact.get("fact"), untrusted.seconds(fact.get("at"))) == newest
     ]
@@ -75,7 +75,7 @@ def not_recorded(
 
 
 def of_this_boot(run: Run, boot_id: str) -> Run:
-    """Return `run` without pids that are of another boot, or machine: they are other processes here."""
+    """Return `run` without pids of another boot or machine, because they are other processes here."""
     is_rebooted = (run.fault or {}).get("kind") == CauseKind.REBOOTED
     if run.boot_id in (None, boot_id) and not is_rebooted:
         return run
@@ -83,7 +83,7 @@ def of_this_boot(run: Run, boot_id: str) -> Run:
 
 
 def _told_by(fact: Mapping[str, Any], who: str) -> Iterator[tuple[str, Event | None]]:
-    """Yield the name and the event of a fact; the exit record in a `spawn_failed` is a fact of its own."""
+    """Yield the name and the event of a fact; an exit record in `spawn_failed` is a further fact."""
     name, at = untrusted.text(fact.get("fact")) or "?", untrusted.seconds(fact.get("at"))
     if name in HINTS:
         return
@@ -94,7 +94,7 @@ def _told_by(fact: Mapping[str, Any], who: str) -> Iterator[tuple[str, Event | N
 
 
 def _events_of(run: Run, status: Status, at: float, who: str) -> Iterator[Event]:
-    """Yield the events of all that a status tells; the order is that of the table."""
+    """Yield the events of a status, in the order of the table."""
     for event in (*_start_of(status, at, who), *_end_of(status, at, who)):
         if event is not None:
             yield event
@@ -127,7 +127,7 @@ def _end_of(status: Status, at: float, who: str) -> Iterator[Event | None]:
 
 
 def _event(kind: Kind, at: float, who: str, data_of: Callable[[T], Json], told: T) -> Event | None:
-    """Return the event of what was told, None where that has no meaning."""
+    """Return the event of a fact, or None for an unknown fact."""
     try:
         return Event(kind, at, who, data_of(told))
     except ValueError:
@@ -158,7 +158,7 @@ def _spawn_failed(failed: SpawnFailed) -> Json:
     return {"error": failed.error, **({"cause": CauseKind.DISK_FULL} if is_disk else {})}
 
 
-#: What the event of a fact stores.
+#: The function that checks the data of each kind of fact.
 _DATA: Mapping[str, Callable[[Mapping[str, Any]], Json]] = {
     Kind.SPAWNED: lambda fact: evidence.spawned(untrusted.read(Started, fact)),
     Kind.STARTED: lambda fact: {},
@@ -171,7 +171,7 @@ _DATA: Mapping[str, Callable[[Mapping[str, Any]], Json]] = {
 
 
 def _is_known(run: Run, event: Event) -> bool:
-    """Whether `run` already holds what `event` says."""
+    """Return whether `run` already has the content of `event`."""
     match event.kind:
         case Kind.SPAWNED:
             return run.pid is not None

@@ -1,4 +1,4 @@
-"""A new run: what its spec says, and what the settings say where the spec is silent."""
+"""The new run of a spec; settings fill in the values that the spec leaves open."""
 
 from typing import Protocol
 
@@ -9,7 +9,7 @@ from mosaicd.protocol.states import RunKind
 
 
 class Timeouts(Protocol):
-    """The settings that a run takes over when it is submitted, in seconds."""
+    """The timeouts that a run copies from the settings at its submit, in seconds."""
 
     @property
     def handshake_s(self) -> float: ...

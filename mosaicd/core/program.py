@@ -1,4 +1,4 @@
-"""Which program a config means: `metadata.worker` (module or script), else `entry_point` + `arguments`.
+"""The program of a config: `metadata.worker` (module or script), else `entry_point` + `arguments`.
 
 Note: `metadata` may hold anything, so a `worker` that is not an object is no fault; only an object is read,
 and then strictly.  `metadata.worker.config` alone makes no worker (a module or a script does), but the
@@ -140,7 +140,7 @@ def command_name(argv: tuple[str, ...]) -> str:
 
 
 def _worker_kind(section: Mapping[str, Any], defaults: Defaults) -> str:
-    """Return the kind as given, else of the installed worker with that package, else the package's name."""
+    """Return the given kind, else that of the installed worker with that package, else the package's name."""
     if "kind" in section:
         return str(section["kind"])
     if "module" not in section:

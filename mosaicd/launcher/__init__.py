@@ -38,7 +38,7 @@ def command(fd: int, containment: str = "process-group", soft_limit: int | None 
 
 @contextmanager
 def memory_file(content: bytes) -> Iterator[int]:
-    """Give a descriptor of a file that nobody else sees, from which an order's body can be read."""
+    """Yield a descriptor of a memory file with the body of an order; no other process can open it."""
     descriptor = os.memfd_create("mosaic-order", os.MFD_CLOEXEC)
     try:
         os.write(descriptor, content)

@@ -10,7 +10,7 @@ def delay_s(tries: int, first_s: float, most_s: float) -> float:
 
 
 class Backoff:
-    """The delays of one series of tries; `reset` starts the series anew."""
+    """The delays of one series of tries; `reset` starts the series again."""
 
     __slots__ = ("_first_s", "_most_s", "_tries")
 
@@ -26,5 +26,5 @@ class Backoff:
         return delay_s(tries, self._first_s, self._most_s)
 
     def reset(self) -> None:
-        """Start anew with the first delay: a try has succeeded, or something has changed."""
+        """Start again with the first delay, after a success or a change."""
         self._tries = 0

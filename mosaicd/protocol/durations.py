@@ -1,4 +1,4 @@
-"""Durations as people write them: `90`, `90s`, `1h30m`, `2d`, `1:30:00`; and back."""
+"""Reading and printing of durations: `90`, `90s`, `1h30m`, `2d`, `1:30:00`."""
 
 import re
 

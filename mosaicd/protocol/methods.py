@@ -1,4 +1,5 @@
-"""Every method of the wire, one row each: the table that dispatch, roles, discovery, manual and tests share."""
+"""Every method of the wire, one row each: the table that dispatch, roles, discovery, manual and tests
+share."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,7 +9,7 @@ from mosaicd.protocol.records import reports
 
 
 class Role(StrEnum):
-    """Who may call a method; nobody else may (default deny)."""
+    """The role that a caller needs for a method; all other callers are refused."""
 
     ANY = "any"
     """Every user that the daemon serves."""

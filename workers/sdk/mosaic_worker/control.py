@@ -1,12 +1,12 @@
 """The worker's end of the control channel: pause, resume, checkpoint, stop; and SIGTERM.
 
-The working loop calls `checkpoint_point()` wherever its state is whole.  The call costs a clock reading
-unless something is asked; it blocks while the run is paused; it returns True when the worker should stop.
-What a reader would get wrong: there is no thread.  Orders are read from the socket at these calls only,
-and a signal does nothing but set a flag, so no order ever cuts into a half-done update.
+The working loop calls `checkpoint_point()` whenever its state is consistent.  Without an order, the call only
+reads the clock.  It blocks while the run is paused, and returns True if the worker should stop.  Note: there
+is no thread.  Orders are read from the socket only in these calls, and a signal only sets a flag, so an order
+never interrupts an update.
 
-Every order that takes effect is answered: `paused`, `resumed`, or what `save` prints.  When the channel
-closes under a paused worker, nobody is left to resume it: that counts as a stop.
+Every order that takes effect is answered: `paused`, `resumed`, or the output of `save`.  If the channel
+closes while the worker is paused, this counts as a stop, because no resume can follow.
 """
 
 from __future__ import annotations
