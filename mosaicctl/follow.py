@@ -1,7 +1,7 @@
-"""Streams that survive the daemon: ledger events, output and telemetry, each going on from its cursor.
+"""Streams that outlive a restart of the daemon: events of the ledger, and output, from a cursor on.
 
-What a reader would get wrong: a reply to a subscription and its first notifications may overlap or be
-repeated after a reconnect, so every stream drops what its cursor has passed and fetches what it skipped.
+Note: the reply to a subscription and its first notifications may overlap, and a new connection may repeat
+them.  A stream drops everything before its cursor, and fetches what was skipped.
 Cursors of output are byte offsets of one attempt; cursors of events are `seq`.
 """
 

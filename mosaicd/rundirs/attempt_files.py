@@ -57,7 +57,7 @@ def _read_open_attempt(
     directory: int, owner_uid: int, named: Mapping[str, Any], *, is_final: bool
 ) -> AttemptFiles:
     """Return what the files of an open attempt directory say; `named` are its fields in the log."""
-    is_held = is_locked(directory)
+    is_held = _is_locked(directory)
     is_over = is_final and not is_held  # otherwise the shim may be writing
     launch = _read_record(Launch, rundir.LAUNCH, directory, owner_uid, named, is_over)
     started = _read_record(Started, rundir.STARTED, directory, owner_uid, named, is_over)
@@ -67,7 +67,7 @@ def _read_open_attempt(
     return AttemptFiles(named["attempt"], launch, started, exit, is_held)
 
 
-def is_locked(directory: int) -> bool:
+def _is_locked(directory: int) -> bool:
     """Whether a shim holds the lock of an open attempt directory, and therefore lives."""
     # This shared lock lasts a moment.  A shim that meets it when it starts tries again (shim/record.py).
     try:
@@ -120,7 +120,7 @@ def _is_held(attempt: Path) -> bool:
     try:
         descriptor = open_directory(attempt)
         try:
-            return is_locked(descriptor)
+            return _is_locked(descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A quarantined record ends no process: its slots stay reserved until no process of the run is alive."""
+"""A record that is set aside ends no process: what the run held is nobody's until nothing of it lives."""
 
 import os
 import signal
