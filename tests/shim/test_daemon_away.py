@@ -134,3 +134,16 @@ def test_a_refused_register_leaves_a_living_tree_alone(harness: ShimHarness) -> 
     harness.peer.until(lambda: len(harness.peer.registers) >= 4)
     run.control("stop", grace_s=1)
     run.ends_empty()
+
+
+def test_a_shim_whose_run_has_ended_leaves_when_it_is_refused(harness: ShimHarness) -> None:
+    """A daemon that does not know an ended run refuses its shim once, and the shim leaves at once."""
+    harness.peer.acknowledges = False
+    run = harness.launch(["true"])
+    harness.peer.until(lambda: run.has("exit.json"))
+    harness.peer.close()
+    before = len(harness.peer.registers)
+    harness.peer.answer = lambda _: {"error": {"code": -32008, "message": "not known"}}
+    harness.peer.open()
+    run.leaves()
+    assert len(harness.peer.registers) == before + 1
