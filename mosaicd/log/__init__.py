@@ -20,9 +20,9 @@ from functools import cache
 from string import Formatter
 from typing import Any, TextIO
 
-from mosaicd.log.catalogue import ENTRIES, Catalogue, journal_catalogue
-from mosaicd.log.entry import Entry
-from mosaicd.log.journal import Journal, is_ours
+from mosaicd.catalogue import ENTRIES, Catalogue, journal_catalogue
+from mosaicd.catalogue.entry import Entry, priority
+from mosaicd.journald import Journal, is_ours
 
 __all__ = ["ENTRIES", "Catalogue", "Entry", "event", "journal_catalogue", "logger", "setup", "with_code"]
 
@@ -30,7 +30,6 @@ ROOT = "mosaicd"
 
 _WITHHELD = re.compile(r"(environ(ment)?|env|secret|password|.*_secret|.*_password|(.*_)?token)", re.I)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
-_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
 
 def logger(name: str) -> logging.Logger:
@@ -168,20 +167,13 @@ def fields_of(record: logging.LogRecord) -> dict[str, str]:
     made = {_field_name(name): _shown(value) for name, value in fields.items()}
     entry: Entry | None = getattr(record, "mosaic_entry", None)
     if entry:
-        made |= {
-            "MESSAGE_ID": entry.message_id,
-            "MOSAIC_EVENT": entry.name,
-            "LOG_CODE": entry.code,
-            "LOG_COMPONENT": entry.component,
-            "LOG_SUBCOMPONENT": entry.subcomponent,
-            "LOG_TAGS": " ".join(entry.tags),
-        }
+        made |= entry.journal_fields()
     if record.exc_info:
         made["TRACEBACK"] = _traceback(record)
     return {
         **made,
         "MESSAGE": _one_line(record.getMessage()),
-        "PRIORITY": str(next((p for level, p in _PRIORITIES if record.levelno >= level), 7)),
+        "PRIORITY": str(priority(record.levelno)),
         "SYSLOG_IDENTIFIER": ROOT,
         "LOGGER": record.name,
         "CODE_FILE": record.pathname,

@@ -14,6 +14,7 @@ when nothing else moves: it freezes before it runs another instruction.  STOP is
 import json
 import signal
 import socket
+import time
 from collections.abc import Callable
 
 from mosaicd.procfs import Process
@@ -60,8 +61,8 @@ class Pause:
         self,
         tree: Tree,
         ack_timeout_s: float,
-        on_paused: Callable[[str], None],
-        on_continued: Callable[[], None],
+        on_paused: Callable[[str, float], None],
+        on_continued: Callable[[float], None],
     ) -> None:
         self.control: ControlLine | None = None
         self._tree = tree
@@ -78,6 +79,9 @@ class Pause:
         self._nudges = 0
         self._freeze_at = 0.0
         self._is_first_thaw = False
+        #: When the last fact was: one of the two is None.
+        self.frozen_at: float | None = None
+        self.thawed_at: float | None = None
 
     @property
     def mode(self) -> str | None:
@@ -94,7 +98,7 @@ class Pause:
     def request(self, mode: str, now: float) -> None:
         """Pause; already paused, say so again."""
         if self._state == _PAUSED:
-            self._on_paused(self._mode or FREEZE)
+            self._report_paused()
         elif mode == COOPERATIVE and self.control and self._state in (_RUNNING, _RESUMING):
             self.control.say("pause")
             self._is_asked = True
@@ -120,7 +124,7 @@ class Pause:
         elif self._state == _ASKED:
             self._enter(_RUNNING, None)
         elif self._state == _RUNNING:
-            self._on_continued()
+            self._report_continued()
 
     def note_line(self, kind: str) -> None:
         """The worker printed a record: its answer, perhaps."""
@@ -211,8 +215,16 @@ class Pause:
     def _paused(self, mode: str) -> None:
         self._mode = mode
         self._enter(_PAUSED, None)
-        self._on_paused(mode)
+        self._report_paused()
 
     def _continued(self) -> None:
         self._enter(_RUNNING, None)
-        self._on_continued()
+        self._report_continued()
+
+    def _report_paused(self) -> None:
+        self.frozen_at, self.thawed_at = self.frozen_at or time.time(), None
+        self._on_paused(self._mode or FREEZE, self.frozen_at)
+
+    def _report_continued(self) -> None:
+        self.frozen_at, self.thawed_at = None, time.time()
+        self._on_continued(self.thawed_at)

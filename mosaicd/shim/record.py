@@ -76,6 +76,13 @@ class Record:
         os.rename(temporary, name, src_dir_fd=self.dir_fd, dst_dir_fd=self.dir_fd)
         os.fsync(self.dir_fd)
 
+    def is_removed(self) -> bool:
+        """Return whether the directory was removed; then no file can be made in it."""
+        try:
+            return os.fstat(self.dir_fd).st_nlink == 0
+        except OSError as error:
+            return error.errno == errno.ESTALE  # removed on a file server
+
     def open_log(self, name: str) -> int:
         """Open a file for appending; the descriptor is not inherited."""
         return self._open(name, os.O_APPEND)

@@ -197,7 +197,7 @@ def test_the_core_is_pure() -> None:
 
 def test_shim_and_launcher_know_no_event_loop() -> None:
     """A shim is small because it loads no asyncio, and neither does what it is forked from."""
-    rooms = ("shim", "launcher", "protocol", "procfs", "safe_files")
+    rooms = ("shim", "launcher", "protocol", "procfs", "safe_files", "catalogue", "journald")
     guilty = [
         module.where(i.line)
         for module in modules("mosaicd")

@@ -113,6 +113,20 @@ def test_the_journal_knows_the_run(started: UserService) -> None:
     assert all(record["PRIORITY"] in "34567" for record in records)
 
 
+def test_the_journal_knows_a_removed_run_directory(started: UserService) -> None:
+    """A shim writes to the journal that the directory of its run was removed; the run can be stopped."""
+    run_id = started.submit("--", "sleep", "300")
+    run = started.wait_state(run_id, "EXEC")
+    started.machine.run("rm", "-r", f"{run['run_dir']}/attempt-1")
+    asked = ("journalctl", "--no-pager", "-o", "json", f"RUN_ID={run_id}", "MOSAIC_EVENT=RUN_DIR_REMOVED")
+    said = wait_until(lambda: started.machine.run(*asked, root=True).stdout, bool, "the journal has it", 60)
+    [record] = [json.loads(line) for line in said.splitlines()]
+    assert record["MESSAGE_ID"] == Catalogue.RUN_DIR_REMOVED.message_id
+    assert f"{run['run_dir']}/attempt-1" in record["MESSAGE"]
+    started.ctl("stop", run_id)
+    started.wait_state(run_id, "TERM")
+
+
 def test_a_second_daemon_is_refused(started: UserService) -> None:
     """A daemon in a terminal finds the service there: exit 2, naming its pid; the service is undisturbed."""
     before = started.main_pid

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from mosaicd import log
-from mosaicd.log import ENTRIES, Catalogue, JournalHandler, Lines, journal
-from mosaicd.log.journal import Journal
+from mosaicd import journald, log
+from mosaicd.journald import Journal
+from mosaicd.log import ENTRIES, Catalogue, JournalHandler, Lines
 
 
 @pytest.fixture
@@ -145,16 +145,16 @@ def test_the_journal_is_used_only_when_stderr_is_its_stream(tmp_path: Path) -> N
     file = tmp_path / "stderr"
     with file.open("w") as stream:
         status = os.fstat(stream.fileno())
-        assert journal.is_ours(f"{status.st_dev}:{status.st_ino}", stream.fileno())
-        assert not journal.is_ours(f"{status.st_dev}:{status.st_ino + 1}", stream.fileno())
-    assert not journal.is_ours(None)
-    assert not journal.is_ours("", 1000)
+        assert journald.is_ours(f"{status.st_dev}:{status.st_ino}", stream.fileno())
+        assert not journald.is_ours(f"{status.st_dev}:{status.st_ino + 1}", stream.fileno())
+    assert not journald.is_ours(None)
+    assert not journald.is_ours("", 1000)
 
 
 def test_a_wrong_field_name_is_refused() -> None:
     """A field that journald would drop in silence is our mistake and is said aloud."""
     with pytest.raises(ValueError, match="_PID"):
-        journal.encode({"_PID": "1"})
+        journald.encode({"_PID": "1"})
 
 
 def test_lines_are_readable(lines: io.StringIO) -> None:

@@ -1,8 +1,6 @@
 """Log records about the life of runs, requests about them, and their files."""
 
-import logging
-
-from mosaicd.log.entry import Entry
+from mosaicd.catalogue.entry import ERROR, INFO, WARNING, Entry
 
 
 class RunEntries:
@@ -11,7 +9,7 @@ class RunEntries:
     RUN_SUBMITTED = Entry(
         "LOG2201",
         "30a41c3dc9df7d9255679f2bd07b9d2a",
-        logging.INFO,
+        INFO,
         "run {run_id} ({name}) submitted by {owner}",
         "A run was accepted and saved to disk.",
         "Run",
@@ -20,7 +18,7 @@ class RunEntries:
     RUN_DISPATCHED = Entry(
         "LOG2202",
         "b7f2cc9b70181c25fa68df36378b59b6",
-        logging.INFO,
+        INFO,
         "run {run_id} attempt {attempt} dispatched",
         "The run has its slots, and the launcher was ordered to start a shim.",
         "Run",
@@ -29,7 +27,7 @@ class RunEntries:
     RUN_STARTED = Entry(
         "LOG2203",
         "6daebbaf71810a8135117f10e099d190",
-        logging.INFO,
+        INFO,
         "run {run_id} attempt {attempt} started (pid {pid})",
         "A command was executed, or a worker gave its first sign of life.",
         "Run",
@@ -38,7 +36,7 @@ class RunEntries:
     RUN_PAUSED = Entry(
         "LOG2204",
         "d154880fdc2319fe9b23bd27ea762912",
-        logging.INFO,
+        INFO,
         "run {run_id} paused",
         "The process tree is frozen, or the worker reported that it paused.",
         "Run",
@@ -47,7 +45,7 @@ class RunEntries:
     RUN_CONTINUED = Entry(
         "LOG2205",
         "95a140918edbbd1b20f10d9fc814a1ad",
-        logging.INFO,
+        INFO,
         "run {run_id} resumed",
         "A paused run works again.",
         "Run",
@@ -56,7 +54,7 @@ class RunEntries:
     RUN_REQUEUED = Entry(
         "LOG2206",
         "db4c652ff7f5ad001458c1c66ff540da",
-        logging.INFO,
+        INFO,
         "run {run_id} waits for its next attempt",
         "The run is retried after a back-off. NOT_BEFORE is the earliest time.",
         "Run",
@@ -65,7 +63,7 @@ class RunEntries:
     RUN_ENDED = Entry(
         "LOG2207",
         "83058c000cb04909214632a46c1b7824",
-        logging.INFO,
+        INFO,
         "run {run_id} ended: {outcome}",
         "The run is final. OUTCOME and CAUSE say how it ended and why.",
         "Run",
@@ -74,7 +72,7 @@ class RunEntries:
     REQUEST_MADE = Entry(
         "LOG2208",
         "4b3d2d8ecd9ffa18373faf09e960e8f2",
-        logging.INFO,
+        INFO,
         "{who} requested {request} of run {run_id}",
         "A user asked for a stop, a pause, a resume or another change of a run.",
         "Run",
@@ -83,7 +81,7 @@ class RunEntries:
     RUN_FAULTED = Entry(
         "LOG2220",
         "2e536850b9ca3c706e1fd0839999de95",
-        logging.WARNING,
+        WARNING,
         "run {run_id} attempt {attempt} failed: {cause}",
         "An attempt failed. The daemon ends its process tree, then logs RUN_REQUEUED or RUN_ENDED.",
         "Run",
@@ -92,7 +90,7 @@ class RunEntries:
     RUN_UNKILLABLE = Entry(
         "LOG2221",
         "500ebb5f61be56142f45b1272b3a9af9",
-        logging.ERROR,
+        ERROR,
         "run {run_id} cannot be killed; it keeps slots {slots}",
         "Processes of the run are alive after SIGKILL. Most often they wait in the kernel for a disk or a "
         "GPU. The slots stay reserved until the processes end. PIDS names them.",
@@ -102,7 +100,7 @@ class RunEntries:
     SLOTS_WITHHELD = Entry(
         "LOG2222",
         "3d3dcfc380af43d5896510ab04f50571",
-        logging.WARNING,
+        WARNING,
         "{summary}",
         "The record of a run that may be alive is set aside. Its slots stay reserved until no process of "
         "it is alive and no shim holds one of its attempts.",
@@ -112,7 +110,7 @@ class RunEntries:
     SLOTS_GIVEN_BACK = Entry(
         "LOG2223",
         "5e1a0f7d8f8947ebafb675486260fb52",
-        logging.INFO,
+        INFO,
         "no process of run {run_id}, whose record is set aside, is alive; its slots are free",
         "The slots that were reserved for a quarantined run can be given to other runs.",
         "Run",
@@ -121,7 +119,7 @@ class RunEntries:
     PAUSE_FAILED = Entry(
         "LOG2224",
         "8d25cac715f747c89e08f9801f46bfdf",
-        logging.WARNING,
+        WARNING,
         "run {run_id} continues: {why}",
         "The worker did not pause in time, so the request to pause is withdrawn. See pause_ack_s in "
         "mosaicd.toml(5).",
@@ -131,7 +129,7 @@ class RunEntries:
     RUN_CONTRADICTED = Entry(
         "LOG2225",
         "a6630f3b2c624c53b542340883214806",
-        logging.ERROR,
+        ERROR,
         "the files of run {run_id} contradict its record: {why}",
         "The daemon changes nothing about the run and lists it under quarantine in `mosaicctl health`.",
         "Run",
@@ -140,7 +138,7 @@ class RunEntries:
     PROCESSES_UNKNOWN = Entry(
         "LOG2226",
         "500ef585be264891bd29fbb5cff73402",
-        logging.WARNING,
+        WARNING,
         "the processes of run {run_id} cannot be looked up: {why}",
         "The record of the run is set aside, and its slots stay reserved until a later look succeeds.",
         "Run",
@@ -149,7 +147,7 @@ class RunEntries:
     ENVIRONMENT_LEFT = Entry(
         "LOG2240",
         "232b3f4d77354479b30f2d55123556ae",
-        logging.WARNING,
+        WARNING,
         "the environment of ended run {run_id} was not removed: {why}",
         "environment.json of an ended run may hold secrets. `mosaicctl doctor --fix` removes it.",
         "Run",
@@ -158,7 +156,7 @@ class RunEntries:
     MARK_LEFT = Entry(
         "LOG2241",
         "2d6d2fcc831a4569a60e55c769c4b468",
-        logging.WARNING,
+        WARNING,
         "the mark `unacknowledged` of run {run_id} was not removed: {why}",
         "The run is saved. Only if the registry is lost is this run not recovered, because its directory "
         "still says that its submitter had no answer.",
@@ -168,7 +166,7 @@ class RunEntries:
     ATTEMPT_UNREADABLE = Entry(
         "LOG2242",
         "fbb7cf1557eb4cdca52f1e5763e7f13b",
-        logging.WARNING,
+        WARNING,
         "attempt {attempt} of run {run_id} cannot be read: {why}",
         "The attempt's directory was replaced by a link or a file, or its owner closed it. The daemon "
         "continues as if the attempt had written nothing.",
@@ -178,7 +176,7 @@ class RunEntries:
     RECORD_UNREADABLE = Entry(
         "LOG2243",
         "272a98f7d09843c2901b681c0d533006",
-        logging.WARNING,
+        WARNING,
         "{file} of run {run_id} attempt {attempt} is ignored: {why}",
         "A record in an attempt's directory cannot be opened, or is not a regular file of the run's owner, "
         "or is too large. The daemon continues as if the record said nothing.",
@@ -188,7 +186,7 @@ class RunEntries:
     RECORD_TORN = Entry(
         "LOG2244",
         "4e2ebbc4389e4a78960643d0fb3c533c",
-        logging.WARNING,
+        WARNING,
         "{file} of run {run_id} attempt {attempt} is ignored: it is not complete",
         "The shim, or the machine, stopped while the record was written. The daemon continues as if the "
         "record said nothing.",

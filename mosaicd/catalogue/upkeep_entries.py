@@ -1,8 +1,6 @@
 """Log records about retention, temporary directories, import and the discovery of workers."""
 
-import logging
-
-from mosaicd.log.entry import Entry
+from mosaicd.catalogue.entry import INFO, WARNING, Entry
 
 
 class UpkeepEntries:
@@ -11,7 +9,7 @@ class UpkeepEntries:
     RUNS_PRUNED = Entry(
         "LOG2501",
         "559173e4860c40f3bb277cb04459e085",
-        logging.INFO,
+        INFO,
         "{count} ended runs pruned by {who}: {bytes} bytes",
         "Ended runs were removed for good: directory, record and events. The settings in [retention] or a "
         "user asked for it. Their ids are never used again.",
@@ -21,7 +19,7 @@ class UpkeepEntries:
     PRUNE_FAILED = Entry(
         "LOG2502",
         "eee9e5ea4edb442daec45e7db875234a",
-        logging.WARNING,
+        WARNING,
         "ended runs could not be pruned: {why}; the daemon tries again later",
         "Most often the disk is full.",
         "Upkeep",
@@ -30,7 +28,7 @@ class UpkeepEntries:
     PRUNED_DIRECTORY_LEFT = Entry(
         "LOG2503",
         "bac52c775deb4614a15ff32d6dff4d18",
-        logging.WARNING,
+        WARNING,
         "the directory of pruned run {run_id} cannot be removed: {why}",
         "The run is pruned, but its files still take space. The daemon tries again later.",
         "Upkeep",
@@ -39,7 +37,7 @@ class UpkeepEntries:
     HOLDER_UNKNOWN = Entry(
         "LOG2504",
         "6a346e7c355c4aaaa5b816a384372d08",
-        logging.WARNING,
+        WARNING,
         "run {run_id} is not pruned now: the daemon cannot find out whether a shim holds it: {why}",
         "The daemon tries again later.",
         "Upkeep",
@@ -48,7 +46,7 @@ class UpkeepEntries:
     TEMP_DIRS_UNREAD = Entry(
         "LOG2520",
         "c574cd035fe049ba9ee570629e80b2f7",
-        logging.INFO,
+        INFO,
         "leftover temporary directories cannot be looked up: {why}; the daemon tries again later",
         "A killed shim leaves its run's temporary directory. The daemon removes it once it can be found.",
         "Upkeep",
@@ -57,7 +55,7 @@ class UpkeepEntries:
     HISTORY_IMPORTED = Entry(
         "LOG2530",
         "926bc366f57b49f9ac1fd0564f568672",
-        logging.INFO,
+        INFO,
         "{who} imported {count} runs from {path}",
         "Runs of the original MOSAIC's registry were added as history.",
         "Upkeep",
@@ -66,7 +64,7 @@ class UpkeepEntries:
     WORKER_KIND_BROKEN = Entry(
         "LOG2540",
         "2b2de74e4d9a36ccb8871527a6add25e",
-        logging.WARNING,
+        WARNING,
         "worker {kind} cannot be used: {why}",
         "The worker's interpreter did not report its installed workers in time or in a form that can be "
         "read. Other workers are not affected.",
@@ -76,7 +74,7 @@ class UpkeepEntries:
     NO_OWN_WORKERS = Entry(
         "LOG2541",
         "1cd28cffe4bb48e9a4416eaedea5d37d",
-        logging.INFO,
+        INFO,
         "no workers are installed beside the daemon: {why}",
         "Only workers of the interpreters in [workers] of mosaicd.toml(5) can be used.",
         "Upkeep",

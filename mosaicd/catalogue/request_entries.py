@@ -1,8 +1,6 @@
 """Log records about connections and requests."""
 
-import logging
-
-from mosaicd.log.entry import Entry
+from mosaicd.catalogue.entry import ERROR, WARNING, Entry
 
 
 class RequestEntries:
@@ -11,7 +9,7 @@ class RequestEntries:
     REQUEST_FAILED = Entry(
         "LOG2401",
         "d5e64832a1878fff741550231e9fa7a1",
-        logging.ERROR,
+        ERROR,
         "request {method} failed because of an internal error, reference {reference}",
         "The daemon has a defect. The caller was given the reference; the traceback is in this record; "
         "please report it.",
@@ -21,7 +19,7 @@ class RequestEntries:
     PEER_REFUSED = Entry(
         "LOG2402",
         "f31082aab6b21aee44af6335fcaff047",
-        logging.WARNING,
+        WARNING,
         "a connection of uid {uid} is refused: {why}",
         "The daemon does not serve this user, or the user has too many connections. This is logged once, "
         "until the user has a connection again.",
@@ -31,7 +29,7 @@ class RequestEntries:
     WATCHER_LAGS = Entry(
         "LOG2403",
         "7bbfca3c650e43d3d57f959a6c013b6a",
-        logging.WARNING,
+        WARNING,
         "watcher {subscription} of uid {uid} is too slow: events {first} to {last} are left out",
         "A client does not read the events that it asked for. It was told which events are left out and "
         "can read them again from its cursor. This is logged once, until the client has caught up.",

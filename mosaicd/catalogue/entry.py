@@ -5,6 +5,10 @@ The form is that of the documents' log constants: code, level, message, componen
 
 from dataclasses import dataclass, field
 
+#: Levels, as in the standard library's logging, which shims do not load.
+DEBUG, INFO, WARNING, ERROR, CRITICAL = 10, 20, 30, 40, 50
+_PRIORITIES = ((CRITICAL, 2), (ERROR, 3), (WARNING, 4), (INFO, 6))
+
 #: The component of every record of the daemon, as "Worker" is that of every record of a worker.
 COMPONENT = "Daemon"
 
@@ -30,3 +34,19 @@ class Entry:
     def __set_name__(self, owner: type, name: str) -> None:
         """Take the name of the class attribute that the entry is assigned to: Python calls this once."""
         self.name = name
+
+    def journal_fields(self) -> dict[str, str]:
+        """Return the fields that each record of this entry has in the journal."""
+        return {
+            "MESSAGE_ID": self.message_id,
+            "MOSAIC_EVENT": self.name,
+            "LOG_CODE": self.code,
+            "LOG_COMPONENT": self.component,
+            "LOG_SUBCOMPONENT": self.subcomponent,
+            "LOG_TAGS": " ".join(self.tags),
+        }
+
+
+def priority(level: int) -> int:
+    """Return the journal's PRIORITY for a level."""
+    return next((number for least, number in _PRIORITIES if level >= least), 7)

@@ -17,13 +17,13 @@ together in tests/golden/journal_messages.txt.
 
 from collections.abc import Iterator
 
-from mosaicd.log.entry import Entry
-from mosaicd.log.registry_entries import RegistryEntries
-from mosaicd.log.request_entries import RequestEntries
-from mosaicd.log.run_entries import RunEntries
-from mosaicd.log.service_entries import ServiceEntries
-from mosaicd.log.shim_entries import ShimEntries
-from mosaicd.log.upkeep_entries import UpkeepEntries
+from mosaicd.catalogue.entry import Entry
+from mosaicd.catalogue.registry_entries import RegistryEntries
+from mosaicd.catalogue.request_entries import RequestEntries
+from mosaicd.catalogue.run_entries import RunEntries
+from mosaicd.catalogue.service_entries import ServiceEntries
+from mosaicd.catalogue.shim_entries import ShimEntries
+from mosaicd.catalogue.upkeep_entries import UpkeepEntries
 
 
 class Catalogue(ServiceEntries, RegistryEntries, RunEntries, ShimEntries, RequestEntries, UpkeepEntries):
@@ -41,7 +41,7 @@ ENTRIES: tuple[Entry, ...] = tuple(
 
 def journal_catalogue() -> Iterator[str]:
     """Yield the journal catalogue file (see journalctl --update-catalog) as blocks of text."""
-    yield "# The log records of mosaicd, for journalctl -x.  Generated from mosaicd/log/catalogue.py.\n"
+    yield "# The log records of mosaicd, for journalctl -x.  Generated from mosaicd/catalogue/.\n"
     for entry in ENTRIES:
         subject = entry.name.replace("_", " ").capitalize()
         yield (

@@ -1,8 +1,6 @@
 """Log records about the daemon itself: its start, its stop, its own faults."""
 
-import logging
-
-from mosaicd.log.entry import Entry
+from mosaicd.catalogue.entry import CRITICAL, ERROR, INFO, WARNING, Entry
 
 
 class ServiceEntries:
@@ -11,7 +9,7 @@ class ServiceEntries:
     DAEMON_STARTED = Entry(
         "LOG2001",
         "a0590815e9b13459fda97026da638455",
-        logging.INFO,
+        INFO,
         "mosaicd {version} started (pid {pid})",
         "The daemon holds its locks and its socket. Before DAEMON_READY it answers only shims.",
         "Service",
@@ -20,7 +18,7 @@ class ServiceEntries:
     DAEMON_READY = Entry(
         "LOG2002",
         "e2c015f249b9351004f210e44f562165",
-        logging.INFO,
+        INFO,
         "ready; live runs: {live}, waiting: {waiting}",
         "Recovery is complete. The daemon answers every request.",
         "Service",
@@ -29,7 +27,7 @@ class ServiceEntries:
     DAEMON_STOPPING = Entry(
         "LOG2003",
         "731da59ff9fc2836b7bb00589647a091",
-        logging.INFO,
+        INFO,
         "stopping ({reason})",
         "The daemon was asked to stop. Runs continue in their shims.",
         "Service",
@@ -38,7 +36,7 @@ class ServiceEntries:
     DAEMON_REPLACED = Entry(
         "LOG2004",
         "6f1e0c57b4a84b0c9d3a8a2f5be4d7c1",
-        logging.INFO,
+        INFO,
         "replacing the daemon with the program that is installed now",
         "`mosaicctl daemon reexec` was called. The process, its locks and its socket stay; the program "
         "starts again.",
@@ -48,7 +46,7 @@ class ServiceEntries:
     DAEMON_STOPPED = Entry(
         "LOG2005",
         "a014fef5f3e0f836d23c6ee43ddaf436",
-        logging.INFO,
+        INFO,
         "stopped",
         "The daemon has stopped in good order.",
         "Service",
@@ -57,7 +55,7 @@ class ServiceEntries:
     RECONCILED = Entry(
         "LOG2006",
         "9e97b749eef6a5bb6b4035ea65d736ab",
-        logging.INFO,
+        INFO,
         "reconciled in {seconds:.3f} s; runs: {runs}, alive: {alive}, ended: {ended}, lost: {lost}",
         "At the start, the daemon compared the registry with the run directories and the living shims. "
         "ENDED counts runs that ended while no daemon ran; LOST counts runs whose shim is gone without an "
@@ -68,7 +66,7 @@ class ServiceEntries:
     REPLACE_FAILED = Entry(
         "LOG2020",
         "2f21a907191f477087cb56a9dd54bf06",
-        logging.ERROR,
+        ERROR,
         "the daemon was not replaced: {why}; it continues as version {version}",
         "The installed program could not be executed. Repair the installation, then call `mosaicctl daemon "
         "reexec` again. Runs are not affected.",
@@ -78,7 +76,7 @@ class ServiceEntries:
     RECONCILE_LATE = Entry(
         "LOG2021",
         "6e01b6eda02d4ee5917fc9f602ee5cff",
-        logging.ERROR,
+        ERROR,
         "the run directories were not all read within {timeout_s:g} s; the daemon starts without the rest",
         "A disk is slow, or there are very many runs. The dispatcher reads the remaining run directories "
         "while the daemon already answers.",
@@ -88,7 +86,7 @@ class ServiceEntries:
     FATAL_ERROR = Entry(
         "LOG2022",
         "31cb6eab3a6c4bccbf53f8eb5f10120d",
-        logging.CRITICAL,
+        CRITICAL,
         "the daemon stops because of an internal error: {why}",
         "The daemon has a defect, or its disk has failed. The service manager starts it again. Runs "
         "continue in their shims. The traceback is in this record; please report it.",
@@ -98,7 +96,7 @@ class ServiceEntries:
     TASK_FAILED = Entry(
         "LOG2023",
         "25f90258f6db45b4bb03b46ea1bb40be",
-        logging.ERROR,
+        ERROR,
         "background task {task} failed and is off until the next start: {why}",
         "The daemon has a defect. It still answers requests. `mosaicctl daemon reexec` starts the task "
         "again. The traceback is in this record; please report it.",
@@ -108,7 +106,7 @@ class ServiceEntries:
     NOTIFY_SOCKET_DEAD = Entry(
         "LOG2024",
         "0d47e42aa2c84784a92704e04abb4ad5",
-        logging.WARNING,
+        WARNING,
         "no process listens on the notify socket {path}; systemd is not informed",
         "NOTIFY_SOCKET names a socket that nothing reads. The daemon works without it, but the service "
         "manager does not learn that it is ready.",
@@ -118,7 +116,7 @@ class ServiceEntries:
     WATCHDOG_WITHHELD = Entry(
         "LOG2025",
         "c0abf78051c9ecaf8bace5b22e9e7664",
-        logging.ERROR,
+        ERROR,
         "no watchdog tick was sent: the registry has not committed for {watchdog_s:g} s",
         "The event loop works, but the thread that writes the registry does not. If it does not recover, "
         "the service manager stops the daemon and starts it again. Runs are not affected.",
@@ -128,7 +126,7 @@ class ServiceEntries:
     LOG_DROPPED = Entry(
         "LOG2026",
         "2821bc0c39bc5b438267a262be855064",
-        logging.WARNING,
+        WARNING,
         "{count} log records are lost because the journal did not accept them",
         "The journal was too slow. The daemon never waits for it.",
         "Service",

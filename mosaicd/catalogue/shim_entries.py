@@ -1,8 +1,6 @@
 """Log records about the launcher and the shims."""
 
-import logging
-
-from mosaicd.log.entry import Entry
+from mosaicd.catalogue.entry import DEBUG, ERROR, INFO, WARNING, Entry
 
 
 class ShimEntries:
@@ -11,7 +9,7 @@ class ShimEntries:
     LAUNCHER_STARTED = Entry(
         "LOG2301",
         "62fa6be6d300c3545d133ea5aabd458b",
-        logging.DEBUG,
+        DEBUG,
         "launcher started (pid {pid})",
         "The process that forks shims is there.",
         "Shim",
@@ -20,7 +18,7 @@ class ShimEntries:
     LAUNCHER_LOST = Entry(
         "LOG2302",
         "2a63eb432445f23bac0b2037076b283b",
-        logging.WARNING,
+        WARNING,
         "the launcher (pid {pid}) ended with status {status}; another one is started",
         "The process that forks shims ended. Live runs are not affected; starts of runs wait for the next "
         "launcher.",
@@ -30,7 +28,7 @@ class ShimEntries:
     LAUNCHER_NOT_STARTED = Entry(
         "LOG2303",
         "2fa142277efe420f816878831cb63e16",
-        logging.ERROR,
+        ERROR,
         "the launcher cannot be started: {why}; the daemon tries again",
         "The machine has no process or file descriptor for the launcher. No run starts until there is a "
         "launcher; live runs continue.",
@@ -40,7 +38,7 @@ class ShimEntries:
     LAUNCHER_KILLED = Entry(
         "LOG2304",
         "ec830de9dd0a43ff933aa36e7942a712",
-        logging.WARNING,
+        WARNING,
         "the launcher did not exit within {limit_s:g} s and is killed",
         "The daemon stops and ends its launcher by force. Live runs are not affected.",
         "Shim",
@@ -49,7 +47,7 @@ class ShimEntries:
     LAUNCHER_SILENT = Entry(
         "LOG2305",
         "b7002b7fff7342daa81e7fe31e368c1e",
-        logging.WARNING,
+        WARNING,
         "the launcher has not answered order {order} of run {run_id} for {silence_s:g} s and is killed",
         "The daemon starts another launcher, which gets the order again. Live runs are not affected.",
         "Shim",
@@ -58,7 +56,7 @@ class ShimEntries:
     SHIM_LOST = Entry(
         "LOG2320",
         "d563a8372b9cd56541a413b5f832dd4c",
-        logging.WARNING,
+        WARNING,
         "the shim of run {run_id} attempt {attempt} is gone",
         "A shim ended and left no exit record. The daemon ends the rest of the process tree.",
         "Shim",
@@ -67,7 +65,7 @@ class ShimEntries:
     SHIM_SILENT = Entry(
         "LOG2321",
         "54f684c4dccb4f43bca196c3a74ac9d6",
-        logging.WARNING,
+        WARNING,
         "the shim of run {run_id} is alive but has sent nothing for {silence_s:g} s",
         "The daemon treats the shim as lost and ends it, then its process tree.",
         "Shim",
@@ -76,7 +74,7 @@ class ShimEntries:
     SHIM_STUCK = Entry(
         "LOG2322",
         "ed32391a86514cdaaab1bbc2e079bed0",
-        logging.WARNING,
+        WARNING,
         "the shim of run {run_id} does not end its process tree; the launcher starts a teardown shim",
         "The daemon gives up the shim. A teardown shim ends what is left of the process tree.",
         "Shim",
@@ -85,7 +83,7 @@ class ShimEntries:
     SHIM_ENDED = Entry(
         "LOG2323",
         "dd414125bc7a466c98b070ee9cdc7b4d",
-        logging.INFO,
+        INFO,
         "the shim of run {run_id} (pid {pid}) was ended by signal {signal}",
         "A shim was killed. SHIM_LOST follows if it left no exit record.",
         "Shim",
@@ -94,7 +92,7 @@ class ShimEntries:
     SHIM_CRASHED = Entry(
         "LOG2324",
         "4f22e02b122a47799256f11ba5723b5f",
-        logging.ERROR,
+        ERROR,
         "the shim of run {run_id} (pid {pid}) failed with exit code {exit_code}",
         "A shim has a defect. Its traceback is in shim-crash.txt in the attempt's directory; please report "
         "it.",
@@ -104,7 +102,7 @@ class ShimEntries:
     LAUNCH_FAILED = Entry(
         "LOG2325",
         "a30326251c3c400dbc411141aa3616c6",
-        logging.ERROR,
+        ERROR,
         "run {run_id} cannot be launched: {why}",
         "No shim was started. The attempt fails with the cause spawn_failed.",
         "Shim",
@@ -113,7 +111,7 @@ class ShimEntries:
     LAUNCH_DELAYED = Entry(
         "LOG2326",
         "0880c805bcb84e769c2d0bf4d718fe33",
-        logging.WARNING,
+        WARNING,
         "run {run_id} cannot be launched yet: {why}; the daemon tries again until the handshake timeout",
         "The machine has no process, descriptor or memory for a shim. This is logged once an attempt.",
         "Shim",
@@ -122,7 +120,7 @@ class ShimEntries:
     TEARDOWN_FAILED = Entry(
         "LOG2327",
         "ba8409bebeac450bb74cd0ec43a5e271",
-        logging.ERROR,
+        ERROR,
         "no teardown shim could be started for run {run_id}: {why}",
         "The process tree of a run is not empty. The daemon tries again.",
         "Shim",
@@ -131,7 +129,7 @@ class ShimEntries:
     FACT_REFUSED = Entry(
         "LOG2328",
         "2a28e1281378392121d7d69a71ec0683",
-        logging.WARNING,
+        WARNING,
         "facts of run {run_id} are refused because they cannot happen in state {state}: {facts}",
         "A shim reported something that its run's state does not allow. Nothing was changed.",
         "Shim",
@@ -140,9 +138,19 @@ class ShimEntries:
     FACT_LATE = Entry(
         "LOG2329",
         "c921a12e585941ff9c51749977a35a9f",
-        logging.INFO,
+        INFO,
         "facts of run {run_id} came too late and are ignored: {facts}",
         "The attempt had just failed. Nothing was changed.",
         "Shim",
         ("protocol",),
+    )
+    RUN_DIR_REMOVED = Entry(
+        "LOG2330",
+        "0cb41f0a77abfa1b3c291c87ff19cd23",
+        WARNING,
+        "{path} was removed: the output and the end of run {run_id} attempt {attempt} are not recorded",
+        "The shim of the run writes this record itself. The worker continues, and the daemon can stop it. A "
+        "running daemon gets the outcome; otherwise the outcome is lost.",
+        "Shim",
+        ("shim", "rundir"),
     )
