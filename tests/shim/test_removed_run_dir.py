@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
+from mosaicd.protocol import Json
 from tests.harness.shim import Run, ShimHarness
-from tests.shim.peer import Message
 
 
 def temp_dir(run: Run) -> Path:
@@ -58,7 +58,7 @@ def test_a_living_worker_goes_on(harness: ShimHarness) -> None:
 
 def test_a_shim_that_the_daemon_never_accepts_leaves(harness: ShimHarness) -> None:
     """After the handshake timeout the shim leaves, though exit.json cannot be written."""
-    later: Message = {"error": {"code": -32005, "message": "later"}}
+    later: Json = {"error": {"code": -32005, "message": "later"}}
     harness.peer.answer = lambda _: later
     run = harness.launch(["touch", "made"], limits={"handshake_timeout_s": 2.0})
     harness.peer.until(lambda: len(harness.peer.registers) >= 2)
