@@ -24,6 +24,7 @@ from mosaicd.protocol.records.packets import (
     Launched,
     Reaped,
 )
+from mosaicd.protocol.records.record import resolve_types
 from mosaicd.shim import child, life, temp_cleanup
 from mosaicd.shim.run_cgroup import name_of
 from mosaicd.shim.signal_pipe import SignalPipe
@@ -189,6 +190,7 @@ def serve(fd: int, mode: str) -> int:
     launcher = Launcher(OrderSocket(fd), sweeper)
     child.set_name(_TITLE)
     gc.collect()
+    resolve_types()
     gc.freeze()  # what is shared with every shim is never touched by a collection there
     try:
         launcher.run()

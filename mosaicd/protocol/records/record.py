@@ -59,6 +59,13 @@ def types_of(cls: type[Record]) -> Mapping[str, Any]:
     return _TYPES[cls]
 
 
+def resolve_types(base: type[Record] = Record) -> None:
+    """Find the types of every record class that is loaded, so that forked processes share the result."""
+    for cls in base.__subclasses__():
+        types_of(cls)
+        resolve_types(cls)
+
+
 def is_record(declared: Any) -> bool:
     """Whether a declared type is a record class."""
     return isinstance(declared, type) and issubclass(declared, Record)
