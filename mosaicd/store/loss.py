@@ -1,6 +1,7 @@
 """How it is known that the registry lacks commits, before any run directory is read.
 
-A registry cannot know what it lost: the commit mark beside it, or whoever replaced it, says so.
+A registry cannot know what it lost.  The commit mark beside it says so, or the note that a replacement leaves
+in its `meta`.
 """
 
 import json

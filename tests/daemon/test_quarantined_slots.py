@@ -1,4 +1,4 @@
-"""A record that is set aside ends no process: what the run held is nobody's until nothing of it lives."""
+"""A quarantined record ends no process: its slots stay reserved until no process of the run is alive."""
 
 import os
 import signal

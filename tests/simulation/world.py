@@ -73,7 +73,7 @@ class World(Machine):
         promise(before == dict(self.registry.live), "a suspended machine changed a run")
 
     async def _do_set_clock(self, seconds: float) -> None:
-        """Somebody sets the machine's time."""
+        """The machine's clock is set."""
         self.clock.set_wall(self.clock.wall() + seconds)
         self.began_at += seconds
 
