@@ -10,7 +10,6 @@ from mosaicd.dispatch.dispatcher import Dispatcher
 from mosaicd.dispatch.scheduler import Scheduler
 from mosaicd.host.auth import Auth
 from mosaicd.host.reexec import Succession
-from mosaicd.protocol import Json
 from mosaicd.rpc.files import Files
 from mosaicd.rpc.runs import Runs
 from mosaicd.rundirs.directories import RunDirs
@@ -20,13 +19,14 @@ from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
 from mosaicd.upkeep.discovery import Discovery
 from mosaicd.upkeep.retention import Retention
+from mosaicd.upkeep.wal_checkpoints import WalCheckpoints
 
 
 @dataclass
 class Services:
     """Everything that a handler may use.
 
-    `ready` is set when reconcile has ended.  `quarantine`, `warnings` and `wal` are what daemon.health shows.
+    `ready` is set when reconcile has ended.  `quarantine` and `warnings` are what daemon.health shows.
     """
 
     settings: Settings
@@ -42,11 +42,11 @@ class Services:
     discovery: Discovery
     rundirs: RunDirs
     retention: Retention
+    wal: WalCheckpoints
     started_mono: float
     quarantine: dict[str, str] = field(default_factory=dict)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     warnings: list[str] = field(default_factory=list)
-    wal: Json | None = None
     succession: Succession | None = None
     #: Live runs that were recovered and whose shims have not registered since: one may be paused.
     unconfirmed: set[str] = field(default_factory=set)

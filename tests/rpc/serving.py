@@ -32,6 +32,7 @@ from mosaicd.store.history import History
 from mosaicd.store.registry import Committed, Registry
 from mosaicd.upkeep.discovery import Discovery
 from mosaicd.upkeep.retention import Retention
+from mosaicd.upkeep.wal_checkpoints import WalCheckpoints
 
 AT = 1_800_000_000.0
 #: How long a test waits for what must happen.
@@ -132,7 +133,7 @@ class Serving:
             dispatcher=self.dispatcher, launcher=Launcher(), shims=self.shims,  # type: ignore[arg-type]
             scheduler=self.dispatcher.scheduler, broadcaster=self.broadcaster, auth=self.auth,
             discovery=Discovery(self.settings), rundirs=rundirs,
-            retention=retention, started_mono=clock.mono(),
+            retention=retention, wal=WalCheckpoints(self.registry, clock, 60.0), started_mono=clock.mono(),
         )  # fmt: skip
         rows = {**METHODS, **{row.name: row for row in extra}}
         table = {**handlers.load(), **{row.name: handler for row, handler in extra.items()}}

@@ -20,6 +20,7 @@ from mosaicd.core.run import Run
 from mosaicd.dispatch.dispatcher import Dispatcher
 from mosaicd.dispatch.orders import Orders
 from mosaicd.dispatch.scheduler import Scheduler
+from mosaicd.host.background import background
 from mosaicd.host.reexec import Succession, Takeover, replace
 from mosaicd.log import Catalogue
 from mosaicd.protocol.states import Dedup
@@ -134,26 +135,20 @@ async def test_what_is_recorded_at_the_end_is_the_next_daemons(
     assert bench.fatal == [] and not bench.dispatcher._tasks
 
 
-async def test_a_work_that_dies_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Nobody waits for what goes on beside the requests: a mistake that ends it is said, and the others go
-    on."""
+async def test_a_background_task_that_fails_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """An error that ends a background task is logged and shown by health, and the other tasks continue."""
 
     async def breaks() -> None:
         raise ZeroDivisionError("ours")
 
-    async def goes_on() -> None:
+    async def continues() -> None:
         await asyncio.Event().wait()
 
-    class Shown:
-        warnings: list[str] = []  # noqa: RUF012 -- one test's
-
-    services: Any = Shown()
-    daemon = service.Service(Settings(paths=Paths(tmp_path, tmp_path / "s")), Clock())
-    ended = lambda work: daemon._say_ended(services, work)  # noqa: E731
-    async with service._background(ended, breaks(), goes_on()):
-        await wait_in_loop(lambda: services.warnings, "it is told")
+    warnings: list[str] = []
+    async with background(warnings.append, lambda: False, breaks(), continues()):
+        await wait_in_loop(lambda: warnings, "the failure is reported")
     assert entries(caplog.records) == [Catalogue.TASK_FAILED] and "breaks" in caplog.text
-    [warning] = services.warnings
+    [warning] = warnings
     assert Catalogue.TASK_FAILED.code in warning and "ours" in warning
 
 
@@ -189,5 +184,5 @@ async def test_a_start_that_ends_half_way_leaves_nobody_at_work(
     parts: Any = Parts()
     with pytest.raises(asyncio.CancelledError):
         async with contextlib.AsyncExitStack() as stack:
-            await daemon._take_up(parts, stack, nobody)
+            await daemon._recover(parts, stack, nobody)
     assert closed == ["dispatcher", "launcher", "shims"]

@@ -33,7 +33,7 @@ async def handle(services: Services, caller: Caller, params: NoParams) -> Json:
         "cpus": {"total": capacity.cpus_total, "free": capacity.cpus_free},
         "gpus": {"total": capacity.gpu_slots_total, "free": len(capacity.gpus_free)},
         "containment": services.launcher.containment,
-        "wal": services.wal,
+        "wal": services.wal.last,
         "writes": registry.write_times(),
         "watchers": services.broadcaster.watchers,
         "quarantine": _quarantine(services),
