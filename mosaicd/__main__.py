@@ -136,7 +136,7 @@ def _serve_on(
     while True:
         descriptors.raise_soft_limit()
         with listening.dup() as served:  # the service closes what it serves
-            code = asyncio.run(_until_signal(settings, served, locks, clock, succession))
+            code = asyncio.run(_until_signal(settings, served, clock, succession))
         if not succession.is_asked:
             return code
         log.event(log.Catalogue.DAEMON_REPLACED)
@@ -182,7 +182,7 @@ def _take_place(settings: "Settings", clock: "Clock") -> "tuple[Settings, socket
 
 
 async def _until_signal(
-    settings: "Settings", listening: "socket", locks: "Locks", clock: "Clock", succession: "Succession"
+    settings: "Settings", listening: "socket", clock: "Clock", succession: "Succession"
 ) -> int:
     """Run the service; SIGTERM, SIGINT and SIGHUP cancel it once, which stops it.
 
@@ -195,7 +195,7 @@ async def _until_signal(
     from mosaicd import log
     from mosaicd.service import run
 
-    serving = asyncio.ensure_future(run(settings, listening, locks, clock, succession))
+    serving = asyncio.ensure_future(run(settings, listening, clock, succession))
     asked: list[str] = []
 
     def stop(name: str) -> None:

@@ -18,7 +18,7 @@ from mosaicd.dispatch.orders import Orders
 from mosaicd.dispatch.scheduler import Scheduler
 from mosaicd.host.auth import Auth
 from mosaicd.host.background import background
-from mosaicd.host.lock import CannotServe, Locks
+from mosaicd.host.lock import CannotServe
 from mosaicd.host.reexec import Succession
 from mosaicd.host.supervision import Supervision
 from mosaicd.host.systemd import Notifier
@@ -160,7 +160,7 @@ class Service:
         stack.callback(services.shims.close)
         stack.push_async_callback(services.launcher.close)
         stack.push_async_callback(services.dispatcher.close)  # carries out actions from the first event on
-        services.registry.subscribe(services.auth.committed)
+        services.registry.subscribe(services.auth.drop_tokens)
         services.registry.subscribe(log_commits)
         report = await reconcile(
             services.registry, services.history, services.rundirs, services.shims,
@@ -182,8 +182,7 @@ class Service:
 
 
 async def run(
-    settings: Settings, listening: socket.socket, locks: Locks, clock: Clock,
-    succession: Succession | None = None,
-) -> int:  # fmt: skip
-    """Run one daemon on a listening socket, under `locks` that the caller holds; return its exit code."""
+    settings: Settings, listening: socket.socket, clock: Clock, succession: Succession | None = None
+) -> int:
+    """Run one daemon on a listening socket, under locks that the caller holds; return its exit code."""
     return await Service(settings, clock, succession).run(listening)

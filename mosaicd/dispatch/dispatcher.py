@@ -8,7 +8,6 @@ under the run's lock.  Nothing here decides a transition, and nothing here touch
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from mosaicd import crash_points, log
 from mosaicd.clock import Clock
@@ -29,18 +28,16 @@ from mosaicd.dispatch.tree_teardown import TreeTeardown
 from mosaicd.log import Catalogue
 from mosaicd.protocol.states import State
 from mosaicd.rundirs.directories import RunDirs
+from mosaicd.shims.launcher_client import LauncherClient
+from mosaicd.shims.shims import Shims
 from mosaicd.store.registry import Committed, Registry
-
-if TYPE_CHECKING:
-    from mosaicd.shims.launcher_client import LauncherClient
-    from mosaicd.shims.shims import Shims
 
 
 class Dispatcher:
     """Carry out what runs are owed; `on_fatal` is called with an error that the daemon must not survive."""
 
     def __init__(
-        self, registry: Registry, scheduler: Scheduler, launcher: "LauncherClient", shims: "Shims",
+        self, registry: Registry, scheduler: Scheduler, launcher: LauncherClient, shims: Shims,
         rundirs: RunDirs, orders: Orders, settings: Settings, clock: Clock,
         on_fatal: Callable[[BaseException], None],
     ) -> None:  # fmt: skip
@@ -119,12 +116,12 @@ class Dispatcher:
 
     def _remove_environment(self, run: Run) -> None:
         try:
-            self._orders.forget(run)
+            self._orders.remove_environment(run)
         except OSError as error:
             log.event(Catalogue.ENVIRONMENT_LEFT, run_id=run.run_id, why=error)
 
     def note_registered(self, run_id: str) -> None:
-        """Start the deadlines of a run anew whose shim has registered, and tell the shim what is owed."""
+        """Restart the deadlines of a run whose shim has registered, and carry out what the run is owed."""
         run = self._registry.live.get(run_id)
         if run is not None:
             self._deadlines.restart(run)
@@ -151,7 +148,7 @@ class Dispatcher:
         if missed.cause is None:
             log.event(Catalogue.PAUSE_FAILED, run_id=run.run_id, why=missed.reason)
         progress = self._registry.progress.get(run.run_id, Progress())
-        event = missed_event(missed, self._clock.wall(), self._launches.trouble(run), progress)
+        event = missed_event(missed, self._clock.wall(), self._launches.fork_error(run), progress)
 
         def decide(now: Run) -> list[Event]:
             return [event] if standing(now) == standing(run) and now.exit is None else []
@@ -223,4 +220,6 @@ class Dispatcher:
 
     def reason(self, run: Run) -> str | None:
         """Return what keeps the run from starting, or None."""
-        return self._launches.trouble(run) if run.state is State.HSHK else self._scheduler.reason(run.run_id)
+        if run.state is State.HSHK:
+            return self._launches.fork_error(run)
+        return self._scheduler.reason(run.run_id)

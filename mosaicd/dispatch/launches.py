@@ -1,14 +1,13 @@
-"""Launch orders: repeated where one came to nothing, and tried again where no process was to be had.
+"""Launch orders: repeat an order whose shim left no trace, and retry a fork that failed for the moment.
 
-A fork fails for a moment when the machine is out of processes or memory; that is no fault of the run, so the
-order is tried again with growing pauses until the handshake's deadline, and the reason is there to be seen
-meanwhile.  Everything else that keeps a shim from being forked stays as it is, and is the run's end at once.
+A fork fails for the moment when the machine is out of processes, memory or descriptors.  That is no fault of
+the run, so the order is retried with a back-off until the handshake timeout, and the reason of the run says
+so. Every other failure ends the run.
 """
 
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from mosaicd import log
 from mosaicd.core.launch import PASSING, LaunchFailed, NoProcess
@@ -19,11 +18,9 @@ from mosaicd.protocol import Json
 from mosaicd.protocol.backoff import Backoff
 from mosaicd.protocol.states import CauseKind, Want
 from mosaicd.rundirs.directories import RunDirs
+from mosaicd.shims.shims import Shims
 
-if TYPE_CHECKING:
-    from mosaicd.shims.shims import Shims
-
-#: Launch orders that came to nothing (no launch.json) before the run is told so.
+#: After this many launch orders whose shims wrote no launch.json the run fails.
 LAUNCH_TRIES = 3
 FIRST_PAUSE_S = 0.1
 MOST_PAUSE_S = 2.0
@@ -31,29 +28,29 @@ MOST_PAUSE_S = 2.0
 
 @dataclass(slots=True)
 class _Launch:
-    """How an attempt's orders went: forks, and forks that were refused since the last one."""
+    """The orders of one attempt: its forks, the failed forks since the last one, and why they failed."""
 
     attempt: int
     forks: int = 0
     refusals: int = 0
-    trouble: str | None = None
+    fork_error: str | None = None
     backoff: Backoff = field(default_factory=lambda: Backoff(FIRST_PAUSE_S, MOST_PAUSE_S))
 
 
 class Launches:
-    """`again(run_id, delay_s)` has the launch that is owed tried again, later."""
+    """Order the shims of runs; `retry_later(run_id, delay_s)` has a launch carried out again."""
 
     def __init__(
-        self, shims: "Shims", orders: Orders, rundirs: RunDirs, again: Callable[[str, float], object]
+        self, shims: Shims, orders: Orders, rundirs: RunDirs, retry_later: Callable[[str, float], object]
     ) -> None:
         self._shims = shims
         self._orders = orders
         self._rundirs = rundirs
-        self._again = again
+        self._retry_later = retry_later
         self._launches: dict[str, _Launch] = {}
 
     async def order(self, run: Run) -> Json | None:
-        """Order a shim; return the evidence when that failed for good, None otherwise."""
+        """Order a shim; return the evidence if that has failed finally, None otherwise."""
         launch = self._of(run) or _Launch(run.attempt)
         self._launches[run.run_id] = launch
         try:
@@ -61,21 +58,21 @@ class Launches:
                 raise LaunchFailed(f"{LAUNCH_TRIES} shims left without a trace")
             await self._shims.launch(self._orders.launch(run))
             launch.forks += 1
-            launch.refusals, launch.trouble = 0, None
+            launch.refusals, launch.fork_error = 0, None
             launch.backoff.reset()
         except (LaunchFailed, OSError, ValueError) as error:
             is_passing = isinstance(error, NoProcess) or getattr(error, "errno", None) in PASSING
-            if is_passing and run.want is not Want.STOP:  # a stop would only have to wait for a shim to stop
+            if is_passing and run.want is not Want.STOP:  # a stopped run needs no shim
                 self._wait(run, launch, error)
                 return None
             log.event(Catalogue.LAUNCH_FAILED, run_id=run.run_id, attempt=run.attempt, why=error)
             return self._why_not(run, error)
         return None
 
-    def trouble(self, run: Run) -> str | None:
-        """Return what keeps the run's shim from being forked just now, or None."""
+    def fork_error(self, run: Run) -> str | None:
+        """Return why the run's shim cannot be forked at the moment, or None."""
         launch = self._of(run)
-        return launch.trouble if launch is not None else None
+        return launch.fork_error if launch is not None else None
 
     def forget(self, run_id: str) -> None:
         """Drop what is known of the orders of a run that ended."""
@@ -88,10 +85,10 @@ class Launches:
     def _wait(self, run: Run, launch: _Launch, error: Exception) -> None:
         launch.refusals += 1
         count = f"{launch.refusals} time{'' if launch.refusals == 1 else 's'}"
-        launch.trouble = f"no process for its shim: {error}; tried {count}"
+        launch.fork_error = f"no process for its shim: {error}; tried {count}"
         if launch.refusals == 1:
             log.event(Catalogue.LAUNCH_DELAYED, run_id=run.run_id, attempt=run.attempt, why=error)
-        self._again(run.run_id, launch.backoff.next_s())
+        self._retry_later(run.run_id, launch.backoff.next_s())
 
     def _why_not(self, run: Run, error: Exception) -> Json:
         """Return the evidence of a launch that failed: where no directory could be made, why."""

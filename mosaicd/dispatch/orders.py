@@ -1,4 +1,4 @@
-"""Launch and teardown orders, read together anew each time: nothing of a run's secrets is kept in memory.
+"""Build launch and teardown orders from files each time: no secret of a run is kept in memory.
 
 Spec and environment come from the run directory, so the first launch, a repeated order and a launch
 after a restart are the same code.
@@ -82,8 +82,8 @@ class Orders:
             given_up=given_up,
         )
 
-    def forget(self, run: Run) -> None:
-        """Remove what only a live run needs: its environment's values."""
+    def remove_environment(self, run: Run) -> None:
+        """Remove the values of the run's environment, which only a live run needs."""
         self._rundirs.forget_environment(run.run_id)
 
     def _placement(self, run: Run) -> Placement:

@@ -3,15 +3,11 @@
 A shim that is not connected misses them, and gets what its run is owed when it registers.
 """
 
-from typing import TYPE_CHECKING
-
 from mosaicd.core.deadlines import grace_s
 from mosaicd.core.fsm import Action
 from mosaicd.core.run import Run
 from mosaicd.protocol.records.control import PauseParams, StopParams
-
-if TYPE_CHECKING:
-    from mosaicd.shims.shims import Shims
+from mosaicd.shims.shims import Shims
 
 #: The actions that are carried out by a notification alone.
 NOTIFIED = frozenset({Action.STOP, Action.PAUSE, Action.RESUME})
@@ -20,7 +16,7 @@ NOTIFIED = frozenset({Action.STOP, Action.PAUSE, Action.RESUME})
 class ShimControl:
     """Send control notifications to shims."""
 
-    def __init__(self, shims: "Shims") -> None:
+    def __init__(self, shims: Shims) -> None:
         self._shims = shims
 
     def send(self, action: Action, run: Run) -> None:

@@ -6,7 +6,6 @@ A shim has ended when its process has, or when the daemon gives it up because it
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from mosaicd import log
 from mosaicd.clock import Clock
@@ -18,10 +17,8 @@ from mosaicd.dispatch.recorder import Recorder
 from mosaicd.log import Catalogue
 from mosaicd.protocol.states import CauseKind, State
 from mosaicd.rundirs.directories import RunDirs
+from mosaicd.shims.shims import Shims
 from mosaicd.store.registry import Registry
-
-if TYPE_CHECKING:
-    from mosaicd.shims.shims import Shims
 
 #: Until the files of an attempt are read once more, where they do not name the shim that holds them.
 CHECK_AGAIN_S = 1.0
@@ -31,7 +28,7 @@ class ShimEnds:
     """Handle shims that have ended; `carry_out(run_id)` then carries out what the run is owed."""
 
     def __init__(
-        self, registry: Registry, shims: "Shims", rundirs: RunDirs, recorder: Recorder, tasks: GuardedTasks,
+        self, registry: Registry, shims: Shims, rundirs: RunDirs, recorder: Recorder, tasks: GuardedTasks,
         clock: Clock, carry_out: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._registry = registry

@@ -10,7 +10,6 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from mosaicd import crash_points, log
 from mosaicd.clock import Clock
@@ -25,10 +24,8 @@ from mosaicd.dispatch.recorder import Recorder
 from mosaicd.dispatch.shim_control import ShimControl
 from mosaicd.log import Catalogue
 from mosaicd.protocol.backoff import Backoff, delay_s
-
-if TYPE_CHECKING:
-    from mosaicd.shims.launcher_client import LauncherClient
-    from mosaicd.shims.shims import Shims
+from mosaicd.shims.launcher_client import LauncherClient
+from mosaicd.shims.shims import Shims
 
 #: The longest wait between two checks of a tree that is not empty.
 MOST_RECHECK_S = 5.0
@@ -54,7 +51,7 @@ class TreeTeardown:
     """Tear trees down; `check_later(run_id, delay_s)` has `check` called again for a run."""
 
     def __init__(
-        self, launcher: "LauncherClient", shims: "Shims", orders: Orders, settings: Settings, clock: Clock,
+        self, launcher: LauncherClient, shims: Shims, orders: Orders, settings: Settings, clock: Clock,
         recorder: Recorder, control: ShimControl, check_later: Callable[[str, float], asyncio.TimerHandle],
     ) -> None:  # fmt: skip
         self._launcher = launcher

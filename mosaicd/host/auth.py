@@ -119,7 +119,7 @@ class Auth:
         if not hmac.compare_digest(self._tokens.get(run_id, b""), _hashed(token)):
             raise Unauthenticated("This is not a valid session token of a live run")
 
-    def committed(self, batch: Sequence[Committed]) -> None:
+    def drop_tokens(self, batch: Sequence[Committed]) -> None:
         """Delete the tokens of ended attempts; a subscriber of the registry."""
         for commit in batch:
             if not commit.run.is_holding:

@@ -12,7 +12,7 @@ start checks again.
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from mosaicd import log
 from mosaicd.core.slots import Withheld
@@ -21,10 +21,8 @@ from mosaicd.protocol import Json, ulid
 from mosaicd.protocol.backoff import Backoff
 from mosaicd.rundirs.attempt_files import held_attempts
 from mosaicd.rundirs.directories import RunDirs
+from mosaicd.shims.launcher_client import LauncherClient
 from mosaicd.store.registry import Registry
-
-if TYPE_CHECKING:
-    from mosaicd.shims.launcher_client import LauncherClient
 
 #: The longest time between two checks.
 MAX_INTERVAL_S = 5.0
@@ -47,7 +45,7 @@ class QuarantinedSlots:
         self,
         registry: Registry,
         rundirs: RunDirs,
-        launcher: "LauncherClient",
+        launcher: LauncherClient,
         reservations: Reservations,
         interval_s: float,
     ) -> None:

@@ -8,7 +8,6 @@ the same.
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from mosaicd import log
 from mosaicd.clock import Clock
@@ -19,11 +18,9 @@ from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir, ulid
 from mosaicd.protocol.errors import MosaicError, NotFound
 from mosaicd.rundirs.directories import RunDirs
+from mosaicd.shims.shims import Shims
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
-
-if TYPE_CHECKING:
-    from mosaicd.shims.shims import Shims
 
 
 @dataclass
@@ -47,7 +44,7 @@ async def reconcile(
     registry: Registry,
     history: History,
     rundirs: RunDirs,
-    shims: "Shims",
+    shims: Shims,
     clock: Clock,
     timeout_s: float,
 ) -> Report:
@@ -65,7 +62,7 @@ async def reconcile(
 
 
 async def _take_up(
-    run: Run, registry: Registry, rundirs: RunDirs, shims: "Shims",
+    run: Run, registry: Registry, rundirs: RunDirs, shims: Shims,
     clock: Clock, report: Report,
 ) -> None:  # fmt: skip
     files = await asyncio.to_thread(rundirs.examine, run.run_id, run.attempt, run.owner_uid)

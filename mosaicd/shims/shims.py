@@ -162,7 +162,7 @@ class Shims:
     # --- silence -----------------------------------------------------------------------------------
 
     def note_message(self, run_id: str) -> None:
-        """Take note that the run's shim has sent something: its silence is counted anew."""
+        """Take note that the run's shim has sent something: the count of silent checks restarts."""
         if run_id in self._shims:
             self._shims[run_id].silent_checks = 0
 

@@ -11,17 +11,14 @@ shim.  The launcher removes it once it has found no living process of the run.
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
 
 from mosaicd import log
 from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir
 from mosaicd.rundirs.attempt_files import held_attempts
 from mosaicd.rundirs.directories import RunDirs
+from mosaicd.shims.launcher_client import LauncherClient
 from mosaicd.store.registry import Registry
-
-if TYPE_CHECKING:
-    from mosaicd.shims.launcher_client import LauncherClient
 
 #: Between two rounds, in seconds.
 INTERVAL_S = 600.0
@@ -32,7 +29,7 @@ ASKED_TOGETHER = 50
 class TempDirs:
     """Have the directories removed at the start, after a daemon that was killed, and from time to time."""
 
-    def __init__(self, registry: Registry, rundirs: RunDirs, launcher: "LauncherClient") -> None:
+    def __init__(self, registry: Registry, rundirs: RunDirs, launcher: LauncherClient) -> None:
         self._registry = registry
         self._rundirs = rundirs
         self._launcher = launcher

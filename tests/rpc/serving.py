@@ -122,7 +122,7 @@ class Serving:
         self.registry = await Registry.open(state / "registry.sqlite3")
         self.history = History(state / "registry.sqlite3")
         self.auth = Auth.open(state)
-        self.registry.subscribe(self.auth.committed)
+        self.registry.subscribe(self.auth.drop_tokens)
         self.broadcaster = Broadcaster(self.registry, self.history, self.settings.watch)
         clock = Clock()
         self.dispatcher, self.shims = Idle(self.settings, clock, self.registry), Shims()

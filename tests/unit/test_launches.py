@@ -56,13 +56,13 @@ async def test_a_passing_refusal_is_tried_again_with_growing_pauses() -> None:
     some = bench(*[NoProcess(NONE_LEFT)] * 8)
     for count in range(1, 9):
         assert await some.launches.order(RUN) is None
-        assert some.launches.trouble(RUN) == (
+        assert some.launches.fork_error(RUN) == (
             f"no process for its shim: {NONE_LEFT}; tried {count} time{'' if count == 1 else 's'}"
         )
     assert some.pauses[:3] == [FIRST_PAUSE_S, 2 * FIRST_PAUSE_S, 4 * FIRST_PAUSE_S]
     assert some.pauses[-1] == MOST_PAUSE_S
     assert await some.launches.order(RUN) is None
-    assert some.launches.trouble(RUN) is None and len(some.pauses) == 8
+    assert some.launches.fork_error(RUN) is None and len(some.pauses) == 8
 
 
 async def test_what_does_not_pass_is_the_end() -> None:
@@ -84,7 +84,7 @@ async def test_our_own_want_of_descriptors_passes_too() -> None:
     """What the daemon itself lacks for a moment is no fault of the run either."""
     some = bench(OSError(errno.EMFILE, "Too many open files"))
     assert await some.launches.order(RUN) is None
-    assert "Too many open files" in str(some.launches.trouble(RUN))
+    assert "Too many open files" in str(some.launches.fork_error(RUN))
 
 
 async def test_who_is_to_stop_does_not_wait_for_a_process() -> None:
@@ -100,9 +100,9 @@ async def test_an_attempt_begins_without_the_trouble_of_the_last() -> None:
     some = bench(NoProcess(NONE_LEFT))
     await some.launches.order(RUN)
     second = apply(run_in(Place.RELEASED), happening(Kind.DISPATCHED, attempt=2))
-    assert some.launches.trouble(second) is None
+    assert some.launches.fork_error(second) is None
     some.launches.forget(RUN.run_id)
-    assert some.launches.trouble(RUN) is None
+    assert some.launches.fork_error(RUN) is None
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ async def test_a_signal_during_a_reexec_cuts_nothing_short(
 
     monkeypatch.setattr(service, "run", serves)
     async with asyncio.timeout(20):
-        assert await main._until_signal(nobody, nobody, nobody, nobody, succession) == 0
+        assert await main._until_signal(nobody, nobody, nobody, succession) == 0
     assert said == ["streams are told", "the registry is closed"] and not succession.is_asked
 
 
@@ -81,7 +81,7 @@ async def test_a_signal_ends_a_daemon_that_serves(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(service, "run", serves)
     async with asyncio.timeout(20):
-        assert await main._until_signal(nobody, nobody, nobody, nobody, Succession(False)) == 0
+        assert await main._until_signal(nobody, nobody, nobody, Succession(False)) == 0
 
 
 class Bench:
