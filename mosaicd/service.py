@@ -108,7 +108,7 @@ class Service:
         rundirs = RunDirs(settings.state_dir / "runs")
         registry = await open_registry(path, rundirs, settings, clock, self._on_fatal)
         stack.push_async_callback(registry.close)
-        history = History(path, on_bad=registry.set_aside)
+        history = History(path, on_bad=registry.quarantine_ended)
         stack.push_async_callback(history.close)
         auth = Auth.open(settings.state_dir)
         broadcaster = Broadcaster(registry, history, settings.watch)

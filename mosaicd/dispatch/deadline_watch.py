@@ -14,12 +14,12 @@ from mosaicd.core.deadlines import Deadline, Standing, deadline, standing
 from mosaicd.core.run import Run
 
 #: From one look at a deadline that has passed to the second: what has arrived is read by then.
-LOOK_AGAIN_S = 0.1
+SECOND_CHECK_S = 0.1
 #: A timer later than this, or than this share of its limit, was set by a daemon that did not watch; what no
 #: loop keeps is no lag, or a very short limit would start anew for ever.
 MOST_LAG_S = 1.0
 LAG_SHARE = 0.25
-LEAST_LAG_S = LOOK_AGAIN_S
+LEAST_LAG_S = SECOND_CHECK_S
 
 
 class DeadlineWatch:
@@ -109,7 +109,7 @@ class DeadlineWatch:
         elif is_second:
             self._on_missed(run, due)
         else:
-            self._call_at(run_id, now + LOOK_AGAIN_S, is_second=True)
+            self._call_at(run_id, now + SECOND_CHECK_S, is_second=True)
 
 
 def _most_lag_s(due: Deadline) -> float:

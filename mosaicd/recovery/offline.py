@@ -1,7 +1,7 @@
-"""What is done while no daemon runs: look over the state directory, and restore a copy of the registry.
+"""Work without a running daemon: check the state directory, and restore a copy of the registry.
 
-Both print one JSON document.  Restoring holds the daemon's own locks, so the two exclude each other; looking
-takes none, lest a daemon that just starts finds them taken.
+Both print one JSON document.  A restore holds the locks of the daemon, so it never runs beside a daemon.  A
+check takes no lock, so it never keeps a daemon from starting.
 """
 
 import json
@@ -26,13 +26,13 @@ WHO = "restore"
 
 
 def check(settings: Settings, *, fix: bool) -> int:
-    """Print what there is and what is wrong in the state directory; with `fix`, after the safe repairs."""
+    """Print the contents and the faults of the state directory; with `fix`, make the safe repairs first."""
     _say(inspect(settings, Clock().wall(), fix=fix))
     return 0
 
 
 def restore(settings: Settings, copy: Path) -> int:
-    """Put a copy in the registry's place and say what became of what; CannotServe, and nothing is changed."""
+    """Replace the registry by a copy and print a report; raise CannotServe and change nothing otherwise."""
     clock = Clock()
     locks = lock.acquire(settings.state_dir, settings.socket, started_at=clock.wall())
     try:
@@ -46,7 +46,7 @@ def restore(settings: Settings, copy: Path) -> int:
 
 def _restore(state_dir: Path, copy: Path, at: float) -> Json:
     registry, runs = state_dir / REGISTRY_FILE, state_dir / "runs"
-    finish(registry)  # a replacement that was decided before comes first
+    finish(registry)  # an interrupted replacement is finished first
     known = run_ids(copy)
     staged = stage_copy(copy, registry, _decision(runs, at), at)
     aside = finish(registry)
@@ -61,10 +61,10 @@ def _restore(state_dir: Path, copy: Path, at: float) -> Json:
 
 
 def _decision(runs: Path, at: float) -> Callable[[Run], Sequence[Event]]:
-    """Return what becomes of a run that lived when the copy was made.
+    """Return a function that decides the events for a run that was live when the copy was made.
 
-    Nothing starts twice: what waited is held, because it may have been stopped since.  All else is left to
-    the next start, which asks its files: what works, and what has begun, or ended, since then.
+    A waiting run is held, because it may have been stopped since the copy was made: no run starts twice.  For
+    every other run, the next start of the daemon reads from the run directory whether it works or has ended.
     """
 
     def decide(run: Run) -> Sequence[Event]:

@@ -1,1 +1,1 @@
-"""The registry: SQLite, one writer, readers apart.  Nothing else of mosaicd knows SQL."""
+"""The registry: an SQLite database with one writer and separate readers.  All SQL of mosaicd is here."""

@@ -1,8 +1,7 @@
-"""Copies of the registry while it is in use, through SQLite's online backup, and the judging of copies.
+"""Copy the registry while it is in use, through SQLite's online backup, and check copies.
 
-The source is a connection of its own with one read transaction open throughout: the copy is of one moment,
-a write never makes it begin anew, and in WAL mode a reader keeps no writer waiting.  What it costs: the WAL
-is not truncated until the copy is made.
+The source connection holds one read transaction until the copy is complete.  So the copy shows one moment, a
+write never restarts it, and in WAL mode no writer waits for it.  The WAL cannot be truncated until then.
 """
 
 import os
@@ -20,22 +19,22 @@ from mosaicd.store.database import disk_trouble, open_reader
 from mosaicd.store.migrations import APPLICATION_ID, VERSION
 from mosaicd.store.statements import QUERIES
 
-#: 1 MiB a step: what one step reads and writes before anybody else may have the disk.
+#: Each step copies 1 MiB, then pauses so that other processes can use the disk.
 PAGES_A_STEP = 256
 PAUSE_S = 0.002
 
 
 class UnfitCopy(Exception):
-    """The file cannot be restored from; the message says why."""
+    """The file cannot be restored; the message says why."""
 
 
 class Cancelled(Exception):
-    """Whoever wanted the copy does not want it any more."""
+    """The client that asked for the copy has disconnected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """What is in a copy."""
+    """The contents of a copy."""
 
     path: str
     bytes: int
@@ -48,17 +47,17 @@ class Copy:
 def write_copy(
     source: Path, target: Path, *, replace: bool = False, is_cancelled: Callable[[], bool] = lambda: False
 ) -> Copy:
-    """Write a checked, durable copy of the registry to `target` (0600), whole or not at all.
+    """Write a checked, durable copy of the registry to `target` (mode 0600); atomic.
 
-    Conflict where there is a file already (unless `replace`, and then only for a regular file);
-    Unavailable when the disk is at fault.
+    Raises Conflict if `target` exists (with `replace`: if it is not a regular file), Unavailable if the disk
+    is at fault.
     """
     _refuse_target(target, replace)
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         copy_pages(source, partial, is_cancelled)
-        made = judge(partial)
+        made = check_copy(partial)
         sync_to_disk(partial)
         if replace:
             os.rename(partial, target)
@@ -69,7 +68,7 @@ def write_copy(
         why = f"the copy {target} cannot be written: {error.strerror}"
         raise Unavailable(why, path=str(target)) from error
     except UnfitCopy as error:
-        raise Conflict(f"the registry itself is not fit to be copied: {error}") from error
+        raise Conflict(f"the registry itself cannot be copied: {error}") from error
     except sqlite3.Error as error:
         raise disk_trouble(error, target) or error from error
     finally:
@@ -84,33 +83,33 @@ def copy_pages(
     is_cancelled: Callable[[], bool] = lambda: False,
     reader: Callable[[Path], sqlite3.Connection] = open_reader,
 ) -> None:
-    """Copy the registry at `source`, WAL and all, into the file `target`, as one file without a WAL."""
+    """Copy the registry at `source` with its WAL into the file `target`, which has no WAL."""
 
     def step(status: int, left: int, total: int) -> None:
         if is_cancelled():
             raise Cancelled
 
-    with closing(reader(source)) as whole, closing(sqlite3.connect(target)) as writer:
-        writer.execute("PRAGMA synchronous = OFF")  # it is synchronised whole, once, before it is believed
-        whole.execute("BEGIN")
-        whole.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # the moment that is copied
-        whole.backup(writer, pages=PAGES_A_STEP, progress=step, sleep=PAUSE_S)
-        whole.execute("ROLLBACK")
+    with closing(reader(source)) as origin, closing(sqlite3.connect(target)) as writer:
+        writer.execute("PRAGMA synchronous = OFF")  # the caller syncs the complete file once
+        origin.execute("BEGIN")
+        origin.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # this read fixes the snapshot
+        origin.backup(writer, pages=PAGES_A_STEP, progress=step, sleep=PAUSE_S)
+        origin.execute("ROLLBACK")
         writer.execute("PRAGMA journal_mode = DELETE")
 
 
-def judge(path: Path) -> Copy:
-    """Return what is in a copy that may be restored; UnfitCopy says why it may not.  Changes nothing."""
+def check_copy(path: Path) -> Copy:
+    """Return the contents of a copy, without changing it; raise UnfitCopy if it cannot be restored."""
     try:
-        with closing(open_quietly(path)) as connection:
+        with closing(open_read_only(path)) as connection:
             if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-                raise UnfitCopy(f"{path} is no registry of mosaicd")
+                raise UnfitCopy(f"{path} is not a registry of mosaicd")
             version = int(connection.execute("PRAGMA user_version").fetchone()[0])
             if version > VERSION:
                 raise UnfitCopy(
-                    f"{path} has version {version} and this mosaicd knows {VERSION}; use a newer mosaicd"
+                    f"{path} has version {version}, this mosaicd reads up to {VERSION}; use a newer mosaicd"
                 )
-            faults = damage(connection)
+            faults = find_damage(connection)
             if faults:
                 raise UnfitCopy(f"{path} is damaged: {faults[0]}")
             epoch = connection.execute(QUERIES["epoch"]).fetchone()
@@ -123,39 +122,39 @@ def judge(path: Path) -> Copy:
         raise UnfitCopy(f"{path} cannot be read: {why}") from error
 
 
-def open_quietly(path: Path) -> sqlite3.Connection:
-    """Return a connection that reads and leaves no trace; a lone file without a WAL is taken as it lies."""
-    os.stat(path)  # a name is no database: FileNotFoundError
-    lies_still = not os.path.exists(f"{path}-wal")
-    uri = f"file:{quote(str(path))}?mode=ro" + ("&immutable=1" if lies_still else "")
+def open_read_only(path: Path) -> sqlite3.Connection:
+    """Return a read-only connection that makes no files; a file without a WAL is opened as immutable."""
+    os.stat(path)  # raises FileNotFoundError, which SQLite would not
+    has_wal = os.path.exists(f"{path}-wal")
+    uri = f"file:{quote(str(path))}?mode=ro" + ("" if has_wal else "&immutable=1")
     return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
 
-def damage(connection: sqlite3.Connection, most: int = 20) -> list[str]:
-    """Return what SQLite finds wrong with pages, indexes and references; reads the whole file."""
+def find_damage(connection: sqlite3.Connection, most: int = 20) -> list[str]:
+    """Return the faults that SQLite finds in pages, indexes and references; reads the complete file."""
     found = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({most})")]
     faults = [" ".join(fault.split()) for fault in found if fault != "ok"]
     strays = connection.execute("PRAGMA foreign_key_check").fetchmany(most)
-    return faults + [f"row {row[1]} of {row[0]} refers to nothing in {row[2]}" for row in strays]
+    return faults + [f"row {row[1]} of {row[0]} refers to a missing row of {row[2]}" for row in strays]
 
 
 def _refuse_target(target: Path, replace: bool) -> None:
     if not target.parent.is_dir():
-        raise Conflict(f"there is no directory {target.parent}", path=str(target))
+        raise Conflict(f"the directory {target.parent} does not exist", path=str(target))
     if not os.path.lexists(target):
         return
     if not replace:
         raise _taken(target)
     if not target.is_file() or target.is_symlink():
-        raise Conflict(f"{target} is no regular file and is not replaced", path=str(target))
+        raise Conflict(f"{target} is not a regular file and is not replaced", path=str(target))
 
 
 def _taken(target: Path) -> Conflict:
-    return Conflict(f"{target} is there already; choose another name, or force", path=str(target))
+    return Conflict(f"{target} exists already; choose another name, or use --force", path=str(target))
 
 
 def _link(partial: Path, target: Path) -> None:
-    """Give the copy its name unless somebody else has taken it meanwhile."""
+    """Give the copy its name; raise Conflict if another process has made a file of that name meanwhile."""
     try:
         os.link(partial, target)
     except FileExistsError:

@@ -1,10 +1,10 @@
-"""The commit mark: how far the ledger has come.  A registry that lost commits cannot know it by itself.
+"""The commit mark: a file beside the registry with the epoch and the last seq that was committed.
 
-The mark is a file beside the registry with one line, the epoch and the last seq.  It is written after every
-COMMIT and never before, so it never says too much.
+A registry that lost its newest commits cannot notice that itself, so the daemon compares it with the mark.
+The mark is written after every COMMIT and never before, so it never names a seq that was not committed.
 
-Note: the file is not synced to the disk.  After a power failure it may say too little, and then nothing is
-concluded from it.  After a kill, a careless copy or an exchange of files it says exactly what was lost.
+Note: the mark is not fsynced.  After a power loss it may be older than the registry, and then it proves
+nothing.  After a kill, or if the registry file was replaced, it shows exactly what the registry lacks.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _LINE_BYTES = 128
 
 
 class CommitMark:
-    """Of one registry and epoch; made before the first COMMIT.  A fault of its file never fails a commit."""
+    """The mark of one registry and epoch, made before the first COMMIT; errors of its file are ignored."""
 
     def __init__(self, registry: Path, epoch: str) -> None:
         self._epoch = epoch
@@ -29,7 +29,7 @@ class CommitMark:
             self._file = os.open(f"{registry}{SUFFIX}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def note(self, connection: sqlite3.Connection) -> None:
-        """Write the last seq; for the one thread that commits."""
+        """Write the last seq of the ledger; call it only on the thread that commits."""
         if self._file is None:
             return
         with contextlib.suppress(OSError, sqlite3.Error):
@@ -47,7 +47,7 @@ class CommitMark:
 
 
 def read(registry: Path) -> tuple[str, int] | None:
-    """Return the epoch and the last seq of the mark beside this registry; None if there is none."""
+    """Return the epoch and the last seq of the mark of a registry; None if it has no readable mark."""
     try:
         with open(f"{registry}{SUFFIX}", "rb") as file:
             epoch, seq = file.read(_LINE_BYTES).decode("ascii").split()

@@ -1,9 +1,10 @@
 """Opening the registry's file: pragmas, the check at start, migrations, readers.
 
-One process has one writer connection, which also does every checkpoint (two connections that
-checkpoint and commit at once can corrupt a WAL before SQLite 3.51.3); everybody else reads through
-`open_reader`.  Closing any other descriptor of the file would drop SQLite's locks: never open it as a file
-while a connection lives.
+The daemon has one writer connection, which also does every checkpoint: before SQLite 3.51.3, two connections
+that checkpoint and commit at the same time can corrupt a WAL.  All other connections come from `open_reader`.
+
+Note: never open the registry as a plain file while a connection is open, because closing that descriptor
+drops SQLite's locks.
 """
 
 import os
@@ -25,7 +26,7 @@ BUSY_TIMEOUT_MS = 5000
 JOURNAL_LIMIT_BYTES = 64 << 20
 AUTOCHECKPOINT_PAGES = 4000
 
-#: Primary result codes that speak of the disk or of somebody else's lock, not of our mistake.
+#: Primary result codes for faults of the disk and for locks of other processes.
 _DISK = {
     sqlite3.SQLITE_FULL: "is on a full disk",
     sqlite3.SQLITE_IOERR: "cannot be written (input/output error)",
@@ -36,7 +37,7 @@ _DISK = {
 
 
 class DamagedRegistry(Exception):
-    """Move it aside or restore a backup, and start again; runs that live go on in their shims."""
+    """Move it aside or restore a backup, and start again; live runs continue in their shims."""
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(f"{path}: {why}. {self.__doc__}")
@@ -44,13 +45,15 @@ class DamagedRegistry(Exception):
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
-    """Return the one writing connection, checked and of today's schema.
+    """Check and migrate the registry; return its writer connection.
 
-    DamagedRegistry, NewerRegistry or Unavailable otherwise.  Blocks for as long as the check takes.
-    The connection may be handed to another thread once.
+    Raises DamagedRegistry, NewerRegistry or Unavailable.  Blocks during the check.  The connection may be
+    passed to another thread once.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # nobody else's, WAL and SHM follow
+    os.close(
+        os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    )  # the WAL and SHM files get its mode
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         _prepare(connection, path)
@@ -76,7 +79,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a file with damaged pages; a row that breaks a CHECK is for the quarantine, not for this."""
+    """Refuse a file with damaged pages; a row that breaks a CHECK is accepted here and quarantined later."""
     connection.execute("PRAGMA ignore_check_constraints = ON")
     found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
     connection.execute("PRAGMA ignore_check_constraints = OFF")
@@ -85,14 +88,14 @@ def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse another program's database before anything in it is changed."""
+    """Refuse the database of another program, before any change to it."""
     is_empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
     if not is_empty and connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise DamagedRegistry(str(path), "this is no registry of mosaicd")
+        raise DamagedRegistry(str(path), "it is not a registry of mosaicd")
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
-    """Return a connection that can only read; it sees everything committed before each statement."""
+    """Return a read-only connection; each statement sees everything that was committed before it."""
     uri = f"file:{quote(str(path))}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
@@ -101,7 +104,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
 
 def disk_trouble(error: sqlite3.Error, path: Path) -> Unavailable | None:
-    """Return what to tell a caller when the disk and not the statement is at fault, else None."""
+    """Return the error for the caller if the disk or a lock is at fault; None if the statement is."""
     code = getattr(error, "sqlite_errorcode", None)
     words = _DISK.get(code & 0xFF) if code is not None else None
     if words is None:
@@ -110,10 +113,9 @@ def disk_trouble(error: sqlite3.Error, path: Path) -> Unavailable | None:
 
 
 def truncate_wal(connection: sqlite3.Connection) -> tuple[int, int, int]:
-    """Move the WAL into the database and cut it to nothing; return SQLite's (busy, log, checkpointed)."""
-    connection.execute(
-        "PRAGMA busy_timeout = 0"
-    )  # a reader with an old snapshot must not hold up every write
+    """Move the WAL into the database and truncate it; return SQLite's (busy, log, checkpointed)."""
+    # Without a timeout, a reader with an old snapshot does not delay writes.
+    connection.execute("PRAGMA busy_timeout = 0")
     crash_points.reach("checkpoint.before")
     try:
         busy, log, checkpointed = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -124,7 +126,7 @@ def truncate_wal(connection: sqlite3.Connection) -> tuple[int, int, int]:
 
 
 def rows(connection: sqlite3.Connection, sql: str, values: Values = ()) -> list[dict[str, Any]]:
-    """Return every row as a dictionary; text that is not UTF-8 comes as bytes and harms no other row."""
+    """Return every row as a dictionary; text that is not UTF-8 is returned as bytes."""
     try:
         cursor = connection.execute(sql, values)
         found = cursor.fetchall()

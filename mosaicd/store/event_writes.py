@@ -1,6 +1,6 @@
-"""Row, events and slots of a run, written in one transaction: the one way in which events reach the disk.
+"""Write the row, events and slots of a run in one transaction; all events reach the disk through this module.
 
-Used by the registry, by a submit, by an import and by recovery.  A row is compared and set by its revision.
+The registry, submits, imports and recovery use it.  A row is written only if its revision is as expected.
 """
 
 import sqlite3
@@ -20,7 +20,7 @@ Steps = Sequence[tuple[Run, Event]]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The rows that events of a known run become; `slots` is None where the run keeps what it has."""
+    """The rows to write for events of a run that has a row; `slots` is None if its slots do not change."""
 
     run_id: str
     values: Mapping[str, Any]
@@ -37,9 +37,9 @@ class Inserted:
 
 
 def change_of(run: Run, steps: Steps, progress: Progress | None = None) -> Change:
-    """Return what `steps` change in the row of `run`; ValueError for a value that JSON cannot say.
+    """Return the change that `steps` make to the row of `run`; ValueError for a value that JSON cannot hold.
 
-    `progress`: last values to store with them, None to leave those of the row.
+    `progress`: the last values to store with them; None keeps those of the row.
     """
     after = steps[-1][0]
     values = run_values(after)
@@ -50,7 +50,7 @@ def change_of(run: Run, steps: Steps, progress: Progress | None = None) -> Chang
 
 
 def write_change(connection: sqlite3.Connection, change: Change) -> list[int]:
-    """Write the change and return the seqs of its events; LostUpdate where the row has moved."""
+    """Write the change and return the seqs of its events; LostUpdate if the row has another revision."""
     if change.slots is not None:
         connection.execute(QUERIES["give_back_slots"], (change.run_id,))
     if connection.execute(QUERIES["update_run"], change.values).rowcount != 1:
@@ -71,7 +71,7 @@ def insert_run(connection: sqlite3.Connection, steps: Steps, progress: Progress)
 
 
 def insert_without_slots(connection: sqlite3.Connection, steps: Steps, progress: Progress) -> Inserted:
-    """Write a run that has no row yet, with all of its events; its slots stay with their holders."""
+    """Write a run that has no row yet, with all of its events, but without taking its slots."""
     values = {**run_values(steps[-1][0]), "progress": progress_text(progress)}
     row = connection.execute(QUERIES["insert_run"], values)
     seqs = [connection.execute(QUERIES["insert_event"], event_values(*step)).lastrowid or 0 for step in steps]

@@ -1,8 +1,8 @@
-"""Reads: runs that ended and the ledger, over connections that cannot write, in threads of their own.
+"""Read runs, live or ended, and the ledger, over read-only connections in separate threads.
 
-What was committed before a call is in its answer.  Nothing here holds a snapshot between calls, so a slow
-client never keeps the WAL from being truncated.  A row that cannot be read is left out, and reported through
-`on_bad`.
+The result of a call contains everything that was committed before it.  No snapshot is held between calls, so
+a slow client never prevents the truncation of the WAL.  A row that cannot be read is left out and reported
+through `on_bad`.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ Rows = list[dict[str, Any]]
 
 
 class History:
-    """Made after Registry.open has made the file; close before the registry."""
+    """Reads of one registry; open it after the registry, and close it before."""
 
     def __init__(self, path: Path, on_bad: Callable[[str, str], None] | None = None) -> None:
         self._path = path
@@ -47,20 +47,23 @@ class History:
         self._is_closed = False
 
     async def get(self, run_id: str) -> Seen | None:
-        """Return a run by its full id, or None."""
+        """Return the run with this full id, or None."""
         found = await self._read(lambda connection: rows(connection, QUERIES["get_run"], (run_id,)))
         return self._readable(found)
 
     async def find(self, owner_uid: int | None, reference: str) -> Run:
-        """Return the run with this id, a unique prefix of it, or (the newest) this name; NotFound, Conflict.
+        """Return the run with this id or unique prefix of an id, or the newest with this name.
 
-        `owner_uid` None looks at everybody's runs.
+        Raises NotFound, or Conflict for an ambiguous prefix.  `owner_uid` None searches the runs of all
+        users.
         """
         found = await self._read(lambda connection: _find(connection, owner_uid, reference))
         seen = self._readable(found)
         if seen is None:
-            spent = await self._read(lambda connection: pruning.spent(connection, reference, owner_uid))
-            raise spent or NotFound(f"there is no run {reference!r}", reference=reference)
+            pruned = await self._read(
+                lambda connection: pruning.pruned_error(connection, reference, owner_uid)
+            )
+            raise pruned or NotFound(f"there is no run {reference!r}", reference=reference)
         return seen[0]
 
     async def list(
@@ -70,9 +73,9 @@ class History:
         after: str | None = None,
         limit: int | None = None,
     ) -> tuple[Sequence[Seen], str | None]:
-        """Return one page in the order of submission, and the cursor of the next (None: that was all).
+        """Return one page in the order of submission, and the cursor of the next page (None: no more runs).
 
-        `after` and `limit` beat those in `filters`; InvalidParams for words that mean nothing.
+        `after` and `limit` replace those of `filters`; InvalidParams for an unknown word in a filter.
         """
         size = max(1, limit or filters.limit or DEFAULT_LIMIT)
         sql, values = page_query(filters, owner_uid, after or filters.cursor, size + 1)
@@ -81,7 +84,7 @@ class History:
         return page, cursor
 
     async def ended(self, filters: ListRuns, owner_uid: int | None = None) -> Sequence[Ended]:
-        """Return every ended run that fits the filters, the longest ended first; InvalidParams as `list`."""
+        """Return every ended run that matches the filters, the one that ended first at the front."""
         sql, values = ended_query(filters, owner_uid)
         return await self._read(lambda connection: pruning.candidates(rows(connection, sql, values)))
 
@@ -97,18 +100,18 @@ class History:
         return await self._read(work)
 
     async def newest_pause_fact(self, run_id: str) -> tuple[str, float] | None:
-        """Return the kind and time of the newest `paused` or `continued` of a run."""
+        """Return the kind and time of the newest `paused` or `continued` event of a run, or None."""
         query = QUERIES["newest_pause_fact"]
         found = await self._read(lambda connection: connection.execute(query, (run_id,)).fetchone())
         return (str(found[0]), float(found[1])) if found else None
 
     async def last_seq(self) -> int:
-        """Return the highest seq ever given out; 0 for an empty ledger."""
+        """Return the highest seq that was ever used; 0 for an empty ledger."""
         found = await self._read(lambda connection: connection.execute(QUERIES["last_seq"]).fetchone())
         return int(found[0]) if found else 0
 
     async def seq_before(self, at: float) -> int:
-        """Return the seq after which the ledger tells of `at` and later; the last where nothing was since."""
+        """Return the seq before the first event at the time `at` or later; the last seq if there is none."""
 
         def work(connection: sqlite3.Connection) -> int:
             found = connection.execute(QUERIES["first_event_at"], (at,)).fetchone()
@@ -118,7 +121,7 @@ class History:
         return await self._read(work)
 
     async def counts(self) -> dict[str, int]:
-        """Return how many runs stand in each state, every state named."""
+        """Return the number of runs in each state, also 0."""
 
         def work(connection: sqlite3.Connection) -> dict[str, int]:
             live = dict(connection.execute(QUERIES["count_live"]).fetchall())
@@ -128,7 +131,7 @@ class History:
         return await self._read(work)
 
     async def close(self) -> None:
-        """Wait for reads that run, then close every connection; later calls raise Unavailable."""
+        """Wait for the reads in progress, then close all connections; later calls raise Unavailable."""
         self._is_closed = True
         await asyncio.to_thread(self._pool.shutdown)
         for connection in self._connections:
@@ -140,7 +143,7 @@ class History:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._carry_out, work)
 
     def _carry_out(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do `work` with this thread's connection, in the thread; Unavailable when the disk is at fault."""
+        """Do `work` in this thread with its connection; Unavailable if the disk is at fault."""
         try:
             connection: sqlite3.Connection | None = getattr(self._mine, "connection", None)
             if connection is None:
@@ -162,7 +165,7 @@ class History:
 
 
 def _page(found: Rows, size: int) -> tuple[list[Seen], str | None, list[Bad]]:
-    """Return what can be read of the first `size` rows, the cursor behind them, and what cannot be read."""
+    """Return the readable runs of the first `size` rows, the next cursor, and the unreadable rows."""
     seen: list[Seen] = []
     bad: list[Bad] = []
     for row in found[:size]:

@@ -1,8 +1,8 @@
-"""A registry of the original MOSAIC, read as history: its table `runs`, as far as it can be understood.
+"""Read the table `runs` of a registry of the original MOSAIC, to import its runs as history.
 
-The file is copied, with its WAL, before SQLite sees it: opening a database in place may write beside it.
-Two forms are known, that of the blueprint (config_digest, gpu_slot, last_heartbeat) and that of the code
-after it (digest, gpu_slots, outcome); columns may be missing; what is not understood is said, not guessed.
+The file and its WAL are copied first, because SQLite may write beside a database that it opens.  Two forms of
+the table are known: that of the blueprint (config_digest, gpu_slot, last_heartbeat) and that of the code
+after it (digest, gpu_slots, outcome).  Columns may be missing; unknown columns are reported and not guessed.
 """
 
 import shutil
@@ -19,10 +19,10 @@ from mosaicd.protocol.faults import invalid
 from mosaicd.store.database import rows
 
 TABLE = "runs"
-#: Longest file that is read: the original kept no blobs in it.
+#: Largest file that is read; the original stored no large values.
 LIMIT_BYTES = 1 << 30
 
-#: What a column means -> the names that it may have.
+#: Meaning of a column -> the names that the column may have.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "run_id": ("run_id", "id"),
     "status": ("status", "state"),
@@ -41,7 +41,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(slots=True)
 class Read:
-    """Rows by what their columns mean; `unknown` are columns that nothing is made of."""
+    """The rows, by the meaning of their columns; `unknown` are the columns that are not imported."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Read:
 
 
 def read(path: Path) -> Read:
-    """Return what is in the file; InvalidParams says why nothing can be."""
+    """Return the contents of the file; InvalidParams if it cannot be read."""
     try:
         if not path.is_file():
             raise _refusal(path, "is no file")
@@ -60,7 +60,7 @@ def read(path: Path) -> Read:
     except OSError as error:
         raise _refusal(path, f"cannot be read: {error.strerror}") from error
     except sqlite3.Error as error:
-        raise _refusal(path, f"is no SQLite database that can be read: {error}") from error
+        raise _refusal(path, f"is not a readable SQLite database: {error}") from error
 
 
 def _refusal(path: Path, rule: str) -> InvalidParams:
@@ -97,7 +97,7 @@ def _read_copy(copy: Path, path: Path) -> Read:
 
 
 def _understood(columns: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield (column, meaning); where two columns mean the same, the name that is listed first counts."""
+    """Yield (column, meaning); of two columns with the same meaning, the name that is listed first."""
     by_name = {column.lower(): column for column in columns}
     for means, aliases in COLUMNS.items():
         for alias in aliases:

@@ -1,6 +1,6 @@
-"""What can be said about a registry from outside: for the doctor, daemon or no daemon.
+"""Inspect a registry for `doctor`, with or without a running daemon.
 
-Reads only, over a connection of its own, and never raises for what it finds: a fault is part of the answer.
+It only reads, over its own connection.  A fault of the registry is part of the result and never an exception.
 """
 
 import json
@@ -12,17 +12,20 @@ from pathlib import Path
 
 from mosaicd.protocol import Json
 from mosaicd.store import quarantine
-from mosaicd.store.backup import damage, open_quietly
+from mosaicd.store.backup import find_damage, open_read_only
 from mosaicd.store.migrations import APPLICATION_ID, VERSION
 from mosaicd.store.statements import QUERIES
 
-#: Set-aside runs that are told one by one.
-MOST_TOLD = 50
+#: How many quarantined runs are listed one by one.
+MOST_LISTED = 50
 
 
 @dataclass(slots=True)
 class RegistryInspection:
-    """`faults` empty: what is here can be believed.  `states`: run id -> state word of every run."""
+    """Contents and faults of a registry; the contents are reliable only if `faults` is empty.
+
+    `states`: run id -> state word, of every run.
+    """
 
     path: str
     faults: list[str] = field(default_factory=list)
@@ -38,22 +41,22 @@ class RegistryInspection:
     pruned_left: list[str] = field(default_factory=list)
 
     def to_dict(self) -> Json:
-        """Return the part that goes over the wire."""
+        """Return the wire form."""
         return {
             "path": self.path, "faults": self.faults, "version": self.version, "known_version": VERSION,
             "bytes": self.bytes, "wal_bytes": self.wal_bytes, "epoch": self.epoch, "last_seq": self.last_seq,
             "newest_at": self.newest_at, "runs": len(self.states), "quarantined": len(self.quarantine),
-            "quarantine": self.quarantine[:MOST_TOLD], "pruned_left": self.pruned_left[:MOST_TOLD],
+            "quarantine": self.quarantine[:MOST_LISTED], "pruned_left": self.pruned_left[:MOST_LISTED],
         }  # fmt: skip
 
 
 def inspect(path: Path) -> RegistryInspection:
-    """Read the whole registry and return what it holds and what is wrong with it; blocks for a while."""
+    """Return the contents and the faults of a registry; blocks while it reads the complete file."""
     found = RegistryInspection(str(path))
     try:
         found.bytes = path.stat().st_size
         found.wal_bytes = _size(f"{path}-wal")
-        with closing(open_quietly(path)) as connection:
+        with closing(open_read_only(path)) as connection:
             _read(connection, found)
     except FileNotFoundError:
         found.faults.append("there is no registry yet")
@@ -64,12 +67,12 @@ def inspect(path: Path) -> RegistryInspection:
 
 def _read(connection: sqlite3.Connection, found: RegistryInspection) -> None:
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        found.faults.append("this is no registry of mosaicd")
+        found.faults.append("it is not a registry of mosaicd")
         return
     found.version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    found.faults += damage(connection)
+    found.faults += find_damage(connection)
     if found.version > VERSION:
-        found.faults.append(f"it has version {found.version}, and this mosaicd knows {VERSION}")
+        found.faults.append(f"it has version {found.version}, this mosaicd reads up to {VERSION}")
         return
     epoch, last = (connection.execute(QUERIES[name]).fetchone() for name in ("epoch", "last_seq"))
     found.epoch, found.last_seq = str(epoch[0]) if epoch else None, int(last[0]) if last else 0
@@ -80,7 +83,7 @@ def _read(connection: sqlite3.Connection, found: RegistryInspection) -> None:
         found.states[str(run_id)] = str(state)
         if state != "TERM":
             found.attempts[str(run_id)] = _attempt(body)
-    if found.version >= 2:  # a registry that waits for a newer daemon has none of this
+    if found.version >= 2:  # version 1 had no such table
         found.pruned_left = [str(run_id) for (run_id,) in connection.execute(QUERIES["pruned_left"])]
 
 

@@ -1,7 +1,7 @@
-"""The SELECT of a page of runs: filters to conditions.
+"""Build the SELECT for a page of runs from its filters.
 
-Every value is a bound parameter; only words of our own are put together.  A page is found by the order of
-submission, so it stays right while runs are added.
+Every value is a bound parameter; the SQL text contains only words of this module.  Pages follow the order of
+submission, so they stay correct while runs are added.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ _ENDED = f"run_id, name, owner_uid, owner, outcome, created_at, finished_at, {_P
 
 
 def page_query(filters: ListRuns, owner_uid: int | None, after: str | None, limit: int) -> Condition:
-    """Return SQL and values; InvalidParams with every word that means nothing."""
+    """Return SQL and values; InvalidParams that names every unknown word."""
     parts = [*_conditions(filters, owner_uid), *_cursor(after, filters.newest_first)]
     where = f"WHERE {' AND '.join(sql for sql, _ in parts)} " if parts else ""
     order = "DESC" if filters.newest_first else "ASC"
@@ -28,7 +28,7 @@ def page_query(filters: ListRuns, owner_uid: int | None, after: str | None, limi
 
 
 def ended_query(filters: ListRuns, owner_uid: int | None) -> Condition:
-    """Return SQL and values for what retention asks of ended runs; InvalidParams as `page_query`."""
+    """Return SQL and values that select ended runs for retention; InvalidParams as `page_query`."""
     parts = list(_conditions(replace(filters, live=False), owner_uid))
     where = " AND ".join(sql for sql, _ in parts)
     values = [value for _, given in parts for value in given]
@@ -38,7 +38,7 @@ def ended_query(filters: ListRuns, owner_uid: int | None) -> Condition:
 def _conditions(filters: ListRuns, owner_uid: int | None) -> Iterator[Condition]:
     is_live = filters.live or _are_live(filters.state or ())
     plain = {
-        # the few live runs are found by their own index, never through an owner's long past
+        # `+` prevents the index on the owner: the index of the few live runs is faster
         ("+owner_uid = ?" if is_live else "owner_uid = ?"): owner_uid,
         "owner = ?": filters.user,
         ("name GLOB ?" if _is_pattern(filters.name) else "name = ?"): _globbed(filters.name),
@@ -59,19 +59,19 @@ def _is_pattern(name: str | None) -> bool:
 
 
 def _globbed(name: str | None) -> str | None:
-    """Return the name as GLOB is to take it: only `*` and `?` are special here."""
+    """Return the pattern for GLOB with `[` escaped: only `*` and `?` are special in a name filter."""
     return name.replace("[", "[[]") if name is not None and _is_pattern(name) else name
 
 
 def _are_live(words: Sequence[str]) -> bool:
-    """Whether these state words name live states only (words that mean nothing are refused elsewhere)."""
+    """Return whether these words name live states only (`_words` refuses unknown words)."""
     return bool(words) and all(
         LEGACY_STATES.get(word.lower(), State.TERM) is not State.TERM for word in words
     )
 
 
 def _words(filters: ListRuns) -> Iterator[Condition]:
-    """Conditions for state and outcome; an older state word may say an outcome too."""
+    """Yield the conditions for state and outcome; a legacy state word may also name an outcome."""
     faults = Faults()
     alternatives: list[Condition] = []
     for index, word in enumerate(filters.state or ()):
@@ -98,5 +98,5 @@ def _cursor(after: str | None, newest_first: bool) -> Iterator[Condition]:
     if after is None:
         return
     if not (after.isascii() and after.isdigit() and len(after) < 19):
-        raise invalid("cursor", "use a cursor that run.list answered")
+        raise invalid("cursor", "use a cursor that run.list returned")
     yield ("n < ?" if newest_first else "n > ?"), [int(after)]

@@ -1,7 +1,7 @@
 """The live runs in memory: the newest row, the last values, the submit order and the lock of each.
 
-Everything here moves after a COMMIT and never before it, so no reader sees what is not on the disk.  The
-last values (progress) move without an event; those that are not yet on the disk are `unwritten`.
+They change after a COMMIT and never before it, so a reader sees only events that are on the disk.  The last
+values (progress) change without an event; those that are not yet on the disk are `unwritten`.
 
 Note: a run that has ended leaves `runs` with its last event, but its last values and its submit order stay
 until `forget`: the subscribers still read them.
@@ -15,7 +15,7 @@ from mosaicd.core.fsm import Kind
 from mosaicd.core.run import Progress, Run
 from mosaicd.store.event_writes import Steps
 
-#: Events that bring last values of their own.
+#: Events that set last values.
 _RECOUNTED = (Kind.DISPATCHED, Kind.EXITED)
 
 
@@ -29,7 +29,7 @@ class StoredRun:
 
 
 class LiveRuns:
-    """The mappings have run ids as keys; only the registry changes them."""
+    """The live runs, by run id; only the registry changes them."""
 
     def __init__(self, stored: Iterable[StoredRun]) -> None:
         self.runs: dict[str, Run] = {}
@@ -37,8 +37,8 @@ class LiveRuns:
         self.submit_order: dict[str, int] = {}
         self.locks: dict[str, asyncio.Lock] = {}
         self._unwritten: set[str] = set()
-        for one in stored:
-            self.enter(one)
+        for run in stored:
+            self.enter(run)
 
     def enter(self, stored: StoredRun) -> None:
         """Add a run whose row is on the disk."""
@@ -49,14 +49,14 @@ class LiveRuns:
         self.locks[run_id] = asyncio.Lock()
 
     def advance(self, run_id: str, progress: Progress) -> None:
-        """Take over last values, which are then to be written."""
+        """Set the last values of a run and mark them unwritten."""
         self.progress[run_id] = progress
         self._unwritten.add(run_id)
 
     def progress_after(self, steps: Steps) -> Progress | None:
-        """Return the last values to store with these events, or None where the row has them already.
+        """Return the last values to store with these events, or None if the row has them already.
 
-        A new attempt counts from zero, an exit record has the final count.
+        A new attempt counts from zero; an exit record has the final counts.
         """
         run_id = steps[-1][0].run_id
         known = progress = self.progress[run_id]
@@ -71,11 +71,11 @@ class LiveRuns:
         return progress if progress is not known or run_id in self._unwritten else None
 
     def mark_written(self, run_id: str) -> None:
-        """Take the last values of a run for written: they are on their way with its events."""
+        """Mark the last values of a run as written, because they were sent with its events."""
         self._unwritten.discard(run_id)
 
     def committed(self, steps: Steps, progress: Progress | None) -> None:
-        """Take over the row after events that are on the disk, with the last values stored beside them."""
+        """Set the run after events that are on the disk, with the last values that were stored with them."""
         after = steps[-1][0]
         self.runs[after.run_id] = after
         if progress is not None and any(event.kind in _RECOUNTED for _, event in steps):
@@ -90,10 +90,10 @@ class LiveRuns:
         self._unwritten.discard(run_id)
 
     def take_unwritten(self) -> Mapping[str, Progress]:
-        """Return the last values that are to be written, and take them for written."""
+        """Return all unwritten last values and mark them as written."""
         taken, self._unwritten = self._unwritten, set()
         return {run_id: self.progress[run_id] for run_id in taken}
 
     def mark_unwritten(self, run_ids: Iterable[str]) -> None:
-        """Have last values written again: the write failed."""
+        """Mark the last values of these runs as unwritten, because their write failed."""
         self._unwritten.update(run_id for run_id in run_ids if run_id in self.runs)

@@ -1,7 +1,7 @@
-"""Opening and reading the registry: every live run, judged, with its last values.
+"""Open the registry and read every live run with its last values.
 
-A row that contradicts itself is quarantined here, and what only run directories hold is recovered, all in one
-transaction, before any decision is made by a row.
+One transaction quarantines rows that contradict themselves and recovers runs that only run directories hold.
+Nothing else reads the rows before its COMMIT.
 """
 
 import secrets
@@ -25,10 +25,10 @@ from mosaicd.store.statements import QUERIES
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """Recoveries of this registry.
+    """The recoveries of this registry.
 
-    `new` was made by this opening; `reports` are still to be shown, `new` included.  `unconfirmed` are live
-    runs that were recovered and of which nothing has been recorded since.
+    `new`: the report of this opening, or None.  `reports`: all reports that are still shown, with `new`.
+    `unconfirmed`: ids of recovered live runs that have had no event since.
     """
 
     new: RecoveryReport | None = None
@@ -38,7 +38,7 @@ class Recovery:
 
 @dataclass(slots=True)
 class Loaded:
-    """An open registry and what is in it."""
+    """An open registry and its contents."""
 
     connection: sqlite3.Connection
     epoch: str
@@ -50,10 +50,9 @@ class Loaded:
 
 
 def load(path: Path, at: float, find_missing: FindMissing | None = None) -> Loaded:
-    """Open the file at `path` and read every live run; raises what open_writer raises.
+    """Open the registry at `path` and read every live run; raises the errors of `open_writer`.
 
-    `at` is the time (Unix seconds) of what is quarantined and recovered.  `find_missing` reads the run
-    directories.
+    `at` (Unix seconds) is the time of quarantines and recoveries.  `find_missing` reads the run directories.
     """
     mark = commit_mark.read(path)
     connection = open_writer(path)
@@ -78,7 +77,7 @@ def load(path: Path, at: float, find_missing: FindMissing | None = None) -> Load
             connection, epoch, last[0] if last else 0, runs, quarantine.entries(connection),
             pruning.read_retained(connection), Recovery(report, read_reports(connection, at), unconfirmed),
         )  # fmt: skip
-    except sqlite3.DatabaseError as error:  # the check at opening did not find this damage
+    except sqlite3.DatabaseError as error:  # damage that the check at opening missed
         connection.close()
         trouble = disk_trouble(error, path)
         raise trouble or DamagedRegistry(str(path), f"the registry is damaged ({error})") from error
@@ -95,12 +94,12 @@ def _live_runs(connection: sqlite3.Connection, at: float) -> list[StoredRun]:
             runs.append(StoredRun(run, read_progress(row), int(row["n"])))
         except BadRow as error:
             log.event(Catalogue.ROW_QUARANTINED, run_id=row["run_id"], why=error)
-            quarantine.set_aside(connection, int(row["n"]), str(error), at)
+            quarantine.quarantine_row(connection, int(row["n"]), str(error), at)
     return runs
 
 
 def _epoch(connection: sqlite3.Connection) -> str:
-    """Return the name of this ledger, giving a new one its own."""
+    """Return the epoch of this ledger; a new ledger gets one."""
     found = connection.execute(QUERIES["epoch"]).fetchone()
     if found is not None:
         return str(found[0])

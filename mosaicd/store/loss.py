@@ -1,7 +1,7 @@
-"""How it is known that the registry lacks commits, before any run directory is read.
+"""Find out whether the registry lacks commits, before any run directory is read.
 
-A registry cannot know what it lost.  The commit mark beside it says so, or the note that a replacement leaves
-in its `meta`.
+A registry that lost commits cannot notice that itself.  The commit mark beside it shows the loss; a registry
+that replaced another one has a note in its table `meta`.
 """
 
 import json
@@ -17,10 +17,10 @@ _LOSS = "behind"
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Why commits are missing.
+    """The reason why commits are missing.
 
-    `set_aside`: all of them are, and the lost registry lies there.  `is_restored_copy`: runs that wait are
-    held, because they may have been stopped since the copy was made.
+    `set_aside`: the directory of the old registry, if all commits are missing.  `is_restored_copy`: waiting
+    runs are then held, because they may have been stopped since the copy was made.
     """
 
     why: str
@@ -29,25 +29,25 @@ class Loss:
 
     @property
     def has_new_epoch(self) -> bool:
-        """Whether the ledger has its new epoch already."""
+        """Return whether the ledger already has its new epoch."""
         return self.set_aside is not None or self.is_restored_copy
 
 
 def write_loss(connection: sqlite3.Connection, loss: Loss) -> None:
-    """Keep in a registry that takes the place of another what it lacks, until `forget_loss`."""
+    """Record the loss in a registry that replaces another one, until `forget_loss`."""
     kept = {"why": loss.why, "set_aside": loss.set_aside}
     connection.execute(QUERIES["set_meta"], (_LOSS, json.dumps(kept)))
 
 
 def forget_loss(connection: sqlite3.Connection) -> None:
-    """Note that the run directories have been read: nothing more can be recovered."""
+    """Remove the record of a loss, once the runs have been recovered from the run directories."""
     connection.execute(QUERIES["drop_meta"], (_LOSS,))
 
 
 def find_loss(connection: sqlite3.Connection, mark: tuple[str, int] | None, epoch: str | None) -> Loss | None:
-    """Return what the registry is known to lack, or None; `mark` is the commit mark beside it.
+    """Return the known loss of the registry, or None.
 
-    `epoch` is None for a new registry.
+    `mark` is the commit mark beside the registry; `epoch` is None for a new registry.
     """
     kept = read_meta(connection, _LOSS)
     if kept:
@@ -58,8 +58,8 @@ def find_loss(connection: sqlite3.Connection, mark: tuple[str, int] | None, epoc
     last = connection.execute(QUERIES["last_seq"]).fetchone()
     missing = mark[1] - (int(last[0]) if last else 0)
     if mark[0] == epoch:
-        return Loss(f"its newest {missing} events are gone") if missing > 0 else None
+        return Loss(f"its newest {missing} events are missing") if missing > 0 else None
     before = connection.execute(QUERIES["meta"], ("epoch_before",)).fetchone()
     if before is not None and before[0] == mark[0]:
-        return None  # killed between the COMMIT of the new epoch and its mark
+        return None  # the daemon was killed between the COMMIT of the new epoch and its mark
     return Loss("it is not the registry that was used last")

@@ -1,8 +1,8 @@
-"""Pins and pruned runs: what retention may not take, what it took, and what is left of that.
+"""Pinned runs, which retention never removes, and pruned runs, which it has removed.
 
-A pruned run leaves a row in `pruned`, so its id and key are never another run's and whoever asks for it is
-told.  Its events are gone and their seqs are not used again: a replay from before `pruned_seq` has holes.
-`RetentionRecords` is what the daemon knows of both; the functions below it work inside a transaction.
+A pruned run leaves a row in the table `pruned`: its id and key are never used again, and a request for it
+gets a clear answer.  Its events are deleted, so a replay from before `pruned_seq` has gaps.
+`RetentionRecords` holds both in memory; the functions below it work inside a transaction.
 """
 
 import sqlite3
@@ -22,7 +22,7 @@ from mosaicd.store.writer import Writer
 
 @dataclass(frozen=True, slots=True)
 class Retained:
-    """Pinned runs, the newest pruned event, and the pruned runs whose directory may still be there."""
+    """Pinned runs, the seq of the newest pruned event, and pruned runs whose directory may still exist."""
 
     pins: frozenset[str]
     pruned_seq: int
@@ -40,14 +40,14 @@ class RetentionRecords:
         self.pruned_left = set(retained.pruned_left)
 
     async def pin(self, run_id: str, who: str, *, pinned: bool = True) -> None:
-        """Have retention leave a run, live or ended, alone (or no longer); NotFound when it is gone."""
+        """Pin or unpin a live or ended run; NotFound if it has no row."""
         await self._writer.send(partial(pin, run_id, who, self._clock.wall(), pinned))
         (self.pins.add if pinned else self.pins.discard)(run_id)
 
     async def prune(self, sizes: Mapping[str, int], who: str) -> list[str]:
-        """Take row and events of ended runs away, one transaction; return which: live and pinned ones stay.
+        """Delete the rows and events of ended runs that are not pinned, in one transaction; return their ids.
 
-        `sizes` are bytes by run id.  What is returned is in `pruned_left` until `note_removed` is called.
+        `sizes` are bytes by run id.  The returned ids stay in `pruned_left` until `note_removed` is called.
         """
         taken: list[str]
         taken, seq = await self._writer.send(partial(prune, sizes, who, self._clock.wall()))
@@ -56,14 +56,14 @@ class RetentionRecords:
         return taken
 
     async def note_removed(self, run_ids: Sequence[str]) -> None:
-        """Record that the directories of pruned runs are gone."""
+        """Record that the directories of pruned runs are removed."""
         values = [(run_id,) for run_id in run_ids]
         await self._writer.send(lambda connection: connection.executemany(QUERIES["prune_done"], values))
         self.pruned_left.difference_update(run_ids)
 
 
 def read_retained(connection: sqlite3.Connection) -> Retained:
-    """Return what the registry holds of pins and pruned runs."""
+    """Return the pins and the pruned runs that the registry holds."""
     return Retained(
         frozenset(str(found) for (found,) in connection.execute(QUERIES["pins"])),
         int(connection.execute(QUERIES["pruned_seq"]).fetchone()[0]),
@@ -72,7 +72,7 @@ def read_retained(connection: sqlite3.Connection) -> Retained:
 
 
 def pin(run_id: str, who: str, at: float, pinned: bool, connection: sqlite3.Connection) -> None:
-    """Set or take the pin of a run; NotFound for a run that is gone."""
+    """Pin or unpin a run; NotFound if it has no row."""
     if connection.execute(QUERIES["get_run"], (run_id,)).fetchone() is None:
         raise NotFound(f"there is no run {run_id}", run_id=run_id)
     if pinned:
@@ -84,7 +84,7 @@ def pin(run_id: str, who: str, at: float, pinned: bool, connection: sqlite3.Conn
 def prune(
     sizes: Mapping[str, int], who: str, at: float, connection: sqlite3.Connection
 ) -> tuple[list[str], int]:
-    """Take rows and events of ended, unpinned runs away; return their ids and the newest seq taken."""
+    """Delete the rows and events of ended runs that are not pinned; return their ids and `pruned_seq`."""
     taken = []
     for run_id, size_bytes in sizes.items():
         values = {"run_id": run_id, "size_bytes": size_bytes, "who": who, "at": at}
@@ -97,7 +97,7 @@ def prune(
 
 
 def candidates(found: Sequence[Mapping[str, Any]]) -> list[Ended]:
-    """Return rows of `ended_query` as what the policy judges; a row that cannot be read is left alone."""
+    """Return the rows of `ended_query` for the retention policy, without rows that cannot be read."""
     return [
         Ended(**{**row, "pinned": bool(row["pinned"])})
         for row in found
@@ -105,8 +105,8 @@ def candidates(found: Sequence[Mapping[str, Any]]) -> list[Ended]:
     ]
 
 
-def refuse_spent(connection: sqlite3.Connection, query: str, values: tuple[Any, ...], what: str) -> None:
-    """Raise Conflict when `query` finds the remains of a pruned run."""
+def refuse_reuse(connection: sqlite3.Connection, query: str, values: tuple[Any, ...], what: str) -> None:
+    """Raise Conflict if `query` finds a pruned run."""
     found = rows(connection, QUERIES[query], values)
     if found:
         raise Conflict(
@@ -115,8 +115,8 @@ def refuse_spent(connection: sqlite3.Connection, query: str, values: tuple[Any, 
         )  # fmt: skip
 
 
-def spent(connection: sqlite3.Connection, reference: str, owner_uid: int | None) -> NotFound | None:
-    """Return what to tell somebody who asks for a pruned run by its id; None where there was none."""
+def pruned_error(connection: sqlite3.Connection, reference: str, owner_uid: int | None) -> NotFound | None:
+    """Return the error for a request that names a pruned run by its id; None if no such run was pruned."""
     for row in rows(connection, QUERIES["pruned_run"], (reference.upper(),)):
         if owner_uid in (None, row["owner_uid"]):
             on = f"{datetime.fromtimestamp(row['at'], UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,7 +1,8 @@
-"""What makes no sense is moved aside, whole, and said so; it never keeps the daemon down.
+"""The quarantine: runs whose records are invalid, moved out of the way so that the daemon can start.
 
-A run is set aside when its row cannot be read, its events cannot be replayed, or its slots contradict it.
-A row that merely differs from its replay is kept: an older version may have folded differently.
+A run is quarantined if its row cannot be read, if its events cannot be replayed, or if its slots contradict
+its row.  Row, events and slots are kept unchanged.  A row whose revision and state agree with the replay
+stays: an older version may have folded other fields differently.
 """
 
 import json
@@ -17,11 +18,11 @@ from mosaicd.store.database import rows
 from mosaicd.store.rows import BadRow, read_event, read_run
 from mosaicd.store.statements import QUERIES
 
-#: Slots and CPUs that no machine has are damage.
+#: A slot or CPU number from here on is damage: no machine has so many.
 MOST_SLOTS = 4096
 
 
-def set_aside(connection: sqlite3.Connection, n: int, why: str, at: float) -> None:
+def quarantine_row(connection: sqlite3.Connection, n: int, why: str, at: float) -> None:
     """Move the run in row `n`, its events and slots into the quarantine tables; inside a transaction."""
     connection.execute(QUERIES["quarantine_run"], {"n": n, "why": why, "at": at})
     connection.execute(QUERIES["quarantine_events"], (n,))
@@ -32,10 +33,10 @@ def set_aside(connection: sqlite3.Connection, n: int, why: str, at: float) -> No
 
 
 def entries(connection: sqlite3.Connection) -> list[Json]:
-    """Return what was set aside: run_id, owner, why, at, and what may still be the run's.
+    """Return the quarantined runs: run_id, owner, why, at, is_live, slots, cpus.
 
-    `is_live`: its row was not of an ended run, so processes of it may live; `slots` and `cpus` are all that
-    row, slots and newest dispatch say it holds: they contradict each other, so none is believed alone.
+    `is_live`: the run had not ended, so its processes may be alive.  `slots` and `cpus`: all that its row,
+    its slots or its newest dispatch name, because these may contradict each other.
     """
     return [_entry(connection, row) for row in rows(connection, QUERIES["quarantined"])]
 
@@ -55,10 +56,10 @@ def _entry(connection: sqlite3.Connection, row: Mapping[str, Any]) -> Json:
 
 
 def checked_run(connection: sqlite3.Connection, row: Mapping[str, Any]) -> Run:
-    """Return the live run of a row when row, events and slots can be true together; BadRow says why not."""
+    """Return the live run of a row; BadRow if row, events and slots contradict each other."""
     run = read_run(row)
     if run.is_final:
-        raise BadRow("the row is in no state of a live run")
+        raise BadRow("the row is not in the state of a live run")
     events = [read_event(event) for event in rows(connection, QUERIES["events_of_run"], (run.run_id,))]
     if not events or events[0].kind is not Kind.SUBMITTED:
         raise BadRow("its events do not begin with `submitted`")
@@ -68,15 +69,15 @@ def checked_run(connection: sqlite3.Connection, row: Mapping[str, Any]) -> Run:
         raise BadRow(f"its events cannot be replayed: {type(error).__name__}: {error}") from error
     if (replayed.rev, replayed.state) != (run.rev, run.state):
         stands = f"its row says revision {run.rev} in {run.state}"
-        raise BadRow(f"{stands}, its events lead to {replayed.rev} in {replayed.state}")
+        raise BadRow(f"{stands}, its events give revision {replayed.rev} in {replayed.state}")
     held = [row["slot"] for row in rows(connection, QUERIES["slots_of"], (run.run_id,))]
     if held != sorted(run.slots):
-        raise BadRow(f"its row says slots {sorted(run.slots)}, the slots say {held}")
+        raise BadRow(f"its row says slots {sorted(run.slots)}, the table of slots says {held}")
     return run
 
 
 def _object(text: object) -> Json:
-    """Return the object that a damaged text may still hold, else an empty one."""
+    """Return the JSON object in a text that may be damaged; an empty object if there is none."""
     try:
         found = json.loads(text) if isinstance(text, str | bytes) else None
     except (ValueError, RecursionError):
@@ -85,7 +86,7 @@ def _object(text: object) -> Json:
 
 
 def _count(value: object) -> int:
-    """Return a number of CPUs, or of a slot, where it can be one; else none."""
+    """Return the value if it can be a number of CPUs or of a slot, else 0."""
     is_one = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_SLOTS
     return value if is_one and isinstance(value, int) else 0
 

@@ -1,14 +1,13 @@
-"""Recovers runs: what the run directories hold and the registry lacks is written into it when it opens.
+"""Recover runs: when the registry opens, write into it what the run directories hold and the registry lacks.
 
-The registry lost its newest commits (its write-ahead log was deleted or cut by a copy, or a disk lied), an
-older copy was put in its place, or it is empty because it was lost as a whole.  Everything is written in the
-one transaction of the opening, before any decision is made by a row: a crash before its COMMIT has changed
-nothing, after it nothing is left to do.  The ledger gets a new epoch, because seqs that were used are used
+A registry lacks commits if its write-ahead log was deleted or cut, if the disk lost writes, if an older copy
+was put in its place, or if it was lost and is empty now.  All of it is written in the transaction of the
+opening, so a recovery that crashes has changed nothing.  The ledger gets a new epoch, because seqs are used
 again.
 
-Note: rows that are too old come first.  Such a row gives its slots back before another run takes them.  A run
-that needs slots that a row still holds is quarantined, so that its slots stay reserved: two runs never share
-a slot.
+Note: rows that are behind are written first, so that they give their slots back before other runs take them.
+A run that needs slots of another run is quarantined, and its slots stay reserved: two runs never share a
+slot.
 """
 
 import secrets
@@ -27,8 +26,8 @@ from mosaicd.store.loss import Loss, forget_loss
 from mosaicd.store.recovery_report import RecoveryReport, write_report
 from mosaicd.store.statements import QUERIES
 
-#: Errors of a run that cannot be stored; other runs can.
-_UNFIT = (
+#: Errors that fail only the run that cannot be stored.
+_OWN_FAULTS = (
     ValueError, TypeError, OverflowError, sqlite3.IntegrityError, sqlite3.ProgrammingError,
     sqlite3.InterfaceError, sqlite3.DataError,
 )  # fmt: skip
@@ -36,7 +35,7 @@ _UNFIT = (
 
 @dataclass(frozen=True, slots=True)
 class RecoveredRun:
-    """A run made from its directory.  `is_held`: a shim of it lives; `is_pruned`: it was to be removed."""
+    """A run recovered from its directory.  `is_held`: its shim lives; `is_pruned`: its pruning had begun."""
 
     steps: Steps
     progress: Progress
@@ -45,16 +44,16 @@ class RecoveredRun:
 
     @property
     def run(self) -> Run:
-        """The run after all of its events."""
+        """Return the run after all of its events."""
         return self.steps[-1][0]
 
 
 @dataclass(slots=True)
 class MissingRuns:
-    """What run directories hold and the registry lacks.
+    """The runs and events that run directories hold and the registry lacks.
 
-    `without_row` have no row; `behind` are (the row as it stands, what it lacks); `unreadable` is
-    directory -> why.
+    `without_row`: runs without a row.  `behind`: (the run of the row, the steps that it lacks).
+    `unreadable`: directory -> reason.
     """
 
     without_row: list[RecoveredRun] = field(default_factory=list)
@@ -73,9 +72,9 @@ def recover(
     find_missing: FindMissing,
     at: float,
 ) -> RecoveryReport | None:
-    """Write what `find_missing` finds, inside the transaction of the opening; None if nothing was missing.
+    """Write the runs that `find_missing` finds; return a report, or None if nothing was missing.
 
-    `at` is the time of the recovery.
+    Call it inside the transaction of the opening.  `at` is the time of the recovery.
     """
     known = frozenset(str(run_id) for (run_id,) in connection.execute(QUERIES["known_ids"]))
     missing = find_missing(known, live, loss is not None)
@@ -85,7 +84,7 @@ def recover(
     report.not_recovered.update(missing.unreadable)
     _catch_up_rows(connection, missing.behind, report)
     if loss is not None and loss.is_restored_copy:
-        missing.without_row = [_held(one, at) for one in missing.without_row]
+        missing.without_row = [_held(recovered, at) for recovered in missing.without_row]
     _insert_runs(connection, missing.without_row, report)
     forget_loss(connection)
     if report.is_empty and (loss is None or loss.is_restored_copy):
@@ -99,14 +98,14 @@ def recover(
 def _catch_up_rows(
     connection: sqlite3.Connection, behind: Sequence[tuple[Run, Steps]], report: RecoveryReport
 ) -> None:
-    """Write what rows lack: all of them give their slots back first, and runs that end come first."""
+    """Write the steps that rows lack: first all rows give their slots back; runs that end are written first."""
     for run, _ in behind:
         connection.execute(QUERIES["give_back_slots"], (run.run_id,))
-    for run, steps in sorted(behind, key=lambda one: one[1][-1][0].is_holding):
+    for run, steps in sorted(behind, key=lambda item: item[1][-1][0].is_holding):
         connection.execute("SAVEPOINT row")
         try:
             write_change(connection, change_of(replace(run, slots=()), steps))
-        except _UNFIT as error:
+        except _OWN_FAULTS as error:
             connection.execute("ROLLBACK TO row")
             report.not_recovered[run.run_id] = str(error)
             _take_slots_again(connection, run)
@@ -116,7 +115,7 @@ def _catch_up_rows(
 
 
 def _take_slots_again(connection: sqlite3.Connection, run: Run) -> None:
-    """Give a row the slots that it had; if another run has one by now, the row contradicts itself."""
+    """Give a row its slots back; if another run has one of them now, the row is quarantined later."""
     for slot in run.slots:
         try:
             connection.execute(QUERIES["take_slot"], (slot, run.run_id))
@@ -127,39 +126,42 @@ def _take_slots_again(connection: sqlite3.Connection, run: Run) -> None:
 def _insert_runs(
     connection: sqlite3.Connection, runs: Sequence[RecoveredRun], report: RecoveryReport
 ) -> None:
-    """Write runs that have no row; a run of which that fails is `not_recovered` in the report."""
+    """Write the runs that have no row; a run that cannot be stored is `not_recovered` in the report."""
     holders = _holders(runs)
-    for one in runs:
+    for recovered in runs:
         connection.execute("SAVEPOINT run")
         try:
-            _insert_run(connection, one, holders, report)
-        except _UNFIT as error:
+            _insert_run(connection, recovered, holders, report)
+        except _OWN_FAULTS as error:
             connection.execute("ROLLBACK TO run")
-            report.not_recovered[one.run.run_id] = str(error)
+            report.not_recovered[recovered.run.run_id] = str(error)
         connection.execute("RELEASE run")
 
 
 def _holders(runs: Iterable[RecoveredRun]) -> dict[int, str]:
-    """Return which run has each slot: a run whose shim lives comes first, then the one submitted first."""
+    """Return the run that gets each slot: a run whose shim lives comes first, then the earlier submit."""
     holders: dict[int, str] = {}
-    for one in sorted(runs, key=lambda one: not one.is_held):
-        for slot in one.run.slots:
-            holders.setdefault(slot, one.run.run_id)
+    for recovered in sorted(runs, key=lambda recovered: not recovered.is_held):
+        for slot in recovered.run.slots:
+            holders.setdefault(slot, recovered.run.run_id)
     return holders
 
 
 def _insert_run(
-    connection: sqlite3.Connection, one: RecoveredRun, holders: Mapping[int, str], report: RecoveryReport
+    connection: sqlite3.Connection,
+    recovered: RecoveredRun,
+    holders: Mapping[int, str],
+    report: RecoveryReport,
 ) -> None:
-    """Write a run and count it; a run in conflict with another is quarantined, so its slots stay reserved."""
-    run = one.run
+    """Write and count a run; a run in conflict with another is quarantined, so its slots stay reserved."""
+    run = recovered.run
     conflict = _conflict(connection, run, holders)
     if conflict is not None:
-        _insert_quarantined(connection, one, conflict, report.at)
+        _insert_quarantined(connection, recovered, conflict, report.at)
         report.quarantined[run.run_id] = conflict
         return
-    insert_run(connection, one.steps, one.progress)
-    if one.is_pruned:
+    insert_run(connection, recovered.steps, recovered.progress)
+    if recovered.is_pruned:
         pruning.prune({run.run_id: 0}, WHO, report.at, connection)
         report.pruned += 1
         return
@@ -169,7 +171,7 @@ def _insert_run(
 
 
 def _conflict(connection: sqlite3.Connection, run: Run, holders: Mapping[int, str]) -> str | None:
-    """Return which other run has the key or the slots of `run`, as a sentence; None if no run has."""
+    """Return a sentence that names the other run with the key or the slots of `run`, or None."""
     if run.key is not None:
         for other in rows(connection, QUERIES["run_with_key"], (run.owner_uid, run.key)):
             return f"run {other['run_id']} has the same key"
@@ -178,20 +180,20 @@ def _conflict(connection: sqlite3.Connection, run: Run, holders: Mapping[int, st
     return f"run {min(others)} holds the same slots" if others else None
 
 
-def _insert_quarantined(connection: sqlite3.Connection, one: RecoveredRun, why: str, at: float) -> None:
-    """Write a run into quarantine; its slots stand in its row and its events, and not among the held ones."""
-    run = replace(one.run, key=None)  # another run may have the key
-    steps = [*one.steps[:-1], (run, one.steps[-1][1])]
-    inserted = insert_without_slots(connection, steps, one.progress)
-    quarantine.set_aside(connection, inserted.number, why, at)
+def _insert_quarantined(connection: sqlite3.Connection, recovered: RecoveredRun, why: str, at: float) -> None:
+    """Write a run into the quarantine; its slots are kept in its row and events only."""
+    run = replace(recovered.run, key=None)  # another run may have the key
+    steps = [*recovered.steps[:-1], (run, recovered.steps[-1][1])]
+    inserted = insert_without_slots(connection, steps, recovered.progress)
+    quarantine.quarantine_row(connection, inserted.number, why, at)
 
 
-def _held(one: RecoveredRun, at: float) -> RecoveredRun:
-    """Return a run that waits as one that is held: it may have been stopped since the copy was made."""
-    if one.run.state is not State.INIT or one.run.held:
-        return one
+def _held(recovered: RecoveredRun, at: float) -> RecoveredRun:
+    """Hold the run if it waits, because it may have been stopped since the copy was made; return it."""
+    if recovered.run.state is not State.INIT or recovered.run.held:
+        return recovered
     event = Event(Kind.HOLD, at, "restore")
-    return replace(one, steps=[*one.steps, (apply(one.run, event), event)])
+    return replace(recovered, steps=[*recovered.steps, (apply(recovered.run, event), event)])
 
 
 def _begin_epoch(connection: sqlite3.Connection) -> None:

@@ -1,7 +1,7 @@
-"""What a recovery did: kept in the registry, for daemon.health to show.
+"""Reports of recoveries, stored in the registry and shown by daemon.health.
 
-Two are kept: of a registry that was lost, for as long as its file lies where it was set aside; of one that
-was behind, for a week.
+Two reports are kept: that of a registry that was lost, as long as the directory of its old file exists, and
+that of a registry that was behind, for a week.
 """
 
 import json
@@ -27,11 +27,11 @@ _LOST, _BEHIND = "damage", "adopted"
 
 @dataclass(slots=True)
 class RecoveryReport:
-    """How many runs were recovered, and what was not.
+    """Numbers of recovered runs, and the directories and runs that were not recovered.
 
-    `set_aside`: where the lost registry lies, None where the registry was only behind.  `caught_up` rows
-    were too old.  `not_recovered` is directory -> why, `quarantined` is run id -> why; `unnamed` directories
-    more were not recovered.
+    `set_aside`: the directory of the lost registry; None if the registry was only behind.  `caught_up`:
+    number of rows that were behind.  `not_recovered`: directory -> reason.  `quarantined`: run id -> reason.
+    `unnamed`: number of further directories that were not recovered.
     """
 
     why: str
@@ -48,12 +48,12 @@ class RecoveryReport:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no row was written."""
+        """Return whether no row was written."""
         counts = (self.ended, self.live, self.waiting, self.pruned, self.caught_up)
         return not any(counts) and not self.quarantined
 
     def to_dict(self) -> Json:
-        """Return the form that the registry keeps."""
+        """Return the stored form."""
         return {
             "why": self.why, "at": self.at, "set_aside": self.set_aside, "ended": self.ended,
             "live": self.live, "waiting": self.waiting, "pruned": self.pruned, "caught_up": self.caught_up,
@@ -63,7 +63,7 @@ class RecoveryReport:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "RecoveryReport | None":
-        """Return the report of `to_dict`; None for what is none.  A field that cannot be read is empty."""
+        """Return the report of a stored form; None if it is invalid.  An unreadable field is empty."""
         at, set_aside = untrusted.seconds(data.get("at")), untrusted.text(data.get("set_aside"))
         if at is None:
             return None
@@ -78,46 +78,46 @@ class RecoveryReport:
         """Return one line for the operator."""
         counts = [f"{self.ended} ended, {self.live} live and {self.waiting} waiting runs"]
         if self.caught_up:
-            counts.append(f"{self.caught_up} runs of which it knew less")
+            counts.append(f"{self.caught_up} runs whose rows were behind")
         if self.pruned:
             counts.append(f"{self.pruned} runs that were being pruned")
         faults = ""
         if self.quarantined:
             ids = " ".join(self.quarantined)
             faults += (
-                f"; not recovered, because another run has their slots or their key: {ids} (look at their "
+                f"; quarantined, because another run has their slots or their key: {ids} (check their "
+                "processes, and end those that should not run)"
             )
-            faults += "processes, and end those that should not run)"
         directories = len(self.not_recovered) + self.unnamed
         if directories:
             faults += f"; {directories} directories do not describe a run (see mosaicctl doctor)"
         if self.set_aside is None:
             return (
-                f"the registry was behind its run directories: {self.why}; recovered from there: "
-                f"{', '.join(counts)}{faults}; lost is what only the missing part held: changes after the "
+                f"the registry was behind its run directories: {self.why}; recovered from them: "
+                f"{', '.join(counts)}{faults}; lost, because only the registry held them: changes after the "
                 "submit, pins, requests"
             )
         return (
             f"{self.why}; it was set aside in {self.set_aside} and rebuilt from the run directories: "
-            f"{', '.join(counts)}{faults}; lost is what only the old one held: changes after the submit, "
-            "pins, ids of pruned runs. Move that directory away when you do not need it any more"
+            f"{', '.join(counts)}{faults}; lost, because only the old registry held them: changes after the "
+            "submit, pins, ids of pruned runs. Move that directory away when you do not need it any more"
         )
 
 
 def write_report(connection: sqlite3.Connection, report: RecoveryReport) -> None:
-    """Keep a report, in the place of the one of its kind that was kept before; inside a transaction."""
+    """Store a report in place of the last one of its kind; call it inside a transaction."""
     name = _BEHIND if report.set_aside is None else _LOST
     connection.execute(QUERIES["set_meta"], (name, json.dumps(report.to_dict())))
 
 
 def read_reports(connection: sqlite3.Connection, now: float) -> list[RecoveryReport]:
-    """Return the reports that are still to be shown at the time `now`."""
+    """Return the reports that are still shown at the time `now`."""
     reports = (RecoveryReport.from_dict(read_meta(connection, name)) for name in (_LOST, _BEHIND))
     return [report for report in reports if report is not None and _is_shown(report, now)]
 
 
 def read_meta(connection: sqlite3.Connection, name: str) -> Json:
-    """Return an object that the registry knows of itself; an empty one where it is absent or unreadable."""
+    """Return a JSON object of the table `meta`; an empty one if it is absent or unreadable."""
     found = connection.execute(QUERIES["meta"], (name,)).fetchone()
     try:
         value = json.loads(found[0]) if found else None

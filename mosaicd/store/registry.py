@@ -1,10 +1,10 @@
-"""The registry: the only writer of runs and their ledger, and the live runs that every decision reads.
+"""The registry: the only writer of runs and their ledger, and the live runs in memory.
 
-Every change is a list of events folded from the newest row under the run's lock, and one transaction: row
-(compare-and-set on the revision), events, slots.  The live runs and the subscribers move after the COMMIT, in
-the order of seq; before it no reader has seen anything.
+Each change is a list of events, applied to the newest row under the lock of the run, and one transaction that
+writes row (only if its revision is as expected), events and slots.  After the COMMIT, and never before it,
+the live runs are updated and the subscribers are called, in the order of seq.
 
-Note: the lock of a run is given back when its write has settled, not when the caller goes away, because the
+Note: the lock of a run is released when its write is complete, also if the caller was cancelled, because the
 write of a cancelled caller still happens.
 """
 
@@ -44,7 +44,7 @@ PROGRESS_INTERVAL_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """An event that is on disk, and the run after it."""
+    """An event that is on the disk, and the run after it."""
 
     seq: int
     run: Run
@@ -52,7 +52,7 @@ class Committed:
 
 
 class Registry:
-    """Made by `open`; everything belongs to the event loop it was opened on."""
+    """The open registry, made by `open`; call all methods on the event loop that opened it."""
 
     def __init__(
         self,
@@ -79,8 +79,8 @@ class Registry:
         self._mark = CommitMark(path, loaded.epoch)
         self._mark.note(loaded.connection)
         self._writer = Writer(
-            loaded.connection, path, delay_s=group_commit_s, on_batch=self._tell, on_fatal=on_fatal,
-            on_commit=self._mark.note,
+            loaded.connection, path, delay_s=group_commit_s, on_batch=self._notify_subscribers,
+            on_fatal=on_fatal, on_commit=self._mark.note,
         )  # fmt: skip
         self._checkpoints = Checkpoints(self._writer)
         self.retention = RetentionRecords(self._writer, clock, loaded.retained)
@@ -97,7 +97,7 @@ class Registry:
     ) -> "Registry":
         """Check, migrate and load the registry at `path`; DamagedRegistry, NewerRegistry or Unavailable.
 
-        `on_fatal` is called once if the writer dies of something unforeseen: the process should then end.
+        `on_fatal` is called with the error if the writer or a subscriber fails: the process must then end.
         `find_missing` reads the run directories for what the registry lacks.
         """
         clock = clock or Clock()
@@ -105,15 +105,15 @@ class Registry:
         return cls(path, loaded, clock, group_commit_s, on_fatal or _say_fatal)
 
     def subscribe(self, callback: Callable[[Sequence[Committed]], None]) -> None:
-        """Have `callback` called on the loop after every commit that holds events, in seq order."""
+        """Call `callback` on the loop after every commit that has events, in the order of seq."""
         self._subscribers.append(callback)
 
     # --- changes -------------------------------------------------------------------------------
 
     async def add(self, event: Event, *, dedup: Dedup, key: str | None = None) -> tuple[Run, bool]:
-        """Store a `submitted` run, or find the one that it duplicates; return (run, duplicate).
+        """Store a `submitted` run, or find the run that it duplicates; return (run, is_duplicate).
 
-        Conflict, and nothing changed, when id or key is another's or `dedup` says fail.
+        Raises Conflict and changes nothing if another run has the id or key, or if `dedup` says fail.
         """
         run = submitted(event)
         if run.key != key:
@@ -125,21 +125,22 @@ class Registry:
         return self.live.get(found.run.run_id, found.run), found.is_duplicate
 
     async def record(self, run_id: str, *events: Event, urgent: bool = True) -> Run:
-        """Fold `events` into a live run and return it; IllegalTransition or NotFound, and nothing changed.
+        """Record `events` of a live run and return the run after them.
 
-        Not urgent: may wait for the next commit, at most the group commit time.
+        Raises IllegalTransition or NotFound, and changes nothing then.  Events that are not urgent wait for
+        the next commit, at most the group commit time.
         """
         return await self.record_if(run_id, lambda run: events, urgent=urgent)
 
     async def record_if(
         self, run_id: str, decide: Callable[[Run], Sequence[Event]], *, urgent: bool = True
     ) -> Run:
-        """Fold the events that `decide` derives from the newest row, which stays as it is meanwhile."""
+        """Record the events that `decide` returns for the newest row, under the lock of the run."""
         lock = self._live.locks.get(run_id)
         if lock is None:
             raise NotFound(f"there is no live run {run_id}", run_id=run_id)
         if urgent and lock.locked():
-            self._writer.hurry()  # the write that holds the lock may wait for company
+            self._writer.send_pending()  # the write that holds the lock may be waiting for the next commit
         await lock.acquire()
         try:
             run = self.live.get(run_id)
@@ -159,7 +160,7 @@ class Registry:
         return steps[-1][0]
 
     async def add_history(self, steps: Steps, progress: Progress) -> bool:
-        """Store an ended run, made elsewhere, with all of its events; False when its id is or was taken."""
+        """Store an imported run that has ended, with all its events; return False if its id was used."""
         run = steps[-1][0]
         if not run.is_final:
             raise ValueError(f"run {run.run_id} has not ended")
@@ -177,7 +178,7 @@ class Registry:
         return await self._writer.send(work, settled) is not None
 
     def advance(self, run_id: str, progress: Progress) -> None:
-        """Take over last values of a live run; written with its next event, or within about a second."""
+        """Set the last values of a live run; written with its next event, or within about a second."""
         if run_id not in self.live:
             return
         self._live.advance(run_id, progress)
@@ -185,15 +186,15 @@ class Registry:
             loop = asyncio.get_running_loop()
             self._progress_timer = loop.call_later(PROGRESS_INTERVAL_S, self._write_progress)
 
-    def set_aside(self, run_id: str, why: str) -> None:
-        """Move the row of an ended run that cannot be read into quarantine (a reader found it)."""
+    def quarantine_ended(self, run_id: str, why: str) -> None:
+        """Quarantine an ended run whose row cannot be read."""
         at = self._clock.wall()
 
         def work(connection: sqlite3.Connection) -> int | None:
             found: tuple[int] | None = connection.execute(QUERIES["ended_run"], (run_id,)).fetchone()
             if found is None:
                 return None
-            quarantine.set_aside(connection, found[0], why, at)
+            quarantine.quarantine_row(connection, found[0], why, at)
             return found[0]
 
         def settled(n: int | None, error: BaseException | None) -> None:
@@ -207,9 +208,9 @@ class Registry:
     # --- the file ------------------------------------------------------------------------------
 
     async def flush(self) -> None:
-        """Return when everything sent so far is on disk, or was refused by it, and the writer has turned.
+        """Return when everything sent so far is on the disk, or was refused by it.
 
-        A full disk does not make this fail: the watchdog asks whether the writer lives, not the disk.
+        A full disk does not make this fail: the watchdog checks that the writer works, not the disk.
         """
         self._write_progress()
         await self._writer.send_outside(lambda connection: None)
@@ -218,16 +219,16 @@ class Registry:
         """Move the WAL into the database and truncate it; return (busy, log, checkpointed) of SQLite."""
         return await self._checkpoints.take()
 
-    def healthy(self) -> float:
-        """Return the loop's time (monotonic) of the writer's last completed turn; `flush` makes one."""
-        return self._writer.turned_mono
+    def last_batch_mono(self) -> float:
+        """Return the loop's time (monotonic) of the writer's last batch; `flush` makes a batch."""
+        return self._writer.last_batch_mono
 
     def write_times(self) -> dict[str, Any]:
-        """Return how many transactions there were since the start, and how long they took (seconds)."""
+        """Return the number of transactions since the start, and their durations in seconds."""
         return self._writer.times.report()
 
     async def close(self) -> None:
-        """Write what is left and close the file; later calls raise Unavailable."""
+        """Write everything that is pending, then close the file; later calls raise Unavailable."""
         self._write_progress()
         if self._progress_timer is not None:
             self._progress_timer.cancel()
@@ -270,8 +271,8 @@ class Registry:
     def _add_fresh(self, seqs: Sequence[int], steps: Steps) -> None:
         self._fresh += [Committed(seq, run, event) for seq, (run, event) in zip(seqs, steps, strict=True)]
 
-    def _tell(self) -> None:
-        """Tell the subscribers what was committed, while the progress of runs that ended is still there."""
+    def _notify_subscribers(self) -> None:
+        """Call the subscribers with the committed events, before the progress of ended runs is dropped."""
         if not self._fresh:
             return
         fresh, self._fresh = self._fresh, []
@@ -279,7 +280,7 @@ class Registry:
         for callback in self._subscribers:
             try:
                 callback(fresh)
-            except BaseException as error:  # noqa: BLE001 - a commit that is half told is fatal, not silent
+            except BaseException as error:  # noqa: BLE001 - a subscriber without the event is fatal
                 self._on_fatal(error)
         for committed in fresh:
             if committed.run.is_final:

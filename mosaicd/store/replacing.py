@@ -1,13 +1,13 @@
-"""Replaces the registry: by a copy that is restored, or by an empty one where the registry is lost.
+"""Replace the registry by a restored copy, or by an empty one if the registry is lost.
 
-The new file is written whole beside the registry.  One rename to the name RESTORED decides; `finish` does the
-rest.  It moves the present registry with its write-ahead log into a directory below ASIDE and gives RESTORED
-the name of the registry.  Nothing is overwritten.
+The new file is written completely beside the registry, then renamed to RESTORED: this rename decides.
+`finish` moves the present registry and its write-ahead log into a directory below ASIDE and renames RESTORED
+to the name of the registry.  No file is overwritten.
 
 Note: `finish` runs at every start of the daemon, under the lock of the state directory, so a replacement that
-was interrupted at any point has either changed nothing or is finished by the next start.
-Note: the new registry says in its `meta` that it lacks commits (`loss`), so the next opening recovers what
-the run directories hold.
+was interrupted at any point has either changed nothing or is finished by the next start.  Note: the table
+`meta` of the new registry records that it lacks commits (`loss`), so the next opening recovers runs from the
+run directories.
 """
 
 import os
@@ -24,7 +24,7 @@ from mosaicd.core.fsm import Event, apply
 from mosaicd.core.run import Run
 from mosaicd.safe_files import sync_to_disk
 from mosaicd.store import commit_mark, quarantine
-from mosaicd.store.backup import copy_pages, judge, open_quietly
+from mosaicd.store.backup import check_copy, copy_pages, open_read_only
 from mosaicd.store.database import open_writer, rows
 from mosaicd.store.event_writes import change_of, write_change
 from mosaicd.store.loss import Loss, write_loss
@@ -40,10 +40,10 @@ Decide = Callable[[Run], Sequence[Event]]
 
 @dataclass(slots=True)
 class StagedCopy:
-    """A copy that is ready to take the registry's place; `epoch` is new.
+    """A copy that is ready to replace the registry; `epoch` is new.
 
-    The ids of the runs that were live in the copy: `changed` by events (by the kind of the last one),
-    `unchanged`, and `quarantined`.
+    The ids of the runs that were live in the copy: `changed` (by the kind of the last new event), `unchanged`
+    and `quarantined`.
     """
 
     epoch: str
@@ -56,9 +56,9 @@ class StagedCopy:
 
 
 def is_blank(path: Path) -> bool:
-    """Whether there is no registry here, or one that nothing was ever written to.  Changes nothing."""
+    """Return whether the registry does not exist or is an empty database, without changing it."""
     try:
-        with closing(open_quietly(path)) as connection:
+        with closing(open_read_only(path)) as connection:
             found: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
             return found == 0
     except FileNotFoundError:
@@ -68,33 +68,33 @@ def is_blank(path: Path) -> bool:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file that cannot be used is a damaged registry, and not the database of another program."""
+    """Return whether a file that cannot be used is a damaged registry and not another program's database."""
     try:
-        with closing(open_quietly(path)) as connection:
+        with closing(open_read_only(path)) as connection:
             names = {str(name) for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
     except (OSError, sqlite3.Error):
-        return True  # no program can read it, and it has the name of our registry
+        return True  # no program can read it, and it has the name of a registry
     return not names or {"meta", "runs", "events"} <= names
 
 
 def run_ids(copy: Path) -> frozenset[str]:
-    """Return the ids of all runs in a copy; UnfitCopy."""
-    judge(copy)
-    with closing(open_quietly(copy)) as connection:
+    """Return the ids of all runs in a copy; UnfitCopy if it cannot be restored."""
+    check_copy(copy)
+    with closing(open_read_only(copy)) as connection:
         return frozenset(str(run_id) for run_id, *_ in connection.execute(QUERIES["states"]))
 
 
 def stage_copy(copy: Path, registry: Path, decide: Decide, at: float) -> StagedCopy:
     """Make RESTORED beside `registry` from a copy, with the events that `decide` returns for its live runs.
 
-    Raises UnfitCopy, DamagedRegistry or NewerRegistry, and then nothing is decided.
+    Raises UnfitCopy, DamagedRegistry or NewerRegistry, and changes nothing then.
     """
-    judge(copy)
+    check_copy(copy)
     staged = StagedCopy(secrets.token_hex(8))
     with _staging(registry) as partial:
         os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        copy_pages(copy, partial, reader=open_quietly)
-        with _one_transaction(partial) as connection:  # migrates, too
+        copy_pages(copy, partial, reader=open_read_only)
+        with _one_transaction(partial) as connection:  # also migrates it
             connection.execute(QUERIES["change_epoch"], (staged.epoch,))
             write_loss(connection, Loss("an older copy was restored", is_restored_copy=True))
             _decide_live_runs(connection, decide, at, staged)
@@ -102,8 +102,8 @@ def stage_copy(copy: Path, registry: Path, decide: Decide, at: float) -> StagedC
 
 
 def replace_with_empty(registry: Path, why: str, at: float) -> None:
-    """Set the registry aside and put an empty one in its place; `why` it is lost is kept in the new one."""
-    at = round(at, 3)  # `finish` names the directory by it, from the time of the file
+    """Set the registry aside and put an empty one in its place, which records `why` the old one is lost."""
+    at = round(at, 3)  # `finish` reads it from the file and names the directory by it
     with _staging(registry) as partial:
         with _one_transaction(partial) as connection:
             connection.execute(QUERIES["change_epoch"], (secrets.token_hex(8),))
@@ -113,9 +113,9 @@ def replace_with_empty(registry: Path, why: str, at: float) -> None:
 
 
 def finish(registry: Path) -> Path | None:
-    """Put RESTORED, if there is one, in place; return the directory in which the old registry lies now.
+    """Put RESTORED, if it exists, in the place of the registry; return the directory of the old registry.
 
-    For the holder of the state directory's lock only.  Idempotent, also after a crash in its middle.
+    The caller holds the lock of the state directory.  Idempotent, also after a crash in its middle.
     """
     restored = Path(f"{registry}{RESTORED}")
     try:
@@ -136,13 +136,13 @@ def finish(registry: Path) -> Path | None:
 
 
 def _aside_of(registry: Path, decided_at: float) -> Path:
-    """Return the directory that a registry is moved to when its replacement was decided at that time."""
+    """Return the directory for a registry whose replacement was decided at that time."""
     return registry.parent / ASIDE / f"{datetime.fromtimestamp(decided_at, UTC):%Y%m%dT%H%M%S.%fZ}"
 
 
 @contextmanager
 def _staging(registry: Path) -> Iterator[Path]:
-    """Give the path of a file to write; what is written there becomes RESTORED, durable, or is removed."""
+    """Yield the path of a file to write; it becomes RESTORED, durably, or is removed after an error."""
     partial = Path(f"{registry}{RESTORED}.part")
     _unlink(partial)
     try:
@@ -157,7 +157,7 @@ def _staging(registry: Path) -> Iterator[Path]:
 
 @contextmanager
 def _one_transaction(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a registry for one transaction; afterwards it is one file without a write-ahead log."""
+    """Open a registry for one transaction, then leave it as one file without a write-ahead log."""
     with closing(open_writer(path)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield connection
@@ -171,7 +171,7 @@ def _decide_live_runs(connection: sqlite3.Connection, decide: Decide, at: float,
         try:
             run = quarantine.checked_run(connection, row)
         except BadRow as error:
-            quarantine.set_aside(connection, int(row["n"]), str(error), at)
+            quarantine.quarantine_row(connection, int(row["n"]), str(error), at)
             staged.quarantined.append(str(row["run_id"]))
             continue
         steps: list[tuple[Run, Event]] = []

@@ -1,7 +1,7 @@
-"""Runs and events as rows, and back.
+"""Convert runs and events to rows and back.
 
-What has an index or a constraint is a column; the rest of a run is JSON in `body`.  A row is trusted for
-nothing: whatever is wrong with one comes out as BadRow, for the caller to set it aside.
+A field with an index or a constraint is a column; the other fields of a run are JSON in `body`.  Rows are not
+trusted: a row with any fault raises BadRow, and the caller quarantines it.
 """
 
 import json
@@ -21,7 +21,7 @@ _COLUMNS = (
     "priority", "created_at", "finished_at",
 )  # fmt: skip
 _BODY = tuple(f.name for f in fields(Run) if f.name not in _COLUMNS)
-#: Left out of the body where the field says just this: what is absent by default stays absent.
+#: Fields whose default is None: a None is left out of the body.
 _ABSENT = {f.name for f in fields(Run) if f.default is None}
 _column_values = attrgetter(*_COLUMNS)
 _body_values = attrgetter(*_BODY)
@@ -35,7 +35,7 @@ class BadRow(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event of the ledger, with what the run was after it."""
+    """An event of the ledger, with state, want and outcome of the run after it."""
 
     seq: int
     run_id: str
@@ -50,12 +50,12 @@ class StoredEvent:
     outcome: str | None
 
 
-#: Strict and short; `default` is for Mappings that are no dict.
+#: Strict and without spaces; `default` converts Mappings that are not a dict.
 _encode = json.JSONEncoder(separators=(",", ":"), default=dict, allow_nan=False).encode
 
 
 def run_values(run: Run) -> dict[str, Any]:
-    """Return the named parameters of insert_run and update_run; ValueError for what JSON cannot say."""
+    """Return the parameters of insert_run and update_run; ValueError for a value that JSON cannot hold."""
     values: dict[str, Any] = dict(zip(_COLUMNS, _column_values(run), strict=True))
     cause = run.cause
     values["released"] = int(run.released)
@@ -77,7 +77,7 @@ def event_values(after: Run, event: Event) -> tuple[Any, ...]:
 
 
 def progress_text(progress: Progress) -> str:
-    """Return the progress column; a number that JSON cannot say becomes its name."""
+    """Return the progress column; infinity and NaN are written as text."""
     values: dict[str, Any] = dict(zip(_progress_names, _progress_values(progress), strict=True))
     try:
         return _encode(values)
@@ -87,7 +87,7 @@ def progress_text(progress: Progress) -> str:
 
 
 def read_run(row: Mapping[str, Any]) -> Run:
-    """Return the run of a row; BadRow for anything that is not one."""
+    """Return the run of a row; BadRow if the row is invalid."""
     try:
         values = json.loads(_text(row["body"]))
         values.update({name: row[name] for name in _COLUMNS})
@@ -100,7 +100,7 @@ def read_run(row: Mapping[str, Any]) -> Run:
 
 
 def read_progress(row: Mapping[str, Any]) -> Progress:
-    """Return the progress of a row, or an empty one: last values are not worth losing a run for."""
+    """Return the progress of a row; an empty one if it cannot be read, so that the run is kept."""
     try:
         return Progress.load(json.loads(_text(row["progress"])))
     except (TypeError, ValueError, AttributeError, RecursionError):
@@ -108,7 +108,7 @@ def read_progress(row: Mapping[str, Any]) -> Progress:
 
 
 def read_event(row: Mapping[str, Any]) -> Event:
-    """Return the event of a ledger row, to be folded; BadRow for anything that is not one."""
+    """Return the event of a ledger row, for a replay; BadRow if the row is invalid."""
     try:
         return Event(Kind(row["kind"]), float(row["at"]), _text(row["who"]), _object(row["data"]))
     except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -116,7 +116,7 @@ def read_event(row: Mapping[str, Any]) -> Event:
 
 
 def read_stored_event(row: Mapping[str, Any]) -> StoredEvent:
-    """Return a ledger row for a watcher; a note stands in for unreadable data, so that replay goes on."""
+    """Return a ledger row for a watcher; data that cannot be read are replaced by a note."""
     try:
         data = _object(row["data"])
     except (TypeError, ValueError, RecursionError) as error:

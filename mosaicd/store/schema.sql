@@ -1,15 +1,15 @@
--- The registry as a new file gets it (user_version 2).  Older files come here through migrations/.
+-- The schema of a new registry (user_version 2).  migrations/ bring older files to it.
 --
--- Constraints and triggers repeat the lifecycle's invariants, so that no bug and no hand-made UPDATE
--- can store what must not be.  Words in CHECKs are stored values: never rename one.
+-- Constraints and triggers repeat the invariants of the lifecycle, so that neither a bug nor a manual UPDATE
+-- can break them.  Words in CHECKs are stored values: never rename one.
 
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- One row a run.  `n` is the order of submission and is never used again.  `body` holds what has no
--- column; `progress` holds last values, which move without a revision.
+-- One row for each run.  `n` is the order of submission; a number is never used again.  `body` holds the fields
+-- without a column; `progress` holds last values, which change without a new revision.
 CREATE TABLE runs (
     n           INTEGER PRIMARY KEY AUTOINCREMENT,
     run_id      TEXT NOT NULL UNIQUE CHECK (length(run_id) = 26),
@@ -40,7 +40,7 @@ CREATE UNIQUE INDEX runs_key ON runs (owner_uid, key) WHERE key IS NOT NULL;
 CREATE INDEX runs_owner ON runs (owner_uid, n);
 CREATE INDEX runs_name ON runs (name, n);
 
--- The ledger.  Replaying a run's events gives its row; state, want and outcome are those after the event.
+-- The ledger.  A replay of the events of a run gives its row; state, want and outcome are those after the event.
 CREATE TABLE events (
     seq     INTEGER PRIMARY KEY AUTOINCREMENT,
     run_id  TEXT NOT NULL REFERENCES runs (run_id),
@@ -57,7 +57,7 @@ CREATE TABLE events (
     CHECK ((state = 'TERM') = (outcome IS NOT NULL))
 ) STRICT;
 
--- Who holds which GPU slot: the primary key is what makes two owners impossible.
+-- The run that holds each GPU slot; the primary key prevents two holders.
 CREATE TABLE slots (
     slot   INTEGER PRIMARY KEY CHECK (slot >= 0),
     run_id TEXT NOT NULL REFERENCES runs (run_id)
@@ -65,7 +65,7 @@ CREATE TABLE slots (
 
 CREATE INDEX slots_run ON slots (run_id);
 
--- Whole rows that made no sense, moved aside byte by byte so that the rest can live.
+-- Quarantined runs: invalid rows, moved here unchanged.
 CREATE TABLE quarantine (
     n ANY, run_id ANY, name ANY, owner_uid ANY, owner ANY, state ANY, released ANY, want ANY, outcome ANY,
     cause_kind ANY, rev ANY, digest ANY, key ANY, priority ANY, created_at ANY, finished_at ANY, body ANY,
@@ -80,15 +80,15 @@ CREATE TABLE quarantined_events (
     outcome ANY
 ) STRICT;
 
--- Runs that retention leaves alone.  A pin is no event: it may come after the end.
+-- Pinned runs, which retention never removes.  A pin is not an event, because a run may be pinned after its end.
 CREATE TABLE pins (
     run_id TEXT PRIMARY KEY REFERENCES runs (run_id),
     who    TEXT NOT NULL,
     at     REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- What is left of a run that was pruned: its id and key are never another's, and whoever asks is told.
--- `removed` says that its directory is gone, too.
+-- Pruned runs: their ids and keys are never used again, and a request for one gets a clear answer.
+-- `removed`: the directory of the run is removed.
 CREATE TABLE pruned (
     run_id      TEXT PRIMARY KEY CHECK (length(run_id) = 26),
     owner_uid   INTEGER NOT NULL,

@@ -1,7 +1,6 @@
 """The SQL of the registry, read once from schema.sql and queries.sql.
 
-`split` cuts a script into statements without ever running one: `executescript` would commit whatever
-transaction is open, silently.
+`split` cuts a script into statements, because `executescript` would silently commit an open transaction.
 """
 
 import re
@@ -14,7 +13,7 @@ _FOLDER = resources.files("mosaicd.store")
 
 
 def split(script: str) -> Iterator[str]:
-    """Yield the statements of `script`, triggers whole; ValueError when the last one is not finished."""
+    """Yield the statements of `script`, each trigger in one piece; ValueError if the last is unfinished."""
     pending = ""
     for line in script.splitlines(keepends=True):
         if not pending and (not line.strip() or line.lstrip().startswith("--")):
@@ -28,7 +27,7 @@ def split(script: str) -> Iterator[str]:
 
 
 def parse(text: str) -> dict[str, str]:
-    """Return name -> SQL of a file of named statements; ValueError for a block without name and sentence."""
+    """Return name -> SQL from a file of named statements; ValueError for a block without name or sentence."""
     statements: dict[str, str] = {}
     for block in re.split(r"\n(?=-- name: )", text)[1:]:
         match = _NAMED.fullmatch(block.strip())

@@ -1,7 +1,7 @@
-"""Admission of a new run, inside the writer's transaction.
+"""Admit a new run, inside a transaction of the writer.
 
-Id, key and dedup are looked up where they are stored: anywhere else, two submits at once would both find
-nothing.
+Id, key and digest are looked up in the same transaction that inserts the run, so that two submits at the same
+time cannot both insert it.
 """
 
 import sqlite3
@@ -22,7 +22,7 @@ from mosaicd.store.statements import QUERIES
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The run of a submit: its own, with the seq of its event and the number of its row, or the duplicate."""
+    """The result of a submit: a new run with its seq and the number of its row, or the duplicate."""
 
     run: Run
     seq: int
@@ -31,12 +31,12 @@ class Admission:
 
 
 def admit(run: Run, event: Event, dedup: Dedup, connection: sqlite3.Connection) -> Admission:
-    """Store `run` with its first event, or return the run it duplicates; Conflict when it may be neither."""
+    """Store `run` with its first event, or return the run that it duplicates; or raise Conflict."""
     other = _same_id(run, connection) or _same_key(run, connection)
     if other is None and dedup is not Dedup.NEW:
         other = _one(connection, "live_run_with_digest", (run.owner_uid, run.digest))
         if other is not None and dedup is Dedup.FAIL:
-            raise Conflict(f"the same run is already there: {other.run_id}", run_id=other.run_id)
+            raise Conflict(f"run {other.run_id} has the same config and is live", run_id=other.run_id)
     if other is not None:
         return Admission(other, 0, 0, is_duplicate=True)
     inserted = insert_run(connection, [(run, event)], Progress())
@@ -47,9 +47,9 @@ def admit(run: Run, event: Event, dedup: Dedup, connection: sqlite3.Connection) 
 def _same_id(run: Run, connection: sqlite3.Connection) -> Run | None:
     other = _one(connection, "get_run", (run.run_id,))
     if other is None:
-        pruning.refuse_spent(connection, "pruned_run", (run.run_id,), f"the id {run.run_id}")
+        pruning.refuse_reuse(connection, "pruned_run", (run.run_id,), f"the id {run.run_id}")
     if other is not None and (other.owner_uid, other.digest) != (run.owner_uid, run.digest):
-        raise Conflict(f"the id {run.run_id} is taken by another run", run_id=run.run_id)
+        raise Conflict(f"another run has the id {run.run_id}", run_id=run.run_id)
     return other
 
 
@@ -58,10 +58,10 @@ def _same_key(run: Run, connection: sqlite3.Connection) -> Run | None:
         return None
     other = _one(connection, "run_with_key", (run.owner_uid, run.key))
     if other is None:
-        pruning.refuse_spent(connection, "pruned_with_key", (run.owner_uid, run.key), f"the key {run.key!r}")
+        pruning.refuse_reuse(connection, "pruned_with_key", (run.owner_uid, run.key), f"the key {run.key!r}")
     if other is not None and other.digest != run.digest:
         raise Conflict(
-            f"the key {run.key!r} was used for another config: {other.run_id}", run_id=other.run_id
+            f"the key {run.key!r} was used by run {other.run_id} with another config", run_id=other.run_id
         )
     return other
 

@@ -1,12 +1,12 @@
 """The writer thread: group commit over the one writing connection.
 
-What is sent within one turn of the event loop, and while the thread is busy, shares the next COMMIT (and its
-fsync).  Each piece of work has a SAVEPOINT, so one that fails fails alone; a disk that fails fails the
-batch, and the next one tries again.  There is no artificial delay but for work that is not urgent, which
-waits for urgent company, at most `delay_s`.
+All work that is sent in one iteration of the event loop, or while the thread is busy, shares the next COMMIT
+(and its fsync).  Each piece of work has a SAVEPOINT, so a piece that fails does not affect the others.  A
+disk error fails the complete batch; the next batch tries again.  Work that is not urgent waits up to
+`delay_s` for urgent work to share its COMMIT; other work is never delayed.
 
-A reader would get wrong: `settled` is called on the loop after the COMMIT, for each piece in order, also
-when the one who waits was cancelled meanwhile: the work was done all the same.
+Note: `settled` is called on the loop after the COMMIT, for each piece in order, also if the waiting caller
+was cancelled: the work was done all the same.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ BATCH_LIMIT = 512
 
 
 class LostUpdate(Exception):
-    """The row moved since it was read: somebody writes to the registry behind the daemon's back."""
+    """The row has changed since it was read: another process writes to the registry."""
 
 
-#: What a piece of work may fail of by itself.  Anything else stops the writer.
+#: Errors that fail only their own piece of work.  Any other error stops the writer.
 _OWN_FAULTS = (
     MosaicError, LostUpdate, ValueError, TypeError, OverflowError, sqlite3.IntegrityError,
     sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError,
@@ -41,7 +41,7 @@ _OWN_FAULTS = (
 
 
 class Piece:
-    """One piece of work on its way: what to do, whom to tell, how it went."""
+    """One piece of work that was sent: the work, its future and callback, and its result or error."""
 
     __slots__ = ("error", "future", "is_outside", "result", "settled", "work")
 
@@ -58,26 +58,26 @@ class Piece:
 
 @dataclass(slots=True)
 class WriteTimes:
-    """How long transactions took, each from its BEGIN until it was on the disk."""
+    """Durations of transactions, each from its BEGIN until it was on the disk."""
 
     count: int = 0
     total_s: float = 0.0
     slowest_s: float = 0.0
 
     def add(self, took_s: float) -> None:
-        """Take one more into account."""
+        """Add the duration of a transaction."""
         self.count += 1
         self.total_s += took_s
         self.slowest_s = max(self.slowest_s, took_s)
 
     def report(self) -> Json:
-        """Return what daemon.health says, seconds."""
+        """Return the durations for daemon.health, in seconds."""
         mean_s = self.total_s / self.count if self.count else 0.0
         return {"count": self.count, "mean_s": round(mean_s, 6), "slowest_s": round(self.slowest_s, 6)}
 
 
 class Writer:
-    """Sends work to the thread; all methods belong to the event loop."""
+    """Send work to the writer thread; call all methods on the event loop."""
 
     def __init__(
         self,
@@ -102,38 +102,38 @@ class Writer:
         self._refusal: BaseException | None = None
         self._ended = self._loop.create_future()
         self._inbox: SimpleQueue[list[Piece] | None] = SimpleQueue()
-        self.turned_mono = self._loop.time()
+        self.last_batch_mono = self._loop.time()
         self.times = WriteTimes()
         self._thread = threading.Thread(target=self._serve, name="registry-writer", daemon=True)
         self._thread.start()
 
     def send(self, work: Work, settled: Settled | None = None, *, urgent: bool = True) -> asyncio.Future[Any]:
-        """Have `work` done in a transaction; the future has its result once that is on disk."""
+        """Do `work` in a transaction; the future gets the result when it is on disk."""
         future = self._loop.create_future()
         self._add(Piece(work, future, settled, is_outside=False), urgent)
         return future
 
     def post(self, work: Work, settled: Settled, *, urgent: bool = False) -> None:
-        """Have `work` done, with nobody waiting for it; a closed or dead writer tells `settled` at once."""
+        """Do `work` without a future; a closed or dead writer calls `settled` with the error immediately."""
         if self._refusal is not None:
             settled(None, self._refusal)
             return
         self._add(Piece(work, None, settled, is_outside=False), urgent)
 
     def send_outside(self, work: Work) -> asyncio.Future[Any]:
-        """Have `work` done between transactions (a checkpoint)."""
+        """Do `work` (a checkpoint) between transactions."""
         future = self._loop.create_future()
         self._add(Piece(work, future, None, is_outside=True), urgent=True)
         return future
 
-    def hurry(self) -> None:
-        """Send what waits for company now."""
+    def send_pending(self) -> None:
+        """Send pending work now, also work that is not urgent."""
         if self._pending and not self._is_sending:
             self._is_sending = True
             self._loop.call_soon(self._hand_over)
 
     async def close(self) -> None:
-        """Do what was sent, then end the thread and close the file."""
+        """Do all work that was sent, then end the thread and close the file."""
         if self._refusal is None:
             self._refusal = Unavailable("the daemon is shutting down")
             self._hand_over()
@@ -146,7 +146,7 @@ class Writer:
             raise self._refusal
         self._pending.append(piece)
         if urgent:
-            self.hurry()
+            self.send_pending()
         elif self._timer is None and not self._is_sending:
             self._timer = self._loop.call_later(self._delay_s, self._hand_over)
 
@@ -162,7 +162,7 @@ class Writer:
     # --- on the loop, after a batch ------------------------------------------------------------
 
     def _settle(self, batch: list[Piece]) -> None:
-        self.turned_mono = self._loop.time()
+        self.last_batch_mono = self._loop.time()
         try:
             for piece in batch:
                 if piece.settled is not None:
@@ -172,8 +172,8 @@ class Writer:
             for piece in batch:
                 _resolve(piece)
 
-    def _perish(self, error: BaseException, batch: list[Piece]) -> None:
-        """The thread has ended of something unforeseen: everybody who waits, now or later, gets to know."""
+    def _fail(self, error: BaseException, batch: list[Piece]) -> None:
+        """Fail all work with the error that ended the thread, also work that is sent later."""
         self._refusal = error
         self._hand_over()
         left = batch + self._left_in_inbox()
@@ -202,12 +202,12 @@ class Writer:
             self._connection.close()
         except BaseException as error:
             self._connection.close()
-            self._loop.call_soon_threadsafe(self._perish, error, batch)
+            self._loop.call_soon_threadsafe(self._fail, error, batch)
             raise
         self._loop.call_soon_threadsafe(self._ended.set_result, None)
 
     def _next_batch(self) -> list[Piece]:
-        """Wait for work; return all there is of it, or an empty list when there will be none."""
+        """Wait for work and return all that has arrived, or an empty list when the writer is closed."""
         batch = self._inbox.get()
         if batch is None:
             return []
@@ -217,7 +217,7 @@ class Writer:
             except Empty:
                 break
             if more is None:
-                self._inbox.put(None)  # for the next turn
+                self._inbox.put(None)  # for the next call
                 break
             batch += more
         return batch
@@ -254,11 +254,11 @@ class Writer:
             self._make_room()
 
     def _make_room(self) -> None:
-        """Give back what the log takes: on a full disk that may be all the room there is."""
+        """Truncate the write-ahead log: on a full disk this may free the only available space."""
         try:
             truncate_wal(self._connection)
         except sqlite3.Error as error:
-            self._trouble_or_raise(error)  # no better now; the next write tries again
+            self._trouble_or_raise(error)  # the disk is still full; the next write tries again
 
     def _trouble_or_raise(self, error: sqlite3.Error) -> Unavailable:
         trouble = disk_trouble(error, self._path)
@@ -279,7 +279,7 @@ def _attempt(connection: sqlite3.Connection, piece: Piece) -> None:
 
 def _resolve(piece: Piece) -> None:
     future = piece.future
-    if future is None or future.done():  # whoever waited was cancelled
+    if future is None or future.done():  # the waiting caller was cancelled
         return
     if piece.error is not None:
         future.set_exception(piece.error)

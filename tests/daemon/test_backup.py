@@ -166,7 +166,7 @@ def test_what_is_no_good_copy_is_refused_untouched(harness: DaemonHarness) -> No
     is_refused_for(whole[: len(whole) // 2], "")
     is_refused_for(whole[:8192] + os.urandom(8192) + whole[16384:], "")
     is_refused_for(b"not a database at all" * 100, "not a database")
-    is_refused_for(b"", "no registry of mosaicd")
+    is_refused_for(b"", "not a registry of mosaicd")
     is_refused_for(whole[:60] + (999).to_bytes(4) + whole[64:], "version 999")
     copy.unlink()
     done = harness.ctl("restore", str(copy), "--state-dir", str(harness.state_dir))

@@ -82,7 +82,7 @@ def test_a_cut_log_is_noticed_by_its_mark(build: Build) -> None:
     harness.start()
     assert harness.call("daemon.hello")["epoch"] != old["epoch"]
     [said] = warnings(harness)
-    assert "its newest 1 events are gone" in said
+    assert "its newest 1 events are missing" in said
     assert harness.get(run_id)["priority"] == 0
 
 
@@ -121,7 +121,7 @@ def test_a_row_that_is_behind_goes_on_from_its_directory(build: Build) -> None:
     there = harness.get(late)
     assert {name: there[name] for name in EXACT} == {name: ended[name] for name in EXACT}
     [said] = warnings(harness)
-    assert "3 runs of which it knew less" in said and "1 live" in said
+    assert "3 runs whose rows were behind" in said and "1 live" in said
     gate.touch()
     assert [harness.ended(run_id)["exit_code"] for run_id in (second, first, tried)] == [7, 7, 7]
     assert harness.get(first)["attempt"] == 2

@@ -34,7 +34,7 @@ async def registry(path: Path) -> AsyncIterator[Registry]:
 @pytest.fixture
 async def history(path: Path, registry: Registry) -> AsyncIterator[History]:
     """Reads of the same file."""
-    opened = History(path, on_bad=registry.set_aside)
+    opened = History(path, on_bad=registry.quarantine_ended)
     yield opened
     await opened.close()
 

@@ -105,7 +105,7 @@ def test_another_programs_database_is_refused_untouched(path: Path) -> None:
     other.execute("CREATE TABLE songs (title)")
     other.close()
     before = path.read_bytes()
-    with pytest.raises(DamagedRegistry, match="no registry"):
+    with pytest.raises(DamagedRegistry, match="not a registry"):
         open_writer(path)
     assert path.read_bytes() == before
 

@@ -107,7 +107,7 @@ async def test_a_bad_past_row_is_left_out_of_a_list_and_set_aside(path: Path, da
     works, waits, ended = await make(path)
     spoil(path, SPOILT[damage], id=ended.run_id)
     registry = await Registry.open(path)
-    history = History(path, on_bad=registry.set_aside)
+    history = History(path, on_bad=registry.quarantine_ended)
     page, _ = await history.list()
     assert [run.run_id for run, _ in page] == [works.run_id, waits.run_id]
     assert await history.get(ended.run_id) is None
@@ -126,7 +126,7 @@ async def test_a_live_row_is_not_set_aside_by_a_reader(path: Path) -> None:
     """What runs stays in the mirror and in its row, whatever a reader thinks of it."""
     works, waits, _ = await make(path)
     registry = await Registry.open(path)
-    registry.set_aside(works.run_id, "a reader's opinion")
+    registry.quarantine_ended(works.run_id, "a reader's opinion")
     await registry.flush()
     assert registry.quarantine == []
     assert set(registry.live) == {works.run_id, waits.run_id}

@@ -8,7 +8,7 @@ import pytest
 
 from mosaicd.core.deadlines import Deadline, deadline
 from mosaicd.core.run import Run
-from mosaicd.dispatch.deadline_watch import LOOK_AGAIN_S, DeadlineWatch
+from mosaicd.dispatch.deadline_watch import SECOND_CHECK_S, DeadlineWatch
 from mosaicd.protocol.states import CauseKind, RunKind, State, Want
 from tests.harness.clock import ManualClock
 
@@ -77,7 +77,7 @@ def test_living_is_not_moving(monkeypatch: pytest.MonkeyPatch) -> None:
         bench.pass_(1.0)
         bench.watch.note_beat("R")
     assert bench.missed == []
-    bench.pass_(1.0 + 2 * LOOK_AGAIN_S)
+    bench.pass_(1.0 + 2 * SECOND_CHECK_S)
     assert bench.causes == [CauseKind.STUCK] and bench.missed[0].after_s == 10.0
 
 
@@ -86,7 +86,7 @@ def test_a_silent_run_is_missed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(working(heartbeat_timeout_s=3.0), monkeypatch)
     bench.pass_(3.0)
     assert bench.missed == []
-    bench.pass_(2 * LOOK_AGAIN_S)
+    bench.pass_(2 * SECOND_CHECK_S)
     assert bench.causes == [CauseKind.HEARTBEAT_LOST]
     bench.pass_(100.0)
     assert len(bench.missed) == 1
@@ -111,7 +111,7 @@ def test_who_did_not_watch_does_not_judge(monkeypatch: pytest.MonkeyPatch) -> No
     bench.pass_(60.0, held_up=True)
     bench.pass_(2.9)
     assert bench.missed == []
-    bench.pass_(0.1 + 2 * LOOK_AGAIN_S)
+    bench.pass_(0.1 + 2 * SECOND_CHECK_S)
     assert bench.causes == [CauseKind.HEARTBEAT_LOST]
 
 
@@ -134,7 +134,7 @@ def test_a_limit_that_no_loop_keeps_is_enforced(monkeypatch: pytest.MonkeyPatch)
 def test_a_beat_that_was_waiting_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     """What arrives between the first look and the second saves the run."""
     bench = Bench(working(heartbeat_timeout_s=3.0), monkeypatch)
-    bench.pass_(3.0 + LOOK_AGAIN_S / 2)
+    bench.pass_(3.0 + SECOND_CHECK_S / 2)
     bench.watch.note_beat("R")
     bench.pass_(2.8)
     assert bench.missed == []
@@ -162,5 +162,5 @@ def test_a_wish_has_a_time_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         bench.watch.observe(bench.run)
     bench.pass_(14.9)
     assert bench.missed == []
-    bench.pass_(0.1 + 2 * LOOK_AGAIN_S)
+    bench.pass_(0.1 + 2 * SECOND_CHECK_S)
     assert bench.causes == [CauseKind.UNKILLABLE]

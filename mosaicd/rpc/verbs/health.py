@@ -47,8 +47,8 @@ async def handle(services: Services, caller: Caller, params: NoParams) -> Json:
 
 def _quarantine(services: Services) -> list[Json]:
     """Records that are set aside, by the registry and by reconcile."""
-    nonsense = [{"run_id": run_id, "why": why} for run_id, why in services.quarantine.items()]
-    return [*services.registry.quarantine, *nonsense][:200]
+    contradictory = [{"run_id": run_id, "why": why} for run_id, why in services.quarantine.items()]
+    return [*services.registry.quarantine, *contradictory][:200]
 
 
 def _withheld(services: Services) -> list[str]:

@@ -1,8 +1,8 @@
-"""How an older registry becomes today's: one step a version, each in its own exclusive transaction.
+"""Migrate older registries: one step for each version, each in its own exclusive transaction.
 
-`schema.sql` is what a new file gets; `STEPS` is what files of older versions still need, so a change of
-the schema is made in both, and a frozen file of every version in tests/store must come out the same.
-A step holds statements, never `executescript`: that would commit half a step.
+A new file gets `schema.sql`; an older file gets the steps of `STEPS` that it lacks.  So a change of the
+schema is made in both; a test migrates a frozen file of every version and compares the schemas.  A step is a
+list of statements, never an `executescript`, which would commit half a step.
 """
 
 import sqlite3
@@ -13,10 +13,10 @@ from mosaicd.store.statements import SCHEMA, read, split
 #: The version that schema.sql describes.
 VERSION = 2
 
-#: "MOSA": what `file` and we know a registry by.
+#: "MOSA": marks a file as a registry, also for `file`.
 APPLICATION_ID = 0x4D4F5341
 
-#: Version -> the script that leads there from the one before.
+#: Version -> the script that migrates a registry of the version before to it.
 STEPS: Mapping[int, str] = {2: read("migrations/to_2.sql")}
 
 
@@ -24,7 +24,7 @@ class NewerRegistry(Exception):
     """The registry was written by a newer mosaicd; install that version, or use another state directory."""
 
     def __init__(self, path: str, found: int, known: int) -> None:
-        super().__init__(f"{path} has version {found} and this mosaicd knows {known}. {self.__doc__}")
+        super().__init__(f"{path} has version {found}, this mosaicd reads up to {known}. {self.__doc__}")
         self.found = found
         self.known = known
 
@@ -37,7 +37,10 @@ def bring_up(
     schema: str = SCHEMA,
     steps: Mapping[int, str] = STEPS,
 ) -> int:
-    """Create or migrate to `version`; return the version found.  NewerRegistry changes nothing."""
+    """Create the schema or migrate it to `version`; return the former version.
+
+    Raises NewerRegistry, and changes nothing then.
+    """
     found = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if found > version:
         raise NewerRegistry(path, found, version)
@@ -51,7 +54,7 @@ def bring_up(
 def _carry_out(connection: sqlite3.Connection, script: str, before: int, after: int) -> None:
     connection.execute("BEGIN EXCLUSIVE")
     try:
-        if connection.execute("PRAGMA user_version").fetchone()[0] == before:  # nobody was faster
+        if connection.execute("PRAGMA user_version").fetchone()[0] == before:  # no other process was faster
             for statement in split(script):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
