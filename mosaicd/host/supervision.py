@@ -56,4 +56,4 @@ class Supervision:
 
     def _is_healthy(self) -> bool:
         limit_s = self._notifier.watchdog_s
-        return limit_s is None or self._clock.mono() - self._registry.healthy() < limit_s
+        return limit_s is None or self._clock.mono() - self._registry.last_batch_mono() < limit_s

@@ -98,7 +98,7 @@ def recover(
 def _catch_up_rows(
     connection: sqlite3.Connection, behind: Sequence[tuple[Run, Steps]], report: RecoveryReport
 ) -> None:
-    """Write the steps that rows lack: first all rows give their slots back; runs that end are written first."""
+    """Write the steps that rows lack: all slots are freed first; runs that end come first."""
     for run, _ in behind:
         connection.execute(QUERIES["give_back_slots"], (run.run_id,))
     for run, steps in sorted(behind, key=lambda item: item[1][-1][0].is_holding):
