@@ -1,6 +1,6 @@
-"""Dispatch: what the daemon owes each live run, and carrying it out.
+"""Dispatch: carry out the action that the daemon owes each live run.
 
-Owns the queue at work, launch and teardown orders, deadlines, and the end of a process tree.  It decides no
-transition (`core.fsm` does) and touches no process (`shims` speaks to those who do).  It may import the core,
-the store, run directories and `shims`.
+Owns the scheduler, launch and teardown orders, deadlines, and the end of a process tree.  `core.fsm` decides
+all transitions.  Shims and the launcher start and stop processes; dispatch reaches them through `shims`.  It
+may import the core, the store, run directories and `shims`.
 """

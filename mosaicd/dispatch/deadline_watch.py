@@ -1,9 +1,10 @@
 """Runtime of `core.deadlines`: one timer a live run, re-armed only when it fires.
 
-A beat costs one dictionary write; the timer looks at it when it is due.  Deadlines start anew at every change
-of state or want, and when a shim registers.  Note: a daemon that was stopped itself, or whose machine was,
-has not watched, so a timer that fires late proves nothing, and signs of life may wait unread in its sockets:
-a miss counts at the second check.
+A beat costs one dictionary write; the timer reads it when it fires.  Deadlines restart at every change of
+state or want, and when a shim registers.
+
+Note: if the daemon or the machine was suspended, a timer fires late and messages wait unread in the sockets.
+So a timer that fires late restarts the deadline, and a deadline counts as missed only at a second check.
 """
 
 import asyncio
@@ -13,10 +14,10 @@ from mosaicd.clock import Clock
 from mosaicd.core.deadlines import Deadline, Standing, deadline, standing
 from mosaicd.core.run import Run
 
-#: From one look at a deadline that has passed to the second: what has arrived is read by then.
+#: From the first check of a deadline that has passed to the second; messages that have arrived are read by then.
 SECOND_CHECK_S = 0.1
-#: A timer later than this, or than this share of its limit, was set by a daemon that did not watch; what no
-#: loop keeps is no lag, or a very short limit would start anew for ever.
+#: A timer that fires later than this, or than this share of its limit, shows that the daemon was suspended.  The
+#: least lag is one that a busy loop has anyway: without it a very short limit would restart for ever.
 MOST_LAG_S = 1.0
 LAG_SHARE = 0.25
 LEAST_LAG_S = SECOND_CHECK_S
@@ -37,33 +38,33 @@ class DeadlineWatch:
         self._lookup = lookup
         self._on_missed = on_missed
         self._unkillable_s, self._pause_ack_s = unkillable_s, pause_ack_s
-        self._since: dict[str, tuple[Standing, float]] = {}  # where it stands, since when
+        self._since: dict[str, tuple[Standing, float]] = {}  # the standing, and its start (monotonic)
         self._beats: dict[str, float] = {}
         self._moves: dict[str, float] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def observe(self, run: Run) -> None:
-        """Take note of a run after a commit."""
+        """Restart the deadline of a run if a commit changed its state or want."""
         if not run.is_holding:
             self.forget(run.run_id)
         elif self._since.get(run.run_id, (None,))[0] != standing(run):
             self.restart(run)
 
     def restart(self, run: Run) -> None:
-        """Start the run's deadline anew (a change of state or of what is wanted, an attach)."""
+        """Restart the deadline of a run."""
         self._since[run.run_id] = (standing(run), self._clock.mono())
         self._arm(run)
 
     def note_beat(self, run_id: str) -> None:
-        """Take note of a sign of life of the run's own."""
+        """Note that the worker of the run gave a sign of life."""
         self._beats[run_id] = self._clock.mono()
 
     def note_progress(self, run_id: str) -> None:
-        """Take note that the run's counts changed: it lives, and is not stuck."""
+        """Note that the counts of the run changed: its worker lives and makes progress."""
         self._beats[run_id] = self._moves[run_id] = self._clock.mono()
 
     def forget(self, run_id: str) -> None:
-        """Drop everything known of a run."""
+        """Cancel the timer of a run and drop its times."""
         self._since.pop(run_id, None)
         self._beats.pop(run_id, None)
         self._moves.pop(run_id, None)

@@ -1,9 +1,9 @@
 """Carry out what each run is owed.
 
-Everything starts from a commit: the registry reports what was committed, `fsm.owed` says which action
-follows, and the action ends in another event.  So recovery after a crash is the same code, started once for
-all live runs.  Actions may be repeated; what may happen only once (a launch, a conclusion) is decided again
-under the run's lock.  Nothing here decides a transition, and nothing here touches a process.
+Each step starts from a commit: the registry reports the committed event, `fsm.owed` returns the action that
+follows, and the action ends in another event.  After a crash the same code starts once for all live runs.
+Actions may be repeated; a step that must happen only once (a launch, a conclusion) is decided again under the
+lock of the run.  `core.fsm` decides transitions; shims and the launcher start and stop processes.
 """
 
 import asyncio
@@ -61,9 +61,8 @@ class Dispatcher:
         self._shim_ends = ShimEnds(
             registry, shims, rundirs, self._recorder, self._tasks, clock, self.carry_out_owed
         )
-        #: Runs for which an action is being carried out, and those to be checked again after it.
-        self._busy: set[str] = set()
-        self._again: set[str] = set()
+        self._busy: set[str] = set()  # runs with an action in progress
+        self._again: set[str] = set()  # runs to check again after it
         registry.subscribe(self._follow_commits)
 
     # --- start and stop ------------------------------------------------------------------------------
@@ -82,7 +81,7 @@ class Dispatcher:
         self._tasks.start(self._scheduler.run(), self._schedule)
 
     async def close(self) -> None:
-        """Stop carrying out; what is owed stays owed."""
+        """Stop carrying out actions; the next daemon carries out the rest."""
         self._deadlines.close()
         self._scheduler.close()
         await self._tasks.close()
@@ -106,7 +105,7 @@ class Dispatcher:
             self.carry_out_owed(run.run_id)
 
     def _forget(self, run: Run) -> None:
-        """Drop everything that is known of a run that ended."""
+        """Drop the data of a run that has ended, and remove its environment."""
         crash_points.reach("exit.concluded")
         self._shims.forget(run.run_id)
         self._launches.forget(run.run_id)
@@ -128,15 +127,15 @@ class Dispatcher:
             self.carry_out_owed(run_id)
 
     def note_beat(self, run_id: str) -> None:
-        """Take note that the worker gave a sign of life."""
+        """Note that the worker gave a sign of life."""
         self._deadlines.note_beat(run_id)
 
     def note_progress(self, run_id: str) -> None:
-        """Take note that the worker's counts changed."""
+        """Note that the counts of the worker changed."""
         self._deadlines.note_progress(run_id)
 
     def handle_gone_shim(self, run_id: str) -> None:
-        """Record what the files mean that a run's shim has left, or its teardown shim."""
+        """Record the events that follow from the files of a run whose shim, or teardown shim, has ended."""
         self._shim_ends.handle_gone(run_id)
 
     def handle_silent_shim(self, run: Run) -> None:
@@ -153,19 +152,19 @@ class Dispatcher:
         def decide(now: Run) -> list[Event]:
             return [event] if standing(now) == standing(run) and now.exit is None else []
 
-        def judge_again() -> None:  # a sign of life may have come since
+        def restart_deadline() -> None:  # a sign of life may have come since
             now = self._registry.live.get(run.run_id)
             if now is not None and now.is_holding:
                 self._deadlines.restart(now)
 
-        self._tasks.start(self._recorder.record(run.run_id, decide), judge_again)
+        self._tasks.start(self._recorder.record(run.run_id, decide), restart_deadline)
 
     # --- carrying out -------------------------------------------------------------------------------------
 
     def carry_out_owed(self, run_id: str) -> None:
-        """Carry out what the run is owed, now or after what is being carried out for it.
+        """Carry out the action that the run is owed, after the action in progress for it, if there is one.
 
-        A notification is sent now: a launch that is being carried out may wait for the launcher.
+        A notification is sent immediately, because a launch in progress may wait for the launcher.
         """
         run = self._registry.live.get(run_id)
         action = owed(run) if run is not None else None

@@ -1,8 +1,7 @@
 """The tasks of the dispatcher.
 
-A task that the registry refuses (a full disk, for example) is started again later.  Any other error is one
-that the daemon must not survive.  After `close` nothing is started any more: what is owed then is carried out
-by the next daemon.
+If the registry refuses a task (for example, the disk is full), the task is started again later.  After any
+other error the daemon must exit.  After `close` no task starts; the next daemon carries out the rest.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ REFUSALS_QUIET_S = 30.0
 
 
 class GuardedTasks:
-    """Start tasks, now or later; `on_fatal` is called with an error that the daemon must not survive."""
+    """Start tasks, now or later; `on_fatal` is called with an error after which the daemon must exit."""
 
     def __init__(self, clock: Clock, on_fatal: Callable[[BaseException], None]) -> None:
         self._clock = clock
@@ -35,7 +34,7 @@ class GuardedTasks:
 
     @property
     def is_closed(self) -> bool:
-        """Whether `close` was called: nothing is started any more."""
+        """Return whether `close` was called: no task starts any more."""
         return self._is_closed
 
     def start(self, work: Coroutine[Any, Any, None], again: Callable[[], None]) -> None:
@@ -70,7 +69,7 @@ class GuardedTasks:
         return asyncio.get_running_loop().call_later(delay_s, act_unless_closed)
 
     async def close(self) -> None:
-        """Cancel all tasks, and start none any more."""
+        """Cancel all tasks; later calls start none."""
         self._is_closed = True
         for task in list(self._tasks):
             task.cancel()

@@ -75,7 +75,7 @@ class Launches:
         return launch.fork_error if launch is not None else None
 
     def forget(self, run_id: str) -> None:
-        """Drop what is known of the orders of a run that ended."""
+        """Drop the orders of a run that has ended."""
         self._launches.pop(run_id, None)
 
     def _of(self, run: Run) -> _Launch | None:
@@ -91,7 +91,7 @@ class Launches:
         self._retry_later(run.run_id, launch.backoff.next_s())
 
     def _why_not(self, run: Run, error: Exception) -> Json:
-        """Return the evidence of a launch that failed: where no directory could be made, why."""
+        """Return the evidence of a failed launch: the error, and why its directory cannot be made, if so."""
         refusal = self._rundirs.refusal(run.run_id) if isinstance(error, LaunchFailed) else error
         if not isinstance(refusal, OSError):
             return {"error": str(error)}

@@ -26,13 +26,13 @@ from mosaicd.rundirs.directories import RunDirs
 
 
 class Secrets(Protocol):
-    """What auth offers here."""
+    """The part of `auth` that makes the secrets of an order."""
 
     def launch_secret(self, run_id: str, attempt: int, nonce: str) -> str: ...
 
 
 class Orders:
-    """Builds orders for runs that are owed one."""
+    """Build orders for live runs."""
 
     def __init__(self, rundirs: RunDirs, secrets: Secrets, settings: Settings, socket: Path) -> None:
         self._rundirs = rundirs
@@ -56,7 +56,7 @@ class Orders:
         )
 
     def launch(self, run: Run) -> LaunchOrder:
-        """Return the order for the run's attempt; OSError or ValueError when its files are not whole."""
+        """Return the launch order for the attempt; OSError or ValueError if its files are not valid."""
         assert run.nonce is not None, "a dispatched run has a nonce"
         spec = Spec.from_dict(self._rundirs.load_spec(run.run_id), self._rundirs.load_environment(run.run_id))
         return launch_order(
@@ -72,7 +72,7 @@ class Orders:
         )
 
     def teardown(self, run: Run, given_up: tuple[int, int] | None = None) -> TeardownOrder:
-        """Return the order that ends the run's orphaned tree, and first its shim where one was given up."""
+        """Return the order for a teardown shim, which first ends a shim that was given up."""
         return teardown_order(
             self._placement(run),
             nonce=run.nonce or "",

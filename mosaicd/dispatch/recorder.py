@@ -1,4 +1,4 @@
-"""Record events of a run under its lock: what may happen only once is decided there."""
+"""Record events of a run under its lock, so that a step that must happen only once is decided there."""
 
 from collections.abc import Callable, Sequence
 

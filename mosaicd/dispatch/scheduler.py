@@ -1,7 +1,6 @@
-"""The scheduler: keep queue and holders in step with the rows, and record `dispatched` for runs that start.
+"""The scheduler: keep the queue up to date with the rows, and record `dispatched` for each run that starts.
 
-One plan at a time: the next plan is made only when every start of the one before is committed, so no slot is
-promised twice.
+The next plan is made when every start of the plan before it is committed, so no slot is given to two runs.
 """
 
 import asyncio
@@ -24,7 +23,7 @@ MOST_WAIT_S = 60.0
 
 
 class Scheduler:
-    """Start waiting runs when slots are free; `sort` takes each run that was committed."""
+    """Start waiting runs when slots are free; call `sort` with each committed run."""
 
     def __init__(self, registry: Registry, settings: Settings, clock: Clock) -> None:
         self._cpus, self._gpus = settings.cpus.slots, settings.gpus.static
@@ -38,11 +37,11 @@ class Scheduler:
         self._timer: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
-        """Plan soon: something may start."""
+        """Make a plan soon, because a run may be able to start."""
         self._wake.set()
 
     def sort(self, run: Run) -> None:
-        """Keep queue and holders in step with a run's newest row, and plan where that can start something."""
+        """Put a run into the queue, among the holders or out of both; make a plan if a run may now start."""
         if run.is_holding:
             self._holding[run.run_id] = run
         elif self._holding.pop(run.run_id, None) is not None:
@@ -56,16 +55,16 @@ class Scheduler:
 
     @property
     def withheld(self) -> Mapping[str, Withheld]:
-        """The slots that quarantined runs may still use, by run id."""
+        """Return the slots that quarantined runs may still use, by run id."""
         return self._withheld
 
     def withhold(self, withheld: Mapping[str, Withheld]) -> None:
-        """Withhold these slots from other runs, and no slots of before."""
+        """Withhold these slots from other runs, in place of the slots that were withheld before."""
         self._withheld = withheld
         self._wake.set()
 
     async def run(self) -> None:
-        """Start waiting runs whenever something has changed, until cancelled."""
+        """Start waiting runs after every change that may allow it, until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -83,7 +82,7 @@ class Scheduler:
             self._timer.cancel()
 
     def capacity(self) -> Capacity:
-        """Return what the machine has, what live runs hold, and what is withheld."""
+        """Return the resources of the machine, those that live runs hold, and those that are withheld."""
         holding, withheld = self._holding.values(), self._withheld.values()
         cpus_withheld = sum(one.cpus for one in withheld)
         slots_withheld = frozenset(slot for one in withheld for slot in one.slots)
@@ -106,7 +105,7 @@ class Scheduler:
         return explain(run_id, self._queue, self._scene(owners))
 
     def _scene(self, owners: Mapping[int, str]) -> Scene:
-        """Return everything that a plan depends on, and the runs that hold the machine."""
+        """Return the state of the machine for a plan, and the runs that hold slots."""
         holders = [
             Holder(run.run_id, run.name, run.owner, run.owner_uid, run.cpus_granted or 0, run.slots)
             for run in self._holding.values()
@@ -115,13 +114,13 @@ class Scheduler:
         return Scene(self.capacity(), self._used(), self._clock.wall(), holders, owners, withheld)
 
     def reason(self, run_id: str) -> str | None:
-        """Return in a few words why a run waits, or None when it does not."""
+        """Return in a few words why a run waits, or None if it does not wait."""
         waiting = self._queue.get(run_id)
         return reason(waiting, self.capacity(), self._clock.wall()) if waiting is not None else None
 
     @property
     def waiting(self) -> int:
-        """How many runs wait, held ones included."""
+        """Return the number of waiting runs, also held ones."""
         return len(self._queue)
 
     def _used(self) -> dict[int, int]:
@@ -155,7 +154,7 @@ class Scheduler:
 
 
 def as_waiting(run: Run, submit_order: int) -> Waiting:
-    """Return what the queue needs to know of a run; `submit_order` is the registry's number of its row."""
+    """Return the entry of a run in the queue; `submit_order` is the number of its row."""
     return Waiting(
         run_id=run.run_id, owner_uid=run.owner_uid, priority=run.priority, cpus=run.cpus, gpus=run.gpus,
         mandatory=run.gpus_mandatory, not_before=run.not_before, held=run.held,

@@ -1,6 +1,6 @@
-"""The notifications that tell a run's shim what is wanted of its run: stop, pause, resume.
+"""The notifications to shims: stop, pause and resume the run.
 
-A shim that is not connected misses them, and gets what its run is owed when it registers.
+A shim that is not connected misses them; when it registers, it gets the one that its run is owed.
 """
 
 from mosaicd.core.deadlines import grace_s
@@ -30,7 +30,7 @@ class ShimControl:
                 self.send_resume(run)
 
     def send_stop(self, run: Run) -> None:
-        """Have the shim stop the process tree, because of a request or of what broke."""
+        """Have the shim stop the process tree, because of a request or a fault."""
         stop = run.stop or run.fault or {}
         params = StopParams(
             kind=stop.get("kind"), who=stop.get("who", "daemon"), reason=stop.get("reason"),

@@ -1,7 +1,7 @@
-"""The end of a shim: read the files that it left, and record what they mean for its run.
+"""The end of a shim: read its files, and record the events that follow for its run.
 
-A shim has ended when its process has, or when the daemon gives it up because it lives and is silent.
-`core.dead_shim` decides what the files mean.
+A shim has ended if its process has ended, or if the daemon gives it up because it lives and is silent.
+`core.dead_shim` decides which events follow from the files.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from mosaicd.rundirs.directories import RunDirs
 from mosaicd.shims.shims import Shims
 from mosaicd.store.registry import Registry
 
-#: Until the files of an attempt are read once more, where they do not name the shim that holds them.
+#: The wait before the files of an attempt are read again, if they do not name the shim that holds its lock.
 CHECK_AGAIN_S = 1.0
 
 
@@ -40,7 +40,7 @@ class ShimEnds:
         self._carry_out = carry_out
 
     def handle_gone(self, run_id: str) -> None:
-        """Read what a run's shim, or teardown shim, has left."""
+        """Read the files of a run whose shim, or teardown shim, has ended."""
         run = self._registry.live.get(run_id)
         if run is None or not run.is_holding:
             return
@@ -50,7 +50,7 @@ class ShimEnds:
             self._tasks.start(self._read_files(run), lambda: self.handle_gone(run_id))
 
     def handle_silent(self, run: Run, silence_s: float) -> None:
-        """Give up a shim that lives and is silent: its run has lost it, and a teardown shim ends it first."""
+        """Give up a shim that lives and is silent; a teardown shim ends it and then the process tree."""
         log.event(Catalogue.SHIM_SILENT, run_id=run.run_id, silence_s=silence_s)
         self._shims.give_up(run.run_id)
         why = f"its shim lives and has said nothing for {silence_s:g} s"
@@ -67,7 +67,7 @@ class ShimEnds:
         self._tasks.start(record_loss(), lambda: self.handle_silent(run, silence_s))
 
     def check_later(self, run_id: str) -> None:
-        """Read a little later what a run's shim has left, unless a living shim of it is known by then."""
+        """Read the files of a run a little later, unless a living shim of it is known by then."""
 
         def check() -> None:
             run = self._registry.live.get(run_id)

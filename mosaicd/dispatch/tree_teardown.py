@@ -1,9 +1,10 @@
 """The end of a run's process tree: ask the launcher until the tree is empty, and have it torn down.
 
-A shim that lives ends its own tree; if it has ended, a teardown shim does.  Note: neither is trusted to
-succeed. A shim whose tree is not empty after its time is given up: the next teardown shim ends it, and then
-the tree. A tree that is not empty after its grace period and `unkillable_s` (no signal reaches a process that
-waits in the kernel) is reported as unkillable, and its teardown is tried again and again.
+A living shim ends its own tree; after its death a teardown shim does.
+
+Note: both may fail.  A shim whose tree is not empty in time is given up; the next teardown shim ends it, and
+then the tree.  A tree that is not empty after its grace period and `unkillable_s` is reported as unkillable
+(no signal reaches a process that waits in the kernel), and its teardown is repeated.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ from mosaicd.shims.shims import Shims
 
 #: The longest wait between two checks of a tree that is not empty.
 MOST_RECHECK_S = 5.0
-#: How long a shim that is connected, or the last of many, has to end a tree whose grace period is shorter.
+#: The time for a connected shim, or the last of many, to end its tree; a longer grace period extends it.
 MOST_PATIENCE_S = 600.0
 
 
@@ -48,7 +49,7 @@ class _Tree:
 
 
 class TreeTeardown:
-    """Tear trees down; `check_later(run_id, delay_s)` has `check` called again for a run."""
+    """Tear process trees down; `check_later(run_id, delay_s)` calls `check` again for a run."""
 
     def __init__(
         self, launcher: LauncherClient, shims: Shims, orders: Orders, settings: Settings, clock: Clock,
@@ -65,19 +66,19 @@ class TreeTeardown:
         self._trees: dict[str, _Tree] = {}
 
     def forget(self, run_id: str) -> None:
-        """Drop what is known of the tree of a run that ended."""
+        """Drop the tree of a run that has ended."""
         self._trees.pop(run_id, None)
 
     async def check(self, run: Run) -> None:
-        """Conclude the run if its tree is empty; otherwise have the tree ended, and check again later."""
+        """Conclude the run if its tree is empty; otherwise have a shim end the tree and check again."""
         run = missed_events.of_this_boot(run, self._clock.boot_id())
         alive = self._shims.is_alive(run.run_id, run.attempt)
         if run.exit is None and alive and run.run_id not in self._trees:
-            self._control.send_stop(run)  # the exit comes back as a fact, or the shim ends
+            self._control.send_stop(run)  # the shim then reports the exit as a fact, or ends
         shim = (run.shim_pid, run.shim_start_ticks)
         empty, pids = await self._launcher.check_tree(run.run_id, shim, run.attempt)
         if empty and alive and run.exit is None:
-            pids = [pid for pid in (run.shim_pid,) if pid is not None]  # which may start its worker now
+            pids = [pid for pid in (run.shim_pid,) if pid is not None]  # this shim may start its worker now
         elif empty and self._shims.given_up(run.run_id) is None:
             self._trees.pop(run.run_id, None)
             crash_points.reach("exit.before_conclude")
@@ -97,7 +98,7 @@ class TreeTeardown:
         return fsm.conclude(run, self._clock.wall(), wait_s, bound)
 
     async def _wait_for(self, run: Run, pids: list[int], *, is_shim_alive: bool) -> None:
-        """Check again later; after too long record that, and give up the shim that should have ended it."""
+        """Check again later; after too long record `unkillable`, and give up a shim that has not ended it."""
         now, timeouts = self._clock.mono(), self._settings.timeouts
         tree = self._trees.get(run.run_id)
         if tree is None:
@@ -115,13 +116,13 @@ class TreeTeardown:
             tree.given_up_mono = now
             tree.backoff.reset()
         if tree.timer is not None:
-            tree.timer.cancel()  # this check had another reason: one timer a run is enough
+            tree.timer.cancel()  # one timer is enough; this check had another reason
         tree.timer = self._check_later(run.run_id, tree.backoff.next_s())
 
     def _patience_s(self, run: Run, tree: _Tree, bound_s: float) -> float:
-        """Return how long the present shim has to end the tree, from the last one that was given up.
+        """Return the time for the present shim to end the tree, counted from the last shim that was given up.
 
-        Never less than the grace period: each successor would begin that again, and so without end.
+        It is never shorter than the grace period, which every new shim starts again.
         """
         least_s = bound_s + self._settings.timeouts.post_mortem_s
         most_s = max(MOST_PATIENCE_S, least_s)

@@ -1,8 +1,8 @@
-"""Opens the registry, and recovers it where it is missing, damaged or behind the run directories.
+"""Open the registry; recover it if it is missing, damaged or behind the run directories.
 
-A lost registry is a registry that is behind by everything: the file is set aside, an empty one takes its
-place, and the runs of the run directories are written into it when it opens, as into any registry that is
-behind.  A daemon that dies at any point leaves a state from which the next start goes on.
+A lost registry is handled like a registry that lacks everything: its file is set aside, an empty registry
+takes its place, and the opening writes the runs of the run directories into it.  If the daemon is killed at
+any point, the next start continues.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from mosaicd.store.database import DamagedRegistry, NewerRegistry
 from mosaicd.store.recovery_report import RecoveryReport
 from mosaicd.store.registry import Registry
 
-GONE = "the registry was gone or empty, and there were run directories"
+MISSING = "the registry was missing or empty, and there were run directories"
 
 
 class UnusableRegistry(CannotServe):
-    """Of a newer version, or another program's: nothing was changed, and trying again changes nothing."""
+    """The registry is of a newer version or of another program; it is unchanged, and a retry fails again."""
 
     exit_code = 3
 
@@ -34,9 +34,9 @@ class UnusableRegistry(CannotServe):
 async def open_registry(
     path: Path, rundirs: RunDirs, settings: Settings, clock: Clock, on_fatal: Callable[[BaseException], None]
 ) -> Registry:
-    """Return the open registry, recovered where necessary; UnusableRegistry says what is to be done.
+    """Open the registry and recover it if necessary; UnusableRegistry says what to do.
 
-    For the holder of the state directory's lock only.
+    The caller holds the lock of the state directory.
     """
     reader = RunDirReader(rundirs, settings.timeouts, clock, user_name)
 
@@ -49,10 +49,10 @@ async def open_registry(
             find_missing=reader.find_missing,
         )
 
-    await asyncio.to_thread(replacing.finish, path)  # a replacement that was decided and then interrupted
+    await asyncio.to_thread(replacing.finish, path)  # an interrupted replacement is finished first
     try:
-        if await asyncio.to_thread(_is_gone, path, reader):
-            await asyncio.to_thread(replacing.replace_with_empty, path, GONE, clock.wall())
+        if await asyncio.to_thread(_is_missing, path, reader):
+            await asyncio.to_thread(replacing.replace_with_empty, path, MISSING, clock.wall())
         try:
             registry = await try_open()
         except DamagedRegistry as damaged:
@@ -68,11 +68,11 @@ async def open_registry(
 
 
 def health_warnings(registry: Registry) -> list[str]:
-    """Return the warnings of daemon.health about recoveries, of this start and of earlier ones."""
+    """Return the warnings for daemon.health about recoveries, of this start and of earlier ones."""
     return [log.with_code(_entry(report), report.summary()) for report in registry.recovery.reports]
 
 
-def _is_gone(path: Path, reader: RunDirReader) -> bool:
+def _is_missing(path: Path, reader: RunDirReader) -> bool:
     return replacing.is_blank(path) and reader.has_runs()
 
 

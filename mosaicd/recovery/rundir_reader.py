@@ -1,23 +1,23 @@
-"""Reads the run directories for recovery: which runs the registry does not know, which rows are too old.
+"""Read the run directories for a recovery: runs that the registry does not know, and rows that are behind.
 
-Note: nothing is concluded here that only the launcher can confirm.  A live run, and a run whose process tree
-nothing has checked yet, comes back as far as its files go; reconcile does the rest, as after any other crash.
-Only a run that was final before is written as final.
+Note: the reader does not decide whether a process tree is empty, because only the launcher can check that.  A
+run whose tree was not checked is recovered up to the state that its files prove; reconcile does the rest, as
+after any crash.  Only a run that had ended before is written as ended.
 
 Which directories become runs:
-- with an attempt: a row was on the disk before the attempt was ordered, so the run comes back;
-- without an attempt and without the mark `unacknowledged`: its submitter had the reply, so the run waits
-  again (or, if its environment is gone, the run was over before it began);
+- with an attempt: a row was on the disk before the attempt was ordered, so the run is recovered;
+- without an attempt and without the mark `unacknowledged`: the client had the reply, so the run waits again
+  (or, if its environment is removed, the run had ended before it started);
 - with the mark `unacknowledged`: its COMMIT may never have been made, and no client had a reply.  Reconcile
   removes it; a submit with the same key, id or config makes a new run;
-- with the mark `pruned`: the run had ended and was to be removed.  It comes back as ended and is pruned in
-  the same transaction, so its id stays spent.  If its spec is gone, reconcile removes the rest.
+- with the mark `pruned`: the run had ended and its pruning had begun.  It is recovered as ended and pruned in
+  the same transaction, so its id is never used again.  If its spec is removed, reconcile removes the rest.
 
-Races that were considered: a shim between its lock and launch.json is waited for, because launch.json says
-which attempt it is.  A shim that ends during the reading has written exit.json before reconcile reads it.  No
-directory appears after the reading, because the lock of the state directory is held and the last launcher
-ends with its daemon.  If a shim of that launcher registers later all the same, no row has its nonce: it is
-refused, and leaves without having started anything.
+Races: the reader waits for a shim between its lock and launch.json, because launch.json has the nonce of the
+attempt.  A shim that ends during the reading has written exit.json before reconcile reads it.  No directory
+appears after the reading, because the daemon holds the lock of the state directory and the last launcher
+exited with its daemon.  If a shim of that launcher registers later, no row has its nonce: the daemon refuses
+it, and it exits without starting a worker.
 """
 
 import os
@@ -37,7 +37,7 @@ from mosaicd.protocol.records.attempt_files import AttemptFiles
 from mosaicd.rundirs.directories import Outline, RunDirs
 from mosaicd.store.recovering import MissingRuns, RecoveredRun
 
-#: How long the reader waits for shims that have their locks and no launch.json yet, all together.
+#: The longest wait for all shims together that have a lock and no launch.json yet.
 LAUNCH_S = 2.0
 #: Errors of a directory that does not describe a run.
 _UNREADABLE = (
@@ -47,7 +47,7 @@ _UNREADABLE = (
 
 
 class RunDirReader:
-    """Reads once for each opening of the registry; `name_of` returns the user name of a uid."""
+    """Read the run directories for one opening of the registry; `name_of` returns a uid's user name."""
 
     def __init__(
         self, rundirs: RunDirs, timeouts: Timeouts, clock: Clock, name_of: Callable[[int], str]
@@ -59,13 +59,13 @@ class RunDirReader:
         self._waits_until_mono: float | None = None
 
     def has_runs(self) -> bool:
-        """Whether there is a directory that may be a run's."""
+        """Return whether a directory has the name of a run."""
         return any(map(ulid.is_ulid, self._rundirs.names()))
 
     def find_missing(self, known: frozenset[str], live: Sequence[Run], has_loss: bool) -> MissingRuns:
-        """Return the runs that are not in `known`, and what the rows of `live` runs lack.
+        """Return the runs that are not in `known`, and the steps that the rows of `live` runs lack.
 
-        `has_loss`: the registry is known to lack commits; else the directories alone decide that.
+        `has_loss`: the registry is known to lack commits; otherwise only the directories show it.
         """
         missing = MissingRuns()
         unknown = [name for name in self._rundirs.names() if name not in known]
@@ -90,7 +90,7 @@ class RunDirReader:
         return missing
 
     def _read_unknown(self, names: Iterable[str], unreadable: dict[str, str]) -> "Iterator[_RunDir]":
-        """Read each directory that may be a run's; those that do not describe a run go to `unreadable`."""
+        """Read each directory with a run id as name; one that cannot be read goes to `unreadable`."""
         for name in names:
             if not ulid.is_ulid(name) or name != name.upper():
                 continue
@@ -102,12 +102,12 @@ class RunDirReader:
                 unreadable[name] = f"{type(error).__name__}: {error}"
 
     def _has_later_attempt(self, run: Run) -> bool:
-        """Whether there is an attempt that the row does not know: its dispatch was committed, and is lost."""
+        """Return whether an attempt exists that the row does not know: the commit of its dispatch is lost."""
         path = rundir.attempt_dir(str(self._rundirs.path(run.run_id)), run.attempt + 1)
         return os.path.lexists(path)
 
     def _read_live(self, run: Run) -> "_RunDir | None":
-        """Read the directory of a live run from its present attempt on; None if it cannot be read."""
+        """Read the directory of a live run from its current attempt on; None if it cannot be read."""
         try:
             return self._read(self._rundirs.outline(run.run_id), run)
         except OSError:
@@ -126,10 +126,10 @@ class RunDirReader:
         return _RunDir(run, attempts, outline.has_environment, outline.is_pruned, changed_at)
 
     def _read_attempt(self, run: Run, number: int) -> AttemptFiles:
-        """Read an attempt; wait for launch.json where a shim has just taken its lock."""
+        """Read an attempt; if its shim has just taken the lock, wait for launch.json."""
         while True:
             files = self._rundirs.examine(run.run_id, number, run.owner_uid)
-            # Only launch.json has the nonce; the holder of a lock is known without it.
+            # Only launch.json has the nonce; the lock alone shows only the process of the shim.
             has_nonce = files.launch is not None and bool(files.launch.nonce)
             if not files.is_held or has_nonce or self._has_waited():
                 has_begun = has_nonce or files.started is not None  # then its worker may live
@@ -137,7 +137,7 @@ class RunDirReader:
             time.sleep(0.01)
 
     def _has_waited(self) -> bool:
-        """Whether the time to wait for shims is over; the first call begins it."""
+        """Return whether the time to wait for shims is over; the first call starts it."""
         if self._waits_until_mono is None:
             self._waits_until_mono = self._clock.mono() + LAUNCH_S
         return self._clock.mono() > self._waits_until_mono
@@ -146,27 +146,27 @@ class RunDirReader:
         self, read: "Iterable[_RunDir]", lost_slots: frozenset[str], unreadable: dict[str, str]
     ) -> Iterator[RecoveredRun]:
         """Yield the runs of these directories in the order of submission."""
-        for one in sorted(read, key=lambda one: (one.run.created_at, one.run.run_id)):
+        for directory in sorted(read, key=lambda item: (item.run.created_at, item.run.run_id)):
+            run = directory.run
             try:
-                steps = replay_rundir.replay(one.run, one.attempts, self._facts(one, lost_slots))
+                steps = replay_rundir.replay(run, directory.attempts, self._facts(directory, lost_slots))
             except _UNREADABLE as error:
-                unreadable[one.run.run_id] = f"{type(error).__name__}: {error}"
+                unreadable[run.run_id] = f"{type(error).__name__}: {error}"
                 continue
-            exits = [
-                event.data for _, event in steps if event.kind is Kind.EXITED
-            ]  # checked, unlike the file
+            # The data of the event are checked, unlike the file.
+            exits = [event.data for _, event in steps if event.kind is Kind.EXITED]
             progress = Progress().after_exit(exits[-1]) if exits else Progress()
-            yield RecoveredRun(steps, progress, one.is_held, one.is_pruned)
+            yield RecoveredRun(steps, progress, directory.is_held, directory.is_pruned)
 
-    def _facts(self, one: "_RunDir", lost_slots: frozenset[str]) -> RunDirFacts:
-        is_over = (one.is_pruned or not one.has_environment) and not one.is_held
-        has_lost_slots = one.run.run_id in lost_slots
-        return RunDirFacts(one.changed_at, self._clock.boot_id(), is_over, has_lost_slots)
+    def _facts(self, directory: "_RunDir", lost_slots: frozenset[str]) -> RunDirFacts:
+        is_over = (directory.is_pruned or not directory.has_environment) and not directory.is_held
+        has_lost_slots = directory.run.run_id in lost_slots
+        return RunDirFacts(directory.changed_at, self._clock.boot_id(), is_over, has_lost_slots)
 
 
 @dataclass(frozen=True, slots=True)
 class _RunDir:
-    """The directory of a run as it was read; `run` is new, or is the row as it stands."""
+    """The contents of a run directory; `run` is a new run, or the run of the row."""
 
     run: Run
     attempts: list[AttemptFiles]
@@ -176,15 +176,15 @@ class _RunDir:
 
     @property
     def newest_attempt(self) -> int:
-        """The number of the last attempt that began; 0 where none began."""
-        return max((one.number for one in self.attempts if one.launch is not None), default=0)
+        """Return the number of the newest attempt with a launch.json; 0 if there is none."""
+        return max((attempt.number for attempt in self.attempts if attempt.launch is not None), default=0)
 
     @property
     def is_held(self) -> bool:
-        """Whether a shim of the run lives."""
-        return any(one.is_held for one in self.attempts)
+        """Return whether a shim of the run lives."""
+        return any(attempt.is_held for attempt in self.attempts)
 
 
 def _claims(read: Iterable[_RunDir]) -> list[Claim]:
-    claims = (replay_rundir.newest_claim(one.run.run_id, one.attempts) for one in read)
-    return [one for one in claims if one is not None]
+    claims = (replay_rundir.newest_claim(item.run.run_id, item.attempts) for item in read)
+    return [claim for claim in claims if claim is not None]

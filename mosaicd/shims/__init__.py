@@ -1,4 +1,4 @@
-"""Shims: the daemon's end of the launcher and of every shim.
+"""Shims: the daemon's side of the launcher and of every shim.
 
 Owns the launcher process, the connections on which shims have registered, and the watch over silent shims.
 It passes orders and notifications on and decides nothing about runs.  It may import the core, the store and

@@ -1,7 +1,7 @@
 """The launcher process: start it, give it orders, notice its silence or its end, and start another one.
 
-The launcher answers numbered orders over a packet socket.  Every order may be repeated: when a launcher ends,
-the next one gets each order that has no answer yet.  The shims that a launcher forked outlive it.
+The launcher answers numbered orders over a packet socket.  Every order may be repeated: if a launcher ends,
+the next launcher gets each order that has no answer yet.  The shims of a launcher outlive it.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from mosaicd.protocol.records.packets import (
 RESTART_DELAY_S, MOST_RESTART_DELAY_S = 0.2, 10.0
 SEND_AGAIN_S = 0.01
 LEAVE_S = 5.0  # for a launcher to carry out the few orders that it has, and to exit
-#: Silence is counted in checks and not by the clock: a daemon that was stopped itself has not read yet.
+#: Silence is counted in checks and not by the clock: a suspended daemon has not read its messages yet.
 MOST_SILENT_CHECKS = 6
 PACKET_BYTES = 1 << 16
 #: The launcher needs nothing of the daemon's environment; a worker's environment is part of its order.
@@ -54,7 +54,7 @@ class _Order:
 
 @dataclass(slots=True)
 class _Launcher:
-    """A running launcher: its process, our end of the order socket, and what tells of its end."""
+    """A running launcher: its process, the daemon's end of the order socket, and the watch on its end."""
 
     process: "subprocess.Popen[bytes]"
     socket: socket.socket
@@ -65,7 +65,7 @@ class _Launcher:
 class LauncherClient:
     """Give orders to the launcher.
 
-    `mode` is the kind of containment, `soft_limit` the one of open descriptors that launcher and runs get.
+    `mode` is the kind of containment, `soft_limit` the limit of open descriptors for launcher and runs.
     `on_reaped(run_id, pid)` is called on the loop when the launcher has reaped a shim.  `crash_at` arms a
     crash point in the first launcher or its shims.
     """
@@ -75,11 +75,10 @@ class LauncherClient:
     silence_s: float = 30.0
     crash_at: str | None = None
     on_reaped: Callable[[str, int], None] | None = None
-    #: How often a launcher had to be started again.
     restarts: int = 0
-    #: Why no launcher runs, while none can be started.
+    #: The reason while no launcher can be started.
     start_error: str | None = None
-    #: What holds a run's processes together and which limits are enforced, as the launcher has said.
+    #: The kind of containment and the enforced limits, as the launcher has reported them.
     containment: dict[str, Any] = field(default_factory=dict)
     _launcher: _Launcher | None = None
     _orders: dict[int, _Order] = field(default_factory=dict)
@@ -91,10 +90,10 @@ class LauncherClient:
     # --- the process -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the launcher and send what has no answer yet; if that fails, try again later."""
+        """Start the launcher and send all orders without an answer; if that fails, try again later."""
         try:
             started = self._launch_process()
-        except OSError as error:  # the daemon is out of processes or descriptors for the moment
+        except OSError as error:  # for example no free process or descriptor
             self.start_error = f"the launcher cannot be started: {error}"
             log.event(Catalogue.LAUNCHER_NOT_STARTED, why=error)
             self._restart_later()
@@ -109,7 +108,7 @@ class LauncherClient:
             self._send(order)
 
     def _launch_process(self) -> _Launcher:
-        """Return a launcher that runs; OSError, and then no process is left of it."""
+        """Start a launcher process and return it; OSError, and then no process of it remains."""
         with ExitStack() as undo:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(ours.close)
@@ -131,7 +130,7 @@ class LauncherClient:
         return {crash_points.VARIABLE: crash_at} if crash_at and crash_points.is_forked(crash_at) else {}
 
     async def close(self) -> None:
-        """Let the launcher carry out the orders that it has, and wait until it has exited; shims stay."""
+        """Let the launcher carry out its orders, and wait until it has exited; shims stay alive."""
         self._is_closing = True
         process = self._drop_launcher()
         if process is not None:
@@ -145,7 +144,7 @@ class LauncherClient:
         process.kill()
 
     def _drop_launcher(self) -> "subprocess.Popen[bytes] | None":
-        """Close our end of the launcher, if there is one; return its process, which is not waited for."""
+        """Close the socket to the launcher, if one runs; return its process, which the caller waits for."""
         dropped, self._launcher = self._launcher, None
         if dropped is None:
             return None
@@ -164,7 +163,7 @@ class LauncherClient:
         self._restart_later()
 
     def _restart_later(self) -> None:
-        """Start another launcher after a pause, which grows until a launcher has answered an order."""
+        """Start another launcher after a back-off, which is reset when a launcher answers an order."""
         self.restarts += 1
         asyncio.get_running_loop().call_later(self._backoff.next_s(), self._restart)
 
@@ -175,9 +174,9 @@ class LauncherClient:
     # --- orders ------------------------------------------------------------------------------------
 
     async def fork_shim(self, order: LaunchOrder | TeardownOrder) -> tuple[int, int]:
-        """Have a shim forked that carries out the order; return its pid and start time.
+        """Have the launcher fork a shim for the order; return its pid and start time.
 
-        Raises LaunchFailed, or its kind NoProcess when a process is wanting only for the moment.
+        Raises LaunchFailed, or its subclass NoProcess if the machine has no free process at the moment.
         """
         crash_points.reach("order.made")
         packet = ForkShim(order=order.order, run_id=order.run_id, attempt=order.attempt, id=self._take_id())
@@ -185,15 +184,15 @@ class LauncherClient:
         if isinstance(reply, ForkFailed):
             raise refused(reply)
         assert isinstance(reply, Launched), reply
-        return reply.pid, reply.start_ticks or 0  # 0 fits no process, so an unknown shim counts as gone
+        return reply.pid, reply.start_ticks or 0  # 0 matches no process, so an unknown shim counts as ended
 
     async def check_tree(
         self, run_id: str, shim: tuple[int | None, int | None], attempt: int | None = None
     ) -> tuple[bool, list[int]]:
-        """Return whether no process of the run is left, and the pids of those that are.
+        """Return whether the process tree of the run is empty, and the pids of its living processes.
 
-        `shim`: pid and start time of the run's shim.  Where the tree is empty and its shim is gone, the
-        launcher removes the attempt's control group and temporary directory.
+        `shim`: pid and start time of the run's shim.  If the tree is empty and the shim has ended, the
+        launcher removes the control group and the temporary directory of the attempt.
         """
         packet = CheckTree(
             run_id=run_id, shim_pid=shim[0], shim_start=shim[1], attempt=attempt, id=self._take_id()
@@ -219,7 +218,7 @@ class LauncherClient:
 
     def _send(self, order: _Order) -> None:
         if self._launcher is None or order.reply.done():
-            return  # without a launcher `start` sends it
+            return  # `start` sends it to the next launcher
         packet = json.dumps(order.packet.to_json()).encode()
         try:
             if order.body is None:
@@ -231,7 +230,7 @@ class LauncherClient:
             crash_points.reach("order.sent")
         except (BrokenPipeError, ConnectionResetError):
             pass  # the launcher has ended: `start` sends it to the next one
-        except OSError:  # its queue is full, or the daemon is out of descriptors or memory for the moment
+        except OSError:  # its queue is full, or the daemon has no free descriptor or memory
             asyncio.get_running_loop().call_later(SEND_AGAIN_S, self._send, order)
 
     def _check_silence_later(self) -> None:
@@ -240,7 +239,7 @@ class LauncherClient:
             asyncio.get_running_loop().call_later(self.silence_s / MOST_SILENT_CHECKS, self._check_silence)
 
     def _check_silence(self) -> None:
-        """Kill a launcher that has left an order unanswered for too long: it answers in milliseconds."""
+        """Kill a launcher that has left an order unanswered for too long; it needs only milliseconds."""
         self._is_checking = False
         for order in self._orders.values():
             order.silent_checks += 0 if order.reply.done() else 1

@@ -1,8 +1,10 @@
-"""Shims that live and send nothing: stopped, or stuck in a system call that does not return.
+"""Watch for shims that live and send nothing: they are suspended, or hang in a system call.
 
-A shim that works sends something every few seconds, so a long silence of a living shim means that its worker
-is not drained, limited or stopped.  Note: silence is counted in checks and not by the clock, so a daemon that
-was stopped itself does not take what it has not read yet for silence.
+A working shim sends a message every few seconds.  If a living shim is silent for long, it does not read the
+worker's output, enforce its limits or stop it.
+
+Note: silence is counted in checks and not by the clock, because a suspended daemon has not read its messages
+yet.
 """
 
 import asyncio
@@ -13,7 +15,7 @@ from mosaicd.protocol.states import State
 from mosaicd.shims.shims import Shims
 from mosaicd.store.registry import Registry
 
-#: Checks in the time that a shim may be silent.
+#: The number of checks in the longest allowed silence.
 MOST_SILENT_CHECKS = 6
 
 

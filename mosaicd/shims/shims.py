@@ -1,7 +1,7 @@
-"""The shims of live runs: order one, know its connection and its process, notify it, notice its end.
+"""The shims of live runs: order a shim, send notifications to it, and watch its connection and its process.
 
-A shim is known by the connection on which it registered and, when that is gone, by its process (pid and
-start time).  A lost connection is not a lost shim: a shim that lives registers again.
+A shim is known by the connection on which it registered, and without one by its process (pid and start time).
+A lost connection is not a dead shim: a living shim registers again.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from mosaicd.shims.launcher_client import LauncherClient
 
 
 class Connection(Protocol):
-    """The connection of a shim, as the server of the socket offers it."""
+    """The connection of a shim to the socket server."""
 
     def notify(self, method: str, params: Mapping[str, Any]) -> bool: ...
 
@@ -86,7 +86,7 @@ class Shims:
     # --- connection and process --------------------------------------------------------------------
 
     def attach(self, run_id: str, attempt: int, connection: Connection, pid: int, start_ticks: int) -> None:
-        """Take `connection` as the one that the run's shim listens on, and close the one before it."""
+        """Set the connection of the run's shim, and close the former one."""
         stale = self._shims[run_id].connection if run_id in self._shims else None
         self.watch(run_id, attempt, pid, start_ticks)
         shim = self._shims[run_id]
@@ -103,7 +103,7 @@ class Shims:
         connection.on_close(closed)
 
     def watch(self, run_id: str, attempt: int, pid: int, start_ticks: int) -> None:
-        """Take the process (pid, start time) as the run's shim; one that does not exist counts as gone."""
+        """Watch this process (pid, start time) as the run's shim; a missing process has ended."""
         known = self._shims.get(run_id)
         if known is not None and known.process == (pid, start_ticks) and known.attempt == attempt:
             return
@@ -118,12 +118,12 @@ class Shims:
             loop.add_reader(shim.pidfd, self._note_gone, run_id, shim)
 
     def watch_recorded(self, run_id: str, attempt: int, launch: Launch | None) -> None:
-        """Watch the shim that launch.json names; without a name there the shim will register."""
+        """Watch the shim that launch.json names; a shim that is not named there registers by itself."""
         if launch is not None and launch.shim_pid and launch.shim_started_at is not None:
             self.watch(run_id, attempt, launch.shim_pid, launch.shim_started_at)
 
     def forget(self, run_id: str) -> None:
-        """Drop what is known of the shim of a run that ended."""
+        """Drop the shim of a run that has ended."""
         shim = self._shims.pop(run_id, None)
         if shim is not None:
             _drop_pidfd(shim)
@@ -162,14 +162,14 @@ class Shims:
     # --- silence -----------------------------------------------------------------------------------
 
     def note_message(self, run_id: str) -> None:
-        """Take note that the run's shim has sent something: the count of silent checks restarts."""
+        """Note that the run's shim has sent a message: its count of silent checks restarts."""
         if run_id in self._shims:
             self._shims[run_id].silent_checks = 0
 
     def count_silent_check(self, run_id: str, attempt: int) -> int:
-        """Return how many checks in a row found the attempt's living shim silent, and begin the next one.
+        """Return the number of silent checks in a row of the attempt's living shim, and count one.
 
-        0 after a message, and where there is no such shim or a teardown shim, which never sends anything.
+        0 after a message, without such a shim, and for a teardown shim, which never sends a message.
         """
         shim = self._shims.get(run_id)
         if shim is None or shim.is_teardown or not self.is_alive(run_id, attempt):
@@ -179,7 +179,7 @@ class Shims:
         return silent_checks
 
     def give_up(self, run_id: str) -> None:
-        """Count a living shim as gone and close its connection; the next teardown shim ends it first."""
+        """Treat a living shim as ended and close its connection; the next teardown shim ends it first."""
         shim = self._shims.get(run_id)
         if shim is not None:
             _drop_pidfd(shim)
@@ -189,7 +189,7 @@ class Shims:
                 connection.abort()
 
     def given_up(self, run_id: str) -> tuple[int, int] | None:
-        """Return the process (pid, start time) of a shim that was given up and not yet ended."""
+        """Return the process (pid, start time) of a shim that was given up and still lives, or None."""
         shim = self._shims.get(run_id)
         return shim.process if shim is not None and shim.is_given_up else None
 

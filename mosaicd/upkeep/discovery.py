@@ -1,7 +1,7 @@
-"""Which workers are installed, asked of each configured interpreter in a process of its own.
+"""Discover the installed workers: run each configured interpreter in a process that lists its workers.
 
-Workers live in environments that exclude one another, so nothing of theirs is imported here.  One
-interpreter that is broken, slow or silent is listed with its error and hides nobody.
+The environments of workers may be incompatible with each other, so the daemon imports no worker.  If an
+interpreter is broken, slow or silent, its workers are listed with the error; other workers are not affected.
 """
 
 import asyncio
@@ -22,16 +22,16 @@ ARGUMENTS = ("-m", "mosaic_worker.discovery", "--json")
 PATH = "/usr/local/bin:/usr/bin:/bin"
 STOPPING = "The daemon is stopping; ask again"
 
-#: A worker as its interpreter describes it.
+#: The description of a worker by its interpreter.
 Row = Json
 Rows = list[Row]
 
 
 class Discovery:
-    """Remembers what the interpreters said; several who ask at once share one round of questions."""
+    """Lists of workers, cached; callers at the same time share one query of all interpreters."""
 
     def __init__(self, settings: Settings, environment: Mapping[str, str] | None = None) -> None:
-        """`environment` replaces the minimal one that interpreters are asked in."""
+        """Query no interpreter yet; `environment` replaces the minimal environment of the processes."""
         self._workers = settings.workers
         self._limit_s = settings.timeouts.discovery_s
         self._environment = dict(environment) if environment is not None else _environment()
@@ -42,7 +42,7 @@ class Discovery:
     async def list(self, refresh: bool = False) -> Rows:
         """Return every worker: kind, module, python, metadata, capabilities, config_schema, error.
 
-        Draining where the daemon stops before all have answered.
+        Raises Draining if the daemon stops before all interpreters have answered.
         """
         if self._known is not None and not refresh:
             return self._known
@@ -52,7 +52,7 @@ class Discovery:
             self._asking = asyncio.get_running_loop().create_task(self._ask_all())
             self._asking.add_done_callback(self._asked)
         asking = self._asking
-        await asyncio.wait((asking,))  # who goes away leaves it to the others
+        await asyncio.wait((asking,))  # a cancelled caller does not cancel the query of the others
         if asking.cancelled():
             raise Draining(STOPPING)
         return asking.result()
@@ -63,7 +63,7 @@ class Discovery:
         return next((row for row in rows if row.get("module") == module and not row.get("error")), None)
 
     async def close(self) -> None:
-        """End the questions that are being asked, and ask no more."""
+        """Cancel the query in progress; later calls raise Draining."""
         self._is_closed = True
         if self._asking is not None:
             self._asking.cancel()
@@ -86,7 +86,7 @@ class Discovery:
         return sorted(rows.values(), key=lambda row: str(row["kind"]))
 
     async def _ask(self, python: str) -> Rows | str:
-        """Return what one interpreter lists, or why it does not."""
+        """Return the workers that one interpreter lists, or the error as text."""
         try:
             process = await asyncio.create_subprocess_exec(
                 python, *ARGUMENTS, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
@@ -112,15 +112,15 @@ def _read_answer(python: str, code: int | None, out: bytes, err: bytes) -> Rows 
         answer = json.loads(out)
     except ValueError:
         lines = [line.strip() for line in err.decode(errors="replace").splitlines() if line.strip()]
-        return f"{python}: {lines[-1][:300]}" if lines else f"{python} said nothing (exit code {code})"
+        return f"{python}: {lines[-1][:300]}" if lines else f"{python} printed nothing (exit code {code})"
     workers = answer.get("workers") if isinstance(answer, dict) else answer
     if not isinstance(workers, list):
-        return f"{python} gave an answer that is no list of workers"
+        return f"{python} printed JSON that is not a list of workers"
     return [worker for worker in workers if isinstance(worker, dict)]
 
 
 def _rows(answer: Rows | str, python: str) -> Rows:
-    """Return the workers of our own environment; that it has no SDK is no error."""
+    """Return the workers in the environment of the daemon; without an SDK there it is only logged."""
     if isinstance(answer, str):
         log.event(Catalogue.NO_OWN_WORKERS, why=answer)
         return []
@@ -135,14 +135,14 @@ def _configured(kind: str, worker: Worker, answer: Rows | str) -> Row:
     rows = [row for row in answer if row.get("kind") == kind]
     rows = rows or [row for row in answer if worker.module is not None and row.get("module") == worker.module]
     if not rows:
-        # Its module can be run all the same: what it can do is simply not known.
+        # A configured module can run all the same; only its capabilities are unknown.
         missing = None if worker.module else f"{worker.python} has no worker {kind!r}"
         return {**empty, "metadata": None, "capabilities": None, "error": missing}
     return {**rows[0], **empty, "module": worker.module or rows[0].get("module")}
 
 
 def _environment() -> dict[str, str]:
-    """Return the little that an interpreter needs; nothing of the daemon's own, such as NOTIFY_SOCKET."""
+    """Return the minimal environment of an interpreter, without variables of the daemon (NOTIFY_SOCKET)."""
     try:
         home = pwd.getpwuid(os.getuid()).pw_dir
     except KeyError:

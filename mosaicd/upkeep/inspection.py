@@ -1,7 +1,7 @@
 """Inspect a state directory: facts for `doctor`, and the few repairs that are safe.
 
-The same function answers for a running daemon and for `mosaicd --check` without one.  The client makes advice
-of the facts.  What is not safe to repair (data, processes) is reported and never touched.
+A running daemon and `mosaicd --check` use the same function.  The client derives its advice from the facts.
+Data and processes are reported and never changed, because a repair of them is not safe.
 """
 
 import os
@@ -24,7 +24,7 @@ KEY_FILE = "launch.key"
 #: How many of a kind are listed one by one.
 MOST_LISTED = 100
 MOST_LIVE = 2000
-#: A temporary file younger than this may be somebody's work of right now.
+#: A temporary file younger than this may still be in use.
 STALE_S = 3600.0
 _TEMPORARY = (".tmp", ".new", ".part")
 _OTHERS, _OTHERS_WRITE = 0o077, 0o022
@@ -42,7 +42,7 @@ class OpenMode:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it belongs to this user."""
+        """Return whether the path belongs to the user of this process."""
         return self.owner_uid == os.geteuid()
 
     def to_dict(self) -> Json:
@@ -59,16 +59,16 @@ class OpenMode:
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A file that serves no run any more, and why."""
+    """A file that no run needs any more, and the reason."""
 
     path: Path
     why: str
 
 
 def inspect(settings: Settings, now: float, *, fix: bool = False) -> Json:
-    """Return what is there and what is wrong; with `fix`, after repairing what is safe to.
+    """Return the contents and the faults of the state directory; with `fix`, make the safe repairs first.
 
-    Blocks while it reads the whole registry and every run directory.  `now` Unix seconds.
+    Blocks while it reads the complete registry and every run directory.  `now`: Unix seconds.
     """
     state_dir = settings.state_dir
     found = inspect_registry(state_dir / REGISTRY_FILE)
@@ -127,7 +127,7 @@ def _close(modes: list[OpenMode]) -> Iterator[str]:
 
 
 def _strays(state_dir: Path, found: RegistryInspection, now: float) -> Iterator[Stray]:
-    """Yield files that serve nothing: secrets of ended runs, and what a crash left half written."""
+    """Yield files that no run needs: environments of ended runs, and old temporary files."""
     for folder in (state_dir, state_dir / "backups"):
         yield from _half_written(folder, now)
     for run_id, state in found.states.items():
@@ -146,7 +146,7 @@ def _half_written(folder: Path, now: float) -> Iterator[Stray]:
         with suppress(OSError):
             facts = path.lstat()
             if stat.S_ISREG(facts.st_mode) and facts.st_mtime < now - STALE_S:
-                yield Stray(path, "half-written file")
+                yield Stray(path, "incomplete file")
 
 
 def _entries(folder: Path, is_wanted: Callable[["os.DirEntry[str]"], bool]) -> list[Path]:
@@ -175,9 +175,9 @@ def _directories(state_dir: Path, found: RegistryInspection, strays: list[Stray]
     ended = [run_id for run_id, state in found.states.items() if state == State.TERM and run_id in names]
     held = [run_id for run_id in ended if held_attempts(runs / run_id)]
     missing = sorted(run_id for run_id in found.attempts if run_id not in names)
-    told = [{"name": name, "is_held": bool(held_attempts(runs / name))} for name in unknown[:MOST_LISTED]]
+    listed = [{"name": name, "is_held": bool(held_attempts(runs / name))} for name in unknown[:MOST_LISTED]]
     return {
-        "unknown": told,
+        "unknown": listed,
         "unknown_count": len(unknown), "missing": missing[:MOST_LISTED], "missing_count": len(missing),
         "held_after_end": held[:MOST_LISTED],
         "strays": [{"path": str(stray.path), "why": stray.why} for stray in strays[:MOST_LISTED]],

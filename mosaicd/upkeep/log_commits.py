@@ -1,6 +1,6 @@
-"""Log what was committed: one log record for each ledger event that an operator reads.
+"""Log committed events: one log record for each event that matters to an operator.
 
-Beats, spawns and other details stay in the ledger.
+Details, such as beats and spawns, are only in the ledger.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ def log_commits(batch: Sequence[Committed]) -> None:
     """Log the events of one transaction; subscribe this to the registry."""
     for committed in batch:
         row = _ROWS.get(committed.event.kind)
-        if row is not None and committed.run.origin != ORIGIN:  # an import has one record of its own
+        if row is not None and committed.run.origin != ORIGIN:  # the import itself logs one record
             entry, fields = row
             run = committed.run
             log.event(

@@ -1,10 +1,12 @@
-"""Retention at work: measures ended runs, decides by the policy, and removes what it gives up.
+"""Retention: measure ended runs, choose runs by the policy, and prune them.
 
-The order is crash-safe: the directory says that it is given up, row and events go in one transaction that
-leaves a mark, then the directory goes (its spec first, what says that it is given up last), then the mark
-says so; `finish` redoes the last two after a crash.  So a directory that no row knows (the registry was lost,
-or an older copy put in its place) is never taken for a run that is still wanted.  A reader would get wrong: a
-run that a live run names (its own earlier attempt, a checkpoint of it) stays although nobody pinned it.
+Pruning has four steps in a crash-safe order: - mark the directory with `pruned`; - delete row and events in
+one transaction, which adds a row to the table `pruned`; - remove the directory, its spec first and the mark
+last; - record in the table `pruned` that the directory is removed.  After a crash `finish` repeats the last
+two steps.  If the registry is lost or replaced by an older copy, the mark prevents that a pruned run is
+recovered as a run that is still wanted.
+
+Note: a run whose id is in the origin, command line or spec of a live run is not pruned, pinned or not.
 """
 
 import asyncio
@@ -28,7 +30,7 @@ from mosaicd.rundirs.removal import remove_pruned
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
 
-#: Runs in one transaction: few enough that a request waits for milliseconds, not for all of them.
+#: Runs in one transaction: few, so that a request waits only for milliseconds.
 BATCH_RUNS = 20
 _ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 DAY_S = 86400.0
@@ -36,7 +38,7 @@ DAY_S = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """An ended run that may go: how large it is (bytes on disk), and which rule gives it up."""
+    """An ended run to prune: its size (bytes on disk), and the rule that it exceeds."""
 
     run: Ended
     size_bytes: int
@@ -44,7 +46,7 @@ class Choice:
 
 
 class Retention:
-    """Looks at ended runs only; everything belongs to the event loop."""
+    """Prune ended runs; call all methods on the event loop."""
 
     def __init__(
         self, registry: Registry, history: History, rundirs: RunDirs, settings: Settings, clock: Clock
@@ -59,38 +61,38 @@ class Retention:
         self._removing = asyncio.Lock()
 
     async def run(self) -> None:
-        """Finish what a crash left, then apply the policy from time to time, until cancelled."""
+        """Finish interrupted prunings and apply the policy, again and again, until cancelled."""
         while True:
             try:
                 await self.finish()
                 if not self.policy.is_off:
                     await self.prune(await self.given_up(), "retention")
-            except MosaicError as error:  # a full disk, most likely: what was not done is done next time
+            except MosaicError as error:  # for example a full disk: the next round tries again
                 log.event(Catalogue.PRUNE_FAILED, why=error)
             await asyncio.sleep(self._interval_s)
 
     # --- deciding ----------------------------------------------------------------------------------
 
     async def given_up(self, owner_uid: int | None = None) -> list[Choice]:
-        """Return what the policy gives up now, the longest ended first; of one owner, or of all."""
+        """Return the runs to prune by the policy, in the order of their ends; of one owner, or of all."""
         runs = await self._history.ended(ListRuns())
         sizes: Mapping[str, int] = {}
         if self.policy.needs_sizes:
             sizes = await self.measure([run.run_id for run in runs])
         chosen = choose(runs, self.policy, self._clock.wall(), sizes, await self.in_use())
-        taken = [run for run in runs if run.run_id in chosen and owner_uid in (None, run.owner_uid)]
-        sizes = await self.measure([run.run_id for run in taken])
-        return [Choice(run, sizes[run.run_id], chosen[run.run_id]) for run in taken]
+        selected = [run for run in runs if run.run_id in chosen and owner_uid in (None, run.owner_uid)]
+        sizes = await self.measure([run.run_id for run in selected])
+        return [Choice(run, sizes[run.run_id], chosen[run.run_id]) for run in selected]
 
     async def in_use(self) -> frozenset[str]:
-        """Return the ids that live runs mention: as origin, on the command line, in their config."""
+        """Return the run ids in the origin, working directory, command line and spec of live runs."""
         live = list(self._registry.live.values())
-        said = [" ".join((run.origin or "", run.cwd or "", *run.command)) for run in live]
-        said += await asyncio.to_thread(self._specs, [run.run_id for run in live])
-        return frozenset(found for text in said for found in _ID.findall(text.upper()))
+        texts = [" ".join((run.origin or "", run.cwd or "", *run.command)) for run in live]
+        texts += await asyncio.to_thread(self._specs, [run.run_id for run in live])
+        return frozenset(run_id for text in texts for run_id in _ID.findall(text.upper()))
 
     async def measure(self, run_ids: Sequence[str]) -> dict[str, int]:
-        """Return the bytes that each ended run's directory takes; measured once, as nothing writes there."""
+        """Return the bytes on disk of each directory; a directory of an ended run is measured once."""
         known = {run_id: self._sizes[run_id] for run_id in run_ids if run_id in self._sizes}
         found = await asyncio.to_thread(self._measure, [run_id for run_id in run_ids if run_id not in known])
         self._sizes.update(found)
@@ -99,36 +101,36 @@ class Retention:
     # --- removing ----------------------------------------------------------------------------------
 
     async def prune(self, choices: Sequence[Choice], who: str) -> list[Choice]:
-        """Remove what was chosen and return what was; pinned meanwhile, or still in a shim's hand: stays."""
-        gone: list[Choice] = []
+        """Prune the chosen runs and return those that were pruned; pinned runs and runs with a shim stay."""
+        pruned: list[Choice] = []
         for start in range(0, len(choices), BATCH_RUNS):
             batch = choices[start : start + BATCH_RUNS]
             held = await asyncio.to_thread(self._held, [choice.run.run_id for choice in batch])
             sizes = {c.run.run_id: c.size_bytes for c in batch if c.run.run_id not in held}
-            taken = await self._take(sizes, who)
-            gone += [choice for choice in batch if choice.run.run_id in taken]
+            deleted = await self._delete_rows(sizes, who)
+            pruned += [choice for choice in batch if choice.run.run_id in deleted]
             await self.finish()
-        if gone:
+        if pruned:
             log.event(
-                Catalogue.RUNS_PRUNED, count=len(gone), bytes=sum(choice.size_bytes for choice in gone),
-                who=who, oldest=gone[0].run.run_id,
+                Catalogue.RUNS_PRUNED, count=len(pruned), bytes=sum(choice.size_bytes for choice in pruned),
+                who=who, oldest=pruned[0].run.run_id,
             )  # fmt: skip
-        return gone
+        return pruned
 
-    async def _take(self, sizes: Mapping[str, int], who: str) -> set[str]:
-        """Take rows and events away, and return of which; the others are as they were before."""
+    async def _delete_rows(self, sizes: Mapping[str, int], who: str) -> set[str]:
+        """Mark the directories, then delete rows and events; return the ids, and unmark the other runs."""
         await asyncio.to_thread(self._mark, sizes)
         crash_points.reach("prune.marked")
-        taken: set[str] = set()
+        deleted: set[str] = set()
         try:
-            taken = set(await self._registry.retention.prune(sizes, who)) if sizes else taken
+            deleted = set(await self._registry.retention.prune(sizes, who)) if sizes else deleted
             crash_points.reach("prune.recorded")
         finally:
-            await asyncio.to_thread(self._unmark, sizes.keys() - taken)
-        return taken
+            await asyncio.to_thread(self._unmark, sizes.keys() - deleted)
+        return deleted
 
     async def finish(self) -> None:
-        """Remove the directories of runs whose rows are gone; what cannot be removed is tried again later."""
+        """Remove the directories of pruned runs; a directory that cannot be removed is tried again later."""
         async with self._removing:
             left = sorted(self._registry.retention.pruned_left)
             for start in range(0, len(left), BATCH_RUNS):
@@ -152,7 +154,7 @@ class Retention:
 
     def _mark(self, run_ids: Collection[str]) -> None:
         for run_id in run_ids:
-            with suppress(OSError):  # gone by hand, or a full disk, which is what pruning is for
+            with suppress(OSError):  # removed by hand, or no mark fits on a full disk: prune all the same
                 self._rundirs.give_up(run_id)
 
     def _unmark(self, run_ids: Collection[str]) -> None:
@@ -165,7 +167,7 @@ class Retention:
     def _may_be_held(self, run_id: str) -> bool:
         try:
             return bool(held_attempts(self._rundirs.path(run_id)))
-        except OSError as error:  # no descriptor to be had now: it is pruned another time
+        except OSError as error:  # for example no free descriptor: the next round tries again
             log.event(Catalogue.HOLDER_UNKNOWN, run_id=run_id, why=error)
             return True
 
@@ -178,7 +180,7 @@ class Retention:
 
 
 def policy_of(settings: Settings) -> Policy:
-    """Return the policy that settings mean: 0 is no limit."""
+    """Return the policy of the settings, in which 0 means no limit."""
     return Policy(
         age_s=settings.age_days * DAY_S or None,
         runs_per_user=settings.runs_per_user or None,
@@ -188,10 +190,10 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes on disk below `path`; links are not followed, what cannot be read is left out."""
+    """Return the bytes on disk below `path`, without following links; unreadable entries are left out."""
     total = 0
     for entry in _below(path):
-        with suppress(OSError):  # gone meanwhile: somebody else removes it
+        with suppress(OSError):  # removed meanwhile
             total += entry.stat(follow_symlinks=False).st_blocks * 512
     return total
 

@@ -1,8 +1,7 @@
-"""Temporary directories of ended runs: what a shim could not remove is removed after the end of its run.
+"""Remove temporary directories of ended runs that their shims could not remove.
 
-A shim removes its attempt's directory itself, and the launcher removes that of a shim that died before its
-tree was empty.  One case is left: the shim, with or without its launcher, was killed after the end of the run
-and before the removal.
+A shim removes the temporary directory of its attempt, and the launcher removes that of a dead shim when the
+tree is empty.  One case remains: the shim was killed after the end of the run and before the removal.
 
 Note: a name in /tmp proves nothing, because every user can make one.  The launcher is asked about a directory
 only if it is named like an attempt of an ended run of ours, belongs to that run's user, and is held by no
@@ -27,7 +26,7 @@ ASKED_TOGETHER = 50
 
 
 class TempDirs:
-    """Have the directories removed at the start, after a daemon that was killed, and from time to time."""
+    """Remove such directories at the start of the daemon and then every INTERVAL_S."""
 
     def __init__(self, registry: Registry, rundirs: RunDirs, launcher: LauncherClient) -> None:
         self._registry = registry
@@ -35,11 +34,11 @@ class TempDirs:
         self._launcher = launcher
 
     async def run(self) -> None:
-        """Have them removed again and again, until cancelled."""
+        """Remove such directories again and again, until cancelled."""
         while True:
             try:
                 await self.remove_left()
-            except OSError as error:  # out of descriptors for the moment, for example
+            except OSError as error:  # for example no free descriptor
                 log.event(Catalogue.TEMP_DIRS_UNREAD, why=error)
             await asyncio.sleep(INTERVAL_S)
 
@@ -57,7 +56,7 @@ class TempDirs:
             )
 
     def _list_left(self) -> list[tuple[str, int]]:
-        """Return the attempts of ended runs whose directories exist and are held by no shim."""
+        """Return the attempts of ended runs whose temporary directories exist and have no living shim."""
         with os.scandir(rundir.TEMPORARY_BASE) as entries:
             found = [(tail, entry) for entry in entries if (tail := rundir.temporary_tail(entry.name))]
         if not found:
@@ -73,6 +72,6 @@ class TempDirs:
         try:
             owner_uid = os.lstat(rundir.attempt_dir(str(run_dir), attempt)).st_uid
             is_owners = entry.stat(follow_symlinks=False).st_uid == owner_uid
-        except OSError:  # there was no such attempt, or it is gone by now, or closed
+        except OSError:  # no such attempt, or its directory is removed or not readable
             return False
         return is_owners and entry.is_dir(follow_symlinks=False) and attempt not in held_attempts(run_dir)
