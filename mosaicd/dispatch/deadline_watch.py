@@ -14,10 +14,10 @@ from mosaicd.clock import Clock
 from mosaicd.core.deadlines import Deadline, Standing, deadline, standing
 from mosaicd.core.run import Run
 
-#: From the first check of a deadline that has passed to the second; messages that have arrived are read by then.
+#: Between the two checks of a deadline that has passed; messages that have arrived are read by then.
 SECOND_CHECK_S = 0.1
-#: A timer that fires later than this, or than this share of its limit, shows that the daemon was suspended.  The
-#: least lag is one that a busy loop has anyway: without it a very short limit would restart for ever.
+#: A timer that fires later than this, or than this share of its limit, shows that the daemon was suspended.
+#: The least lag is one that a busy loop has anyway; without it a very short limit would restart for ever.
 MOST_LAG_S = 1.0
 LAG_SHARE = 0.25
 LEAST_LAG_S = SECOND_CHECK_S
