@@ -1,4 +1,4 @@
-"""A file server that holds whoever asks it for a file: the kernel's own way to a process in state D.
+"""A file server that never answers: a process that opens one of its files is in state D.
 
 It speaks as much of FUSE as a mount needs, answers everything else with "no such call", and keeps the answer
 to a lookup of `HELD` back.  A request that the server has read cannot be given up, not even for KILL; when
@@ -45,7 +45,7 @@ class HoldingServer:
                 request = os.read(self._fd, _REQUEST_BYTES)
             except OSError as error:
                 if error.errno in (errno.EINTR, errno.ENOENT, errno.EAGAIN):
-                    continue  # somebody gave up before it was read
+                    continue  # the request was cancelled before it was read
                 return  # unmounted
             _, opcode, unique, *_ = _IN.unpack_from(request)
             if opcode == _LOOKUP and request[_IN.size :].rstrip(b"\0") == HELD.encode():
@@ -59,7 +59,7 @@ class HoldingServer:
         try:
             os.write(self._fd, _OUT.pack(_OUT.size + len(body), -error, unique) + body)
         except OSError:
-            pass  # whoever asked has gone
+            pass  # the requesting process has ended
 
     def close(self) -> None:
         """Let go of everybody: their calls fail."""

@@ -60,7 +60,7 @@ def test_what_holds_is_said(build: Build) -> None:
 
 @pytest.fixture
 def ice(own: dict[str, str]) -> Iterator[Path]:
-    """A version-1 freezer of somebody else's: what is frozen in there does not even act on KILL."""
+    """A version-1 freezer outside of mosaicd: a process frozen in it does not act on KILL."""
     need("freezer" in own and os.access(own["freezer"], os.W_OK), "no version-1 freezer here")
     group = Path(own["freezer"]) / f"drill-{os.getpid()}"
     group.mkdir()

@@ -15,7 +15,7 @@ from tests.harness.waiting import wait_until
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[HoldingServer]:
-    """A file server that never answers; skip where nobody may mount one."""
+    """A file server that never answers; skipped if it cannot be mounted."""
     place = tmp_path / "mount"
     place.mkdir()
     try:

@@ -1,6 +1,6 @@
 """Controllers of version 2: who gets them, what they limit, and what is not laid to them.
 
-Most machines have theirs in version 1 or handed on to nobody; there these tests are skipped.
+Most machines have their controllers in version 1, or do not delegate them; there these tests are skipped.
 """
 
 import json
@@ -100,7 +100,7 @@ def test_a_second_launcher_finds_the_room(box: Path) -> None:
 
 
 def test_a_group_that_others_are_in_is_left_as_it_is(box: Path) -> None:
-    """Beside a stranger nobody is moved and no limit is set, but the tree is held all the same.
+    """In a group with another process, no process is moved and no limit is set, but the process tree is held.
 
     Handing on only what the kernel would hand on there would make it a group for threads alone.
     """

@@ -75,7 +75,7 @@ def key_items() -> dict[str, set[str]]:
 
 
 def test_every_page_is_there() -> None:
-    """The pages of the manual exist, and there is no other that nobody checks."""
+    """The pages of the manual exist, and every page is checked."""
     assert {page.name for page in manual.pages()} == set(PAGES)
 
 

@@ -15,7 +15,7 @@ EMPTY_NAMES = frozenset({"utils", "util", "helpers", "helper", "common", "manage
 #: Paths that exist on one machine only.  `/home/<name>` is allowed in prose as an example of ada, bob or you.
 MACHINE_PATHS = re.compile(r"(?<![\w.~}-])(/root/|/Users/|/home/(?!ada\b|bob\b|you\b|user\b|%|\$|\{))")
 
-#: Nobody's shorthand for "not finished".
+#: Marks of unfinished code.
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
 
 BINARY = {".db", ".gz", ".png", ".sqlite", ".sqlite3"}

@@ -35,7 +35,7 @@ def test_a_wide_terminal_gets_everything() -> None:
 
 @pytest.mark.parametrize("limit", [90, 100, 110, 120, 140])
 def test_notes_are_whole_from_90_columns_on(limit: int) -> None:
-    """The note is why somebody looks: names, ids and words that say nothing new make room for it."""
+    """The note is the most useful column: names, ids and redundant words make room for it."""
     table = fitted(limit)
     assert table.excess(limit) <= 0
     assert table.columns["NOTE"][1] == WAITS

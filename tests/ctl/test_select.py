@@ -36,7 +36,7 @@ def test_at_is_my_last_run(daemon: ScriptedDaemon, ctl: Ctl, stopped: Callable[[
 
 
 def test_at_without_any_run(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """`@` of somebody who never handed in a run is "not found", in words."""
+    """`@` of a user without runs is "not found"."""
     daemon.handlers["run.list"] = lambda params, peer: {"runs": [], "cursor": None}
     code, _, err = ctl("show")
     assert code == 3

@@ -41,7 +41,7 @@ def test_a_slip_is_told_without_asking(
 ) -> None:  # fmt: skip
     """2, nothing on standard output, a message that names the option and the value, and no connection."""
     if not is_up:
-        monkeypatch.setenv("MOSAICD_SOCKET", str(tmp / "nobody"))
+        monkeypatch.setenv("MOSAICD_SOCKET", str(tmp / "missing"))
     code, out, err = ctl(*words_of(line, tmp))
     assert (code, out) == (2, ""), err
     assert all(word.replace("TMP", str(tmp)) in err.splitlines()[0] for word in named), err
@@ -52,7 +52,7 @@ def test_a_slip_is_told_without_asking(
 @pytest.mark.parametrize("verb", sorted(set(VERBS) - ALONE))
 def test_no_daemon_is_69(verb: str, ctl: Ctl, tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command line that makes sense is told where a daemon was looked for, and how to start one."""
-    monkeypatch.setenv("MOSAICD_SOCKET", str(tmp / "nobody"))
+    monkeypatch.setenv("MOSAICD_SOCKET", str(tmp / "missing"))
     code, out, err = ctl(*words_of(f"{verb} {SENSE.get(verb, '')}", tmp))
     assert (code, out) == (69, ""), err
-    assert str(tmp / "nobody") in err and "systemctl --user start mosaicd" in err
+    assert str(tmp / "missing") in err and "systemctl --user start mosaicd" in err

@@ -1,4 +1,5 @@
-"""Backup and restore: a copy of one moment that nobody waits for, and a way back: nothing starts twice."""
+"""Backup and restore: a consistent copy without a pause of the daemon; after a restore no run starts
+twice."""
 
 import json
 import os
@@ -286,7 +287,7 @@ def test_a_run_that_the_copy_does_not_know_goes_on(harness: DaemonHarness) -> No
 
 
 def test_what_never_began_since_the_copy_is_held(harness: DaemonHarness) -> None:
-    """A submit that the copy does not know comes back, and starts when somebody says so."""
+    """A run that the copy lacks is recovered and held; it starts when its user releases it."""
     harness.allow(Catalogue.REGISTRY_BEHIND)
     copy = backup(harness)
     harness.kill()

@@ -1,4 +1,4 @@
-"""The doctor: finds what is wrong, daemon or not, says what to do, and mends what hurts nobody."""
+"""The doctor: finds problems with or without a daemon, says what to do, and makes the safe repairs."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from mosaicd.log import Catalogue
 from tests.harness.daemon import DaemonHarness
 from tests.store.test_quarantine import spoil
 
-#: Long enough ago for a half-written file to be nobody's any more.
+#: So long ago that an incomplete file cannot be in use any more.
 LONG_AGO = time.time() - 86400
 
 
@@ -133,7 +133,7 @@ def test_what_is_left_over_is_found_and_results_are_never_touched(harness: Daemo
     _, found, fixed = examine(harness, "--fix")
     assert len(found["directories"]) == 1 and unknown.parent.name in found["directories"][0]["found"]
     assert not secret.exists() and not half.exists() and len(fixed) == 2
-    assert fresh.exists() and unknown.exists(), "somebody's work, and perhaps somebody's results"
+    assert fresh.exists() and unknown.exists(), "files that may hold results are kept"
     unknown.rmdir()
     unknown.parent.rmdir()
 
@@ -205,7 +205,7 @@ def test_a_record_that_is_set_aside_is_told(harness: DaemonHarness) -> None:
 
 
 def test_a_live_run_without_a_directory_is_a_problem(harness: DaemonHarness) -> None:
-    """Somebody removed it by hand: told with the run and what to do."""
+    """A directory that was removed by hand is reported with its run and what to do."""
     run_id = harness.submit("true", hold=True)
     (harness.state_dir / "runs" / run_id).rename(harness.home / "taken")
     code, found, _ = examine(harness)

@@ -178,7 +178,7 @@ def test_a_stop_does_not_wait_for_a_post_mortem(build: Build) -> None:
 
 
 def test_deadlines_start_anew_with_the_daemon(build: Build) -> None:
-    """A daemon that was away holds nobody's silence in that time against them."""
+    """The silence of a worker while the daemon was down does not count."""
     harness = workshop(build)
     gate = harness.home / "go"
     run_id = idle(harness, {**PATIENT, "stall_s": LIMIT_S}, steps=1, hang=True, go_on=str(gate))

@@ -51,7 +51,7 @@ class Workload:
             self.meant[run["run_id"]] = code
 
     def stop(self) -> None:
-        """Let nobody submit any more."""
+        """Stop all submits."""
         self.over.set()
         for thread in self.threads:
             thread.join()

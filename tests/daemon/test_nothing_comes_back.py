@@ -101,7 +101,7 @@ def test_what_was_pruned_stays_pruned(
 
 
 def test_what_tells_nothing_is_left_where_it_is(build: Build) -> None:
-    """A directory without sense keeps nobody down, is no run, and is not removed; an empty one goes."""
+    """An invalid directory prevents no start, becomes no run and is not removed; an empty one is removed."""
     harness = build(start=False)
     harness.start()
     runs = harness.state_dir / "runs"

@@ -164,7 +164,7 @@ def test_a_removal_that_a_crash_interrupted_is_finished(harness: DaemonHarness) 
 
 
 def test_what_a_link_points_to_is_not_touched(harness: DaemonHarness) -> None:
-    """A run that linked somebody's data into its directory takes the links with it and nothing else."""
+    """Pruning a run with links to other data removes the links and not the data."""
     outside = harness.home / "data"
     outside.mkdir()
     (outside / "precious").write_text("x")
@@ -224,8 +224,8 @@ def test_what_makes_no_sense_is_refused(harness: DaemonHarness) -> None:
         with pytest.raises(InvalidParams):
             harness.call("run.prune", **params)
     assert harness.ctl("prune").returncode == 2
-    unknown = harness.ctl("prune", "nobody")
-    assert unknown.returncode == 3 and unknown.stderr == "mosaicctl: there is no run 'nobody'\n"
+    unknown = harness.ctl("prune", "missing")
+    assert unknown.returncode == 3 and unknown.stderr == "mosaicctl: there is no run 'missing'\n"
     assert directories(harness) == {run_id}
 
 

@@ -1,5 +1,5 @@
 """After a reboot, and on a state directory from another machine, pids mean nothing: who ran was interrupted,
-what waited starts, and nobody else's process is touched."""
+waiting runs start, and no process of another program is touched."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""An upgrade is a non-event: the daemon becomes the program that is installed now; nobody loses anything."""
+"""reexec: the daemon becomes the program that is installed now; no run and no client loses anything."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ Away = Callable[[DaemonHarness], None]
 
 
 def reexec(harness: DaemonHarness) -> None:
-    """Replace the daemon in place; the pid stays, so whoever started it sees nothing."""
+    """Replace the daemon in place; the pid stays the same."""
     said = harness.ctl("daemon", "reexec")
     assert said.returncode == 0, said.stderr
 

@@ -10,7 +10,7 @@ from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
 PATIENT = {"heartbeat_timeout_s": 60, "start_timeout_s": 60}
-#: So long that whoever looks at it, and then asks for something, may be held up for seconds meanwhile.
+#: So long that a slow machine has time for a check and a request meanwhile.
 LONG: dict[str, Any] = {"episodes": 240, "episode_delay_s": 0.025, "checkpoint_every_episodes": 0}
 
 

@@ -1,4 +1,4 @@
-"""The daemon's death is nobody's death, and nothing starts twice."""
+"""Runs survive a crash of the daemon, and no run starts twice."""
 
 import os
 import signal

@@ -69,7 +69,7 @@ def test_request_above_the_machine_is_granted_the_machine(harness: DaemonHarness
 
 
 def test_labels_that_several_set_at_once_are_all_there(harness: DaemonHarness) -> None:
-    """`label` and `unlabel` are about the labels when it is recorded, not about those that somebody saw."""
+    """`label` and `unlabel` change the labels at the time of the commit, not those that the client saw."""
     run_id = harness.submit("true", hold=True, labels={"draft": "yes"})
 
     def one_label(key: int) -> None:

@@ -152,7 +152,7 @@ def test_directories_are_made_for_us_alone(home: Path) -> None:
 
 @pytest.mark.parametrize("name", ["state", "run"])
 def test_a_directory_that_others_write_to_is_refused(home: Path, name: str) -> None:
-    """Somebody who can replace our files or our socket could be us."""
+    """A directory in which another user could replace our files or socket is refused."""
     (home / name).mkdir()
     (home / name).chmod(0o777)
     with pytest.raises(CannotServe, match=f"{name} may be written to by others"):
@@ -174,7 +174,7 @@ def test_a_directory_of_somebody_else_is_refused(home: Path) -> None:
 
 
 def test_a_file_in_the_way_is_not_removed(home: Path) -> None:
-    """What is no socket is somebody's file."""
+    """A file that is not a socket is not replaced."""
     (home / "x").write_text("precious")
     locks = lock.acquire(home / "s", home / "x", started_at=1.0)
     with pytest.raises(CannotServe, match="not a socket"):
@@ -184,7 +184,7 @@ def test_a_file_in_the_way_is_not_removed(home: Path) -> None:
 
 
 def test_a_socket_that_answers_is_not_taken_over(home: Path) -> None:
-    """Somebody without our lock who listens there (systemd, for socket activation) keeps the socket."""
+    """A socket with a listener without our lock (systemd, for socket activation) is not replaced."""
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(home / "x"))
         other.listen()
@@ -193,7 +193,7 @@ def test_a_socket_that_answers_is_not_taken_over(home: Path) -> None:
             lock.bind(home / "x", locks)
         locks.close()
         other.setblocking(False)
-        with pytest.raises(BlockingIOError):  # nobody knocked: looking woke no one
+        with pytest.raises(BlockingIOError):  # no connection was made: the check woke no service
             other.accept()
 
 

@@ -30,7 +30,7 @@ def checks(harness: DaemonHarness) -> list[str]:
 
 
 def replaced(harness: DaemonHarness) -> tuple[bytes, threading.Thread, list[MosaicError]]:
-    """Ask for a reexec; whoever reads the settings from now on takes as long as we like."""
+    """Request a reexec; a reader of the settings is blocked until the test continues it."""
     settings = harness.config.read_bytes()
     harness.config.unlink()
     os.mkfifo(harness.config)
@@ -49,7 +49,7 @@ def replaced(harness: DaemonHarness) -> tuple[bytes, threading.Thread, list[Mosa
 
 
 def told(harness: DaemonHarness, settings: bytes) -> None:
-    """Let whoever reads the settings have them; fails where nobody does any more."""
+    """Let the reader of the settings continue; fail if there is none."""
     assert harness.process is not None
 
     def reader() -> int | None:
@@ -60,7 +60,7 @@ def told(harness: DaemonHarness, settings: bytes) -> None:
             assert error.errno == errno.ENXIO
             return None
 
-    found = wait_until(reader, lambda fd: fd is not None, "somebody reads the settings")
+    found = wait_until(reader, lambda fd: fd is not None, "a process reads the settings")
     assert found is not None
     with os.fdopen(found, "wb") as pipe:
         pipe.write(settings)

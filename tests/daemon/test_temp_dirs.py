@@ -14,7 +14,7 @@ from tests.harness.waiting import wait_until
 
 @pytest.fixture
 def strangers() -> Iterator[list[Path]]:
-    """Places that are nobody's of ours, removed at the end."""
+    """Directories that belong to no run, removed at the end."""
     places: list[Path] = []
     yield places
     for place in places:

@@ -49,7 +49,7 @@ class Notebook:
         self.over = threading.Event()
 
     def log(self, *words: Any) -> None:
-        """Note what was done, for whoever has to look at a finding."""
+        """Record what was done, for the analysis of a finding."""
         self.journal.append((round(time.time(), 4), *words))
 
 

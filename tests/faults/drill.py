@@ -115,12 +115,12 @@ class Drill:
                 return
 
     def _have_trouble(self, trouble: Trouble) -> bool:
-        """Let writes fail for a while; whether there was somebody whose could."""
+        """Let writes fail for a while; return whether there was a process to limit."""
         assert self.harness.process is not None
         _elapse(self.harness.process, trouble.after_s)
         whose = self.harness.squeeze(trouble)
         self.book.log("drill", "squeeze", whose, trouble.leave_bytes)
-        self.squeezes[whose or "nobody"] += 1
+        self.squeezes[whose or "none"] += 1
         _elapse(self.harness.process, trouble.holds_s)
         if not trouble.outlasts:
             self.harness.lift()
@@ -230,7 +230,7 @@ class Drill:
             self.seen[f"{who}s_seen_killed"] = count
 
     def abandon(self, error: BaseException) -> None:
-        """End everything where it stands, and say where it can be seen, unless somebody wanted this end."""
+        """End all processes, and print where the evidence is, unless the user interrupted the drill."""
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
         self.book.over.set()

@@ -136,7 +136,7 @@ class DrillHarness(DaemonHarness):
     # --- writes that fail ----------------------------------------------------------------------------
 
     def squeeze(self, trouble: Trouble) -> str | None:
-        """Let writes fail; return whose, None where there is nobody."""
+        """Let the writes of a process fail; return which, or None if there is no process."""
         assert self.process is not None
         whose = trouble.whose
         if whose == "disk" and self.disk is not None:
@@ -187,7 +187,7 @@ class DrillHarness(DaemonHarness):
         """End daemon, launcher, shims and runs by force, wherever the drill was, and remove their groups."""
         self.lift()
         runs = {path.name for path in self.state_dir.glob("runs/*")}
-        wait_until(self._end_some, lambda ended: not ended, "nobody is left")
+        wait_until(self._end_some, lambda ended: not ended, "no process is left")
         for path in {path for directory in hierarchies() for path in cgroup.tree(directory)}:
             if (name := Path(path).name).startswith("run-") and name[4:].rpartition("-")[0] in runs:
                 cgroup.remove(path)

@@ -35,7 +35,7 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Life:
-    """One life: either it ends at a crash point, or somebody is killed, and the daemon after that."""
+    """One life of a daemon: it ends at a crash point, or after a kill of the launcher or a shim."""
 
     number: int
     is_answered: bool  # it is counted from the first answer to a client

@@ -91,7 +91,7 @@ class Ledger:
 
     def _dedup(self, seq: int, run: Run, event: Event) -> list[str]:
         live = self._live_digests.setdefault(run.digest, set())
-        if run.is_final or run.want is Want.STOP:  # one that is being stopped takes nobody in
+        if run.is_final or run.want is Want.STOP:  # a run that is being stopped accepts no duplicate
             live.discard(run.run_id)
         elif event.kind is Kind.SUBMITTED:
             live.add(run.run_id)

@@ -56,14 +56,14 @@ class Disk:
             while (size := self.free_bytes - leave_bytes) > 0:
                 try:
                     os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size + size)
-                except OSError:  # somebody writes beside us: what is free now is less
+                except OSError:  # another process writes too: less is free now
                     continue
 
     def fill_names(self, leave: int = 0) -> None:
         """Take all inodes but `leave`."""
         for number in range(os.statvfs(self.path).f_ffree):
             if os.statvfs(self.path).f_ffree <= leave:
-                return  # somebody makes files beside us
+                return  # another process creates files too
             try:
                 (self.path / f"name-{number}").touch()
             except OSError:  # the last one

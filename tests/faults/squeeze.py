@@ -51,7 +51,7 @@ class ElasticDisk(Disk):
     def shrink(self, leave_bytes: int) -> None:
         """Leave so much room, in whole pages."""
         self.is_small = True
-        for _ in range(20):  # somebody writes beside us: less than what is used is refused
+        for _ in range(20):  # another process writes too: a limit below the used size is refused
             facts = os.statvfs(self.path)
             used = (facts.f_blocks - facts.f_bfree) * facts.f_bsize
             if self._resize(max(used + leave_bytes, facts.f_bsize) >> 10):

@@ -94,7 +94,7 @@ def test_a_crash_here_loses_nothing(point: str, zygote: Zygote) -> None:
 
 
 def test_a_point_that_does_not_exist_is_refused(zygote: Zygote) -> None:
-    """A daemon with a crash point that nobody knows does not start, and names those there are."""
+    """A daemon with an unknown crash point does not start; the error lists the crash points."""
     staged = Staged("wrong", 1, zygote)
     staged.harness.begin("nowhere")
     assert staged.harness.process is not None

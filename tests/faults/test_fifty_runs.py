@@ -93,7 +93,7 @@ class Fleet:
             wrong.append(f"run {number}: the ledger has {told['rusage']}, exit.json {recorded}")
         said = eval(self.harness.stdout(run["run_id"]))  # our own program's tuple
         now = recorded["utime_s"], recorded["stime_s"], recorded["maxrss_kb"]
-        slack = (0.2, 0.2, 4096)  # what the machine is away may be charged to whoever works
+        slack = (0.2, 0.2, 4096)  # time that the machine was suspended may be charged to a running process
         if not all(a - 1e-5 <= b <= a + more for a, b, more in zip(said, now, slack, strict=True)):
             wrong.append(f"run {number}: it was charged {said} a moment before its end, told is {now}")
         return wrong
@@ -118,7 +118,7 @@ def test_twenty_kills_of_the_daemon(build: Build) -> None:
         if kill % 2:
             number = down.pop()
             fleet.let_end(number)
-            wait_until(partial(fleet.has_ended, number), bool, "it ends while nobody watches")
+            wait_until(partial(fleet.has_ended, number), bool, "the run ends while the daemon is down")
         harness.start()
     alive = [number for number in rest if harness.get(fleet.ids[number])["state"] == "EXEC"]
     for number in rest:

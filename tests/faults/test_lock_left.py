@@ -55,7 +55,7 @@ def test_the_next_daemon_waits_for_what_a_dead_one_left(
 
 
 def test_it_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where somebody keeps a dead daemon's lock all the same, the next one says so and ends."""
+    """If a process keeps the lock of a dead daemon, the next daemon reports it and exits."""
     monkeypatch.setattr(lock, "_TRIES", 100)
     with dead(tmp_path), pytest.raises(lock.AlreadyRunning):
         lock.acquire(tmp_path / "state", tmp_path / "s", started_at=2.0)

@@ -1,4 +1,4 @@
-"""Whoever the daemon waits for may never answer: every wait ends, and until then it is said what for.
+"""A process that the daemon waits for may never answer: every wait has an end, and a reason until then.
 
 Shims are stopped here with shim_silence_s out of the way, so that the wait's own deadline has to act.
 """
@@ -20,7 +20,7 @@ from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
 NEVER_S = 600.0
-#: A pause has its time, and so has a resume: only whoever is to end must do so at once.
+#: Long for a pause and a resume, short for an end.
 WAITS = {
     "pause_ack_s": 20.0, "unkillable_s": 0.6, "grace_s": 0.2, "post_mortem_s": 0.0, "shim_silence_s": NEVER_S,
 }  # fmt: skip
@@ -72,7 +72,8 @@ def test_a_stop_of_a_paused_run_whose_shim_stands_still(build: Build) -> None:
 
 
 def test_a_resume_that_its_shim_does_not_carry_out(build: Build) -> None:
-    """A frozen run that nobody lets go on is not left frozen: its shim counts as lost, policy retries it."""
+    """A frozen run that its shim does not resume is not left frozen: the shim counts as lost, the run is
+    retried."""
     harness = build(timeouts=ANSWERS)
     harness.allow(Catalogue.RUN_UNKILLABLE, Catalogue.SHIM_STUCK)
     run_id, shim = frozen(harness, retries=1)
@@ -166,7 +167,7 @@ def test_a_teardown_shim_that_stands_still_is_replaced(build: Build) -> None:
 
 
 class Crowd:
-    """A version-1 group of processes that can be closed: whoever is in it cannot fork then."""
+    """A version-1 pids group that can be closed: its processes cannot fork then."""
 
     def __init__(self, group: Path) -> None:
         self._group = group

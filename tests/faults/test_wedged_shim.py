@@ -1,4 +1,4 @@
-"""A shim that lives and does nothing: stopped by somebody, or hanging.  Nobody waits for it for ever."""
+"""A shim that is alive and does nothing, because it is stopped or hangs, is given up in time."""
 
 import os
 import re

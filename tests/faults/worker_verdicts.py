@@ -215,7 +215,7 @@ def _telemetry(path: Path) -> tuple[list[int], list[int]]:
 
 
 def _of_pauses(events: list[Event], revisions: list[Run], attempts: dict[int, Attempt]) -> list[str]:
-    """No step is done while the ledger says PAUSE and nobody has asked for anything else."""
+    """No step is done while the ledger says PAUSE and no other request has been made."""
     times = sorted(time for attempt in attempts.values() for time in attempt.times)
     wrong = []
     for number, event in enumerate(events):

@@ -90,7 +90,7 @@ class Zygote:
         return int(self._lines.readline())
 
     def close(self) -> None:
-        """End it; its daemons are ended by whoever started them."""
+        """End the zygote; the caller ends the daemons."""
         self._lines.close()
         self._process.wait(60)
 

@@ -1,4 +1,4 @@
-"""Auth: who somebody is, and what a shim's secret is worth."""
+"""Auth: the identity of a peer, and the secrets of shims."""
 
 import os
 import socket
@@ -79,7 +79,7 @@ def test_the_newest_token_is_the_valid_one(tmp_path: Path) -> None:
 
 
 def test_only_the_daemons_own_user_is_served(tmp_path: Path) -> None:
-    """The kernel's word counts; whoever it is not for is told who it is for."""
+    """The identity comes from the kernel; a refused user learns which user the daemon serves."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         peer = Auth.open(tmp_path).principal(ours)

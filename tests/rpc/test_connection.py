@@ -253,7 +253,7 @@ async def test_an_orderly_stop_answers_and_says_goodbye(start: Start) -> None:
 
 
 async def test_a_stop_lets_slow_readers_have_their_answers(start: Start) -> None:
-    """What is in the buffer at the stop still arrives; whoever never reads is cut off in the end."""
+    """Data in the buffer at the stop still arrives; a client that never reads is disconnected in the end."""
     serving = await start(timeouts={"shutdown_s": 1.0})
     peer, deaf = await serving.peer(), await serving.peer()
     for client in (peer, deaf):

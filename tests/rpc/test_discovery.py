@@ -1,4 +1,4 @@
-"""Discovery: interpreters are asked in processes of their own, and one that is broken hides nobody."""
+"""Discovery: each interpreter runs in its own process, and a broken one does not affect the others."""
 
 import asyncio
 import sys
@@ -45,7 +45,7 @@ async def test_one_broken_interpreter_hides_nobody(tmp_path: Path) -> None:
         return Worker(interpreter(tmp_path, name, body))
 
     found = discovery(
-        tmp_path, good=make("py-good", f"echo '{GOOD}'"), missing=Worker(str(tmp_path / "nobody")),
+        tmp_path, good=make("py-good", f"echo '{GOOD}'"), missing=Worker(str(tmp_path / "missing")),
         failing=make("py-failing", "echo No module named x >&2; exit 1"), silent=make("py-silent", ""),
         babbling=make("py-babbling", "echo hello"), odd=make("py-odd", "echo '[1, {}, null]'"),
     )  # fmt: skip
@@ -96,7 +96,7 @@ async def test_a_configured_module_needs_no_entry_point(tmp_path: Path) -> None:
 
 
 async def test_interpreters_get_nothing_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The daemon's environment (systemd's variables, somebody's secrets) is not handed on."""
+    """The daemon's environment (systemd's variables, secrets) is not passed on."""
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/x")
     worker = Worker(interpreter(tmp_path, "py", f"env > {tmp_path}/env; echo '[]'"))
     await discovery(tmp_path, mine=worker).list()

@@ -24,8 +24,8 @@ async def turns(serving: Serving, run_id: str) -> list[tuple[str, float]]:
 
 async def tell(serving: Serving, run_id: str, *facts: dict[str, Any]) -> dict[str, Any]:
     told = Facts(run_id=run_id, session_token="token", facts=list(facts))
-    nobody: Any = None  # who tells is known by the token, which the router has checked
-    return await fact.handle(serving.services, nobody, told)
+    no_caller: Any = None  # the token identifies the shim; the router has checked it
+    return await fact.handle(serving.services, no_caller, told)
 
 
 async def test_a_pause_and_a_going_on_are_each_told_once(serving: Serving) -> None:
@@ -43,7 +43,7 @@ async def test_a_pause_and_a_going_on_are_each_told_once(serving: Serving) -> No
 
 
 async def test_what_was_not_recorded_is_recorded(serving: Serving) -> None:
-    """A pair that nobody knows is new, also where an older pair is known, and other facts are left alone."""
+    """An unknown pair is new, also if an older pair is known; other facts are not affected."""
     run_id = (await serving.execute(await serving.add())).run_id
     await tell(serving, run_id, turn("paused", 1), turn("continued", 2))
     await tell(serving, run_id, turn("paused", 3), turn("continued", 4))
@@ -53,7 +53,7 @@ async def test_what_was_not_recorded_is_recorded(serving: Serving) -> None:
     assert [at for _, at in await turns(serving, run_id)] == [1, 2, 3, 4, 5]
     assert (serving.registry.live[run_id].exit or {})["exit_code"] == 0
     assert (await serving.history.newest_pause_fact(run_id)) == (Kind.PAUSED, AT + 5)
-    assert await serving.history.newest_pause_fact("nobody") is None
+    assert await serving.history.newest_pause_fact("missing") is None
 
 
 async def test_a_register_tells_the_newest_pause_first(serving: Serving) -> None:

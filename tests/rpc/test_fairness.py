@@ -1,4 +1,4 @@
-"""Whoever floods the daemon waits for himself: others are answered as if he were not there."""
+"""A client that floods the daemon delays only itself: other clients are answered as before."""
 
 import asyncio
 import statistics
@@ -88,7 +88,7 @@ async def latencies(peer: Peer, count: int) -> list[float]:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_others_are_answered_during_a_flood(kind: str, serving: Serving) -> None:
-    """20 connections flood: somebody else is answered within 100 ms (and never later than 1 s)."""
+    """20 connections flood: another client is answered within 100 ms (and never later than 1 s)."""
     peer = await serving.peer()
     async with flood(serving, kind, 20):
         taken = await latencies(peer, 30)

@@ -109,7 +109,7 @@ async def test_wait_answers_at_the_end(serving: Serving, peer: Peer) -> None:
 
 
 async def test_wait_sees_a_state_that_is_passed_through(serving: Serving, peer: Peer) -> None:
-    """EXEC counts as reached although the run had ended by the time somebody looked."""
+    """EXEC counts as reached although the run has already ended."""
     run = await serving.add()
     number = peer.ask("run.wait", {"run_id": run.run_id, "states": ["exec"]})
     await wait_in_loop(lambda: serving.broadcaster._followers, "the request waits")

@@ -47,7 +47,7 @@ async def test_register_needs_the_attempts_secret(start: Start) -> None:
 async def test_what_is_recorded_before_the_answer_is_in_it(
     start: Start, monkeypatch: pytest.MonkeyPatch, kind: Kind, data: dict[str, str], answer: tuple[str, ...]
 ) -> None:
-    """Between the register's own commit and its answer somebody asks for something: that is wanted."""
+    """A request between the commit of the register and its answer is in the answer."""
     serving = await start()
     params = await registration(serving)
     record_if = serving.registry.record_if

@@ -47,7 +47,7 @@ async def odd(services: Services, caller: Caller, params: Anything) -> dict[str,
         case "conflict":
             raise Conflict("Not in this state", state="TERM")
         case "timeout":
-            raise TimeoutError("somebody else's")
+            raise TimeoutError("a detail of the daemon")
         case "forever":
             await asyncio.Event().wait()
     raise RuntimeError("the secret is 42")
@@ -66,7 +66,7 @@ async def test_a_mistake_of_ours_is_logged_and_not_told(
         error = await peer.refused("test.odd", {"kind": kind})
     assert error["code"] == -32603
     reference = error["data"]["reference"]
-    assert reference in error["message"] and "secret" not in str(error) and "somebody" not in str(error)
+    assert reference in error["message"] and "secret" not in str(error) and "detail" not in str(error)
     (record,) = caplog.records
     assert reference in record.getMessage() and record.exc_info is not None
     assert (await peer.call("daemon.hello"))["ready"]
@@ -174,7 +174,7 @@ async def test_an_unknown_method_is_answered_with_what_was_meant(peer: Peer) -> 
 
 @pytest.mark.parametrize("role", list(Role))
 async def test_a_stranger_is_not_let_in(role: Role, start: Start) -> None:
-    """Somebody who is no admin and owns nothing may call what is for any user, and nothing else."""
+    """A user who is no admin and owns no run may call the methods for any user, and no others."""
 
     async def reached(services: Services, caller: Caller, params: Any) -> dict[str, Any]:
         return {"reached": True}
@@ -192,14 +192,14 @@ async def test_a_stranger_is_not_let_in(role: Role, start: Start) -> None:
 
 
 async def test_a_role_that_is_no_role_lets_nobody_in(start: Start) -> None:
-    """Default deny: a row with a word the router does not know is for nobody."""
+    """Default deny: a method with an unknown role is refused for every caller."""
     serving = await start(extra={method("test.odd", role="friends"): odd})  # type: ignore[arg-type]
     error = await (await serving.peer()).refused("test.odd")
     assert error["data"]["name"] == "not_permitted"
 
 
 async def test_another_users_run_is_not_there(start: Start) -> None:
-    """By id, prefix or name: somebody else's run answers exactly as one that does not exist."""
+    """By id, prefix or name: another user's run is answered exactly as a missing one."""
     serving = await start()
     run = await serving.add(owner_uid=serving.auth._uid + 1, name="theirs")
     serving.auth.is_admin = lambda uid: False  # type: ignore[method-assign]

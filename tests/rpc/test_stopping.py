@@ -1,4 +1,4 @@
-"""A stop in the middle of things: whoever asked is answered, and nothing is said to have gone wrong."""
+"""A stop during requests: every waiting client is answered, and no error is logged."""
 
 import asyncio
 import stat
@@ -20,7 +20,7 @@ from tests.rpc.test_connection import Steps
 
 
 async def test_who_waits_for_the_start_is_told_of_a_stop(start: Start) -> None:
-    """A daemon that is stopped while it starts keeps nobody waiting, and does not wait itself."""
+    """A daemon that is stopped while it starts answers waiting clients, and does not wait itself."""
     serving = await start(is_open=False, timeouts={"shutdown_s": 10 * PATIENCE_S})
     peer = await serving.peer()
     asked = [peer.ask("run.list"), peer.ask("run.wait", {"run_id": "x"}), peer.ask("run.submit", {})]
@@ -36,7 +36,7 @@ async def test_who_waits_for_the_start_is_told_of_a_stop(start: Start) -> None:
 
 
 async def test_who_asks_for_workers_is_told_of_a_stop(start: Start, tmp_path: Path, monkeypatch: Any) -> None:
-    """An interpreter that is being asked is not waited for; whoever needs its answer is told why not."""
+    """A stop does not wait for a running discovery; clients that wait for it get an error."""
     silent = tmp_path / "python"
     silent.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\nexec sleep 60\n")
     silent.chmod(silent.stat().st_mode | stat.S_IXUSR)
@@ -53,7 +53,7 @@ async def test_who_asks_for_workers_is_told_of_a_stop(start: Start, tmp_path: Pa
     assert answers == dict.fromkeys(asked, "draining")
     (tmp_path / "asked").unlink()
     assert (await late.refused("worker.list"))["data"]["name"] == "draining"
-    assert not (tmp_path / "asked").exists(), "nobody is asked any more"
+    assert not (tmp_path / "asked").exists(), "no interpreter is started any more"
 
 
 async def test_many_answers_to_one_who_has_gone(start: Start, caplog: pytest.LogCaptureFixture) -> None:
@@ -61,7 +61,9 @@ async def test_many_answers_to_one_who_has_gone(start: Start, caplog: pytest.Log
     steps = Steps()
     serving = await start(extra=steps.extra("test.step"), limits={"in_flight": 20})
     peer = await serving.peer()
-    for _ in range(25):  # more than are worked on: so nobody reads, and sees that it hangs up
+    for _ in range(
+        25
+    ):  # more than the daemon handles at a time, so it stops reading and cannot see the disconnect
         peer.ask("test.step", {"number": 1})
     await wait_in_loop(lambda: len(steps.begun) == 20, "all that may be are begun")
     peer.hang_up()
@@ -92,8 +94,8 @@ async def test_who_was_told_to_stop_is_not_replaced(serving: Serving, monkeypatc
         return "2"
 
     monkeypatch.setattr(reexec, "check", check)
-    nobody: Any = None
-    asked = asyncio.ensure_future(handler.handle(serving.services, nobody, NoParams()))
+    no_caller: Any = None
+    asked = asyncio.ensure_future(handler.handle(serving.services, no_caller, NoParams()))
     await looking.wait()
     assert not succession.refuse()
     seen.set()

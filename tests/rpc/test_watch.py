@@ -159,7 +159,7 @@ async def test_a_watcher_that_lags_is_told_of_the_gap(start: Start, caplog: pyte
 
 
 async def test_a_replay_never_has_a_gap(start: Start) -> None:
-    """Whoever reads the ledger from the beginning gets all of it, however slowly."""
+    """A watcher that reads the ledger from the beginning gets all of it, at any speed."""
     serving = await start(watch={"lag_events": 20})
     run = await serving.add()
     await serving.renamed(run, 1500)

@@ -40,7 +40,7 @@ def boot(state: Path, hybrid: bool) -> Iterator[Machine]:
     if not booted.is_up:
         status, complaint = booted.why_not()
         if status == UNSUPPORTED or "Operation not permitted" in complaint:
-            cannot(f"this kernel lets nobody boot a systemd in namespaces: {complaint.strip()[-300:]}")
+            cannot(f"this kernel does not allow a systemd in namespaces: {complaint.strip()[-300:]}")
         pytest.fail(f"the machine did not boot ({status}): {complaint}")
     yield booted
     booted.close()

@@ -124,7 +124,7 @@ def test_no_scope_is_left(contained: Contained) -> None:
 
 @pytest.fixture
 def no_bus(machine: Machine) -> Iterator[None]:
-    """A machine on which nobody can ask the manager for a scope."""
+    """A machine without a way to request a scope from the manager."""
     machine.run("mount", "--bind", "/dev/null", "/usr/bin/busctl", root=True)
     yield
     machine.run("umount", "/usr/bin/busctl", root=True)

@@ -1,4 +1,4 @@
-"""The daemon's death is nobody's death: restart, kill -9 and the watchdog, each with a run alive."""
+"""Runs survive the daemon: restart, kill -9 and the watchdog, each with a live run."""
 
 import os
 import signal

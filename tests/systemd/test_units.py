@@ -20,7 +20,7 @@ def installed(folder: Path, program: str) -> Path:
 
 
 def verify(folder: Path, *units: Path) -> str:
-    """What `systemd-analyze verify` has to say about units, for a user manager of nobody's."""
+    """Return the output of `systemd-analyze verify` for units, for a user manager."""
     return subprocess.run(
         ["systemd-analyze", "verify", "--user", "--man=no", *map(str, units)],
         env={"PATH": "/usr/bin:/bin", "XDG_RUNTIME_DIR": str(folder), "HOME": str(folder)},

@@ -173,7 +173,7 @@ def machines(draw: st.DrawFn) -> tuple[list[Waiting], Scene]:
 
 
 def changed(run: Waiting, where: Scene, steps: list[dict[str, Any]]) -> tuple[Waiting, Scene]:
-    """Carry the steps out, as somebody would who read them."""
+    """Carry out the steps, as a reader would."""
     ended = []
     for step in steps:
         match step["change"]:
@@ -211,7 +211,8 @@ def test_every_change_told_starts_the_run(machine: tuple[list[Waiting], Scene]) 
 
 
 def test_what_is_withheld_is_told_and_nobody_is_to_end_it() -> None:
-    """What nobody holds and nobody is given is a fact of its own, for who needs it; no change ends it."""
+    """Reserved slots of a quarantined run are a fact of their own for runs that need them; no change frees
+    them."""
     kept = Withheld("lost", "bea", 2, (0,), (77,))
     capacity = Capacity(4, 2, 1, frozenset({0}), 2, frozenset({0}))
     where = replace(scene(capacity, [SMALL]), withheld=[kept])

@@ -25,7 +25,7 @@ from tests.harness.trouble import entries
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Path]:
-    """A run's directory: attempt 2 is in somebody's hand, attempt 1 is not."""
+    """A run's directory: a shim holds attempt 2, and none holds attempt 1."""
     for number in (1, 2):
         (tmp_path / f"attempt-{number}").mkdir()
     descriptor = os.open(tmp_path / "attempt-2", os.O_RDONLY)
@@ -47,7 +47,7 @@ def test_what_lies_beside_an_attempt_hides_none(run: Path) -> None:
 
 @pytest.mark.parametrize("where", ["open", "scandir"])
 def test_not_known_is_not_free(run: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a descriptor nobody can look; that is no answer."""
+    """Without a free descriptor the check is an error, not an answer."""
 
     def refused(*_: Any, **__: Any) -> int:
         raise OSError(errno.EMFILE, "no descriptor")

@@ -95,7 +95,7 @@ def test_text_of_many_lines_is_one_record(receiver: socket.socket, to_journal: J
 
 
 def test_a_big_record_goes_as_a_sealed_file(receiver: socket.socket, to_journal: JournalHandler) -> None:
-    """A record above the datagram limit arrives in a memory file that nobody can change any more."""
+    """A record above the datagram limit arrives in a sealed memory file."""
     big = "x" * 3_000_000
     log.logger("mosaicd.test").info("%s", big)
     fds = array.array("i")
@@ -109,7 +109,8 @@ def test_a_big_record_goes_as_a_sealed_file(receiver: socket.socket, to_journal:
 
 
 def test_a_slow_journal_does_not_hold_the_daemon(receiver: socket.socket, to_journal: JournalHandler) -> None:
-    """When nobody reads, records are dropped and counted, and the count is told when there is room again."""
+    """If the journal does not read, records are dropped and counted; the count is logged when there is
+    room."""
     logger = log.logger("mosaicd.test")
     sent = 0
     while not to_journal.journal.dropped:

@@ -35,7 +35,7 @@ def running(*command: str, **environment: str) -> Iterator[int]:
 
 
 def test_a_process_in_an_exec_is_still_its_runs() -> None:
-    """It has its marker before and after; a look in between must not take it for nobody's."""
+    """A process has its marker before and after an exec; a check in between must count it."""
     with running("sh", "-c", RESTLESS["AGAIN"], **RESTLESS, **{rundir.MARKER: RUN_ID}) as pid:
         assert [containment.marker_of(pid) for _ in range(LOOKS)] == [RUN_ID] * LOOKS
 

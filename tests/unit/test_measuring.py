@@ -15,7 +15,7 @@ from mosaicd.rundirs.directories import RunDirs
 from mosaicd.upkeep import retention
 from mosaicd.upkeep.retention import Retention, size_of
 
-nobody: Any = None
+unused: Any = None
 
 
 def test_a_file_that_goes_between_two_looks_is_not_counted(
@@ -41,7 +41,7 @@ async def test_a_size_that_is_forgotten_meanwhile(tmp_path: Path, monkeypatch: p
     """A run that is removed while others are measured keeps the size that it was chosen for."""
     settings = Settings(paths=Paths(tmp_path, tmp_path / "s"))
     rundirs = RunDirs(tmp_path / "runs")
-    keeper = Retention(nobody, nobody, rundirs, settings.retention, Clock())
+    keeper = Retention(unused, unused, rundirs, settings.retention, Clock())
     for name in ("first", "second"):
         (rundirs.path(name)).mkdir()
     assert (await keeper.measure(["first"])).keys() == {"first"}
@@ -61,7 +61,7 @@ async def test_a_pipe_in_place_of_a_spec_does_not_hold_up_pruning(tmp_path: Path
     rundirs = RunDirs(tmp_path / "runs")
     run = SimpleNamespace(run_id="live", origin=None, cwd=None, command=())
     registry: Any = SimpleNamespace(live={"live": run})
-    keeper = Retention(registry, nobody, rundirs, settings.retention, Clock())
+    keeper = Retention(registry, unused, rundirs, settings.retention, Clock())
     pipe = rundirs.path("live") / rundir.SPEC
     pipe.parent.mkdir()
     os.mkfifo(pipe)

@@ -60,7 +60,7 @@ BAD = {"exit_code": 1}
     ],
 )  # fmt: skip
 def test_after_the_exit(where: Place, exit: dict[str, Any], want: str, action: str) -> None:
-    """A clean or wanted end owes the sweep of the tree; a bad one that nobody wanted is a fault first."""
+    """After a clean or requested end the process tree is emptied; a failure is a fault first."""
     run = run_in(where)
     if run.want != want:
         run = apply(run, happening(WISH[want]))

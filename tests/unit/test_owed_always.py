@@ -1,4 +1,4 @@
-"""Nothing that is wanted may be left with nobody owing it; nobody stands under no deadline who should."""
+"""Every request is owed, and every run that waits for a process has a deadline."""
 
 from dataclasses import replace
 from itertools import product
@@ -65,7 +65,7 @@ def test_a_shim_that_never_starts_its_command_is_missed() -> None:
     assert deadline(run_after(*WORKS), 100.0, 100.0) is None
 
 
-#: Who is waited for by nobody: its own user decides when it goes on, or a queue does.
+#: Runs that wait for no process: their user or the queue decides when they continue.
 AT_REST = "waits for its turn, or as its user wants it"
 
 

@@ -94,7 +94,7 @@ def test_a_queue_that_changed_is_like_a_new_one(
     for waiting in before:
         if waiting.run_id not in kept:
             queue.discard(waiting.run_id)
-    queue.discard("nobody")
+    queue.discard("missing")
     fresh = Queue(after)
     assert (
         queue.plan(capacity, used, NOW) == queue.plan(capacity, used, NOW) == fresh.plan(capacity, used, NOW)

@@ -54,7 +54,7 @@ def test_only_what_the_policy_says(
 
 
 def test_without_a_policy_everything_stays() -> None:
-    """Retention is off until somebody sets a limit."""
+    """Without a limit, retention is off."""
     assert Policy().is_off
     assert choose([run(n, age=1e9) for n in range(50)], Policy(), NOW, {}, frozenset()) == {}
 

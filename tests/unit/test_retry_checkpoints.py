@@ -19,7 +19,7 @@ def test_what_was_moved_aside_for_a_successor_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("left", [".checkpoint-000000000007.123.tmp", ".hidden.old", "notes"])
 def test_what_was_never_put_in_place_does_not(tmp_path: Path, left: str) -> None:
-    """Nobody would go on from it."""
+    """A retry cannot continue from it."""
     kept = CheckpointStore(tmp_path)
     kept.save(7, {"model": b"weights"}).path.rename(tmp_path / left)
     assert kept.latest_verified()[0] is None

@@ -107,7 +107,7 @@ def test_which_interpreter_runs_a_module(worker: Any, params: Any, interpreter: 
 
 
 def test_a_bare_python_is_the_one_on_the_submitters_path() -> None:
-    """Somebody who submits from an activated environment means that environment's python."""
+    """A submit from an activated environment uses that environment's python."""
     spec = spec_of(config=config({"module": "other"}), environment={"PATH": "/home/ada/v/bin:/usr/bin"})
     assert spec.argv == ("python", "-m", "other")
 

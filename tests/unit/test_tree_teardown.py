@@ -24,13 +24,13 @@ class Bench:
 
     def __init__(self, home: Path, *, is_attached: bool) -> None:
         settings = Settings(paths=Paths(home / "state", home / "s"))
-        nobody: Any = None
-        orders = Orders(RunDirs(home / "runs"), nobody, settings, home / "s")
+        unused: Any = None
+        orders = Orders(RunDirs(home / "runs"), unused, settings, home / "s")
         self.clock = ManualClock()
         self.graces: list[float] = []
         self._is_attached = is_attached
         self._is_given_up = False
-        later: Any = lambda *_: None  # noqa: E731 -- nobody looks but `watch`
+        later: Any = lambda *_: None  # noqa: E731 -- unused looks but `watch`
         shims: Any = self
         self.teardowns = TreeTeardown(shims, shims, orders, settings, self.clock, shims, shims, later)
 
@@ -75,7 +75,7 @@ def run() -> Run:
 
 @pytest.mark.parametrize("is_attached", [True, False])
 async def test_no_shim_is_given_up_within_the_grace(run: Run, is_attached: bool, tmp_path: Path) -> None:
-    """Its successor would begin the grace anew, and nobody would ever come to the KILL."""
+    """A next teardown shim would restart the grace period, and KILL would never be sent."""
     bench = Bench(tmp_path, is_attached=is_attached)
     await bench.watch(run, LONG_S)
     assert bench.graces == []

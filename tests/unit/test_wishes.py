@@ -1,4 +1,4 @@
-"""What somebody asks for reaches a run's shim, whatever else is under way for the run."""
+"""A request reaches the run's shim, also while another action is being carried out for the run."""
 
 import asyncio
 import os

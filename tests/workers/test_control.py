@@ -62,7 +62,7 @@ def test_a_stop_ends_a_pause(tmp_path: Path) -> None:
 
 
 def test_a_lost_channel_under_a_pause_is_a_stop(tmp_path: Path) -> None:
-    """When nobody is left to resume a paused worker it saves and leaves; a running one goes on."""
+    """If the channel closes, a paused worker saves and exits; a running worker continues."""
     with Worker(tmp_path / "paused", CONFIG, has_control=True) as worker:
         worker.wait_for_episode(1)
         worker.ask("pause")

@@ -1,4 +1,4 @@
-"""Discovery: every installed worker is listed, and a broken neighbour hides nobody."""
+"""Discovery: every installed worker is listed; a broken worker does not affect the others."""
 
 import json
 import subprocess

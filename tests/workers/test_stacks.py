@@ -10,7 +10,8 @@ from mosaic_worker import Stacks
 
 
 def test_who_announces_is_answered(tmp_path: Path) -> None:
-    """The announcement names this process and the signal; the signal writes its stacks and kills nobody."""
+    """The announcement names this process and the signal; the signal writes its stacks and ends no
+    process."""
     path = tmp_path / "stacks"
     stacks = Stacks(path)
     stacks.announce()
