@@ -1,7 +1,7 @@
-"""A daemon's part over the real core and the real store, on a machine with simulated time and shims.
+"""A simulated daemon with the real core and the real store, on a machine with simulated time and shims.
 
-It is played by the same pure functions that the daemon calls (`owed`, the queue, missed_events, conclude)
-over a real Registry on a real file; here one plain loop drives them, so that a seed gives one history.
+One loop calls the same functions as the daemon (`owed`, the queue, missed_events, conclude) over a real
+Registry in a real file, so that a seed always gives the same history.
 """
 
 import itertools
@@ -27,7 +27,7 @@ PATIENCE_S = 30.0
 
 
 class Machine:
-    """One simulated machine: `open` it, change what is outside, and let it `settle`."""
+    """One simulated machine: `open` it, change shims and workers, and `settle` it."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "registry.sqlite3"
@@ -43,7 +43,7 @@ class Machine:
         self.events = 0
 
     async def open(self) -> None:
-        """Start the daemon's part: load, reconcile, settle."""
+        """Start the simulated daemon: load, reconcile, settle."""
         self.registry = await Registry.open(self._path, clock=self.clock)
         self.registry.subscribe(lambda batch: setattr(self, "events", self.events + len(batch)))
         for run in list(self.registry.live.values()):
@@ -54,11 +54,11 @@ class Machine:
         await self.settle()
 
     async def close(self) -> None:
-        """End the daemon's part; the outside stays."""
+        """Stop the simulated daemon; shims and workers stay."""
         await self.registry.close()
 
     async def settle(self) -> None:
-        """Carry out what every run is owed, until nothing more follows."""
+        """Carry out the action that each run is owed, until there is none."""
         for _ in range(SETTLE_ROUNDS):
             before = self.events
             for run in list(self.registry.live.values()):
@@ -68,7 +68,7 @@ class Machine:
             if self.events == before:
                 return
         raise BrokenPromise(
-            f"what is owed never ends: {[(r.run_id, owed(r)) for r in self.registry.live.values()]}"
+            f"the owed actions never end: {[(r.run_id, owed(r)) for r in self.registry.live.values()]}"
         )
 
     def _note_state(self, run: Run) -> None:
@@ -87,19 +87,19 @@ class Machine:
             case Action.EMPTY_TREE:
                 await self._empty_tree(run, attempt)
             case Action.STOP if attempt is not None:
-                attempt.told["stop"] = {
+                attempt.orders["stop"] = {
                     "kind": str((run.stop or {}).get("kind", "by_user")),
-                    "who": "somebody",
+                    "who": "a_user",
                 }
             case Action.PAUSE if attempt is not None:
-                attempt.told["pause"] = "release" if run.pause_mode == "release" else True
+                attempt.orders["pause"] = "release" if run.pause_mode == "release" else True
             case Action.RESUME if attempt is not None:
-                attempt.told["pause"] = False
+                attempt.orders["pause"] = False
             case _:
                 pass
 
     def _launch(self, run: Run) -> None:
-        """An order may be repeated: an attempt that was begun is not begun again."""
+        """Launch a shim; a repeated order does not start a second attempt."""
         attempt = self._attempt(run)
         if attempt is None or not (attempt.shim_alive or attempt.has_launch_file):
             assert run.nonce is not None
@@ -109,17 +109,19 @@ class Machine:
 
     async def _empty_tree(self, run: Run, attempt: Attempt | None) -> None:
         if attempt is not None and attempt.is_mute:
-            attempt.shim_alive &= self.clock.mono() - self._since[run.run_id][1] < PATIENCE_S  # else given up
+            attempt.shim_alive &= (
+                self.clock.mono() - self._since[run.run_id][1] < PATIENCE_S
+            )  # later it is given up
         if attempt is not None and attempt.shim_alive and run.exit is None:
-            attempt.told["stop"] = {"kind": "by_user", "who": "daemon"}
+            attempt.orders["stop"] = {"kind": "by_user", "who": "daemon"}
             fact = attempt.next_fact(self.clock.wall()) if attempt.registered else None
             if fact is not None and fact["fact"] == "exited":
                 await self._tell(run, attempt, [fact])
             elif not attempt.registered and not attempt.is_mute:
-                attempt.shim_alive = False  # it is refused when it comes, and leaves
+                attempt.shim_alive = False  # the daemon refuses it, and it exits
             return
         if attempt is not None and not attempt.is_empty:
-            attempt.worker_alive = attempt.helper_alive = False  # the sweep, or a teardown shim
+            attempt.worker_alive = attempt.helper_alive = False  # the shim or a teardown shim ends the tree
             return
         await self._fold(run, conclude(run, self.clock.wall(), 30.0))
 
@@ -160,12 +162,12 @@ class Machine:
             await self._fold(run, *events)
 
     async def _read_files(self, run: Run, attempt: Attempt) -> None:
-        """What reconcile and the dispatcher do when a shim has ended."""
+        """Record the events that follow from the files of a dead shim, like reconcile and the dispatcher."""
         at = self.clock.wall()
         await self._fold(run, *dead_shim.events_of(run, attempt.files(), self.clock.boot_id(), at))
 
     async def _record(self, run: Run, kind: Kind, data: dict[str, Any]) -> None:
-        await self._fold(run, Event(kind, self.clock.wall(), "somebody", data))
+        await self._fold(run, Event(kind, self.clock.wall(), "a_user", data))
 
     async def _fold(self, run: Run, *events: Event) -> None:
         if events:

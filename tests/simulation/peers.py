@@ -1,6 +1,6 @@
-"""The simulated outside: shims and trees that do what the run directory's contract lets them do.
+"""Simulated shims and workers, which follow the contract of the run directory.
 
-Only what the daemon may see of them is used by the world: facts, files, and whether a tree is empty.
+The simulated daemon sees only their facts, their files, and whether a process tree is empty.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from mosaicd.protocol.records.untrusted import read
 
 @dataclass
 class Attempt:
-    """One attempt: its shim, its worker, its files.  What is on disk survives everything."""
+    """One attempt: its shim, its worker, its files.  The files survive every crash."""
 
     run_id: str
     number: int
@@ -32,7 +32,7 @@ class Attempt:
     frozen: bool = False
     is_stubborn: bool = False
     is_mute: bool = False
-    told: dict[str, Any] = field(default_factory=dict)
+    orders: dict[str, Any] = field(default_factory=dict)
     started: Json | None = None
     life_at: float | None = None
     exit: Json | None = None
@@ -40,33 +40,33 @@ class Attempt:
 
     @property
     def is_empty(self) -> bool:
-        """What the launcher would find."""
+        """Return whether no process of the attempt is alive."""
         return not self.worker_alive and not self.helper_alive
 
     def status(self) -> Status:
-        """What the shim tells when it registers, as the daemon reads it."""
-        told = {
+        """Return the status that the shim sends when it registers."""
+        status = {
             "spawned": self.started,
             "started_at": self.life_at,
             "frozen": self.frozen,
             "paused_mode": "freeze" if self.frozen else None,
-            "stop": self.told.get("stop"),
+            "stop": self.orders.get("stop"),
             "exit": self.exit,
         }
-        return read(Status, told)
+        return read(Status, status)
 
     def files(self) -> AttemptFiles:
-        """What lies in the attempt's directory."""
+        """Return the files in the directory of the attempt."""
         launch = Launch(nonce=self.nonce, boot_id=self.boot_id) if self.has_launch_file else None
         started = None if self.started is None else read(Started, self.started)
         exit = None if self.exit is None else read(Exit, self.exit)
         return AttemptFiles(self.number, launch, started, exit, self.shim_alive)
 
     def next_fact(self, at: float) -> Json | None:
-        """Do the next thing a shim does, and return what it says about it."""
+        """Do the next step of the shim, and return the fact that it reports, or None."""
         if self.exit is not None or not self.shim_alive or self.is_mute:
             return None
-        if "stop" in self.told or self.will_exit is not None:
+        if "stop" in self.orders or self.will_exit is not None:
             return self._end(at)
         if self.started is None:
             return self._spawn(at)
@@ -82,18 +82,18 @@ class Attempt:
         return {"fact": "spawned", **self.started}
 
     def _follow_orders(self, at: float) -> Json | None:
-        wanted = self.told.get("pause")
+        wanted = self.orders.get("pause")
         if wanted is None or wanted == self.frozen:
             return None
         if wanted == "release":
             self.will_exit = 0
-            self.told["released"] = True
+            self.orders["released"] = True
             return self._end(at)
         self.frozen = bool(wanted)
         return {"fact": "paused" if self.frozen else "continued", "at": at}
 
     def _end(self, at: float) -> Json:
-        stop = self.told.get("stop") if self.will_exit is None else None
+        stop = self.orders.get("stop") if self.will_exit is None else None
         code = self.will_exit
         self.worker_alive = self.frozen = False
         self.exit = {
@@ -107,7 +107,7 @@ class Attempt:
             else None,
             "finished_at": at,
             "stop": stop,
-            "released": bool(self.told.get("released")) and stop is None,
+            "released": bool(self.orders.get("released")) and stop is None,
             "swept": self.is_empty,
         }
         return {"fact": "exited", "at": at, **self.exit}

@@ -1,4 +1,4 @@
-"""What must hold, whatever happened."""
+"""The invariants that hold after every step."""
 
 from collections.abc import Iterable, Sequence
 
@@ -18,14 +18,14 @@ def promise(holds: bool, what: str) -> None:
 
 
 def check_tree(run: Run, attempts: Iterable[Attempt]) -> None:
-    """No process of a run lives but those of the attempt that holds its slots."""
+    """Only the attempt that holds the slots of a run has living processes."""
     alive = {a.number for a in attempts if a.run_id == run.run_id and not a.is_empty}
     allowed = {run.attempt} if run.is_holding else set()
     promise(alive <= allowed, f"{run.run_id} is {run.state} and attempts {alive} still have processes")
 
 
 def check_order(started: Run, waiting: Iterable[Run], submitted: Sequence[str]) -> None:
-    """No run starts while another of its owner, priority and size waits that was submitted earlier."""
+    """No run starts while an earlier submit of the same owner, priority and size waits."""
     earlier = frozenset(submitted[: submitted.index(started.run_id)])
     overtaken = [run.run_id for run in waiting if run.run_id in earlier and _rank(run) == _rank(started)]
     promise(not overtaken, f"{started.run_id} starts before {overtaken}, which were submitted earlier")
@@ -38,7 +38,7 @@ def _rank(run: Run) -> tuple[int, int, int, int]:
 def check_end(run: Run, attempt: Attempt | None, *, stopped_early: bool) -> None:
     """A run that ended by itself, and was neither stopped nor lost, ended as its process did.
 
-    One that was stopped before anything started was cancelled, whoever did not come or act then.
+    A run that was stopped before its worker started is cancelled, whatever its shim did.
     """
     is_cancelled = run.outcome is Outcome.CANCELLED
     promise(is_cancelled or not stopped_early, f"{run.run_id} was stopped early, and ended {run.cause}")

@@ -1,7 +1,6 @@
-"""What may happen in a simulated life: a list of steps, made from a seed, and cut down when one fails.
+"""Random histories: a list of steps, made from a seed, and reduced if it fails.
 
-A step that makes no sense where it comes is skipped by the world, so any sub-list of a history is a
-history: that is what makes cutting down possible.
+The world skips a step that is not possible at its point, so any part of a history is a valid history.
 """
 
 import random
@@ -10,7 +9,7 @@ from typing import NamedTuple
 
 
 class Step(NamedTuple):
-    """One thing that happens; `run` picks among the runs there are, `value` is the step's own."""
+    """One step; `run` selects one of the live runs, `value` is the parameter of the step."""
 
     what: str
     run: int = 0
@@ -20,7 +19,7 @@ class Step(NamedTuple):
         return f"{self.what}(run={self.run}, value={self.value:g})"
 
 
-#: step -> how often, and the values it may have.
+#: step -> its weight, and the values that it may have.
 WEIGHTS: dict[str, tuple[int, tuple[float, ...]]] = {
     "submit": (10, (1, 2, 3, 4, 9)),
     "submit_worker": (6, (1, 2, 3)),
@@ -33,7 +32,7 @@ WEIGHTS: dict[str, tuple[int, tuple[float, ...]]] = {
     "hold": (2, (0,)),
     "release": (3, (0,)),
     "set_priority": (2, (-5, 0, 5)),
-    "say_again": (5, (0,)),
+    "repeat_status": (5, (0,)),
     "late": (3, (0,)),
     "kill_shim": (2, (0,)),
     "stubborn": (1, (0,)),
@@ -46,7 +45,7 @@ WEIGHTS: dict[str, tuple[int, tuple[float, ...]]] = {
 
 
 def history(seed: int, length: int) -> list[Step]:
-    """Return the steps of a seed."""
+    """Return the random steps of a seed."""
     luck = random.Random(seed)
     names = list(WEIGHTS)
     weights = [WEIGHTS[name][0] for name in names]
@@ -57,7 +56,7 @@ def history(seed: int, length: int) -> list[Step]:
 
 
 async def shortest(steps: list[Step], is_failing: Callable[[list[Step]], Awaitable[bool]]) -> list[Step]:
-    """Return a history from which no step can be taken without its ceasing to fail (greedy halving)."""
+    """Return a shorter history that still fails, in which every step is needed (greedy halving)."""
     size = len(steps) // 2
     while size:
         start = 0

@@ -12,12 +12,12 @@ from tests.simulation.world import World
 
 LENGTH = 150
 DEFAULTS = (("LIVES", "100"), ("SEED", "1000"))
-#: Registries lie in memory, where there is any: how long a disk takes for a commit is not what is simulated.
+#: Registries are in memory if possible, because the speed of the disk is not tested.
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 async def live(steps: list[Step]) -> float:
-    """Live through `steps` to the end of every run; return the simulated hours."""
+    """Run `steps`, then let every run end; return the simulated hours."""
     with tempfile.TemporaryDirectory(prefix="mosaic-simulation-", dir=MEMORY) as directory:
         world = World(Path(directory))
         await world.open()
@@ -30,7 +30,7 @@ async def live(steps: list[Step]) -> float:
 
 
 async def check_seed(seed: int) -> float:
-    """Live through a seed's history; where a promise breaks, fail with the shortest history that does."""
+    """Run the history of a seed; if an invariant breaks, fail with the shortest history that breaks it."""
     steps = history(seed, LENGTH)
     try:
         return await live(steps)
@@ -45,13 +45,13 @@ async def check_seed(seed: int) -> float:
             return False
 
         least = await shortest(steps, is_failing)
-        told = "\n".join(f"  {step}" for step in least)
-        raise AssertionError(f"seed {seed}: {error!r}; the shortest history that does it:\n{told}") from error
+        text = "\n".join(f"  {step}" for step in least)
+        raise AssertionError(f"seed {seed}: {error!r}; the shortest failing history:\n{text}") from error
 
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_promises_hold_in_simulated_life(seed: int) -> None:
-    """Nothing lost, nothing started twice, slots conserved, TERM final, ledger equals rows, no run stuck."""
+    """No run is lost, started twice or stuck; slots have one holder, TERM is final, ledger and rows agree."""
     await check_seed(seed)
 
 
@@ -73,7 +73,7 @@ async def test_a_clock_that_is_set_back_changes_no_order(tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_thousands_of_simulated_hours() -> None:
-    """A hundred lives (MOSAIC_SIMULATION_LIVES and _SEED to change it): thousands of hours a minute."""
+    """A hundred histories (see MOSAIC_SIMULATION_LIVES and _SEED): thousands of simulated hours a minute."""
     lives, first = (int(os.environ.get(f"MOSAIC_SIMULATION_{name}", n)) for name, n in DEFAULTS)
     began, hours = time.monotonic(), 0.0
     for seed in range(first, first + lives):
@@ -83,8 +83,8 @@ async def test_thousands_of_simulated_hours() -> None:
     assert hours > 10 * lives
 
 
-async def test_a_broken_promise_is_cut_down_to_its_cause() -> None:
-    """The shortest history keeps only what the failure needs."""
+async def test_a_failing_history_is_reduced_to_its_cause() -> None:
+    """The shortest history keeps only the steps that the failure needs."""
     steps = history(1, 200)
     wanted = {index for index, step in enumerate(steps) if step.what in ("crash", "reboot")}
     needed = [steps[min(wanted)], steps[max(wanted)]]

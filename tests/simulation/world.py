@@ -1,4 +1,4 @@
-"""What happens to a simulated machine, step by step; after every step the promises are checked."""
+"""The steps of a simulated machine; the invariants are checked after every step."""
 
 from mosaicd.core.deadlines import deadline, standing
 from mosaicd.core.fsm import Event, Kind, replay
@@ -12,12 +12,12 @@ from tests.simulation.steps import Step
 
 
 class World(Machine):
-    """`open` it, `take` steps, `finish` it."""
+    """A machine to `open`, `take` steps on, and `finish`."""
 
     # --- steps ------------------------------------------------------------------------------------
 
     async def take(self, step: Step) -> None:
-        """Let one thing happen, carry out what is owed, and check every promise."""
+        """Do one step, carry out the actions that runs are owed, and check every invariant."""
         act = getattr(self, "_do_" + step.what)
         live = sorted(self.registry.live)
         if act.__code__.co_argcount == 3:
@@ -42,12 +42,12 @@ class World(Machine):
         is_worker = kind is RunKind.WORKER
         run = Run(
             run_id=ulid.encode(int(self.clock.wall() * 1000), number.to_bytes(10, "big")),
-            owner_uid=1000 + size % 2, owner="somebody", kind=kind, name=f"run-{number}", command=("x",),
+            owner_uid=1000 + size % 2, owner="a_user", kind=kind, name=f"run-{number}", command=("x",),
             digest=f"{number:064x}", created_at=self.clock.wall(), cpus=size, gpus=size % 3, retries=size % 3,
             start_timeout_s=60.0 if is_worker else None, heartbeat_timeout_s=300.0 if is_worker else None,
             can_pause=is_worker, can_checkpoint=is_worker,
         )  # fmt: skip
-        event = Event(Kind.SUBMITTED, run.created_at, "somebody", {"run": run.to_dict()})
+        event = Event(Kind.SUBMITTED, run.created_at, "a_user", {"run": run.to_dict()})
         stored, _ = await self.registry.add(event, dedup=Dedup.NEW)
         self.acknowledged[stored.run_id] = stored
 
@@ -66,14 +66,14 @@ class World(Machine):
             await self._record(run, kind, {"kind": due.cause, "after_s": due.after_s})
 
     async def _do_suspend(self, seconds: float) -> None:
-        await self._do_pass(0.0)  # what is due already is not the suspend's doing
+        await self._do_pass(0.0)  # deadlines that were due before the suspend do not count
         before = dict(self.registry.live)
         self.clock.suspend(seconds)
         await self._do_pass(0.0)
         promise(before == dict(self.registry.live), "a suspended machine changed a run")
 
     async def _do_set_clock(self, seconds: float) -> None:
-        """The machine's clock is set."""
+        """Set the wall clock of the machine."""
         self.clock.set_wall(self.clock.wall() + seconds)
         self.began_at += seconds
 
@@ -90,10 +90,15 @@ class World(Machine):
 
     async def _do_exit(self, run: Run, code: float) -> None:
         attempt = self._attempt(run)
-        if attempt is not None and attempt.worker_alive and not attempt.frozen and "stop" not in attempt.told:
+        if (
+            attempt is not None
+            and attempt.worker_alive
+            and not attempt.frozen
+            and "stop" not in attempt.orders
+        ):
             attempt.will_exit = int(code)
 
-    async def _do_say_again(self, run: Run, value: float) -> None:
+    async def _do_repeat_status(self, run: Run, value: float) -> None:
         attempt = self._attempt(run)
         if attempt is not None and attempt.shim_alive and attempt.registered and not attempt.is_mute:
             before = run
@@ -114,7 +119,7 @@ class World(Machine):
             attempt.helper_alive = attempt.is_stubborn = True
 
     async def _do_mute(self, run: Run, value: float) -> None:
-        """Its shim lives from here on and does nothing, or never comes."""
+        """Let the shim of a run live on without doing anything."""
         attempt = self._attempt(run)
         if attempt is not None and attempt.shim_alive:
             attempt.is_mute = True
@@ -171,13 +176,13 @@ class World(Machine):
     # --- promises ---------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Everything that must hold after every step."""
+        """Check every invariant."""
         holding = [run for run in self.registry.live.values() if run.is_holding]
         slots = [slot for run in holding for slot in run.slots]
         promise(len(slots) == len(set(slots)), f"a GPU slot has two owners: {slots}")
         promise(sum(run.cpus_granted or 0 for run in holding) <= CPUS, "more CPUs are granted than there are")
         known = self.registry.live.keys() | self.ended.keys()
-        promise(self.acknowledged.keys() == known, "an acknowledged run is gone")
+        promise(self.acknowledged.keys() == known, "an acknowledged run is missing")
         for run in self.registry.live.values():
             promise((run.outcome is not None) == run.is_final, f"{run.run_id}: outcome without TERM")
             check_tree(run, self.attempts.values())
@@ -185,7 +190,7 @@ class World(Machine):
             promise(attempt.worker_starts <= 1, f"{attempt.run_id}: attempt {attempt.number} started twice")
 
     async def finish(self) -> float:
-        """Let everything come to its end; check the ends and the ledger; return the simulated hours."""
+        """Let every run end; check the ends and the ledger; return the simulated hours."""
         for _ in range(400):
             if not self.registry.live:
                 break
@@ -198,7 +203,7 @@ class World(Machine):
             self.check()
         promise(
             not self.registry.live,
-            f"stuck for ever: {[(r.run_id, r.state, r.want) for r in self.registry.live.values()]}",
+            f"these runs never end: {[(r.run_id, r.state, r.want) for r in self.registry.live.values()]}",
         )
         await self._check_ledger()
         return (self.clock.wall() - self.began_at) / 3600
@@ -210,7 +215,7 @@ class World(Machine):
             await self._do_resume(run, 0)
         attempt = self._attempt(run)
         if attempt is not None and attempt.is_mute:
-            await self._do_stop(self._newest(run), 0)  # nobody else would end it
+            await self._do_stop(self._newest(run), 0)  # a mute shim does not end its run
         if attempt is not None and attempt.life_at is not None:
             await self._do_exit(self._newest(run), 0)
         newest = self.registry.live.get(run.run_id)

@@ -20,7 +20,7 @@ EXIT_0 = {"exit_code": 0, "finished_at": AT + 9, "swept": True}
 
 
 def new_run(**fields: Any) -> Run:
-    """A fresh run in INIT with an id, a name and a digest of its own unless said otherwise."""
+    """Return a new run in INIT with its own id, name and digest, unless given."""
     number = next(_numbers)
     values: dict[str, Any] = {
         "run_id": ulid.encode(int(AT * 1000) + number, number.to_bytes(10, "big")),
@@ -31,7 +31,7 @@ def new_run(**fields: Any) -> Run:
 
 
 def submission(run: Run) -> Event:
-    """The event that makes `run`."""
+    """Return the event that makes `run`."""
     return Event(Kind.SUBMITTED, run.created_at, run.owner, {"run": run.to_dict()})
 
 
@@ -54,24 +54,24 @@ def event(kind: Kind, /, **data: Any) -> Event:
 
 
 def to_exec(*slots: int, attempt: int = 1) -> Sequence[Event]:
-    """The events that bring a waiting run to EXEC."""
+    """Return the events that bring a waiting run to EXEC."""
     return (dispatched(*slots, attempt=attempt), registered(), spawned(), event(Kind.STARTED))
 
 
 def to_term() -> Sequence[Event]:
-    """The events that end a run in EXEC well."""
+    """Return the events that end a run in EXEC with success."""
     return (event(Kind.EXITED, **EXIT_0), event(Kind.FINISHED, outcome="succeeded", cause=None))
 
 
 def raw(path: Path) -> sqlite3.Connection:
-    """A connection behind the registry's back, with constraints on as the daemon has them."""
+    """Return a connection that bypasses the registry, with the constraints of the daemon."""
     connection = sqlite3.connect(path, isolation_level=None, timeout=30)
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
 
 
 def ledger(path: Path, run_id: str) -> list[Event]:
-    """The events of a run as a file holds them."""
+    """Return the events of a run in a file."""
     connection = raw(path)
     connection.row_factory = sqlite3.Row
     try:
@@ -81,7 +81,7 @@ def ledger(path: Path, run_id: str) -> list[Event]:
 
 
 def row(path: Path, run_id: str) -> dict[str, Any]:
-    """The row of a run as a file holds it."""
+    """Return the row of a run in a file."""
     connection = raw(path)
     connection.row_factory = sqlite3.Row
     try:

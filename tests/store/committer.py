@@ -1,4 +1,4 @@
-"""Child of test_kill: writes to a registry as fast as it can, says what was acknowledged, until it is killed.
+"""Child process of test_kill: write to a registry and report each acknowledgement, until killed.
 
 Started once; every line on stdin forks a committer, so that a kill costs a fork and no interpreter start.
 Lines on stdout: `pid N`, then one `ack KIND RUN_ID REV` for each answer, written after the await returned.
@@ -28,7 +28,7 @@ def say(*words: object) -> None:
 
 
 async def end(registry: Registry, run: Run) -> None:
-    """End what an earlier life left, so that lives do not get longer."""
+    """End the runs of earlier committers, so that a start does not take longer each time."""
     events = [event(Kind.WITHDRAWN)] if run.state is State.INIT else [LOST, GAVE_UP]
     after = await registry.record(run.run_id, *events)
     say("ack", "end", after.run_id, after.rev)

@@ -1,4 +1,4 @@
-"""Real registries in real files; after each test no thread is left and the ledger still explains the rows."""
+"""Real registries in real files; after each test no thread lives and the ledger gives the rows."""
 
 import logging
 import threading
@@ -16,13 +16,13 @@ from tests.store.building import ledger, row
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the registry of this test lies."""
+    """The path of the registry of this test."""
     return tmp_path / "registry.sqlite3"
 
 
 @pytest.fixture
 async def registry(path: Path) -> AsyncIterator[Registry]:
-    """An open registry, and at the end: every live run's events lead to its row."""
+    """An open registry; at the end the events of every live run must give its row."""
     opened = await Registry.open(path)
     yield opened
     live = dict(opened.live)
@@ -33,7 +33,7 @@ async def registry(path: Path) -> AsyncIterator[Registry]:
 
 @pytest.fixture
 async def history(path: Path, registry: Registry) -> AsyncIterator[History]:
-    """Reads of the same file."""
+    """Reads of the same registry."""
     opened = History(path, on_bad=registry.quarantine_ended)
     yield opened
     await opened.close()
@@ -41,12 +41,12 @@ async def history(path: Path, registry: Registry) -> AsyncIterator[History]:
 
 @pytest.fixture
 def may_warn() -> None:
-    """Asked for by tests that are about warnings."""
+    """For tests that expect warnings."""
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest) -> Iterator[None]:
-    """No thread of ours lives on, and nothing was logged as a warning unless the test is about that."""
+    """No thread of the store lives after the test, and no warning was logged unexpectedly."""
     before = set(threading.enumerate())
     yield
     left = [t.name for t in set(threading.enumerate()) - before if t.name.startswith(("registry", "history"))]

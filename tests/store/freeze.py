@@ -1,4 +1,4 @@
-"""Makes the frozen registry of today's version: `python -m tests.store.freeze tests/store/frozen/vN.sqlite3`.
+"""Make the frozen registry of this version: `python -m tests.store.freeze tests/store/frozen/vN.sqlite3`.
 
 Run once, before VERSION is raised, and never again: the file, not this script, is what must load for ever.
 """
@@ -56,7 +56,7 @@ LIVES: dict[str, Sequence[Event]] = {
 
 
 async def freeze(path: Path) -> None:
-    """Write every life of LIVES into a new registry at `path`, as one file without a WAL."""
+    """Write the runs of LIVES into a new registry at `path`, as one file without a WAL."""
     registry = await Registry.open(path)
     for name, events in LIVES.items():
         run = new_run(name=name, labels={"sweep": "ä"}, retries=1, key=f"key-{name}")

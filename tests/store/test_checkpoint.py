@@ -1,4 +1,4 @@
-"""The writer truncates the WAL: (busy, log, checkpointed), and a warning when a reader is in its way."""
+"""The writer truncates the WAL, and warns if a reader prevents it."""
 
 import logging
 import sqlite3
@@ -27,7 +27,7 @@ def wal_bytes(path: Path) -> int:
 
 
 async def test_a_checkpoint_truncates_the_wal(registry: Registry, path: Path) -> None:
-    """After a round nothing is left in the WAL and everything is in the database."""
+    """After a checkpoint the WAL is empty and the database is complete."""
     await fill(registry)
     assert wal_bytes(path) > 0
     assert await registry.checkpoint() == (0, 0, 0)
@@ -36,10 +36,10 @@ async def test_a_checkpoint_truncates_the_wal(registry: Registry, path: Path) ->
 
 
 @pytest.mark.usefixtures("may_warn")
-async def test_three_busy_rounds_are_a_warning(
+async def test_three_busy_checkpoints_cause_a_warning(
     registry: Registry, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An old snapshot keeps the WAL from shrinking; writers go on, and the third round in a row says so."""
+    """An old snapshot prevents the truncation; writers continue, and the third checkpoint in a row warns."""
     await fill(registry, 1)
     reader = open_reader(path)
     reader.execute("BEGIN")
@@ -51,7 +51,9 @@ async def test_three_busy_rounds_are_a_warning(
         assert log > checkpointed >= 0
         assert len(warnings(caplog)) == max(0, round_number - 2)
     assert set(warnings(caplog)) == {Catalogue.WAL_BUSY}
-    assert reader.execute("SELECT count(*) FROM runs").fetchone()[0] == 1  # its snapshot stood still
+    assert (
+        reader.execute("SELECT count(*) FROM runs").fetchone()[0] == 1
+    )  # the reader still has its old snapshot
     reader.execute("COMMIT")
     reader.close()
     assert (await registry.checkpoint())[0] == 0
@@ -62,12 +64,11 @@ async def test_three_busy_rounds_are_a_warning(
 
 @pytest.mark.usefixtures("may_warn")
 @pytest.mark.parametrize("is_large", [False, True])
-async def test_readers_that_come_and_go_are_no_warning(
+async def test_short_readers_cause_no_warning(
     registry: Registry, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
     is_large: bool,
 ) -> None:  # fmt: skip
-    """Somebody reads whenever a checkpoint comes, but not the same: the WAL gets on, or there is nothing that
-    anybody could hold.  One that has grown large all the same is worth a word."""
+    """Different readers at each checkpoint cause no warning as long as the WAL moves on; a large WAL does."""
     monkeypatch.setattr(checkpoints, "MANY_PAGES", 5 if is_large else 2048)
     before = None
     for _ in range(6):
@@ -85,7 +86,7 @@ async def test_readers_that_come_and_go_are_no_warning(
     assert len(warnings(caplog)) == (4 if is_large else 0)
     if is_large:
         return
-    for _ in range(6):  # now nobody writes
+    for _ in range(6):  # no more writes from here on
         reader = open_reader(path)
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM runs").fetchone()
@@ -95,7 +96,7 @@ async def test_readers_that_come_and_go_are_no_warning(
 
 
 async def test_history_never_holds_a_snapshot(registry: Registry, history: History) -> None:
-    """Reads between checkpoints do not make a round busy: connections stay, snapshots do not."""
+    """Reads between checkpoints do not make one busy, because they hold no snapshot."""
     for _ in range(4):
         await fill(registry)
         await history.list()
@@ -105,7 +106,7 @@ async def test_history_never_holds_a_snapshot(registry: Registry, history: Histo
 
 
 async def test_a_closed_registry_is_one_file(path: Path) -> None:
-    """A clean close leaves no WAL behind: the file can be copied as it is."""
+    """A clean close leaves no WAL, so the file can be copied."""
     registry = await Registry.open(path)
     history = History(path)
     await fill(registry)

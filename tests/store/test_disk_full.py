@@ -1,4 +1,4 @@
-"""A full disk fails requests, not runs: clear refusals while it lasts, work as before when space returns."""
+"""A full disk fails requests and no run: requests are refused clearly, and work again once there is space."""
 
 import asyncio
 import sqlite3
@@ -18,7 +18,7 @@ from tests.store.building import event, ledger, new_run, row, submission, to_exe
 
 
 async def set_limit(registry: Registry, pages: int | None) -> None:
-    """Let the database grow by no more than `pages` (None: without limit), as a full disk would."""
+    """Limit the growth of the database to `pages` (None: no limit), like a full disk."""
 
     def work(connection: sqlite3.Connection) -> None:
         used = connection.execute("PRAGMA page_count").fetchone()[0]
@@ -28,7 +28,7 @@ async def set_limit(registry: Registry, pages: int | None) -> None:
 
 
 async def submit_until_full(registry: Registry) -> list[Run]:
-    """Submit until the disk refuses; every run that was acknowledged."""
+    """Submit until the disk is full; return every run that was acknowledged."""
     accepted: list[Run] = []
     with pytest.raises(Unavailable) as caught:
         for _ in range(1000):
@@ -40,11 +40,11 @@ async def submit_until_full(registry: Registry) -> list[Run]:
 
 
 async def test_a_full_disk_refuses_and_recovers(registry: Registry, path: Path) -> None:
-    """Refused submits leave nothing behind, in file or mirror; the same daemon goes on when space is back."""
+    """Refused submits leave nothing in file or memory; the daemon works again once there is space."""
     await set_limit(registry, 10)
     accepted = await submit_until_full(registry)
     assert set(registry.live) == {run.run_id for run in accepted}
-    await registry.flush()  # the writer lives: the watchdog has nothing to complain of
+    await registry.flush()  # the writer works, so the watchdog is satisfied
     await set_limit(registry, None)
     run, _ = await registry.add(submission(new_run()), dedup=Dedup.NEW)
     await registry.record(run.run_id, *to_exec(), *to_term())
@@ -53,7 +53,7 @@ async def test_a_full_disk_refuses_and_recovers(registry: Registry, path: Path) 
 
 
 async def test_all_of_a_batch_that_does_not_fit_are_refused(registry: Registry) -> None:
-    """Nobody is acknowledged in a batch that could not be committed, and each can simply ask again."""
+    """If a batch cannot be committed, none of its requests is acknowledged, and each can be repeated."""
     await set_limit(registry, 3)
     done = await asyncio.gather(
         *(registry.add(submission(new_run()), dedup=Dedup.NEW) for _ in range(100)), return_exceptions=True
@@ -65,8 +65,8 @@ async def test_all_of_a_batch_that_does_not_fit_are_refused(registry: Registry) 
     assert len(again) == len(registry.live) == registry.last_seq == 100
 
 
-async def test_an_end_that_could_not_be_written_can_be_told_again(registry: Registry) -> None:
-    """A run whose exit was refused stands where it stood, unlocked, and takes the same fact later."""
+async def test_an_exit_that_was_refused_can_be_reported_again(registry: Registry) -> None:
+    """A run whose exit was refused is unchanged and unlocked, and accepts the same fact later."""
     runs = [(await registry.add(submission(new_run()), dedup=Dedup.NEW))[0] for _ in range(30)]
     for run in runs:
         await registry.record(run.run_id, *to_exec())
@@ -84,7 +84,7 @@ async def test_an_end_that_could_not_be_written_can_be_told_again(registry: Regi
 
 
 async def test_last_values_wait_for_space(registry: Registry, path: Path) -> None:
-    """Progress that could not be written is kept in memory and goes with a later write."""
+    """Progress that could not be written stays in memory and is written later."""
     run, _ = await registry.add(submission(new_run()), dedup=Dedup.NEW)
     await set_limit(registry, 0)
     registry.advance(run.run_id, Progress(steps=5, metrics={f"m{n}": n for n in range(2000)}))
@@ -125,8 +125,8 @@ asyncio.run(main(pathlib.Path(sys.argv[1])))
 """
 
 
-def test_a_file_that_may_not_grow_is_survived(path: Path) -> None:
-    """The kernel refuses the WAL's growth in the middle of a commit: refusals, then work, a sound file."""
+def test_a_file_size_limit_refuses_writes_until_it_is_lifted(path: Path) -> None:
+    """If the WAL cannot grow during a commit, writes are refused; the file stays intact."""
     done = subprocess.run(
         [sys.executable, "-c", CHILD, str(path)],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60, check=False,

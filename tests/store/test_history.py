@@ -1,4 +1,4 @@
-"""Reads: pages, filters, references, the ledger from a cursor; beside a writer, over ten thousand runs."""
+"""Reads: pages, filters, references and the ledger, beside a writer and over ten thousand runs."""
 
 import asyncio
 import time
@@ -74,20 +74,20 @@ FILTERS: list[tuple[dict[str, Any], list[str]]] = [
 async def test_filters(
     history: History, runs: dict[str, Run], filters: dict[str, Any], expected: list[str]
 ) -> None:
-    """Filters are joined by AND; older words are understood; without one, ended runs are there too."""
+    """Filters are joined by AND; legacy words are understood; without a filter, ended runs are included."""
     assert await names(history, **filters) == expected
 
 
 async def test_an_owner_sees_only_their_own(history: History, runs: dict[str, Run]) -> None:
-    """With an owner, every filter looks at that owner's runs alone."""
+    """With an owner, every filter selects from the runs of that owner only."""
     assert await names(history, 1001) == ["works", "done"]
     assert await names(history, 1001, live=True) == ["works"]
     assert await names(history, 1000, user="bob") == []
     assert await names(history, 7) == []
 
 
-async def test_every_wrong_word_is_named(history: History) -> None:
-    """A word that means nothing is refused with its path, all at once."""
+async def test_every_unknown_word_is_named(history: History) -> None:
+    """One error names all unknown words with their paths."""
     with pytest.raises(InvalidParams) as caught:
         await history.list(ListRuns(state=["EXEC", "asleep"], outcome=["great"]))
     assert [error["path"] for error in caught.value.data["errors"]] == ["state[1]", "outcome[0]"]
@@ -115,7 +115,7 @@ async def test_pages_hold_each_run_once_while_runs_are_added(
 
 
 async def test_a_page_that_just_fits_has_no_cursor(history: History, runs: dict[str, Run]) -> None:
-    """The cursor is there if and only if something follows."""
+    """A page has a cursor if and only if another run follows."""
     assert (await history.list(limit=14))[1] is None
     assert (await history.list(limit=13))[1] is not None
 
@@ -136,7 +136,7 @@ async def test_a_run_is_found_by_id_prefix_and_name(history: History, registry: 
 
 
 async def test_an_ambiguous_prefix_names_the_candidates(history: History, registry: Registry) -> None:
-    """Several runs begin with it: a conflict that lists them; unless one has exactly that name."""
+    """A prefix of several ids is a conflict that lists them, unless a run has exactly that name."""
     for letter in "ABC":
         await registry.add(submission(new_run(run_id=f"01{letter}" + "0" * 23)), dedup=Dedup.NEW)
     with pytest.raises(Conflict, match="ambiguous") as caught:
@@ -147,14 +147,16 @@ async def test_an_ambiguous_prefix_names_the_candidates(history: History, regist
 
 
 @pytest.mark.parametrize("reference", ["", "01ZZ", "no such", "%", "~", "' OR 1=1 --", "\x00", "É"])
-async def test_what_is_not_there_is_not_found(history: History, runs: dict[str, Run], reference: str) -> None:
-    """No reference is a pattern."""
+async def test_an_unknown_reference_is_not_found(
+    history: History, runs: dict[str, Run], reference: str
+) -> None:
+    """No reference is used as a pattern."""
     with pytest.raises(NotFound):
         await history.find(None, reference)
 
 
-async def test_somebody_elses_run_is_not_found(history: History, runs: dict[str, Run]) -> None:
-    """With an owner, another's run is found neither by id, prefix nor name."""
+async def test_a_run_of_another_user_is_not_found(history: History, runs: dict[str, Run]) -> None:
+    """With an owner, a run of another user is not found by id, prefix or name."""
     works = runs["works"]
     for reference in (works.run_id, works.run_id[:20], works.run_id[:-1], "works"):
         if reference != works.run_id[:20]:
@@ -164,7 +166,7 @@ async def test_somebody_elses_run_is_not_found(history: History, runs: dict[str,
 
 
 async def test_the_ledger_from_a_cursor(history: History, registry: Registry, runs: dict[str, Run]) -> None:
-    """Pages of events are in order of seq, whole, and each says what the run was after it."""
+    """Pages of events are complete and in the order of seq, each with the state of the run after it."""
     everything = await history.events(0, 1000)
     assert [e.seq for e in everything] == list(range(1, registry.last_seq + 1))
     assert await history.last_seq() == registry.last_seq
@@ -184,20 +186,20 @@ async def test_the_ledger_from_a_cursor(history: History, registry: Registry, ru
 
 
 async def test_counts(history: History, runs: dict[str, Run]) -> None:
-    """Every state is named, also one that no run is in."""
+    """Every state has a count, also 0."""
     expected = {"INIT": 2, "HSHK": 1, "RDY": 1, "EXEC": 1, "PAUSE": 2, "FAULT": 1, "TERM": 6}
     assert await history.counts() == expected
 
 
 async def test_an_empty_registry(history: History) -> None:
-    """Nothing is not an error."""
+    """Reads of an empty registry return empty results."""
     assert await history.list() == ([], None)
     assert (await history.events(0, 10), await history.last_seq()) == ([], 0)
     assert sum((await history.counts()).values()) == 0
 
 
-async def test_reads_beside_a_writer_see_whole_commits(history: History, registry: Registry) -> None:
-    """While runs come and go, no read fails or sees a row without its events or half a transaction."""
+async def test_reads_beside_a_writer_see_complete_commits(history: History, registry: Registry) -> None:
+    """While runs are added and end, no read fails or sees a row without its events or half a transaction."""
     done = False
 
     async def live() -> None:
@@ -225,7 +227,7 @@ async def test_reads_beside_a_writer_see_whole_commits(history: History, registr
 
 
 def fill(path: Path, count: int) -> None:
-    """Put `count` ended runs into a registry the quick way."""
+    """Put `count` ended runs into a registry quickly."""
     connection = raw(path)
     connection.execute("BEGIN")
     for _ in range(count):
@@ -239,8 +241,10 @@ def fill(path: Path, count: int) -> None:
     connection.close()
 
 
-async def test_ten_thousand_past_runs(history: History, registry: Registry, path: Path) -> None:
-    """A page of 1000 out of 10,000 is quick from either end, and a live run among them is found at once."""
+async def test_a_page_of_ten_thousand_runs_is_read_quickly(
+    history: History, registry: Registry, path: Path
+) -> None:
+    """A page of 1000 of 10,000 runs is fast from both ends, and so is a list of live runs."""
     await asyncio.to_thread(fill, path, 10_000)
     run, _ = await registry.add(submission(new_run(name="needle")), dedup=Dedup.NEW)
 
@@ -267,15 +271,17 @@ async def test_ten_thousand_past_runs(history: History, registry: Registry, path
     }
     for name, (limit_s, ask) in questions.items():
         took: list[float] = []
-        while not took or (min(took) > limit_s and len(took) < 5):  # the best: what else goes on is not ours
+        while not took or (
+            min(took) > limit_s and len(took) < 5
+        ):  # the fastest of five: other load does not count
             started = time.perf_counter()
             await ask()
             took.append(time.perf_counter() - started)
         assert min(took) <= limit_s, (name, took)
 
 
-async def test_what_cannot_be_read_now_may_be_read_later(tmp_path: Path) -> None:
-    """A reader that finds no file creates none and says so; the same reader works once it is there."""
+async def test_a_reader_works_once_the_file_exists(tmp_path: Path) -> None:
+    """A reader without a file raises an error and creates none; it works once the file exists."""
     path = tmp_path / "registry.sqlite3"
     history = History(path)
     with pytest.raises(Unavailable, match="cannot be opened"):

@@ -1,4 +1,4 @@
-"""An acknowledged request is never lost: kill -9 of a process that commits, again and again, any time."""
+"""An acknowledged request is never lost: kill -9 of a committing process, again and again, at any time."""
 
 import os
 import random
@@ -35,7 +35,7 @@ def committer(path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def words(child: subprocess.Popen[bytes], pending: bytearray) -> Iterator[list[str]]:
-    """Yield the lines of the child as words, unbuffered by anybody but us."""
+    """Yield the lines of the child as words."""
     assert child.stdout is not None
     while True:
         line, found, rest = bytes(pending).partition(b"\n")
@@ -49,7 +49,7 @@ def words(child: subprocess.Popen[bytes], pending: bytearray) -> Iterator[list[s
 
 
 def one_life(child: subprocess.Popen[bytes], seed: int, acks: int, newest: dict[str, int]) -> None:
-    """Start a life, kill it after `acks` acknowledgements, and note every one that reached us."""
+    """Start a committer, kill it after `acks` acknowledgements, and keep all that were received."""
     assert child.stdin is not None
     child.stdin.write(f"{seed}\n".encode())
     pid, seen = 0, 0
@@ -67,7 +67,7 @@ def one_life(child: subprocess.Popen[bytes], seed: int, acks: int, newest: dict[
 
 
 def check(path: Path, newest: dict[str, int]) -> int:
-    """Every acknowledged revision is there, ledger and rows agree; return the last seq."""
+    """Check that every acknowledged revision exists and that ledger and rows agree; return the last seq."""
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         revs = dict(connection.execute("SELECT run_id, rev FROM runs"))

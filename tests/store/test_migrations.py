@@ -1,4 +1,4 @@
-"""Migrations: old files load for ever, newer ones are refused, and half a step never happens."""
+"""Migrations: old files can always be loaded, newer files are refused, and a failed step changes nothing."""
 
 import ast
 import shutil
@@ -31,13 +31,13 @@ def structure(connection: sqlite3.Connection) -> set[str]:
 
 
 def test_there_is_a_frozen_file_of_every_version() -> None:
-    """Who raises VERSION freezes a file of the version before."""
+    """A change of VERSION needs a frozen file of the version before."""
     assert [path.stem for path in FROZEN] == [f"v{number}" for number in range(1, VERSION + 1)]
 
 
 @pytest.mark.parametrize("frozen", FROZEN, ids=lambda path: path.stem)
 async def test_a_frozen_registry_loads_for_ever(frozen: Path, path: Path) -> None:
-    """Its live runs, ended runs, ledger, slots and last values are read, replay, and can be carried on."""
+    """Its runs, ledger, slots and last values are read and replayed, and its live runs continue."""
     shutil.copy(frozen, path)
     registry = await Registry.open(path)
     history = History(path)
@@ -70,7 +70,7 @@ async def test_a_frozen_registry_loads_for_ever(frozen: Path, path: Path) -> Non
 
 @pytest.mark.parametrize("frozen", FROZEN, ids=lambda path: path.stem)
 def test_a_migrated_file_is_like_a_new_one(frozen: Path, path: Path, tmp_path: Path) -> None:
-    """schema.sql and the steps describe the same thing."""
+    """schema.sql and the steps give the same schema."""
     shutil.copy(frozen, path)
     old, new = open_writer(path), open_writer(tmp_path / "new.sqlite3")
     assert structure(old) == structure(new)
@@ -80,7 +80,7 @@ def test_a_migrated_file_is_like_a_new_one(frozen: Path, path: Path, tmp_path: P
 
 
 def test_a_newer_registry_is_refused_untouched(path: Path) -> None:
-    """An older mosaicd says what it found and what it knows, and writes nothing."""
+    """An older mosaicd names the version of the file and its own version, and writes nothing."""
     connection = open_writer(path)
     connection.execute(f"PRAGMA user_version = {VERSION + 1}")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -102,7 +102,7 @@ STEPS = {
 
 
 def test_steps_are_taken_in_order(path: Path) -> None:
-    """A file two versions back takes both steps, and a second start takes none."""
+    """A file that is two versions old gets both steps, and a second start applies none."""
     connection = open_writer(path)
     assert bring_up(connection, "x", version=LAST, steps=STEPS) == VERSION
     assert version_of(connection) == LAST
@@ -111,8 +111,8 @@ def test_steps_are_taken_in_order(path: Path) -> None:
     connection.close()
 
 
-def test_half_a_step_never_happens(path: Path) -> None:
-    """A step that fails in its middle leaves the file as the last whole step left it."""
+def test_a_failed_step_changes_nothing(path: Path) -> None:
+    """After a step that fails in its middle, the file has the last complete step."""
     connection = open_writer(path)
     half = "INSERT INTO two VALUES ('x');\nCREATE TABLE three (a TEXT);\nSELECT nonsense;"
     with pytest.raises(sqlite3.OperationalError, match="nonsense"):
@@ -127,7 +127,7 @@ def test_half_a_step_never_happens(path: Path) -> None:
 
 
 def test_nothing_runs_a_script_that_commits_by_itself() -> None:
-    """executescript commits whatever is open: the store never calls it."""
+    """The store never calls executescript, because it commits an open transaction."""
     for source in Path(mosaicd.store.__path__[0]).rglob("*.py"):
         calls = [n for n in ast.walk(ast.parse(source.read_text())) if isinstance(n, ast.Attribute)]
         assert "executescript" not in {call.attr for call in calls}, source

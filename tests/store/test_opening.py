@@ -1,4 +1,4 @@
-"""Opening: pragmas that promises rest on, and files that are refused with a sentence, not a traceback."""
+"""Opening: the pragmas are set, and files that cannot be used are refused with a clear sentence."""
 
 import os
 import sqlite3
@@ -14,8 +14,8 @@ from mosaicd.store.registry import Registry
 from tests.store.building import new_run, submission
 
 
-def test_the_pragmas_hold(path: Path) -> None:
-    """An answer means fsync: WAL with synchronous=FULL; and constraints are on."""
+def test_the_pragmas_are_set(path: Path) -> None:
+    """A reply means that the data are synced: WAL, synchronous=FULL and constraints are on."""
     connection = open_writer(path)
     names = (
         "journal_mode",
@@ -33,8 +33,8 @@ def test_the_pragmas_hold(path: Path) -> None:
     }  # fmt: skip
 
 
-def test_nobody_else_may_read_it(path: Path) -> None:
-    """The file and its WAL are the daemon's own, whatever the umask was."""
+def test_only_the_daemon_may_read_the_file(path: Path) -> None:
+    """The file and its WAL belong to the daemon alone, whatever the umask is."""
     before = os.umask(0)
     try:
         connection = open_writer(path)
@@ -50,7 +50,7 @@ def test_nobody_else_may_read_it(path: Path) -> None:
 
 
 def test_a_reader_cannot_write(path: Path) -> None:
-    """Readers are refused any change by SQLite itself."""
+    """SQLite refuses every change over a reader connection."""
     open_writer(path).close()
     reader = open_reader(path)
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
@@ -59,7 +59,7 @@ def test_a_reader_cannot_write(path: Path) -> None:
 
 
 def test_a_path_is_taken_literally(tmp_path: Path) -> None:
-    """A state directory may hold any characters."""
+    """The path of the state directory may contain any characters."""
     path = tmp_path / "a dir?mode=rw#%41" / "registry.sqlite3"
     open_writer(path).close()
     open_reader(path).close()
@@ -81,7 +81,7 @@ def overwrite(path: Path, offset: int, data: bytes) -> None:
 
 @pytest.mark.parametrize("damage", ["header", "page", "cut", "text"])
 async def test_a_damaged_file_is_refused_with_advice(path: Path, damage: str) -> None:
-    """Damage is found at start, said in a sentence that names the file, and the file is left as it is."""
+    """The start finds the damage and reports it with the path and advice; the file is unchanged."""
     await filled(path)
     if damage == "header":
         overwrite(path, 0, b"SQLite format 9\0")
@@ -100,7 +100,7 @@ async def test_a_damaged_file_is_refused_with_advice(path: Path, damage: str) ->
 
 
 def test_another_programs_database_is_refused_untouched(path: Path) -> None:
-    """A file that is SQLite but not a registry is not turned into one."""
+    """A SQLite file that is not a registry is refused and unchanged."""
     other = sqlite3.connect(path)
     other.execute("CREATE TABLE songs (title)")
     other.close()
@@ -110,15 +110,15 @@ def test_another_programs_database_is_refused_untouched(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_directory_in_the_way_is_said(path: Path) -> None:
-    """What cannot be opened at all is an OSError with the path, not a database error."""
+def test_a_path_that_cannot_be_opened_is_an_os_error(path: Path) -> None:
+    """A path that cannot be opened gives an OSError with the path, not a database error."""
     path.mkdir()
     with pytest.raises(IsADirectoryError, match=r"registry\.sqlite3"):
         open_writer(path)
 
 
 def test_a_locked_file_is_unavailable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A registry that another process holds exclusively is not called damaged."""
+    """A registry that another process has locked is not reported as damaged."""
     open_writer(path).close()
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("PRAGMA locking_mode = EXCLUSIVE")

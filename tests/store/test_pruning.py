@@ -1,4 +1,4 @@
-"""What was pruned is gone from rows and ledger, and is never mistaken for something that never was."""
+"""Pruned runs are deleted from rows and ledger, and are known as pruned."""
 
 from pathlib import Path
 
@@ -18,8 +18,10 @@ async def ended(registry: Registry, key: str | None = None, **fields: str) -> Ru
     return await registry.record(run.run_id, *to_exec(), *to_term())
 
 
-async def test_row_and_events_go_and_numbers_stay_used(registry: Registry, history: History) -> None:
-    """A pruned run is in no list and no replay; the next event has a seq above all that ever were."""
+async def test_a_pruned_run_is_deleted_and_its_seqs_are_not_used_again(
+    registry: Registry, history: History
+) -> None:
+    """A pruned run is in no list and no replay; the next event has a higher seq than all before."""
     first, second = await ended(registry), await ended(registry)
     last = await history.last_seq()
     assert await registry.retention.prune({second.run_id: 5}, "ada") == [second.run_id]
@@ -32,7 +34,7 @@ async def test_row_and_events_go_and_numbers_stay_used(registry: Registry, histo
 
 @pytest.mark.parametrize("pin", [True, False])
 async def test_live_and_pinned_runs_stay(registry: Registry, history: History, pin: bool) -> None:
-    """The registry itself refuses: whoever asks, and whatever was decided before the run was pinned."""
+    """The registry prunes no live or pinned run, also if it was pinned after the decision."""
     if pin:
         run = await ended(registry)
         await registry.retention.pin(run.run_id, "ada")
@@ -45,8 +47,8 @@ async def test_live_and_pinned_runs_stay(registry: Registry, history: History, p
         assert await registry.retention.prune({run.run_id: 5}, "ada") == [run.run_id]
 
 
-async def test_id_and_key_are_spent(registry: Registry) -> None:
-    """A submit with the id or the key of a pruned run is refused: what was done once is not done again."""
+async def test_id_and_key_of_a_pruned_run_are_not_used_again(registry: Registry) -> None:
+    """A submit with the id or the key of a pruned run is refused."""
     run = await ended(registry, key="nightly")
     await registry.retention.prune({run.run_id: 5}, "ada")
     for again in (new_run(run_id=run.run_id), new_run(key="nightly", digest=run.digest)):
@@ -54,8 +56,10 @@ async def test_id_and_key_are_spent(registry: Registry) -> None:
             await registry.add(submission(again), dedup=Dedup.NEW, key=again.key)
 
 
-async def test_who_asks_is_told(registry: Registry, history: History) -> None:
-    """A pruned run's id says when it was pruned and how it ended, to those who might have seen it."""
+async def test_a_request_for_a_pruned_run_says_when_it_was_pruned(
+    registry: Registry, history: History
+) -> None:
+    """The error names the time of the pruning and the outcome, for users who were allowed to see the run."""
     run = await ended(registry)
     await registry.retention.prune({run.run_id: 5}, "bob")
     with pytest.raises(NotFound, match=r"was pruned on .* by bob") as caught:
@@ -65,8 +69,8 @@ async def test_who_asks_is_told(registry: Registry, history: History) -> None:
         await history.find(run.owner_uid + 1, run.run_id)
 
 
-async def test_pins_and_unfinished_removals_outlive_the_daemon(registry: Registry, path: Path) -> None:
-    """After a crash between row and directory, the next start knows which directories must still go."""
+async def test_pins_and_unfinished_removals_survive_a_restart(registry: Registry, path: Path) -> None:
+    """After a crash between row and directory, the next start knows which directories must be removed."""
     pinned, gone, half = await ended(registry), await ended(registry), await ended(registry)
     await registry.retention.pin(pinned.run_id, "ada")
     await registry.retention.prune({gone.run_id: 1, half.run_id: 2}, "ada")
@@ -80,7 +84,7 @@ async def test_pins_and_unfinished_removals_outlive_the_daemon(registry: Registr
 
 
 async def test_candidates_are_the_ended_runs_that_fit(registry: Registry, history: History) -> None:
-    """Retention sees ended runs alone, the longest ended first, pins marked, filters as in run.list."""
+    """Retention gets ended runs only, in the order of their ends, with pins and filters."""
     old, young = await ended(registry, name="a"), await ended(registry, name="b")
     await registry.add(submission(new_run(name="a")), dedup=Dedup.NEW)
     await registry.retention.pin(young.run_id, "ada")
@@ -93,7 +97,7 @@ async def test_candidates_are_the_ended_runs_that_fit(registry: Registry, histor
 
 @pytest.mark.usefixtures("may_warn")
 async def test_a_pinned_row_that_is_broken_goes_into_quarantine(path: Path) -> None:
-    """A pin does not keep a broken row, and with it the daemon, where it is."""
+    """A bad row is quarantined although its run is pinned."""
     registry = await Registry.open(path)
     run, _ = await registry.add(submission(new_run()), dedup=Dedup.NEW)
     await registry.retention.pin(run.run_id, "ada")

@@ -1,4 +1,4 @@
-"""One bad row never keeps the daemon down: it is moved aside whole, said aloud, and the rest lives."""
+"""A bad row never prevents the start of the daemon: it is quarantined and reported."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("may_warn")
 
 
 async def make(path: Path) -> tuple[Run, Run, Run]:
-    """A registry with a run in EXEC on slots 0 and 1, one that waits, and one that ended."""
+    """Make a registry with a run in EXEC on slots 0 and 1, a waiting run and an ended one."""
     registry = await Registry.open(path)
     works, waits, ended = [
         (await registry.add(submission(new_run()), dedup=Dedup.NEW, key=None))[0] for _ in range(3)
@@ -26,7 +26,7 @@ async def make(path: Path) -> tuple[Run, Run, Run]:
 
 
 def spoil(path: Path, statement: str, **values: str) -> None:
-    """Do what no constraint would allow."""
+    """Change the file without any constraint."""
     connection = raw(path)
     connection.execute("PRAGMA ignore_check_constraints = ON")
     connection.execute("PRAGMA foreign_keys = OFF")
@@ -49,9 +49,9 @@ SPOILT = {
     "no argv": "UPDATE runs SET body = json_remove(body, '$.command') WHERE run_id = :id",
     "argv is a number": "UPDATE runs SET body = json_set(body, '$.command', 5) WHERE run_id = :id",
     "no events": "DELETE FROM events WHERE run_id = :id",
-    "first event gone": "DELETE FROM events WHERE run_id = :id AND rev = 1",
-    "event gone": "DELETE FROM events WHERE run_id = :id AND kind = 'dispatched'",
-    "last event gone": "DELETE FROM events WHERE run_id = :id AND kind = 'started'",
+    "first event missing": "DELETE FROM events WHERE run_id = :id AND rev = 1",
+    "event missing": "DELETE FROM events WHERE run_id = :id AND kind = 'dispatched'",
+    "last event missing": "DELETE FROM events WHERE run_id = :id AND kind = 'started'",
     "unknown event": "UPDATE events SET kind = 'danced' WHERE run_id = :id AND rev = 2",
     "event data no JSON": "UPDATE events SET data = 'x' WHERE run_id = :id AND rev = 2",
     "event data a list": "UPDATE events SET data = '[1]' WHERE run_id = :id AND rev = 2",
@@ -59,15 +59,15 @@ SPOILT = {
     "event not UTF-8": "UPDATE events SET who = CAST(x'ff' AS TEXT) WHERE run_id = :id AND rev = 2",
     "row ahead of events": "UPDATE runs SET rev = rev + 1 WHERE run_id = :id",
     "row elsewhere": "UPDATE runs SET state = 'PAUSE' WHERE run_id = :id",
-    "slot gone": "DELETE FROM slots WHERE slot = 1",
-    "slot of nobody's": "INSERT INTO slots VALUES (2, :id)",
+    "slot missing": "DELETE FROM slots WHERE slot = 1",
+    "a slot that the row does not name": "INSERT INTO slots VALUES (2, :id)",
     "nested too deep": "UPDATE runs SET body = replace(hex(zeroblob(100000)), '00', '[') WHERE run_id = :id",
 }
 
 
 @pytest.mark.parametrize("damage", SPOILT)
-async def test_a_bad_live_row_is_set_aside(path: Path, damage: str) -> None:
-    """The daemon starts without it; row, events and slots are kept whole; and what it held is reported."""
+async def test_a_bad_live_row_is_quarantined(path: Path, damage: str) -> None:
+    """The daemon starts without the run; row, events and slots are kept, and its slots are reported."""
     works, waits, _ = await make(path)
     spoil(path, SPOILT[damage], id=works.run_id)
     before = contents(path, "runs", "events")
@@ -87,7 +87,7 @@ async def test_a_bad_live_row_is_set_aside(path: Path, damage: str) -> None:
 
 
 def contents(path: Path, runs: str, events: str) -> tuple[list[object], list[object]]:
-    """The row of the run that works, and its events, as bytes."""
+    """Return the row of the run in EXEC, and its events, as bytes."""
     connection = raw(path)
     connection.text_factory = bytes
     connection.row_factory = lambda cursor, row: row[:18]
@@ -102,8 +102,8 @@ def contents(path: Path, runs: str, events: str) -> tuple[list[object], list[obj
 @pytest.mark.parametrize(
     "damage", ["body is no JSON", "body is not UTF-8", "name is not UTF-8", "unknown want", "no argv"]
 )
-async def test_a_bad_past_row_is_left_out_of_a_list_and_set_aside(path: Path, damage: str) -> None:
-    """A list shows the others, get and find do not know it, and it is moved aside for someone to look at."""
+async def test_a_bad_row_of_an_ended_run_is_left_out_and_quarantined(path: Path, damage: str) -> None:
+    """Lists show the other runs, get and find do not return it, and it is quarantined."""
     works, waits, ended = await make(path)
     spoil(path, SPOILT[damage], id=ended.run_id)
     registry = await Registry.open(path)
@@ -122,8 +122,8 @@ async def test_a_bad_past_row_is_left_out_of_a_list_and_set_aside(path: Path, da
     await registry.close()
 
 
-async def test_a_live_row_is_not_set_aside_by_a_reader(path: Path) -> None:
-    """What runs stays in the mirror and in its row, whatever a reader thinks of it."""
+async def test_a_reader_does_not_quarantine_a_live_row(path: Path) -> None:
+    """A live run stays live and keeps its row, even if a reader reports its row as bad."""
     works, waits, _ = await make(path)
     registry = await Registry.open(path)
     registry.quarantine_ended(works.run_id, "a reader's opinion")
@@ -133,8 +133,8 @@ async def test_a_live_row_is_not_set_aside_by_a_reader(path: Path) -> None:
     await registry.close()
 
 
-async def test_bad_last_values_are_not_worth_a_run(path: Path) -> None:
-    """Progress that cannot be read is forgotten, and the run lives."""
+async def test_a_run_with_unreadable_last_values_is_kept(path: Path) -> None:
+    """Last values that cannot be read are dropped, and the run is kept."""
     works, _, _ = await make(path)
     spoil(path, "UPDATE runs SET progress = 'x' WHERE run_id = :id", id=works.run_id)
     registry = await Registry.open(path)
@@ -144,7 +144,7 @@ async def test_bad_last_values_are_not_worth_a_run(path: Path) -> None:
 
 
 async def test_an_unreadable_event_does_not_stop_a_replay(path: Path) -> None:
-    """A watcher from the start gets every seq; the bad one says that it is unreadable."""
+    """A watcher gets every seq; an unreadable event is marked as unreadable."""
     _, _, ended = await make(path)
     spoil(path, "UPDATE events SET data = 'x' WHERE run_id = :id AND rev = 3", id=ended.run_id)
     history = History(path)
@@ -155,8 +155,8 @@ async def test_an_unreadable_event_does_not_stop_a_replay(path: Path) -> None:
     await history.close()
 
 
-async def test_a_row_that_only_differs_is_kept(path: Path) -> None:
-    """An older version may have folded otherwise: revision and state agree, so the row is believed."""
+async def test_a_row_that_differs_from_its_replay_is_kept(path: Path) -> None:
+    """If revision and state agree, the row is kept: an older version may have folded otherwise."""
     works, _, _ = await make(path)
     spoil(path, "UPDATE runs SET body = json_set(body, '$.pid', 1) WHERE run_id = :id", id=works.run_id)
     registry = await Registry.open(path)
@@ -165,8 +165,8 @@ async def test_a_row_that_only_differs_is_kept(path: Path) -> None:
     await registry.close()
 
 
-async def test_many_bad_rows_are_no_worse_than_one(path: Path) -> None:
-    """A hundred of them, and the daemon starts."""
+async def test_many_bad_rows_do_not_prevent_the_start(path: Path) -> None:
+    """The daemon starts with a hundred bad rows."""
     registry = await Registry.open(path)
     for _ in range(100):
         await registry.add(submission(new_run()), dedup=Dedup.NEW)

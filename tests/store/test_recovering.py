@@ -1,4 +1,4 @@
-"""What the registry lacks is written into it when it opens; a lost registry lacks everything."""
+"""The opening writes into the registry what it lacks; a lost registry lacks everything."""
 
 import json
 import os
@@ -22,7 +22,7 @@ WHY = "the registry is damaged"
 
 
 def recovered(run: Run, *events: Event) -> RecoveredRun:
-    """A run as its directory has it."""
+    """A run as it is read from its directory."""
     steps = [(submitted(submission(run)), submission(run))]
     for one in events:
         steps.append((apply(steps[-1][0], one), one))
@@ -30,7 +30,7 @@ def recovered(run: Run, *events: Event) -> RecoveredRun:
 
 
 def finding(*runs: RecoveredRun, unreadable: int = 0) -> FindMissing:
-    """Run directories that hold these runs, and `unreadable` ones."""
+    """A reader that finds these runs, and `unreadable` directories."""
 
     def find_missing(known: frozenset[str], live: Sequence[Run], has_loss: bool) -> MissingRuns:
         unknown = [one for one in runs if one.run.run_id not in known]
@@ -41,7 +41,7 @@ def finding(*runs: RecoveredRun, unreadable: int = 0) -> FindMissing:
 
 
 async def old_registry(path: Path) -> bytes:
-    """A registry with one run; return the file."""
+    """Make a registry with one run and return its file."""
     registry = await Registry.open(path)
     await registry.add(submission(new_run(name="old")), dedup=Dedup.NEW)
     await registry.close()
@@ -55,9 +55,8 @@ RUNS = (
 )
 
 
-async def test_a_lost_registry_is_behind_by_everything(path: Path) -> None:
-    """Set aside, an empty one in its place, every run recovered in the order of submission; reported while
-    the old file lies there."""
+async def test_a_lost_registry_is_rebuilt(path: Path) -> None:
+    """Every run is recovered in the order of submission; the report stays while the old file exists."""
     before = await old_registry(path)
     replace_with_empty(path, WHY, AT)
     registry = await Registry.open(path, find_missing=finding(*RUNS))
@@ -83,14 +82,14 @@ async def test_a_lost_registry_is_behind_by_everything(path: Path) -> None:
 
 
 class Interrupted(Exception):
-    """The process ended here."""
+    """The process is killed here."""
 
 
 @pytest.mark.parametrize("number", range(1, 8))
-async def test_an_interrupted_replacement_is_finished_or_was_never_begun(
+async def test_an_interrupted_replacement_is_finished_or_not_begun(
     path: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever rename is the last: the next start finds the old registry or goes on with the empty one."""
+    """After a kill at any rename the next start finds the old registry or continues with the empty one."""
     before = await old_registry(path)
     rename, left = os.rename, [number]
 
@@ -119,8 +118,8 @@ async def test_an_interrupted_replacement_is_finished_or_was_never_begun(
     assert not Path(f"{path}{RESTORED}").exists() and not list(path.parent.glob("*.part*"))
 
 
-async def test_an_interrupted_recovery_begins_again(path: Path) -> None:
-    """A daemon that dies before the COMMIT, as often as it likes: the next one recovers everything."""
+async def test_an_interrupted_recovery_is_repeated(path: Path) -> None:
+    """If the daemon is killed before the COMMIT, even repeatedly, the next start recovers everything."""
     await old_registry(path)
     replace_with_empty(path, WHY, AT)
 
@@ -136,7 +135,7 @@ async def test_an_interrupted_recovery_begins_again(path: Path) -> None:
 
 
 async def test_a_lost_registry_without_runs_is_reported(path: Path) -> None:
-    """Nothing to recover is no reason to keep quiet about a registry that is lost."""
+    """The loss of a registry is reported also if no run can be recovered."""
     await old_registry(path)
     replace_with_empty(path, WHY, AT)
     registry = await Registry.open(path, find_missing=finding(unreadable=3))
@@ -147,7 +146,7 @@ async def test_a_lost_registry_without_runs_is_reported(path: Path) -> None:
 
 @pytest.mark.usefixtures("may_warn")
 async def test_two_runs_never_share_a_slot(path: Path) -> None:
-    """Of two runs with one slot the one whose shim lives has it; the other is quarantined and reported."""
+    """Of two runs with one slot, the run whose shim lives gets it; the other is quarantined and reported."""
     await old_registry(path)
     replace_with_empty(path, WHY, AT)
     first, second = recovered(new_run(), *to_exec(0)), recovered(new_run(), *to_exec(0))
@@ -162,7 +161,7 @@ async def test_two_runs_never_share_a_slot(path: Path) -> None:
 
 
 async def test_a_registry_that_is_behind_is_reported_for_a_week(path: Path) -> None:
-    """A run without a row: a new epoch, the run, and a report that ends by itself; the file stays."""
+    """A run without a row gives a new epoch, the recovered run, and a report for a week; the file stays."""
     await old_registry(path)
     first = load(path, AT)
     first.connection.close()
@@ -178,7 +177,7 @@ async def test_a_registry_that_is_behind_is_reported_for_a_week(path: Path) -> N
 
 
 async def test_a_row_that_is_behind_is_caught_up(path: Path) -> None:
-    """What the row lacks is recorded, and what it held goes to the run that has it now."""
+    """The missing events of a row are recorded, and its former slots go to the run that has them now."""
     registry = await Registry.open(path)
     old, _ = await registry.add(submission(new_run(retries=1)), dedup=Dedup.NEW)
     old = await registry.record(old.run_id, *to_exec(0))
@@ -199,8 +198,8 @@ async def test_a_row_that_is_behind_is_caught_up(path: Path) -> None:
     await registry.close()
 
 
-def test_a_report_survives_the_registry() -> None:
-    """What is kept says the same as the report; names are limited, counts are not; nonsense is no report."""
+def test_a_report_is_stored_and_read() -> None:
+    """The stored form equals the report; names are limited, counts are not; an invalid form is no report."""
     named = {f"directory-{number}": "no spec" for number in range(MOST_NAMED + 7)}
     report = RecoveryReport("why", AT, None, 1, 2, 3, 4, 5, named, {"A": "has a slot"})
     kept = RecoveryReport.from_dict(report.to_dict())
@@ -215,7 +214,7 @@ def test_a_report_survives_the_registry() -> None:
 
 
 async def test_a_report_of_an_older_version_is_read(path: Path) -> None:
-    """A registry that was rebuilt by an older daemon still says so."""
+    """A registry that an older daemon rebuilt is still reported."""
     await old_registry(path)
     connection = raw(path)
     kept = {"why": "gone", "at": AT, "set_aside": str(path.parent), "ended": 2, "live": 0, "waiting": 1}

@@ -1,4 +1,4 @@
-"""The registry: one transaction a change, compare-and-set, a mirror that moves after COMMIT and in order."""
+"""The registry: one transaction for each change, and live runs that follow each COMMIT in order."""
 
 import asyncio
 import sqlite3
@@ -33,8 +33,8 @@ async def add(registry: Registry, **fields: object) -> Run:
     return run
 
 
-async def test_a_life_from_submit_to_term(registry: Registry, path: Path) -> None:
-    """Row, ledger, slots and mirror say the same at every step, and a run that ended leaves the mirror."""
+async def test_a_run_from_submit_to_term(registry: Registry, path: Path) -> None:
+    """Row, ledger, slots and live run agree after each event, and an ended run is not live any more."""
     run = await add(registry)
     assert (run.state, run.rev) == (State.INIT, 1)
     run = await registry.record(run.run_id, *to_exec(0, 1))
@@ -50,9 +50,8 @@ async def test_a_life_from_submit_to_term(registry: Registry, path: Path) -> Non
     assert kinds == ["submitted", "dispatched", "registered", "spawned", "started", "exited", "finished"]
 
 
-async def test_the_submit_order_is_the_registrys_own(path: Path) -> None:
-    """Whatever the clock said: what is submitted later comes later, also after a restart and a retry; a
-    duplicate changes nothing, and a run that has ended leaves no trace."""
+async def test_submit_order_does_not_depend_on_the_clock(path: Path) -> None:
+    """A later submit has a later number, whatever the clock says, also after a restart and a retry."""
     registry = await Registry.open(path)
     runs = [await add(registry, created_at=1e9 - number, retries=1) for number in range(4)]
     await registry.add(submission(runs[0]), dedup=Dedup.NEW)
@@ -69,8 +68,8 @@ async def test_the_submit_order_is_the_registrys_own(path: Path) -> None:
     await again.close()
 
 
-async def test_what_is_not_live_is_not_found(registry: Registry) -> None:
-    """Neither an unknown run nor one that ended takes an event."""
+async def test_an_event_of_a_run_that_is_not_live_is_refused(registry: Registry) -> None:
+    """An unknown run and an ended run accept no event."""
     run = await add(registry)
     await registry.record(run.run_id, *to_exec(), *to_term())
     for run_id in (run.run_id, "0" * 26):
@@ -79,7 +78,7 @@ async def test_what_is_not_live_is_not_found(registry: Registry) -> None:
 
 
 async def test_an_illegal_event_changes_nothing(registry: Registry, path: Path) -> None:
-    """Of several events either all are stored or none, and the run takes the next one as before."""
+    """Either all events of a request are stored or none, and the run accepts the next event."""
     run = await add(registry)
     before = row(path, run.run_id)
     with pytest.raises(IllegalTransition):
@@ -91,7 +90,7 @@ async def test_an_illegal_event_changes_nothing(registry: Registry, path: Path) 
 
 
 async def test_a_lost_update_is_refused(path: Path) -> None:
-    """Compare-and-set on the revision: what somebody else changed behind our back is never overwritten."""
+    """A row that another process has changed is never overwritten."""
     registry = await Registry.open(path)
     run = await add(registry)
     with raw(path) as other:
@@ -106,7 +105,7 @@ async def test_a_lost_update_is_refused(path: Path) -> None:
 
 
 async def test_a_slot_has_one_owner(registry: Registry, path: Path) -> None:
-    """A slot that is held cannot be claimed by a second run; it can once the first gave it back."""
+    """A second run cannot take a slot that is held; it can once the first has given it back."""
     first, second = await add(registry), await add(registry)
     await registry.record(first.run_id, dispatched(0, 1))
     with pytest.raises(sqlite3.IntegrityError):
@@ -122,7 +121,7 @@ async def test_a_slot_has_one_owner(registry: Registry, path: Path) -> None:
 
 
 async def test_a_requeued_run_gives_its_slots_back_in_the_same_commit(registry: Registry, path: Path) -> None:
-    """FAULT to INIT frees the slots, and the next attempt may hold others."""
+    """FAULT to INIT frees the slots, and the next attempt may hold other slots."""
     run = await add(registry, retries=1)
     await registry.record(run.run_id, *to_exec(0), event(Kind.LOST, kind="shim_lost"))
     await registry.record(run.run_id, event(Kind.REQUEUED, not_before=1.0, cause={"kind": "shim_lost"}))
@@ -132,7 +131,7 @@ async def test_a_requeued_run_gives_its_slots_back_in_the_same_commit(registry: 
 
 
 async def test_64_tasks_on_one_run_lose_nothing(registry: Registry, path: Path) -> None:
-    """Every one of 64 simultaneous requests gets its own revision, in an unbroken ledger."""
+    """Each of 64 simultaneous requests gets its own revision, without a gap in the ledger."""
     run = await add(registry)
     done = await asyncio.gather(
         *(registry.record(run.run_id, event(Kind.SET, priority=number)) for number in range(64))
@@ -144,7 +143,7 @@ async def test_64_tasks_on_one_run_lose_nothing(registry: Registry, path: Path) 
 
 
 async def test_64_tasks_on_many_runs(registry: Registry, path: Path) -> None:
-    """Lives that run side by side do not mix, and each ledger replays to its row."""
+    """Runs that change at the same time do not affect each other, and each ledger replays to its row."""
 
     async def life() -> Run:
         run = await add(registry)
@@ -159,7 +158,7 @@ async def test_64_tasks_on_many_runs(registry: Registry, path: Path) -> None:
 
 
 async def test_decide_sees_the_newest_row(registry: Registry) -> None:
-    """record_if derives its events under the run's lock: a read-modify-write by 50 tasks counts to 50."""
+    """record_if decides under the lock of the run: 50 tasks that add one count to 50."""
     run = await add(registry)
 
     def more(now: Run) -> Sequence[Event]:
@@ -169,8 +168,8 @@ async def test_decide_sees_the_newest_row(registry: Registry) -> None:
     assert registry.live[run.run_id].priority == 50
 
 
-async def test_nothing_to_do_writes_nothing(registry: Registry) -> None:
-    """No events, no revision; and a decision that fails lets the next caller in."""
+async def test_no_events_write_nothing(registry: Registry) -> None:
+    """Without events there is no new revision, and after a failed decision the next caller is served."""
     run = await add(registry)
     assert await registry.record_if(run.run_id, lambda now: []) == run
 
@@ -183,11 +182,11 @@ async def test_nothing_to_do_writes_nothing(registry: Registry) -> None:
 
 
 async def test_a_cancelled_caller_neither_loses_nor_blocks(registry: Registry, path: Path) -> None:
-    """A write whose caller went away still happens, moves the mirror, and lets the next one in after it."""
+    """The write of a cancelled caller still happens, changes the live run, and lets the next caller in."""
     run = await add(registry)
     gone = asyncio.create_task(registry.record(run.run_id, event(Kind.SET, priority=1)))
     waits = asyncio.create_task(registry.record(run.run_id, event(Kind.SET, priority=2)))
-    await asyncio.sleep(0)  # both have begun: one has sent its write, one waits for the run
+    await asyncio.sleep(0)  # one task has sent its write, one waits for the lock
     gone.cancel()
     after = await registry.record(run.run_id, event(Kind.HOLD))
     await waits
@@ -196,11 +195,9 @@ async def test_a_cancelled_caller_neither_loses_nor_blocks(registry: Registry, p
     assert [e.kind for e in ledger(path, run.run_id)] == ["submitted", "set", "set", "hold"]
 
 
-async def test_subscribers_hear_every_event_once_in_order_after_commit(
-    registry: Registry, path: Path
-) -> None:
-    """What a subscriber is told is on disk and in the mirror, in the order of seq, without gaps."""
-    heard: list[Committed] = []
+async def test_subscribers_get_every_event_once_in_order_after_commit(registry: Registry, path: Path) -> None:
+    """A subscriber gets events that are on the disk, in the order of seq, without gaps."""
+    received: list[Committed] = []
 
     def listen(batch: Sequence[Committed]) -> None:
         with raw(path) as reader:
@@ -210,22 +207,22 @@ async def test_subscribers_hear_every_event_once_in_order_after_commit(
         newest = {committed.run.run_id: committed.run for committed in batch}
         for run_id, run in newest.items():
             assert run.is_final or registry.live[run_id].rev >= run.rev
-            assert run_id in registry.progress  # also of one that has just ended
-        heard.extend(batch)
+            assert run_id in registry.progress  # also for a run that has just ended
+        received.extend(batch)
 
     registry.subscribe(listen)
     runs = await asyncio.gather(*(add(registry) for _ in range(20)))
     await asyncio.gather(*(registry.record(run.run_id, *to_exec(), *to_term()) for run in runs))
-    assert [committed.seq for committed in heard] == list(range(1, 141))
+    assert [committed.seq for committed in received] == list(range(1, 141))
     assert registry.last_seq == 140
     for run in runs:
-        mine = [committed for committed in heard if committed.run.run_id == run.run_id]
+        mine = [committed for committed in received if committed.run.run_id == run.run_id]
         assert [committed.run.rev for committed in mine] == list(range(1, 8))
         assert mine[-1].event.kind is Kind.FINISHED
 
 
-async def test_the_mirror_comes_back(path: Path) -> None:
-    """After a restart the mirror holds the same live runs with their last values, and seq goes on."""
+async def test_a_restart_restores_the_live_runs(path: Path) -> None:
+    """After a restart the live runs have their last values, and seq continues."""
     first = await Registry.open(path)
     runs = [await add(first, labels={"a": "ü"}, command=("x", "\udcff")) for _ in range(3)]
     await first.record(runs[0].run_id, *to_exec(0))
@@ -241,8 +238,8 @@ async def test_the_mirror_comes_back(path: Path) -> None:
     await second.close()
 
 
-async def test_last_values_ride_with_the_next_event(registry: Registry, history: History) -> None:
-    """advance is memory only; the next event of the run stores it, and so does a flush."""
+async def test_last_values_are_written_with_the_next_event(registry: Registry, history: History) -> None:
+    """`advance` changes memory only; the next event of the run stores the values, and so does a flush."""
     run = await add(registry)
     await registry.record(run.run_id, *to_exec())
     registry.advance(run.run_id, Progress(steps=10))
@@ -262,7 +259,7 @@ async def test_last_values_ride_with_the_next_event(registry: Registry, history:
 
 
 async def test_a_new_attempt_counts_its_output_from_zero(registry: Registry) -> None:
-    """Cursors belong to an attempt; steps and metrics stay until the worker says otherwise."""
+    """Cursors belong to an attempt; steps and metrics stay until the worker reports others."""
     run = await add(registry, retries=1)
     await registry.record(run.run_id, *to_exec())
     registry.advance(run.run_id, Progress(telemetry_seq=9, stdout_bytes=8, stderr_bytes=7, steps=6))
@@ -274,7 +271,7 @@ async def test_a_new_attempt_counts_its_output_from_zero(registry: Registry) -> 
 
 
 async def test_an_exit_has_the_final_count_in_its_transaction(registry: Registry, history: History) -> None:
-    """What exit.json counted is stored with the event: a crash before the run's end does not lose it."""
+    """The counts of exit.json are stored with the event, so a crash before the end does not lose them."""
     run = await add(registry)
     await registry.record(run.run_id, *to_exec())
     registry.advance(run.run_id, Progress(steps=10, stdout_bytes=100))
@@ -284,8 +281,8 @@ async def test_an_exit_has_the_final_count_in_its_transaction(registry: Registry
     assert registry.progress[run.run_id] == stored
 
 
-async def test_a_waiting_write_is_not_held_up_by_a_patient_one(path: Path) -> None:
-    """An urgent event of a run does not wait out the delay of the not urgent one before it."""
+async def test_an_urgent_write_does_not_wait_for_the_delay(path: Path) -> None:
+    """An urgent event of a run sends the write before it that is not urgent."""
     registry = await Registry.open(path, group_commit_s=3600)
     run = await add(registry)
     patient = asyncio.create_task(registry.record(run.run_id, dispatched(), urgent=False))
@@ -297,8 +294,8 @@ async def test_a_waiting_write_is_not_held_up_by_a_patient_one(path: Path) -> No
     await registry.close()
 
 
-async def test_want_and_state_are_apart(registry: Registry, path: Path) -> None:
-    """A request moves the row's want and its revision, and leaves the state alone."""
+async def test_want_changes_without_state(registry: Registry, path: Path) -> None:
+    """A request changes want and revision, and not the state."""
     run = await add(registry)
     await registry.record(run.run_id, *to_exec())
     after = await registry.record(run.run_id, event(Kind.STOP_REQUESTED, reason="enough"))

@@ -1,4 +1,4 @@
-"""A restore is decided by one rename: before it nothing has happened, after it the next start finishes it."""
+"""A restore is decided by one rename: before it nothing is changed, after it the next start finishes it."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ def nothing(run: Run) -> list[Event]:
 
 @pytest.fixture
 async def copy(path: Path, tmp_path: Path) -> Path:
-    """A copy with one ended and one waiting run; the registry has gone on since."""
+    """A copy with one ended and one waiting run; the registry has changed since."""
     registry = await Registry.open(path)
     ended, _ = await registry.add(submission(new_run(name="ended")), dedup=Dedup.NEW)
     await registry.record(ended.run_id, *to_exec(), *to_term())
@@ -44,11 +44,11 @@ async def names(path: Path) -> list[str]:
 
 
 class Interrupted(Exception):
-    """The process ended here."""
+    """The process is killed here."""
 
 
 def stop_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the `number`-th rename from now on not happen, nor anything after it."""
+    """Skip the `number`-th rename from now on, and everything after it."""
     left = [number]
     rename = os.rename
 
@@ -62,10 +62,10 @@ def stop_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("number", range(1, 6))
-async def test_an_interrupted_restore_is_finished_or_was_never_begun(
+async def test_an_interrupted_restore_is_finished_or_not_begun(
     copy: Path, path: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever rename is the last: the old registry or the copy, whole; and the old one is never gone."""
+    """After a kill at any rename the registry is the old one or the copy; the old one is kept."""
     Path(f"{path}-wal").write_bytes(b"")
     stop_at(number, monkeypatch)
     is_decided = number > 1
@@ -85,7 +85,7 @@ async def test_an_interrupted_restore_is_finished_or_was_never_begun(
 
 
 async def test_live_runs_are_changed_by_events_only(copy: Path, path: Path) -> None:
-    """What is decided for a live run is in its ledger: the restored rows are what their events lead to."""
+    """The changes of a restore to live runs are events in their ledgers, and the rows agree."""
     staged = stage_copy(copy, path, lambda run: [Event(Kind.HOLD, AT, "restore")], AT)
     finish(path)
     registry = await Registry.open(path)
@@ -97,8 +97,8 @@ async def test_live_runs_are_changed_by_events_only(copy: Path, path: Path) -> N
     await registry.close()
 
 
-async def test_the_ledger_goes_on_above_the_copy(copy: Path, path: Path) -> None:
-    """seq of the restored ledger continues that of the copy; no number is used twice within the epoch."""
+async def test_the_ledger_continues_after_the_copy(copy: Path, path: Path) -> None:
+    """seq of the restored ledger continues that of the copy; no seq is used twice within the epoch."""
     staged = stage_copy(copy, path, nothing, AT)
     finish(path)
     registry = await Registry.open(path)
@@ -110,7 +110,7 @@ async def test_the_ledger_goes_on_above_the_copy(copy: Path, path: Path) -> None
 
 @pytest.mark.parametrize("frozen", FROZEN, ids=lambda path: path.stem)
 async def test_a_copy_of_every_version_can_be_restored(frozen: Path, path: Path) -> None:
-    """An old copy is migrated on its way in; the file itself is not touched."""
+    """An old copy is migrated when it is restored; the file of the copy is unchanged."""
     before = frozen.read_bytes()
     staged = stage_copy(frozen, path, nothing, AT)
     assert (len(run_ids(frozen)), len(staged.unchanged), staged.quarantined) == (14, 8, [])
@@ -124,8 +124,8 @@ def spoilt(content: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("number", range(4))
-async def test_a_bad_copy_decides_nothing(copy: Path, path: Path, number: int) -> None:
-    """It is refused with a sentence before anything is staged."""
+async def test_a_bad_copy_changes_nothing(copy: Path, path: Path, number: int) -> None:
+    """A bad copy is refused with a sentence, and nothing is staged."""
     copy.write_bytes(spoilt(copy.read_bytes())[number])
     for act in (lambda: run_ids(copy), lambda: stage_copy(copy, path, nothing, AT)):
         with pytest.raises(UnfitCopy):
@@ -134,8 +134,8 @@ async def test_a_bad_copy_decides_nothing(copy: Path, path: Path, number: int) -
     assert await names(path) == ["ended", "waits", "later"]
 
 
-async def test_a_copy_that_is_given_up_leaves_nothing(path: Path, tmp_path: Path, copy: Path) -> None:
-    """Whoever hangs up in the middle of a backup finds no file and no part of one."""
+async def test_a_cancelled_backup_leaves_no_file(path: Path, tmp_path: Path, copy: Path) -> None:
+    """A client that disconnects in the middle of a backup leaves neither a file nor a part of one."""
     from mosaicd.store.backup import Cancelled
 
     with pytest.raises(Cancelled):

@@ -1,4 +1,4 @@
-"""Replay of events equals rows: random walks over the table, through real SQLite and over restarts."""
+"""A replay of the events gives the rows: random walks over the table, with real SQLite and restarts."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ from mosaicd.store.registry import Committed, Registry
 from mosaicd.store.rows import read_run
 from tests.store.building import AT, ledger, new_run, row, submission
 
-#: Evidence for each kind; `free` are slots that nobody holds.
+#: Evidence for each kind; `free` are the free slots.
 DATA: dict[Kind, Callable[[Run, list[int]], dict[str, Any]]] = {
     Kind.STOP_REQUESTED: lambda run, free: {"reason": "r", "grace_s": 0.5},
     Kind.PAUSE_REQUESTED: lambda run, free: {"mode": "freeze"},
@@ -60,15 +60,15 @@ def some_event(run: Run, kind: Kind, at: float, free: list[int]) -> Event:
 
 
 class Walk:
-    """Runs that are driven by numbers through legal and illegal events, and all that was heard of it."""
+    """Runs that numbers drive through legal and illegal events, and all that subscribers received."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.heard: list[Committed] = []
+        self.received: list[Committed] = []
 
     async def open(self) -> None:
         self.registry = await Registry.open(self.path)
-        self.registry.subscribe(self.heard.extend)
+        self.registry.subscribe(self.received.extend)
 
     async def reopen(self) -> None:
         before = dict(self.registry.live)
@@ -101,7 +101,7 @@ class Walk:
         stored = await history.events(0, 10_000)
         await history.close()
         assert (
-            [committed.seq for committed in self.heard]
+            [committed.seq for committed in self.received]
             == [e.seq for e in stored]
             == list(range(1, len(stored) + 1))
         )
@@ -110,13 +110,13 @@ class Walk:
             assert final == read_run(row(self.path, run_id))
             assert live.get(run_id, final) == final
             assert (run_id in live) == (not final.is_final)
-            mine = [committed.run for committed in self.heard if committed.run.run_id == run_id]
+            mine = [committed.run for committed in self.received if committed.run.run_id == run_id]
             assert [run.rev for run in mine] == list(range(1, final.rev + 1))
             assert mine[-1] == final
 
 
 async def walk(path: Path, choices: list[int], runs: int) -> None:
-    """Let `choices` drive `runs` runs, restart in the middle, and compare ledger, rows, mirror, broadcast."""
+    """Drive `runs` runs by `choices` with a restart, then compare ledger, rows, live runs and subscribers."""
     walker = Walk(path)
     await walker.open()
     try:
@@ -136,7 +136,7 @@ async def walk(path: Path, choices: list[int], runs: int) -> None:
 @settings(max_examples=25, deadline=None, database=None)
 @given(st.lists(st.integers(0, 10_000), min_size=1, max_size=40), st.integers(1, 4))
 def test_replay_of_events_equals_rows(choices: list[int], runs: int) -> None:
-    """Whatever happened, and over a restart, the ledger leads to the rows, the mirror and what was told."""
+    """After any walk and a restart, the ledger gives the rows, live runs and subscribers' events."""
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(walk(Path(folder) / "registry.sqlite3", choices, runs))
 

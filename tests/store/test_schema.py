@@ -1,4 +1,4 @@
-"""The schema repeats the invariants: tried by hand-made SQL that goes around the daemon."""
+"""The schema enforces the invariants, also against manual SQL that bypasses the daemon."""
 
 import re
 import sqlite3
@@ -101,7 +101,7 @@ REFUSED = [
     (f"INSERT INTO slots VALUES (3, '{EXEC}')", "UNIQUE"),
     (f"INSERT INTO slots VALUES (4, '{INIT}')", "holds slots"),
     (f"INSERT INTO slots VALUES (4, '{TERM}')", "holds slots"),
-    ("INSERT INTO slots VALUES (4, 'nobody')", "holds slots"),
+    ("INSERT INTO slots VALUES (4, 'unknown')", "holds slots"),
     (f"INSERT INTO slots VALUES (-1, '{EXEC}')", "CHECK"),
     ("UPDATE slots SET slot = 5", "given back"),
     (CHANGE.format("state = 'INIT'"), "holds no slots"),
@@ -113,20 +113,20 @@ REFUSED = [
     # what retention may take, and what is left of it
     (PRUNE.format(EXEC), "ended and is not pinned"),
     (PRUNE.format(PINNED), "ended and is not pinned"),
-    ("INSERT INTO pins VALUES ('nobody', 'ada', 1.0)", "FOREIGN KEY"),
+    ("INSERT INTO pins VALUES ('unknown', 'ada', 1.0)", "FOREIGN KEY"),
     (f"DELETE FROM runs WHERE run_id = '{PINNED}'", "FOREIGN KEY"),
     (COPY.replace("SELECT run_id", f"SELECT '{SPENT}'"), "not used again"),
     (EVENT + f"('{EXEC}', 1, 5, 'set', 1.0, 'ada', '{{}}', 'EXEC', 'run', NULL)", "UNIQUE"),
     (EVENT + f"('{EXEC}', 1, 9, 'set', 1.0, 'ada', 'no', 'EXEC', 'run', NULL)", "CHECK"),
     (EVENT + f"('{EXEC}', 1, 9, 'set', 1.0, 'ada', '{{}}', 'TERM', 'run', NULL)", "CHECK"),
     (EVENT + f"('{EXEC}', 1, 9, 'set', 1.0, 'ada', '{{}}', 'EXEC', 'run', 'failed')", "CHECK"),
-    (EVENT + "('nobody', 1, 9, 'set', 1.0, 'ada', '{}', 'EXEC', 'run', NULL)", "FOREIGN KEY"),
+    (EVENT + "('unknown', 1, 9, 'set', 1.0, 'ada', '{}', 'EXEC', 'run', NULL)", "FOREIGN KEY"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("sql", "why"), REFUSED, ids=lambda value: value[:60])
 def test_the_schema_refuses(db: sqlite3.Connection, sql: str, why: str) -> None:
-    """What must not be cannot be stored, not even by hand; and nothing is changed by the attempt."""
+    """The statement is refused, and the registry is unchanged."""
     before = dump(db)
     with pytest.raises(sqlite3.IntegrityError) as caught:
         db.execute(sql)
@@ -147,13 +147,13 @@ ALLOWED = [
 
 @pytest.mark.parametrize("sql", ALLOWED, ids=lambda value: value[:60])
 def test_the_schema_allows(db: sqlite3.Connection, sql: str) -> None:
-    """The rules refuse what is wrong and nothing else."""
+    """The rules refuse only invalid changes."""
     assert db.execute(sql).rowcount == 1
 
 
 @pytest.mark.parametrize("table", ["events", "runs"])
 def test_a_number_is_never_used_again(db: sqlite3.Connection, table: str) -> None:
-    """seq and the order of submission only grow, also past rows that were taken away."""
+    """seq and the order of submission only grow, also after rows were deleted."""
     db.execute("DELETE FROM slots")
     db.execute("DELETE FROM pins")
     column = {"events": "seq", "runs": "n"}[table]
@@ -165,15 +165,15 @@ def test_a_number_is_never_used_again(db: sqlite3.Connection, table: str) -> Non
 
 
 def test_every_table_is_strict(db: sqlite3.Connection) -> None:
-    """No column takes a value of another type than it says."""
+    """No column accepts a value of another type."""
     tables = db.execute(
         "SELECT name, strict FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite%'"
     )
     assert {name for name, strict in tables.fetchall() if not strict} == set()
 
 
-def test_every_trigger_and_check_is_tried() -> None:
-    """A rule in schema.sql that no case above names would be a rule that nobody has seen work."""
+def test_every_trigger_has_a_case() -> None:
+    """Each trigger of schema.sql is tried by a case above."""
     messages = re.findall(r"RAISE\(ABORT, '([^']+)'\)", SCHEMA)
     assert len(messages) == SCHEMA.count("CREATE TRIGGER")
     assert not [m for m in messages if not any(re.search(why, m) for _, why in REFUSED)]

@@ -1,4 +1,4 @@
-"""Every SQL statement has a name and a sentence, is right, and is used."""
+"""Every SQL statement has a name and a sentence, compiles, and is used."""
 
 import re
 import sqlite3
@@ -23,13 +23,13 @@ def db(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def test_all_are_loaded() -> None:
-    """No block of queries.sql is dropped by the reader."""
+    """Every block of queries.sql is loaded."""
     assert len(QUERIES) == read("queries.sql").count(";\n")
 
 
 @pytest.mark.parametrize("name", QUERIES)
-def test_a_statement_is_sound(db: sqlite3.Connection, name: str) -> None:
-    """It compiles against the schema, with the parameters it names."""
+def test_a_statement_compiles(db: sqlite3.Connection, name: str) -> None:
+    """It compiles against the schema, with the parameters that it names."""
     sql = QUERIES[name]
     named = set(re.findall(r":(\w+)", sql))
     values: Any = dict.fromkeys(named) if named else [None] * sql.count("?")
@@ -38,7 +38,7 @@ def test_a_statement_is_sound(db: sqlite3.Connection, name: str) -> None:
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_a_statement_is_used(name: str) -> None:
-    """SQL that nobody runs is not kept."""
+    """Every statement is used by a module."""
     assert f'"{name}"' in SOURCES
 
 
@@ -48,7 +48,7 @@ HOT = """get_run update_run live_run_with_digest run_with_key events_since event
 
 @pytest.mark.parametrize("name", HOT)
 def test_a_frequent_statement_uses_an_index(db: sqlite3.Connection, name: str) -> None:
-    """None of the statements of a run's life reads a whole table."""
+    """No frequent statement scans a complete table."""
     sql = QUERIES[name]
     named = set(re.findall(r":(\w+)", sql))
     values: Any = dict.fromkeys(named, 1) if named else [1] * sql.count("?")
@@ -65,6 +65,6 @@ NAMELESS = [
 
 @pytest.mark.parametrize("text", NAMELESS)
 def test_a_block_without_sentence_is_refused(text: str) -> None:
-    """Name and sentence are not optional, and a name is given once."""
+    """Each block needs a name, which is used once, and a sentence."""
     with pytest.raises(ValueError, match="statement"):
         parse(text)

@@ -1,4 +1,4 @@
-"""Admission: ids, keys and dedup are settled inside the writer's transaction, so that no race gets by."""
+"""Admission: ids, keys and dedup are checked inside the transaction of the writer, so there is no race."""
 
 import asyncio
 from dataclasses import replace
@@ -19,8 +19,8 @@ async def add(
     return await registry.add(submission(run), dedup=dedup, key=key)
 
 
-async def test_attach_gives_the_live_run_back(registry: Registry) -> None:
-    """The same config again is the same run, in its newest state; the ledger does not grow."""
+async def test_attach_returns_the_live_run(registry: Registry) -> None:
+    """A submit of the same config returns the live run in its newest state; the ledger does not grow."""
     first, _ = await add(registry, new_run())
     now = await registry.record(first.run_id, *to_exec())
     found, duplicate = await add(registry, new_run(digest=first.digest), Dedup.ATTACH)
@@ -29,7 +29,7 @@ async def test_attach_gives_the_live_run_back(registry: Registry) -> None:
 
 
 async def test_fail_names_the_live_run(registry: Registry) -> None:
-    """dedup=fail answers which run is in the way, and stores nothing."""
+    """dedup=fail names the live run with the same config, and stores nothing."""
     first, _ = await add(registry, new_run())
     with pytest.raises(Conflict) as caught:
         await add(registry, new_run(digest=first.digest), Dedup.FAIL)
@@ -37,8 +37,8 @@ async def test_fail_names_the_live_run(registry: Registry) -> None:
     assert list(registry.live) == [first.run_id]
 
 
-async def test_new_asks_nobody(registry: Registry) -> None:
-    """dedup=new runs the same thing twice."""
+async def test_new_ignores_live_runs(registry: Registry) -> None:
+    """dedup=new makes a second run of the same config."""
     first, _ = await add(registry, new_run())
     second, duplicate = await add(registry, new_run(digest=first.digest))
     assert not duplicate
@@ -46,8 +46,8 @@ async def test_new_asks_nobody(registry: Registry) -> None:
 
 
 @pytest.mark.parametrize("dedup", [Dedup.ATTACH, Dedup.FAIL])
-async def test_an_ended_run_blocks_nobody(registry: Registry, dedup: Dedup) -> None:
-    """A run that ended never stands in the way of the same config."""
+async def test_an_ended_run_blocks_no_submit(registry: Registry, dedup: Dedup) -> None:
+    """A run that has ended does not prevent a run of the same config."""
     first, _ = await add(registry, new_run())
     await registry.record(first.run_id, *to_exec(), *to_term())
     second, duplicate = await add(registry, new_run(digest=first.digest), dedup)
@@ -56,8 +56,8 @@ async def test_an_ended_run_blocks_nobody(registry: Registry, dedup: Dedup) -> N
 
 
 @pytest.mark.parametrize("dedup", [Dedup.ATTACH, Dedup.FAIL])
-async def test_a_run_that_is_being_stopped_blocks_nobody(registry: Registry, dedup: Dedup) -> None:
-    """Stop, then submit again: that is a new run, not the one that is dying."""
+async def test_a_run_that_is_being_stopped_blocks_no_submit(registry: Registry, dedup: Dedup) -> None:
+    """A submit after a stop makes a new run, and does not attach to the run that is being stopped."""
     first, _ = await add(registry, new_run())
     await registry.record(first.run_id, *to_exec(), Event(Kind.STOP_REQUESTED, 1.0, "ada"))
     second, duplicate = await add(registry, new_run(digest=first.digest), dedup)
@@ -66,7 +66,7 @@ async def test_a_run_that_is_being_stopped_blocks_nobody(registry: Registry, ded
 
 
 async def test_dedup_is_per_owner(registry: Registry) -> None:
-    """Another user's run of the same config is another run; the same goes for keys."""
+    """The same config or key of another user is another run."""
     mine, _ = await add(registry, new_run(), key="k")
     other, duplicate = await add(
         registry, new_run(digest=mine.digest, owner_uid=1001, owner="bob"), Dedup.ATTACH, "k"
@@ -77,7 +77,7 @@ async def test_dedup_is_per_owner(registry: Registry) -> None:
 
 @pytest.mark.parametrize("dedup", list(Dedup))
 async def test_a_key_finds_ended_runs_too(registry: Registry, dedup: Dedup) -> None:
-    """A retried submit with its idempotency key gets its run, in any state, whatever dedup says."""
+    """A repeated submit with its idempotency key returns its run, in any state, whatever dedup says."""
     first, _ = await add(registry, new_run(), key="nightly")
     ended = await registry.record(first.run_id, *to_exec(), *to_term())
     found, duplicate = await add(registry, new_run(digest=first.digest), dedup, key="nightly")
@@ -85,7 +85,7 @@ async def test_a_key_finds_ended_runs_too(registry: Registry, dedup: Dedup) -> N
 
 
 async def test_a_key_of_another_config_is_a_conflict(registry: Registry) -> None:
-    """One key cannot stand for two things."""
+    """A key that was used for another config is refused."""
     first, _ = await add(registry, new_run(), key="nightly")
     with pytest.raises(Conflict) as caught:
         await add(registry, new_run(), key="nightly")
@@ -99,7 +99,7 @@ async def test_the_key_is_part_of_the_run(registry: Registry) -> None:
 
 
 async def test_the_same_id_and_config_are_the_same_run(registry: Registry) -> None:
-    """A client's own id makes a submit repeatable, in any state."""
+    """A submit with an id of the client can be repeated, in any state of the run."""
     run = new_run()
     await add(registry, run)
     assert (await add(registry, run))[1]
@@ -111,7 +111,7 @@ async def test_the_same_id_and_config_are_the_same_run(registry: Registry) -> No
     "fields", [{"digest": "other"}, {"owner_uid": 1001, "owner": "bob"}], ids=["config", "owner"]
 )
 async def test_a_taken_id_is_a_conflict(registry: Registry, fields: dict[str, object]) -> None:
-    """The same id with another config, or from somebody else, is refused and says nothing about the run."""
+    """The same id with another config, or of another user, is refused without any fact about the run."""
     run = new_run()
     await add(registry, run)
     with pytest.raises(Conflict, match="taken"):
@@ -119,8 +119,8 @@ async def test_a_taken_id_is_a_conflict(registry: Registry, fields: dict[str, ob
     assert registry.last_seq == 1
 
 
-async def test_50_submits_at_once_make_one_run(registry: Registry) -> None:
-    """The lookup and the insert are one transaction: a race has one winner and 49 that attach to it."""
+async def test_50_simultaneous_submits_make_one_run(registry: Registry) -> None:
+    """Lookup and insert are one transaction: one submit makes the run and 49 attach to it."""
     digest = new_run().digest
     done = await asyncio.gather(*(add(registry, new_run(digest=digest), Dedup.ATTACH) for _ in range(50)))
     assert sorted(duplicate for _, duplicate in done) == [False] + [True] * 49
@@ -128,14 +128,14 @@ async def test_50_submits_at_once_make_one_run(registry: Registry) -> None:
 
 
 async def test_50_submits_with_one_key_make_one_run(registry: Registry) -> None:
-    """The same for idempotency keys."""
+    """One of 50 simultaneous submits with the same key makes the run; 49 return it."""
     digest = new_run().digest
     done = await asyncio.gather(*(add(registry, new_run(digest=digest), key="k") for _ in range(50)))
     assert len({run.run_id for run, _ in done}) == 1
 
 
-async def test_fail_at_once_fails_all_but_one(registry: Registry) -> None:
-    """In one batch one submit is accepted, and each that fails fails alone."""
+async def test_of_simultaneous_submits_with_fail_one_is_accepted(registry: Registry) -> None:
+    """In one batch one submit is accepted, and each other one fails alone."""
     digest = new_run().digest
     done = await asyncio.gather(
         *(add(registry, new_run(digest=digest), Dedup.FAIL) for _ in range(20)),
@@ -146,8 +146,8 @@ async def test_fail_at_once_fails_all_but_one(registry: Registry) -> None:
     assert len(registry.live) == 21
 
 
-async def test_a_name_that_is_no_text_is_the_callers_fault(registry: Registry) -> None:
-    """What cannot be stored as UTF-8 fails its own submit and nobody else's."""
+async def test_a_name_that_is_not_utf8_fails_only_its_submit(registry: Registry) -> None:
+    """A name that cannot be stored as UTF-8 fails its own submit and no other."""
     bad = add(registry, new_run(name="\udcff"))
     good = add(registry, new_run())
     first, second = await asyncio.gather(bad, good, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Group commit: one COMMIT for all who ask at once, each failing alone, nobody waiting for nothing."""
+"""Group commit: work that is sent together shares one COMMIT; a failed piece does not affect the others."""
 
 import asyncio
 import sqlite3
@@ -17,7 +17,7 @@ Statements = list[str]
 
 
 class Bench:
-    """A writer over a table of numbers, and every statement that reached SQLite."""
+    """A writer for a table of numbers, and every SQL statement that it ran."""
 
     def __init__(self, path: Path, delay_s: float) -> None:
         self.connection = open_writer(path)
@@ -63,15 +63,15 @@ async def bench(path: Path) -> AsyncIterator[Bench]:
     await made.writer.close()
 
 
-async def test_what_is_sent_together_is_committed_together(bench: Bench, path: Path) -> None:
-    """A hundred writes of one turn of the loop share one transaction and one fsync."""
+async def test_work_of_one_iteration_shares_a_commit(bench: Bench, path: Path) -> None:
+    """A hundred writes of one iteration of the loop share one transaction and one fsync."""
     await asyncio.gather(*(bench.insert(n) for n in range(100)))
     assert (bench.commits, bench.batches) == (1, 1)
     assert numbers(path) == list(range(100))
 
 
-async def test_what_comes_during_a_commit_shares_the_next(bench: Bench) -> None:
-    """While the thread is busy, work gathers; it does not take one commit each."""
+async def test_work_during_a_commit_shares_the_next(bench: Bench) -> None:
+    """Work that arrives while the thread is busy shares the next commit."""
     entered, release = threading.Event(), threading.Event()
 
     def slow(connection: sqlite3.Connection) -> None:
@@ -89,8 +89,8 @@ async def test_what_comes_during_a_commit_shares_the_next(bench: Bench) -> None:
     assert bench.commits == 2
 
 
-async def test_one_that_fails_fails_alone(bench: Bench, path: Path) -> None:
-    """In one batch, a broken constraint, a refusal and a wrong type undo their own work and no one else's."""
+async def test_a_failed_piece_does_not_affect_others(bench: Bench, path: Path) -> None:
+    """In one batch, a broken constraint, a refusal and a wrong type undo only their own work."""
 
     def refuse(connection: sqlite3.Connection) -> None:
         inserting(77)(connection)
@@ -112,8 +112,8 @@ async def test_one_that_fails_fails_alone(bench: Bench, path: Path) -> None:
     assert bench.commits == 1
 
 
-async def test_patient_work_rides_with_urgent_work(path: Path) -> None:
-    """Work that is not urgent waits for company, and goes with the first that comes."""
+async def test_work_that_is_not_urgent_joins_urgent_work(path: Path) -> None:
+    """Work that is not urgent waits, and shares the commit of the first urgent work."""
     bench = Bench(path, delay_s=3600)
     patient = bench.insert(1, urgent=False)
     await asyncio.sleep(0)
@@ -124,16 +124,16 @@ async def test_patient_work_rides_with_urgent_work(path: Path) -> None:
     await bench.writer.close()
 
 
-async def test_patient_work_waits_no_longer_than_its_delay(bench: Bench, path: Path) -> None:
-    """Without company it is written all the same."""
+async def test_work_that_is_not_urgent_waits_at_most_the_delay(bench: Bench, path: Path) -> None:
+    """Without urgent work it is written after the delay."""
     async with asyncio.timeout(30):
         await asyncio.gather(bench.insert(1, urgent=False), bench.insert(2, urgent=False))
     assert bench.commits == 1
     assert numbers(path) == [1, 2]
 
 
-async def test_settled_comes_in_order_before_anybody_is_answered(bench: Bench) -> None:
-    """First every piece is settled, in the order of the transaction; then the batch; then those who wait."""
+async def test_settled_is_called_in_order_before_any_result(bench: Bench) -> None:
+    """The pieces are settled in the order of the transaction; then the batch; then the futures resolve."""
     order: list[str] = []
     bench.writer._on_batch = lambda: order.append("batch")
 
@@ -147,17 +147,17 @@ async def test_settled_comes_in_order_before_anybody_is_answered(bench: Bench) -
 
 
 async def test_a_cancelled_future_does_not_undo_the_work(bench: Bench, path: Path) -> None:
-    """Whoever waited may go away; what was sent is done, and settled is told so."""
-    told: list[Any] = []
-    future = bench.writer.send(inserting(5), lambda result, error: told.append(result))
+    """The work of a cancelled caller is done, and `settled` gets its result."""
+    received: list[Any] = []
+    future = bench.writer.send(inserting(5), lambda result, error: received.append(result))
     future.cancel()
     await bench.insert(6)
-    assert told == [1]
+    assert received == [1]
     assert numbers(path) == [5, 6]
 
 
-async def test_a_listener_that_fails_keeps_nobody_waiting(bench: Bench) -> None:
-    """A mistake in a callback is reported to the loop, and those who wait get their answer."""
+async def test_a_callback_that_fails_delays_no_result(bench: Bench) -> None:
+    """An error in a callback is reported to the loop, and waiting callers get their results."""
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
 
@@ -170,8 +170,8 @@ async def test_a_listener_that_fails_keeps_nobody_waiting(bench: Bench) -> None:
     assert isinstance(reported[0]["exception"], ZeroDivisionError)
 
 
-async def test_close_writes_what_was_sent_and_refuses_the_rest(path: Path) -> None:
-    """Nothing that was sent is lost by closing; what comes later is told that the daemon is going."""
+async def test_close_writes_sent_work_and_refuses_later_work(path: Path) -> None:
+    """Closing writes all work that was sent; later work fails because the daemon is shutting down."""
     bench = Bench(path, delay_s=3600)
     sent = [bench.insert(n, urgent=n % 2 == 0) for n in range(10)]
     await bench.writer.close()
@@ -179,16 +179,16 @@ async def test_close_writes_what_was_sent_and_refuses_the_rest(path: Path) -> No
     assert numbers(path) == list(range(10))
     with pytest.raises(Unavailable, match="shutting down"):
         bench.insert(11)
-    told: list[Any] = []
-    bench.writer.post(inserting(12), lambda result, error: told.append(error))
-    assert isinstance(told[0], Unavailable)
+    received: list[Any] = []
+    bench.writer.post(inserting(12), lambda result, error: received.append(error))
+    assert isinstance(received[0], Unavailable)
     await bench.writer.close()  # twice is harmless
     assert not path.with_name(path.name + "-wal").exists()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-async def test_the_unforeseen_ends_the_writer_and_everybody_learns_of_it(path: Path) -> None:
-    """A mistake of ours stops the writer: its batch, what waits and what comes later are told."""
+async def test_an_unexpected_error_ends_the_writer_and_fails_all_work(path: Path) -> None:
+    """A programming error stops the writer and fails its batch, waiting work and later work."""
     bench = Bench(path, delay_s=3600)
 
     def broken(connection: sqlite3.Connection) -> None:
@@ -205,7 +205,7 @@ async def test_the_unforeseen_ends_the_writer_and_everybody_learns_of_it(path: P
 
 
 async def test_work_outside_runs_between_transactions(bench: Bench) -> None:
-    """A checkpoint cannot run in a transaction: it comes after the batch it was sent with."""
+    """A checkpoint cannot run in a transaction, so it runs after the batch that it was sent with."""
     first, state = bench.insert(1), bench.writer.send_outside(lambda connection: connection.in_transaction)
     second = bench.insert(2)
     assert await state is False
@@ -214,10 +214,10 @@ async def test_work_outside_runs_between_transactions(bench: Bench) -> None:
     assert bench.commits == 1
 
 
-async def test_another_process_that_writes_is_waited_for_and_then_named(
+async def test_a_lock_of_another_process_is_awaited_then_reported(
     bench: Bench, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lock held from outside fails the request with a sentence, and the next one succeeds."""
+    """A lock of another process fails the request with a clear error, and the next request succeeds."""
     bench.connection.execute("PRAGMA busy_timeout = 1")
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
