@@ -1,6 +1,6 @@
-"""Recovery: what a new daemon does before it answers, and what works without a daemon.
+"""Recovery: what a new daemon does before it answers clients, and what works without a daemon.
 
-Owns reconciling rows with run directories, rebuilding a registry that was lost or is behind, the slots of
-quarantined runs, and `mosaicd --check` and `--restore`.  The core decides what the files mean; the store
-writes.  It may import everything but `dispatch` and `rpc`.
+Owns the opening of a registry that is lost or behind, reading the run directories for it, reconciling rows
+with run directories, the slots of quarantined runs, and `mosaicd --check` and `--restore`.  The core decides
+what the files mean; the store writes.  It may import everything but `dispatch` and `rpc`.
 """
