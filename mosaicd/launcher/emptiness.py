@@ -11,19 +11,19 @@ from collections.abc import Iterable, Sequence
 from mosaicd.launcher.cgroup_sweeper import CgroupSweeper
 from mosaicd.procfs import Process
 from mosaicd.protocol.records.packets import CheckTree, TreeChecked
-from mosaicd.shim import containment
+from mosaicd.shim import process_table
 
 _NAMED_PIDS = 50
 
 
 def answer(orders: Sequence[CheckTree], sweeper: CgroupSweeper) -> list[TreeChecked]:
     """Return the replies to these questions, all from the same survey of /proc."""
-    table = containment.survey()
+    table = process_table.survey()
     carriers: dict[str, list[int]] = {order.run_id: [] for order in orders}
     oldest = min((order.shim_start or 0 for order in orders), default=0)
     for process in table.values():
         if process.is_alive and process.start_ticks >= oldest:
-            run_id = containment.marker_of(process.pid)
+            run_id = process_table.marker_of(process.pid)
             if run_id in carriers:
                 carriers[run_id].append(process.pid)
     for run_id, pids in sweeper.living().items():
@@ -34,7 +34,7 @@ def answer(orders: Sequence[CheckTree], sweeper: CgroupSweeper) -> list[TreeChec
 
 def orphaned(orders: Iterable[CheckTree]) -> list[tuple[str, int]]:
     """Return run id and attempt of those that were asked about and whose shim lives no more."""
-    table = containment.survey()
+    table = process_table.survey()
     return [
         (order.run_id, order.attempt)
         for order in orders
@@ -42,16 +42,16 @@ def orphaned(orders: Iterable[CheckTree]) -> list[tuple[str, int]]:
     ]
 
 
-def _shim(order: CheckTree, table: containment.Survey) -> Process | None:
+def _shim(order: CheckTree, table: process_table.Survey) -> Process | None:
     shim = table.get(order.shim_pid or 0)
     return shim if shim and shim.is_alive and shim.start_ticks == order.shim_start else None
 
 
-def _reply(order: CheckTree, table: containment.Survey, carriers: list[int]) -> TreeChecked:
+def _reply(order: CheckTree, table: process_table.Survey, carriers: list[int]) -> TreeChecked:
     living = set(carriers)
     shim = _shim(order, table)
     if shim:
-        below = containment.descendants(table, [shim.pid])
+        below = process_table.descendants(table, [shim.pid])
         living.update(process.pid for process in below if process.is_alive)
     pids = tuple(sorted(living)[:_NAMED_PIDS])
     return TreeChecked(id=order.id, run_id=order.run_id, empty=not living, pids=pids)

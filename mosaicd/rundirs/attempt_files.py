@@ -69,7 +69,7 @@ def _read_open_attempt(
 
 def _is_locked(directory: int) -> bool:
     """Whether a shim holds the lock of an open attempt directory, and therefore lives."""
-    # This shared lock lasts a moment.  A shim that meets it when it starts tries again (shim/record.py).
+    # This shared lock lasts a moment.  A shim that meets it when it starts tries again (shim/attempt_dir.py).
     try:
         fcntl.flock(directory, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

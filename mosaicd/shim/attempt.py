@@ -11,7 +11,8 @@ from mosaicd.protocol.records.attempt import Exit
 from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.protocol.records.reports import Advance, Register, Status
 from mosaicd.protocol.telemetry import Recognised
-from mosaicd.shim import child, commands, ending, record
+from mosaicd.shim import child, commands, ending
+from mosaicd.shim.attempt_dir import AttemptDir
 from mosaicd.shim.commands import Command
 from mosaicd.shim.departure import Departure
 from mosaicd.shim.dialogue import Dialogue, Fact, registration
@@ -31,11 +32,11 @@ class Attempt:
     """One attempt of one run, from its lock to its empty tree."""
 
     def __init__(
-        self, order: LaunchOrder, held: record.Record, start_ticks: int, setup_error: OSError | None,
+        self, order: LaunchOrder, attempt_dir: AttemptDir, start_ticks: int, setup_error: OSError | None,
         tree: OwnTree, temp_cleanup: TempCleanup,
     ) -> None:  # fmt: skip
         self._order = order
-        self._record = held
+        self._attempt_dir = attempt_dir
         self._setup_error = setup_error
         self._handshake_by = time.monotonic() + order.limits.handshake_timeout_s
         self._start_ticks = start_ticks
@@ -48,8 +49,8 @@ class Attempt:
             self.link, order.run_id, self._registration, self._advance, self._registered, self._refused,
             self._notified,
         )  # fmt: skip
-        self._control = WorkerControl(order, tree, held.dir_fd, self.dialogue.say, self._stop)
-        self._departure = Departure(order, held, self.link, self.dialogue)
+        self._control = WorkerControl(order, tree, attempt_dir.dir_fd, self.dialogue.say, self._stop)
+        self._departure = Departure(order, attempt_dir, self.link, self.dialogue)
         self.spool: Spool | None = None
         self._started: StartedWorker | None = None
         self._exit: Exit | None = None
@@ -75,7 +76,7 @@ class Attempt:
         if self._setup_error:
             return
         try:
-            self.spool = make_ready(self._record, self._order, self._recorded)
+            self.spool = make_ready(self._attempt_dir, self._order, self._recorded)
         except OSError as error:
             self._setup_error = error
 
@@ -206,7 +207,7 @@ class Attempt:
         try:
             if self._setup_error or self.spool is None:
                 raise self._setup_error or OSError(0, "nothing was made ready")
-            started = start(self._order, self._record, self._tree.run_cgroup, self._temp_cleanup)
+            started = start(self._order, self._attempt_dir, self._tree.run_cgroup, self._temp_cleanup)
         except OSError as error:
             self._spawn_failed(error)
             return
@@ -298,7 +299,7 @@ class Attempt:
         self.spool.read_all()
         if not self._exit.swept:
             self.dialogue.say({
-                "fact": "emptied", "at": time.time(), "telemetry_seq": self.spool.journal.written_seq,
+                "fact": "emptied", "at": time.time(), "telemetry_seq": self.spool.telemetry_file.written_seq,
                 "stdout_bytes": self.spool.stdout.end_bytes, "stderr_bytes": self.spool.stderr.end_bytes,
             })  # fmt: skip
             self.dialogue.note_change()  # the fact `exited` had the cursors before this output

@@ -12,9 +12,9 @@ from mosaicd.protocol import rundir
 from mosaicd.protocol.records.attempt import Exit
 from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.shim import operator_log
+from mosaicd.shim.attempt_dir import AttemptDir
 from mosaicd.shim.dialogue import Dialogue
 from mosaicd.shim.link import Link
-from mosaicd.shim.record import Record
 
 _RETRY_S = 1.0  # exit.json on a full disk
 _DAEMON_AWAY_S = 2.0  # the daemon cannot be reached
@@ -25,7 +25,7 @@ _LOOK_S = 1.0  # at most one look at the attempt directory in this time
 class Departure:
     """The conditions under which one shim leaves."""
 
-    def __init__(self, order: LaunchOrder, attempt_dir: Record, link: Link, dialogue: Dialogue) -> None:
+    def __init__(self, order: LaunchOrder, attempt_dir: AttemptDir, link: Link, dialogue: Dialogue) -> None:
         self._order = order
         self._attempt_dir = attempt_dir
         self._link = link

@@ -126,7 +126,7 @@ def _oom_sentence(oom: OutOfMemory) -> str:
 def counts(spool: Spool | None, progress: Progress) -> Counts:
     """Return the cursors and last values, for exit.json and for every advance."""
     return Counts(
-        telemetry_seq=spool.journal.written_seq if spool else 0,
+        telemetry_seq=spool.telemetry_file.written_seq if spool else 0,
         stdout_bytes=spool.stdout.end_bytes if spool else 0,
         stderr_bytes=spool.stderr.end_bytes if spool else 0,
         steps=progress.steps,
@@ -145,10 +145,13 @@ def _usage(ended: Ended | None) -> Usage | None:
 
 def _shed(spool: Spool | None) -> Shed:
     """Return what limits and full disks kept out of the files."""
+    if spool is None:
+        return Shed(stdout_bytes=0, stderr_bytes=0, telemetry_records=0)
+    telemetry_file = spool.telemetry_file
     return Shed(
-        stdout_bytes=spool.stdout.lost_bytes if spool else 0,
-        stderr_bytes=spool.stderr.lost_bytes if spool else 0,
-        telemetry_records=spool.journal.shed_records + spool.journal.dropped_records if spool else 0,
+        stdout_bytes=spool.stdout.lost_bytes,
+        stderr_bytes=spool.stderr.lost_bytes,
+        telemetry_records=telemetry_file.shed_records + telemetry_file.dropped_records,
     )
 
 

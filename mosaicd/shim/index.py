@@ -36,7 +36,7 @@ class Index:
         os.close(self._fd)
 
 
-class Marker:
+class StreamIndex:
     """When to write a line for one stream."""
 
     def __init__(self, stream: str, index: Index) -> None:

@@ -10,7 +10,7 @@ import signal
 
 from mosaicd.procfs import Process
 from mosaicd.protocol.backoff import Backoff
-from mosaicd.shim import child, containment
+from mosaicd.shim import child, process_table
 from mosaicd.shim.tree import Tree, kill_held, stop_moving
 
 _STOP_PASSES = 8
@@ -96,7 +96,7 @@ class KillSequence:
     def _chase(self) -> None:
         """Kill our direct children as fast as they can be read: a chain of fork and exit outruns a survey."""
         for _ in range(_CHASES):
-            children = containment.children_of_this_process()
+            children = process_table.children_of_this_process()
             if not children:
                 return
             for pid in children:

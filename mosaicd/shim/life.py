@@ -13,8 +13,9 @@ from mosaicd import crash_points, procfs
 from mosaicd.protocol import Json
 from mosaicd.protocol.records.attempt import Launch
 from mosaicd.protocol.records.orders import LaunchOrder, TeardownOrder
-from mosaicd.shim import child, record, start, teardown
+from mosaicd.shim import child, start, teardown
 from mosaicd.shim.attempt import Attempt
+from mosaicd.shim.attempt_dir import AttemptDir, Taken
 from mosaicd.shim.loop import Loop
 from mosaicd.shim.run_cgroup import CgroupRoot, RunCgroup, make, wanted
 from mosaicd.shim.signal_pipe import SignalPipe
@@ -62,16 +63,16 @@ def _launch(launch: LaunchOrder, signals: SignalPipe, root: CgroupRoot) -> int:
     start_ticks = procfs.read_start_ticks(os.getpid())
     assert start_ticks is not None, "this process is there"
     try:
-        held = record.Record(launch.attempt_dir)
+        attempt_dir = AttemptDir(launch.attempt_dir)
         crash_points.reach("shim.locked")
-        setup_error = _claim(held, start.launch_record(launch, start_ticks))
-    except record.Taken:
+        setup_error = _claim(attempt_dir, start.launch_record(launch, start_ticks))
+    except Taken:
         return 0  # an order may be repeated: somebody else carries this one out, or has
     crash_points.reach("shim.launch_written")
     run_cgroup, refusal = _make_cgroup(launch, root)
-    temp_cleanup = TempCleanup(launch.run_id, launch.attempt, held)
+    temp_cleanup = TempCleanup(launch.run_id, launch.attempt, attempt_dir)
     tree = OwnTree(launch.run_id, run_cgroup)
-    attempt = Attempt(launch, held, start_ticks, setup_error or refusal, tree, temp_cleanup)
+    attempt = Attempt(launch, attempt_dir, start_ticks, setup_error or refusal, tree, temp_cleanup)
     Loop(attempt, signals).run()
     if attempt.is_emptied:
         run_cgroup.remove()
@@ -88,10 +89,10 @@ def _make_cgroup(launch: LaunchOrder, root: CgroupRoot) -> tuple[RunCgroup, OSEr
         return RunCgroup(None, {}, {}), OSError(0, error.strerror)
 
 
-def _claim(held: record.Record, launch: Launch) -> OSError | None:
+def _claim(attempt_dir: AttemptDir, launch: Launch) -> OSError | None:
     """Write launch.json; return why that failed, for the daemon to be told.  Taken when it is there."""
     try:
-        held.write_launch(launch)
+        attempt_dir.write_launch(launch)
     except OSError as error:
         return error
     return None

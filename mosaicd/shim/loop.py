@@ -62,7 +62,7 @@ class Loop:
         moments = [self._attempt.next_at()]
         if self._gather_until > now:
             moments.append(self._gather_until)
-        if self._attempt.spool and self._attempt.spool.journal.is_waiting:
+        if self._attempt.spool and self._attempt.spool.telemetry_file.is_waiting:
             moments.append(now + _DISK_RETRY_S)
         due = min((moment for moment in moments if moment is not None), default=None)
         return None if due is None else max(0.0, (due - now) * 1000)
@@ -74,7 +74,7 @@ class Loop:
         before = spool.read_bytes
         for fd in fds:
             spool.read(fd)
-        spool.journal.flush()
+        spool.telemetry_file.flush()
         taken = spool.read_bytes - before
         if taken:
             self._attempt.note_output()

@@ -5,23 +5,23 @@ from collections.abc import Callable
 from mosaicd.protocol import rundir
 from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.protocol.telemetry import Recognised
-from mosaicd.shim import record
+from mosaicd.shim.attempt_dir import AttemptDir, make_files
 from mosaicd.shim.index import Index
-from mosaicd.shim.journal import Journal
 from mosaicd.shim.segments import Segments
-from mosaicd.shim.spool import Log, Spool
+from mosaicd.shim.spool import RawLog, Spool
+from mosaicd.shim.telemetry_file import TelemetryFile
 
 
-def make_ready(held: record.Record, order: LaunchOrder, on_record: Callable[[Recognised], None]) -> Spool:
+def make_ready(attempt_dir: AttemptDir, order: LaunchOrder, on_record: Callable[[Recognised], None]) -> Spool:
     """Claim the block of exit.json, make the run's directories, open its logs; OSError where one refuses."""
     limits = order.limits
-    held.reserve_exit()
-    record.make_files(order.files_dir, order.is_worker)
-    files = held.open_log, held.remove
-    journal = Journal(Segments(*files, rundir.TELEMETRY, limits.telemetry_limit_bytes))
-    index = Index(held.open_log(rundir.LOG_INDEX))
+    attempt_dir.reserve_exit()
+    make_files(order.files_dir, order.is_worker)
+    files = attempt_dir.open_log, attempt_dir.remove
+    telemetry_file = TelemetryFile(Segments(*files, rundir.TELEMETRY, limits.telemetry_limit_bytes))
+    index = Index(attempt_dir.open_log(rundir.LOG_INDEX))
     return Spool(
-        Log("stdout", Segments(*files, rundir.STDOUT, limits.stdout_limit_bytes), journal, index),
-        Log("stderr", Segments(*files, rundir.STDERR, limits.stderr_limit_bytes), journal, index),
-        journal, index, on_record,
+        RawLog("stdout", Segments(*files, rundir.STDOUT, limits.stdout_limit_bytes), telemetry_file, index),
+        RawLog("stderr", Segments(*files, rundir.STDERR, limits.stderr_limit_bytes), telemetry_file, index),
+        telemetry_file, index, on_record,
     )  # fmt: skip

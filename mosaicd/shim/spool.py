@@ -11,25 +11,25 @@ from collections.abc import Callable, Iterable
 
 from mosaicd.protocol import telemetry
 from mosaicd.protocol.telemetry import NotARecord, Recognised
-from mosaicd.shim.index import Index, Marker
-from mosaicd.shim.journal import DISK_ERROR, DISK_FULL, LIMIT, Journal
+from mosaicd.shim.index import Index, StreamIndex
 from mosaicd.shim.scanner import Scanner
 from mosaicd.shim.segments import Segments
+from mosaicd.shim.telemetry_file import DISK_ERROR, DISK_FULL, LIMIT, TelemetryFile
 
 PIPE_BYTES = 1 << 20
 _READ_BYTES = 128 << 10
 _READS_A_ROUND = 16
 
 
-class Log:
+class RawLog:
     """One raw log: its beginning and its end up to its cap, the rest counted."""
 
-    def __init__(self, stream: str, files: Segments, journal: Journal, index: Index) -> None:
+    def __init__(self, stream: str, files: Segments, telemetry_file: TelemetryFile, index: Index) -> None:
         self.stream = stream
         self.lost_bytes = 0
         self._files = files
-        self._journal = journal
-        self._marker = Marker(stream, index)
+        self._telemetry_file = telemetry_file
+        self._stream_index = StreamIndex(stream, index)
         self._gap_reason: str | None = None
         self._gap_offset = 0
         self._dropped_from: int | None = None
@@ -41,7 +41,7 @@ class Log:
 
     def append(self, data: memoryview) -> None:
         """Write what the disk takes; count the rest and never raise."""
-        self._marker.note(self._files.offset, self._journal.at)
+        self._stream_index.note(self._files.offset, self._telemetry_file.at)
         files = self._files
         while len(data):
             if not files.room and not self._roll():
@@ -67,7 +67,7 @@ class Log:
     def close(self) -> None:
         """Close the files."""
         self.settle()
-        self._marker.finish(self._files.offset)
+        self._stream_index.finish(self._files.offset)
         self._files.close()
 
     def _roll(self) -> bool:
@@ -92,7 +92,7 @@ class Log:
         self._gap_reason = None
 
     def _record_gap(self, reason: str, offset: int, lost_bytes: int) -> None:
-        self._journal.add_gap(
+        self._telemetry_file.add_gap(
             {"stream": self.stream, "reason": reason, "offset": offset, "lost_bytes": lost_bytes}
         )
 
@@ -101,12 +101,12 @@ class Spool:
     """Both pipes of a worker and where they lead."""
 
     def __init__(
-        self, stdout: Log, stderr: Log, journal: Journal, index: Index,
+        self, stdout: RawLog, stderr: RawLog, telemetry_file: TelemetryFile, index: Index,
         on_record: Callable[[Recognised], None],
     ) -> None:  # fmt: skip
         self.stdout = stdout
         self.stderr = stderr
-        self.journal = journal
+        self.telemetry_file = telemetry_file
         self.unparsed_lines = 0
         self.read_bytes = 0
         self._index = index
@@ -114,7 +114,7 @@ class Spool:
         self._buffer = bytearray(_READ_BYTES)
         self._view = memoryview(self._buffer)
         self._scanner = Scanner()
-        self._pipes: dict[int, Log] = {}
+        self._pipes: dict[int, RawLog] = {}
 
     def attach(self, stdout_fd: int, stderr_fd: int) -> None:
         """Take the read ends over."""
@@ -131,7 +131,7 @@ class Spool:
         log = self._pipes.get(fd)
         if log is None:
             return False
-        self.journal.stamp()
+        self.telemetry_file.stamp()
         for _ in range(_READS_A_ROUND):
             try:
                 size = os.readv(fd, [self._buffer])
@@ -158,7 +158,7 @@ class Spool:
         self.take_tail()
         self.stdout.settle()
         self.stderr.settle()
-        self.journal.flush()
+        self.telemetry_file.flush()
 
     def take_tail(self) -> None:
         """Take a last line without its newline, if it stands complete."""
@@ -172,7 +172,7 @@ class Spool:
             self._end(fd)
         self.stdout.close()
         self.stderr.close()
-        self.journal.close()
+        self.telemetry_file.close()
         self._index.close()
 
     def _has_data(self, fd: int) -> bool:
@@ -200,7 +200,7 @@ class Spool:
             self.unparsed_lines += count
             return False
         if record is not None:
-            self.journal.add(record)
+            self.telemetry_file.add(record)
             self._on_record(record)
         return True
 

@@ -8,7 +8,8 @@ from mosaicd import crash_points
 from mosaicd.protocol import rundir
 from mosaicd.protocol.records.attempt import EnforcedLimits, Launch, Started
 from mosaicd.protocol.records.orders import LaunchOrder
-from mosaicd.shim import child, record
+from mosaicd.shim import child
+from mosaicd.shim.attempt_dir import AttemptDir, boot_id
 from mosaicd.shim.pause import ControlLine
 from mosaicd.shim.run_cgroup import RunCgroup
 from mosaicd.shim.temp_cleanup import TempCleanup
@@ -27,13 +28,13 @@ class StartedWorker:
 
 
 def start(
-    order: LaunchOrder, held: record.Record, run_cgroup: RunCgroup, temp_cleanup: TempCleanup
+    order: LaunchOrder, attempt_dir: AttemptDir, run_cgroup: RunCgroup, temp_cleanup: TempCleanup
 ) -> StartedWorker:
     """Start the worker and record it; OSError when it cannot be executed."""
     crash_points.reach("shim.accepted")
     argv = list(order.argv)
     if order.worker_config is not None:
-        path = held.write_worker_config(order.worker_config)
+        path = attempt_dir.write_worker_config(order.worker_config)
         if order.config_flag:
             argv += ["--config", path]
     environment = dict(order.environment)
@@ -55,12 +56,12 @@ def start(
     crash_points.reach("shim.spawned")
     at = time.time()
     started = Started(
-        pid=worker.pid, start_ticks=worker.start_ticks, boot_id=record.boot_id(),
+        pid=worker.pid, start_ticks=worker.start_ticks, boot_id=boot_id(),
         pgid=worker.pid, sid=worker.pid, containment=run_cgroup.kind,
         limits=EnforcedLimits(**run_cgroup.limits), cgroup=run_cgroup.run_dir, at=at,
     )  # fmt: skip
     try:
-        held.write_durably(rundir.STARTED, started.to_json())
+        attempt_dir.write_durably(rundir.STARTED, started.to_json())
     except OSError:
         pass  # a full disk fails requests, not runs: the fact carries the same words
     crash_points.reach("shim.started_written")
@@ -72,5 +73,5 @@ def launch_record(order: LaunchOrder, shim_start_ticks: int) -> Launch:
     return Launch(
         run_id=order.run_id, attempt=order.attempt, nonce=order.nonce, argv=order.argv,
         cwd=order.cwd, slots=order.slots, cpus=order.cpus, kind=order.kind,
-        shim_pid=os.getpid(), shim_started_at=shim_start_ticks, boot_id=record.boot_id(), at=time.time(),
+        shim_pid=os.getpid(), shim_started_at=shim_start_ticks, boot_id=boot_id(), at=time.time(),
     )  # fmt: skip

@@ -10,7 +10,8 @@ import time
 
 from mosaicd import crash_points
 from mosaicd.protocol.records.orders import TeardownOrder
-from mosaicd.shim import child, record
+from mosaicd.shim import child
+from mosaicd.shim.attempt_dir import AttemptDir, Taken
 from mosaicd.shim.kill_sequence import KillSequence
 from mosaicd.shim.run_cgroup import CgroupRoot, find
 from mosaicd.shim.signal_pipe import SignalPipe
@@ -26,8 +27,8 @@ def run(order: TeardownOrder, signals: SignalPipe, root: CgroupRoot) -> int:
     if order.given_up is not None:
         child.end(order.given_up.pid, order.given_up.start_ticks)
     try:
-        held = record.Record(order.attempt_dir)
-    except record.Taken:
+        attempt_dir = AttemptDir(order.attempt_dir)
+    except Taken:
         return 0
     crash_points.reach("shim.teardown_locked")
     began_at = time.time()
@@ -39,9 +40,9 @@ def run(order: TeardownOrder, signals: SignalPipe, root: CgroupRoot) -> int:
         kill_sequence.begin(time.monotonic(), order.limits.grace_s)
         _until_empty(tree, kill_sequence, signals)
     run_cgroup.remove()
-    TempCleanup(order.run_id, order.attempt, held).collect()
+    TempCleanup(order.run_id, order.attempt, attempt_dir).collect()
     try:
-        held.write_durably(TEARDOWN, {
+        attempt_dir.write_durably(TEARDOWN, {
             "run_id": order.run_id, "attempt": order.attempt, "found": [p.pid for p in found[:50]],
             "containment": run_cgroup.kind,
             "forced": kill_sequence.is_killing, "at": began_at, "finished_at": time.time(),

@@ -16,7 +16,7 @@ import psutil
 
 from mosaicd.protocol.rundir import temporary_path
 from mosaicd.safe_files import Removed, remove_tree
-from mosaicd.shim.record import Record
+from mosaicd.shim.attempt_dir import AttemptDir
 
 TEMPORARY = "TMPDIR"
 RECORD = "leftovers.json"
@@ -41,8 +41,8 @@ def remove_and_exit(attempts: list[tuple[str, int]]) -> NoReturn:
 class TempCleanup:
     """The temporary directory and the shared memory files of one attempt."""
 
-    def __init__(self, run_id: str, attempt: int, held: Record) -> None:
-        self._record = held
+    def __init__(self, run_id: str, attempt: int, attempt_dir: AttemptDir) -> None:
+        self._attempt_dir = attempt_dir
         self._names = {"run_id": run_id, "attempt": attempt}
         self._temporary = temporary_path(run_id, attempt)
         self._shared: frozenset[tuple[str, int]] | None = None
@@ -52,7 +52,7 @@ class TempCleanup:
         self._shared = frozenset(_shared_files())
         if TEMPORARY in environment:
             return
-        for path in (self._temporary, os.path.join(self._record.path, "tmp")):
+        for path in (self._temporary, os.path.join(self._attempt_dir.path, "tmp")):
             try:
                 os.mkdir(path, 0o700)
             except OSError:  # the name is taken, or the disk is full
@@ -63,7 +63,7 @@ class TempCleanup:
     def collect(self) -> None:
         """Remove the temporary directory; if the run left anything, write leftovers.json."""
         removed = Removed()
-        for path in {self._temporary, os.path.join(self._record.path, "tmp")}:
+        for path in {self._temporary, os.path.join(self._attempt_dir.path, "tmp")}:
             if _is_own_directory(path):
                 remove_tree(path, removed)
         shared = self._new_shared()
@@ -71,7 +71,7 @@ class TempCleanup:
             return
         counts = {"files": removed.files, "bytes": removed.bytes, "failed": removed.failed}
         try:
-            self._record.write_durably(RECORD, {
+            self._attempt_dir.write_durably(RECORD, {
                 **self._names, "temporary": counts, "shared_memory": shared[:_NAMED], "at": time.time(),
             })  # fmt: skip
         except OSError:

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from mosaicd import procfs
 from mosaicd.procfs import Process
-from mosaicd.shim import child, containment
+from mosaicd.shim import child, process_table
 from mosaicd.shim.run_cgroup import RunCgroup
 
 
@@ -45,11 +45,11 @@ class OwnTree:
         self.worker: child.Worker | None = None
 
     def look(self) -> View:
-        table = containment.survey()
-        below = containment.descendants(table, [os.getpid()])
-        strays = containment.marked(table, self._run_id, skip=[process.pid for process in below])
+        table = process_table.survey()
+        below = process_table.descendants(table, [os.getpid()])
+        strays = process_table.marked(table, self._run_id, skip=[process.pid for process in below])
         below += strays
-        below += containment.descendants(table, [process.pid for process in strays])
+        below += process_table.descendants(table, [process.pid for process in strays])
         known = {process.pid for process in below} | {os.getpid()}
         below += [table[pid] for pid in self.run_cgroup.pids() - known if pid in table]
         return _view(table, below)
@@ -72,10 +72,10 @@ class OrphanTree:
         self._known: dict[int, int] = {}  # pid -> start ticks of every member seen: its children are members
 
     def look(self) -> View:
-        table = containment.survey()
-        found = {process.pid: process for process in containment.marked(table, self._run_id)}
+        table = process_table.survey()
+        found = {process.pid: process for process in process_table.marked(table, self._run_id)}
         if self._pid is not None and self._start_ticks is not None:
-            for process in containment.in_session(table, self._pid, self._start_ticks):
+            for process in process_table.in_session(table, self._pid, self._start_ticks):
                 found[process.pid] = process
         for pid in self.run_cgroup.pids() & table.keys():
             found[pid] = table[pid]
@@ -83,7 +83,7 @@ class OrphanTree:
             now = table.get(pid)
             if now is not None and now.start_ticks == start:
                 found[pid] = now
-        for process in containment.descendants(table, list(found)):
+        for process in process_table.descendants(table, list(found)):
             found[process.pid] = process
         found.pop(os.getpid(), None)
         self._known = {process.pid: process.start_ticks for process in found.values()}
@@ -96,9 +96,9 @@ class OrphanTree:
         return None
 
 
-def _view(table: containment.Survey, members: list[Process]) -> View:
+def _view(table: process_table.Survey, members: list[Process]) -> View:
     alive = [process for process in members if process.is_alive]
-    return View(alive, containment.own_groups(table, alive))
+    return View(alive, process_table.own_groups(table, alive))
 
 
 def kill_held(run_cgroup: RunCgroup) -> None:
@@ -117,7 +117,7 @@ def kill_held(run_cgroup: RunCgroup) -> None:
 
 def stop_moving(view: View) -> list[Process]:
     """Send STOP to every member that still runs, and to its group at one instant; return those that did."""
-    running = [process for process in view.members if not containment.is_held(process)]
+    running = [process for process in view.members if not process_table.is_held(process)]
     stopped = [process for process in running if child.send(process, signal.SIGSTOP)]
     for pgid in {process.pgid for process in stopped} & view.groups:
         child.send_to_group(pgid, signal.SIGSTOP)  # pinned: a member of it has just been stopped

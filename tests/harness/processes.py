@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mosaicd.protocol import rundir
-from mosaicd.shim.containment import environment_of
+from mosaicd.shim.process_table import environment_of
 
 PROC = Path("/proc")
 

@@ -21,7 +21,7 @@ import psutil
 
 from mosaicd import launcher, procfs
 from mosaicd.protocol import Json, rundir
-from mosaicd.shim import containment
+from mosaicd.shim import process_table
 from tests.shim.peer import Peer
 
 PYTHON = sys.executable
@@ -104,9 +104,9 @@ class Run:
 
     def members(self) -> list[int]:
         """Return the living processes below the shim or with the run's marker."""
-        table = containment.survey()
-        below = containment.descendants(table, [self.shim_pid])
-        found = below + containment.marked(table, self.run_id, [p.pid for p in below])
+        table = process_table.survey()
+        below = process_table.descendants(table, [self.shim_pid])
+        found = below + process_table.marked(table, self.run_id, [p.pid for p in below])
         return [process.pid for process in found if process.is_alive]
 
 
@@ -276,10 +276,10 @@ class ShimHarness:
 
     def left_behind(self) -> list[str]:
         """Name every living process that a test of ours started."""
-        table = containment.survey()
+        table = process_table.survey()
         found = []
         for run in self.runs:
-            found += [f"{p.pid} of {run.run_id}" for p in containment.marked(table, run.run_id)]
+            found += [f"{p.pid} of {run.run_id}" for p in process_table.marked(table, run.run_id)]
             if run.shim_pid and not run.shim_is_gone():
                 found.append(f"{run.shim_pid}, the shim of {run.run_id}")
         return found

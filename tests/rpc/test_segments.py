@@ -13,9 +13,9 @@ from mosaicd.core.run import Run
 from mosaicd.protocol import rundir
 from mosaicd.protocol.telemetry import classify
 from mosaicd.shim.index import Index
-from mosaicd.shim.journal import Journal
 from mosaicd.shim.segments import Segments
-from mosaicd.shim.spool import Log
+from mosaicd.shim.spool import RawLog
+from mosaicd.shim.telemetry_file import TelemetryFile
 from tests.rpc.serving import AT, Peer, Serving
 from tests.rpc.test_files import raw
 
@@ -30,20 +30,20 @@ class Writer:
         def removed(name: str) -> None:
             os.unlink(directory / name)
 
-        self.journal = Journal(Segments(opened, removed, rundir.TELEMETRY, telemetry_bytes))
+        self.telemetry_file = TelemetryFile(Segments(opened, removed, rundir.TELEMETRY, telemetry_bytes))
         self.index = Index(opened(rundir.LOG_INDEX))
         files = Segments(opened, removed, rundir.STDOUT, stdout_bytes)
-        self.log = Log("stdout", files, self.journal, self.index)
+        self.log = RawLog("stdout", files, self.telemetry_file, self.index)
         self.written = bytearray()
 
     def write(self, data: bytes, at: float = AT) -> None:
-        self.journal.at = at
+        self.telemetry_file.at = at
         self.log.append(memoryview(data))
         self.written += data
 
     def close(self) -> None:
         self.log.close()
-        self.journal.close()
+        self.telemetry_file.close()
         self.index.close()
 
 
@@ -205,12 +205,12 @@ async def test_telemetry_in_segments_and_from_a_time(serving: Serving, peer: Pee
     directory = serving.file(run, "x").parent
     writer = Writer(directory, 1 << 20, 200_000)
     for number in range(5000):
-        writer.journal.at = AT + number
+        writer.telemetry_file.at = AT + number
         record = classify(b'{"type":"step","step_index":%d,"note":"%s"}' % (number, b"x" * 60))
         assert record is not None
-        writer.journal.add(record)
+        writer.telemetry_file.add(record)
         if number % 7 == 0:
-            writer.journal.flush()
+            writer.telemetry_file.flush()
     writer.close()
     seen: list[dict[str, Any]] = []
     cursor, eof = 0, False
@@ -220,7 +220,8 @@ async def test_telemetry_in_segments_and_from_a_time(serving: Serving, peer: Pee
         assert page["unreadable"] == 0
     numbers = [record["seq"] for record in seen]
     gap = [record["data"] for record in seen if record["kind"] == "gap"][-1]
-    assert sorted([*numbers, *range(gap["from"], gap["to"] + 1)]) == list(range(1, writer.journal.seq + 1))
+    all_numbers = list(range(1, writer.telemetry_file.seq + 1))
+    assert sorted([*numbers, *range(gap["from"], gap["to"] + 1)]) == all_numbers
     assert numbers == sorted(numbers)
     for since in (AT - 1, AT + 100.5, AT + 2500, AT + 4990, AT + 4998.5):
         page = await peer.call("run.telemetry", {"run_id": run.run_id, "since": since, "kinds": ["step"]})

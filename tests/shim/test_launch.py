@@ -10,7 +10,7 @@ import pytest
 
 from mosaicd import launcher, procfs
 from mosaicd.protocol import Json
-from mosaicd.shim import record
+from mosaicd.shim.attempt_dir import AttemptDir, Taken
 from tests.harness.shim import PATIENCE_S, PYTHON, ShimHarness
 from tests.harness.waiting import wait_until
 from tests.shim import trees
@@ -199,8 +199,8 @@ def test_a_recycled_pid_is_not_hit(harness: ShimHarness) -> None:
 
 def test_a_lock_is_the_directorys(tmp_path: Path) -> None:
     """Two holders of one attempt are impossible, in one process or two."""
-    held = record.Record(str(tmp_path))
-    with pytest.raises(record.Taken):
-        record.Record(str(tmp_path))
-    os.close(held.dir_fd)
-    os.close(record.Record(str(tmp_path)).dir_fd)
+    attempt_dir = AttemptDir(str(tmp_path))
+    with pytest.raises(Taken):
+        AttemptDir(str(tmp_path))
+    os.close(attempt_dir.dir_fd)
+    os.close(AttemptDir(str(tmp_path)).dir_fd)

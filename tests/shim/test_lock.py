@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mosaicd.shim.record import Record, Taken
+from mosaicd.shim.attempt_dir import AttemptDir, Taken
 
 
 @pytest.fixture
@@ -30,15 +30,15 @@ def test_a_look_at_the_lock_does_not_send_a_shim_away(
         if len(waits) == 4:
             fcntl.flock(looked_at, fcntl.LOCK_UN)
 
-    monkeypatch.setattr("mosaicd.shim.record.time.sleep", wait)
-    held = Record(str(tmp_path))
+    monkeypatch.setattr("mosaicd.shim.attempt_dir.time.sleep", wait)
+    attempt_dir = AttemptDir(str(tmp_path))
     assert len(waits) == 4
-    os.close(held.dir_fd)
+    os.close(attempt_dir.dir_fd)
 
 
 def test_a_second_shim_leaves(tmp_path: Path) -> None:
     """An order that was carried out already is carried out by nobody else."""
-    held = Record(str(tmp_path))
+    attempt_dir = AttemptDir(str(tmp_path))
     with pytest.raises(Taken):
-        Record(str(tmp_path))
-    os.close(held.dir_fd)
+        AttemptDir(str(tmp_path))
+    os.close(attempt_dir.dir_fd)

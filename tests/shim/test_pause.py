@@ -2,7 +2,7 @@
 
 from mosaicd import procfs
 from mosaicd.protocol import Json
-from mosaicd.shim import containment
+from mosaicd.shim import process_table
 from tests.harness.shim import Run, ShimHarness
 from tests.shim.peer import default_answer
 
@@ -53,7 +53,7 @@ def states(run: Run) -> set[str]:
     looks = [found for pid in run.members() if (found := procfs.read_process(pid))]
     parents = {process.ppid for process in looks}
     return {
-        "T" if containment.is_held(process) and process.pid not in parents else process.state
+        "T" if process_table.is_held(process) and process.pid not in parents else process.state
         for process in looks
     }
 

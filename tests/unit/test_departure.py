@@ -13,10 +13,10 @@ from mosaicd.catalogue.entry import Entry
 from mosaicd.protocol.records.attempt import Exit
 from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.shim import operator_log
+from mosaicd.shim.attempt_dir import AttemptDir
 from mosaicd.shim.departure import Departure
 from mosaicd.shim.dialogue import Dialogue
 from mosaicd.shim.link import Link
-from mosaicd.shim.record import Record
 
 
 class Order:
@@ -42,7 +42,7 @@ class Shim:
     """A departure, the clock of its shim, and what it logged."""
 
     def __init__(self, path: Path) -> None:
-        self.attempt_dir = Record(str(path / "attempt-1"))
+        self.attempt_dir = AttemptDir(str(path / "attempt-1"))
         self.daemon = Daemon()
         self.now = 100.0
         self.logged: list[tuple[str, dict[str, Any]]] = []

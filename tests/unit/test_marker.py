@@ -13,7 +13,7 @@ from mosaicd.launcher import emptiness
 from mosaicd.launcher.cgroup_sweeper import CgroupSweeper
 from mosaicd.protocol import rundir
 from mosaicd.protocol.records.packets import CheckTree
-from mosaicd.shim import containment
+from mosaicd.shim import process_table
 from mosaicd.shim.run_cgroup import CgroupRoot
 from tests.harness.places import ROOT
 
@@ -37,7 +37,7 @@ def running(*command: str, **environment: str) -> Iterator[int]:
 def test_a_process_in_an_exec_is_still_its_runs() -> None:
     """A process has its marker before and after an exec; a check in between must count it."""
     with running("sh", "-c", RESTLESS["AGAIN"], **RESTLESS, **{rundir.MARKER: RUN_ID}) as pid:
-        assert [containment.marker_of(pid) for _ in range(LOOKS)] == [RUN_ID] * LOOKS
+        assert [process_table.marker_of(pid) for _ in range(LOOKS)] == [RUN_ID] * LOOKS
 
 
 def test_a_tree_in_an_exec_is_not_empty() -> None:
@@ -54,19 +54,19 @@ def test_who_has_no_environment_is_not_waited_for() -> None:
     program = subprocess.Popen(["sh", "-c", "echo up; read line"], env={}, stdin=PIPE, stdout=PIPE)
     with program as process:
         assert process.stdout is not None and process.stdout.readline() == b"up\n"
-        assert not containment._has_an_environment(process.pid)
-        assert containment.environment_of(process.pid) == b""
-    assert containment.environment_of(process.pid) == b""
+        assert not process_table._has_an_environment(process.pid)
+        assert process_table.environment_of(process.pid) == b""
+    assert process_table.environment_of(process.pid) == b""
 
 
 #: Looks at the process that it is given as somebody who may not, and must not wait for what never comes.
 STRANGER = """
 import os, sys
 from mosaicd.protocol.records.packets import CheckTree
-from mosaicd.shim import containment
+from mosaicd.shim import process_table
 os.setgroups([]), os.setgid(65534), os.setuid(65534)
-containment.time.sleep = lambda _: os._exit(3)
-print(containment.marker_of(int(sys.argv[1])))
+process_table.time.sleep = lambda _: os._exit(3)
+print(process_table.marker_of(int(sys.argv[1])))
 """
 
 

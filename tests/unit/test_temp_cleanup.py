@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mosaicd.protocol import rundir
-from mosaicd.shim.record import Record
+from mosaicd.shim.attempt_dir import AttemptDir
 from mosaicd.shim.temp_cleanup import TempCleanup
 
 
@@ -24,7 +24,7 @@ def test_a_file_that_cannot_be_removed_does_not_keep_the_others(
         unlink(path, dir_fd=dir_fd)
 
     monkeypatch.setattr(rundir, "TEMPORARY_BASE", str(tmp_path))
-    attempt_dir = Record(str(tmp_path / "attempt-1"))
+    attempt_dir = AttemptDir(str(tmp_path / "attempt-1"))
     cleanup = TempCleanup("01ARZ3NDEKTSV4RRFFQ69G5FAV", 1, attempt_dir)
     environment: dict[str, str] = {}
     cleanup.prepare(environment)

@@ -24,7 +24,7 @@ _BEGIN = b'{"seq":'
 _NEWLINE = ord("\n")
 
 
-class Journal:
+class TelemetryFile:
     """The numbered records of one attempt."""
 
     def __init__(self, files: Segments) -> None:

@@ -1,9 +1,9 @@
-"""The attempt directory: its lock, and the four small records that a shim writes once.
+"""The attempt directory: its lock, and the small records that a shim writes once.
 
-Everything is done relative to one descriptor of the directory, which also carries the lock, for as long
-as the shim lives.  started.json and exit.json are durable when the call returns; the directory's fsync
-makes launch.json durable with them.  A full disk cannot keep exit.json from being written: its block is
-reserved at the start.
+All files are opened relative to one descriptor of the directory.  The descriptor carries the lock as long as
+the shim lives.  started.json and exit.json are on the disk when the call returns; the fsync of the directory
+puts launch.json on the disk with them.  A full disk cannot prevent exit.json: its block is reserved at the
+start.
 """
 
 import errno
@@ -23,14 +23,14 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Taken(Exception):
-    """Another shim holds this attempt, or held it."""
+    """Another shim has the lock of this attempt, or had it."""
 
 
-class Record:
-    """An attempt directory whose lock is held."""
+class AttemptDir:
+    """An attempt directory with its lock."""
 
     def __init__(self, path: str) -> None:
-        """Make the directory where it is missing and take its lock; Taken when somebody else has it."""
+        """Make the directory if it is missing, and take its lock; Taken if another process has the lock."""
         os.makedirs(path, mode=0o700, exist_ok=True)
         self.path = path
         self.dir_fd = os.open(path, _DIRECTORY)
