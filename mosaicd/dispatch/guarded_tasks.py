@@ -13,9 +13,9 @@ from mosaicd.clock import Clock
 from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import MosaicError
 
-#: From a refusal to the next try.
+#: The wait between a refusal and the next try.
 RETRY_S = 1.0
-#: With a full disk every run has a refusal a second: one log record in this time stands for all of them.
+#: On a full disk every run is refused each second; one log record in this time is enough.
 REFUSALS_QUIET_S = 30.0
 
 

@@ -1,4 +1,4 @@
-"""The end of a run's process tree: ask the launcher until the tree is empty, and have it torn down.
+"""The end of a run's process tree: ask the launcher until the tree is empty, and tear it down if necessary.
 
 A living shim ends its own tree; after its death a teardown shim does.
 

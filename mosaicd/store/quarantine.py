@@ -68,8 +68,8 @@ def checked_run(connection: sqlite3.Connection, row: Mapping[str, Any]) -> Run:
     except (IllegalTransition, KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadRow(f"its events cannot be replayed: {type(error).__name__}: {error}") from error
     if (replayed.rev, replayed.state) != (run.rev, run.state):
-        stands = f"its row says revision {run.rev} in {run.state}"
-        raise BadRow(f"{stands}, its events give revision {replayed.rev} in {replayed.state}")
+        row_says = f"its row says revision {run.rev} in {run.state}"
+        raise BadRow(f"{row_says}, its events give revision {replayed.rev} in {replayed.state}")
     held = [row["slot"] for row in rows(connection, QUERIES["slots_of"], (run.run_id,))]
     if held != sorted(run.slots):
         raise BadRow(f"its row says slots {sorted(run.slots)}, the table of slots says {held}")
