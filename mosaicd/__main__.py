@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser; every flag of it is in mosaicd(8)."""
     parser = argparse.ArgumentParser(
         prog="mosaicd",
-        description="Share one GPU workstation between long training runs.  Runs outlive this process.",
+        description="Share one GPU workstation between long training runs. Runs survive the daemon.",
         epilog="See mosaicd(8) and mosaicd.toml(5).",
         allow_abbrev=False,
     )
@@ -46,9 +46,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--fix", action="store_true", help="with --check: make the safe repairs")
     parser.add_argument(
-        "--restore", metavar="FILE", help="put a copy of the registry in place and exit; no daemon may run"
+        "--restore",
+        metavar="FILE",
+        help="put a copy of the registry in its place and exit (the daemon must be stopped)",
     )
-    parser.add_argument("--version", action="version", version=f"mosaicd {__version__}")
+    parser.add_argument(
+        "--version", action="version", version=f"mosaicd {__version__}", help="print the version and exit"
+    )
     return parser
 
 

@@ -90,7 +90,7 @@ def _parse(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_bytes().decode())
     except OSError as error:
         raise ConfigError(
-            None, [Fault("", f"cannot read the config file {file}: {error.strerror}")]
+            None, [Fault("", f"cannot read the settings file {file}: {error.strerror}")]
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(str(file), [Fault("", f"is not UTF-8 (byte {error.start})")]) from error

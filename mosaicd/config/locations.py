@@ -67,11 +67,11 @@ def path_fault(path: Path, limit_bytes: int | None = None) -> str | None:
     if not path.is_absolute():
         return f"must be an absolute path, not {str(path)!r}"
     if "\0" in str(path):
-        return "holds a NUL byte"
+        return "must not contain a NUL character"
     if limit_bytes is not None and size > limit_bytes:
         return (
-            f"is {size} bytes long, and a socket's path may have {limit_bytes}: {path} "
-            "(choose a shorter one with --socket)"
+            f"has {size} bytes, but the path of a socket can have at most {limit_bytes}: {path}; "
+            "give a shorter path with --socket"
         )
     return None
 

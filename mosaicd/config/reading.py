@@ -23,7 +23,8 @@ def read_groups(document: Mapping[str, Any], faults: Faults) -> dict[str, Any]:
         if name == "paths":  # resolved by the caller, which has the flags
             continue
         if name not in GROUPS and name != "workers":
-            faults.add(f"[{name}]", f"is not a section; there are {', '.join(['paths', *GROUPS, 'workers'])}")
+            sections = ", ".join(["paths", *GROUPS, "workers"])
+            faults.add(f"[{name}]", f"is not a section; the sections are {sections}")
         elif not isinstance(table, dict):
             faults.add(name, f"must be a section: [{name}]")
         elif name == "workers":
@@ -99,7 +100,7 @@ def _read_worker(path: str, entry: Mapping[str, Any], faults: Faults) -> Worker 
         elif key == "python" and not value.startswith("/"):
             faults.add(f"{path} {key}", f"must be the absolute path of an interpreter, not {_shown(value)}")
     if "python" not in entry:
-        faults.add(f"{path} python", "is missing: the interpreter that has this worker installed")
+        faults.add(f"{path} python", "is missing: the interpreter in which this worker is installed")
     return Worker(entry["python"], entry.get("module")) if faults.count == before else None
 
 

@@ -82,7 +82,7 @@ def reason(run: Waiting, capacity: Capacity, now: float) -> str:
 
 
 def _aside(withheld: int) -> str:
-    return f" ({withheld} withheld)" if withheld else ""
+    return f" ({withheld} reserved)" if withheld else ""
 
 
 def explain(run_id: str, queue: Queue, scene: Scene) -> Explanation:
@@ -115,14 +115,14 @@ def _own_facts(run: Waiting, scene: Scene) -> list[Json]:
         facts.append(
             {
                 "fact": "not_before",
-                "text": f"it may start in {wait_s:g} s",
+                "text": f"its next attempt starts in {wait_s:g} s or later",
                 "not_before": run.not_before,
                 "wait_s": wait_s,
             }
         )
     total = scene.capacity.gpu_slots_total
     if run.mandatory and run.gpus > total:
-        text = f"it must have {counted(run.gpus, 'GPU')}; the machine has {total}"
+        text = f"it requires {counted(run.gpus, 'GPU')}; the machine has {total}"
         facts.append({"fact": "impossible", "text": text, "requested": run.gpus, "total": total})
     return facts
 
@@ -212,7 +212,7 @@ def _because(run: Waiting, other: Waiting, used: Mapping[int, int]) -> str:
         return "higher priority"
     theirs, own = used.get(other.owner_uid, 0), used.get(run.owner_uid, 0)
     if theirs < own:
-        return "its owner holds less"
+        return "its owner uses fewer CPUs"
     if theirs == own and other.submit_order < run.submit_order:
         return "submitted earlier"
     return "its owner has a smaller share then"  # the shares after what starts before them

@@ -86,16 +86,16 @@ def _end(row: Mapping[str, object], made: Understood) -> tuple[Outcome, Json | N
         state: State | None = parse_state(word)
     except ValueError:
         state = None
-        made.notes.append(f"status {word[:40]!r} is not understood: taken for interrupted")
+        made.notes.append(f"the status {word[:40]!r} is unknown: imported as interrupted")
     if state is not State.TERM:
-        return Outcome.INTERRUPTED, _cause(CauseKind.SHIM_LOST, failure, f"its last word was {word[:40]!r}")
+        return Outcome.INTERRUPTED, _cause(CauseKind.SHIM_LOST, failure, f"its last status was {word[:40]!r}")
     outcome = LEGACY_OUTCOMES.get(word) or _OUTCOMES.get(told)
     if outcome is None and told:
-        made.notes.append(f"outcome {told[:40]!r} is not understood")
+        made.notes.append(f"the outcome {told[:40]!r} is unknown")
     if outcome is None:
         outcome = Outcome.FAILED if failure else Outcome.INTERRUPTED
         if not failure:
-            made.notes.append(f"status {word!r} does not say how it ended: taken for interrupted")
+            made.notes.append(f"the status {word!r} is not an end: imported as interrupted")
     match outcome:
         case Outcome.SUCCEEDED:
             return outcome, None
@@ -138,7 +138,7 @@ def _times(row: Mapping[str, object], made: Understood) -> list[float | None]:
     for means in ("created", "started", "updated", "finished"):
         at = _time(row.get(means))
         if at is None and row.get(means) not in (None, ""):
-            made.notes.append(f"{means} {str(row[means])[:40]!r} is no time")
+            made.notes.append(f"{means} {str(row[means])[:40]!r} is not a time")
         found.append(at)
     return found
 
@@ -171,7 +171,7 @@ def _config(value: object, made: Understood) -> Json:
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
-        made.notes.append("the config is no JSON object")
+        made.notes.append("the config is not a JSON object")
         return {}
     inner = config.get("canonical") or config.get("config") or config
     return inner if isinstance(inner, dict) else config

@@ -126,11 +126,11 @@ def check_config_words(config: Mapping[str, Any], faults: Faults) -> None:
 def check_word(word: str, path: Path, faults: Faults, most: int = MAX_WORD_BYTES) -> None:
     """Add what neither exec nor the registry accepts: a NUL, a lone surrogate, more than `most` bytes."""
     if "\0" in word:
-        faults.add(path, "must not hold a NUL character")
+        faults.add(path, "must not contain a NUL character")
     check_unicode(word, path, faults)
     size = len(word.encode(errors="surrogatepass"))
     if size > most:
-        faults.add(path, f"{size} bytes are more than the {most} that can be passed on")
+        faults.add(path, f"{size} bytes are more than the {most} allowed")
 
 
 def _check_words(words: Sequence[str], path: Path, faults: Faults) -> None:
@@ -160,7 +160,7 @@ def _check_environment(environment: Mapping[str, str], path: Path, faults: Fault
     """Add every variable that cannot be handed to a program."""
     for name, value in environment.items():
         if not name or "=" in name:
-            faults.add((*path, name), "a variable's name must not be empty or hold =")
+            faults.add((*path, name), "the name of a variable must not be empty or contain =")
         else:
             check_word(f"{name}={value}", (*path, name), faults)
 
@@ -169,7 +169,7 @@ def _check_retry_words(words: Sequence[str], path: Path, faults: Faults) -> None
     for index, word in enumerate(words):
         if word not in RETRYABLE and word not in RETRY_SETS:
             known = ", ".join((*RETRY_SETS, *RETRYABLE))
-            faults.add((*path, index), f"{shown(word)} is no cause to retry; use {known}")
+            faults.add((*path, index), f"{shown(word)} is not a cause that can be retried; use {known}")
 
 
 def _check_cwd(cwd: str, path: Path, faults: Faults) -> None:

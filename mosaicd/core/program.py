@@ -83,7 +83,7 @@ def check_worker(config: Mapping[str, Any], defaults: Defaults, faults: Faults) 
         known = defaults.workers.get(kind)
         if known is None or known.module is None:
             names = ", ".join(sorted(name for name, worker in defaults.workers.items() if worker.module))
-            faults.add((*_AT, "kind"), f"no worker {kind[:60]!r} is installed here; known: {names or 'none'}")
+            faults.add((*_AT, "kind"), f"no worker {kind[:60]!r} is installed; installed: {names or 'none'}")
 
 
 def config_program(config: Mapping[str, Any], environment: Mapping[str, str], defaults: Defaults) -> Program:

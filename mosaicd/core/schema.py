@@ -219,7 +219,7 @@ def _check_whole(rule: Whole, value: object, path: Path, faults: Faults) -> None
         given = shown(value) if isinstance(value, float) else kind_name(value)
         faults.add(path, f"must be an integer, not {given}")
     elif value < rule.least:
-        faults.add(path, f"{shown(value)} is less than {rule.least}, the least allowed")
+        faults.add(path, f"{shown(value)} is less than the {rule.least} allowed")
     elif rule.most is not None and value > rule.most:
         faults.add(path, f"{shown(value)} is more than the {rule.most} allowed")
 
@@ -232,7 +232,7 @@ def _check_number(rule: Number, value: object, path: Path, faults: Faults) -> No
     elif value > rule.most:
         faults.add(path, f"{shown(value)} is more than the {rule.most} allowed")
     elif value < rule.least and rule.closed:
-        faults.add(path, f"{shown(value)} is less than {rule.least}, the least allowed")
+        faults.add(path, f"{shown(value)} is less than the {rule.least} allowed")
     elif value < rule.least or (value == rule.least and not rule.closed):
         faults.add(path, f"{shown(value)} must be more than {rule.least}")
 

@@ -95,7 +95,7 @@ def _check(submit: Submit, defaults: Defaults) -> None:
     faults = Faults()
     check_params({name: getattr(submit, name) for name in CHECKED}, faults)
     if (submit.config is None) == (submit.command is None):
-        faults.add((), "give either a config or a command")
+        faults.add((), "give exactly one of config and command")
     if submit.config is not None:
         _check_config(submit.config, defaults, faults)
     faults.refuse()

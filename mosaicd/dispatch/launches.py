@@ -55,7 +55,7 @@ class Launches:
         self._launches[run.run_id] = launch
         try:
             if launch.forks == LAUNCH_TRIES:
-                raise LaunchFailed(f"{LAUNCH_TRIES} shims left without a trace")
+                raise LaunchFailed(f"{LAUNCH_TRIES} shims ended without writing a record")
             await self._shims.launch(self._orders.launch(run))
             launch.forks += 1
             launch.refusals, launch.fork_error = 0, None

@@ -53,7 +53,7 @@ class ShimEnds:
         """Give up a shim that lives and is silent; a teardown shim ends it and then the process tree."""
         log.event(Catalogue.SHIM_SILENT, run_id=run.run_id, silence_s=silence_s)
         self._shims.give_up(run.run_id)
-        why = f"its shim lives and has said nothing for {silence_s:g} s"
+        why = f"the shim is alive but has sent nothing for {silence_s:g} s"
         event = Event(Kind.LOST, self._clock.wall(), data={"kind": CauseKind.SHIM_LOST, "reason": why})
 
         def decide(now: Run) -> list[Event]:

@@ -78,7 +78,7 @@ class Auth:
         pid, uid, gid = peer_of(connection)
         if uid != self._uid:
             raise NotPermitted(
-                f"This daemon serves {self._name(self._uid)} (uid {self._uid}) alone; you are uid {uid}",
+                f"this daemon serves only {self._name(self._uid)} (uid {self._uid}); you are uid {uid}",
                 uid=uid, serves=self._uid,
             )  # fmt: skip
         return Principal(uid, gid, pid, self._name(uid), self.is_admin(uid))
@@ -104,7 +104,7 @@ class Auth:
         expected = self.launch_secret(run.run_id, run.attempt, run.nonce or "")
         is_known = hmac.compare_digest(expected.encode(), secret.encode())
         if not (is_known and run.nonce and run.is_holding and attempt == run.attempt):
-            raise Unauthenticated("This is not the launch secret of the run's present attempt")
+            raise Unauthenticated("this is not the launch secret of the run's present attempt")
 
     # --- session tokens ------------------------------------------------------------------------------
 
@@ -117,7 +117,7 @@ class Auth:
     def check_token(self, run_id: str, token: str) -> None:
         """Raise Unauthenticated unless `token` is the run's newest."""
         if not hmac.compare_digest(self._tokens.get(run_id, b""), _hashed(token)):
-            raise Unauthenticated("This is not a valid session token of a live run")
+            raise Unauthenticated("this is not the session token of a live run")
 
     def drop_tokens(self, batch: Sequence[Committed]) -> None:
         """Delete the tokens of ended attempts; a subscriber of the registry."""

@@ -102,7 +102,7 @@ def inherit(fds: Sequence[int], state_dir: Path, socket: Path, *, started_at: fl
         except OSError as error:
             raise CannotServe(f"the lock {path} was lost in the exec: {error.strerror}") from error
         if not is_it:
-            raise CannotServe(f"the lock {path} is another file than the one that was held")
+            raise CannotServe(f"the lock {path} is not the file that was locked")
     return _signed(list(fds), holder)
 
 
@@ -151,7 +151,7 @@ def bind(socket: Path, locks: Locks) -> sockets.socket:
 def adopt(passed: list[sockets.socket]) -> tuple[sockets.socket, Path]:
     """Return the one listening socket that systemd passed, and its path; raise CannotServe otherwise."""
     if len(passed) != 1:
-        raise CannotServe(f"systemd passed {len(passed)} sockets; mosaicd serves exactly one")
+        raise CannotServe(f"systemd passed {len(passed)} sockets; mosaicd needs exactly one")
     listening = passed[0]
     name = listening.getsockname()
     is_stream = listening.family == sockets.AF_UNIX and listening.type == sockets.SOCK_STREAM
@@ -160,7 +160,7 @@ def adopt(passed: list[sockets.socket]) -> tuple[sockets.socket, Path]:
             "systemd passed a socket that is not a listening Unix stream socket (ListenStream=)"
         )
     if not isinstance(name, str) or not name.startswith("/"):
-        raise CannotServe("systemd passed a socket without a path; mosaicd needs one (ListenStream=/...)")
+        raise CannotServe("the socket that systemd passed has no path; mosaicd needs one (ListenStream=/...)")
     listening.setblocking(False)
     return listening, Path(name)
 
@@ -210,8 +210,8 @@ def _take(fd: int) -> None:
 def _already(what: str, holder: Holder | None) -> str:
     who = str(holder) if holder else "another daemon that is starting"
     return (
-        f"the {what} is already in use by {who}; use that one, stop it first, "
-        "or give this one its own --state-dir and --socket"
+        f"the {what} is already in use by {who}; use that daemon, stop it first, "
+        "or start this one with its own --state-dir and --socket"
     )
 
 
@@ -233,7 +233,7 @@ def _own_directory(path: Path, what: str) -> None:
     if status.st_uid != os.geteuid():
         raise CannotServe(f"the {what} {path} belongs to uid {status.st_uid}, not to you")
     if status.st_mode & 0o022:
-        raise CannotServe(f"the {what} {path} may be written to by others; chmod go-w {path}")
+        raise CannotServe(f"the {what} {path} can be written by other users; chmod go-w {path}")
 
 
 def _safe_directory(path: Path) -> None:
@@ -242,7 +242,7 @@ def _safe_directory(path: Path) -> None:
     if status.st_uid not in (0, os.geteuid()):
         raise CannotServe(f"the socket's directory {path} belongs to uid {status.st_uid}, not to you")
     if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
-        raise CannotServe(f"the socket's directory {path} may be written to by others; chmod go-w {path}")
+        raise CannotServe(f"the socket's directory {path} can be written by other users; chmod go-w {path}")
 
 
 def _make(path: Path, what: str) -> os.stat_result:
@@ -267,7 +267,7 @@ def _clear(socket: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise CannotServe(f"{socket} is in the way: it is not a socket; remove it or choose another --socket")
+        raise CannotServe(f"{socket} exists and is not a socket; remove it, or choose another --socket")
     if os.path.realpath(socket) in (os.path.realpath(path) for path in _listening_paths()):
         raise CannotServe(
             f"another program listens on {socket} already, most likely systemd for "

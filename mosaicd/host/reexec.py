@@ -106,14 +106,12 @@ async def check(state_dir: Path, socket: Path, *, is_passed: bool) -> str:
         report = None
     if not isinstance(report, dict):
         why = " ".join(complaint.split())[-_SAID_LIMIT:] or f"it exited with {code}"
-        raise Conflict(f"the program as it is installed now does not start: {why}")
+        raise Conflict(f"the installed program does not start: {why}")
     _refuse_elsewhere(report, state_dir, None if is_passed else socket)
     registry = report.get("registry") or {}
     version, known = registry.get("version"), registry.get("known_version")
     if isinstance(version, int) and isinstance(known, int) and version > known:
-        raise Conflict(
-            f"the program as it is installed now knows version {known} of the registry, which has {version}"
-        )
+        raise Conflict(f"the installed program knows version {known} of the registry, which has {version}")
     return str(report.get("version"))
 
 
@@ -123,7 +121,9 @@ def _refuse_elsewhere(report: Json, state_dir: Path, socket: Path | None) -> Non
         ("socket", None if socket is None else str(socket), report.get("socket")),
     ):
         if before is not None and now != before:
-            raise Conflict(f"the {what} is {before}, and the settings now say {now}; stop and start instead")
+            raise Conflict(
+                f"the {what} is {before}, and the settings now have {now}; stop the daemon and start it again"
+            )
 
 
 async def _ask(argv: list[str]) -> tuple[int, str, str]:
@@ -133,9 +133,7 @@ async def _ask(argv: list[str]) -> tuple[int, str, str]:
             *argv, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
         )
     except OSError as error:
-        raise Conflict(
-            f"the program as it is installed now does not start: {argv[0]}: {error.strerror}"
-        ) from error
+        raise Conflict(f"the installed program does not start: {argv[0]}: {error.strerror}") from error
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             said, complaint = await child.communicate()

@@ -200,7 +200,9 @@ class Connection(asyncio.BufferedProtocol):
         try:
             if isinstance(line, Oversized):
                 limit = self._limits.request_bytes
-                raise TooLarge(f"A line has at most {limit} bytes; this one was skipped", limit_bytes=limit)
+                raise TooLarge(
+                    f"a line can have at most {limit} bytes; this line was skipped", limit_bytes=limit
+                )
             message = envelope.read(line, self._limits.batch)
         except MosaicError as fault:
             self._write(self._host.refusal(fault))

@@ -37,21 +37,23 @@ class Envelope:
 def read(line: bytes, batch_limit: int) -> Envelope:
     """Return the decoded line; ParseError, InvalidRequest or TooLarge (a limit of its own)."""
     if len(line) > CONTAINERS and line.count(b"[") + line.count(b"{") > CONTAINERS:
-        raise TooLarge(f"A line holds at most {CONTAINERS} lists and objects", limit=CONTAINERS)
+        raise TooLarge(f"a line can have at most {CONTAINERS} arrays and objects", limit=CONTAINERS)
     try:
         message = msgspec.json.decode(line)
     except RecursionError:
-        raise ParseError("The line is nested too deeply") from None
+        raise ParseError("the line is nested too deeply") from None
     except UnicodeDecodeError as error:
-        raise ParseError(f"The line is not UTF-8: {error.reason}") from None
+        raise ParseError(f"the line is not UTF-8: {error.reason}") from None
     except msgspec.DecodeError as error:
-        raise ParseError(f"The line is not valid JSON: {error}") from None
+        raise ParseError(f"the line is not valid JSON: {error}") from None
     if not isinstance(message, list):
         return Envelope([message], is_batch=False)
     if not message:
-        raise InvalidRequest("A batch holds at least one request")
+        raise InvalidRequest("a batch must have at least one request")
     if len(message) > batch_limit:
-        raise TooLarge(f"A batch holds at most {batch_limit} requests, not {len(message)}", limit=batch_limit)
+        raise TooLarge(
+            f"a batch can have at most {batch_limit} requests; this one has {len(message)}", limit=batch_limit
+        )
     return Envelope(message, is_batch=True)
 
 

@@ -66,7 +66,7 @@ class _Methods(dict[str, Callable[..., Awaitable[Any]]]):
     def __missing__(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def unknown(caller: Caller, /, *listed: Any, **params: Any) -> Any:
             near = _close_to(name[:64], tuple(self))
-            raise _wire(MethodNotFound(f"There is no method {name[:64]!r}", did_you_mean=near))
+            raise _wire(MethodNotFound(f"there is no method {name[:64]!r}", did_you_mean=near))
 
         return unknown
 
@@ -117,7 +117,9 @@ class Router:
     async def _answer_one(self, message: Any, caller: Caller, limit_bytes: int) -> bytes | None:
         fault = fault_of(message)
         if fault is not None:
-            return self.refusal(InvalidRequest(f"Not a JSON-RPC 2.0 request: {fault}"), known_id(message))
+            return self.refusal(
+                InvalidRequest(f"this is not a JSON-RPC 2.0 request: {fault}"), known_id(message)
+            )
         reply = await dispatch_to_serializable(
             message, self._methods, context=caller, deserializer=_as_is, validator=_as_is
         )
@@ -128,7 +130,7 @@ class Router:
         except (ValueError, TypeError, RecursionError) as error:
             return self.refusal(_mistake(message["method"], error), message["id"])
         if len(line) > limit_bytes:
-            too_large = TooLarge("The reply would be too large; ask for less of it", limit_bytes=limit_bytes)
+            too_large = TooLarge("the reply would be too large; ask for less", limit_bytes=limit_bytes)
             return self.refusal(too_large, message["id"])
         return line
 
@@ -178,7 +180,7 @@ class Router:
             if not timer.expired():
                 raise
             if not self._services.ready.is_set() and row.name not in EARLY:
-                raise Unavailable("The daemon is still starting; try again") from None
+                raise Unavailable("the daemon is still starting; try again") from None
             raise TimedOut(f"{row.name} took longer than {deadline_s:g} s", limit_s=deadline_s) from None
 
     async def _to_the_end(self, work: Awaitable[Json]) -> Json:
@@ -199,7 +201,7 @@ class Router:
             await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
             if waiting.done():
                 return waiting.result()
-            raise Draining("The daemon is stopping; ask again")
+            raise Draining("the daemon is stopping; try again")
         finally:
             waiting.cancel()
             stopping.cancel()
@@ -228,15 +230,15 @@ class Router:
                 return params
             case Role.ADMIN if caller.is_admin:
                 return params
-        raise NotPermitted(f"{row.name} is not for you")
+        raise NotPermitted(f"your role does not allow {row.name}")
 
     def _check_shim(self, caller: Caller, params: Any) -> None:
         """Raise Unauthenticated unless the caller proves to be the shim of a live run of its own user."""
         run = self._services.registry.live.get(params.run_id)
         if run is None:
-            raise NotFound(f"There is no live run {params.run_id}")
+            raise NotFound(f"there is no live run {params.run_id}")
         if caller.uid != run.owner_uid:
-            raise Unauthenticated("A shim is a process of its run's owner")
+            raise Unauthenticated("a shim must be a process of its run's owner")
         if hasattr(params, "session_token"):
             self._services.auth.check_token(run.run_id, params.session_token)
         else:

@@ -34,7 +34,7 @@ class Runs:
         The caller's own runs come first; only admins may mean a run of another user.
         """
         if len(reference) > LONGEST_REFERENCE:
-            raise NotFound("There is no run with a name as long as that")
+            raise NotFound("no run has a name as long as this")
         if ulid.is_ulid(reference):
             run = self._registry.live.get(reference.upper())
             if run is not None and (caller.is_admin or run.owner_uid == caller.uid):
@@ -53,7 +53,7 @@ class Runs:
             return live, self._registry.progress.get(run_id) or Progress()
         found = await self._history.get(run_id)
         if found is None:
-            raise NotFound(f"There is no run {run_id}")
+            raise NotFound(f"there is no run {run_id}")
         return found
 
     async def change(self, run_id: str, decide: Callable[[Run], Sequence[Event]]) -> Json:

@@ -138,7 +138,7 @@ class Output:
         with os.scandir(self._directory) as entries:
             for count, entry in enumerate(entries):
                 if count >= NAMES:
-                    raise Unavailable(f"There are more than {NAMES} files in the attempt's directory")
+                    raise Unavailable(f"the directory of the attempt has more than {NAMES} files")
                 start = rundir.segment_offset(self._name, entry.name)
                 if start is not None:
                     found.append(start)

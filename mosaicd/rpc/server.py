@@ -83,7 +83,7 @@ class Server:
         limit = self.limits.connections_per_user
         if self._by_user[peer.uid] >= limit and not self._is_shim(peer.pid):
             self._report(peer.uid, f"{limit} connections are open")
-            raise Unavailable(f"You have {limit} connections open, and that is the limit", limit=limit)
+            raise Unavailable(f"you have {limit} open connections; more are not allowed", limit=limit)
         self._by_user[peer.uid] += 1
         self.connections.add(connection)
         return peer

@@ -67,7 +67,7 @@ class Streams:
     def open(self, method: str, cursor: int) -> Stream:
         """Return a new stream, to be started once its number is sent; Unavailable: too many are open."""
         if len(self._open) >= STREAMS:
-            raise Unavailable(f"A connection has at most {STREAMS} streams", limit=STREAMS)
+            raise Unavailable(f"a connection can have at most {STREAMS} streams", limit=STREAMS)
         stream = Stream(self._outlet, method, cursor)
         self._open[stream.subscription] = stream
         return stream
@@ -102,7 +102,7 @@ class Streams:
         """End one stream and return its cursor; NotFound when it is none of this connection's."""
         stream = self._open.get(subscription)
         if stream is None:
-            raise NotFound(f"This connection has no stream {subscription}")
+            raise NotFound(f"this connection has no stream {subscription}")
         self._cancel(stream, "unsubscribed")
         return stream.cursor
 

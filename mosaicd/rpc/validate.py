@@ -109,7 +109,7 @@ def _check_value(path: Path, hint: Any, value: Any, faults: Faults) -> None:
         for key, item in value.items():
             _check_value((*path, key), args[1], item, faults)
     elif hint is int and not -_INT64 <= value < _INT64:
-        faults.add(path, "must fit 64 bits")
+        faults.add(path, "must fit into 64 bits")
 
 
 def _is_a(value: object, cls: type) -> bool:

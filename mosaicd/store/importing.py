@@ -52,7 +52,7 @@ def read(path: Path) -> Read:
     """Return the contents of the file; InvalidParams if it cannot be read."""
     try:
         if not path.is_file():
-            raise _refusal(path, "is no file")
+            raise _refusal(path, "is not a file")
         if path.stat().st_size > LIMIT_BYTES:
             raise _refusal(path, f"is larger than {LIMIT_BYTES} bytes")
         with tempfile.TemporaryDirectory(prefix="mosaicd-import-") as folder:

@@ -20,7 +20,7 @@ from mosaicd.protocol.errors import Draining
 ANSWER_LIMIT_BYTES = 4 << 20
 ARGUMENTS = ("-m", "mosaic_worker.discovery", "--json")
 PATH = "/usr/local/bin:/usr/bin:/bin"
-STOPPING = "The daemon is stopping; ask again"
+STOPPING = "the daemon is stopping; try again"
 
 #: The description of a worker by its interpreter.
 Row = Json

@@ -101,14 +101,12 @@ def test_live_pinned_and_named_runs_stay(harness: DaemonHarness) -> None:
     report = json.loads(done.stdout)
     gone(harness, plain)
     assert [run["run_id"] for run in report["runs"]] == [plain]
-    assert {kept["run_id"]: kept["why"] for kept in report["kept"]} == {
-        pinned: "it is pinned", named: "a live run names it",
-    }  # fmt: skip
+    assert {kept["run_id"] for kept in report["kept"]} == {pinned, named}
     assert directories(harness) == {pinned, named, live, held}
 
     done = harness.ctl("prune", live, held, pinned, named)
     assert done.returncode == 5
-    assert done.stderr.count("it has not ended") == 2
+    assert all(run_id in done.stderr for run_id in (live, held, pinned, named))
     assert directories(harness) == {pinned, named, live, held}
 
 
@@ -205,14 +203,15 @@ def test_a_pruned_run_is_told_from_one_that_never_was(harness: DaemonHarness) ->
     run_id = ended(harness, key="nightly")
     harness.call("run.prune", runs=[run_id])
     gone(harness, run_id)
-    with pytest.raises(NotFound, match="succeeded\\) was pruned on") as caught:
+    with pytest.raises(NotFound) as missing:
         harness.get(run_id)
-    assert caught.value.data["pruned_at"] > 0
-    with pytest.raises(Conflict, match="has been pruned"):
+    assert missing.value.data["pruned_at"] > 0 and missing.value.data["outcome"] == "succeeded"
+    with pytest.raises(Conflict) as caught:
         harness.submit("true", key="nightly")
+    assert caught.value.data["run_id"] == run_id and caught.value.data["pruned_at"] > 0
     assert directories(harness) == set(), "the refused submit left nothing"
     shown = harness.ctl("show", run_id)
-    assert shown.returncode == 3 and "was pruned" in shown.stderr
+    assert shown.returncode == 3 and "pruned" in shown.stderr
 
 
 def test_what_makes_no_sense_is_refused(harness: DaemonHarness) -> None:

@@ -49,7 +49,7 @@ def test_no_slot_of_a_run_that_was_set_aside_is_given_away(build: Build, damage:
     small = harness.submit("true", priority=-1)
     assert harness.ended(small)["outcome"] == "succeeded", "what is not withheld is handed out"
     waiting = harness.get(second)
-    assert (waiting["state"], waiting["reason"]) == ("INIT", "needs 1 GPU, 0 of 1 free (1 withheld)")
+    assert (waiting["state"], waiting["reason"]) == ("INIT", "needs 1 GPU, 0 of 1 free (1 reserved)")
     told = harness.ctl("why", second).stdout
     assert lost in told and "GPU slot 0" in told and str(pid) in told
     assert harness.logged(Catalogue.SLOTS_WITHHELD, lost, "slots=[0] cpus=1")

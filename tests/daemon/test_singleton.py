@@ -155,7 +155,7 @@ def test_a_directory_that_others_write_to_is_refused(home: Path, name: str) -> N
     """A directory in which another user could replace our files or socket is refused."""
     (home / name).mkdir()
     (home / name).chmod(0o777)
-    with pytest.raises(CannotServe, match=f"{name} may be written to by others"):
+    with pytest.raises(CannotServe, match=f"chmod go-w {home / name}"):
         lock.acquire(home / "state", home / "run/s", started_at=1.0)
 
 
@@ -165,11 +165,11 @@ def test_a_directory_of_somebody_else_is_refused(home: Path) -> None:
     for name in ("state", "run"):
         (home / name).mkdir(mode=0o700)
     os.chown(home / "run", 12345, -1)
-    with pytest.raises(CannotServe, match="belongs to uid 12345"):
+    with pytest.raises(CannotServe, match="uid 12345"):
         lock.acquire(home / "state", home / "run/s", started_at=1.0)
     os.chown(home / "run", 0, -1)
     os.chown(home / "state", 12345, -1)
-    with pytest.raises(CannotServe, match="belongs to uid 12345"):
+    with pytest.raises(CannotServe, match="uid 12345"):
         lock.acquire(home / "state", home / "run/s", started_at=1.0)
 
 
@@ -177,7 +177,7 @@ def test_a_file_in_the_way_is_not_removed(home: Path) -> None:
     """A file that is not a socket is not replaced."""
     (home / "x").write_text("precious")
     locks = lock.acquire(home / "s", home / "x", started_at=1.0)
-    with pytest.raises(CannotServe, match="not a socket"):
+    with pytest.raises(CannotServe, match=str(home / "x")):
         lock.bind(home / "x", locks)
     assert (home / "x").read_text() == "precious"
     locks.close()
@@ -189,7 +189,7 @@ def test_a_socket_that_answers_is_not_taken_over(home: Path) -> None:
         other.bind(str(home / "x"))
         other.listen()
         locks = lock.acquire(home / "s", home / "x", started_at=1.0)
-        with pytest.raises(CannotServe, match="listens on"):
+        with pytest.raises(CannotServe, match=str(home / "x")):
             lock.bind(home / "x", locks)
         locks.close()
         other.setblocking(False)
@@ -210,7 +210,7 @@ def test_only_a_fitting_socket_is_adopted(home: Path) -> None:
     with socket.socket(socket.AF_UNIX) as nameless:
         nameless.bind(f"\0mosaicd-test-{os.getpid()}")
         nameless.listen()
-        with pytest.raises(CannotServe, match="without a path"):
+        with pytest.raises(CannotServe, match="ListenStream=/"):
             lock.adopt([nameless])
 
 

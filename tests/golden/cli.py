@@ -1,5 +1,7 @@
 """What mosaicctl prints, as text: each command line with its output and its exit code."""
 
+from mosaicctl.cli import VERBS
+from mosaicd.__main__ import build_parser
 from tests.golden import cli_errors, cli_findings, cli_replies, cli_words
 from tests.golden.stage import Stage, text_of
 
@@ -18,10 +20,10 @@ def text() -> str:
 
 
 def helps(stage: Stage) -> None:
-    """The help of the program and of each verb."""
-    from mosaicctl.cli import VERBS
-
+    """The help of both programs and of each verb."""
     stage.title("Help, at 80 columns")
+    stage.note("mosaicd --help")
+    stage.lines(build_parser().format_help().splitlines())
     stage.ctl("--help")
     for verb in VERBS:
         stage.ctl(f"{verb} --help")

@@ -7,13 +7,14 @@ golden file, which a reviewer reads.  `make golden` writes the files anew from t
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.golden import cli, journal
+from tests.golden import cli, errors, journal
 
 HERE = Path(__file__).parent
 
 #: Name of a golden file -> what makes its text.
 FILES: dict[str, Callable[[], str]] = {
     "cli_messages.txt": cli.text,
+    "error_messages.txt": errors.text,
     "journal_messages.txt": journal.text,
 }
 

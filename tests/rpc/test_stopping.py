@@ -99,7 +99,7 @@ async def test_who_was_told_to_stop_is_not_replaced(serving: Serving, monkeypatc
     await looking.wait()
     assert not succession.refuse()
     seen.set()
-    with pytest.raises(Conflict, match="told to stop"):
+    with pytest.raises(Conflict):
         await asked
     succession.begin()  # was on its way already
     assert not succession.is_asked and ends == []

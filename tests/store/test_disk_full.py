@@ -34,7 +34,7 @@ async def submit_until_full(registry: Registry) -> list[Run]:
         for _ in range(1000):
             run, _ = await registry.add(submission(new_run()), dedup=Dedup.NEW)
             accepted.append(run)
-    assert "is on a full disk" in caught.value.message
+    assert (caught.value.data["reason"], "full" in caught.value.data["detail"]) == ("registry_disk", True)
     assert str(registry.path) in caught.value.message
     return accepted
 
@@ -114,7 +114,7 @@ async def main(path):
             accepted.append(run.run_id)
         except Unavailable as error:
             refused += 1
-            assert "cannot be written" in error.message or "full disk" in error.message, error.message
+            assert error.data["reason"] == "registry_disk", error.data
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     for run_id in accepted:
         await registry.record(run_id, *to_exec())

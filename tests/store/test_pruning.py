@@ -52,8 +52,9 @@ async def test_id_and_key_of_a_pruned_run_are_not_used_again(registry: Registry)
     run = await ended(registry, key="nightly")
     await registry.retention.prune({run.run_id: 5}, "ada")
     for again in (new_run(run_id=run.run_id), new_run(key="nightly", digest=run.digest)):
-        with pytest.raises(Conflict, match=f"run {run.run_id}, which has been pruned"):
+        with pytest.raises(Conflict) as caught:
             await registry.add(submission(again), dedup=Dedup.NEW, key=again.key)
+        assert caught.value.data["run_id"] == run.run_id and caught.value.data["pruned_at"] > 0
 
 
 async def test_a_request_for_a_pruned_run_says_when_it_was_pruned(
@@ -62,11 +63,12 @@ async def test_a_request_for_a_pruned_run_says_when_it_was_pruned(
     """The error names the time of the pruning and the outcome, for users who were allowed to see the run."""
     run = await ended(registry)
     await registry.retention.prune({run.run_id: 5}, "bob")
-    with pytest.raises(NotFound, match=r"was pruned on .* by bob") as caught:
+    with pytest.raises(NotFound, match="bob") as caught:
         await history.find(run.owner_uid, run.run_id.lower())
-    assert caught.value.data["outcome"] == "succeeded"
-    with pytest.raises(NotFound, match="there is no run"):
+    assert caught.value.data["outcome"] == "succeeded" and caught.value.data["pruned_at"] > 0
+    with pytest.raises(NotFound) as caught:
         await history.find(run.owner_uid + 1, run.run_id)
+    assert "pruned_at" not in caught.value.data
 
 
 async def test_pins_and_unfinished_removals_survive_a_restart(registry: Registry, path: Path) -> None:

@@ -114,8 +114,9 @@ async def test_a_taken_id_is_a_conflict(registry: Registry, fields: dict[str, ob
     """The same id with another config, or of another user, is refused without any fact about the run."""
     run = new_run()
     await add(registry, run)
-    with pytest.raises(Conflict, match="taken"):
+    with pytest.raises(Conflict) as caught:
         await add(registry, replace(run, **fields), Dedup.ATTACH)  # type: ignore[arg-type]
+    assert caught.value.data == {"run_id": run.run_id}
     assert registry.last_seq == 1
 
 

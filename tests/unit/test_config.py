@@ -111,9 +111,9 @@ def test_each_line_of_the_error_names_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"[cpus\n", "not valid TOML.*line 1"),
-        (b"a = '\xff'", "not UTF-8"),
-        (b"cpus = 3", "cpus must be a section"),
+        (b"[cpus\n", "TOML.*line 1"),
+        (b"a = '\xff'", "UTF-8"),
+        (b"cpus = 3", r"cpus .*\[cpus\]"),
     ],
 )
 def test_a_file_that_is_no_config_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
@@ -126,9 +126,8 @@ def test_a_file_that_is_no_config_is_refused(tmp_path: Path, data: bytes, words:
 
 def test_the_longest_back_off_is_not_shorter_than_the_first(tmp_path: Path) -> None:
     """Settings that contradict each other are refused."""
-    assert faults(tmp_path, "[retries]\nbackoff_s = 20\nbackoff_max_s = 10") == [
-        ("[retries] backoff_max_s", "must not be less than backoff_s")
-    ]
+    [fault] = faults(tmp_path, "[retries]\nbackoff_s = 20\nbackoff_max_s = 10")
+    assert fault.path == "[retries] backoff_max_s" and "backoff_s" in fault.rule
 
 
 def test_workers_are_read(tmp_path: Path) -> None:
@@ -151,15 +150,16 @@ def test_a_socket_path_that_is_too_long_is_refused(tmp_path: Path) -> None:
     long = "/" + "d" * 107
     (fault,) = faults(tmp_path, "", socket=long)
     assert fault[0] == "--socket"
-    assert "108 bytes long" in fault[1]
+    assert "108" in fault[1]
     assert load(tmp_path, "", socket=long[:-1]).socket == Path(long[:-1])
-    with pytest.raises(ConfigError, match="the default socket is 1"):
+    with pytest.raises(ConfigError, match=long):
         config.load(environ={"HOME": "/", "XDG_RUNTIME_DIR": long})
 
 
 def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     """Paths are sent as JSON, so one that is not UTF-8 is refused."""
-    assert faults(tmp_path, "", state_dir="/x/\udcff") == [("--state-dir", "is not valid UTF-8")]
+    [fault] = faults(tmp_path, "", state_dir="/x/\udcff")
+    assert fault.path == "--state-dir" and "UTF-8" in fault.rule
 
 
 def test_the_socket_follows_the_runtime_directory(tmp_path: Path) -> None:

@@ -74,7 +74,8 @@ async def test_what_does_not_pass_is_the_end() -> None:
     some = bench()
     for _ in range(LAUNCH_TRIES):
         assert await some.launches.order(RUN) is None
-    assert await some.launches.order(RUN) == {"error": f"{LAUNCH_TRIES} shims left without a trace"}
+    evidence = await some.launches.order(RUN)
+    assert evidence is not None and f"{LAUNCH_TRIES} shims" in evidence["error"]
     some = bench(LaunchFailed("died"), refusal=OSError(errno.ENOSPC, "No space left"))
     assert (await some.launches.order(RUN) or {})["cause"] == "disk_full"
     assert some.pauses == []

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from mosaicd.core.spec import Limits
+from tests.unit.test_schema import has_in_order
 from tests.unit.test_spec import config, faults_of, form_worker, spec_of
 
 PATIENCE = {"handshake_timeout_s": 5, "start_timeout_s": 90.5, "heartbeat_timeout_s": 600, "stall_s": 0}
@@ -31,36 +32,32 @@ def test_a_parameter_wins_over_the_configs_patience() -> None:
 @pytest.mark.parametrize(
     ("patience", "faults"),
     [
-        ({"stall_s": "10m"}, {"stall_s": "must be a number, not a string"}),
-        ({"stall_s": True}, {"stall_s": "must be a number, not a boolean"}),
-        ({"stall_s": -1}, {"stall_s": "-1 is less than 0, the least allowed"}),
-        ({"stall_s": 10**400}, {"stall_s": f"{'1' + '0' * 56}... is more than the 31622400 allowed"}),
-        ({"heartbeat_timeout_s": 0}, {"heartbeat_timeout_s": "0 must be more than 0"}),
-        ({"handshake_timeout_s": 86401}, {"handshake_timeout_s": "86401 is more than the 86400 allowed"}),
-        ({"start_timeout_s": []}, {"start_timeout_s": "must be a number, not an array"}),
-        ({"stal_s": 5}, {"stal_s": "is not a known key; did you mean stall_s?"}),
-        (
-            {"a": 1, "start_timeout_s": 0},
-            {"a": "is not a known key", "start_timeout_s": "0 must be more than 0"},
-        ),
+        ({"stall_s": "10m"}, {"stall_s": "number string"}),
+        ({"stall_s": True}, {"stall_s": "number boolean"}),
+        ({"stall_s": -1}, {"stall_s": "-1 less 0"}),
+        ({"stall_s": 10**400}, {"stall_s": f"{'1' + '0' * 56}... more 31622400"}),
+        ({"heartbeat_timeout_s": 0}, {"heartbeat_timeout_s": "0 more 0"}),
+        ({"handshake_timeout_s": 86401}, {"handshake_timeout_s": "86401 more 86400"}),
+        ({"start_timeout_s": []}, {"start_timeout_s": "number array"}),
+        ({"stal_s": 5}, {"stal_s": "stall_s"}),
+        ({"a": 1, "start_timeout_s": 0}, {"a": "not a known key", "start_timeout_s": "0 more 0"}),
     ],
 )
 def test_patience_that_makes_no_sense_is_refused_with_its_place(patience: Any, faults: Any) -> None:
     """Every fault at once, each with path and rule; a misspelt word is no comment."""
-    at = "metadata.worker.liveness"
-    expected = {f"{at}.{key}": rule for key, rule in faults.items()}
-    assert faults_of(config=config({"liveness": patience})) == expected
-    assert (
-        faults_of(config=config({"liveness": patience}, run_name=""))
-        == {"run_name": "must not be empty"} | expected
-    )
+    expected = {f"metadata.worker.liveness.{key}": words for key, words in faults.items()}
+    found = faults_of(config=config({"liveness": patience}))
+    assert found.keys() == expected.keys()
+    assert all(has_in_order(found[path], words) for path, words in expected.items())
+    more = faults_of(config=config({"liveness": patience}, run_name=""))
+    assert more.keys() == {"run_name", *expected}
 
 
 @pytest.mark.parametrize("value", [5, "60", [], True])
 def test_patience_that_is_no_object_is_refused(value: Any) -> None:
     """The form is checked like the worker's config."""
     (rule,) = faults_of(config=config({"liveness": value})).values()
-    assert rule.startswith("must be an object, not a")
+    assert "object" in rule
 
 
 def test_more_patience_is_the_same_work() -> None:

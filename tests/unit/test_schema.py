@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from typing import Any
 
 import pytest
@@ -156,27 +157,32 @@ def test_verdict_and_paths_are_those_of_a_json_schema_validator(value: Any) -> N
     assert value == before
 
 
+def has_in_order(sentence: str, words: str) -> bool:
+    """Whether each of the words is in the sentence, in this order."""
+    return re.search(".*".join(map(re.escape, words.split())), sentence) is not None
+
+
 @pytest.mark.parametrize(
-    ("path", "value", "rule"),
+    ("path", "value", "words"),
     [
-        ("resources.gpus.requested", 9, "9 is more than the 8 allowed"),
-        ("resources.gpus.mandatory", 1, "must be a boolean, not an integer"),
-        ("resources.cpus", True, "must be an integer, not a boolean"),
-        ("resources.cpus", 1.5, "must be an integer, not 1.5"),
-        ("resources.cpus", "4", "must be an integer, not a string"),
-        ("resources.memory_mb", 255, "255 is less than 256, the least allowed"),
-        ("resources.cpu", 1, "is not a known key; did you mean cpus?"),
-        ("run_name", "n" * 121, "121 characters are more than the 120 allowed"),
-        ("run_name", "", "must not be empty"),
-        ("entry_point", None, "must be a string, not null"),
-        ("arguments", "-m", "must be an array, not a string"),
-        ("environment", [], "must be an object, not an array"),
-        ("schedule.max_steps", 0, "0 is less than 1, the least allowed"),
-        ("metadata", [], "must be an object, not an array"),
+        ("resources.gpus.requested", 9, "9 more 8"),
+        ("resources.gpus.mandatory", 1, "boolean integer"),
+        ("resources.cpus", True, "integer boolean"),
+        ("resources.cpus", 1.5, "integer 1.5"),
+        ("resources.cpus", "4", "integer string"),
+        ("resources.memory_mb", 255, "255 less 256"),
+        ("resources.cpu", 1, "cpus"),
+        ("run_name", "n" * 121, "121 more 120"),
+        ("run_name", "", "empty"),
+        ("entry_point", None, "string null"),
+        ("arguments", "-m", "array string"),
+        ("environment", [], "object array"),
+        ("schedule.max_steps", 0, "0 less 1"),
+        ("metadata", [], "object array"),
     ],
 )
-def test_a_fault_names_its_place_and_the_rule(path: str, value: object, rule: str) -> None:
-    """A fault says where it is and what is allowed there, in words."""
+def test_a_fault_names_its_place_and_the_rule(path: str, value: object, words: str) -> None:
+    """A fault has the path of the value; its rule names the value, or its type, and what is allowed."""
     whole = config()
     *parents, last = path.split(".")
     parent = whole
@@ -185,7 +191,8 @@ def test_a_fault_names_its_place_and_the_rule(path: str, value: object, rule: st
     parent[last] = value
     faults = Faults()
     check(whole, faults)
-    assert faults.to_dicts() == [{"path": path, "rule": rule}]
+    [fault] = faults.to_dicts()
+    assert fault["path"] == path and has_in_order(fault["rule"], words)
 
 
 def test_array_items_and_odd_keys_have_readable_paths() -> None:
@@ -261,6 +268,7 @@ def test_deep_nesting_is_refused_without_recursion() -> None:
         value = [value]
     faults = Faults()
     check_json({"metadata": value}, faults)
-    assert [fault["rule"] for fault in faults.to_dicts()] == [f"is nested deeper than {MAX_DEPTH} levels"]
+    [fault] = faults.to_dicts()
+    assert str(MAX_DEPTH) in fault["rule"]
     while value:  # else its end would recurse as deep
         value = value.pop()

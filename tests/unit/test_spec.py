@@ -164,8 +164,10 @@ def test_an_installed_worker_is_found_by_its_kind_alone() -> None:
 def test_a_worker_that_is_not_installed_is_refused_with_those_that_are(kind: str) -> None:
     """An unknown kind is a fault that names the known ones."""
     faults = faults_of(config=config({"kind": kind}))
-    rule = f"no worker {kind!r} is installed here; known: balrog, tabular"
-    assert faults == {"metadata.worker.kind": rule}
+    assert list(faults) == ["metadata.worker.kind"]
+    assert (
+        repr(kind) in faults["metadata.worker.kind"] and "balrog, tabular" in faults["metadata.worker.kind"]
+    )
 
 
 def test_a_ulid_in_the_workers_config_becomes_the_runs_id() -> None:

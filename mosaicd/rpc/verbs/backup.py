@@ -37,7 +37,7 @@ async def handle(services: Services, caller: Caller, params: Backup) -> Json:
         given_up.set()
         raise
     except Cancelled:
-        raise Conflict("the copy was given up") from None
+        raise Conflict("the copy was cancelled") from None
     return {
         "path": made.path, "bytes": made.bytes, "runs": made.runs, "last_seq": made.last_seq,
         "epoch": made.epoch, "seconds": round(services.clock.mono() - began, 3),

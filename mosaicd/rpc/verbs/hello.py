@@ -16,7 +16,7 @@ async def handle(services: Services, caller: Caller, params: Hello) -> Json:
     """Return who we are."""
     if params.proto_version != PROTOCOL_VERSION:
         raise Conflict(
-            f"This daemon speaks protocol {PROTOCOL_VERSION}, not {params.proto_version}",
+            f"this daemon speaks protocol {PROTOCOL_VERSION}, not {params.proto_version}",
             protocol=PROTOCOL_VERSION,
         )
     return {

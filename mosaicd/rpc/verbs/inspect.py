@@ -21,6 +21,6 @@ async def handle(services: Services, caller: Caller, params: Inspect) -> Json:
     report["live"] = [run for run in report["live"] if run["run_id"] in live]
     if params.fix and services.registry.retention.pruned_left:
         await services.retention.finish()
-        report["fixed"].append("removed what was left of pruned runs")
+        report["fixed"].append("removed the directories of pruned runs")
         report["registry"]["pruned_left"] = sorted(services.registry.retention.pruned_left)[:50]
     return report

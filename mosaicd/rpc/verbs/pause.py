@@ -39,9 +39,9 @@ def default_mode(run: Run) -> PauseMode:
 def refuse(run: Run, mode: str | None) -> None:
     """Raise Conflict where a pause makes no sense."""
     if run.state is State.FAULT:
-        raise Conflict(f"run {run.run_id} is in FAULT: its tree is being torn down", state=run.state)
+        raise Conflict(f"run {run.run_id} is in FAULT: its process tree is being ended", state=run.state)
     if run.want is Want.STOP:
-        raise Conflict(f"run {run.run_id} is being stopped", state=run.state, want=run.want)
+        raise Conflict(f"run {run.run_id} is stopping", state=run.state, want=run.want)
     if mode == PauseMode.COOPERATIVE and not run.can_pause:
         raise Conflict("this worker does not declare supports_pause_resume; use mode freeze", state=run.state)
     if mode == PauseMode.RELEASE and not run.can_checkpoint:

@@ -53,9 +53,9 @@ async def handle(services: Services, caller: Caller, params: PruneRuns) -> Json:
 def _check(params: PruneRuns) -> None:
     faults = Faults()
     if params.runs is not None and (_filters(params) or params.older_than_s is not None):
-        faults.add("runs", "name runs or choose them by filters, not both")
+        faults.add("runs", "cannot be used together with filters")
     if params.runs is not None and not 0 < len(params.runs) <= MOST_NAMED:
-        faults.add("runs", f"names 1 to {MOST_NAMED} runs")
+        faults.add("runs", f"must name 1 to {MOST_NAMED} runs")
     if params.older_than_s is not None and not 0 <= params.older_than_s < float("inf"):
         faults.add("older_than_s", "must be 0 or more seconds")
     faults.refuse()
@@ -107,7 +107,7 @@ async def _free(retention: Retention, runs: Sequence[Ended], why: str, kept: Kep
         if run.pinned:
             kept.append(_stays(run, "it is pinned"))
         elif run.run_id in in_use:
-            kept.append(_stays(run, "a live run names it"))
+            kept.append(_stays(run, "a live run refers to it"))
         else:
             free.append(run)
     sizes = await retention.measure([run.run_id for run in free])

@@ -20,10 +20,10 @@ async def handle(services: Services, caller: Caller, params: NoParams) -> Json:
     """Look at the program that would come, and begin once the reply is on its way."""
     succession = services.succession
     if succession is None:
-        raise Conflict("this daemon cannot be replaced in place; stop it and start it again")
+        raise Conflict("this daemon cannot replace itself; stop it and start it again")
     settings = services.settings
     to_version = await reexec.check(settings.state_dir, settings.socket, is_passed=succession.is_passed)
     if succession.is_refused:
-        raise Conflict("the daemon was told to stop meanwhile")
+        raise Conflict("the daemon is stopping")
     asyncio.get_running_loop().call_soon(succession.begin)
     return reexec.answer(to_version)

@@ -43,7 +43,7 @@ async def handle(services: Services, caller: Caller, params: Register) -> Json:
         raise
     run = services.registry.live.get(params.run_id)  # more may have been recorded since
     if run is None or not _is_of(run, params):  # it may have been requeued while its lock was waited for
-        raise NotFound(f"there is no attempt {params.attempt} of run {params.run_id} to take up")
+        raise NotFound(f"there is no live attempt {params.attempt} of run {params.run_id}")
     token = services.auth.issue_token(params.run_id)
     services.shims.attach(
         params.run_id, params.attempt, caller.connection, params.shim_pid, params.shim_start_ticks

@@ -20,7 +20,7 @@ async def handle(services: Services, caller: Caller, params: Resume) -> Json:
 
     def decide(run: Run) -> list[Event]:
         if run.state is State.FAULT or run.want is Want.STOP:
-            raise Conflict(f"run {run.run_id} is being ended", state=run.state, want=run.want)
+            raise Conflict(f"run {run.run_id} is stopping", state=run.state, want=run.want)
         if run.want is Want.RUN and not run.held:
             return []
         return [Event(Kind.RESUME_REQUESTED, services.clock.wall(), caller.name, reason_of(params.reason))]

@@ -42,7 +42,9 @@ async def handle(services: Services, caller: Caller, params: Retry) -> Json:
     """Make the new run from the old one's directory, and accept it as any other."""
     origin, _ = await services.runs.newest(params.run_id)
     if not origin.is_final:
-        raise Conflict(f"run {origin.run_id} has not ended; only an ended run is retried", state=origin.state)
+        raise Conflict(
+            f"run {origin.run_id} has not ended; only an ended run can be retried", state=origin.state
+        )
     if origin.owner_uid != caller.uid:
         rule = f"run {origin.run_id} is {origin.owner}'s: a retry would run as you"
         raise Conflict(rule, owner=origin.owner)
@@ -70,7 +72,8 @@ def chosen_environment(names: Sequence[str], params: Retry) -> dict[str, str]:
     if missing and not params.allow_missing:
         for name in missing:
             faults.add(
-                ("environment", name), "the run had it, and values are not kept after the end: give it again"
+                ("environment", name),
+                "the old run had this variable, and its value is not kept: give it again",
             )
         raise InvalidParams(
             f"missing variables: {', '.join(missing)}", errors=faults.to_dicts(), missing=missing
@@ -84,7 +87,9 @@ async def _spec_of(rundirs: RunDirs, origin: Run) -> tuple[Spec, list[str]]:
         found = await asyncio.to_thread(rundirs.load_spec, origin.run_id)
         return Spec.from_dict(found), list(found["env_names"])
     except FileNotFoundError:
-        raise NotFound(f"the directory of run {origin.run_id} is gone, and with it what it was") from None
+        raise NotFound(
+            f"the directory of run {origin.run_id} does not exist, so the run cannot be retried"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Unavailable(f"spec.json of run {origin.run_id} cannot be read: {error}") from error
 

@@ -21,7 +21,7 @@ async def handle(services: Services, caller: Caller, params: SetFields) -> Json:
     """Record the new values and return the run."""
     faults = Faults()
     if params.labels is not None and (params.label or params.unlabel):
-        faults.add(("labels",), "are all labels, and leave nothing for label and unlabel to change")
+        faults.add(("labels",), "cannot be used together with label or unlabel")
     _check(params, params.labels or params.label, faults)
 
     def decide(run: Run) -> list[Event]:

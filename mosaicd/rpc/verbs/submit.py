@@ -53,7 +53,7 @@ async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> Js
     try:
         await asyncio.to_thread(directories.create, run.run_id, spec.to_dict(), dict(spec.environment))
     except FileExistsError:
-        raise Conflict(f"run id {run.run_id} is taken", run_id=run.run_id) from None
+        raise Conflict(f"the run id {run.run_id} is already used", run_id=run.run_id) from None
     except OSError as error:
         raise Unavailable(
             f"cannot write {directories.runs}: {error.strerror}", path=str(directories.runs)
@@ -79,7 +79,7 @@ async def _known(services: Services, caller: Caller, spec: Spec) -> Run | None:
     if not isinstance(found, Run):
         return None
     if found.owner_uid != caller.uid or found.digest != spec.digest:
-        raise Conflict(f"run id {spec.run_id} is taken by another config", run_id=spec.run_id)
+        raise Conflict(f"the run id {spec.run_id} is already used for another config", run_id=spec.run_id)
     return found
 
 

@@ -28,12 +28,12 @@ async def handle(services: Services, caller: Caller, params: WatchRuns) -> Json:
     broadcaster = services.broadcaster
     if params.epoch is not None and params.epoch != broadcaster.epoch:
         raise Conflict(
-            f"The cursor is of epoch {params.epoch[:64]}, this ledger is {broadcaster.epoch}: begin again",
+            f"the cursor is of epoch {params.epoch[:64]}, this ledger is {broadcaster.epoch}: begin again",
             epoch=broadcaster.epoch, yours=params.epoch[:64],
         )  # fmt: skip
     if params.since is not None and params.since > broadcaster.last_seq:
         raise Conflict(
-            f"The ledger ends at {broadcaster.last_seq}, before your cursor {params.since}: begin again",
+            f"the ledger ends at {broadcaster.last_seq}, before your cursor {params.since}: begin again",
             epoch=broadcaster.epoch, last_seq=broadcaster.last_seq,
         )  # fmt: skip
     run_id = None

@@ -21,7 +21,7 @@ STEPS: Mapping[int, str] = {2: read("migrations/to_2.sql")}
 
 
 class NewerRegistry(Exception):
-    """The registry was written by a newer mosaicd; install that version, or use another state directory."""
+    """A newer mosaicd wrote the registry: install that version, or use another state directory."""
 
     def __init__(self, path: str, found: int, known: int) -> None:
         super().__init__(f"{path} has version {found}, this mosaicd reads up to {known}. {self.__doc__}")
