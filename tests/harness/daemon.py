@@ -290,7 +290,7 @@ class DaemonHarness:
         for pid in self._shims_left():
             trouble.append(f"shim {pid} was left")
             processes.kill(pid)
-        self._remove_temporaries()
+        self._remove_temp_dirs()
         registry = self.state_dir / "registry.sqlite3"
         return trouble + loud_lines(self.log, self.allowed_warnings) + replay_differs(registry)
 
@@ -308,7 +308,7 @@ class DaemonHarness:
             wait_until(stop_live, lambda live: not live, "every run ends", 2 * DEADLINE_S)
         self.run_ids |= asked
 
-    def _remove_temporaries(self) -> None:
+    def _remove_temp_dirs(self) -> None:
         """Remove TMPDIRs of runs whose shims a test killed: no daemon is left that would come to it."""
         runs = self.state_dir / "runs"
         tails = {path.name[-rundir.TAIL_LENGTH :] for path in (runs.iterdir() if runs.is_dir() else ())}

@@ -13,11 +13,11 @@ from tests.harness.trouble import entries
 from tests.rpc.serving import AT, Serving
 
 
-def turn(name: str, second: int) -> dict[str, Any]:
+def pause_fact(name: str, second: int) -> dict[str, Any]:
     return {"fact": name, "at": AT + second, "mode": "freeze"}
 
 
-async def turns(serving: Serving, run_id: str) -> list[tuple[str, float]]:
+async def pause_facts(serving: Serving, run_id: str) -> list[tuple[str, float]]:
     events = await serving.history.events(0, 1000, run_id)
     return [(event.kind, event.at - AT) for event in events if event.kind in ("paused", "continued")]
 
@@ -31,12 +31,17 @@ async def tell(serving: Serving, run_id: str, *facts: dict[str, Any]) -> dict[st
 async def test_a_pause_and_a_going_on_are_each_told_once(serving: Serving) -> None:
     """Whichever comes first, and however often the two come again together, the ledger has them once."""
     run_id = (await serving.execute(await serving.add())).run_id
-    facts = [turn("paused", 1), turn("continued", 2), turn("paused", 3), turn("continued", 4)]
+    facts = [
+        pause_fact("paused", 1),
+        pause_fact("continued", 2),
+        pause_fact("paused", 3),
+        pause_fact("continued", 4),
+    ]
     for known in range(len(facts) + 1):
         for again in range(known):
             reply = await tell(serving, run_id, *facts[again:known])
             assert reply == {"accepted": known - again, "rejected": []}
-            assert await turns(serving, run_id) == [(f["fact"], f["at"] - AT) for f in facts[:known]]
+            assert await pause_facts(serving, run_id) == [(f["fact"], f["at"] - AT) for f in facts[:known]]
         if known < len(facts):
             await tell(serving, run_id, *facts[max(0, known - 1) : known + 1])
     assert serving.registry.live[run_id].state == "EXEC"
@@ -45,12 +50,14 @@ async def test_a_pause_and_a_going_on_are_each_told_once(serving: Serving) -> No
 async def test_what_was_not_recorded_is_recorded(serving: Serving) -> None:
     """An unknown pair is new, also if an older pair is known; other facts are not affected."""
     run_id = (await serving.execute(await serving.add())).run_id
-    await tell(serving, run_id, turn("paused", 1), turn("continued", 2))
-    await tell(serving, run_id, turn("paused", 3), turn("continued", 4))
-    assert [at for _, at in await turns(serving, run_id)] == [1, 2, 3, 4]
+    await tell(serving, run_id, pause_fact("paused", 1), pause_fact("continued", 2))
+    await tell(serving, run_id, pause_fact("paused", 3), pause_fact("continued", 4))
+    assert [at for _, at in await pause_facts(serving, run_id)] == [1, 2, 3, 4]
     ended = {"fact": "exited", "at": AT + 6, "exit_code": 0, "finished_at": AT + 6}
-    await tell(serving, run_id, turn("paused", 3), turn("continued", 4), turn("paused", 5), ended)
-    assert [at for _, at in await turns(serving, run_id)] == [1, 2, 3, 4, 5]
+    await tell(
+        serving, run_id, pause_fact("paused", 3), pause_fact("continued", 4), pause_fact("paused", 5), ended
+    )
+    assert [at for _, at in await pause_facts(serving, run_id)] == [1, 2, 3, 4, 5]
     assert (serving.registry.live[run_id].exit or {})["exit_code"] == 0
     assert (await serving.history.newest_pause_fact(run_id)) == (Kind.PAUSED, AT + 5)
     assert await serving.history.newest_pause_fact("missing") is None
@@ -63,8 +70,8 @@ async def test_a_register_tells_the_newest_pause_first(serving: Serving) -> None
         run_id, Event(Kind.PAUSED, AT + 1, "shim"), Event(Kind.CONTINUED, AT + 2, "shim"),
         Event(Kind.PAUSED, AT + 3, "shim", {"mode": "freeze"}),
     )  # fmt: skip
-    await tell(serving, run_id, turn("continued", 2), turn("paused", 3))
-    assert [at for _, at in await turns(serving, run_id)] == [1, 2, 3]
+    await tell(serving, run_id, pause_fact("continued", 2), pause_fact("paused", 3))
+    assert [at for _, at in await pause_facts(serving, run_id)] == [1, 2, 3]
 
 
 async def test_what_comes_too_late_is_no_warning(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
@@ -77,7 +84,7 @@ async def test_what_comes_too_late_is_no_warning(serving: Serving, caplog: pytes
     await serving.registry.record(
         run_id, Event(Kind.DEADLINE_MISSED, AT + 2, data={"kind": "heartbeat_lost"})
     )
-    assert (await tell(serving, run_id, turn("paused", 1)))["rejected"] == ["paused"]
+    assert (await tell(serving, run_id, pause_fact("paused", 1)))["rejected"] == ["paused"]
     about = [record for record in caplog.records if hasattr(record, "mosaic_fields")]
     facts = [vars(record)["mosaic_fields"].get("facts") for record in about]
     refused = list(zip(entries(about), facts, strict=True))
