@@ -98,7 +98,8 @@ def _inspect_alone(args: Any, facts: Json) -> None:
 def _processes(facts: Json, client: Client | None) -> None:
     """Fill in processes of runs that are not live; what began after the look is asked about.
 
-    Whoever ended before the answer did so with its run: only who is there afterwards outlives it.
+    A process that ended before the answer ended with its run; only processes that are alive afterwards are
+    orphans.
     """
     inspection = facts["inspection"]
     if inspection is None:

@@ -69,7 +69,8 @@ def test_a_name_that_somebody_took(harness: ShimHarness) -> None:
 
 
 def test_shared_memory_is_told_of(harness: ShimHarness) -> None:
-    """A file that a run left in /dev/shm is named with its size; what somebody still uses is not."""
+    """A file that a run left in /dev/shm is named with its size; a file that a live process has open is
+    not."""
     left, used = (Path(f"/dev/shm/drill-{os.getpid()}-{name}") for name in ("left", "used"))
     run = harness.launch(["sh", "-c", f"head -c 5000 /dev/zero > {left}; echo x > {used}; read go < gate"])
     gate = harness.gate()

@@ -120,7 +120,7 @@ def test_a_question_is_asked_again_of_a_restarted_daemon(
     ctl: Ctl, daemon: ScriptedDaemon, how: type[Exception]
 ) -> None:
     """A daemon that goes away before it answers a read, or says that it is about to, is asked again when it
-    is back, and nobody notices."""
+    is back, and the caller gets the answer."""
     daemon.handlers["run.list"] = hangs_up(2, {"runs": [a_run()], "cursor": None}, how)
     code, out, err = ctl("-o", "name", "list")
     assert (code, out.strip(), err) == (0, a_run()["run_id"], "")

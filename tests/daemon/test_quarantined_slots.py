@@ -86,7 +86,7 @@ def test_a_helper_that_outlives_its_shim_keeps_the_slot(build: Build) -> None:
     assert harness.ended(second)["outcome"] == "succeeded"
 
     temporary = Path(temporary_path(lost, 1))
-    assert temporary.exists(), "nobody was left who would have removed it"
+    assert temporary.exists(), "no shim was left to remove it"
     harness.restart()
     wait_until(temporary.exists, lambda is_there: not is_there, "a daemon that starts removes it")
 

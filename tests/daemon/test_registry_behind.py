@@ -128,8 +128,8 @@ def test_a_row_that_is_behind_goes_on_from_its_directory(build: Build) -> None:
 
 
 def test_two_runs_never_share_a_slot_afterwards(build: Build) -> None:
-    """A run that nobody knew of while its slot was handed out: said aloud, not taken up, and its slot is
-    nobody's until nothing of it lives, also after the other has ended."""
+    """A lost run whose slot another run holds now is reported and quarantined; its slot stays
+    reserved until no process of it is alive, also after the other run has ended."""
     harness = build(gpus={"static": 1})
     gates = [harness.home / "first", harness.home / "second"]
     begin_log(harness)
@@ -161,8 +161,8 @@ def test_two_runs_never_share_a_slot_afterwards(build: Build) -> None:
 
 
 def test_a_run_at_work_whose_key_is_anothers_keeps_its_slot(build: Build) -> None:
-    """Two runs that nobody knew have one key: the second is not taken up, said aloud, and what it uses is
-    nobody's until nothing of it lives."""
+    """Of two lost runs with one key, the second is reported and quarantined; its slots stay
+    reserved until no process of it is alive."""
     harness = build(gpus={"static": 1})
     gate, hidden = harness.home / "gate", harness.home / "hidden"
     begin_log(harness)

@@ -270,7 +270,7 @@ class DaemonHarness:
         """Return the shims of this state directory."""
         return processes.shims(self.state_dir, self.process.pid if self.process is not None else None)
 
-    # --- the end: trouble that nobody asserted on ---------------------------------------------------
+    # --- the end: problems that no test asserts on ---------------------------------------------------
 
     def close(self) -> list[str]:
         """End everything; return what was wrong."""

@@ -1,4 +1,4 @@
-"""The daemon's end of the shim's socket: a real JSON-RPC line server, driven by whoever waits.
+"""The daemon's end of the shim's socket: a real JSON-RPC line server, driven by the thread that waits.
 
 Not a stand-in for any code of ours: it speaks the wire, keeps what it was told, and can go away and
 come back.  There is no thread; `pump` does what has become possible, and every wait pumps.

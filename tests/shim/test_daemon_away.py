@@ -1,4 +1,4 @@
-"""The daemon goes and comes back: nothing is lost, nothing is told twice, nobody waits in vain."""
+"""The daemon stops and comes back: no fact is lost or sent twice, and every wait ends."""
 
 import time
 

@@ -33,7 +33,7 @@ def test_a_repeated_order_starts_nothing(harness: ShimHarness) -> None:
 
 
 def test_an_attempt_is_never_started_twice(harness: ShimHarness) -> None:
-    """With the lock free, launch.json alone says that somebody was here."""
+    """With the lock free, launch.json alone shows that a shim has begun the attempt."""
     run = harness.launch(["true"])
     run.exit()
     run.leaves()
@@ -172,7 +172,7 @@ def test_the_orphans_of_a_killed_shim_are_ended(harness: ShimHarness, tree: str)
 
 
 def test_a_teardown_leaves_a_living_shim_alone(harness: ShimHarness) -> None:
-    """Where the lock is taken somebody is in charge."""
+    """If the lock is taken, another shim has the attempt."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
     assert harness.teardown(run)["status"] == 0
@@ -183,7 +183,7 @@ def test_a_teardown_leaves_a_living_shim_alone(harness: ShimHarness) -> None:
 
 
 def test_a_recycled_pid_is_not_hit(harness: ShimHarness) -> None:
-    """A teardown for a leader whose pid is somebody else's by now touches nobody."""
+    """A teardown for a leader whose pid belongs to another process now signals no process."""
     argv = [PYTHON, "-S", "-c", "input()"]
     bystander = subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True)
     run = harness.make(["true"])

@@ -26,7 +26,7 @@ def test_the_time_limit_ends_the_run(harness: ShimHarness) -> None:
 
 
 def test_the_time_limit_acts_while_the_daemon_is_down(harness: ShimHarness) -> None:
-    """Nobody has to be there: the record on the disk is complete, and the shim leaves."""
+    """Without a daemon the record on the disk is complete, and the shim exits."""
     run = harness.launch(["sleep", "1000"], limits={"time_limit_s": 0.3})
     run.fact("started")
     harness.peer.close()

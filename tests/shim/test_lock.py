@@ -1,4 +1,4 @@
-"""The attempt's lock: one shim has it, and a daemon that looks at it takes it from nobody."""
+"""The attempt's lock: one shim holds it, and a daemon that checks it does not take it away."""
 
 import fcntl
 import os
@@ -12,7 +12,7 @@ from mosaicd.shim.attempt_dir import AttemptDir, Taken
 
 @pytest.fixture
 def looked_at(tmp_path: Path) -> Iterator[int]:
-    """A directory whose lock somebody looks at."""
+    """A directory whose lock is being checked."""
     descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     yield descriptor
@@ -37,7 +37,7 @@ def test_a_look_at_the_lock_does_not_send_a_shim_away(
 
 
 def test_a_second_shim_leaves(tmp_path: Path) -> None:
-    """An order that was carried out already is carried out by nobody else."""
+    """An order that was carried out is not carried out again."""
     attempt_dir = AttemptDir(str(tmp_path))
     with pytest.raises(Taken):
         AttemptDir(str(tmp_path))

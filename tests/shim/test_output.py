@@ -27,7 +27,7 @@ def test_a_line_of_200_kb(harness: ShimHarness) -> None:
 
 
 def test_forty_thousand_carriage_returns_on_stderr(harness: ShimHarness) -> None:
-    """A progress bar without a newline blocks nobody, and all of it is in the log."""
+    """A progress bar without a newline does not block the program, and all of it is in the log."""
     code = "import sys\nfor n in range(40_000): sys.stderr.write(f'\\r{n:6d} it/s |######      |')"
     run = harness.python(code)
     assert run.exit()["exit_code"] == 0

@@ -49,7 +49,7 @@ class Bench:
         return timer
 
     def pass_(self, seconds: float, held_up: bool = False) -> None:
-        """Let time pass; a loop that is held up calls nobody before the end of it."""
+        """Let time pass; a blocked loop calls nothing before the end of it."""
         end = self.clock.mono() + seconds
         if held_up:
             self.clock.advance(seconds)

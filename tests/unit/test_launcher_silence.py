@@ -48,7 +48,7 @@ def client_of(kind: str, patch: pytest.MonkeyPatch, third: asyncio.Event | None 
 async def test_an_answer_that_was_not_read_yet_counts(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A daemon that stood still itself finds the time over and the answer there, and blames nobody."""
+    """A suspended daemon finds the time over and the answer there, and kills no launcher."""
     client = client_of("prompt", monkeypatch)
     client.start()
     assert client._launcher is not None

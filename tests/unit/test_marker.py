@@ -59,7 +59,7 @@ def test_who_has_no_environment_is_not_waited_for() -> None:
     assert process_table.environment_of(process.pid) == b""
 
 
-#: Looks at the process that it is given as somebody who may not, and must not wait for what never comes.
+#: Checks the given process without the permission for it, and must not wait without end.
 STRANGER = """
 import os, sys
 from mosaicd.protocol.records.packets import CheckTree

@@ -32,7 +32,7 @@ from tests.harness.trouble import entries
 from tests.harness.waiting import wait_in_loop
 from tests.store.building import new_run, submission
 
-nobody: Any = None
+unused: Any = None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -58,7 +58,7 @@ async def test_a_signal_during_a_reexec_cuts_nothing_short(
 
     monkeypatch.setattr(service, "run", serves)
     async with asyncio.timeout(20):
-        assert await main._until_signal(nobody, nobody, nobody, succession) == 0
+        assert await main._until_signal(unused, unused, unused, succession) == 0
     assert said == ["streams are told", "the registry is closed"] and not succession.is_asked
 
 
@@ -72,7 +72,7 @@ def test_a_daemon_without_standard_output_is_replaced_too(monkeypatch: pytest.Mo
 
 
 async def test_a_signal_ends_a_daemon_that_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody has asked for a reexec: the signal is the order to stop."""
+    """Without a reexec request, a signal stops the daemon."""
 
     async def serves(*_: Any) -> int:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -81,7 +81,7 @@ async def test_a_signal_ends_a_daemon_that_serves(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(service, "run", serves)
     async with asyncio.timeout(20):
-        assert await main._until_signal(nobody, nobody, nobody, Succession(False)) == 0
+        assert await main._until_signal(unused, unused, unused, Succession(False)) == 0
 
 
 class Bench:
@@ -91,9 +91,9 @@ class Bench:
         settings = Settings(paths=Paths(home / "state", home / "s"))
         rundirs = RunDirs(home / "runs")
         self.launcher = LauncherClient()
-        self.shims = Shims(self.launcher, on_gone=nobody)
+        self.shims = Shims(self.launcher, on_gone=unused)
         self.fatal: list[BaseException] = []
-        orders = Orders(rundirs, nobody, settings, home / "s")
+        orders = Orders(rundirs, unused, settings, home / "s")
         clock = Clock()
         self.dispatcher = Dispatcher(
             registry,
@@ -184,5 +184,5 @@ async def test_a_start_that_ends_half_way_leaves_nobody_at_work(
     parts: Any = Parts()
     with pytest.raises(asyncio.CancelledError):
         async with contextlib.AsyncExitStack() as stack:
-            await daemon._recover(parts, stack, nobody)
+            await daemon._recover(parts, stack, unused)
     assert closed == ["dispatcher", "launcher", "shims"]

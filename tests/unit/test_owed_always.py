@@ -96,7 +96,7 @@ def lives() -> dict[tuple[fsm.Place, Want, bool, bool], Run]:
 @pytest.mark.parametrize("run", lives().values(), ids=lambda run: f"{fsm.place(run)}-{run.want}-{owed(run)}")
 def test_nobody_is_waited_for_without_end(run: Run) -> None:
     """Whatever a run waits for that has slots: the daemon acts again and again, or a deadline ends the wait
-    and its event has a row there; and whoever looks is told what it waits for."""
+    and its event has a row there; and the reason of the run says what it waits for."""
     action, due = owed(run), deadline(run, 0.0, 0.0)
     told = run_object(run, Progress(), "/x")["reason"] or run_object(run, Progress(), "/x")["cause"]
     if not run.is_holding:
