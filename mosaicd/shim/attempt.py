@@ -7,7 +7,11 @@ its file before a cursor that covers it; the tree is empty before the shim leave
 import time
 
 from mosaicd import crash_points
+from mosaicd.protocol import Json
+from mosaicd.protocol.records import facts
 from mosaicd.protocol.records.attempt import Exit
+from mosaicd.protocol.records.control import Registered
+from mosaicd.protocol.records.facts import Emptied, SpawnFailed
 from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.protocol.records.reports import Advance, Register, Status
 from mosaicd.protocol.telemetry import Recognised
@@ -15,9 +19,9 @@ from mosaicd.shim import child, commands, ending
 from mosaicd.shim.attempt_dir import AttemptDir
 from mosaicd.shim.commands import Command
 from mosaicd.shim.departure import Departure
-from mosaicd.shim.dialogue import Dialogue, Fact, registration
+from mosaicd.shim.dialogue import Dialogue, registration
 from mosaicd.shim.ending import BegunStop, Ending
-from mosaicd.shim.link import Link, Message
+from mosaicd.shim.link import Link
 from mosaicd.shim.output import make_ready
 from mosaicd.shim.progress import Progress
 from mosaicd.shim.segments import FULL
@@ -132,7 +136,7 @@ class Attempt:
 
     # ------------------------------------------------------------------ the daemon
 
-    def _registered(self, reply: Message) -> None:
+    def _registered(self, reply: Registered) -> None:
         command = commands.from_reply(
             reply,
             is_started=self._started is not None,
@@ -148,30 +152,30 @@ class Attempt:
         if has_nothing or (self._is_emptied and self._departure.is_settled):
             self._departure.leave()
 
-    def _notified(self, name: str, params: Message) -> None:
+    def _notified(self, name: str, params: Json) -> None:
         command = commands.from_notification(name, params)
         if command is not None:
             self._obey(command, time.monotonic())
 
     def _obey(self, command: Command, now: float) -> None:
-        if command.name == commands.START:
-            self._launch(now)
-            return
         is_alive = self._started is not None and self._exit is None
         is_working = is_alive and not self._control.is_stopping
-        if command.name == commands.STOP:
-            stop = commands.stop_of(command.params, self._order.limits.grace_s)
-            if not (is_working and self._control.post_mortem.try_delay(stop, now)):
-                self._stop(stop, now)
-        elif not is_working:
-            return
-        elif command.name == commands.RELEASE:
-            self._ending.begin_release(self._progress)
-            self._control.release(now)
-        elif command.name == commands.PAUSE:
-            self._control.pause.request(str(command.params.get("mode") or "freeze"), now)
-        else:
-            self._control.pause.resume(now)
+        match command.name:
+            case commands.START:
+                self._launch(now)
+            case commands.STOP:
+                stop = command.begin_stop(self._order.limits.grace_s)
+                if not (is_working and self._control.post_mortem.try_delay(stop, now)):
+                    self._stop(stop, now)
+            case _ if not is_working:
+                return
+            case commands.RELEASE:
+                self._ending.begin_release(self._progress)
+                self._control.release(now)
+            case commands.PAUSE:
+                self._control.pause.request(command.pause_mode, now)
+            case commands.RESUME:
+                self._control.pause.resume(now)
 
     def _registration(self) -> Register:
         started, stop, pause = self._started, self._ending.stop, self._control.pause
@@ -216,11 +220,11 @@ class Attempt:
         self._control.begin(started, now)
         self.spool.attach(started.worker.stdout_fd, started.worker.stderr_fd)
         self._ending.started_at = started.at
-        facts: list[Fact] = [{"fact": "spawned", **started.record.to_json()}]
+        told = [facts.spawned(started.record)]
         if not self._order.is_worker:
             self._first_sign_at = started.at
-            facts.append({"fact": "started", "at": started.at})
-        self.dialogue.say(*facts)
+            told.append(facts.at_time(facts.STARTED, started.at))
+        self.dialogue.say(*told)
 
     def _recorded(self, found: Recognised) -> None:
         """Take note of a telemetry line: count it, and see whether it answers a pause."""
@@ -228,7 +232,7 @@ class Attempt:
         if self._first_sign_at is None and found.kind != "error":
             self._first_sign_at = time.time()
             if self._order.is_worker:
-                self.dialogue.say({"fact": "started", "at": self._first_sign_at})
+                self.dialogue.say(facts.at_time(facts.STARTED, self._first_sign_at))
         self._control.pause.note_line(found.kind)
 
     def _spawn_failed(self, error: OSError) -> None:
@@ -236,10 +240,8 @@ class Attempt:
         named = f"{error.filename}: " if error.errno and error.filename else ""
         self._ending.error = f"{named}{error.strerror or error}"
         exit = self._end_without_worker()
-        self.dialogue.say({
-            "fact": "spawn_failed", "at": exit.finished_at, "errno": error.errno or None,
-            "error": exit.error, "exit": exit.to_json(),
-        })  # fmt: skip
+        fact = SpawnFailed(at=exit.finished_at, errno=error.errno or None, error=exit.error, exit=exit)
+        self.dialogue.say(fact.to_json())
 
     def _handshake_timed_out(self) -> None:
         waited_s = self._order.limits.handshake_timeout_s
@@ -267,7 +269,7 @@ class Attempt:
             self._ending.is_release = False
         if self._started is None:
             exit = self._end_without_worker()
-            self.dialogue.say({"fact": "exited", "at": exit.finished_at, **exit.to_json()})
+            self.dialogue.say(facts.exited(exit))
             return
         self._control.stop(stop.grace_s, now)
 
@@ -286,7 +288,7 @@ class Attempt:
             ended, self.spool, self._progress, is_forced, swept=self._is_childless
         )
         self._departure.write_exit(self._exit, now)
-        self.dialogue.say({"fact": "exited", "at": self._exit.finished_at, **self._exit.to_json()})
+        self.dialogue.say(facts.exited(self._exit))
         if not self._is_childless:
             self._control.end_rest(now)
 
@@ -298,8 +300,9 @@ class Attempt:
         assert self.spool is not None and self._exit is not None
         self.spool.read_all()
         if not self._exit.swept:
-            self.dialogue.say({
-                "fact": "emptied", "at": time.time(), "telemetry_seq": self.spool.telemetry_file.written_seq,
-                "stdout_bytes": self.spool.stdout.end_bytes, "stderr_bytes": self.spool.stderr.end_bytes,
-            })  # fmt: skip
+            fact = Emptied(
+                at=time.time(), telemetry_seq=self.spool.telemetry_file.written_seq,
+                stdout_bytes=self.spool.stdout.end_bytes, stderr_bytes=self.spool.stderr.end_bytes,
+            )  # fmt: skip
+            self.dialogue.say(fact.to_json())
             self.dialogue.note_change()  # the fact `exited` had the cursors before this output

@@ -3,45 +3,54 @@
 from typing import NamedTuple
 
 from mosaicd.protocol import Json
+from mosaicd.protocol.records import control
+from mosaicd.protocol.records.control import PauseParams, Registered, StopParams
 from mosaicd.shim.ending import BegunStop
+from mosaicd.shim.pause import FREEZE
 
 START, STOP, PAUSE, RELEASE, RESUME = "start", "stop", "pause", "release", "resume"
 
 
 class Command(NamedTuple):
-    """One thing to do, and its parameters as the daemon sent them."""
+    """One thing to do: its name, and what belongs to a stop or to a pause."""
 
     name: str
-    params: Json
+    stop: StopParams = StopParams()
+    pause_mode: str = FREEZE
+
+    def begin_stop(self, default_grace_s: float) -> BegunStop:
+        """Return the stop, which begins now; `default_grace_s` holds if the daemon gave no grace."""
+        stop = self.stop
+        grace_s = default_grace_s if stop.grace_s is None else float(stop.grace_s)
+        return BegunStop(stop.kind or "by_user", stop.who, stop.reason, max(0.0, grace_s))
 
 
 def from_notification(name: str, params: Json) -> Command | None:
     """Return the command of the notification control.`name`; None for an unknown name."""
-    if name == PAUSE and params.get("mode") == RELEASE:
-        return Command(RELEASE, {})
-    return Command(name, params) if name in (STOP, PAUSE, RESUME) else None
+    if name == STOP:
+        return Command(STOP, stop=StopParams.from_json(params))
+    if name == PAUSE:
+        return _pause(PauseParams.from_json(params).mode)
+    return Command(RESUME) if name == RESUME else None
 
 
-def from_reply(reply: Json, *, is_started: bool, has_ended: bool, paused_mode: str | None) -> Command | None:
+def from_reply(
+    reply: Registered, *, is_started: bool, has_ended: bool, paused_mode: str | None
+) -> Command | None:
     """Return what the reply to a register asks of an attempt in this state; None if nothing."""
-    order, want = reply.get("order"), reply.get("want")
-    if order == "stop" or (order == "attach" and want == "stop"):
-        stop = reply.get("stop")
-        return Command(STOP, {"grace_s": reply.get("grace_s"), **(stop if isinstance(stop, dict) else {})})
-    if has_ended or order not in ("start", "attach"):
+    if reply.order == control.STOP or (reply.order == control.ATTACH and reply.want == "stop"):
+        stop = {"grace_s": reply.grace_s, **(reply.stop or {})}
+        return Command(STOP, stop=StopParams.from_json(stop))
+    if has_ended or reply.order not in (control.START, control.ATTACH):
         return None
     if not is_started:
-        return Command(START, {}) if order == "start" else None
-    if want == "pause" and paused_mode is None:
-        return from_notification(PAUSE, {"mode": reply.get("pause_mode")})
-    if want == "run" and paused_mode is not None:
-        return Command(RESUME, {})
+        return Command(START) if reply.order == control.START else None
+    if reply.want == "pause" and paused_mode is None:
+        return _pause(reply.pause_mode)
+    if reply.want == "run" and paused_mode is not None:
+        return Command(RESUME)
     return None
 
 
-def stop_of(params: Json, default_grace_s: float) -> BegunStop:
-    """Return the stop that the parameters of a command ask for; it begins now."""
-    asked = params.get("grace_s")
-    grace_s = float(asked) if isinstance(asked, int | float) else default_grace_s
-    kind = str(params.get("kind") or "by_user")
-    return BegunStop(kind, params.get("who"), params.get("reason"), max(0.0, grace_s))
+def _pause(mode: str | None) -> Command:
+    return Command(RELEASE) if mode == RELEASE else Command(PAUSE, pause_mode=mode or FREEZE)

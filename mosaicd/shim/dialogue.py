@@ -8,13 +8,13 @@ and an advance is only ever the newest one, so a daemon that is slow or away cos
 import os
 import time
 from collections.abc import Callable
-from typing import Any
 
 from mosaicd import crash_points
-from mosaicd.protocol import PROTOCOL_VERSION, errors, framing, telemetry
+from mosaicd.protocol import PROTOCOL_VERSION, Json, errors, framing, telemetry
+from mosaicd.protocol.records.control import Registered
 from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.protocol.records.reports import Advance, Facts, Register, Status
-from mosaicd.shim.link import Link, Message
+from mosaicd.shim.link import Link
 
 _QUIET_S = 0.1  # at most one advance in this time
 _BEAT_S = 5.0
@@ -23,8 +23,6 @@ _RETRY_S = 0.2
 _FACTS_BYTES = framing.SMALL_LIMIT_BYTES - 512
 
 _REFUSED = frozenset({errors.Unauthenticated.code, errors.Conflict.code, errors.NotFound.code})
-
-Fact = dict[str, Any]
 
 
 class Dialogue:
@@ -36,9 +34,9 @@ class Dialogue:
         run_id: str,
         registration: Callable[[], Register],
         advance: Callable[[str], Advance],
-        on_registered: Callable[[Message], None],
+        on_registered: Callable[[Registered], None],
         on_refused: Callable[[], None],
-        on_control: Callable[[str, Message], None],
+        on_control: Callable[[str, Json], None],
     ) -> None:
         self._link = link
         self._run_id = run_id
@@ -48,7 +46,7 @@ class Dialogue:
         self._on_refused = on_refused
         self._on_control = on_control
         self._token: str | None = None
-        self._facts: list[Fact] = []
+        self._facts: list[Json] = []
         self._under_way = 0  # how many of the first facts are in the request that waits for its reply
         self._request_id = 0
         self._asked: dict[int, str] = {}
@@ -68,7 +66,7 @@ class Dialogue:
     def has_unacknowledged_facts(self) -> bool:
         return bool(self._facts)
 
-    def say(self, *facts: Fact) -> None:
+    def say(self, *facts: Json) -> None:
         """Add facts, to be sent together where they can."""
         self._facts += facts
         self._send_facts()
@@ -127,14 +125,14 @@ class Dialogue:
             self._send_advance(self._token, now)
         self._link.flush()
 
-    def _take_control(self, message: Message) -> None:
+    def _take_control(self, message: Json) -> None:
         params = message.get("params")
         method = message.get("method")
         if isinstance(method, str) and method.startswith("control."):
             self._is_overtaken = True
             self._on_control(method.removeprefix("control."), params if isinstance(params, dict) else {})
 
-    def _take_reply(self, message: Message, now: float) -> None:
+    def _take_reply(self, message: Json, now: float) -> None:
         method = self._asked.pop(message.get("id", 0), None)
         if method is None:
             return
@@ -146,7 +144,7 @@ class Dialogue:
         else:
             self._facts_answered(code, now)
 
-    def _registered(self, result: Any, code: int | None, now: float) -> None:
+    def _registered(self, result: object, code: int | None, now: float) -> None:
         if code in _REFUSED:
             self._retry_at = now + _RETRY_S
             self._on_refused()
@@ -154,10 +152,11 @@ class Dialogue:
         if not isinstance(result, dict) or not isinstance(result.get("session_token"), str):
             self._retry_at = now + _RETRY_S  # an unavailable daemon: it says so and we ask again
             return
-        self._token = result["session_token"]
+        reply = Registered.from_json({**result, "want": None} if self._is_overtaken else result)
+        self._token = reply.session_token
         self._link.settle()
         self._beat_at = now + _BEAT_S
-        self._on_registered({**result, "want": None} if self._is_overtaken else result)
+        self._on_registered(reply)
         self._send_facts()
 
     def _facts_answered(self, code: int | None, now: float) -> None:
@@ -212,7 +211,7 @@ def registration(order: LaunchOrder, start_ticks: int, status: Status) -> Regist
     )  # fmt: skip
 
 
-def _fitting(facts: list[Fact]) -> list[Fact]:
+def _fitting(facts: list[Json]) -> list[Json]:
     """Return the first facts, as many as one small message holds and at least one."""
     size = 0
     for count, fact in enumerate(facts):

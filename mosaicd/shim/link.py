@@ -7,16 +7,13 @@ before it tries again, for as long as the shim lives.
 import json
 import socket
 import time
-from typing import Any
 
-from mosaicd.protocol import framing
+from mosaicd.protocol import Json, framing
 from mosaicd.protocol.backoff import Backoff
 
 _FIRST_DELAY_S = 0.010
 _MOST_DELAY_S = 0.200
 _RECEIVE_BYTES = 1 << 14
-
-Message = dict[str, Any]
 
 
 class Link:
@@ -78,7 +75,7 @@ class Link:
     def _put_off(self, now: float) -> None:
         self._try_at = now + self._backoff.next_s()
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Json) -> None:
         """Send one message, as far as the socket takes it now; a loss shows in the next `receive`."""
         self._out += framing.encode(message)
         self.flush()
@@ -96,11 +93,11 @@ class Link:
         except OSError:
             self._out.clear()  # lost: the read side reports it
 
-    def receive(self) -> list[Message] | None:
+    def receive(self) -> list[Json] | None:
         """Return the messages that have arrived, or None when the connection is lost."""
         if not self._socket:
             return None
-        messages: list[Message] = []
+        messages: list[Json] = []
         while True:
             try:
                 data = self._socket.recv(_RECEIVE_BYTES)
@@ -118,7 +115,7 @@ class Link:
                 return messages
 
 
-def _decode(line: bytes) -> Message | None:
+def _decode(line: bytes) -> Json | None:
     """Return the object in a line; a line that holds none is of no use to us."""
     if isinstance(line, framing.Oversized):
         return None

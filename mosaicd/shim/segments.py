@@ -10,7 +10,6 @@ import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from mosaicd.protocol import rundir
 
@@ -24,11 +23,11 @@ FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 @dataclass(slots=True)
 class Segment:
-    """A file of the ring: where it begins, how much it holds, and what its owner wants to know of it."""
+    """A file of the ring: its offset, its size, and the number of its first record (0 for a log)."""
 
     start: int
     size: int
-    mark: Any
+    first_seq: int
 
 
 class Segments:
@@ -80,7 +79,7 @@ class Segments:
         self._finish()
         self.offset += count
 
-    def roll(self, mark: Any = None) -> list[Segment] | None:
+    def roll(self, first_seq: int = 0) -> list[Segment] | None:
         """Begin the next segment; return those that had to go for it, None where none can be begun."""
         self._finish()
         size = max(1, self._ring_bytes // RING)
@@ -99,7 +98,7 @@ class Segments:
             if not dropped:
                 return None
         else:
-            self._ring.append(Segment(self.offset, 0, mark))
+            self._ring.append(Segment(self.offset, 0, first_seq))
             self._limit_bytes = size
         return dropped
 

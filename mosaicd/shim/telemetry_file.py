@@ -8,9 +8,8 @@ the cap the oldest segment goes, as a log's does; a segment begins with a whole 
 
 import json
 import time
-from typing import Any
 
-from mosaicd.protocol import telemetry
+from mosaicd.protocol import Json, telemetry
 from mosaicd.protocol.telemetry import Recognised
 from mosaicd.shim.segments import Segments
 
@@ -31,7 +30,7 @@ class TelemetryFile:
         self._files = files
         self._is_cut = False  # the file ends within a record, whose rest is the first that waits
         self._batch: list[bytes] = []
-        self._owed: dict[tuple[str, str], dict[str, Any]] = {}
+        self._owed: dict[tuple[str, str], Json] = {}
         self._waiting = b""  # whole records (after the rest of one) that a full disk refused
         self._shed_from = 0
         self.seq = 0
@@ -54,7 +53,7 @@ class TelemetryFile:
             % (self.seq, self.at, record.kind.encode(), record.text, tail)
         )
 
-    def add_gap(self, evidence: dict[str, Any]) -> None:
+    def add_gap(self, evidence: Json) -> None:
         """Owe a record of what is missing: it is never shed itself, and waits until it can be written.
 
         Of a cap, the newest says all; gaps of a full disk that wait together become one.
@@ -110,7 +109,7 @@ class TelemetryFile:
         if not self._waiting:
             self.written_seq = self.seq
 
-    def _add_evidence(self, evidence: dict[str, Any]) -> None:
+    def _add_evidence(self, evidence: Json) -> None:
         text = json.dumps(evidence, separators=(",", ":")).encode()
         self.add(Recognised(telemetry.GAP, evidence, text, False))
 
@@ -178,8 +177,8 @@ class TelemetryFile:
         dropped = self._files.roll(seq)
         if not dropped:
             return
-        self._dropped_from = self._dropped_from or dropped[0].mark
-        kept = self._files.ring[0].mark if self._files.ring else seq
+        self._dropped_from = self._dropped_from or dropped[0].first_seq
+        kept = self._files.ring[0].first_seq if self._files.ring else seq
         self.dropped_records = kept - self._dropped_from
         self.add_gap({
             "stream": "telemetry", "reason": LIMIT, "from": self._dropped_from, "to": kept - 1,

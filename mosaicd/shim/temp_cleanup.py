@@ -10,10 +10,11 @@ most 107 bytes.
 import os
 import stat
 import time
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import psutil
 
+from mosaicd.protocol import Json
 from mosaicd.protocol.rundir import temporary_path
 from mosaicd.safe_files import Removed, remove_tree
 from mosaicd.shim.attempt_dir import AttemptDir
@@ -77,7 +78,7 @@ class TempCleanup:
         except OSError:
             pass  # the disk is full, or the attempt directory is removed: this file is only information
 
-    def _new_shared(self) -> list[dict[str, Any]]:
+    def _new_shared(self) -> list[Json]:
         if self._shared is None:  # a teardown shim: the files at the start of the run are not known
             return []
         new = {inode: name for name, inode in _shared_files() if (name, inode) not in self._shared}

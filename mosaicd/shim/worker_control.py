@@ -6,8 +6,10 @@
 import time
 from collections.abc import Callable
 
+from mosaicd.protocol import Json
+from mosaicd.protocol.records import facts
+from mosaicd.protocol.records.facts import LimitReached, Paused
 from mosaicd.protocol.records.orders import LaunchOrder
-from mosaicd.shim.dialogue import Fact
 from mosaicd.shim.ending import BegunStop
 from mosaicd.shim.kill_sequence import KillSequence
 from mosaicd.shim.limits import RunLimits
@@ -24,7 +26,7 @@ class WorkerControl:
     """Control of the worker of one attempt; does nothing before `begin`."""
 
     def __init__(
-        self, order: LaunchOrder, tree: OwnTree, dir_fd: int, say: Callable[[Fact], None],
+        self, order: LaunchOrder, tree: OwnTree, dir_fd: int, say: Callable[[Json], None],
         on_stop: Callable[[BegunStop, float], None],
     ) -> None:  # fmt: skip
         """Report facts with `say`; call `on_stop` for a stop that has to begin now."""
@@ -97,15 +99,13 @@ class WorkerControl:
         if kind is None:
             return
         ran_s = round(self._limits.ran_s(now), 3)
-        self._say({
-            "fact": "limit_reached", "at": time.time(), "kind": kind, "ran_s": ran_s, "steps": progress.steps,
-        })  # fmt: skip
+        self._say(LimitReached(at=time.time(), kind=kind, ran_s=ran_s, steps=progress.steps).to_json())
         self._on_stop(BegunStop(kind, None, None, self._grace_s), now)
 
     def _paused(self, mode: str, at: float) -> None:
         self._limits.pause(time.monotonic())
-        self._say({"fact": "paused", "at": at, "mode": mode})
+        self._say(Paused(at=at, mode=mode).to_json())
 
     def _continued(self, at: float) -> None:
         self._limits.start(time.monotonic())
-        self._say({"fact": "continued", "at": at})
+        self._say(facts.at_time(facts.CONTINUED, at))
