@@ -102,7 +102,7 @@ def check_possible(gpus: int, mandatory: bool, capacity: Capacity) -> None:
     """Raise CapacityImpossible if this machine has fewer GPUs than the mandatory ones."""
     if mandatory and gpus > capacity.gpu_slots_total:
         raise CapacityImpossible(
-            f"it must have {counted(gpus, 'GPU')}; this machine has {capacity.gpu_slots_total}",
+            f"it requires {counted(gpus, 'GPU')}; this machine has {capacity.gpu_slots_total}",
             requested=gpus,
             total=capacity.gpu_slots_total,
         )

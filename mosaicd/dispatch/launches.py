@@ -85,7 +85,7 @@ class Launches:
     def _wait(self, run: Run, launch: _Launch, error: Exception) -> None:
         launch.refusals += 1
         count = f"{launch.refusals} time{'' if launch.refusals == 1 else 's'}"
-        launch.fork_error = f"no process for its shim: {error}; tried {count}"
+        launch.fork_error = f"the shim cannot be started: {error}; tried {count}"
         if launch.refusals == 1:
             log.event(Catalogue.LAUNCH_DELAYED, run_id=run.run_id, attempt=run.attempt, why=error)
         self._retry_later(run.run_id, launch.backoff.next_s())

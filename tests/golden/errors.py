@@ -15,8 +15,11 @@ The sentences of the daemon's errors, under the class of the error (see mosaic-p
 Values stand in braces, as in the source.  Written by `make golden`.
 """
 
-#: Modules whose sentences say why a run waits, or is not where it should be.
-_OF_REASONS = ("mosaicd.core.explain", "mosaicd.core.view", "mosaicd.core.deadlines", "mosaicd.dispatch")
+#: Modules whose sentences say why a run waits or stays, what is reserved, and how a registry was recovered.
+_OF_REASONS = (
+    "mosaicd.core.explain", "mosaicd.core.view", "mosaicd.core.deadlines", "mosaicd.core.slots",
+    "mosaicd.dispatch", "mosaicd.store.recovery_report", "mosaicd.rpc.verbs.prune",
+)  # fmt: skip
 
 #: Errors that end the daemon, or keep it from starting: mosaicd prints their sentence.
 _OF_THE_DAEMON = ("CannotServe", "AlreadyRunning", "UnusableRegistry", "NewerRegistry", "DamagedRegistry")
@@ -38,7 +41,8 @@ def text() -> str:
     reasons = [module.tree for module in modules("mosaicd") if module.name.startswith(_OF_REASONS)]
     lines = sorted({line for tree in reasons for line in _reasons(tree)}, key=str.lower)
     blocks.append(
-        "\nReasons of runs, facts and changes of `mosaicctl why`\n" + "".join(f"  {line}\n" for line in lines)
+        "\nReasons of runs, facts and changes of `mosaicctl why`, warnings of `mosaicctl health`\n"
+        + "".join(f"  {line}\n" for line in lines)
     )
     return "".join(blocks)
 

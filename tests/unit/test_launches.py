@@ -57,7 +57,7 @@ async def test_a_passing_refusal_is_tried_again_with_growing_pauses() -> None:
     for count in range(1, 9):
         assert await some.launches.order(RUN) is None
         assert some.launches.fork_error(RUN) == (
-            f"no process for its shim: {NONE_LEFT}; tried {count} time{'' if count == 1 else 's'}"
+            f"the shim cannot be started: {NONE_LEFT}; tried {count} time{'' if count == 1 else 's'}"
         )
     assert some.pauses[:3] == [FIRST_PAUSE_S, 2 * FIRST_PAUSE_S, 4 * FIRST_PAUSE_S]
     assert some.pauses[-1] == MOST_PAUSE_S

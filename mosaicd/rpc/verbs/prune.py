@@ -41,7 +41,7 @@ async def handle(services: Services, caller: Caller, params: PruneRuns) -> Json:
     else:
         told = await services.retention.prune(page, caller.name)
         gone = {choice.run.run_id for choice in told}
-        kept += [_stays(c.run, "it was pinned, or its shim is not gone yet") for c in page
+        kept += [_stays(c.run, "it was pinned, or its shim has not exited yet") for c in page
                  if c.run.run_id not in gone]  # fmt: skip
         count, size_bytes = len(told), sum(choice.size_bytes for choice in told)
     return {
@@ -68,7 +68,7 @@ def _filters(params: PruneRuns) -> Json:
 
 async def _by_policy(services: Services, caller: Caller) -> list[Choice]:
     if services.retention.policy.is_off:
-        rule = "no [retention] is set, so nothing is given up; name runs, an age or another filter"
+        rule = "[retention] has no limits, so no run is selected; name runs, or give an age or another filter"
         raise invalid("runs", rule)
     return await services.retention.given_up(None if caller.is_admin else caller.uid)
 
