@@ -34,7 +34,7 @@ def withheld(harness: DaemonHarness) -> list[str]:
     return [warning for warning in warnings if Catalogue.SLOTS_WITHHELD.code in warning]
 
 
-@pytest.mark.parametrize("damage", ["body is no JSON", "event gone"])
+@pytest.mark.parametrize("damage", ["body is no JSON", "event missing"])
 def test_no_slot_of_a_run_that_was_set_aside_is_given_away(build: Build, damage: str) -> None:
     """Its GPU and CPU stay its own while its worker lives, and it is said where people look: health, `why`,
     the reason, the journal.  Once the worker has ended, the next run has them."""
@@ -77,7 +77,7 @@ def test_a_helper_that_outlives_its_shim_keeps_the_slot(build: Build) -> None:
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: harness.pids(lost), lambda pids: len(pids) == 1, "the helper alone")
 
-    lose(harness, lost, "last event gone", end_all_but_the_helper)
+    lose(harness, lost, "last event missing", end_all_but_the_helper)
     second = harness.submit("true", gpus=1)
     [helper] = harness.pids(lost)
     wait_until(lambda: withheld(harness), lambda said: str(helper) in str(said), "the helper is named")
