@@ -1,6 +1,6 @@
 """Processes that carry a run's marker, as /proc shows them to this user.
 
-A reader would get wrong: the marker alone is not enough.  A daemon with another state directory has runs of
+Note: the marker alone is not enough.  A daemon with another state directory has runs of
 its own, so only processes whose run directory lies below the given one count.
 """
 

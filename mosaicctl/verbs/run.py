@@ -1,6 +1,6 @@
 """`run`: submit, follow, and end as the run ended, as if it had been started right here.
 
-What a reader would get wrong: the run is the daemon's, so only Ctrl-C reaches it; a closed terminal, a
+Note: the run is the daemon's, so only Ctrl-C reaches it; a closed terminal, a
 broken pipe or a killed mosaicctl leave it alone.  Its output is complete because, once it has ended,
 what the streams have not delivered is read from the files; the streams' own ends do not matter.
 """

@@ -2,7 +2,7 @@
 
 Asked for by a stop whose kind is a fault of liveness.  Everything in /proc is read at once; only Python's own
 stacks take a moment, since the worker writes them, so the kill waits for those, never longer than its bound.
-What a reader would get wrong: the signal that asks for stacks kills a program that does not expect it, so it
+Note: the signal that asks for stacks kills a program that does not expect it, so it
 is sent only to a process of the tree that announced itself in the stacks file *and* has a handler right now.
 """
 

@@ -1,6 +1,6 @@
 """Clients of the drill: each does random things to its own runs and writes down every word it was given.
 
-What was acknowledged is in `told`, for the ledger to be compared with.  A reader would get wrong: a request
+What was acknowledged is in `told`, for the ledger to be compared with.  Note: a request
 whose connection broke may have happened or not; a client that gave a key asks again with the same key, and
 must come to the same run.
 """

@@ -1,6 +1,6 @@
 """What the drill does in each life of the daemon: drawn from the seed and the life's number, all at once.
 
-A reader would get wrong: nothing is drawn while a life goes on, so what a slow machine does to one life
+Note: nothing is drawn while a life goes on, so what a slow machine does to one life
 changes nothing in the choices of the next.
 """
 

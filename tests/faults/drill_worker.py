@@ -2,7 +2,7 @@
 
 Like program.sh it writes down, in a file of its own, everything that a verdict needs: what it was resumed
 from, each step with its time, each checkpoint before and after it was saved, what it tore on purpose and how
-it means to end.  A reader would get wrong: its state at a step is a chain of hashes that follows from the
+it means to end.  Note: its state at a step is a chain of hashes that follows from the
 step alone, so what it loads is proved, and not believed.
 """
 

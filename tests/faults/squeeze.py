@@ -1,6 +1,6 @@
 """What makes writes fail in a drill: one process's limit of file size, or a disk that has become small.
 
-A reader would get wrong: a limit is inherited.  What the launcher forks under one has it too, so limits are
+Note: a limit is inherited.  What the launcher forks under one has it too, so limits are
 lifted from every shim there is, and programs lift their own when they begin.
 """
 

@@ -1,7 +1,7 @@
 """What must be true of the drill's workers: where each attempt began, what it counted, what held still.
 
 The worker's own notes (see drill_worker.py) are held against the ledger, the exit records and the telemetry.
-A reader would get wrong: a save that was cut short may be there or not, so such a step may be gone on from
+Note: a save that was cut short may be there or not, so such a step may be gone on from
 and need not; a checkpoint that was noted as saved must be, and one that was torn never.
 """
 

@@ -1,6 +1,6 @@
 """Starts daemons by fork from a process that has everything imported: a start costs 60 ms and not 300.
 
-It is the real daemon, from `main` on; only the imports are done before.  A reader would get wrong: it is a
+It is the real daemon, from `main` on; only the imports are done before.  Note: it is a
 process of its own because a test process has threads, and a fork of those is no daemon.
 """
 
