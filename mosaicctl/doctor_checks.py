@@ -156,8 +156,8 @@ def _quarantine(facts: Mapping[str, Any]) -> Iterator[Json]:
         yield finding(
             "quarantine",
             WARNING,
-            f"{counted(len(told), 'record is', 'records are')} set aside ({shown})",
-            "They are not valid. The daemon works without them and never changes them.",
+            f"{counted(len(told), 'run is', 'runs are')} quarantined ({shown})",
+            "Their records in the registry are not valid. The daemon does not manage these runs.",
             "Their run directories have the output of the runs; keep the registry for a repair.",
         )
 
@@ -176,7 +176,7 @@ def _orphans(facts: Mapping[str, Any]) -> Iterator[Json]:
             "orphans",
             PROBLEM,
             f"{counted(len(found), 'process', 'processes')} of runs that are not live: {shown}",
-            "No daemon watches them. Their slots are free for other runs, unless their record is set aside.",
+            "No daemon watches them. Their slots are free for other runs, unless the run is quarantined.",
             f"Check them, then end them: kill {' '.join(str(one['pid']) for one in found[:20])}",
         )
 
@@ -307,7 +307,7 @@ _FINE: dict[Check, str] = {
     _permissions: "socket, state directory, launch key and environments are yours alone",
     _registry: "every page, index and reference is intact",
     _wal: "the write-ahead log is small",
-    _quarantine: "no record is set aside",
+    _quarantine: "no run is quarantined",
     _orphans: "no process of a run that is not live",
     _shims: "every shim has a live run, and every live run its directory",
     _directories: "no leftover files or directories",

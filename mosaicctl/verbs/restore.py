@@ -23,7 +23,7 @@ live runs continue, ended runs get their exact end, and runs that the copy does 
 _TOLD = (
     ("held", "held (waiting when the copy was made; release those that should start)"),
     ("as_found", "to be decided by their files when the daemon starts"),
-    ("quarantined", "with a record that is not valid, set aside in the registry"),
+    ("quarantined", "quarantined, because the record is not valid"),
     ("unknown_directories", "not in the copy; the next start recovers them from their files"),
     ("at_work", "of these live now; they continue"),
 )

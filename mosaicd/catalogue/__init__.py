@@ -4,7 +4,7 @@ The codes continue the documents' scheme (LOG431 to LOG460 and LOG1001 to LOG101
 is one of the client).  LOG2000 to LOG2999 are the daemon's; the hundreds name the subcomponent:
 
     LOG2000  Service   start and stop of the daemon, its own faults
-    LOG2100  Registry  loss and recovery, rows that are set aside, the write-ahead log
+    LOG2100  Registry  loss and recovery, quarantined runs, the write-ahead log
     LOG2200  Run       the life of runs, requests about them, their files
     LOG2300  Shim      the launcher and the shims
     LOG2400  Request   connections and requests

@@ -1,4 +1,4 @@
-"""Log records about the registry: its loss and recovery, rows that are set aside, its write-ahead log."""
+"""Log records about the registry: its loss and recovery, quarantined runs, its write-ahead log."""
 
 from mosaicd.catalogue.entry import CRITICAL, DEBUG, ERROR, WARNING, Entry
 
@@ -52,9 +52,9 @@ class RegistryEntries:
         "LOG2105",
         "1a4d8adbfbf922cbdbe2496d7e074aab",
         ERROR,
-        "the record of run {run_id} is set aside: {why}",
-        "A record in the registry is not valid. The daemon works without it and never changes it. "
-        "`mosaicctl health` lists it under quarantine.",
+        "run {run_id} is quarantined: {why}",
+        "The record of the run in the registry is not valid. The daemon moves the record aside and does not "
+        "manage the run. `mosaicctl health` lists it under quarantine.",
         "Registry",
         ("quarantine",),
     )
@@ -73,8 +73,8 @@ class RegistryEntries:
         "b00c60dc12594147a318f9a022956ca6",
         WARNING,
         "a change of a run could not be saved: {why}; the daemon tries again until it is saved",
-        "Most often the disk is full. New requests are refused meanwhile. This is logged at most once a "
-        "minute.",
+        "Most often the disk is full. New requests are refused meanwhile. This is logged at most once "
+        "in 30 s.",
         "Registry",
         ("disk",),
     )

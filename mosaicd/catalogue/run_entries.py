@@ -102,8 +102,8 @@ class RunEntries:
         "3d3dcfc380af43d5896510ab04f50571",
         WARNING,
         "{summary}",
-        "The record of a run that may be alive is set aside. Its slots stay reserved until no process of "
-        "it is alive and no shim holds one of its attempts.",
+        "The run may be alive. Its slots stay reserved until no process of it is alive and no shim holds "
+        "one of its attempts.",
         "Run",
         ("quarantine", "slots"),
     )
@@ -111,7 +111,7 @@ class RunEntries:
         "LOG2223",
         "5e1a0f7d8f8947ebafb675486260fb52",
         INFO,
-        "no process of run {run_id}, whose record is set aside, is alive; its slots are free",
+        "no process of the quarantined run {run_id} is alive; its slots are free",
         "The slots that were reserved for a quarantined run can be given to other runs.",
         "Run",
         ("quarantine", "slots"),
@@ -140,7 +140,7 @@ class RunEntries:
         "500ef585be264891bd29fbb5cff73402",
         WARNING,
         "the processes of run {run_id} cannot be looked up: {why}",
-        "The record of the run is set aside, and its slots stay reserved until a later look succeeds.",
+        "The run is quarantined, and its slots stay reserved until a later look succeeds.",
         "Run",
         ("quarantine", "processes"),
     )
