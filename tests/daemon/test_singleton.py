@@ -219,7 +219,7 @@ def test_only_a_fitting_socket_is_adopted(home: Path) -> None:
     [
         (["--system"], "--system"),
         (["--config", "/nonexistent/x.toml"], "/nonexistent/x.toml"),
-        (["--socket", "/" + "s" * 200], "bytes long"),
+        (["--socket", "/" + "s" * 200], "has 201 bytes"),
         (["--log-level", "loud"], "debug, info, warning, error"),
         (["--state-dir", "/proc/nothing"], "/proc/nothing"),
     ],

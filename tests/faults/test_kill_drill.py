@@ -4,6 +4,7 @@ MOSAIC_DRILL_KILLS and MOSAIC_DRILL_SEED choose another length and replay a fail
 `make drill KILLS=10000`, `make drill SEED=7`.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -93,12 +94,14 @@ def test_a_drill_that_is_ended_leaves_nothing() -> None:
     """Ended in the middle of its work: no process of its daemons and runs is left, and no file."""
     command = [sys.executable, "-m", "tests.faults.drill", "--kills", "100000"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+    assert process.stdout is not None
     try:
         home, runs = wait_until(lambda: home_of(process.pid), lambda found: bool(found[1]), "a run works")
         process.terminate()
         told = process.communicate(timeout=CLEAR_UP_S)[0].decode()
     finally:
         end([process])
+        process.stdout.close()
     assert (process.returncode, told.splitlines()[-1]) == (130, "interrupted; nothing is left")
     assert not home.exists()
     assert [path for run_id in runs for path in run_cgroups_of(run_id)] == []
@@ -109,13 +112,11 @@ def home_of(pid: int) -> tuple[Path, list[str]]:
     """The home of a drill, and its runs once one of them works."""
     daemons = [one for zygote in processes.children(pid) for one in processes.children(zygote)]
     for daemon in daemons:
-        try:
+        with contextlib.suppress(OSError):  # the daemon, or a run that is pruned, goes meanwhile
             home = Path(os.readlink(f"/proc/{daemon}/cwd"))
-        except OSError:
-            continue
-        seen = Path(f"/proc/{daemon}/root{home}/state/runs")  # its disk may be mounted where only it is seen
-        if home.name.startswith("mosaic-drill-") and list(seen.glob("*/attempt-*/started.json")):
-            return home, [path.name for path in seen.iterdir()]
+            seen = Path(f"/proc/{daemon}/root{home}/state/runs")  # its disk may be mounted for it alone
+            if home.name.startswith("mosaic-drill-") and list(seen.glob("*/attempt-*/started.json")):
+                return home, [path.name for path in seen.iterdir()]
     return Path(), []
 
 
