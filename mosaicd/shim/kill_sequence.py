@@ -83,12 +83,12 @@ class KillSequence:
         if self._tree.leader() is not None:
             self.is_forced = True
         kill_held(self._tree.run_cgroup)
-        view = self._tree.look()
+        found = self._tree.look()
         for _ in range(_STOP_PASSES):
-            if not stop_moving(view):
+            if not stop_moving(found):
                 break
-            view = self._tree.look()
-        for process in view.members:
+            found = self._tree.look()
+        for process in found.members:
             child.send(process, signal.SIGKILL)
         if self._rounds >= _CHASE_ROUND:
             self._chase()

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from mosaicd.procfs import Process
 from mosaicd.protocol.backoff import Backoff
 from mosaicd.shim import child
-from mosaicd.shim.tree import Tree, View, stop_moving
+from mosaicd.shim.tree import Tree, TreeMembers, stop_moving
 
 FREEZE = "freeze"
 COOPERATIVE = "cooperative"
@@ -164,15 +164,15 @@ class Pause:
 
     def _look_frozen(self, now: float) -> None:
         inside = self._tree.run_cgroup.pids()
-        view = self._tree.look()
-        outside = [process for process in view.members if process.pid not in inside]
-        moving = stop_moving(View(outside, frozenset() if inside else view.groups))
-        pids = frozenset(process.pid for process in view.members)
+        found = self._tree.look()
+        outside = [process for process in found.members if process.pid not in inside]
+        moving = stop_moving(TreeMembers(outside, frozenset() if inside else found.groups))
+        pids = frozenset(process.pid for process in found.members)
         if not moving and self._nudge(outside):
-            moving = view.members
+            moving = found.members
             self._backoff.reset()
-        if inside and not self._is_still([p for p in view.members if p.pid in inside], now):
-            moving = view.members
+        if inside and not self._is_still([p for p in found.members if p.pid in inside], now):
+            moving = found.members
         if not moving and pids and pids == self._still:
             self._paused(FREEZE)
             return

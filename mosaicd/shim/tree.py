@@ -15,7 +15,7 @@ from mosaicd.shim import child, process_table
 from mosaicd.shim.run_cgroup import RunCgroup
 
 
-class View(NamedTuple):
+class TreeMembers(NamedTuple):
     """The living members at one look, and the process groups that hold nobody else."""
 
     members: list[Process]
@@ -29,7 +29,7 @@ class Tree(Protocol):
     def run_cgroup(self) -> RunCgroup:
         """Return the control groups of the attempt, which may hold no process."""
 
-    def look(self) -> View:
+    def look(self) -> TreeMembers:
         """Return who belongs to the tree as of now."""
 
     def leader(self) -> Process | None:
@@ -44,7 +44,7 @@ class OwnTree:
         self.run_cgroup = run_cgroup
         self.worker: child.Worker | None = None
 
-    def look(self) -> View:
+    def look(self) -> TreeMembers:
         table = process_table.survey()
         below = process_table.descendants(table, [os.getpid()])
         strays = process_table.marked(table, self._run_id, skip=[process.pid for process in below])
@@ -52,7 +52,7 @@ class OwnTree:
         below += process_table.descendants(table, [process.pid for process in strays])
         known = {process.pid for process in below} | {os.getpid()}
         below += [table[pid] for pid in self.run_cgroup.pids() - known if pid in table]
-        return _view(table, below)
+        return _members_of(table, below)
 
     def leader(self) -> Process | None:
         if self.worker is None or self.worker.is_reaped:
@@ -71,7 +71,7 @@ class OrphanTree:
         self._start_ticks = start_ticks
         self._known: dict[int, int] = {}  # pid -> start ticks of every member seen: its children are members
 
-    def look(self) -> View:
+    def look(self) -> TreeMembers:
         table = process_table.survey()
         found = {process.pid: process for process in process_table.marked(table, self._run_id)}
         if self._pid is not None and self._start_ticks is not None:
@@ -87,7 +87,7 @@ class OrphanTree:
             found[process.pid] = process
         found.pop(os.getpid(), None)
         self._known = {process.pid: process.start_ticks for process in found.values()}
-        return _view(table, list(found.values()))
+        return _members_of(table, list(found.values()))
 
     def leader(self) -> Process | None:
         process = procfs.read_process(self._pid) if self._pid is not None else None
@@ -96,9 +96,9 @@ class OrphanTree:
         return None
 
 
-def _view(table: process_table.Survey, members: list[Process]) -> View:
+def _members_of(table: process_table.Survey, members: list[Process]) -> TreeMembers:
     alive = [process for process in members if process.is_alive]
-    return View(alive, process_table.own_groups(table, alive))
+    return TreeMembers(alive, process_table.own_groups(table, alive))
 
 
 def kill_held(run_cgroup: RunCgroup) -> None:
@@ -115,10 +115,10 @@ def kill_held(run_cgroup: RunCgroup) -> None:
     run_cgroup.thaw()  # version 1: KILL acts only on what has thawed
 
 
-def stop_moving(view: View) -> list[Process]:
+def stop_moving(found: TreeMembers) -> list[Process]:
     """Send STOP to every member that still runs, and to its group at one instant; return those that did."""
-    running = [process for process in view.members if not process_table.is_held(process)]
+    running = [process for process in found.members if not process_table.is_held(process)]
     stopped = [process for process in running if child.send(process, signal.SIGSTOP)]
-    for pgid in {process.pgid for process in stopped} & view.groups:
+    for pgid in {process.pgid for process in stopped} & found.groups:
         child.send_to_group(pgid, signal.SIGSTOP)  # pinned: a member of it has just been stopped
     return running

@@ -16,7 +16,7 @@ time.sleep(1000)
 
 
 def test_the_time_limit_ends_the_run(harness: ShimHarness) -> None:
-    """When the time is up the shim says so and begins the ladder."""
+    """When the time limit is reached, the shim reports it and begins the kill sequence."""
     run = harness.launch(["sleep", "1000"], limits={"time_limit_s": 0.2})
     fact = run.fact("limit_reached")
     assert (fact["kind"], fact["ran_s"] >= 0.2) == ("time_limit", True)
