@@ -3,8 +3,6 @@
 The form is that of the documents' log constants: code, level, message, component, subcomponent, tags.
 """
 
-from dataclasses import dataclass, field
-
 #: Levels, as in the standard library's logging, which shims do not load.
 DEBUG, INFO, WARNING, ERROR, CRITICAL = 10, 20, 30, 40, 50
 _PRIORITIES = ((CRITICAL, 2), (ERROR, 3), (WARNING, 4), (INFO, 6))
@@ -13,7 +11,6 @@ _PRIORITIES = ((CRITICAL, 2), (ERROR, 3), (WARNING, 4), (INFO, 6))
 COMPONENT = "Daemon"
 
 
-@dataclass(eq=False)
 class Entry:
     """One kind of log record.
 
@@ -21,15 +18,19 @@ class Entry:
     the record's fields in braces.  `explanation` is for `journalctl -x`: the meaning, and what to do.
     """
 
-    code: str
-    message_id: str
-    level: int
-    sentence: str
-    explanation: str
-    subcomponent: str
-    tags: tuple[str, ...]
-    component: str = COMPONENT
-    name: str = field(init=False, default="")
+    def __init__(
+        self, code: str, message_id: str, level: int, sentence: str, explanation: str, subcomponent: str,
+        tags: tuple[str, ...], component: str = COMPONENT,
+    ) -> None:  # fmt: skip
+        self.code = code
+        self.message_id = message_id
+        self.level = level
+        self.sentence = sentence
+        self.explanation = explanation
+        self.subcomponent = subcomponent
+        self.tags = tags
+        self.component = component
+        self.name = ""
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Take the name of the class attribute that the entry is assigned to: Python calls this once."""

@@ -8,7 +8,7 @@ the submitter set none.
 
 import errno
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from mosaicd.core.digest import OURS, REWRITTEN
@@ -251,8 +251,7 @@ def _containment(spec: Spec, settings: LaunchSettings) -> Containment:
 def _limits(spec: Spec, settings: LaunchSettings, used: Budget) -> Limits:
     asked = spec.limits
     default_s = settings.limits.handshake_timeout_s
-    return replace(
-        settings.limits,
+    return settings.limits.changed(
         time_limit_s=None if asked.time_limit_s is None else max(0.0, asked.time_limit_s - used.seconds),
         max_steps=asked.max_steps,
         steps_before=used.steps,

@@ -11,11 +11,15 @@ from mosaicd.protocol.records.packets import Message, Order, read_order
 PACKET_BYTES = 4096
 
 
-class ReceivedOrder(NamedTuple):
-    """One packet of the daemon: the order, and the descriptor that came with it (the receiver closes it)."""
+class Packet(NamedTuple):
+    """One packet of the daemon, and the descriptor that came with it (the receiver closes it)."""
 
-    order: Order
+    data: bytes
     fd: int | None
+
+    def order(self) -> Order:
+        """Return the order in the packet."""
+        return read_order(json.loads(self.data))
 
     def close(self) -> None:
         if self.fd is not None:
@@ -33,8 +37,8 @@ class OrderSocket:
     def fd(self) -> int:
         return self._socket.fileno()
 
-    def receive(self) -> ReceivedOrder | None:
-        """Return the next order; BlockingIOError when none waits, None when the daemon has gone."""
+    def receive(self) -> Packet | None:
+        """Return the next packet; BlockingIOError when none waits, None when the daemon has gone."""
         size = array.array("i").itemsize
         try:
             data, ancillary, _, _ = self._socket.recvmsg(
@@ -48,12 +52,17 @@ class OrderSocket:
                 fds.frombytes(part[: len(part) - len(part) % size])
         if not data:
             return None
-        return ReceivedOrder(read_order(json.loads(data)), fds[0] if fds else None)
+        return Packet(data, fds[0] if fds else None)
 
-    def send(self, packet: Order | Message, fd: int | None = None) -> None:
-        """Send a packet, with a descriptor if given; OSError when the other end has gone."""
-        rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
-        self._socket.sendmsg([json.dumps(packet.to_json(), separators=(",", ":")).encode()], rights)
+    def send(self, message: Message) -> None:
+        """Send a message to the daemon; OSError when it has gone."""
+        self._socket.send(json.dumps(message.to_json(), separators=(",", ":")).encode())
+
+    def pass_on(self, packet: Packet) -> None:
+        """Send a packet to the spare as it is, with its descriptor; OSError when the spare has gone."""
+        fds = [] if packet.fd is None else [packet.fd]
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        self._socket.sendmsg([packet.data], rights)
 
     def close(self) -> None:
         self._socket.close()

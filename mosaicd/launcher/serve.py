@@ -14,7 +14,7 @@ import select
 from mosaicd import crash_points, procfs
 from mosaicd.launcher import cgroup_root, emptiness
 from mosaicd.launcher.cgroup_sweeper import CgroupSweeper
-from mosaicd.launcher.orders import OrderSocket, ReceivedOrder
+from mosaicd.launcher.orders import OrderSocket, Packet
 from mosaicd.launcher.spare import Spare
 from mosaicd.protocol.records.packets import (
     CheckTree,
@@ -23,8 +23,8 @@ from mosaicd.protocol.records.packets import (
     ForkShim,
     Launched,
     Reaped,
+    UnknownOrder,
 )
-from mosaicd.protocol.records.record import resolve_types
 from mosaicd.shim import child, life, temp_cleanup
 from mosaicd.shim.run_cgroup import name_of
 from mosaicd.shim.signal_pipe import SignalPipe
@@ -72,17 +72,18 @@ class Launcher:
         questions: list[CheckTree] = []
         for _ in range(_ORDERS_A_ROUND):
             try:
-                received = self._orders.receive()
+                packet = self._orders.receive()
             except BlockingIOError:
                 break
-            if received is None:
+            if packet is None:
                 self._is_leaving = True
                 break
-            if isinstance(received.order, CheckTree):
-                questions.append(received.order)
-                received.close()
+            order = packet.order()
+            if isinstance(order, CheckTree):
+                questions.append(order)
+                packet.close()
             else:
-                self._fork(received)
+                self._fork(order, packet)
         if questions and not self._is_leaving:
             self._answer(questions)
 
@@ -96,28 +97,27 @@ class Launcher:
         self._lingering |= {name_of(one.run_id, one.attempt) for one in ended if one.attempt is not None}
         self._remove_temporary(ended)
 
-    def _fork(self, received: ReceivedOrder) -> None:
-        order = received.order
-        if received.fd is None or not isinstance(order, ForkShim):
-            received.close()
+    def _fork(self, order: ForkShim | UnknownOrder, packet: Packet) -> None:
+        if packet.fd is None or isinstance(order, UnknownOrder):
+            packet.close()
             self._orders.send(ForkFailed(id=order.id, error="not an order with a descriptor"))
             return
         crash_points.reach("launcher.order_taken")
         try:
-            pid = self._hand_to_spare(received) or self._fork_for(received.fd)
+            pid = self._hand_to_spare(packet) or self._fork_for(packet.fd)
         except OSError as error:  # no process to be had now; the daemon tries again later
-            received.close()
+            packet.close()
             why = error.strerror or str(error)
             self._orders.send(ForkFailed(id=order.id, error=why, errno=error.errno))
             return
         crash_points.reach("launcher.forked")
-        received.close()
+        packet.close()
         self._shims[pid] = order
         self._orders.send(Launched(id=order.id, pid=pid, start_ticks=procfs.read_start_ticks(pid)))
 
-    def _hand_to_spare(self, received: ReceivedOrder) -> int | None:
+    def _hand_to_spare(self, packet: Packet) -> int | None:
         spare, self._spare = self._spare, None
-        return spare.pid if spare is not None and spare.hand(received) else None
+        return spare.pid if spare is not None and spare.hand(packet) else None
 
     def _fork_for(self, order_fd: int) -> int:
         pid = os.fork()
@@ -190,7 +190,6 @@ def serve(fd: int, mode: str) -> int:
     launcher = Launcher(OrderSocket(fd), sweeper)
     child.set_name(_TITLE)
     gc.collect()
-    resolve_types()
     gc.freeze()  # what is shared with every shim is never touched by a collection there
     try:
         launcher.run()

@@ -9,7 +9,7 @@ import select
 import socket
 from collections.abc import Callable
 
-from mosaicd.launcher.orders import OrderSocket, ReceivedOrder
+from mosaicd.launcher.orders import OrderSocket, Packet
 from mosaicd.shim import child, life
 from mosaicd.shim.run_cgroup import CgroupRoot
 from mosaicd.shim.signal_pipe import SignalPipe
@@ -36,10 +36,10 @@ class Spare:
                 forget()
                 _become(OrderSocket(theirs.detach()), root)
 
-    def hand(self, received: ReceivedOrder) -> bool:
+    def hand(self, packet: Packet) -> bool:
         """Pass the order on; False when the spare has gone."""
         try:
-            self._channel.send(received.order, received.fd)
+            self._channel.pass_on(packet)
         except OSError:
             return False
         finally:
@@ -57,15 +57,16 @@ def _become(channel: OrderSocket, root: CgroupRoot) -> None:
     try:
         signals = life.settle()
         child.set_name(_TITLE)
-        order = _await(channel, signals)
+        packet = _await(channel, signals)
         channel.close()
-        status = life.carry_out(order.fd, signals, root) if order is not None and order.fd is not None else 0
+        order_fd = packet.fd if packet is not None else None
+        status = life.carry_out(order_fd, signals, root) if order_fd is not None else 0
     finally:
         os._exit(status)
 
 
-def _await(channel: OrderSocket, signals: SignalPipe) -> ReceivedOrder | None:
-    """Return the order, or None when the launcher has gone or we are told to."""
+def _await(channel: OrderSocket, signals: SignalPipe) -> Packet | None:
+    """Return the packet of the order, or None when the launcher has gone or we are told to."""
     poll = select.poll()
     poll.register(channel.fd, select.POLLIN)
     poll.register(signals.fd, select.POLLIN)

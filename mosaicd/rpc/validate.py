@@ -7,13 +7,14 @@ it refuses are checked again here, to report every fault with its path and its r
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from mosaicd.protocol.faults import Faults, Path
+from mosaicd.protocol.records.record import Record
 
 T = TypeVar("T")
 
@@ -34,6 +35,16 @@ class Shape:
 
 
 @cache
+def dataclass_of(cls: type) -> type:
+    """Return a parameter class as msgspec decodes it: itself, or for a record a dataclass of its fields."""
+    if not issubclass(cls, Record):
+        return cls
+    defaults = {name: (field(default=value),) for name, value in cls.DEFAULTS.items()}
+    described = [(name, cls.__annotations__[name], *defaults.get(name, ())) for name in cls.TYPES]
+    return make_dataclass(cls.__name__, described, namespace={"__doc__": cls.__doc__}, kw_only=True)
+
+
+@cache
 def shape_of(cls: type) -> Shape:
     """Return the fields of a parameter class."""
     hints = get_type_hints(cls)
@@ -44,10 +55,12 @@ def shape_of(cls: type) -> Shape:
 
 def decode(cls: type[T], params: Mapping[str, Any]) -> T:
     """Return `params` as a `cls`; InvalidParams with every fault in `data["errors"]` otherwise."""
-    shape: Shape = shape_of(cls)  # type: ignore[arg-type]  # a class is hashable
+    decoded = dataclass_of(cls)  # type: ignore[arg-type]  # a class is hashable
+    shape = shape_of(decoded)
     if params.keys() <= shape.types.keys() and _fits_64_bits(shape, params):
         try:
-            return msgspec.convert(params, type=cls)
+            value: Any = msgspec.convert(params, type=decoded)
+            return value if decoded is cls else cls(**{name: getattr(value, name) for name in shape.types})
         except msgspec.ValidationError as error:
             refusal = str(error)
     else:

@@ -10,7 +10,6 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -90,7 +89,7 @@ def _with_holder(launch: Launch, directory: int) -> Launch:
                 # A directory of another file system may have the same inode number.
                 ticks = procfs.read_start_ticks(pid) if _has_open(pid, held) else None
                 if ticks is not None:
-                    return replace(launch, shim_pid=pid, shim_started_at=ticks)
+                    return launch.changed(shim_pid=pid, shim_started_at=ticks)
     except (OSError, ValueError, IndexError):  # the process has ended, or is another user's
         pass
     return launch

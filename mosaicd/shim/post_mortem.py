@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mosaicd.procfs import Process
@@ -130,13 +129,13 @@ class PostMortem:
             text += f"\n== the last lines of {name}\n{_last_lines(self._dir_fd, name)}"
         assert self.summary is not None
         if stacks:
-            self.summary = replace(self.summary, python=_innermost(stacks))
+            self.summary = self.summary.changed(python=_innermost(stacks))
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(rundir.POST_MORTEM, flags, 0o600, dir_fd=self._dir_fd)
             with os.fdopen(fd, "wb") as file:
                 file.write(text.encode(errors="replace"))
-            self.summary = replace(self.summary, file=rundir.POST_MORTEM)
+            self.summary = self.summary.changed(file=rundir.POST_MORTEM)
         except OSError:
             pass  # a full disk: the summary still tells the most of it
 

@@ -9,7 +9,6 @@ import errno
 import os
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from mosaicd.protocol import rundir
 
@@ -21,13 +20,15 @@ RING_FILES = 64
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
-@dataclass(slots=True)
 class Segment:
     """A file of the ring: its offset, its size, and the number of its first record (0 for a log)."""
 
-    start: int
-    size: int
-    first_seq: int
+    __slots__ = ("first_seq", "size", "start")
+
+    def __init__(self, start: int, size: int, first_seq: int) -> None:
+        self.start = start
+        self.size = size
+        self.first_seq = first_seq
 
 
 class Segments:

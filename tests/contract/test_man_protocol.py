@@ -14,6 +14,7 @@ from mosaicd.core.view import run_object
 from mosaicd.protocol import errors, framing
 from mosaicd.protocol.methods import METHODS, NOTIFICATIONS, Method
 from mosaicd.protocol.states import CauseKind, Outcome, RunKind, State, Want
+from mosaicd.rpc.validate import dataclass_of
 from tests.contract import manual
 from tests.harness.places import ROOT
 
@@ -68,7 +69,7 @@ def test_every_method_has_an_item_and_none_else() -> None:
 def test_params_are_described(method: Method) -> None:
     """An item names every parameter of its method, and nothing that it does not take."""
     item = described(section("METHODS"))[method.name]
-    assert marked(item, "Fa") == {field.name for field in fields(method.params)}
+    assert marked(item, "Fa") == {field.name for field in fields(dataclass_of(method.params))}
 
 
 @by_method

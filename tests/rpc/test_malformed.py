@@ -16,6 +16,7 @@ from mosaicd.config.settings import soft_limit_descriptors
 from mosaicd.host.descriptors import raise_soft_limit, set_soft_limit
 from mosaicd.protocol.errors import ERRORS
 from mosaicd.protocol.methods import METHODS
+from mosaicd.rpc.validate import dataclass_of
 from tests.harness.waiting import wait_in_loop
 from tests.rpc.conftest import Start
 from tests.rpc.serving import PATIENCE_S, Peer, Serving
@@ -134,7 +135,8 @@ METHOD_NAMES = sorted(METHODS.keys() - {"run.wait", "run.submit", "worker.list"}
 @st.composite
 def near_requests(draw: st.DrawFn) -> Any:
     """Something like a request, with anything anywhere."""
-    names = sorted({name for row in METHODS.values() for name in (f.name for f in fields(row.params))})
+    classes = [dataclass_of(row.params) for row in METHODS.values()]
+    names = sorted({field.name for cls in classes for field in fields(cls)})
     message = {
         "jsonrpc": draw(st.just("2.0") | json_values),
         "method": draw(st.sampled_from(METHOD_NAMES) | st.text()),

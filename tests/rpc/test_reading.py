@@ -10,6 +10,7 @@ import pytest
 
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.protocol.methods import METHODS
+from mosaicd.rpc.validate import dataclass_of
 from mosaicd.rpc.verbs.discover import document
 from tests.harness.waiting import wait_in_loop
 from tests.rpc.serving import AT, Peer, Serving
@@ -170,7 +171,7 @@ async def test_discover_describes_every_method(peer: Peer) -> None:
             place: Any = told
             for part in reference.removeprefix("#/").split("/"):
                 place = place[part]
-        names = {field.name for field in fields(METHODS[method["name"]].params)}
+        names = {field.name for field in fields(dataclass_of(METHODS[method["name"]].params))}
         assert {param["name"] for param in method["params"]} == names
     for schema in components["schemas"].values():
         jsonschema.Draft202012Validator.check_schema(schema)

@@ -1,7 +1,5 @@
 """What the files of an attempt mean whose shim is dead: every state, every combination of files."""
 
-from dataclasses import replace
-
 import pytest
 
 from mosaicd.core.dead_shim import events_of, is_launch_owed
@@ -75,11 +73,11 @@ def test_a_launch_is_owed_only_where_nothing_has_begun(state: State) -> None:
 @pytest.mark.parametrize(
     ("files", "kind"),
     [
-        (AttemptFiles(1, LAUNCH, replace(STARTED, boot_id=BEFORE)), CauseKind.REBOOTED),
-        (AttemptFiles(1, replace(LAUNCH, boot_id=BEFORE)), CauseKind.REBOOTED),
+        (AttemptFiles(1, LAUNCH, STARTED.changed(boot_id=BEFORE)), CauseKind.REBOOTED),
+        (AttemptFiles(1, LAUNCH.changed(boot_id=BEFORE)), CauseKind.REBOOTED),
         (AttemptFiles(1, LAUNCH, STARTED), CauseKind.SHIM_LOST),
         (AttemptFiles(1, Launch(), Started()), CauseKind.SHIM_LOST),
-        (AttemptFiles(1, replace(LAUNCH, boot_id=BEFORE), Started()), CauseKind.REBOOTED),
+        (AttemptFiles(1, LAUNCH.changed(boot_id=BEFORE), Started()), CauseKind.REBOOTED),
         (AttemptFiles(1, launch=read(Launch, {"boot_id": ["x"]})), CauseKind.SHIM_LOST),
     ],
 )
@@ -99,6 +97,6 @@ def test_another_attempt_says_nothing() -> None:
 def test_an_exit_that_is_known_adds_nothing() -> None:
     """The shim has told its exit before it died: its files are not read a second time."""
     run = apply(run_in(State.EXEC), event(Kind.STOP_REQUESTED))
-    files = AttemptFiles(1, LAUNCH, STARTED, replace(EXIT, stop=LIMIT))
+    files = AttemptFiles(1, LAUNCH, STARTED, EXIT.changed(stop=LIMIT))
     first = kinds(run, files)
     assert first == [Kind.LIMIT_REACHED, Kind.EXITED]

@@ -4,13 +4,11 @@ The shim fills every field.  A reader may find any of them missing, because the 
 (see `untrusted`).  The facts `spawned` and `exited` carry the same records over the socket.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from mosaicd.protocol.records.record import Record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Launch(Record):
     """launch.json: what was ordered, without secrets, and which shim carries it out."""
 
@@ -28,7 +26,6 @@ class Launch(Record):
     at: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EnforcedLimits(Record):
     """The limits that the control groups of a run enforce; an absent one is not limited."""
 
@@ -39,7 +36,6 @@ class EnforcedLimits(Record):
     cpu_weight: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Started(Record):
     """started.json: the process of the worker, and what holds its process tree."""
 
@@ -54,7 +50,6 @@ class Started(Record):
     at: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Stop(Record):
     """A stop or limit that was begun: its cause, who asked for it, and whether KILL was needed."""
 
@@ -66,7 +61,6 @@ class Stop(Record):
     at: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Usage(Record):
     """What the worker and its descendants used, as wait4(2) counts it."""
 
@@ -75,7 +69,6 @@ class Usage(Record):
     maxrss_kb: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OutOfMemory(Record):
     """Processes that the kernel killed because memory was short; no `limit_bytes`: the machine's was."""
 
@@ -87,7 +80,6 @@ class OutOfMemory(Record):
     refusals: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoodStill(Record):
     """The summary of a post-mortem: where a run stood that was ended because it made no progress."""
 
@@ -100,7 +92,6 @@ class StoodStill(Record):
     file: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint(Record):
     """A checkpoint that the worker told of."""
 
@@ -112,7 +103,6 @@ class Checkpoint(Record):
     sha256: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Shed(Record):
     """What limits and full disks kept out of the files."""
 
@@ -121,7 +111,6 @@ class Shed(Record):
     telemetry_records: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Counts(Record):
     """The cursors and last values of an attempt, as exit.json and every advance have them."""
 
@@ -135,7 +124,6 @@ class Counts(Record):
     checkpoint: Checkpoint | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Exit(Record):
     """exit.json: how the attempt ended."""
 

@@ -3,8 +3,6 @@
 The shim trusts the daemon.  A shim may be older or newer than its daemon, so an absent key is None.
 """
 
-from dataclasses import dataclass
-
 from mosaicd.protocol import Json
 from mosaicd.protocol.records.record import Record
 
@@ -12,7 +10,6 @@ from mosaicd.protocol.records.record import Record
 START, ATTACH, STOP = "start", "attach", "stop"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Registered(Record):
     """The reply to worker.register: a token for this connection, what to do, and what is wanted now.
 
@@ -28,7 +25,6 @@ class Registered(Record):
     stop: Json | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StopParams(Record):
     """control.stop: end the process tree, with KILL after `grace_s` seconds (None: the run's own)."""
 
@@ -38,7 +34,6 @@ class StopParams(Record):
     grace_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PauseParams(Record):
     """control.pause: freeze the tree, have the worker pause itself, or have it save and leave (release)."""
 

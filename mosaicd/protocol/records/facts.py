@@ -3,8 +3,6 @@
 `spawned` and `exited` carry a whole record, `started` and `continued` only the time.
 """
 
-from dataclasses import dataclass
-
 from mosaicd.protocol import Json
 from mosaicd.protocol.records.attempt import Exit, Started
 from mosaicd.protocol.records.record import Record
@@ -12,7 +10,6 @@ from mosaicd.protocol.records.record import Record
 SPAWNED, STARTED, CONTINUED, EXITED = "spawned", "started", "continued", "exited"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SpawnFailed(Record):
     """The worker could not be executed, or its files could not be made; `exit` is exit.json."""
 
@@ -23,7 +20,6 @@ class SpawnFailed(Record):
     exit: Exit | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Paused(Record):
     """The process tree is frozen, or the worker has paused by itself."""
 
@@ -32,7 +28,6 @@ class Paused(Record):
     mode: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitReached(Record):
     """A limit of the run has passed; `kind` is time_limit or step_limit."""
 
@@ -43,7 +38,6 @@ class LimitReached(Record):
     steps: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Emptied(Record):
     """The shim has found the process tree empty, after `exited`; only the launcher confirms it."""
 

@@ -4,7 +4,6 @@ The daemon writes an order into a descriptor, the launcher passes the descriptor
 it.  A launch order holds the launch secret and the environment of the worker, so it is never a file.
 """
 
-from dataclasses import dataclass, field
 from typing import Literal
 
 from mosaicd.protocol import Json
@@ -22,7 +21,6 @@ TELEMETRY_LIMIT_BYTES = 1 << 32
 _WORKER_ID_LIMIT = 128
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits(Record):
     """Limits of one attempt: durations in seconds, sizes in bytes; None where the run has no such limit."""
 
@@ -38,7 +36,6 @@ class Limits(Record):
     telemetry_limit_bytes: int = TELEMETRY_LIMIT_BYTES
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Containment(Record):
     """What the control groups of a run are to enforce; `required`: without control groups no run."""
 
@@ -47,7 +44,6 @@ class Containment(Record):
     tasks: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchOrder(Record):
     """All that a shim needs to start one attempt of one run."""
 
@@ -73,8 +69,8 @@ class LaunchOrder(Record):
     slots: tuple[int, ...] = ()
     cpus: int | None = None
     uid: int | None = None
-    limits: Limits = field(default_factory=Limits)
-    containment: Containment = field(default_factory=Containment)
+    limits: Limits = Limits()
+    containment: Containment = Containment()
 
     @property
     def is_worker(self) -> bool:
@@ -88,7 +84,6 @@ class LaunchOrder(Record):
         return name[:_WORKER_ID_LIMIT].encode("utf-8", "replace").decode()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Process(Record):
     """A process: its pid and its start time in clock ticks since boot."""
 
@@ -96,14 +91,12 @@ class Process(Record):
     start_ticks: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TeardownLimits(Record):
     """The limits that matter at the end of a process tree."""
 
     grace_s: float = GRACE_S
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TeardownOrder(Record):
     """The order to end the process tree that a dead shim left.
 
@@ -116,7 +109,7 @@ class TeardownOrder(Record):
     attempt: int
     nonce: str = ""
     attempt_dir: str
-    limits: TeardownLimits = field(default_factory=TeardownLimits)
+    limits: TeardownLimits = TeardownLimits()
     pid: int | None = None
     start_ticks: int | None = None
     given_up: Process | None = None

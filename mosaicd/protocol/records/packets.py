@@ -5,13 +5,11 @@ launcher are always of the same program, so packets are read as they are.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from mosaicd.protocol.records.record import Record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ForkShim(Record):
     """Fork a shim that carries out the order in the descriptor; the reply is Launched or ForkFailed."""
 
@@ -21,7 +19,6 @@ class ForkShim(Record):
     id: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckTree(Record):
     """Say whether a process of the run is left; the reply is TreeChecked.
 
@@ -36,14 +33,12 @@ class CheckTree(Record):
     id: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownOrder(Record):
     """A packet with an order that this launcher does not know; the reply is ForkFailed."""
 
     id: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Launched(Record):
     """The shim is forked; `start_ticks` is its start time in clock ticks since boot, None if unknown."""
 
@@ -53,7 +48,6 @@ class Launched(Record):
     start_ticks: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ForkFailed(Record):
     """No shim is forked: why, and the errno of the fork where it has one."""
 
@@ -63,7 +57,6 @@ class ForkFailed(Record):
     errno: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TreeChecked(Record):
     """Whether the process tree of a run is empty, and the first pids where it is not."""
 
@@ -74,7 +67,6 @@ class TreeChecked(Record):
     pids: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Reaped(Record):
     """A shim has ended; `status` is that of waitpid(2)."""
 
@@ -85,7 +77,6 @@ class Reaped(Record):
     status: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainmentFound(Record):
     """What holds a run's processes together on this machine, and which limits are enforced."""
 

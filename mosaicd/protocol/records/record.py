@@ -1,38 +1,80 @@
-"""The mechanism of records: a dataclass to and from a JSON object.
+"""The mechanism of records: a class with typed fields, to and from a JSON object.
 
-A record is a frozen dataclass that extends `Record`.  Its fields are the keys of the object, in the order
-in which they are written.  A field may hold another record, or a tuple, which is a list in JSON.
+A record class lists its fields with their types and defaults, as a dataclass does; every field is given by
+name.  The fields are the keys of the object, in the order in which they are written.  A field may hold
+another record, or a tuple, which is a list in JSON.
+
+Note: these are no dataclasses.  Dataclasses have methods generated for each class, which would make the
+launcher 0.7 MB larger, and each shim, which shares its memory.
 """
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping
 from types import NoneType
-from typing import Any, ClassVar, Self, get_args, get_origin
+from typing import Any, ClassVar, Self, dataclass_transform, get_args, get_origin
 
 from mosaicd.protocol import Json
 
 
+@dataclass_transform(kw_only_default=True, frozen_default=True)
 class Record:
-    """The base of all records; a subclass is a frozen dataclass with slots."""
-
-    __slots__ = ()
+    """The base of all records.  A record never changes; `changed` returns another one."""
 
     #: Keys that are left out where there is no value; every other key is then null.
     OMITTED: ClassVar[frozenset[str]] = frozenset()
+    #: The fields in order, each with its type, where None is left out.
+    TYPES: ClassVar[Mapping[str, Any]] = {}
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {}
+    #: How the values of fields are read that are not the same in JSON.
+    _READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
 
-    def to_json(self) -> Json:
-        """Return the JSON object of this record."""
-        told = {n: v for n, v in self.values().items() if v is not None or n not in self.OMITTED}
-        return {name: _plain(value) for name, value in told.items()}
+    def __init_subclass__(cls) -> None:
+        declared = {name: kind for name, kind in cls.__annotations__.items() if not _is_of_class(kind)}
+        cls.TYPES = {name: _without_none(kind) for name, kind in declared.items()}
+        cls.DEFAULTS = {name: vars(cls)[name] for name in declared if name in vars(cls)}
+        readers = {name: _reader(kind) for name, kind in cls.TYPES.items()}
+        cls._READERS = {name: read for name, read in readers.items() if read is not None}
+
+    def __init__(self, **values: Any) -> None:
+        """Make a record of these fields; TypeError for one that is missing or unknown."""
+        values = {**self.DEFAULTS, **values}
+        if values.keys() != self.TYPES.keys():
+            names = ", ".join(sorted(values.keys() ^ self.TYPES.keys()))
+            raise TypeError(f"{type(self).__name__}: missing or unknown: {names}")
+        self.__dict__.update(values)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{type(self).__name__} never changes: {name}")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]  # a record may hold a dictionary
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in self.values().items())})"
+
+    def changed(self, **values: Any) -> Self:
+        """Return this record with other values in some fields."""
+        return type(self)(**{**self.__dict__, **values})
 
     def values(self) -> dict[str, Any]:
         """Return each field with its value, to make another record from."""
-        return {name: getattr(self, name) for name in types_of(type(self))}
+        return {name: self.__dict__[name] for name in self.TYPES}
 
     @property
     def has_values(self) -> bool:
         """Whether a record whose fields may all be absent says anything."""
-        return self != type(self)()
+        return self.__dict__ != self.DEFAULTS
+
+    def to_json(self) -> Json:
+        """Return the JSON object of this record."""
+        told = self.values()
+        for name in self._READERS:
+            told[name] = _plain(told[name])
+        for name in self.OMITTED:
+            if told[name] is None:
+                del told[name]
+        return told
 
     def known(self) -> Json:
         """Return the JSON object without the keys that have no value, in this record and in those within."""
@@ -44,26 +86,11 @@ class Record:
 
         Unknown keys are ignored, so a newer writer may add some.
         """
-        types = types_of(cls)
-        return cls(**{name: _read(types[name], data[name]) for name in types if name in data})
-
-
-_TYPES: dict[type[Record], Mapping[str, Any]] = {}
-
-
-def types_of(cls: type[Record]) -> Mapping[str, Any]:
-    """Return the fields of a record class in order, each with its declared type, where None is left out."""
-    if cls not in _TYPES:
-        declared: Any = cls  # a dataclass, as every subclass is
-        _TYPES[cls] = {field.name: _without_none(field.type) for field in fields(declared)}
-    return _TYPES[cls]
-
-
-def resolve_types(base: type[Record] = Record) -> None:
-    """Find the types of every record class that is loaded, so that forked processes share the result."""
-    for cls in base.__subclasses__():
-        types_of(cls)
-        resolve_types(cls)
+        values = {name: data[name] for name in cls.TYPES if name in data}
+        for name, read in cls._READERS.items():
+            if values.get(name) is not None:
+                values[name] = read(values[name])
+        return cls(**values)
 
 
 def is_record(declared: Any) -> bool:
@@ -71,9 +98,20 @@ def is_record(declared: Any) -> bool:
     return isinstance(declared, type) and issubclass(declared, Record)
 
 
+def _is_of_class(declared: Any) -> bool:
+    return ClassVar in (declared, get_origin(declared))
+
+
 def _without_none(declared: Any) -> Any:
     others = [part for part in get_args(declared) if part is not NoneType]
     return others[0] if NoneType in get_args(declared) and len(others) == 1 else declared
+
+
+def _reader(declared: Any) -> Callable[[Any], Any] | None:
+    if is_record(declared):
+        read: Callable[[Any], Any] = declared.from_json
+        return read
+    return tuple if get_origin(declared) is tuple else None
 
 
 def _plain(value: Any) -> Any:
@@ -85,11 +123,3 @@ def _plain(value: Any) -> Any:
 def _without_null(data: Json) -> Json:
     inner = {name: _without_null(value) if isinstance(value, dict) else value for name, value in data.items()}
     return {name: value for name, value in inner.items() if value is not None}
-
-
-def _read(declared: Any, value: Any) -> Any:
-    if value is None:
-        return None
-    if is_record(declared):
-        return declared.from_json(value)
-    return tuple(value) if get_origin(declared) is tuple else value

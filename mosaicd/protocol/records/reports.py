@@ -1,10 +1,10 @@
 """What a shim reports to the daemon: worker.register with its status, worker.fact, worker.advance.
 
-These are the parameters of the three methods, decoded as strictly as every other request.  What a status, a
-fact or a checkpoint says in detail is read with distrust (see `untrusted`), so here it is any JSON object.
+Register, Facts and Advance are the parameters of these methods, decoded as strictly as every other request.
+The details of a status, a fact or a checkpoint are read with distrust (see `untrusted`), so here each of them
+is any JSON object.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from mosaicd.protocol import Json
@@ -12,7 +12,6 @@ from mosaicd.protocol.records.attempt import Exit, Started, Stop
 from mosaicd.protocol.records.record import Record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Status(Record):
     """All that an attempt has come to.  `frozen_at` or `thawed_at`: when the last of the two facts was."""
 
@@ -30,7 +29,6 @@ class Status(Record):
     swept: bool | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Register(Record):
     """A shim's handshake; `status` is what it already did (lifecycle of the attempt so far)."""
 
@@ -49,7 +47,6 @@ class Register(Record):
     status: Json
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Advance(Record):
     """Cursors, last values and signs of life; carries no ledger event."""
 
@@ -69,7 +66,6 @@ class Advance(Record):
     total_episodes: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts(Record):
     """Facts in the order they happened; each a dict with `fact`, `at` and its evidence."""
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from mosaicd.protocol.records.record import Record, is_record, types_of
+from mosaicd.protocol.records.record import Record, is_record
 
 TEXT_LIMIT = 1000
 METRICS_LIMIT = 64
@@ -26,7 +26,7 @@ R = TypeVar("R", bound=Record)
 def read(cls: type[R], data: Any) -> R:
     """Return the record in `data`; a field without a value of its type has its default."""
     given = data if isinstance(data, Mapping) else {}
-    values = {name: _value(declared, given.get(name)) for name, declared in types_of(cls).items()}
+    values = {name: _value(declared, given.get(name)) for name, declared in cls.TYPES.items()}
     return cls(**{name: value for name, value in values.items() if value is not None})
 
 

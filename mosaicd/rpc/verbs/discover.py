@@ -12,6 +12,7 @@ from mosaicd.protocol.methods import METHODS, NOTIFICATIONS, Method
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 from mosaicd.rpc.results import RESULTS
+from mosaicd.rpc.validate import dataclass_of
 
 OPENRPC = "1.3.2"
 _REF = "#/components/schemas/{name}"
@@ -25,7 +26,7 @@ async def handle(services: Services, caller: Caller, params: NoParams) -> Json:
 @cache
 def document() -> Json:
     """Return the OpenRPC document; not to be changed."""
-    classes = sorted({row.params for row in METHODS.values()}, key=lambda cls: cls.__name__)
+    classes = sorted({dataclass_of(row.params) for row in METHODS.values()}, key=lambda cls: cls.__name__)
     _, schemas = msgspec.json.schema_components(classes, ref_template=_REF)
     for schema in schemas.values():
         schema["additionalProperties"] = False
