@@ -123,7 +123,7 @@ class Launcher:
         pid = os.fork()
         if pid == 0:
             self._forget()
-            life.become(order_fd, self._sweeper.root)
+            life.carry_out_and_exit(order_fd, self._sweeper.root)
         return pid
 
     def _fork_ahead(self) -> None:

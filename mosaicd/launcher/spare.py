@@ -55,7 +55,7 @@ def _become(channel: OrderSocket, root: CgroupRoot) -> None:
     """Wait, carry out, and end: nothing of the parent's clean-up may happen here."""
     status = _CRASHED
     try:
-        signals = life.settle()
+        signals = life.leave_launcher()
         child.set_name(_TITLE)
         packet = _await(channel, signals)
         channel.close()

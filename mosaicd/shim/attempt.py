@@ -1,7 +1,7 @@
-"""One attempt of one run: what each event leads to.  `loop` waits, this decides.
+"""One attempt of one run: `loop` waits for events, `Attempt` decides what the shim does on each.
 
-Order matters in three places: a record is on the disk before the fact that tells of it; telemetry is in
-its file before a cursor that covers it; the tree is empty before the shim leaves.
+Three orders hold: a record is on the disk before its fact is sent; telemetry is in its file before a cursor
+covers it; the process tree is empty before the shim leaves.
 """
 
 import time
@@ -22,7 +22,7 @@ from mosaicd.shim.departure import Departure
 from mosaicd.shim.dialogue import Dialogue, registration
 from mosaicd.shim.ending import BegunStop, Ending
 from mosaicd.shim.link import Link
-from mosaicd.shim.output import make_ready
+from mosaicd.shim.output import open_spool
 from mosaicd.shim.progress import Progress
 from mosaicd.shim.segments import FULL
 from mosaicd.shim.spool import Spool
@@ -33,7 +33,7 @@ from mosaicd.shim.worker_control import WorkerControl
 
 
 class Attempt:
-    """One attempt of one run, from its lock to its empty tree."""
+    """One attempt of one run, from its lock to its empty process tree."""
 
     def __init__(
         self, order: LaunchOrder, attempt_dir: AttemptDir, start_ticks: int, setup_error: OSError | None,
@@ -53,21 +53,21 @@ class Attempt:
             self.link, order.run_id, self._registration, self._advance, self._registered, self._refused,
             self._notified,
         )  # fmt: skip
-        self._control = WorkerControl(order, tree, attempt_dir.dir_fd, self.dialogue.say, self._stop)
+        self._control = WorkerControl(order, tree, attempt_dir.dir_fd, self.dialogue.add_facts, self._stop)
         self._departure = Departure(order, attempt_dir, self.link, self.dialogue)
         self.spool: Spool | None = None
         self._started: StartedWorker | None = None
         self._exit: Exit | None = None
-        self._first_sign_at: float | None = None
+        self._sign_of_life_at: float | None = None
         self._is_childless = True
         self._is_emptied = False
-        self._beat = False
+        self._has_new_output = False
 
     # ------------------------------------------------------------------ calls of the loop
 
     @property
     def is_over(self) -> bool:
-        """Return whether the shim leaves now: the end is recorded and reported, or there is nothing to do."""
+        """Return whether the shim leaves now: it has reported the end of the run, or has nothing to do."""
         return self._departure.is_due
 
     @property
@@ -76,16 +76,16 @@ class Attempt:
         return self._is_emptied
 
     def prepare(self) -> None:
-        """Make the files for the worker's output, while the daemon handles the register."""
+        """Make the files for the worker's output, while the daemon handles worker.register."""
         if self._setup_error:
             return
         try:
-            self.spool = make_ready(self._attempt_dir, self._order, self._recorded)
+            self.spool = open_spool(self._attempt_dir, self._order, self._note_record)
         except OSError as error:
             self._setup_error = error
 
     def next_at(self) -> float | None:
-        """Return when `tick` has something to do."""
+        """Return the time (monotonic) at which `tick` is due, or None."""
         moments = [self.dialogue.next_at(), self._departure.next_at(is_emptied=self._is_emptied)]
         if self._exit is None:
             moments.append(self._control.next_at() if self._started else self._handshake_by)
@@ -94,7 +94,7 @@ class Attempt:
         return min((moment for moment in moments if moment is not None), default=None)
 
     def tick(self, now: float) -> None:
-        """Do what is due."""
+        """Do all work that is due at `now` (monotonic)."""
         self.dialogue.tick(now)
         if self._started is None and self._exit is None:
             if now >= self._handshake_by:
@@ -102,7 +102,7 @@ class Attempt:
         elif self._exit is None:
             self._control.tick(now, self._progress)
         elif self._is_childless:
-            self._consider_empty()
+            self._check_empty()
         if not self._is_emptied:
             self._control.kill_sequence.tick(now)
         self._departure.tick(now, is_emptied=self._is_emptied)
@@ -114,13 +114,13 @@ class Attempt:
             self.spool.close()
 
     def note_output(self) -> None:
-        """Take note that the worker has printed something."""
-        self._beat = True
+        """Note that the worker has printed something; the next advance reports it."""
+        self._has_new_output = True
         self.dialogue.note_change()
 
     def terminate(self, now: float) -> None:
-        """Stop the run: the shim got TERM."""
-        reason = "the shim was told to terminate"
+        """Stop the run, because the shim received SIGTERM."""
+        reason = "the shim received SIGTERM"
         self._stop(BegunStop("by_user", None, reason, self._order.limits.grace_s), now)
 
     def reap(self, now: float) -> None:
@@ -129,10 +129,10 @@ class Attempt:
             return
         ended, self._is_childless = child.reap()
         leader = self._started.worker
-        for one in ended:
-            if one.pid == leader.pid and not leader.is_reaped:
+        for child_end in ended:
+            if child_end.pid == leader.pid and not leader.is_reaped:
                 leader.note_reaped()
-                self._leader_ended(one, now)
+                self._leader_ended(child_end, now)
 
     # ------------------------------------------------------------------ the daemon
 
@@ -144,10 +144,10 @@ class Attempt:
             paused_mode=self._control.pause.mode,
         )
         if command is not None:
-            self._obey(command, time.monotonic())
+            self._carry_out(command, time.monotonic())
 
     def _refused(self) -> None:
-        """Leave, unless processes are alive or exit.json has to be written: the daemon does not know us."""
+        """Leave, unless processes are alive or exit.json is not written: the daemon has refused this shim."""
         has_nothing = self._started is None and self._exit is None
         if has_nothing or (self._is_emptied and self._departure.is_settled):
             self._departure.leave()
@@ -155,14 +155,14 @@ class Attempt:
     def _notified(self, name: str, params: Json) -> None:
         command = commands.from_notification(name, params)
         if command is not None:
-            self._obey(command, time.monotonic())
+            self._carry_out(command, time.monotonic())
 
-    def _obey(self, command: Command, now: float) -> None:
+    def _carry_out(self, command: Command, now: float) -> None:
         is_alive = self._started is not None and self._exit is None
         is_working = is_alive and not self._control.is_stopping
         match command.name:
             case commands.START:
-                self._launch(now)
+                self._start_worker(now)
             case commands.STOP:
                 stop = command.begin_stop(self._order.limits.grace_s)
                 if not (is_working and self._control.post_mortem.try_delay(stop, now)):
@@ -181,8 +181,8 @@ class Attempt:
         started, stop, pause = self._started, self._ending.stop, self._control.pause
         status = Status(
             spawned=started.record if started else None,
-            sign_of_life=self._first_sign_at is not None,
-            started_at=self._first_sign_at,
+            sign_of_life=self._sign_of_life_at is not None,
+            started_at=self._sign_of_life_at,
             frozen=pause.is_frozen,
             frozen_at=pause.frozen_at,
             thawed_at=pause.thawed_at,
@@ -194,23 +194,23 @@ class Attempt:
         return registration(self._order, self._start_ticks, status)
 
     def _advance(self, token: str) -> Advance:
-        beat, self._beat = self._beat, False
+        has_new_output, self._has_new_output = self._has_new_output, False
         return Advance(
             run_id=self._order.run_id,
             session_token=token,
             **ending.counts(self.spool, self._progress).to_json(),
             beat_at=time.time(),
-            worker_beat=beat,
+            worker_beat=has_new_output,
             total_steps=self._progress.total_steps,
             total_episodes=self._progress.total_episodes,
         )
 
     # ------------------------------------------------------------------ the start
 
-    def _launch(self, now: float) -> None:
+    def _start_worker(self, now: float) -> None:
         try:
             if self._setup_error or self.spool is None:
-                raise self._setup_error or OSError(0, "nothing was made ready")
+                raise self._setup_error or OSError(0, "the output files were not opened")
             started = start(self._order, self._attempt_dir, self._tree.run_cgroup, self._temp_cleanup)
         except OSError as error:
             self._spawn_failed(error)
@@ -220,20 +220,20 @@ class Attempt:
         self._control.begin(started, now)
         self.spool.attach(started.worker.stdout_fd, started.worker.stderr_fd)
         self._ending.started_at = started.at
-        told = [facts.spawned(started.record)]
+        started_facts = [facts.spawned(started.record)]
         if not self._order.is_worker:
-            self._first_sign_at = started.at
-            told.append(facts.at_time(facts.STARTED, started.at))
-        self.dialogue.say(*told)
+            self._sign_of_life_at = started.at
+            started_facts.append(facts.at_time(facts.STARTED, started.at))
+        self.dialogue.add_facts(*started_facts)
 
-    def _recorded(self, found: Recognised) -> None:
-        """Take note of a telemetry line: count it, and see whether it answers a pause."""
-        self._progress.note(found)
-        if self._first_sign_at is None and found.kind != "error":
-            self._first_sign_at = time.time()
+    def _note_record(self, record: Recognised) -> None:
+        """Count a telemetry record, and pass it to the pause, which it may answer."""
+        self._progress.note(record)
+        if self._sign_of_life_at is None and record.kind != "error":
+            self._sign_of_life_at = time.time()
             if self._order.is_worker:
-                self.dialogue.say(facts.at_time(facts.STARTED, self._first_sign_at))
-        self._control.pause.note_line(found.kind)
+                self.dialogue.add_facts(facts.at_time(facts.STARTED, self._sign_of_life_at))
+        self._control.pause.note_line(record.kind)
 
     def _spawn_failed(self, error: OSError) -> None:
         self._ending.fault = ending.DISK_FULL if error.errno in FULL else ending.SPAWN_FAILED
@@ -241,7 +241,7 @@ class Attempt:
         self._ending.error = f"{named}{error.strerror or error}"
         exit = self._end_without_worker()
         fact = SpawnFailed(at=exit.finished_at, errno=error.errno or None, error=exit.error, exit=exit)
-        self.dialogue.say(fact.to_json())
+        self.dialogue.add_facts(fact.to_json())
 
     def _handshake_timed_out(self) -> None:
         waited_s = self._order.limits.handshake_timeout_s
@@ -262,38 +262,38 @@ class Attempt:
     def _stop(self, stop: BegunStop, now: float) -> None:
         if self._exit is not None:
             if not self._is_emptied:
-                self._control.kill_sequence.begin(now, stop.grace_s)  # shortens the sweep of the rest
+                self._control.kill_sequence.begin(now, stop.grace_s)  # shortens the grace
             return
         if self._ending.stop is None:
             self._ending.stop = stop
             self._ending.is_release = False
         if self._started is None:
             exit = self._end_without_worker()
-            self.dialogue.say(facts.exited(exit))
+            self.dialogue.add_facts(facts.exited(exit))
             return
         self._control.stop(stop.grace_s, now)
 
     def _leader_ended(self, ended: child.Ended, now: float) -> None:
         crash_points.reach("shim.reaped")
         assert self.spool is not None
-        told_bytes = self.spool.read_bytes
+        bytes_before = self.spool.read_bytes
         self.spool.read_all()
-        if self.spool.read_bytes != told_bytes:
+        if self.spool.read_bytes != bytes_before:
             self.dialogue.note_change()
         self._control.leader_has_ended()
         self._ending.post_mortem = self._control.post_mortem.summary
-        self._ending.judge(ended, self._control.ran_s(now), self._tree.run_cgroup.oom())
+        self._ending.note_end(ended, self._control.ran_s(now), self._tree.run_cgroup.oom())
         is_forced = self._control.kill_sequence.is_forced
         self._exit = self._ending.record(
             ended, self.spool, self._progress, is_forced, swept=self._is_childless
         )
         self._departure.write_exit(self._exit, now)
-        self.dialogue.say(facts.exited(self._exit))
+        self.dialogue.add_facts(facts.exited(self._exit))
         if not self._is_childless:
             self._control.end_rest(now)
 
-    def _consider_empty(self) -> None:
-        """No child is left; after a kill sequence, also look for processes with the marker of the run."""
+    def _check_empty(self) -> None:
+        """Note that the tree is empty: no child is left and, after a kill sequence, no marked process."""
         if self._is_emptied or (self._control.is_stopping and self._tree.look().members):
             return
         self._is_emptied = True
@@ -304,5 +304,5 @@ class Attempt:
                 at=time.time(), telemetry_seq=self.spool.telemetry_file.written_seq,
                 stdout_bytes=self.spool.stdout.end_bytes, stderr_bytes=self.spool.stderr.end_bytes,
             )  # fmt: skip
-            self.dialogue.say(fact.to_json())
+            self.dialogue.add_facts(fact.to_json())
             self.dialogue.note_change()  # the fact `exited` had the cursors before this output

@@ -1,9 +1,8 @@
 """The attempt directory: its lock, and the small records that a shim writes once.
 
-All files are opened relative to one descriptor of the directory.  The descriptor carries the lock as long as
-the shim lives.  started.json and exit.json are on the disk when the call returns; the fsync of the directory
-puts launch.json on the disk with them.  A full disk cannot prevent exit.json: its block is reserved at the
-start.
+All files are opened relative to one descriptor of the directory.  The descriptor holds the lock as long as
+the shim lives.  `write_durably` returns when its file is on the disk; its fsync of the directory also puts
+launch.json there.  A full disk cannot prevent exit.json: the shim reserves a block for it at the start.
 """
 
 import errno
@@ -22,28 +21,28 @@ _LOCK_PAUSE_S = 0.005
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-class Taken(Exception):
-    """Another shim has the lock of this attempt, or had it."""
+class AttemptTaken(Exception):
+    """Another shim holds the lock of this attempt, or held it and wrote launch.json."""
 
 
 class AttemptDir:
     """An attempt directory with its lock."""
 
     def __init__(self, path: str) -> None:
-        """Make the directory if it is missing, and take its lock; Taken if another process has the lock."""
+        """Make the directory if it is missing, and take its lock; AttemptTaken if another shim has it."""
         os.makedirs(path, mode=0o700, exist_ok=True)
         self.path = path
         self.dir_fd = os.open(path, _DIRECTORY)
         if not _lock(self.dir_fd):
             os.close(self.dir_fd)
-            raise Taken(path)
+            raise AttemptTaken(path)
 
     def write_launch(self, launch: Launch) -> None:
-        """Write launch.json; Taken when it is there, whatever it says."""
+        """Write launch.json; AttemptTaken if the file exists, whatever it contains."""
         try:
             fd = self._open(rundir.LAUNCH, os.O_EXCL)
         except FileExistsError:
-            raise Taken(self.path) from None
+            raise AttemptTaken(self.path) from None
         _write_and_close(fd, launch.to_json())
 
     def write_worker_config(self, content: Json) -> str:
@@ -52,7 +51,7 @@ class AttemptDir:
         return os.path.join(self.path, rundir.WORKER_CONFIG)
 
     def reserve_exit(self) -> None:
-        """Claim the block that exit.json will need."""
+        """Reserve the disk block for exit.json; OSError if the disk is full."""
         fd = self._open(rundir.EXIT + _TEMPORARY, os.O_TRUNC)
         try:
             os.posix_fallocate(fd, 0, _RESERVED_BYTES)
@@ -63,7 +62,7 @@ class AttemptDir:
             os.close(fd)
 
     def write_durably(self, name: str, content: Json) -> None:
-        """Write `name` so that a reader sees all of it or nothing, and a power cut loses nothing."""
+        """Write the file atomically; it is on the disk when this returns, so a power cut does not lose it."""
         temporary = name + _TEMPORARY
         fd = self._open(temporary, 0)
         try:
@@ -81,7 +80,7 @@ class AttemptDir:
         try:
             return os.fstat(self.dir_fd).st_nlink == 0
         except OSError as error:
-            return error.errno == errno.ESTALE  # removed on a file server
+            return error.errno == errno.ESTALE  # a file server reports this for a removed directory
 
     def open_log(self, name: str) -> int:
         """Open a file for appending; the descriptor is not inherited."""
@@ -98,7 +97,7 @@ class AttemptDir:
 
 
 def _lock(dir_fd: int) -> bool:
-    """Take the lock; the daemon looks at it by holding it for a moment, so one refusal means little."""
+    """Take the lock; try some times, because the daemon also takes it for a moment to test it."""
     for _ in range(_LOCK_TRIES):
         try:
             fcntl.flock(dir_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -109,8 +108,8 @@ def _lock(dir_fd: int) -> bool:
     return False
 
 
-def make_files(files_dir: str, for_worker: bool) -> None:
-    """Make the directory that a run keeps over attempts, and in it what its environment and workers name."""
+def make_files_dir(files_dir: str, for_worker: bool) -> None:
+    """Make the files directory of a run, which all its attempts share, and its subdirectories."""
     os.makedirs(files_dir, mode=0o700, exist_ok=True)
     for name in (rundir.CHECKPOINTS, "videos", "tensorboard") if for_worker else (rundir.CHECKPOINTS,):
         try:
@@ -120,7 +119,7 @@ def make_files(files_dir: str, for_worker: bool) -> None:
 
 
 def boot_id() -> str:
-    """Return the kernel's name for this boot."""
+    """Return the boot id of the kernel."""
     with open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip()
 

@@ -12,14 +12,14 @@ START, STOP, PAUSE, RELEASE, RESUME = "start", "stop", "pause", "release", "resu
 
 
 class Command(NamedTuple):
-    """One thing to do: its name, and what belongs to a stop or to a pause."""
+    """A command of the daemon, with the parameters of a stop or the mode of a pause."""
 
     name: str
     stop: StopParams = StopParams()
     pause_mode: str = FREEZE
 
     def begin_stop(self, default_grace_s: float) -> BegunStop:
-        """Return the stop, which begins now; `default_grace_s` holds if the daemon gave no grace."""
+        """Return the stop, which begins now; `default_grace_s` applies if the daemon sent no grace period."""
         stop = self.stop
         grace_s = default_grace_s if stop.grace_s is None else float(stop.grace_s)
         return BegunStop(stop.kind or "by_user", stop.who, stop.reason, max(0.0, grace_s))
@@ -37,7 +37,7 @@ def from_notification(name: str, params: Json) -> Command | None:
 def from_reply(
     reply: Registered, *, is_started: bool, has_ended: bool, paused_mode: str | None
 ) -> Command | None:
-    """Return what the reply to a register asks of an attempt in this state; None if nothing."""
+    """Return the command in the reply to worker.register, given the state of the attempt, or None."""
     if reply.order == control.STOP or (reply.order == control.ATTACH and reply.want == "stop"):
         stop = {"grace_s": reply.grace_s, **(reply.stop or {})}
         return Command(STOP, stop=StopParams.from_json(stop))

@@ -16,10 +16,10 @@ from mosaicd.shim.attempt_dir import AttemptDir
 from mosaicd.shim.dialogue import Dialogue
 from mosaicd.shim.link import Link
 
-_RETRY_S = 1.0  # exit.json on a full disk
-_DAEMON_AWAY_S = 2.0  # the daemon cannot be reached
-_ANSWER_WAIT_S = 30.0  # the daemon is connected and does not acknowledge
-_LOOK_S = 1.0  # at most one look at the attempt directory in this time
+_RETRY_S = 1.0  # between two tries to write exit.json, for example on a full disk
+_DAEMON_AWAY_S = 2.0  # the shim leaves after this time without a connection
+_ANSWER_WAIT_S = 30.0  # the shim leaves after this time without an acknowledgement
+_CHECK_S = 1.0  # between two checks that the attempt directory exists
 
 
 class Departure:
@@ -33,7 +33,7 @@ class Departure:
         self._exit: Exit | None = None
         self._ended_at = 0.0
         self._retry_at: float | None = None
-        self._look_at = 0.0
+        self._check_at = 0.0
         self._is_written = False
         self._is_dir_removed = False
         self._is_due = False
@@ -58,22 +58,22 @@ class Departure:
         self._try_write(now)
 
     def next_at(self, *, is_emptied: bool) -> float | None:
-        """Return when `tick` has something to do; `is_emptied`: the process tree is empty."""
+        """Return when `tick` is due, or None; `is_emptied`: the process tree is empty."""
         moments = [self._retry_at, self._leave_at() if is_emptied else None]
         return min((moment for moment in moments if moment is not None), default=None)
 
     def tick(self, now: float, *, is_emptied: bool) -> None:
-        """Look at the attempt directory, try again to write exit.json, leave: whatever is due."""
-        if now >= self._look_at and not self._is_written:
-            self._look_at = now + _LOOK_S
-            self._look()
+        """Check the attempt directory, try again to write exit.json, or leave, if that is due."""
+        if now >= self._check_at and not self._is_written:
+            self._check_at = now + _CHECK_S
+            self._check_dir()
         if self._retry_at is not None and now >= self._retry_at:
             self._try_write(now)
         if not is_emptied or not self.is_settled:
             return
-        is_told = self._dialogue.is_accepted and not self._dialogue.has_unacknowledged_facts
+        is_acknowledged = self._dialogue.is_accepted and not self._dialogue.has_unacknowledged_facts
         leave_at = self._leave_at()
-        if is_told or (leave_at is not None and now >= leave_at):
+        if is_acknowledged or (leave_at is not None and now >= leave_at):
             self.leave()
 
     def _try_write(self, now: float) -> None:
@@ -82,15 +82,15 @@ class Departure:
         try:
             self._attempt_dir.write_durably(rundir.EXIT, self._exit.to_json())
         except OSError:
-            self._look()
-            if not self._is_dir_removed:  # the fact `exited` tells the daemon meanwhile
+            self._check_dir()
+            if not self._is_dir_removed:  # meanwhile the daemon has the same record from the fact `exited`
                 self._retry_at = now + _RETRY_S
             return
         self._is_written = True
         crash_points.reach("shim.exit_written")
 
-    def _look(self) -> None:
-        """Take note of a removed attempt directory, and log it once."""
+    def _check_dir(self) -> None:
+        """Check whether the attempt directory was removed; log that once."""
         if self._is_dir_removed or not self._attempt_dir.is_removed():
             return
         self._is_dir_removed = True

@@ -1,8 +1,8 @@
-"""What the shim says to the daemon: register, facts in their order, coalesced advances.
+"""The shim's requests to the daemon: worker.register, worker.fact in order, worker.advance.
 
-A fact stays until the daemon has acknowledged it; after a loss the shim registers again (its status
-repeats everything) and sends what was not acknowledged.  One request of facts is under way at a time,
-and an advance is only ever the newest one, so a daemon that is slow or away costs no memory.
+A fact is kept until the daemon acknowledges it.  After a lost connection the shim registers again, with its
+complete status, and sends the facts that have no acknowledgement.  At most one request of facts waits for its
+reply, and only the newest advance is sent, so a slow or absent daemon costs the shim no memory.
 """
 
 import os
@@ -16,17 +16,17 @@ from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.protocol.records.reports import Advance, Facts, Register, Status
 from mosaicd.shim.link import Link
 
-_QUIET_S = 0.1  # at most one advance in this time
-_BEAT_S = 5.0
+_ADVANCE_INTERVAL_S = 0.1  # at most one advance in this time
+_HEARTBEAT_S = 5.0
 _REPLY_TIMEOUT_S = 30.0
 _RETRY_S = 0.2
 _FACTS_BYTES = framing.SMALL_LIMIT_BYTES - 512
 
-_REFUSED = frozenset({errors.Unauthenticated.code, errors.Conflict.code, errors.NotFound.code})
+_REFUSAL_CODES = frozenset({errors.Unauthenticated.code, errors.Conflict.code, errors.NotFound.code})
 
 
 class Dialogue:
-    """The state of the conversation; `on_*` are the shim's answers to it."""
+    """The state of the protocol with the daemon; the attempt handles replies and commands in `on_*`."""
 
     def __init__(
         self,
@@ -47,47 +47,48 @@ class Dialogue:
         self._on_control = on_control
         self._token: str | None = None
         self._facts: list[Json] = []
-        self._under_way = 0  # how many of the first facts are in the request that waits for its reply
+        self._sent_facts = 0  # number of facts in the request that waits for its reply
         self._request_id = 0
-        self._asked: dict[int, str] = {}
+        self._pending_methods: dict[int, str] = {}
         self._reply_by: float | None = None
         self._retry_at: float | None = None
         self._advance_at = 0.0
-        self._beat_at = 0.0
+        self._heartbeat_at = 0.0
         self._is_changed = False
-        self._is_overtaken = False  # a wish came before the reply to our register, which knows an older one
+        self._has_newer_command = False  # a command came before the reply to register, whose `want` is older
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the daemon knows this connection."""
+        """Return whether the daemon has accepted the register on this connection."""
         return self._token is not None
 
     @property
     def has_unacknowledged_facts(self) -> bool:
+        """Return whether a fact waits for its acknowledgement."""
         return bool(self._facts)
 
-    def say(self, *facts: Json) -> None:
-        """Add facts, to be sent together where they can."""
+    def add_facts(self, *facts: Json) -> None:
+        """Add facts; they are sent in one request if they fit."""
         self._facts += facts
         self._send_facts()
 
     def note_change(self) -> None:
-        """Cursors or values moved: an advance is due soon."""
+        """Note that cursors or values have changed: an advance is due soon."""
         self._is_changed = True
 
     def next_at(self) -> float | None:
-        """When `tick` has something to do."""
+        """Return when `tick` is due, or None."""
         moments = [at for at in (self._link.next_at(), self._reply_by, self._retry_at) if at is not None]
         if self._token:
-            moments.append(self._advance_at if self._is_changed else self._beat_at)
+            moments.append(self._advance_at if self._is_changed else self._heartbeat_at)
         return min(moments, default=None)
 
     def tick(self, now: float) -> None:
-        """Connect, repeat, beat: whatever is due."""
+        """Connect, send requests again, or send an advance, if that is due."""
         if self._link.connect(now):
             self._register(now)
         if self._reply_by is not None and now >= self._reply_by:
-            self.lose(now)
+            self.drop_connection(now)
         if self._retry_at is not None and now >= self._retry_at:
             self._retry_at = None
             if not self._token:
@@ -95,45 +96,45 @@ class Dialogue:
             else:
                 self._send_facts()
         if self._token:
-            due = self._advance_at if self._is_changed else self._beat_at
+            due = self._advance_at if self._is_changed else self._heartbeat_at
             if now >= due:
                 self._send_advance(self._token, now)
 
-    def lose(self, now: float) -> None:
-        """The connection is gone, or of no use."""
+    def drop_connection(self, now: float) -> None:
+        """Close the connection, and forget which requests wait for a reply."""
         self._link.drop(now)
         self._token = None
-        self._asked.clear()
-        self._under_way = 0
+        self._pending_methods.clear()
+        self._sent_facts = 0
         self._reply_by = self._retry_at = None
 
     def receive(self, now: float) -> None:
-        """Take what has arrived."""
+        """Handle the messages that have arrived."""
         messages = self._link.receive()
         if messages is None:
-            self.lose(now)
+            self.drop_connection(now)
             return
         for message in messages:
             if "method" in message:
-                self._take_control(message)
+                self._handle_control(message)
             else:
-                self._take_reply(message, now)
+                self._handle_reply(message, now)
 
     def finish(self, now: float) -> None:
-        """Send the last advance, as far as it goes without waiting."""
+        """Send the last advance, without waiting for the daemon to read it."""
         if self._token and self._is_changed:
             self._send_advance(self._token, now)
         self._link.flush()
 
-    def _take_control(self, message: Json) -> None:
+    def _handle_control(self, message: Json) -> None:
         params = message.get("params")
         method = message.get("method")
         if isinstance(method, str) and method.startswith("control."):
-            self._is_overtaken = True
+            self._has_newer_command = True
             self._on_control(method.removeprefix("control."), params if isinstance(params, dict) else {})
 
-    def _take_reply(self, message: Json, now: float) -> None:
-        method = self._asked.pop(message.get("id", 0), None)
+    def _handle_reply(self, message: Json, now: float) -> None:
+        method = self._pending_methods.pop(message.get("id", 0), None)
         if method is None:
             return
         self._reply_by = None
@@ -145,63 +146,63 @@ class Dialogue:
             self._facts_answered(code, now)
 
     def _registered(self, result: object, code: int | None, now: float) -> None:
-        if code in _REFUSED:
+        if code in _REFUSAL_CODES:
             self._retry_at = now + _RETRY_S
             self._on_refused()
             return
         if not isinstance(result, dict) or not isinstance(result.get("session_token"), str):
-            self._retry_at = now + _RETRY_S  # an unavailable daemon: it says so and we ask again
+            self._retry_at = now + _RETRY_S  # another error, for example `unavailable`: try again
             return
-        reply = Registered.from_json({**result, "want": None} if self._is_overtaken else result)
+        reply = Registered.from_json({**result, "want": None} if self._has_newer_command else result)
         self._token = reply.session_token
         self._link.settle()
-        self._beat_at = now + _BEAT_S
+        self._heartbeat_at = now + _HEARTBEAT_S
         self._on_registered(reply)
         self._send_facts()
 
     def _facts_answered(self, code: int | None, now: float) -> None:
-        if code == errors.Unauthenticated.code:  # a newer register, or a daemon that forgot: start over
-            self.lose(now)
+        if code == errors.Unauthenticated.code:  # the session token is no longer valid: register again
+            self.drop_connection(now)
             return
-        if code is not None and code not in _REFUSED:
-            self._under_way = 0
+        if code is not None and code not in _REFUSAL_CODES:
+            self._sent_facts = 0
             self._retry_at = now + _RETRY_S
             return
-        del self._facts[: self._under_way]  # accepted, or refused for good
-        self._under_way = 0
+        del self._facts[: self._sent_facts]  # accepted, or refused finally
+        self._sent_facts = 0
         self._send_facts()
 
     def _register(self, now: float) -> None:
-        self._is_overtaken = False
-        self._ask("worker.register", self._registration(), now)
+        self._has_newer_command = False
+        self._send_request("worker.register", self._registration(), now)
         crash_points.reach("shim.registering")
 
     def _send_facts(self) -> None:
-        if not self._token or self._under_way or not self._facts:
+        if not self._token or self._sent_facts or not self._facts:
             return
         facts = _fitting(self._facts)
-        self._under_way = len(facts)
-        told = Facts(run_id=self._run_id, session_token=self._token, facts=facts)
-        self._ask("worker.fact", told, time.monotonic())
+        self._sent_facts = len(facts)
+        request = Facts(run_id=self._run_id, session_token=self._token, facts=facts)
+        self._send_request("worker.fact", request, time.monotonic())
 
-    def _ask(self, method: str, params: Register | Facts, now: float) -> None:
+    def _send_request(self, method: str, params: Register | Facts, now: float) -> None:
         self._request_id += 1
-        self._asked[self._request_id] = method
+        self._pending_methods[self._request_id] = method
         self._reply_by = now + _REPLY_TIMEOUT_S
         self._link.send(framing.request(method, params.to_json(), self._request_id))
 
     def _send_advance(self, token: str, now: float) -> None:
-        self._advance_at = now + _QUIET_S
-        self._beat_at = now + _BEAT_S
+        self._advance_at = now + _ADVANCE_INTERVAL_S
+        self._heartbeat_at = now + _HEARTBEAT_S
         if self._link.has_backlog:
-            return  # the daemon does not read: the next advance will say all of it
+            return  # the daemon does not read: the next advance contains these values too
         self._is_changed = False
         params = self._advance(token).to_json()
         self._link.send(framing.request("worker.advance", params, None))
 
 
 def registration(order: LaunchOrder, start_ticks: int, status: Status) -> Register:
-    """Return the handshake of this shim, with the status of its attempt."""
+    """Return the parameters of worker.register, with the status of the attempt."""
     return Register(
         proto_version=PROTOCOL_VERSION, schema_id=telemetry.SCHEMA_ID,
         schema_version=telemetry.SCHEMA_VERSION, run_id=order.run_id, attempt=order.attempt,
@@ -212,7 +213,7 @@ def registration(order: LaunchOrder, start_ticks: int, status: Status) -> Regist
 
 
 def _fitting(facts: list[Json]) -> list[Json]:
-    """Return the first facts, as many as one small message holds and at least one."""
+    """Return as many of the first facts as fit into one small message, at least one."""
     size = 0
     for count, fact in enumerate(facts):
         size += len(framing.encode(fact))

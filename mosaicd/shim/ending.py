@@ -1,13 +1,13 @@
-"""How an attempt ended: what exit.json says.
+"""The content of exit.json: how an attempt ended.
 
-Written once, as soon as the leader is reaped and the pipes are read; what the rest of the tree prints
-while it is swept still goes to the logs, so a reader takes a file's own length over the counts here.
+The shim writes exit.json once, when it has reaped the leader and read the pipes.
+Note: processes that still run may print more, so a log can be longer than its count in exit.json.
 """
 
 import signal
 import time
 
-from mosaicd.protocol.records.attempt import Counts, Exit, OutOfMemory, Shed, StoodStill, Stop, Usage
+from mosaicd.protocol.records.attempt import Counts, Exit, OutOfMemory, PostMortemSummary, Shed, Stop, Usage
 from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.shim.child import Ended
 from mosaicd.shim.progress import Progress
@@ -20,12 +20,12 @@ SPAWN_FAILED = "spawn_failed"
 DISK_FULL = "disk_full"
 OOM = "oom"
 CHECKPOINT_INVALID = "checkpoint_invalid"
-_LEFT_WELL = (0, 128 + signal.SIGTERM)
+_RELEASE_CODES = (0, 128 + signal.SIGTERM)
 _MIB = 1 << 20
 
 
 class BegunStop:
-    """A stop or limit that was begun, and who and what began it."""
+    """A stop that has begun: its kind (a user's stop, or a limit or timeout), user, reason and grace."""
 
     def __init__(self, kind: str, who: str | None, reason: str | None, grace_s: float) -> None:
         self.kind = kind
@@ -35,29 +35,29 @@ class BegunStop:
         self.at = time.time()
 
     def record(self, forced: bool) -> Stop:
-        """Return the stop as exit.json and the daemon see it; `forced`: KILL was needed."""
+        """Return the stop's record for exit.json and worker.register; `forced`: the leader needed KILL."""
         return Stop(
             kind=self.kind, who=self.who, reason=self.reason, forced=forced, grace_s=self.grace_s, at=self.at
         )
 
 
 class Ending:
-    """Collects what is known of the end until it can be written."""
+    """The facts about the end of an attempt, collected until exit.json is written."""
 
     def __init__(self, order: LaunchOrder) -> None:
         self._order = order
         self.started_at: float | None = None
         self.stop: BegunStop | None = None
         self.is_release = False
-        self._saved_before = 0
-        self.post_mortem: StoodStill | None = None
+        self._checkpoints_before = 0
+        self.post_mortem: PostMortemSummary | None = None
         self.fault: str | None = None
         self.error: str | None = None
         self.active_s = 0.0
         self.oom: OutOfMemory | None = None
 
-    def judge(self, ended: Ended, active_s: float, oom: OutOfMemory | None) -> None:
-        """Take in what is known when the leader is reaped; a bad end with victims is the kernel's doing."""
+    def note_end(self, ended: Ended, active_s: float, oom: OutOfMemory | None) -> None:
+        """Note the facts at the end of the leader; a failure after an OOM kill gets the fault `oom`."""
         self.active_s = round(active_s, 3)
         self.oom = oom
         if oom and (ended.signal is not None or ended.code) and self.stop is None:
@@ -65,31 +65,34 @@ class Ending:
             self.error = _oom_sentence(oom)
 
     def begin_release(self, progress: Progress) -> None:
-        """The worker is asked to save and leave, to come back later."""
+        """Note that the worker is asked to save a checkpoint and end; a later attempt continues the run."""
         self.is_release = True
-        self._saved_before = progress.checkpoints
+        self._checkpoints_before = progress.checkpoints
 
-    def _has_left(self, ended: Ended | None, progress: Progress, forced: bool) -> bool:
-        """Whether the worker left as it was asked to and has what it needs to come back.
+    def _is_released(self, ended: Ended | None, progress: Progress, forced: bool) -> bool:
+        """Return whether the worker ended for a release and has a checkpoint or an orderly end.
 
-        One that had to be killed, or died of TERM, counts when it had saved something for us before.
+        A worker that needed KILL counts if it saved a checkpoint after the request.  A worker that died of
+        another signal, such as TERM, counts if it has any checkpoint.
         """
         if not self.is_release or ended is None or progress.last_word in ("run_completed", "run_failed"):
             return False
         if forced:
-            return progress.checkpoints > self._saved_before
+            return progress.checkpoints > self._checkpoints_before
         if ended.signal is not None:
             return progress.checkpoint is not None
-        return progress.last_word == "run_cancelled" or ended.code in _LEFT_WELL
+        return progress.last_word == "run_cancelled" or ended.code in _RELEASE_CODES
 
     def record(
         self, ended: Ended | None, spool: Spool | None, progress: Progress, forced: bool, swept: bool
     ) -> Exit:
-        """Return exit.json; `ended` is None where no worker ever ran."""
-        released = self._has_left(ended, progress, forced)
+        """Return the content of exit.json; `ended` is None if no worker was started."""
+        released = self._is_released(ended, progress, forced)
         if self.is_release and forced and not released and self.fault is None and self.stop is None:
             self.fault = CHECKPOINT_INVALID
-            self.error = "asked to give its slots back, it neither saved a checkpoint nor left in time"
+            self.error = (
+                "the worker was asked to release its slots, but saved no checkpoint and did not end in time"
+            )
         return Exit(
             run_id=self._order.run_id,
             attempt=self._order.attempt,
@@ -124,7 +127,7 @@ def _oom_sentence(oom: OutOfMemory) -> str:
 
 
 def counts(spool: Spool | None, progress: Progress) -> Counts:
-    """Return the cursors and last values, for exit.json and for every advance."""
+    """Return cursors and last values for exit.json and worker.advance."""
     return Counts(
         telemetry_seq=spool.telemetry_file.written_seq if spool else 0,
         stdout_bytes=spool.stdout.end_bytes if spool else 0,
@@ -144,7 +147,7 @@ def _usage(ended: Ended | None) -> Usage | None:
 
 
 def _shed(spool: Spool | None) -> Shed:
-    """Return what limits and full disks kept out of the files."""
+    """Return how much output is not in the files because of size limits and disk errors."""
     if spool is None:
         return Shed(stdout_bytes=0, stderr_bytes=0, telemetry_records=0)
     telemetry_file = spool.telemetry_file
@@ -156,5 +159,5 @@ def _shed(spool: Spool | None) -> Shed:
 
 
 def _short(text: str | None) -> str | None:
-    """Return `text` as it can be sent in a small message, whatever a client put into it."""
+    """Return the beginning of `text`, as valid UTF-8 that fits into a small message."""
     return None if text is None else str(text)[:_TEXT_LIMIT].encode("utf-8", "replace").decode()

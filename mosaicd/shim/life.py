@@ -1,7 +1,7 @@
-"""What a fresh fork of the launcher becomes: a process of its own, then a shim, then nothing.
+"""The course of a shim process: leave the launcher's session, read the order, carry it out, exit.
 
-Nothing of the launcher's may stay with it: no terminal, no descriptors (a pipe of the daemon's held
-open by a shim would keep `mosaicd | tee log` from ending), no signal handlers.
+A shim keeps no terminal, descriptor or signal handler of the launcher.  For example, `mosaicd | tee log`
+would not end if a shim kept the pipe open.
 """
 
 import json
@@ -15,7 +15,7 @@ from mosaicd.protocol.records.attempt import Launch
 from mosaicd.protocol.records.orders import LaunchOrder, TeardownOrder
 from mosaicd.shim import child, start, teardown
 from mosaicd.shim.attempt import Attempt
-from mosaicd.shim.attempt_dir import AttemptDir, Taken
+from mosaicd.shim.attempt_dir import AttemptDir, AttemptTaken
 from mosaicd.shim.loop import Loop
 from mosaicd.shim.run_cgroup import CgroupRoot, RunCgroup, make, wanted
 from mosaicd.shim.signal_pipe import SignalPipe
@@ -26,10 +26,10 @@ _CRASHED = 70
 _TITLE = "mosaic-shim"
 
 
-def settle() -> SignalPipe:
-    """Leave the launcher's session, streams and signals; needs no order."""
+def leave_launcher() -> SignalPipe:
+    """Leave the launcher's session, standard streams and signal handlers; the order is not needed yet."""
     os.setsid()
-    _leave_standard_streams()
+    _redirect_standard_streams()
     signals = SignalPipe()
     child.become_subreaper()
     return signals
@@ -39,19 +39,19 @@ def carry_out(order_fd: int, signals: SignalPipe, root: CgroupRoot) -> int:
     """Carry out the order in `order_fd`, with control groups below `root`; return the exit status."""
     child.set_name(_TITLE)
     crash_points.reach("shim.forked")
-    content = _read(order_fd)
+    content = _read_order(order_fd)
     attempt_dir: str = content["attempt_dir"]
     try:
         if content["order"] == "teardown":
             return teardown.run(TeardownOrder.from_json(content), signals, root)
-        return _launch(LaunchOrder.from_json(content), signals, root)
+        return _run_attempt(LaunchOrder.from_json(content), signals, root)
     except BaseException:
         _write_crash(attempt_dir)
         raise
 
 
-def _read(order_fd: int) -> Json:
-    """Return the order in the descriptor, wherever its offset stands, and close the descriptor."""
+def _read_order(order_fd: int) -> Json:
+    """Return the complete order in the descriptor, whatever its offset, and close the descriptor."""
     with os.fdopen(order_fd, "rb") as file:
         if file.seekable():
             file.seek(0)
@@ -59,15 +59,15 @@ def _read(order_fd: int) -> Json:
     return content
 
 
-def _launch(launch: LaunchOrder, signals: SignalPipe, root: CgroupRoot) -> int:
+def _run_attempt(launch: LaunchOrder, signals: SignalPipe, root: CgroupRoot) -> int:
     start_ticks = procfs.read_start_ticks(os.getpid())
-    assert start_ticks is not None, "this process is there"
+    assert start_ticks is not None, "/proc has no start time of this process"
     try:
         attempt_dir = AttemptDir(launch.attempt_dir)
         crash_points.reach("shim.locked")
-        setup_error = _claim(attempt_dir, start.launch_record(launch, start_ticks))
-    except Taken:
-        return 0  # an order may be repeated: somebody else carries this one out, or has
+        setup_error = _try_write_launch(attempt_dir, start.launch_record(launch, start_ticks))
+    except AttemptTaken:
+        return 0  # the order was repeated: another shim carries it out, or did so earlier
     crash_points.reach("shim.launch_written")
     run_cgroup, refusal = _make_cgroup(launch, root)
     temp_cleanup = TempCleanup(launch.run_id, launch.attempt, attempt_dir)
@@ -89,8 +89,8 @@ def _make_cgroup(launch: LaunchOrder, root: CgroupRoot) -> tuple[RunCgroup, OSEr
         return RunCgroup(None, {}, {}), OSError(0, error.strerror)
 
 
-def _claim(attempt_dir: AttemptDir, launch: Launch) -> OSError | None:
-    """Write launch.json; return why that failed, for the daemon to be told.  Taken when it is there."""
+def _try_write_launch(attempt_dir: AttemptDir, launch: Launch) -> OSError | None:
+    """Write launch.json; return the error if that fails.  AttemptTaken if the file exists."""
     try:
         attempt_dir.write_launch(launch)
     except OSError as error:
@@ -98,7 +98,7 @@ def _claim(attempt_dir: AttemptDir, launch: Launch) -> OSError | None:
     return None
 
 
-def _leave_standard_streams() -> None:
+def _redirect_standard_streams() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
@@ -107,8 +107,8 @@ def _leave_standard_streams() -> None:
 
 
 def _write_crash(attempt_dir: str) -> None:
-    """Leave the traceback of a shim that broke where somebody who asks will look."""
-    import traceback  # a quarter of a megabyte that no healthy shim needs
+    """Append the traceback of this shim's crash to shim-crash.txt in the attempt directory."""
+    import traceback  # imported only for a crash: it needs 0.25 MB
 
     try:
         with open(os.path.join(attempt_dir, "shim-crash.txt"), "a") as file:
@@ -117,10 +117,10 @@ def _write_crash(attempt_dir: str) -> None:
         pass
 
 
-def become(order_fd: int, root: CgroupRoot) -> NoReturn:
-    """Carry out the order in a fresh fork: nothing of the parent's clean-up may happen here."""
+def carry_out_and_exit(order_fd: int, root: CgroupRoot) -> NoReturn:
+    """Carry out the order in a fresh fork, and exit without the clean-up of the launcher's code."""
     status = _CRASHED
     try:
-        status = carry_out(order_fd, settle(), root)
+        status = carry_out(order_fd, leave_launcher(), root)
     finally:
         os._exit(status)

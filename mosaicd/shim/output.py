@@ -1,22 +1,22 @@
-"""The files that a worker's output goes to, made when the shim starts."""
+"""The files for a worker's output; the shim creates them when it starts."""
 
 from collections.abc import Callable
 
 from mosaicd.protocol import rundir
 from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.protocol.telemetry import Recognised
-from mosaicd.shim.attempt_dir import AttemptDir, make_files
+from mosaicd.shim.attempt_dir import AttemptDir, make_files_dir
 from mosaicd.shim.index import Index
 from mosaicd.shim.segments import Segments
 from mosaicd.shim.spool import RawLog, Spool
 from mosaicd.shim.telemetry_file import TelemetryFile
 
 
-def make_ready(attempt_dir: AttemptDir, order: LaunchOrder, on_record: Callable[[Recognised], None]) -> Spool:
-    """Claim the block of exit.json, make the run's directories, open its logs; OSError where one refuses."""
+def open_spool(attempt_dir: AttemptDir, order: LaunchOrder, on_record: Callable[[Recognised], None]) -> Spool:
+    """Reserve space for exit.json, make the run's directories, open the logs; OSError if one step fails."""
     limits = order.limits
     attempt_dir.reserve_exit()
-    make_files(order.files_dir, order.is_worker)
+    make_files_dir(order.files_dir, order.is_worker)
     files = attempt_dir.open_log, attempt_dir.remove
     telemetry_file = TelemetryFile(Segments(*files, rundir.TELEMETRY, limits.telemetry_limit_bytes))
     index = Index(attempt_dir.open_log(rundir.LOG_INDEX))

@@ -39,7 +39,7 @@ _NUDGES = 50
 _KERNEL_WAIT_S = 0.5  # by then the kernel has halted whatever it can
 
 
-class ControlLine:
+class ControlChannel:
     """Our end of $MOSAIC_CONTROL_FD: small JSON lines, never waited for."""
 
     def __init__(self, end: socket.socket) -> None:
@@ -64,7 +64,7 @@ class Pause:
         on_paused: Callable[[str, float], None],
         on_continued: Callable[[float], None],
     ) -> None:
-        self.control: ControlLine | None = None
+        self.control: ControlChannel | None = None
         self._tree = tree
         self._ack_timeout_s = ack_timeout_s
         self._on_paused = on_paused

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mosaicd.procfs import Process
 from mosaicd.protocol import rundir
-from mosaicd.protocol.records.attempt import StoodStill
+from mosaicd.protocol.records.attempt import PostMortemSummary
 from mosaicd.safe_files import open_regular
 from mosaicd.shim import child
 from mosaicd.shim.tree import Tree
@@ -56,7 +56,7 @@ class PostMortem:
         #: The stop that waits for it.
         self.stop: BegunStop | None = None
         #: What the cause of the end says of it; None until it is written.
-        self.summary: StoodStill | None = None
+        self.summary: PostMortemSummary | None = None
 
     @property
     def is_waiting(self) -> bool:
@@ -145,11 +145,11 @@ def _head(stop: "BegunStop", count: int) -> str:
     return f"{stop.kind} at {at}; {count} processes\n"
 
 
-def _summary(members: list[Process]) -> StoodStill:
+def _summary(members: list[Process]) -> PostMortemSummary:
     if not members:
-        return StoodStill(processes=0)
+        return PostMortemSummary(processes=0)
     waits_in = _proc(members[0].pid, "wchan")
-    return StoodStill(
+    return PostMortemSummary(
         processes=len(members),
         state=members[0].state,
         waits_in=waits_in[:_TEXT] if waits_in not in ("", "0") else None,

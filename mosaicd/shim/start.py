@@ -1,4 +1,4 @@
-"""From an accepted order to a started worker and its started.json."""
+"""The start of a worker: its config, environment and control channel, then the fork, then started.json."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ from mosaicd.protocol.records.attempt import EnforcedLimits, Launch, Started
 from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.shim import child
 from mosaicd.shim.attempt_dir import AttemptDir, boot_id
-from mosaicd.shim.pause import ControlLine
+from mosaicd.shim.pause import ControlChannel
 from mosaicd.shim.run_cgroup import RunCgroup
 from mosaicd.shim.temp_cleanup import TempCleanup
 
@@ -18,9 +18,11 @@ _CONTROL_FD = "MOSAIC_CONTROL_FD"
 
 
 class StartedWorker:
-    """A worker that runs, the line to it, and its record in started.json."""
+    """A started worker, the control channel to it, and its record in started.json."""
 
-    def __init__(self, worker: child.Worker, control: ControlLine | None, at: float, record: Started) -> None:
+    def __init__(
+        self, worker: child.Worker, control: ControlChannel | None, at: float, record: Started
+    ) -> None:
         self.worker = worker
         self.control = control
         self.at = at
@@ -30,7 +32,7 @@ class StartedWorker:
 def start(
     order: LaunchOrder, attempt_dir: AttemptDir, run_cgroup: RunCgroup, temp_cleanup: TempCleanup
 ) -> StartedWorker:
-    """Start the worker and record it; OSError when it cannot be executed."""
+    """Start the worker and write started.json; OSError if the program cannot be executed."""
     crash_points.reach("shim.accepted")
     argv = list(order.argv)
     if order.worker_config is not None:
@@ -63,13 +65,13 @@ def start(
     try:
         attempt_dir.write_durably(rundir.STARTED, started.to_json())
     except OSError:
-        pass  # a full disk fails requests, not runs: the fact carries the same words
+        pass  # a full disk does not fail the run: the fact `spawned` contains the same record
     crash_points.reach("shim.started_written")
-    return StartedWorker(worker, ControlLine(ours) if ours else None, at, started)
+    return StartedWorker(worker, ControlChannel(ours) if ours else None, at, started)
 
 
 def launch_record(order: LaunchOrder, shim_start_ticks: int) -> Launch:
-    """Return launch.json: what was ordered, without secrets."""
+    """Return the content of launch.json: the order without its secrets."""
     return Launch(
         run_id=order.run_id, attempt=order.attempt, nonce=order.nonce, argv=order.argv,
         cwd=order.cwd, slots=order.slots, cpus=order.cpus, kind=order.kind,

@@ -11,7 +11,7 @@ import time
 from mosaicd import crash_points
 from mosaicd.protocol.records.orders import TeardownOrder
 from mosaicd.shim import child
-from mosaicd.shim.attempt_dir import AttemptDir, Taken
+from mosaicd.shim.attempt_dir import AttemptDir, AttemptTaken
 from mosaicd.shim.kill_sequence import KillSequence
 from mosaicd.shim.run_cgroup import CgroupRoot, find
 from mosaicd.shim.signal_pipe import SignalPipe
@@ -28,7 +28,7 @@ def run(order: TeardownOrder, signals: SignalPipe, root: CgroupRoot) -> int:
         child.end(order.given_up.pid, order.given_up.start_ticks)
     try:
         attempt_dir = AttemptDir(order.attempt_dir)
-    except Taken:
+    except AttemptTaken:
         return 0
     crash_points.reach("shim.teardown_locked")
     began_at = time.time()

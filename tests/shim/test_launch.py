@@ -10,7 +10,7 @@ import pytest
 
 from mosaicd import launcher, procfs
 from mosaicd.protocol import Json
-from mosaicd.shim.attempt_dir import AttemptDir, Taken
+from mosaicd.shim.attempt_dir import AttemptDir, AttemptTaken
 from tests.harness.shim import PATIENCE_S, PYTHON, ShimHarness
 from tests.harness.waiting import wait_until
 from tests.shim import trees
@@ -200,7 +200,7 @@ def test_a_recycled_pid_is_not_hit(harness: ShimHarness) -> None:
 def test_a_lock_is_the_directorys(tmp_path: Path) -> None:
     """Two holders of one attempt are impossible, in one process or two."""
     attempt_dir = AttemptDir(str(tmp_path))
-    with pytest.raises(Taken):
+    with pytest.raises(AttemptTaken):
         AttemptDir(str(tmp_path))
     os.close(attempt_dir.dir_fd)
     os.close(AttemptDir(str(tmp_path)).dir_fd)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mosaicd.shim.attempt_dir import AttemptDir, Taken
+from mosaicd.shim.attempt_dir import AttemptDir, AttemptTaken
 
 
 @pytest.fixture
@@ -39,6 +39,6 @@ def test_a_look_at_the_lock_does_not_send_a_shim_away(
 def test_a_second_shim_leaves(tmp_path: Path) -> None:
     """An order that was carried out is not carried out again."""
     attempt_dir = AttemptDir(str(tmp_path))
-    with pytest.raises(Taken):
+    with pytest.raises(AttemptTaken):
         AttemptDir(str(tmp_path))
     os.close(attempt_dir.dir_fd)

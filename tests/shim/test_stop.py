@@ -152,7 +152,7 @@ def test_term_to_the_shim_stops_its_run(harness: ShimHarness) -> None:
     harness.signal(run.shim_pid, 15)
     record = run.exit()
     assert record["signal"] == 15
-    assert (record["stop"]["kind"], record["stop"]["reason"]) == ("by_user", "the shim was told to terminate")
+    assert (record["stop"]["kind"], record["stop"]["reason"]) == ("by_user", "the shim received SIGTERM")
     run.leaves()
 
 

@@ -80,7 +80,7 @@ class OutOfMemory(Record):
     refusals: int | None = None
 
 
-class StoodStill(Record):
+class PostMortemSummary(Record):
     """The summary of a post-mortem: where a run stood that was ended because it made no progress."""
 
     OMITTED: ClassVar = frozenset(("state", "waits_in", "python", "file"))
@@ -143,7 +143,7 @@ class Exit(Record):
     fault: str | None = None
     oom: OutOfMemory | None = None
     active_s: float | None = None
-    post_mortem: StoodStill | None = None
+    post_mortem: PostMortemSummary | None = None
     steps_are_global: bool | None = None
     telemetry_seq: int | None = None
     stdout_bytes: int | None = None
