@@ -79,14 +79,14 @@ class TreeTeardown:
         empty, pids = await self._launcher.check_tree(run.run_id, shim, run.attempt)
         if empty and alive and run.exit is None:
             pids = [pid for pid in (run.shim_pid,) if pid is not None]  # this shim may start its worker now
-        elif empty and self._shims.given_up(run.run_id) is None:
+        elif empty and self._shims.given_up_shim(run.run_id) is None:
             self._trees.pop(run.run_id, None)
             crash_points.reach("exit.before_conclude")
             await self._recorder.record_outcome(run, Action.EMPTY_TREE, self._conclusion)
             return
         if not alive:
             try:
-                await self._shims.teardown(self._orders.teardown(run, self._shims.given_up(run.run_id)))
+                await self._shims.teardown(self._orders.teardown(run, self._shims.given_up_shim(run.run_id)))
             except LaunchFailed as error:
                 log.event(Catalogue.TEARDOWN_FAILED, run_id=run.run_id, why=error)
         await self._wait_for(run, pids, is_shim_alive=alive)

@@ -18,7 +18,7 @@ from mosaicd.host import lock
 from mosaicd.protocol import Json, rundir, ulid
 from mosaicd.protocol.states import Want
 from mosaicd.rundirs.attempt_files import held_attempts
-from mosaicd.store.backup import UnfitCopy
+from mosaicd.store.backup import InvalidCopy
 from mosaicd.store.replacing import finish, run_ids, stage_copy
 from mosaicd.upkeep.inspection import REGISTRY_FILE, inspect
 
@@ -37,7 +37,7 @@ def restore(settings: Settings, copy: Path) -> int:
     locks = lock.acquire(settings.state_dir, settings.socket, started_at=clock.wall())
     try:
         _say(_restore(settings.state_dir, copy, clock.wall()))
-    except UnfitCopy as error:
+    except InvalidCopy as error:
         raise lock.CannotServe(str(error)) from error
     finally:
         locks.close()

@@ -188,7 +188,7 @@ class Shims:
             if connection is not None:
                 connection.abort()
 
-    def given_up(self, run_id: str) -> tuple[int, int] | None:
+    def given_up_shim(self, run_id: str) -> tuple[int, int] | None:
         """Return the process (pid, start time) of a shim that was given up and still lives, or None."""
         shim = self._shims.get(run_id)
         return shim.process if shim is not None and shim.is_given_up else None

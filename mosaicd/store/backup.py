@@ -24,7 +24,7 @@ PAGES_A_STEP = 256
 PAUSE_S = 0.002
 
 
-class UnfitCopy(Exception):
+class InvalidCopy(Exception):
     """The file cannot be restored; the message says why."""
 
 
@@ -67,7 +67,7 @@ def write_copy(
     except OSError as error:
         why = f"the copy {target} cannot be written: {error.strerror}"
         raise Unavailable(why, path=str(target)) from error
-    except UnfitCopy as error:
+    except InvalidCopy as error:
         raise Conflict(f"the registry itself cannot be copied: {error}") from error
     except sqlite3.Error as error:
         raise disk_trouble(error, target) or error from error
@@ -99,19 +99,19 @@ def copy_pages(
 
 
 def check_copy(path: Path) -> Copy:
-    """Return the contents of a copy, without changing it; raise UnfitCopy if it cannot be restored."""
+    """Return the contents of a copy, without changing it; raise InvalidCopy if it cannot be restored."""
     try:
         with closing(open_read_only(path)) as connection:
             if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-                raise UnfitCopy(f"{path} is not a registry of mosaicd")
+                raise InvalidCopy(f"{path} is not a registry of mosaicd")
             version = int(connection.execute("PRAGMA user_version").fetchone()[0])
             if version > VERSION:
-                raise UnfitCopy(
+                raise InvalidCopy(
                     f"{path} has version {version}, this mosaicd reads up to {VERSION}; use a newer mosaicd"
                 )
             faults = find_damage(connection)
             if faults:
-                raise UnfitCopy(f"{path} is damaged: {faults[0]}")
+                raise InvalidCopy(f"{path} is damaged: {faults[0]}")
             epoch = connection.execute(QUERIES["epoch"]).fetchone()
             last = connection.execute(QUERIES["last_seq"]).fetchone()
             runs = connection.execute(QUERIES["count_all"]).fetchone()[0]
@@ -119,7 +119,7 @@ def check_copy(path: Path) -> Copy:
             return Copy(str(path), path.stat().st_size, runs, seq, name, version)
     except (OSError, sqlite3.Error) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise UnfitCopy(f"{path} cannot be read: {why}") from error
+        raise InvalidCopy(f"{path} cannot be read: {why}") from error
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:

@@ -78,7 +78,7 @@ def is_ours(path: Path) -> bool:
 
 
 def run_ids(copy: Path) -> frozenset[str]:
-    """Return the ids of all runs in a copy; UnfitCopy if it cannot be restored."""
+    """Return the ids of all runs in a copy; raise InvalidCopy if it cannot be restored."""
     check_copy(copy)
     with closing(open_read_only(copy)) as connection:
         return frozenset(str(run_id) for run_id, *_ in connection.execute(QUERIES["states"]))
@@ -87,7 +87,7 @@ def run_ids(copy: Path) -> frozenset[str]:
 def stage_copy(copy: Path, registry: Path, decide: Decide, at: float) -> StagedCopy:
     """Make RESTORED beside `registry` from a copy, with the events that `decide` returns for its live runs.
 
-    Raises UnfitCopy, DamagedRegistry or NewerRegistry, and changes nothing then.
+    Raises InvalidCopy, DamagedRegistry or NewerRegistry, and changes nothing then.
     """
     check_copy(copy)
     staged = StagedCopy(secrets.token_hex(8))

@@ -66,14 +66,14 @@ class Retention:
             try:
                 await self.finish()
                 if not self.policy.is_off:
-                    await self.prune(await self.given_up(), "retention")
+                    await self.prune(await self.runs_to_prune(), "retention")
             except MosaicError as error:  # for example a full disk: the next round tries again
                 log.event(Catalogue.PRUNE_FAILED, why=error)
             await asyncio.sleep(self._interval_s)
 
     # --- deciding ----------------------------------------------------------------------------------
 
-    async def given_up(self, owner_uid: int | None = None) -> list[Choice]:
+    async def runs_to_prune(self, owner_uid: int | None = None) -> list[Choice]:
         """Return the runs to prune by the policy, in the order of their ends; of one owner, or of all."""
         runs = await self._history.ended(ListRuns())
         sizes: Mapping[str, int] = {}

@@ -8,7 +8,7 @@ import pytest
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
 from mosaicd.protocol.states import Dedup
-from mosaicd.store.backup import UnfitCopy, write_copy
+from mosaicd.store.backup import InvalidCopy, write_copy
 from mosaicd.store.registry import Registry
 from mosaicd.store.replacing import ASIDE, RESTORED, finish, run_ids, stage_copy
 from tests.store.building import AT, new_run, raw, submission, to_exec, to_term
@@ -128,7 +128,7 @@ async def test_a_bad_copy_changes_nothing(copy: Path, path: Path, number: int) -
     """A bad copy is refused with a sentence, and nothing is staged."""
     copy.write_bytes(spoilt(copy.read_bytes())[number])
     for act in (lambda: run_ids(copy), lambda: stage_copy(copy, path, nothing, AT)):
-        with pytest.raises(UnfitCopy):
+        with pytest.raises(InvalidCopy):
             act()
     assert finish(path) is None
     assert await names(path) == ["ended", "waits", "later"]

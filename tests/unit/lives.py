@@ -1,4 +1,4 @@
-"""Runs and evidence for tests of the lifecycle: a run in each place, reached by events alone."""
+"""Runs in each place of the lifecycle, reached by events alone, and minimal evidence for each event."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from mosaicd.protocol.states import CauseKind, RunKind
 
 AT = 1_800_000_000.0
 
-#: Evidence that an event needs at least; a test overrides what it is about.
+#: The least evidence that each event needs; a test overrides the keys that it checks.
 EVIDENCE: dict[Kind, dict[str, Any]] = {
     Kind.DISPATCHED: {"attempt": 1, "nonce": "n1", "slots": [0], "cpus": 1},
     Kind.REGISTERED: {"shim_pid": 10, "shim_start_ticks": 11},
@@ -46,12 +46,12 @@ def new_run(**fields: Any) -> Run:
 
 
 def happening(kind: Kind, /, at: float = AT, who: str = "ada", **data: Any) -> Event:
-    """An event with the least evidence it needs."""
+    """Return an event with the least evidence that it needs."""
     return Event(kind, at, who, {**EVIDENCE.get(kind, {}), **data})
 
 
 def run_in(where: Place, **fields: Any) -> Run:
-    """A run that stands in `where`, and how it would have come there."""
+    """Return a run that reached the place `where` by the events of PATHS."""
     run = new_run(**fields)
     for kind in PATHS[where]:
         run = apply(run, happening(kind))
@@ -60,7 +60,7 @@ def run_in(where: Place, **fields: Any) -> Run:
 
 
 def exited(exit: dict[str, Any], **fields: Any) -> Run:
-    """A run in EXEC with this exit record."""
+    """Return a run in EXEC with this exit record."""
     run = run_in(Place.EXEC, **fields)
     return apply(run, Event(Kind.EXITED, AT, "shim", exit))
 

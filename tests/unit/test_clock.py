@@ -1,4 +1,4 @@
-"""The daemon's clock, and the one that tests move by hand."""
+"""The daemon's clock, and the manual clock of the tests."""
 
 import time
 
@@ -8,8 +8,8 @@ from mosaicd.clock import Clock
 from tests.harness.clock import ManualClock
 
 
-def test_the_clock_tells_the_machines_time() -> None:
-    """Wall time is Unix time; monotonic time goes with the event loop's own clock; a boot has one name."""
+def test_clock_returns_the_time_and_boot_id_of_the_machine() -> None:
+    """Wall time is Unix time, monotonic time is the event loop's clock, and the boot id is constant."""
     clock = Clock()
     assert abs(clock.wall() - time.time()) < 5
     before = clock.mono()
@@ -18,8 +18,8 @@ def test_the_clock_tells_the_machines_time() -> None:
     assert len(clock.boot_id()) == 36
 
 
-def test_a_manual_clock_moves_when_told() -> None:
-    """Time passes by `advance` alone, on both clocks."""
+def test_manual_clock_moves_only_by_advance() -> None:
+    """`advance` moves wall time and monotonic time."""
     clock = ManualClock(wall=100.0, mono=10.0)
     assert (clock.wall(), clock.mono()) == (100.0, 10.0)
     clock.advance(2.5)
@@ -27,21 +27,21 @@ def test_a_manual_clock_moves_when_told() -> None:
 
 
 def test_suspend_stops_the_monotonic_clock() -> None:
-    """While the machine sleeps no deadline comes nearer."""
+    """During a suspend only wall time moves."""
     clock = ManualClock(wall=100.0, mono=10.0)
     clock.suspend(3600)
     assert (clock.wall(), clock.mono()) == (3700.0, 10.0)
 
 
-def test_setting_the_time_moves_no_deadline() -> None:
-    """The wall clock may jump, back too; the monotonic one does not."""
+def test_setting_the_wall_clock_does_not_change_monotonic_time() -> None:
+    """The wall clock may jump, also backwards; the monotonic clock does not."""
     clock = ManualClock(wall=100.0, mono=10.0)
     clock.set_wall(5.0)
     assert (clock.wall(), clock.mono()) == (5.0, 10.0)
 
 
-def test_a_reboot_has_another_name() -> None:
-    """After a reboot the boot id differs and monotonic times mean nothing any more."""
+def test_a_reboot_changes_the_boot_id() -> None:
+    """After a reboot the boot id differs and monotonic time starts again."""
     clock = ManualClock(mono=500.0)
     first = clock.boot_id()
     clock.reboot("boot-2")
@@ -49,8 +49,8 @@ def test_a_reboot_has_another_name() -> None:
     assert clock.mono() < 500.0
 
 
-def test_time_does_not_run_backwards() -> None:
-    """A step back is a mistake in the test that asks for it."""
+def test_manual_clock_refuses_to_move_backwards() -> None:
+    """A negative step raises ValueError."""
     with pytest.raises(ValueError, match="backwards"):
         ManualClock().advance(-1)
     with pytest.raises(ValueError, match="backwards"):

@@ -1,4 +1,4 @@
-"""What the daemon's replies and notifications ask of a shim, by the state of its attempt."""
+"""The command that a shim derives from a reply or a notification of the daemon, by the attempt's state."""
 
 from typing import Any
 
@@ -35,29 +35,35 @@ ENDED = WORKING | {"has_ended": True}
         ({}, NEW, None),
     ],
 )
-def test_a_reply_to_a_register(reply: dict[str, Any], state: dict[str, Any], command: Command | None) -> None:
-    """A new attempt is started, a started one is paused or resumed as it is wanted now."""
+def test_a_register_reply_starts_pauses_or_resumes_the_attempt(
+    reply: dict[str, Any], state: dict[str, Any], command: Command | None
+) -> None:
+    """A new attempt is started; a started attempt is paused or resumed according to the want in the reply."""
     assert commands.from_reply(Registered.from_json(reply), **state) == command
 
 
 @pytest.mark.parametrize("state", [NEW, WORKING, PAUSED, ENDED])
 @pytest.mark.parametrize("reply", [{"order": "stop"}, {"order": "attach", "want": "stop"}])
-def test_a_reply_that_stops(reply: dict[str, Any], state: dict[str, Any]) -> None:
-    """In each state: with the grace of the reply, unless the stop has its own."""
+def test_a_stop_in_a_reply_applies_in_every_state(reply: dict[str, Any], state: dict[str, Any]) -> None:
+    """A reply can stop an attempt in each state; the grace period of the stop wins over the reply's."""
     for stop, grace_s in ((None, 4.0), ({"who": "ada"}, 4.0), ({"who": "ada", "grace_s": 2}, 2.0)):
-        told = Registered.from_json({**reply, "grace_s": 4, "stop": stop})
-        command = commands.from_reply(told, **state)
+        registered = Registered.from_json({**reply, "grace_s": 4, "stop": stop})
+        command = commands.from_reply(registered, **state)
         assert command is not None and command.name == STOP
-        begun = command.begin_stop(9.0)
-        assert (begun.kind, begun.who, begun.grace_s) == ("by_user", "ada" if stop else None, grace_s)
+        stop_record = command.begin_stop(9.0)
+        assert (stop_record.kind, stop_record.who, stop_record.grace_s) == (
+            "by_user",
+            "ada" if stop else None,
+            grace_s,
+        )
 
 
-def test_notifications() -> None:
-    """A stop without a grace has the run's own; an unknown notification is ignored."""
+def test_notifications_become_commands() -> None:
+    """A stop without a grace period takes the run's; an unknown notification is ignored."""
     stop = commands.from_notification("stop", {"kind": "stuck", "reason": "still"})
     assert stop is not None and stop.name == STOP
-    begun = stop.begin_stop(9.0)
-    assert (begun.kind, begun.reason, begun.grace_s) == ("stuck", "still", 9.0)
+    stop_record = stop.begin_stop(9.0)
+    assert (stop_record.kind, stop_record.reason, stop_record.grace_s) == ("stuck", "still", 9.0)
     assert commands.from_notification("pause", {"mode": "release"}) == Command(RELEASE)
     assert commands.from_notification("pause", {"mode": "cooperative"}) == Command(
         PAUSE, pause_mode="cooperative"

@@ -1,4 +1,4 @@
-"""Settings: where they come from, what is refused, and that all faults are told at once."""
+"""Settings: their sources and precedence, and the refusal of a bad file with all its faults."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def faults(tmp_path: Path, text: str, **overrides: Any) -> list[Fault]:
 
 
 def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
-    """No config file is no error: every setting has a default."""
+    """Without a config file, every setting has its default."""
     settings = config.load(environ={"HOME": str(tmp_path)})
     assert settings.timeouts.grace_s == 5.0
     assert settings.cpus.slots == len(os.sched_getaffinity(0))
@@ -38,8 +38,8 @@ def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
     assert settings.config_file is None
 
 
-def test_the_users_own_file_is_found(tmp_path: Path) -> None:
-    """$XDG_CONFIG_HOME/mosaicd/mosaicd.toml is read where it exists."""
+def test_the_config_file_of_the_user_is_read(tmp_path: Path) -> None:
+    """$XDG_CONFIG_HOME/mosaicd/mosaicd.toml is read if it exists."""
     file = tmp_path / "mosaicd/mosaicd.toml"
     file.parent.mkdir()
     file.write_text("[gpus]\nstatic = 3\n")
@@ -48,8 +48,8 @@ def test_the_users_own_file_is_found(tmp_path: Path) -> None:
     assert settings.config_file == file
 
 
-def test_a_named_file_must_be_there(tmp_path: Path) -> None:
-    """--config FILE that cannot be read is refused with its name and the reason."""
+def test_a_config_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    """If the file of --config cannot be read, the error has its path and the reason."""
     with pytest.raises(ConfigError, match=r"nothing\.toml: No such file"):
         config.load(Overrides(config=str(tmp_path / "nothing.toml")), {})
     with pytest.raises(ConfigError, match="Is a directory"):
@@ -57,7 +57,7 @@ def test_a_named_file_must_be_there(tmp_path: Path) -> None:
 
 
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
-    """A path or level on the command line wins over the file; relative paths are made absolute."""
+    """A path or log level on the command line wins over the file; relative paths are made absolute."""
     text = '[paths]\nstate_dir = "/var/tmp/a"\nsocket = "/var/tmp/a.sock"\n[log]\nlevel = "error"\n'
     settings = load(tmp_path, text, state_dir="state", log_level="debug")
     assert settings.state_dir == Path.cwd() / "state"
@@ -65,8 +65,8 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
     assert settings.log.level == "debug"
 
 
-def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
-    """Unknown sections and keys, wrong types and ranges: all in one error, each with path and rule."""
+def test_a_config_error_lists_all_faults(tmp_path: Path) -> None:
+    """One error lists all unknown sections and keys, wrong types and ranges, each with its path and rule."""
     text = """
         [timeouts]
         grace_s = true
@@ -88,19 +88,19 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
         socket = 3
         state = "/x"
     """
-    found = dict(faults(tmp_path, text))
-    assert list(found) == [
+    rules = dict(faults(tmp_path, text))
+    assert list(rules) == [
         "[timeouts] grace_s", "[timeouts] start_s", "[timeouts] heartbeat_s", "[timeouts] hartbeat_s",
         "[cpus] slots", "[gpus] static", "[limits] batch", "[log] level", "[wrokers]",
         "[workers.tabular] pyhton", "[workers.tabular] python", "[paths] state", "[paths] socket",
     ]  # fmt: skip
-    assert found["[timeouts] grace_s"] == "must be a number of seconds from 0 to 31536000, not true"
-    assert found["[gpus] static"] == "must be a whole number from 0 to 64, not 65"
-    assert "debug, info" in found["[log] level"]
+    assert rules["[timeouts] grace_s"] == "must be a number of seconds from 0 to 31536000, not true"
+    assert rules["[gpus] static"] == "must be a whole number from 0 to 64, not 65"
+    assert "debug, info" in rules["[log] level"]
 
 
 def test_each_line_of_the_error_names_the_file(tmp_path: Path) -> None:
-    """Each fault is a line that begins with the file it is in; a flag's does not."""
+    """Each fault of the file is a line that begins with the file's path; the fault of a flag is not."""
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, "[cpus]\nslots = 0\n[x]\n", log_level="loud")
     lines = str(caught.value).splitlines()
@@ -116,29 +116,29 @@ def test_each_line_of_the_error_names_the_file(tmp_path: Path) -> None:
         (b"cpus = 3", r"cpus .*\[cpus\]"),
     ],
 )
-def test_a_file_that_is_no_config_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
-    """A file that is not TOML, or not UTF-8, is refused with its name and where."""
+def test_a_file_that_is_not_toml_or_not_utf8_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
+    """The error has the path of the file and the place of the fault."""
     file = tmp_path / "x.toml"
     file.write_bytes(data)
     with pytest.raises(ConfigError, match=rf"x\.toml: .*{words}"):
         config.load(Overrides(config=str(file)), {"HOME": "/"})
 
 
-def test_the_longest_back_off_is_not_shorter_than_the_first(tmp_path: Path) -> None:
-    """Settings that contradict each other are refused."""
+def test_a_longest_back_off_below_the_first_is_refused(tmp_path: Path) -> None:
+    """[retries] backoff_max_s must be at least backoff_s."""
     [fault] = faults(tmp_path, "[retries]\nbackoff_s = 20\nbackoff_max_s = 10")
     assert fault.path == "[retries] backoff_max_s" and "backoff_s" in fault.rule
 
 
-def test_workers_are_read(tmp_path: Path) -> None:
-    """[workers.KIND] says which interpreter has a worker installed, and its module."""
+def test_worker_settings_are_read(tmp_path: Path) -> None:
+    """[workers.KIND] has the interpreter in which the worker is installed, and its module."""
     text = '[workers.tabular]\npython = "/opt/t/bin/python"\n[workers.x]\npython = "/p"\nmodule = "m"'
     settings = load(tmp_path, text)
     assert settings.workers["tabular"] == config.Worker("/opt/t/bin/python")
     assert settings.workers["x"].module == "m"
 
 
-def test_whole_numbers_are_seconds_too(tmp_path: Path) -> None:
+def test_a_whole_number_of_seconds_becomes_a_float(tmp_path: Path) -> None:
     """`grace_s = 3` is 3.0 seconds."""
     grace_s = load(tmp_path, "[timeouts]\ngrace_s = 3").timeouts.grace_s
     assert isinstance(grace_s, float)
@@ -146,7 +146,7 @@ def test_whole_numbers_are_seconds_too(tmp_path: Path) -> None:
 
 
 def test_a_socket_path_that_is_too_long_is_refused(tmp_path: Path) -> None:
-    """A path of more than 107 bytes cannot be a socket's: said early, also for a default."""
+    """A socket path of more than 107 bytes is refused when settings are loaded, also if it is the default."""
     long = "/" + "d" * 107
     (fault,) = faults(tmp_path, "", socket=long)
     assert fault[0] == "--socket"
@@ -157,36 +157,36 @@ def test_a_socket_path_that_is_too_long_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
-    """Paths are sent as JSON, so one that is not UTF-8 is refused."""
+    """Paths are sent as JSON, so a path that is not UTF-8 is refused."""
     [fault] = faults(tmp_path, "", state_dir="/x/\udcff")
     assert fault.path == "--state-dir" and "UTF-8" in fault.rule
 
 
 def test_the_socket_follows_the_runtime_directory(tmp_path: Path) -> None:
-    """$XDG_RUNTIME_DIR, else /run/user/<uid> where it exists, else a directory of one's own in /tmp."""
+    """$XDG_RUNTIME_DIR is used; without it /run/user/<uid> if that exists; otherwise /tmp/mosaicd-<uid>."""
     assert locations.runtime_dir({"XDG_RUNTIME_DIR": "/run/x"}, 7) == Path("/run/x/mosaicd")
     (tmp_path / "7").mkdir()
     assert locations.runtime_dir({}, 7, tmp_path) == tmp_path / "7/mosaicd"
     assert locations.runtime_dir({"XDG_RUNTIME_DIR": "relative"}, 8, tmp_path) == Path("/tmp/mosaicd-8")
 
 
-def test_state_follows_xdg() -> None:
-    """$XDG_STATE_HOME/mosaicd, else ~/.local/state/mosaicd; the home is the user database's where unset."""
+def test_state_and_config_follow_the_xdg_variables() -> None:
+    """The default is ~/.local/state/mosaicd; without $HOME, the home directory of the user database."""
     assert locations.user_locations({"XDG_STATE_HOME": "/s"}, UID).state_dir == Path("/s/mosaicd")
-    places = locations.user_locations({"HOME": "/home/ada"}, UID)
-    assert places.state_dir == Path("/home/ada/.local/state/mosaicd")
-    assert places.config_file == Path("/home/ada/.config/mosaicd/mosaicd.toml")
+    default_paths = locations.user_locations({"HOME": "/home/ada"}, UID)
+    assert default_paths.state_dir == Path("/home/ada/.local/state/mosaicd")
+    assert default_paths.config_file == Path("/home/ada/.config/mosaicd/mosaicd.toml")
     assert locations.user_locations({}, UID).state_dir.is_absolute()
 
 
-def test_system_mode_has_its_own_places() -> None:
-    """The system daemon lives in /run/mosaicd and /var/lib/mosaicd, whatever the environment says."""
+def test_system_mode_ignores_the_users_environment() -> None:
+    """The system daemon uses /run/mosaicd and /var/lib/mosaicd."""
     settings = config.load(Overrides(system=True), {"HOME": "/home/ada", "XDG_RUNTIME_DIR": "/run/user/1"})
     assert settings.paths == config.Paths(Path("/var/lib/mosaicd"), Path("/run/mosaicd/mosaicd.sock"))
 
 
 def test_printed_settings_give_the_same_settings(tmp_path: Path) -> None:
-    """What --print-config prints is a config file that gives the same settings again."""
+    """The output of --print-config is a config file that gives the same settings."""
     settings = load(
         tmp_path,
         '[timeouts]\ngrace_s = 0.25\n[limits]\nbatch = 7\n[workers."a.b"]\npython = "/p \\"q\\"\\n\\u007f"\n',
@@ -198,8 +198,8 @@ def test_printed_settings_give_the_same_settings(tmp_path: Path) -> None:
     assert set(tomllib.loads(printed)) == {"paths", *GROUPS, "workers"}
 
 
-def test_every_setting_says_what_it_is() -> None:
-    """Each setting has a sentence and a range or choices, and its default is within."""
+def test_every_setting_is_described_and_its_default_is_valid() -> None:
+    """Each setting has a sentence and a range or choices; its default is allowed."""
     for name, cls in GROUPS.items():
         group = cls()
         for field in fields(cls):
@@ -212,7 +212,7 @@ def test_every_setting_says_what_it_is() -> None:
 
 
 def test_every_setting_is_used() -> None:
-    """A setting that nothing reads promises what does not happen."""
+    """The code reads each setting outside of `config`."""
     package = Path(config.__file__).parents[1]
     sources = [path for path in package.rglob("*.py") if package / "config" not in path.parents]
     code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
@@ -220,16 +220,16 @@ def test_every_setting_is_used() -> None:
     assert not {name for name in names if not re.search(rf"\.{name}\b", code)}
 
 
-def test_what_systemd_said_to_a_parent_is_not_for_us() -> None:
-    """WATCHDOG_USEC counts only when WATCHDOG_PID is ours or absent."""
-    said = {"HOME": "/", "WATCHDOG_USEC": "3000000", "NOTIFY_SOCKET": "@x", "JOURNAL_STREAM": "8:1"}
-    assert config.load(environ=said).supervisor == config.Supervisor("@x", 3.0, "8:1")
-    assert config.load(environ={**said, "WATCHDOG_PID": str(os.getpid())}).supervisor.watchdog_s == 3.0
-    assert config.load(environ={**said, "WATCHDOG_PID": "1"}).supervisor.watchdog_s is None
-    assert config.load(environ={**said, "WATCHDOG_USEC": "soon"}).supervisor.watchdog_s is None
+def test_watchdog_variables_of_another_process_are_ignored() -> None:
+    """WATCHDOG_USEC counts only if WATCHDOG_PID is absent or the daemon's pid."""
+    environ = {"HOME": "/", "WATCHDOG_USEC": "3000000", "NOTIFY_SOCKET": "@x", "JOURNAL_STREAM": "8:1"}
+    assert config.load(environ=environ).supervisor == config.Supervisor("@x", 3.0, "8:1")
+    assert config.load(environ={**environ, "WATCHDOG_PID": str(os.getpid())}).supervisor.watchdog_s == 3.0
+    assert config.load(environ={**environ, "WATCHDOG_PID": "1"}).supervisor.watchdog_s is None
+    assert config.load(environ={**environ, "WATCHDOG_USEC": "soon"}).supervisor.watchdog_s is None
 
 
-def test_a_passed_socket_gives_the_path() -> None:
-    """With a socket from systemd the settings name that one: it is what shims are told."""
+def test_the_path_of_a_passed_socket_replaces_the_setting() -> None:
+    """With a socket from systemd, the settings have its path, which shims receive."""
     settings = config.load(environ={"HOME": "/"})
     assert config.with_socket(settings, Path("/run/z")).socket == Path("/run/z")

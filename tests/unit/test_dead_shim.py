@@ -1,4 +1,4 @@
-"""What the files of an attempt mean whose shim is dead: every state, every combination of files."""
+"""The events that follow from the files of a dead shim's attempt, for every state and set of files."""
 
 import pytest
 
@@ -27,33 +27,35 @@ LIFE = {
 
 def run_in(state: State) -> Run:
     run = new_run()
-    for one in LIFE[state]:
-        run = apply(run, one)
+    for happened in LIFE[state]:
+        run = apply(run, happened)
     return run
 
 
 def kinds(run: Run, files: AttemptFiles) -> list[Kind]:
     events = events_of(run, files, HERE, AT + 50)
-    for one in events:
-        run = apply(run, one)  # each of them is legal, in this order
+    for happened in events:
+        run = apply(run, happened)  # each of them is legal, in this order
     assert events_of(run, files, HERE, AT + 50) == [] or run.state is State.FAULT, (
-        "asked twice, nothing is new"
+        "a second call returns no new event"
     )
-    return [one.kind for one in events]
+    return [happened.kind for happened in events]
 
 
 @pytest.mark.parametrize("state", LIFE)
-def test_an_exit_record_is_the_end(state: State) -> None:
-    """Whatever the row says, exit.json ends the attempt; nothing is lost."""
-    found = kinds(run_in(state), AttemptFiles(1, LAUNCH, STARTED, EXIT))
-    assert found[-1] is Kind.EXITED and Kind.LOST not in found
+def test_exit_json_ends_the_attempt_in_every_state(state: State) -> None:
+    """exit.json ends the attempt in every state, and the run is not lost."""
+    recorded = kinds(run_in(state), AttemptFiles(1, LAUNCH, STARTED, EXIT))
+    assert recorded[-1] is Kind.EXITED and Kind.LOST not in recorded
 
 
 @pytest.mark.parametrize("state", LIFE)
 @pytest.mark.parametrize("started", [None, STARTED])
 def test_without_an_exit_record_the_shim_is_lost(state: State, started: Started | None) -> None:
-    """No exit.json: the run is lost, unless it is in FAULT, where only the teardown shim is dead.  Of a run
-    that has registered the worker is still recorded."""
+    """Without exit.json the run is lost.  In FAULT only a teardown shim is dead, and no event follows.
+
+    For a run in RDY, the worker in started.json is recorded first.
+    """
     expected = [] if state is State.FAULT else [Kind.LOST]
     if state is State.RDY and started:
         expected.insert(0, Kind.SPAWNED)
@@ -61,8 +63,8 @@ def test_without_an_exit_record_the_shim_is_lost(state: State, started: Started 
 
 
 @pytest.mark.parametrize("state", LIFE)
-def test_a_launch_is_owed_only_where_nothing_has_begun(state: State) -> None:
-    """HSHK without launch.json and exit.json: the same order is sent again, and nothing is recorded."""
+def test_a_launch_is_owed_only_in_hshk_without_files(state: State) -> None:
+    """In HSHK without launch.json and exit.json the order is sent again, and no event is recorded."""
     run = run_in(state)
     assert is_launch_owed(run, AttemptFiles(1)) == (state is State.HSHK)
     assert not is_launch_owed(run, AttemptFiles(1, launch=Launch()))
@@ -81,21 +83,21 @@ def test_a_launch_is_owed_only_where_nothing_has_begun(state: State) -> None:
         (AttemptFiles(1, launch=read(Launch, {"boot_id": ["x"]})), CauseKind.SHIM_LOST),
     ],
 )
-def test_another_boot_is_the_cause(files: AttemptFiles, kind: CauseKind) -> None:
-    """started.json says on which boot the worker ran, else launch.json; no word of it: the shim was lost."""
+def test_files_of_an_earlier_boot_make_the_cause_rebooted(files: AttemptFiles, kind: CauseKind) -> None:
+    """The boot id in started.json counts, then that in launch.json; without one the cause is shim_lost."""
     [lost] = events_of(run_in(State.HSHK), files, HERE, AT)
     assert lost.data == {"kind": kind}
 
 
-def test_another_attempt_says_nothing() -> None:
-    """Files of an attempt that the run has left, or has not come to, and those of a run that waits."""
+def test_files_of_another_attempt_are_ignored() -> None:
+    """Only files of the current attempt count; a waiting run has none."""
     run = run_in(State.EXEC)
     assert events_of(run, AttemptFiles(2, LAUNCH, STARTED), HERE, AT) == []
     assert events_of(new_run(), AttemptFiles(0), HERE, AT) == []
 
 
-def test_an_exit_that_is_known_adds_nothing() -> None:
-    """The shim has told its exit before it died: its files are not read a second time."""
+def test_exit_json_is_ignored_if_the_exit_is_known() -> None:
+    """If the shim reported the exit before it died, its files add no event."""
     run = apply(run_in(State.EXEC), event(Kind.STOP_REQUESTED))
     files = AttemptFiles(1, LAUNCH, STARTED, EXIT.changed(stop=LIMIT))
     first = kinds(run, files)

@@ -1,4 +1,4 @@
-"""Deadlines at run time, on a clock and a loop that move only when told."""
+"""The deadline watch, on a manual clock and an event loop that the test drives."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def working(**fields: Any) -> Run:
 
 
 class Timer:
-    """One call that waits for its time."""
+    """A scheduled call."""
 
     def __init__(self, due: float, call: Callable[[], None]) -> None:
         self.due, self.call = due, call
@@ -32,7 +32,7 @@ class Timer:
 
 
 class Bench:
-    """A watch over one run, the clock it reads, and the loop that calls it."""
+    """A deadline watch over one run, with its clock and its event loop."""
 
     def __init__(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = ManualClock()
@@ -48,10 +48,10 @@ class Bench:
         self.timers.append(timer)
         return timer
 
-    def pass_(self, seconds: float, held_up: bool = False) -> None:
-        """Let time pass; a blocked loop calls nothing before the end of it."""
+    def advance(self, seconds: float, is_blocked: bool = False) -> None:
+        """Let time pass; with `is_blocked` the loop calls its timers only at the end."""
         end = self.clock.mono() + seconds
-        if held_up:
+        if is_blocked:
             self.clock.advance(seconds)
         while due := [timer for timer in self.timers if timer.due <= end]:
             first = min(due, key=lambda timer: timer.due)
@@ -66,101 +66,103 @@ class Bench:
         return [due.cause for due in self.missed]
 
 
-def test_living_is_not_moving(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beats push the heartbeat's deadline back, and not the one for standing still; a step pushes both."""
+def test_heartbeats_do_not_restart_the_stall_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A heartbeat restarts only the heartbeat deadline; progress restarts both deadlines."""
     bench = Bench(working(heartbeat_timeout_s=3.0, stall_s=10.0), monkeypatch)
     for _ in range(8):
-        bench.pass_(1.0)
+        bench.advance(1.0)
         bench.watch.note_beat("R")
     bench.watch.note_progress("R")
     for _ in range(9):
-        bench.pass_(1.0)
+        bench.advance(1.0)
         bench.watch.note_beat("R")
     assert bench.missed == []
-    bench.pass_(1.0 + 2 * SECOND_CHECK_S)
+    bench.advance(1.0 + 2 * SECOND_CHECK_S)
     assert bench.causes == [CauseKind.STUCK] and bench.missed[0].after_s == 10.0
 
 
-def test_a_silent_run_is_missed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The deadline passes a moment after its limit, not before, and is told once."""
+def test_a_missed_heartbeat_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silent run is reported once, soon after the heartbeat timeout and not before."""
     bench = Bench(working(heartbeat_timeout_s=3.0), monkeypatch)
-    bench.pass_(3.0)
+    bench.advance(3.0)
     assert bench.missed == []
-    bench.pass_(2 * SECOND_CHECK_S)
+    bench.advance(2 * SECOND_CHECK_S)
     assert bench.causes == [CauseKind.HEARTBEAT_LOST]
-    bench.pass_(100.0)
+    bench.advance(100.0)
     assert len(bench.missed) == 1
 
 
 @pytest.mark.parametrize("change", ["suspend", "set_wall"])
-def test_suspend_and_clock_jumps_fault_nobody(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lid that is closed for a day, or a clock that is put right by a year, is no silence."""
+def test_no_deadline_passes_because_of_a_suspend_or_a_clock_jump(
+    change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A suspend of a day and a jump of the wall clock do not count as silence."""
     bench = Bench(working(heartbeat_timeout_s=3.0, stall_s=3.0), monkeypatch)
-    bench.pass_(2.0)
+    bench.advance(2.0)
     if change == "suspend":
         bench.clock.suspend(86_400.0)
     else:
         bench.clock.set_wall(0.0)
-    bench.pass_(0.9)
+    bench.advance(0.9)
     assert bench.missed == []
 
 
-def test_who_did_not_watch_does_not_judge(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A daemon that was stopped for longer than the limit starts it anew; a silence it watches counts."""
+def test_a_blocked_daemon_restarts_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the daemon was blocked for longer than the limit, the limit starts again; later silence counts."""
     bench = Bench(working(heartbeat_timeout_s=3.0), monkeypatch)
-    bench.pass_(60.0, held_up=True)
-    bench.pass_(2.9)
+    bench.advance(60.0, is_blocked=True)
+    bench.advance(2.9)
     assert bench.missed == []
-    bench.pass_(0.1 + 2 * SECOND_CHECK_S)
+    bench.advance(0.1 + 2 * SECOND_CHECK_S)
     assert bench.causes == [CauseKind.HEARTBEAT_LOST]
 
 
-def test_a_limit_that_no_loop_keeps_is_enforced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A timer is a moment late, always: that is no daemon that did not watch, however short the limit."""
+def test_a_limit_below_the_timer_resolution_is_enforced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer that is 2 ms late does not count as a blocked daemon, however short the limit is."""
     bench = Bench(working(heartbeat_timeout_s=1e-6), monkeypatch)
-    on_time = bench.call_later
+    call_on_time = bench.call_later
     calls: list[float] = []
 
     def late(delay_s: float, call: Callable[..., None], *args: Any) -> Timer:
         calls.append(delay_s)
-        return on_time(delay_s + 0.002, call, *args)
+        return call_on_time(delay_s + 0.002, call, *args)
 
     monkeypatch.setattr(bench, "call_later", late)
-    bench.pass_(1.0)
+    bench.advance(1.0)
     assert bench.causes == [CauseKind.HEARTBEAT_LOST]
-    assert len(calls) < 5, "nor does it keep the loop busy"
+    assert len(calls) < 5, "the watch keeps the loop busy"
 
 
-def test_a_beat_that_was_waiting_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What arrives between the first look and the second saves the run."""
+def test_a_heartbeat_before_the_second_check_saves_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A heartbeat between the first check and the second restarts the deadline."""
     bench = Bench(working(heartbeat_timeout_s=3.0), monkeypatch)
-    bench.pass_(3.0 + SECOND_CHECK_S / 2)
+    bench.advance(3.0 + SECOND_CHECK_S / 2)
     bench.watch.note_beat("R")
-    bench.pass_(2.8)
+    bench.advance(2.8)
     assert bench.missed == []
 
 
 @pytest.mark.parametrize("want", [Want.PAUSE, Want.STOP])
-def test_who_is_asked_to_stand_still_is_not_stuck(want: Want) -> None:
-    """A pause or stop that is under way is no stall."""
-    found = deadline(working(stall_s=1.0, heartbeat_timeout_s=1.0, want=want), 100.0, 100.0)
-    assert found is not None and found.cause in (None, CauseKind.UNKILLABLE)
+def test_a_run_that_is_to_pause_or_stop_is_not_stuck(want: Want) -> None:
+    """During a pause or a stop, neither the stall limit nor the heartbeat timeout applies."""
+    due = deadline(working(stall_s=1.0, heartbeat_timeout_s=1.0, want=want), 100.0, 100.0)
+    assert due is not None and due.cause in (None, CauseKind.UNKILLABLE)
 
 
-def test_nothing_runs_in_pause() -> None:
-    """A paused run has no deadline, whatever limits it has."""
+def test_a_paused_run_has_no_deadline() -> None:
+    """In PAUSE with want=pause, no limit of the run applies."""
     run = working(state=State.PAUSE, want=Want.PAUSE, stall_s=1.0, heartbeat_timeout_s=1.0)
     assert deadline(run, 0.0, 0.0) is None
 
 
-def test_a_wish_has_a_time_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is asked for later has its whole time, however long the state has lasted."""
+def test_each_request_starts_its_own_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later request has the full time, however long the run has been in its state."""
     bench = Bench(working(), monkeypatch)
     for want, state in ((Want.PAUSE, State.EXEC), (Want.RUN, State.PAUSE), (Want.STOP, State.PAUSE)):
-        bench.pass_(15.0)
+        bench.advance(15.0)
         bench.run = working(state=state, want=want)
         bench.watch.observe(bench.run)
-    bench.pass_(14.9)
+    bench.advance(14.9)
     assert bench.missed == []
-    bench.pass_(0.1 + 2 * SECOND_CHECK_S)
+    bench.advance(0.1 + 2 * SECOND_CHECK_S)
     assert bench.causes == [CauseKind.UNKILLABLE]

@@ -24,14 +24,14 @@ class Order:
 
 
 class Ended:
-    """An exit record, as far as it is written."""
+    """Stands for an exit record."""
 
     def to_json(self) -> dict[str, Any]:
         return {"exit_code": 0}
 
 
 class Daemon:
-    """The connection to the daemon, and what was said over it."""
+    """Stands for the shim's connection and dialogue with the daemon."""
 
     down_since: float | None = None
     is_accepted = True
@@ -39,7 +39,7 @@ class Daemon:
 
 
 class Shim:
-    """A departure, the clock of its shim, and what it logged."""
+    """A departure, the time of its shim, and the records that it logged."""
 
     def __init__(self, path: Path) -> None:
         self.attempt_dir = AttemptDir(str(path / "attempt-1"))
@@ -78,8 +78,8 @@ def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shim]:
     os.close(shim.attempt_dir.dir_fd)
 
 
-def test_it_leaves_when_the_daemon_has_acknowledged(shim: Shim) -> None:
-    """Not before the tree is empty, and not before all facts are acknowledged."""
+def test_the_shim_leaves_when_all_facts_are_acknowledged(shim: Shim) -> None:
+    """The shim leaves when the process tree is empty and the daemon has acknowledged all facts."""
     shim.end()
     shim.daemon.has_unacknowledged_facts = False
     assert not shim.leaves(is_emptied=False)
@@ -90,8 +90,8 @@ def test_it_leaves_when_the_daemon_has_acknowledged(shim: Shim) -> None:
     assert not shim.logged
 
 
-def test_it_does_not_wait_long_for_a_daemon_that_is_away(shim: Shim) -> None:
-    """It leaves soon without a connection, later without an answer."""
+def test_the_shim_leaves_soon_after_the_connection_is_lost(shim: Shim) -> None:
+    """Without a connection the shim leaves after 2 s; with a connection it waits longer for an answer."""
     shim.end()
     assert not shim.leaves(20.0)
     shim.daemon.down_since = shim.now
@@ -100,8 +100,8 @@ def test_it_does_not_wait_long_for_a_daemon_that_is_away(shim: Shim) -> None:
     assert shim.leaves(0.2)
 
 
-def test_a_full_disk_is_tried_again_until_it_has_room(shim: Shim, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shim does not leave before exit.json is written, however long that takes."""
+def test_exit_json_is_retried_until_the_disk_has_room(shim: Shim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk the shim retries once a second and stays until exit.json is written."""
     write = shim.attempt_dir.write_durably
 
     def refuse(name: str, content: Any) -> None:
@@ -118,8 +118,8 @@ def test_a_full_disk_is_tried_again_until_it_has_room(shim: Shim, monkeypatch: p
     assert not shim.logged
 
 
-def test_a_removed_directory_is_logged_once_and_not_waited_for(shim: Shim) -> None:
-    """While the worker lives, the shim stays; after its end, it leaves as if exit.json were written."""
+def test_the_shim_leaves_without_exit_json_if_its_directory_was_removed(shim: Shim) -> None:
+    """The shim logs the removed directory once, stays while the worker lives, and then leaves."""
     shim.remove_dir()
     assert not any(shim.leaves(1.0, is_emptied=False) for _ in range(10))
     assert [name for name, _ in shim.logged] == [Catalogue.RUN_DIR_REMOVED.name]
@@ -132,7 +132,7 @@ def test_a_removed_directory_is_logged_once_and_not_waited_for(shim: Shim) -> No
 
 
 def test_a_directory_that_is_removed_after_the_end_is_not_logged(shim: Shim) -> None:
-    """The daemon may remove the directory of an ended run while its shim still waits for an answer."""
+    """The daemon may remove the directory of an ended run before its shim has left."""
     shim.end()
     shim.remove_dir()
     assert not shim.leaves(5.0)

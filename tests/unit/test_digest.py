@@ -1,4 +1,4 @@
-"""What makes two submits the same run."""
+"""The digest, by which duplicate submits are found."""
 
 import random
 from typing import Any
@@ -25,8 +25,8 @@ def shuffled(value: Any, chance: random.Random) -> Any:
 
 
 @given(JSON, st.randoms(use_true_random=False))
-def test_key_order_never_counts(value: Any, chance: random.Random) -> None:
-    """Keys are sorted at every depth: order does not change the digest."""
+def test_key_order_does_not_change_the_digest(value: Any, chance: random.Random) -> None:
+    """Keys are sorted at every depth."""
     other = shuffled(value, chance)
     assert canonical(other) == canonical(value)
     metadata = {"a": value, "b": 1}
@@ -36,15 +36,15 @@ def test_key_order_never_counts(value: Any, chance: random.Random) -> None:
 
 
 @given(JSON, JSON)
-def test_any_other_difference_counts(one: Any, other: Any) -> None:
-    """Two metadata that JSON writes differently have two digests."""
+def test_different_metadata_have_different_digests(one: Any, other: Any) -> None:
+    """Digests are equal exactly if the canonical JSON is equal."""
     same = canonical(one) == canonical(other)
     digests = [config_digest({"metadata": {"x": value}}, {}) for value in (one, other)]
     assert (digests[0] == digests[1]) is same
 
 
-def test_run_ids_are_left_out() -> None:
-    """The run id is left out, at the top and inside the worker's config, and nothing is changed by that."""
+def test_the_digest_ignores_the_run_id() -> None:
+    """run_id is ignored at the top and in the worker's config, not deeper; the config is not changed."""
     config = {
         "metadata": {"worker": {"module": "w", "config": {"run_id": "one", "seed": 1}}},
         "run_id": "one",
@@ -59,14 +59,14 @@ def test_run_ids_are_left_out() -> None:
 @pytest.mark.parametrize(
     "name", ["CLEANRL_RUN_ID", "XUANCE_RUN_ID", "RUN_ID", "CUDA_VISIBLE_DEVICES", "WORKER_ID"]
 )
-def test_variables_that_the_launch_overwrites_are_left_out(name: str) -> None:
-    """What we overwrite cannot make two runs differ."""
+def test_the_digest_ignores_variables_that_the_launch_overwrites(name: str) -> None:
+    """Only variables that reach the worker unchanged make a difference."""
     assert config_digest({}, {"A": "1", name: "x"}) == config_digest({}, {"A": "1", name: "y"})
     assert config_digest({}, {"A": "1"}) != config_digest({}, {"A": "2"})
 
 
-def test_a_command_is_its_words_its_place_and_its_environment() -> None:
-    """For commands the working directory is part of the digest; the submitter's shell is not."""
+def test_the_digest_of_a_command_covers_all_that_changes_its_work() -> None:
+    """Arguments, directory, environment, resources and limits count; variables of the shell do not."""
     limits = {"time_limit_s": None}
     first = command_digest(["true"], "/a", {"A": "1", "TERM": "xterm"}, {"cpus": 1}, limits)
     assert first == command_digest(["true"], "/a", {"LC_ALL": "C", "A": "1"}, {"cpus": 1}, limits)
@@ -81,7 +81,7 @@ def test_a_command_is_its_words_its_place_and_its_environment() -> None:
 
 
 def test_the_digest_is_pinned() -> None:
-    """Digests are stored and compared over restarts and releases: this one may never change."""
+    """Digests are stored and compared across restarts and releases, so this one must never change."""
     assert (
         command_digest(["true"], "/", {}, {"cpus": 1}, {})
         == "3f1577cdbe97af8343e5a09c00e780a0e5a05e569818d6d89d46389a311c8ff0"
@@ -92,5 +92,5 @@ def test_the_digest_is_pinned() -> None:
     ("name", "expected"), [("PATH", True), ("LC_TIME", True), ("XDG_X", True), ("PYTHONPATH", False)]
 )
 def test_ambient_variables(name: str, expected: bool) -> None:
-    """What a shell exports unasked is ambient; what changes the work is not."""
+    """Variables that a shell exports by itself are ambient; PYTHONPATH is not."""
     assert is_ambient(name) is expected

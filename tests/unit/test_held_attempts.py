@@ -1,4 +1,4 @@
-"""Which attempts of a run a shim has in its hand, as far as its directory can be looked at."""
+"""The attempts of a run that a living shim holds, attempt by the locks in the run directory."""
 
 import errno
 import fcntl
@@ -25,7 +25,7 @@ from tests.harness.trouble import entries
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Path]:
-    """A run's directory: a shim holds attempt 2, and none holds attempt 1."""
+    """Return a run directory with two attempts; only attempt 2 is locked, as by a living shim."""
     for number in (1, 2):
         (tmp_path / f"attempt-{number}").mkdir()
     descriptor = os.open(tmp_path / "attempt-2", os.O_RDONLY)
@@ -34,8 +34,8 @@ def run(tmp_path: Path) -> Iterator[Path]:
     os.close(descriptor)
 
 
-def test_what_lies_beside_an_attempt_hides_none(run: Path) -> None:
-    """A file, a link, a word in a number's place: each is passed over, in whatever order they are found."""
+def test_other_entries_of_the_run_directory_are_ignored(run: Path) -> None:
+    """Files, links and directories with other names do not hide a held attempt."""
     assert held_attempts(run) == [2]
     for stray in range(100, 200):
         (run / f"attempt-{stray}").touch()
@@ -46,8 +46,8 @@ def test_what_lies_beside_an_attempt_hides_none(run: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["open", "scandir"])
-def test_not_known_is_not_free(run: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a free descriptor the check is an error, not an answer."""
+def test_a_failed_lock_check_raises(run: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a free descriptor the check raises OSError and does not report the attempt as free."""
 
     def refused(*_: Any, **__: Any) -> int:
         raise OSError(errno.EMFILE, "no descriptor")
@@ -57,35 +57,35 @@ def test_not_known_is_not_free(run: Path, where: str, monkeypatch: pytest.Monkey
         held_attempts(run)
 
 
-def test_half_a_record_is_trouble_once_nobody_writes(
+def test_an_incomplete_record_is_logged_only_without_a_writer(
     run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A shim that is looked at while it writes launch.json is no line of the log; what one left half is."""
+    """An incomplete launch.json is logged only if no shim holds the attempt."""
     for number in (1, 2):
         (run / f"attempt-{number}" / rundir.LAUNCH).write_text('{"run_id": "')
     rundirs = RunDirs(tmp_path.parent)
-    found = rundirs.examine(tmp_path.name, 2, os.getuid())
-    assert found.is_held and found.launch is not None and not caplog.records
-    found = rundirs.examine(tmp_path.name, 1, os.getuid())
-    assert not found.is_held and found.launch == Launch()
+    attempt = rundirs.examine(tmp_path.name, 2, os.getuid())
+    assert attempt.is_held and attempt.launch is not None and not caplog.records
+    attempt = rundirs.examine(tmp_path.name, 1, os.getuid())
+    assert not attempt.is_held and attempt.launch == Launch()
     assert entries(caplog.records) == [Catalogue.RECORD_TORN]
 
 
 @pytest.mark.parametrize("has_started", [False, True])
-def test_who_has_started_a_worker_is_not_begun_again(run: Path, has_started: bool) -> None:
-    """A launch.json that says nothing is of a shim that stands still, or, where there is more, damage."""
+def test_an_empty_launch_record_with_a_started_worker_is_kept(run: Path, has_started: bool) -> None:
+    """An empty launch.json counts as missing, unless started.json exists."""
     (run / "attempt-2" / rundir.LAUNCH).write_text("{}")
     if has_started:
         (run / "attempt-2" / rundir.STARTED).write_text("{}")
 
-    class Hasty(Clock):
+    class FastClock(Clock):
         def __init__(self) -> None:
             self._monos = count(0, 2 * LAUNCH_S)
 
         def mono(self) -> float:
             return next(self._monos)
 
-    at_work = cast("Run", SimpleNamespace(run_id=run.name, owner_uid=os.getuid()))
-    reader = RunDirReader(RunDirs(run.parent), Timeouts(), Hasty(), str)
-    attempt = reader._read_attempt(at_work, 2)
+    live_run = cast("Run", SimpleNamespace(run_id=run.name, owner_uid=os.getuid()))
+    reader = RunDirReader(RunDirs(run.parent), Timeouts(), FastClock(), str)
+    attempt = reader._read_attempt(live_run, 2)
     assert attempt.is_held and (attempt.launch is not None) is has_started

@@ -1,4 +1,4 @@
-"""A user owns the user's shim and exit.json: whatever they say, the daemon can fold, store and tell it."""
+"""Untrusted reports of shims and exit.json: the daemon can fold, store and send any value in them."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ from mosaicd.store.rows import event_values, run_values
 
 RUN_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 
-#: What JSON can say in the place of any value; the daemon's own reader of files takes NaN and Infinity too.
+#: Values that JSON can have in any place; the daemon's reader of files accepts NaN and Infinity too.
 HOSTILE: list[Any] = [
     None, True, False, 0, -1, 1, 255, 256, 2**31, 2**63, -(2**63) - 1, 10**400, -(10**400), 0.5, -0.0, 1e308,
     float("nan"), float("inf"), float("-inf"), "", "x" * 5000, "\ud800", "a\0b", "by_user", "run_failed",
@@ -41,7 +41,7 @@ SPAWNED = {"pid": 7, "start_ticks": 8, "boot_id": "b", "containment": "process-g
 
 
 def run_in(state: State, kind: RunKind = RunKind.COMMAND) -> Run:
-    """A run that holds slots in `state`."""
+    """Return a run that holds slots in `state`."""
     run = Run(
         run_id=RUN_ID, owner_uid=1, owner="ann", kind=kind, name="n", command=("x",), digest="d",
         created_at=1.0, retries=3, rev=1,
@@ -61,7 +61,7 @@ def run_in(state: State, kind: RunKind = RunKind.COMMAND) -> Run:
 
 
 def statuses() -> Iterator[Mapping[str, Any]]:
-    """Every part of a status, each with every hostile value in its place."""
+    """Yield a status for each of its keys and each hostile value."""
     for value in HOSTILE:
         for name in ("spawned", "started_at", "frozen", "paused_mode", "stop", "exit"):
             yield {"exit": EXIT, "spawned": SPAWNED, name: value}
@@ -77,15 +77,15 @@ def statuses() -> Iterator[Mapping[str, Any]]:
 
 
 def check_end(run: Run, events: list[Event]) -> None:
-    """Fold, store and tell the events; then carry the run to its end as the dispatcher would."""
+    """Fold, store and encode the events; then end the run as the dispatcher does."""
     for _ in range(4):
         for event in events:
             run = fsm.apply(run, event)
-            told = event_values(run, event)
+            row = event_values(run, event)
             values = run_values(run)
-            for number in (told[4], values["created_at"], values["finished_at"]):
+            for number in (row[4], values["created_at"], values["finished_at"]):
                 assert number is None or abs(number) < 1e18
-            json.dumps([told[6], values["body"]]).encode()
+            json.dumps([row[6], values["body"]]).encode()
             encode(run_object(run, Progress().after_exit(run.exit or {}), "/r"))
             notices.committed_body(Committed(1, run, event))
         action = owed(run)
@@ -95,13 +95,13 @@ def check_end(run: Run, events: list[Event]) -> None:
             events = [fsm.conclude(run, 3.0, 1.0)]
         else:
             return
-    raise AssertionError(f"no end of {run}")
+    raise AssertionError(f"the run does not end: {run}")
 
 
 @pytest.mark.parametrize("state", [State.HSHK, State.RDY, State.EXEC, State.PAUSE, State.FAULT])
 @pytest.mark.parametrize("kind", list(RunKind))
 def test_no_status_breaks_the_fold(state: State, kind: RunKind) -> None:
-    """Wrong types, huge, negative and unsayable numbers, unknown words: refused or cut, no exception."""
+    """Wrong types, unknown words, and huge, negative or non-finite numbers are ignored or cut."""
     run = run_in(state, kind)
     for status in statuses():
         check_end(run, missed_events.from_status(run, read(Status, status), 2.5))
@@ -109,7 +109,7 @@ def test_no_status_breaks_the_fold(state: State, kind: RunKind) -> None:
 
 @pytest.mark.parametrize("state", [State.HSHK, State.RDY, State.EXEC, State.PAUSE, State.FAULT])
 def test_no_fact_breaks_the_fold(state: State) -> None:
-    """The same for facts, whose names and times may be anything too."""
+    """Facts may have any name, time and evidence."""
     run = run_in(state)
     for name, value in itertools.product([*missed_events.HINTS, *Kind, *HOSTILE], HOSTILE):
         words = dict.fromkeys(("mode", "kind", "reason", "error"), value)
@@ -119,14 +119,14 @@ def test_no_fact_breaks_the_fold(state: State) -> None:
             check_end(run, events)
 
 
-@pytest.mark.parametrize("word", ["exited", "exit.json"])
-def test_a_release_that_nobody_can_have_asked_for_is_an_end(word: str) -> None:
-    """`released` before the run worked has no row of its own: the exit decides, and the daemon goes on."""
+@pytest.mark.parametrize("source", ["exited", "exit.json"])
+def test_a_release_before_the_run_worked_ends_the_run(source: str) -> None:
+    """`released` in the exit of a run in RDY is ignored, and the run ends by its exit record."""
     run = run_in(State.RDY)
     exit = {**EXIT, "released": True}
     events = (
         missed_events.from_facts(run, [{"fact": "exited", "at": 2.0, **exit}])[0]
-        if word == "exited"
+        if source == "exited"
         else missed_events.from_status(run, read(Status, {"exit": exit}), 2.5)
     )
     for event in events:
@@ -134,25 +134,25 @@ def test_a_release_that_nobody_can_have_asked_for_is_an_end(word: str) -> None:
     assert fsm.conclude(run, 3.0, 1.0).kind is Kind.FINISHED
 
 
-def test_a_cooperative_pause_is_still_one_after_a_lost_connection() -> None:
-    """A worker that paused by itself is not frozen: a register says so and moves nothing."""
+def test_a_register_does_not_resume_a_cooperative_pause() -> None:
+    """A status that is not frozen continues a paused run only if the pause was not cooperative."""
     run = run_in(State.PAUSE, RunKind.WORKER)
     assert missed_events.from_status(run, Status(frozen=False, paused_mode="cooperative"), 2.5) == []
     [event] = missed_events.from_status(run, Status(frozen=False), 2.5)
     assert (event.kind, event.at) == (Kind.CONTINUED, 2.5)
 
 
-def test_a_pause_that_was_missed_is_folded_with_a_time_of_today() -> None:
-    """What a status does not date gets the time of the register, not the year 1970."""
+def test_a_pause_without_a_time_gets_the_time_of_the_register() -> None:
+    """A pause that the daemon missed, in a status without a time, is recorded with the register's time."""
     [event] = missed_events.from_status(run_in(State.EXEC), Status(paused_mode="cooperative"), 2.5)
     assert (event.kind, event.at, event.data) == (Kind.PAUSED, 2.5, {"mode": "cooperative"})
 
 
-def test_a_message_that_is_too_long_is_taken_and_cut() -> None:
-    """An end is never refused for its size: what is kept of a megabyte of it is small."""
-    much = {f"name{n}": "x" * 5000 for n in range(200)}
+def test_an_exit_report_that_is_too_long_is_cut() -> None:
+    """The end of a run is never refused for its size; less than 32 KiB of it is kept."""
+    padding = {f"name{n}": "x" * 5000 for n in range(200)}
     fact = {
-        **EXIT, "fact": "exited", "at": 2.0, "exit_code": 3, "error": "e" * 500_000, **much,
+        **EXIT, "fact": "exited", "at": 2.0, "exit_code": 3, "error": "e" * 500_000, **padding,
         "metrics": {f"{n}" * 50: n for n in range(5000)},
     }  # fmt: skip
     events, rejected = missed_events.from_facts(run_in(State.EXEC), [fact])

@@ -1,4 +1,4 @@
-"""What a worker is started with."""
+"""The launch order and the teardown order: environment, config and limits of a worker."""
 
 import json
 from typing import Any
@@ -56,8 +56,8 @@ def worker(module: str = "able", environment: dict[str, str] | None = None, **pa
     return spec_of(config=config, **params)
 
 
-def test_the_whole_environment_of_a_worker() -> None:
-    """The base, what was submitted, and ours: nothing else."""
+def test_the_complete_environment_of_a_worker() -> None:
+    """A worker has the base environment, the submitted variables and those of the launch, and no others."""
     files = f"/state/runs/{RUN_ID}/files"
     assert worker_environment(BASE, worker(environment={"SEED": "1"}), AT) == {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -89,19 +89,19 @@ def test_the_whole_environment_of_a_worker() -> None:
         st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
     )
 )
-def test_nothing_overrides_ours(environment: dict[str, str]) -> None:
-    """Whatever is submitted under our names, the worker sees what it would have seen without."""
+def test_submitted_variables_never_override_those_of_the_launch(environment: dict[str, str]) -> None:
+    """Submitted variables with names of the launch have no effect."""
     assert worker_environment(BASE, command(**environment), AT) == worker_environment(BASE, command(), AT)
 
 
 def test_a_run_without_gpus_sees_none() -> None:
-    """No slot granted: an empty CUDA_VISIBLE_DEVICES hides every GPU."""
+    """Without a granted slot, an empty CUDA_VISIBLE_DEVICES hides every GPU."""
     at = Placement(RUN_ID, 1, "/r")
     assert worker_environment(BASE, command(CUDA_VISIBLE_DEVICES="0"), at)["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_thread_counts_follow_the_grant_unless_the_submitter_set_one() -> None:
-    """OMP/MKL/OPENBLAS_NUM_THREADS are the granted CPUs; one set explicitly stays."""
+    """OMP/MKL/OPENBLAS_NUM_THREADS are the granted CPUs, unless the submitter set the variable."""
     environment = worker_environment(BASE, command(MKL_NUM_THREADS="8"), AT)
     assert [environment[name] for name in THREAD_COUNTS] == ["2", "8", "2"]
 
@@ -110,41 +110,41 @@ def test_thread_counts_follow_the_grant_unless_the_submitter_set_one() -> None:
     "name", ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"]
 )
 def test_systemds_variables_never_reach_a_worker(name: str) -> None:
-    """A worker must not speak to systemd in the daemon's name, from wherever the variable comes."""
+    """A worker must not send notifications to systemd, so neither daemon nor submitter can pass these."""
     assert name not in worker_environment(BASE | {name: "x"}, command(**{name: "x"}), AT)
 
 
-def test_only_well_known_names_of_the_base_are_taken() -> None:
-    """The daemon's own environment does not leak."""
+def test_only_known_variables_of_the_base_are_passed() -> None:
+    """Other variables of the daemon's environment do not reach a worker."""
     assert "SECRET" not in worker_environment(BASE | {"SECRET": "x"}, command(), AT)
 
 
-def test_what_is_not_ours_passes_though_it_looks_so() -> None:
-    """MOSAIC_ROOT and the like belong to existing workers."""
+def test_mosaic_variables_of_existing_workers_are_passed() -> None:
+    """Variables such as MOSAIC_ROOT belong to existing workers and are passed unchanged."""
     given = {"MOSAIC_ROOT": "/m", "MOSAIC_FASTLANE_ENABLED": "0", "MOSAICD_SOCKET": "/s"}
     environment = worker_environment(BASE, command(**given), AT)
     assert {name: environment[name] for name in given} == given
 
 
-def test_the_submitters_shell_wins_over_the_base() -> None:
-    """PATH and LANG as handed over, where they are."""
+def test_submitted_path_and_lang_win_over_the_base() -> None:
+    """If PATH is submitted, the worker gets it instead of the base value."""
     assert worker_environment(BASE, command(PATH="/v/bin", LANG="C"), AT)["PATH"] == "/v/bin"
 
 
 @pytest.mark.parametrize("name", ["CLEANRL_RUN_ID", "XUANCE_RUN_ID"])
-def test_older_run_id_variables_are_rewritten_where_present(name: str) -> None:
-    """Where present rewritten, else absent."""
+def test_older_run_id_variables_are_rewritten_if_submitted(name: str) -> None:
+    """If submitted, the variable gets the run id; otherwise it is absent."""
     assert worker_environment(BASE, worker(environment={name: "old"}), AT)[name] == RUN_ID
     assert name not in worker_environment(BASE, worker(), AT)
 
 
-def test_without_a_config_there_is_no_config_file() -> None:
-    """A stale MOSAIC_CONFIG_FILE of an outer run would name the wrong config."""
+def test_a_command_without_a_config_has_no_config_file_variable() -> None:
+    """MOSAIC_CONFIG_FILE of an outer run is removed, because it names another config."""
     assert "MOSAIC_CONFIG_FILE" not in worker_environment(BASE, command(MOSAIC_CONFIG_FILE="/old"), AT)
 
 
-def test_the_workers_config_is_flat_with_the_runs_own_id() -> None:
-    """run_id is overwritten, worker_id defaulted, the rest untouched; the spec is not changed."""
+def test_the_workers_config_has_the_id_of_the_run() -> None:
+    """run_id is overwritten, worker_id gets a default, the other keys and the spec stay unchanged."""
     spec = worker()
     assert worker_config(spec, RUN_ID) == {"run_id": RUN_ID, "seed": 7, "worker_id": "able"}
     assert spec.worker_config == {"run_id": "placeholder", "seed": 7}
@@ -160,7 +160,7 @@ def order_of(spec: Spec, **changes: Any) -> dict[str, Any]:
 
 
 def test_the_order_is_complete_and_json_safe() -> None:
-    """The shim is told everything it needs, once."""
+    """The order has everything that the shim needs."""
     order = order_of(worker())
     assert json.loads(json.dumps(order, allow_nan=False)) == order
     run_dir = f"/state/runs/{RUN_ID}"
@@ -182,24 +182,24 @@ def test_the_order_is_complete_and_json_safe() -> None:
     }  # fmt: skip
 
 
-def test_a_commands_order() -> None:
-    """A plain command runs where it was submitted and is never asked to cooperate."""
+def test_the_order_of_a_plain_command() -> None:
+    """A plain command runs in the directory of its submit and is not cooperative."""
     order = order_of(spec_of(command=["true"], cwd="/data", grace_s=0, handshake_timeout_s=1.5))
     assert (order["kind"], order["cwd"], order["cooperative"]) == ("command", "/data", False)
     assert (order["worker_id"], order["worker_kind"], order["worker_config"]) == ("command", "command", None)
     assert (order["limits"]["grace_s"], order["limits"]["handshake_timeout_s"]) == (0, 1.5)
 
 
-def test_grace_is_longer_for_a_worker_that_checkpoints() -> None:
-    """5 s; 30 s for a worker that declares checkpointing; the run's own before both."""
+def test_the_grace_period_is_longer_for_a_worker_that_checkpoints() -> None:
+    """A worker that declares checkpointing has worker_grace_s; a grace period of the run wins over both."""
     settings = LaunchSettings(Limits(grace_s=1), worker_grace_s=2)
     assert grace_s(worker("plain"), settings) == 1
     assert grace_s(worker("able"), settings) == 2
     assert grace_s(worker("able", grace_s=0), settings) == 0
 
 
-def test_limits_are_what_is_left_of_them() -> None:
-    """Time that was used is taken off; steps are told, since a worker's own count needs no help."""
+def test_the_order_has_the_remaining_limits() -> None:
+    """Used time is subtracted from the time limit; used steps are sent as steps_before."""
     spec = spec_of(command=["true"], time_limit_s=10, max_steps=100)
     limits = order_of(spec, used=Budget(4.5, 30))["limits"]
     assert (limits["time_limit_s"], limits["max_steps"], limits["steps_before"]) == (5.5, 100, 30)
@@ -207,7 +207,7 @@ def test_limits_are_what_is_left_of_them() -> None:
 
 
 def test_the_teardown_order() -> None:
-    """A teardown shim needs the attempt, the identity of its leader and the grace."""
+    """A teardown order has the attempt, the identity of its leader and the grace period."""
     assert teardown_order(AT, nonce="n", grace_s=5, pid=9, start_ticks=77).to_json() == {
         "order": "teardown", "run_id": RUN_ID, "attempt": 2, "nonce": "n",
         "attempt_dir": f"/state/runs/{RUN_ID}/attempt-2", "given_up": None, "limits": {"grace_s": 5},

@@ -1,4 +1,4 @@
-"""A launcher that does not answer is replaced, as often as it takes; one that has answered never is."""
+"""The launcher's client replaces a launcher that hangs or cannot start, and no other launcher."""
 
 import asyncio
 import contextlib
@@ -19,20 +19,20 @@ from mosaicd.shims.launcher_client import MOST_SILENT_CHECKS, LauncherClient
 from tests.harness.trouble import entries
 
 SILENCE_S = 0.3
-#: Answers every question; with "mute" none.
+#: A launcher that answers every check; with the argument "mute" it answers none.
 FAKE = """
 import json, socket, sys
 orders = socket.socket(fileno=int(sys.argv[1]))
 while packet := orders.recv(65536):
     if sys.argv[2] != "mute":
-        asked = json.loads(packet)
-        reply = {"reply": "empty", "id": asked["id"], "run_id": asked["run_id"], "empty": True, "pids": []}
+        check = json.loads(packet)
+        reply = {"reply": "empty", "id": check["id"], "run_id": check["run_id"], "empty": True, "pids": []}
         orders.send(json.dumps(reply).encode())
 """
 
 
 def client_of(kind: str, patch: pytest.MonkeyPatch, third: asyncio.Event | None = None) -> LauncherClient:
-    """A client of such launchers; `third` is set when the third of them is started."""
+    """Return a client of fake launchers; `third` is set when the third launcher is started."""
     started: list[int] = []
 
     def command(fd: int, mode: str, soft_limit: int | None) -> list[str]:
@@ -45,45 +45,47 @@ def client_of(kind: str, patch: pytest.MonkeyPatch, third: asyncio.Event | None 
     return LauncherClient(silence_s=SILENCE_S)
 
 
-async def test_an_answer_that_was_not_read_yet_counts(
+async def test_an_answer_that_arrived_during_a_suspend_counts(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A suspended daemon finds the time over and the answer there, and kills no launcher."""
+    """If the time is over and the answer is in the socket, the launcher is not replaced."""
     client = client_of("prompt", monkeypatch)
     client.start()
     assert client._launcher is not None
-    asked = asyncio.create_task(client.check_tree("r", (None, None)))
+    check = asyncio.create_task(client.check_tree("r", (None, None)))
     await asyncio.sleep(0)
     answer = select.poll()
     answer.register(client._launcher.socket, select.POLLIN)
     assert answer.poll(20_000)
-    # The loop does not run meanwhile.
+    # Wait without running the event loop.
     signal.sigtimedwait([], SILENCE_S * (MOST_SILENT_CHECKS + 2) / MOST_SILENT_CHECKS)
     with caplog.at_level(logging.WARNING):
-        assert await asked == (True, [])
-        client.silence_s = 60.0  # how soon the next answer comes is not what this is about
+        assert await check == (True, [])
+        client.silence_s = 60.0  # the speed of the next answer is not under test
         assert await client.check_tree("r", (None, None)) == (True, [])
         await client.close()
     assert (caplog.messages, client.restarts) == ([], 0)
 
 
-async def test_a_start_without_a_descriptor_is_made_up_for(caplog: pytest.LogCaptureFixture) -> None:
-    """Room for the socket pair and no more: it is said, and what is asked meanwhile is answered later."""
+async def test_a_launcher_start_without_a_free_descriptor_is_retried(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """If only the socket pair fits, the failed start is logged and a waiting check is answered later."""
     client = LauncherClient()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken: list[int] = []
+    descriptors: list[int] = []
     few = max(map(int, os.listdir("/proc/self/fd"))) + 8
     resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
     try:
         with contextlib.suppress(OSError):
             while True:
-                taken.append(os.dup(0))
+                descriptors.append(os.dup(0))
         for _ in range(2):
-            os.close(taken.pop())
+            os.close(descriptors.pop())
         client.start()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for descriptor in taken:
+        for descriptor in descriptors:
             os.close(descriptor)
     async with asyncio.timeout(60):
         assert await client.check_tree("01M81BYWTWF7Y6BN2VYWCYC5H8", (None, None)) == (True, [])
@@ -92,8 +94,8 @@ async def test_a_start_without_a_descriptor_is_made_up_for(caplog: pytest.LogCap
     assert entries(caplog.records) == [Catalogue.LAUNCHER_NOT_STARTED] and "[Errno 24]" in caplog.text
 
 
-async def test_a_start_that_ends_half_way_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was forked, and cannot be watched: it is ended, and the next one does its work."""
+async def test_a_launcher_start_that_fails_half_way_leaks_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher without a pidfd is killed, and the next launcher answers the check."""
     open_pidfd, forked = os.pidfd_open, []
 
     def full(pid: int, flags: int = 0) -> int:
@@ -112,22 +114,22 @@ async def test_a_start_that_ends_half_way_leaves_no_process(monkeypatch: pytest.
     await client.close()
 
 
-async def test_each_that_stands_still_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next launcher gets the order again, and no more time for it than the first: no wait is for ever."""
+async def test_every_launcher_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second launcher that hangs is replaced too, and the third receives the order again."""
     third = asyncio.Event()
     client = client_of("mute", monkeypatch, third)
     client.start()
-    asked = asyncio.create_task(client.check_tree("r", (None, None)))
+    check = asyncio.create_task(client.check_tree("r", (None, None)))
     async with asyncio.timeout(60):
         await third.wait()
-    asked.cancel()
+    check.cancel()
     await client.close()
 
 
-async def test_one_that_stands_still_does_not_keep_the_daemon(
+async def test_a_launcher_that_hangs_does_not_delay_the_stop_of_the_daemon(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A stop waits for a launcher that has something in hand, and not for one that will never go."""
+    """The client waits for a launcher that exits by itself, and kills a launcher that hangs."""
     monkeypatch.setattr(launcher_client, "LEAVE_S", SILENCE_S)
     for is_stopped in (False, True):
         client = client_of("prompt", monkeypatch)

@@ -1,4 +1,4 @@
-"""Launch orders that fail: which are tried again, how often, and what is said of them."""
+"""Launch orders that fail: which are retried, after which delay, and the evidence of a final failure."""
 
 import errno
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ NONE_LEFT = "Resource temporarily unavailable"
 
 
 class Bench:
-    """Launches over a launcher that answers what it is told to; `refusal`: what keeps a directory away."""
+    """Launches with a fake launcher that gives these answers; `refusal`: why no run directory can be made."""
 
     def __init__(self, answers: Sequence[Exception | None], refusal: OSError | None) -> None:
         self._answers = list(answers)
@@ -38,7 +38,7 @@ class Bench:
 
 
 class Orders:
-    """Stands for what reads spec and environment."""
+    """Stands for the orders, which read spec and environment."""
 
     def launch(self, run: Run) -> dict[str, Any]:
         return {"run_id": run.run_id}
@@ -51,66 +51,66 @@ def bench(*answers: Exception | None, refusal: OSError | None = None) -> Bench:
 RUN = run_in(Place.HSHK)
 
 
-async def test_a_passing_refusal_is_tried_again_with_growing_pauses() -> None:
-    """Each pause is twice the last, up to a bound; how often, and why, can be read until a fork works."""
-    some = bench(*[NoProcess(NONE_LEFT)] * 8)
+async def test_a_temporary_fork_error_is_retried_with_growing_delays() -> None:
+    """Delays double up to a bound; error and count of tries are reported until a fork succeeds."""
+    case = bench(*[NoProcess(NONE_LEFT)] * 8)
     for count in range(1, 9):
-        assert await some.launches.order(RUN) is None
-        assert some.launches.fork_error(RUN) == (
+        assert await case.launches.order(RUN) is None
+        assert case.launches.fork_error(RUN) == (
             f"the shim cannot be started: {NONE_LEFT}; tried {count} time{'' if count == 1 else 's'}"
         )
-    assert some.pauses[:3] == [FIRST_PAUSE_S, 2 * FIRST_PAUSE_S, 4 * FIRST_PAUSE_S]
-    assert some.pauses[-1] == MOST_PAUSE_S
-    assert await some.launches.order(RUN) is None
-    assert some.launches.fork_error(RUN) is None and len(some.pauses) == 8
+    assert case.pauses[:3] == [FIRST_PAUSE_S, 2 * FIRST_PAUSE_S, 4 * FIRST_PAUSE_S]
+    assert case.pauses[-1] == MOST_PAUSE_S
+    assert await case.launches.order(RUN) is None
+    assert case.launches.fork_error(RUN) is None and len(case.pauses) == 8
 
 
-async def test_what_does_not_pass_is_the_end() -> None:
-    """A launcher that cannot, files that are not whole, shims that leave no trace: evidence at once."""
-    some = bench(LaunchFailed("not an order"))
-    assert await some.launches.order(RUN) == {"error": "not an order"}
-    some = bench(ValueError("spec.json is not whole"))
-    assert await some.launches.order(RUN) == {"error": "spec.json is not whole"}
-    some = bench()
+async def test_a_permanent_launch_error_becomes_evidence_at_once() -> None:
+    """A refused order, an incomplete spec and shims that leave no trace are not retried."""
+    case = bench(LaunchFailed("not an order"))
+    assert await case.launches.order(RUN) == {"error": "not an order"}
+    case = bench(ValueError("spec.json is incomplete"))
+    assert await case.launches.order(RUN) == {"error": "spec.json is incomplete"}
+    case = bench()
     for _ in range(LAUNCH_TRIES):
-        assert await some.launches.order(RUN) is None
-    evidence = await some.launches.order(RUN)
+        assert await case.launches.order(RUN) is None
+    evidence = await case.launches.order(RUN)
     assert evidence is not None and f"{LAUNCH_TRIES} shims" in evidence["error"]
-    some = bench(LaunchFailed("died"), refusal=OSError(errno.ENOSPC, "No space left"))
-    assert (await some.launches.order(RUN) or {})["cause"] == "disk_full"
-    assert some.pauses == []
+    case = bench(LaunchFailed("died"), refusal=OSError(errno.ENOSPC, "No space left"))
+    assert (await case.launches.order(RUN) or {})["cause"] == "disk_full"
+    assert case.pauses == []
 
 
-async def test_our_own_want_of_descriptors_passes_too() -> None:
-    """What the daemon itself lacks for a moment is no fault of the run either."""
-    some = bench(OSError(errno.EMFILE, "Too many open files"))
-    assert await some.launches.order(RUN) is None
-    assert "Too many open files" in str(some.launches.fork_error(RUN))
+async def test_a_lack_of_descriptors_in_the_daemon_is_retried() -> None:
+    """EMFILE in the daemon is temporary and no fault of the run."""
+    case = bench(OSError(errno.EMFILE, "Too many open files"))
+    assert await case.launches.order(RUN) is None
+    assert "Too many open files" in str(case.launches.fork_error(RUN))
 
 
-async def test_who_is_to_stop_does_not_wait_for_a_process() -> None:
-    """A shim would only be told to stop: without one, the refusal is the evidence at once."""
-    some = bench(NoProcess(NONE_LEFT))
+async def test_a_launch_of_a_run_that_is_to_stop_is_not_retried() -> None:
+    """If the run is to stop, the fork error is the evidence at once."""
+    case = bench(NoProcess(NONE_LEFT))
     stopped = apply(RUN, happening(Kind.STOP_REQUESTED))
-    assert await some.launches.order(stopped) == {"error": NONE_LEFT}
-    assert some.pauses == []
+    assert await case.launches.order(stopped) == {"error": NONE_LEFT}
+    assert case.pauses == []
 
 
-async def test_an_attempt_begins_without_the_trouble_of_the_last() -> None:
-    """Tries and trouble are an attempt's, and nothing is kept of a run that ended."""
-    some = bench(NoProcess(NONE_LEFT))
-    await some.launches.order(RUN)
+async def test_a_new_attempt_starts_without_fork_errors() -> None:
+    """Fork errors belong to one attempt, and are dropped when the run is forgotten."""
+    case = bench(NoProcess(NONE_LEFT))
+    await case.launches.order(RUN)
     second = apply(run_in(Place.RELEASED), happening(Kind.DISPATCHED, attempt=2))
-    assert some.launches.fork_error(second) is None
-    some.launches.forget(RUN.run_id)
-    assert some.launches.fork_error(RUN) is None
+    assert case.launches.fork_error(second) is None
+    case.launches.forget(RUN.run_id)
+    assert case.launches.fork_error(RUN) is None
 
 
 @pytest.mark.parametrize(
-    ("number", "is_passing"),
+    ("number", "is_temporary"),
     [(errno.EAGAIN, True), (errno.ENOMEM, True), (errno.ENFILE, True), (errno.ENOSYS, False), (None, False)],
 )
-def test_which_refusals_pass(number: int | None, is_passing: bool) -> None:
-    """By the number that the fork gave, which the launcher hands on; another refusal has none."""
+def test_the_errno_decides_whether_a_fork_error_is_temporary(number: int | None, is_temporary: bool) -> None:
+    """The launcher sends the errno of a failed fork; a refusal without an errno is permanent."""
     error = refused(ForkFailed(id=1, error="why", errno=number))
-    assert (isinstance(error, NoProcess), str(error)) == (is_passing, "why")
+    assert (isinstance(error, NoProcess), str(error)) == (is_temporary, "why")

@@ -1,4 +1,4 @@
-"""What operators read: native journal records with fields, or readable lines; never a secret."""
+"""The daemon's log: journal records with fields, or lines on stderr; secrets are withheld."""
 
 import array
 import io
@@ -21,7 +21,7 @@ from mosaicd.log import ENTRIES, Catalogue, JournalHandler, Lines
 
 @pytest.fixture
 def receiver(tmp_path: Path) -> Iterator[socket.socket]:
-    """A datagram socket where journald's would be."""
+    """Yield a datagram socket that stands for the socket of journald."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as received:
         received.bind(str(tmp_path / "journal"))
         received.settimeout(10)
@@ -30,7 +30,7 @@ def receiver(tmp_path: Path) -> Iterator[socket.socket]:
 
 @pytest.fixture
 def to_journal(receiver: socket.socket) -> Iterator[JournalHandler]:
-    """Our loggers, connected to the receiver."""
+    """Yield a journal handler on the loggers of mosaicd, connected to the receiver."""
     handler = JournalHandler(Journal(receiver.getsockname()))
     handler.setFormatter(Lines())
     root = logging.getLogger("mosaicd")
@@ -45,7 +45,7 @@ def to_journal(receiver: socket.socket) -> Iterator[JournalHandler]:
 
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
-    """What goes to stderr, at level info."""
+    """Yield the log on stderr, at level info."""
     stream = io.StringIO()
     handler = log.setup("info", stream=stream)
     yield stream
@@ -54,7 +54,7 @@ def lines() -> Iterator[io.StringIO]:
 
 
 def decoded(record: bytes) -> dict[str, str]:
-    """Read a record of the native protocol."""
+    """Return the fields of a record in journald's protocol."""
     fields = {}
     while record:
         line, _, record = record.partition(b"\n")
@@ -67,7 +67,7 @@ def decoded(record: bytes) -> dict[str, str]:
 
 
 def test_an_event_arrives_with_its_fields(receiver: socket.socket, to_journal: JournalHandler) -> None:
-    """A record has its code, its MESSAGE_ID, its priority, our name, and each field in capitals."""
+    """A record has code, MESSAGE_ID, priority, the identifier mosaicd, and its fields in capitals."""
     log.event(Catalogue.RUN_ENDED, run_id="01X", outcome="failed", attempt=2, seq=17, cause={"kind": "oom"})
     fields = decoded(receiver.recv(65536))
     assert fields["MESSAGE"] == "run 01X ended: failed"
@@ -83,7 +83,7 @@ def test_an_event_arrives_with_its_fields(receiver: socket.socket, to_journal: J
 
 
 def test_text_of_many_lines_is_one_record(receiver: socket.socket, to_journal: JournalHandler) -> None:
-    """A traceback is a field of its own, newlines and all."""
+    """A traceback with its newlines is one field."""
     try:
         raise ValueError("bad\nthing")
     except ValueError as error:
@@ -94,7 +94,7 @@ def test_text_of_many_lines_is_one_record(receiver: socket.socket, to_journal: J
     assert fields["TRACEBACK"].endswith("ValueError: bad\nthing")
 
 
-def test_a_big_record_goes_as_a_sealed_file(receiver: socket.socket, to_journal: JournalHandler) -> None:
+def test_a_big_record_is_sent_as_a_sealed_file(receiver: socket.socket, to_journal: JournalHandler) -> None:
     """A record above the datagram limit arrives in a sealed memory file."""
     big = "x" * 3_000_000
     log.logger("mosaicd.test").info("%s", big)
@@ -108,7 +108,9 @@ def test_a_big_record_goes_as_a_sealed_file(receiver: socket.socket, to_journal:
             os.ftruncate(file.fileno(), 0)
 
 
-def test_a_slow_journal_does_not_hold_the_daemon(receiver: socket.socket, to_journal: JournalHandler) -> None:
+def test_a_slow_journal_does_not_block_the_daemon(
+    receiver: socket.socket, to_journal: JournalHandler
+) -> None:
     """If the journal does not read, records are dropped and counted; the count is logged when there is
     room."""
     logger = log.logger("mosaicd.test")
@@ -132,17 +134,17 @@ def test_a_slow_journal_does_not_hold_the_daemon(receiver: socket.socket, to_jou
     assert (records[-1]["LOG_CODE"], records[-1]["COUNT"]) == (Catalogue.LOG_DROPPED.code, "1")
 
 
-def test_without_a_journal_the_line_is_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where the journal's socket is gone, a record becomes a line on stderr."""
-    handler = JournalHandler(Journal(str(tmp_path / "gone")))
+def test_without_a_journal_records_go_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """If the journal's socket is missing, a record becomes a line on stderr."""
+    handler = JournalHandler(Journal(str(tmp_path / "missing")))
     handler.setFormatter(Lines())
-    handler.emit(logging.LogRecord("mosaicd", logging.INFO, __file__, 1, "said", (), None))
+    handler.emit(logging.LogRecord("mosaicd", logging.INFO, __file__, 1, "sentence", (), None))
     handler.close()
-    assert " INFO said" in capsys.readouterr().err
+    assert " INFO sentence" in capsys.readouterr().err
 
 
 def test_the_journal_is_used_only_when_stderr_is_its_stream(tmp_path: Path) -> None:
-    """JOURNAL_STREAM counts when it names the very file that stderr is (a redirected stderr is not)."""
+    """JOURNAL_STREAM counts only if it has device and inode of stderr, so not for a redirected stderr."""
     file = tmp_path / "stderr"
     with file.open("w") as stream:
         status = os.fstat(stream.fileno())
@@ -153,7 +155,7 @@ def test_the_journal_is_used_only_when_stderr_is_its_stream(tmp_path: Path) -> N
 
 
 def test_a_wrong_field_name_is_refused() -> None:
-    """A field that journald would drop in silence is our mistake and is said aloud."""
+    """A field name that journald would drop silently raises ValueError."""
     with pytest.raises(ValueError, match="_PID"):
         journald.encode({"_PID": "1"})
 
@@ -169,14 +171,14 @@ def test_lines_are_readable(lines: io.StringIO) -> None:
 
 
 def test_a_name_cannot_forge_a_line(lines: io.StringIO) -> None:
-    """Control characters in what users chose are escaped."""
+    """Control characters in the name of a run are escaped."""
     log.event(Catalogue.RUN_SUBMITTED, run_id="01X", name="a\n2026 INFO forged\x1b[31m", owner="ada")
     assert lines.getvalue().count("\n") == 1
     assert "a\\n2026 INFO forged\\x1b[31m" in lines.getvalue()
 
 
 def test_a_field_that_is_missing_is_a_dash(lines: io.StringIO) -> None:
-    """An event without a field of its sentence is still logged."""
+    """A record that lacks a field of its sentence is logged with a dash."""
     log.event(Catalogue.RUN_ENDED, run_id="01X")
     log.event(Catalogue.RECONCILED)
     assert "run 01X ended: -" in lines.getvalue()
@@ -184,7 +186,7 @@ def test_a_field_that_is_missing_is_a_dash(lines: io.StringIO) -> None:
 
 
 def test_secrets_are_withheld(lines: io.StringIO) -> None:
-    """Whatever goes by the name of an environment, a secret or a token is never logged, however deep."""
+    """The value of a field named like an environment, a secret or a token is never logged, at any depth."""
     log.event(
         Catalogue.RUN_SUBMITTED, run_id="01X", name="n", owner="ada", environment={"A": "s3cret"},
         session_token="s3cret", run={"spec": [{"launch_secret": "s3cret", "env": {"B": "s3cret"}}]},
@@ -193,8 +195,8 @@ def test_secrets_are_withheld(lines: io.StringIO) -> None:
     assert "environment=(withheld)" in lines.getvalue()
 
 
-def test_libraries_are_heard_from_warnings_on(lines: io.StringIO) -> None:
-    """A library's warning arrives in the same place; its chatter does not."""
+def test_libraries_log_from_level_warning_on(lines: io.StringIO) -> None:
+    """Warnings of libraries are in the log; their info records are not."""
     logging.getLogger("some.library").info("chatter")
     logging.getLogger("some.library").warning("trouble")
     assert "chatter" not in lines.getvalue()
@@ -202,7 +204,7 @@ def test_libraries_are_heard_from_warnings_on(lines: io.StringIO) -> None:
 
 
 def test_codes_and_message_ids_are_well_formed_and_unique() -> None:
-    """Each entry has a code, a name and a 128-bit id of its own."""
+    """Each entry has a unique code, name and 128-bit message id."""
     for read, form in (
         (attrgetter("code"), r"LOG2\d{3}"),
         (attrgetter("message_id"), r"[0-9a-f]{32}"),
@@ -213,14 +215,14 @@ def test_codes_and_message_ids_are_well_formed_and_unique() -> None:
         assert all(re.fullmatch(form, value) for value in values)
 
 
-def test_every_entry_of_the_catalogue_is_listed() -> None:
-    """No name is used by two areas of the catalogue, and each code has the hundreds of its subcomponent."""
+def test_entry_names_are_unique_and_codes_match_their_subcomponent() -> None:
+    """No two areas of the catalogue share a name, and the codes of a subcomponent share their hundreds."""
     assert {entry.name for entry in ENTRIES} == {name for name in dir(Catalogue) if name.isupper()}
     hundreds = {(entry.subcomponent, entry.code[:-2]) for entry in ENTRIES}
     assert len(hundreds) == len({name for name, _ in hundreds}) == len({code for _, code in hundreds})
 
 
-def test_every_entry_says_what_it_means() -> None:
+def test_every_entry_is_explained() -> None:
     """An entry has a sentence, an explanation that ends with a full stop, a component and tags."""
     for entry in ENTRIES:
         assert entry.sentence and entry.explanation.endswith("."), entry

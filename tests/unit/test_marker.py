@@ -1,4 +1,4 @@
-"""Whose a process is, by the run id in its environment: seen at whatever moment it is looked at."""
+"""The marker: the run id in the environment of a process, also readable around an exec."""
 
 import subprocess
 import sys
@@ -18,14 +18,14 @@ from mosaicd.shim.run_cgroup import CgroupRoot
 from tests.harness.places import ROOT
 
 RUN_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
-#: Becomes itself, again and again: the kernel shows no environment of a process in the middle of an exec.
+#: A shell that replaces itself again and again; during an exec the kernel shows no environment.
 RESTLESS = {"AGAIN": 'exec sh -c "$AGAIN"', "PATH": "/usr/bin:/bin"}
-LOOKS = 2000
+CHECKS = 2000
 
 
 @contextmanager
 def running(*command: str, **environment: str) -> Iterator[int]:
-    """A process with this environment and nothing else in it."""
+    """Run a process with exactly this environment."""
     process = subprocess.Popen(command, env=environment)
     try:
         yield process.pid
@@ -34,23 +34,23 @@ def running(*command: str, **environment: str) -> Iterator[int]:
         process.wait()
 
 
-def test_a_process_in_an_exec_is_still_its_runs() -> None:
-    """A process has its marker before and after an exec; a check in between must count it."""
+def test_the_marker_of_a_process_is_found_during_an_exec() -> None:
+    """A check during an exec finds the marker that the process has before and after it."""
     with running("sh", "-c", RESTLESS["AGAIN"], **RESTLESS, **{rundir.MARKER: RUN_ID}) as pid:
-        assert [process_table.marker_of(pid) for _ in range(LOOKS)] == [RUN_ID] * LOOKS
+        assert [process_table.marker_of(pid) for _ in range(CHECKS)] == [RUN_ID] * CHECKS
 
 
-def test_a_tree_in_an_exec_is_not_empty() -> None:
-    """Nor does the launcher, which is asked about a run whose shim is gone."""
+def test_the_launcher_does_not_report_a_tree_in_an_exec_as_empty() -> None:
+    """For a run with a dead shim, the launcher's check finds a process that is in an exec."""
     with running("sh", "-c", RESTLESS["AGAIN"], **RESTLESS, **{rundir.MARKER: RUN_ID}) as pid:
         order = CheckTree(id=1, run_id=RUN_ID, shim_start=procfs.read_start_ticks(pid))
-        for _ in range(LOOKS // 20):
+        for _ in range(CHECKS // 20):
             [reply] = emptiness.answer([order], CgroupSweeper(CgroupRoot()))
             assert pid in reply.pids
 
 
-def test_who_has_no_environment_is_not_waited_for() -> None:
-    """A program that was given none has none; nor has one that is gone."""
+def test_a_process_without_an_environment_has_an_empty_one() -> None:
+    """The environment of a program that has none, or that has ended, is empty without a wait."""
     program = subprocess.Popen(["sh", "-c", "echo up; read line"], env={}, stdin=PIPE, stdout=PIPE)
     with program as process:
         assert process.stdout is not None and process.stdout.readline() == b"up\n"
@@ -59,7 +59,7 @@ def test_who_has_no_environment_is_not_waited_for() -> None:
     assert process_table.environment_of(process.pid) == b""
 
 
-#: Checks the given process without the permission for it, and must not wait without end.
+#: Reads the marker of a process of another user; exits with 3 if the read waits.
 STRANGER = """
 import os, sys
 from mosaicd.protocol.records.packets import CheckTree
@@ -72,8 +72,8 @@ print(process_table.marker_of(int(sys.argv[1])))
 
 @pytest.mark.root
 def test_other_users_processes_are_not_waited_for() -> None:
-    """Hundreds of them are on a shared machine, and the kernel never shows their environments."""
+    """The environment of another user's process is never readable, so its marker is None without a wait."""
     with running("sleep", "60", PATH="/usr/bin:/bin", **{rundir.MARKER: RUN_ID}) as pid:
         command = [sys.executable, "-c", STRANGER, str(pid)]
-        told = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
-    assert (told.returncode, told.stdout) == (0, "None\n"), told
+        stranger = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (stranger.returncode, stranger.stdout) == (0, "None\n"), stranger

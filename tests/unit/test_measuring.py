@@ -18,13 +18,13 @@ from mosaicd.upkeep.retention import Retention, size_of
 unused: Any = None
 
 
-def test_a_file_that_goes_between_two_looks_is_not_counted(
+def test_a_file_that_is_removed_during_the_measurement_is_not_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two who prune look at the same directory: neither makes a mistake of the other's work."""
+    """If another prune removes a file during the measurement, its size is left out without an error."""
     for name in ("a", "b", "c"):
         (tmp_path / name).write_bytes(bytes(1 << 16))
-    whole = size_of(tmp_path)
+    complete_bytes = size_of(tmp_path)
     listed = retention._below
 
     def below(path: Path) -> Any:
@@ -34,11 +34,13 @@ def test_a_file_that_goes_between_two_looks_is_not_counted(
             yield entry
 
     monkeypatch.setattr(retention, "_below", below)
-    assert size_of(tmp_path) == whole * 2 // 3
+    assert size_of(tmp_path) == complete_bytes * 2 // 3
 
 
-async def test_a_size_that_is_forgotten_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that is removed while others are measured keeps the size that it was chosen for."""
+async def test_a_size_that_is_dropped_during_a_measurement_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a run is removed while other runs are measured, its size is still in the result."""
     settings = Settings(paths=Paths(tmp_path, tmp_path / "s"))
     rundirs = RunDirs(tmp_path / "runs")
     keeper = Retention(unused, unused, rundirs, settings.retention, Clock())
@@ -55,8 +57,8 @@ async def test_a_size_that_is_forgotten_meanwhile(tmp_path: Path, monkeypatch: p
     assert (await keeper.measure(["first", "second"])).keys() == {"first", "second"}
 
 
-async def test_a_pipe_in_place_of_a_spec_does_not_hold_up_pruning(tmp_path: Path) -> None:
-    """The spec of a live run is read for the runs that it names; a pipe without a writer is left out."""
+async def test_a_pipe_in_place_of_spec_json_does_not_block_pruning(tmp_path: Path) -> None:
+    """The search for run ids in the specs of live runs skips a pipe that has no writer."""
     settings = Settings(paths=Paths(tmp_path, tmp_path / "s"))
     rundirs = RunDirs(tmp_path / "runs")
     run = SimpleNamespace(run_id="live", origin=None, cwd=None, command=())
@@ -65,8 +67,8 @@ async def test_a_pipe_in_place_of_a_spec_does_not_hold_up_pruning(tmp_path: Path
     pipe = rundirs.path("live") / rundir.SPEC
     pipe.parent.mkdir()
     os.mkfifo(pipe)
-    asking = asyncio.create_task(keeper.in_use())
-    await asyncio.wait([asking], timeout=5)
-    is_answered = asking.done()
-    os.close(os.open(pipe, os.O_RDWR))  # a reader that waits goes on
-    assert is_answered and await asking == frozenset()
+    search = asyncio.create_task(keeper.in_use())
+    await asyncio.wait([search], timeout=5)
+    is_answered = search.done()
+    os.close(os.open(pipe, os.O_RDWR))  # a blocked reader would continue
+    assert is_answered and await search == frozenset()

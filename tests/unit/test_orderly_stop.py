@@ -1,4 +1,4 @@
-"""An orderly stop, whatever it comes upon: nothing is cut short, begun anew, or called a mistake."""
+"""An orderly stop of the daemon: during a re-exec, during a request, and during the daemon's start."""
 
 import asyncio
 import contextlib
@@ -36,11 +36,11 @@ unused: Any = None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-async def test_a_signal_during_a_reexec_cuts_nothing_short(
+async def test_a_signal_during_a_reexec_lets_the_stop_finish(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What ends in good order goes on to its end, and then the daemon leaves instead of being replaced."""
-    succession, said = Succession(False), []
+    """After a signal during a re-exec, the orderly stop finishes and the daemon exits."""
+    succession, done = Succession(False), []
 
     async def serves(*_: Any) -> int:
         asked = asyncio.get_running_loop().create_future()
@@ -49,26 +49,26 @@ async def test_a_signal_during_a_reexec_cuts_nothing_short(
         await asked
         os.kill(os.getpid(), number)
         await wait_in_loop(
-            lambda: not succession.is_asked, "the signal comes while requests in flight are answered"
+            lambda: not succession.is_asked, "the signal arrives while requests in flight are answered"
         )
-        for word in ("streams are told", "the registry is closed"):
+        for part in ("streams are closed", "the registry is closed"):
             await asyncio.sleep(0)
-            said.append(word)
+            done.append(part)
         return 0
 
     monkeypatch.setattr(service, "run", serves)
     async with asyncio.timeout(20):
         assert await main._until_signal(unused, unused, unused, succession) == 0
-    assert said == ["streams are told", "the registry is closed"] and not succession.is_asked
+    assert done == ["streams are closed", "the registry is closed"] and not succession.is_asked
 
 
-def test_a_daemon_without_standard_output_is_replaced_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it was started with it closed there is nothing to flush."""
-    begun = []
+def test_a_reexec_works_without_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that was started with a closed stdout has nothing to flush."""
+    executed = []
     monkeypatch.setattr(sys, "stdout", None)
-    monkeypatch.setattr(os, "execv", lambda path, argv: begun.append(path))
+    monkeypatch.setattr(os, "execv", lambda path, argv: executed.append(path))
     replace(Takeover(os.getpid(), "", "", 0, (), is_passed=False), {})
-    assert begun
+    assert executed
 
 
 async def test_a_signal_ends_a_daemon_that_serves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ async def test_a_signal_ends_a_daemon_that_serves(monkeypatch: pytest.MonkeyPatc
 
 
 class Bench:
-    """A registry and a dispatcher, and no launcher."""
+    """A registry and a dispatcher, without a launcher."""
 
     def __init__(self, home: Path, registry: Registry) -> None:
         settings = Settings(paths=Paths(home / "state", home / "s"))
@@ -113,17 +113,16 @@ async def held(registry: Registry) -> Run:
     return run
 
 
-async def test_what_is_recorded_at_the_end_is_the_next_daemons(
+async def test_an_event_during_the_stop_starts_no_action(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A request that is answered during the stop leads to nothing any more: the registry is about to close,
-    and would only refuse."""
+    """A request during the stop is recorded; the next daemon carries it out, because the registry closes."""
     registry = await Registry.open(tmp_path / "registry.sqlite3")
     bench = Bench(tmp_path, registry)
     run, other = await held(registry), await held(registry)
     bench.dispatcher.start()
     await registry.record(other.run_id, Event(Kind.STOP_REQUESTED, 1.0, "ada"))
-    await wait_in_loop(lambda: other.run_id not in registry.live, "while it works, a stop is carried out")
+    await wait_in_loop(lambda: other.run_id not in registry.live, "the dispatcher carries out the stop")
     await bench.dispatcher.close()
     stopped = asyncio.ensure_future(registry.record(run.run_id, Event(Kind.STOP_REQUESTED, 1.0, "ada")))
     await asyncio.sleep(0)
@@ -152,14 +151,13 @@ async def test_a_background_task_that_fails_is_reported(caplog: pytest.LogCaptur
     assert Catalogue.TASK_FAILED.code in warning and "ours" in warning
 
 
-async def test_a_start_that_ends_half_way_leaves_nobody_at_work(
+async def test_a_start_that_fails_half_way_closes_what_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was recorded while run directories were looked at is followed up at once, and so is to be ended
-    too where the start itself is: before the launcher that it would give orders to."""
+    """If reconcile fails, dispatcher, launcher and shims are closed, the dispatcher first."""
     closed: list[str] = []
 
-    class Part:
+    class FakePart:
         def __init__(self, name: str) -> None:
             self._name = name
 
@@ -172,16 +170,16 @@ async def test_a_start_that_ends_half_way_leaves_nobody_at_work(
             is_closed.set_result(None)
             return is_closed
 
-    class Parts:
+    class FakeParts:
         def __getattr__(self, name: str) -> Any:
-            return Part(name)
+            return FakePart(name)
 
     async def reconcile(*_: Any) -> None:
         raise asyncio.CancelledError
 
     monkeypatch.setattr(service, "reconcile", reconcile)
     daemon = service.Service(Settings(paths=Paths(tmp_path, tmp_path / "s")), Clock())
-    parts: Any = Parts()
+    parts: Any = FakeParts()
     with pytest.raises(asyncio.CancelledError):
         async with contextlib.AsyncExitStack() as stack:
             await daemon._recover(parts, stack, unused)

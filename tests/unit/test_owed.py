@@ -1,4 +1,4 @@
-"""What the daemon owes a run: a function of the run alone, by hand for every place, wish and exit."""
+"""The action that the daemon owes a run, by hand for every place, want and exit."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ import pytest
 from mosaicd.core.fsm import Kind, Place, apply, owed
 from tests.unit.lives import happening, run_in
 
-WISH = {"run": Kind.RESUME_REQUESTED, "pause": Kind.PAUSE_REQUESTED, "stop": Kind.STOP_REQUESTED}
+REQUEST_OF = {"run": Kind.RESUME_REQUESTED, "pause": Kind.PAUSE_REQUESTED, "stop": Kind.STOP_REQUESTED}
 
-#: place, want -> what is owed while no exit is known
+#: place, want -> owed action while no exit is known
 LIVING = """
 INIT      run    queue
 INIT      stop   withdraw
@@ -33,12 +33,12 @@ FAULT     stop   empty_tree
 
 
 @pytest.mark.parametrize("line", LIVING.strip().splitlines())
-def test_while_it_lives(line: str) -> None:
-    """A waiting run waits or goes; a living one is made to do what is wanted; RDY remembers a pause."""
+def test_owed_action_without_an_exit(line: str) -> None:
+    """Place and want decide; a pause of a run in RDY is not owed before the run is in EXEC."""
     where, want, action = line.split()
     run = run_in(Place(where))
     if run.want != want:
-        run = apply(run, happening(WISH[want]))
+        run = apply(run, happening(REQUEST_OF[want]))
     assert run.want == want
     assert str(owed(run) or "-") == action
     assert owed(run) is owed(run)
@@ -59,15 +59,15 @@ BAD = {"exit_code": 1}
         ({"exit_code": None, "fault": "spawn_failed"}, "run", "break"),
     ],
 )  # fmt: skip
-def test_after_the_exit(where: Place, exit: dict[str, Any], want: str, action: str) -> None:
-    """After a clean or requested end the process tree is emptied; a failure is a fault first."""
+def test_owed_action_after_an_exit(where: Place, exit: dict[str, Any], want: str, action: str) -> None:
+    """After a clean or requested end the process tree is emptied; a failure becomes a fault first."""
     run = run_in(where)
     if run.want != want:
-        run = apply(run, happening(WISH[want]))
+        run = apply(run, happening(REQUEST_OF[want]))
     run = apply(run, happening(Kind.EXITED, **{"exit_code": None, **exit}))
     assert owed(run) == action
 
 
-def test_nothing_is_owed_to_what_has_ended() -> None:
-    """TERM is final."""
+def test_no_action_is_owed_to_an_ended_run() -> None:
+    """A run in TERM is owed no action."""
     assert owed(run_in(Place.TERM)) is None

@@ -15,7 +15,7 @@ from mosaicd.protocol.states import CauseKind, PauseMode, RunKind, State, Want
 
 
 def run_after(*kinds: Kind) -> Run:
-    """A command that was dispatched and then lived through `kinds`."""
+    """Return a dispatched command after events of these kinds."""
     run = Run(
         run_id="01ARZ3NDEKTSV4RRFFQ69G5FAV", owner_uid=1, owner="ann", kind=RunKind.COMMAND, name="n",
         command=("x",), digest="d", created_at=1.0, rev=1, can_checkpoint=True, can_pause=True,
@@ -37,14 +37,14 @@ def run_after(*kinds: Kind) -> Run:
 WORKS = (Kind.REGISTERED, Kind.STARTED)
 
 
-def test_a_release_asked_of_a_paused_run_is_owed() -> None:
-    """A run that stands frozen, and is to give its slots back, is told so."""
+def test_a_release_of_a_frozen_run_is_owed() -> None:
+    """If a paused run is to release its slots, the daemon owes it the pause action."""
     run = run_after(*WORKS, Kind.PAUSED, Kind.PAUSE_REQUESTED)
     assert (run.state, owed(run)) == (State.PAUSE, Action.PAUSE)
 
 
-def test_resume_lets_a_held_released_run_go() -> None:
-    """Resume of a run that waits takes its hold away, whether it waits in INIT or released."""
+def test_resume_ends_the_hold_of_a_released_run() -> None:
+    """Resume of a held run that has released its slots ends the hold and queues the run."""
     run = run_after(*WORKS, Kind.PAUSE_REQUESTED, Kind.EXITED, Kind.RELEASED, Kind.HOLD)
     assert run.released and run.held
     run = fsm.apply(run, Event(Kind.RESUME_REQUESTED, 2.0))
@@ -52,24 +52,24 @@ def test_resume_lets_a_held_released_run_go() -> None:
 
 
 @pytest.mark.parametrize("kinds", [(Kind.REGISTERED,), WORKS, (*WORKS, Kind.PAUSED)])
-def test_a_stop_stands_under_a_deadline(kinds: tuple[Kind, ...]) -> None:
-    """A run that is still there after its grace and more is unkillable, and said so: never silently there."""
+def test_every_stop_has_a_deadline(kinds: tuple[Kind, ...]) -> None:
+    """A run that lives asked time after its grace period becomes unkillable."""
     due = deadline(run_after(*kinds, Kind.STOP_REQUESTED), 100.0, 100.0, 10.0)
     assert due is not None and (due.cause, due.due_mono) == (CauseKind.UNKILLABLE, 113.0)
 
 
-def test_a_shim_that_never_starts_its_command_is_missed() -> None:
-    """A plain command too has a time in which its shim must have started it."""
+def test_a_command_that_is_not_started_in_time_is_a_start_timeout() -> None:
+    """The start timeout applies to plain commands too, until the command has started."""
     due = deadline(run_after(Kind.REGISTERED), 100.0, 100.0)
     assert due is not None and due.cause is CauseKind.START_TIMEOUT
     assert deadline(run_after(*WORKS), 100.0, 100.0) is None
 
 
-#: Runs that wait for no process: their user or the queue decides when they continue.
-AT_REST = "waits for its turn, or as its user wants it"
+#: Runs that wait for no process.
+AT_REST = "the run waits for the queue or for its user"
 
 
-def walks(kinds: tuple[Kind, ...]) -> Run | None:
+def try_run_after(kinds: tuple[Kind, ...]) -> Run | None:
     try:
         return run_after(*kinds)
     except fsm.IllegalTransition:
@@ -77,46 +77,45 @@ def walks(kinds: tuple[Kind, ...]) -> Run | None:
 
 
 def lives() -> dict[tuple[fsm.Place, Want, bool, bool], Run]:
-    """A run for each place, wish, kind of wish and known end that any few events lead to."""
-    wishes = (Kind.STOP_REQUESTED, Kind.PAUSE_REQUESTED, Kind.RESUME_REQUESTED)
-    roads = [(), (Kind.REGISTERED,), WORKS, (*WORKS, Kind.PAUSED), (*WORKS, Kind.LOST)]
-    roads.append((*WORKS, Kind.PAUSE_REQUESTED, Kind.EXITED, Kind.RELEASED))
-    found = {}
-    for road, last in product(roads, ((), (Kind.EXITED,))):
-        for some in ((), *((wish,) for wish in wishes), wishes[1:]):
-            run = walks((*road, *some, *last))
+    """Return a run for each reachable place, want, kind of pause, and exit known or not."""
+    requests = (Kind.STOP_REQUESTED, Kind.PAUSE_REQUESTED, Kind.RESUME_REQUESTED)
+    paths = [(), (Kind.REGISTERED,), WORKS, (*WORKS, Kind.PAUSED), (*WORKS, Kind.LOST)]
+    paths.append((*WORKS, Kind.PAUSE_REQUESTED, Kind.EXITED, Kind.RELEASED))
+    runs = {}
+    for path, last in product(paths, ((), (Kind.EXITED,))):
+        for asked in ((), *((request,) for request in requests), requests[1:]):
+            run = try_run_after((*path, *asked, *last))
             if run is not None and not run.is_final:
                 is_release = run.pause_mode is PauseMode.RELEASE
-                found[fsm.place(run), run.want, is_release, run.exit is not None] = run
+                runs[fsm.place(run), run.want, is_release, run.exit is not None] = run
                 frozen = replace(run, pause_mode=PauseMode.FREEZE)
-                found[fsm.place(run), run.want, False, run.exit is not None] = frozen
-    return found
+                runs[fsm.place(run), run.want, False, run.exit is not None] = frozen
+    return runs
 
 
 @pytest.mark.parametrize("run", lives().values(), ids=lambda run: f"{fsm.place(run)}-{run.want}-{owed(run)}")
-def test_nobody_is_waited_for_without_end(run: Run) -> None:
-    """Whatever a run waits for that has slots: the daemon acts again and again, or a deadline ends the wait
-    and its event has a row there; and the reason of the run says what it waits for."""
+def test_every_wait_of_a_run_with_slots_ends(run: Run) -> None:
+    """A run with slots has a reason, and an action that is repeated or a deadline with a legal event."""
     action, due = owed(run), deadline(run, 0.0, 0.0)
-    told = run_object(run, Progress(), "/x")["reason"] or run_object(run, Progress(), "/x")["cause"]
+    reason = run_object(run, Progress(), "/x")["reason"] or run_object(run, Progress(), "/x")["cause"]
     if not run.is_holding:
         assert action in (Action.QUEUE, Action.WITHDRAW, None) and due is None, AT_REST
     elif action in (Action.EMPTY_TREE, Action.BREAK):
-        assert due is None and told, "the dispatcher looks again and again, until the tree is empty"
-        assert fsm.is_legal(run, Kind.UNKILLABLE), "and says so"
+        assert due is None and reason, "the dispatcher repeats the check until the tree is empty"
+        assert fsm.is_legal(run, Kind.UNKILLABLE), "the run can become unkillable"
     elif action is None:
         assert run.state is not State.EXEC or run.want is Want.RUN
         assert run.state is not State.PAUSE or run.want is Want.PAUSE
     else:
-        assert due is not None and told
+        assert due is not None and reason
         kind = Kind.DEADLINE_MISSED if due.cause else Kind.RESUME_REQUESTED
         after = fsm.apply(run, Event(kind, 2.0, data={"kind": due.cause}))
         assert (after.state is State.FAULT) == (due.cause is not None)
-        assert deadline(after, 0.0, 0.0) != due, "the wait has ended"
+        assert deadline(after, 0.0, 0.0) != due, "the wait has not ended"
 
 
-def test_every_place_was_walked_to() -> None:
-    """The walk comes by all places but the first and the last."""
+def test_the_runs_cover_every_place() -> None:
+    """lives() has a run in every place but INIT and TERM."""
     assert {place for place, *_ in lives()} == set(fsm.Place) - {fsm.Place.INIT, fsm.Place.TERM}
 
 
@@ -132,11 +131,13 @@ def test_every_place_was_walked_to() -> None:
          {"never_started": "handshake_timeout", "error": "not accepted"}),
     ],
 )  # fmt: skip
-def test_what_was_stopped_before_its_shim_came_is_cancelled(
+def test_a_run_that_is_stopped_before_its_worker_started_is_cancelled(
     event: Event, evidence: dict[str, object]
 ) -> None:
-    """Nothing had started, so what its user wanted is what happened; that no shim came is in the cause.
-    A stop that comes after the fault changes nothing: it had failed by then."""
+    """A stop before the fault makes the outcome cancelled, and the fault is in the cause.
+
+    A stop after the fault does not change the outcome.
+    """
     run = fsm.apply(run_after(Kind.STOP_REQUESTED), event)
     end = fsm.conclude(run, 4.0, 1.0)
     assert end.data["cause"] == {"kind": "by_user", "who": "daemon", **evidence}
@@ -148,8 +149,8 @@ def test_what_was_stopped_before_its_shim_came_is_cancelled(
     assert fsm.conclude(late, 4.0, 1.0).data["outcome"] in ("failed", "interrupted")
 
 
-def test_a_shim_that_came_to_be_stopped_starts_nothing() -> None:
-    """It registered and then did nothing: cancelled, too, unless it says that it started something."""
+def test_an_unkillable_shim_that_started_no_worker_is_cancelled() -> None:
+    """If the stop came before the register and no worker was spawned, the run is cancelled, else failed."""
     run = run_after(Kind.STOP_REQUESTED, Kind.REGISTERED, Kind.STOP_REQUESTED)
     missed = Event(Kind.DEADLINE_MISSED, 3.0, data={"kind": "unkillable"})
     assert fsm.conclude(fsm.apply(run, missed), 4.0, 1.0).data["outcome"] == "cancelled"
@@ -159,8 +160,8 @@ def test_a_shim_that_came_to_be_stopped_starts_nothing() -> None:
     assert fsm.conclude(late, 4.0, 1.0).data["outcome"] == "failed"
 
 
-def test_what_is_left_of_a_tree_is_told_where_the_end_is_known() -> None:
-    """A run whose worker has ended, and whose helper cannot be: its end stays exact, its reason is told."""
+def test_the_reason_of_an_ended_worker_has_the_remaining_processes() -> None:
+    """If processes of an ended worker are unkillable, the reason has their pids; the outcome is exact."""
     run = replace(run_after(*WORKS, Kind.EXITED), can_checkpoint=False)
     run = fsm.apply(run, Event(Kind.UNKILLABLE, 2.0, data={"pids": [7, 8]}))
     assert (run.state, run.unkillable, run.fault) == (State.EXEC, True, None)

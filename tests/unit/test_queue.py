@@ -1,4 +1,4 @@
-"""Whose turn it is."""
+"""The order of the queue, and the runs that a plan starts."""
 
 from collections.abc import Iterable
 
@@ -46,12 +46,12 @@ SHARES = st.dictionaries(st.integers(1, 3), st.integers(0, 5))
 
 
 def plan_by_sorting(runs: list[Waiting], capacity: Capacity, used: dict[int, int]) -> list[Start]:
-    """The policy, said as plainly as possible and as slowly."""
-    left = [run for run in runs if not run.held and (run.not_before is None or run.not_before <= NOW)]
+    """Return the plan by the simplest implementation of the policy."""
+    eligible = [run for run in runs if not run.held and (run.not_before is None or run.not_before <= NOW)]
     share, starts = dict(used), []
-    while left:
-        head = min(left, key=lambda run: (-run.priority, share.get(run.owner_uid, 0), run.submit_order))
-        left.remove(head)
+    while eligible:
+        head = min(eligible, key=lambda run: (-run.priority, share.get(run.owner_uid, 0), run.submit_order))
+        eligible.remove(head)
         if not capacity.cpus_free:
             break
         grant = choose(head.cpus, head.gpus, head.mandatory, capacity)
@@ -63,16 +63,16 @@ def plan_by_sorting(runs: list[Waiting], capacity: Capacity, used: dict[int, int
 
 
 @given(queues(), CAPACITIES, SHARES)
-def test_a_plan_is_what_sorting_would_give(
+def test_a_plan_equals_that_of_the_simplest_implementation(
     runs: list[Waiting], capacity: Capacity, used: dict[int, int]
 ) -> None:
-    """Priority, then the owner who holds least, then submission; blocked runs put aside what they need."""
+    """Order: priority, fewest CPUs in use by the owner, submission; a blocked run reserves what it needs."""
     assert Queue(runs).plan(capacity, used, NOW) == plan_by_sorting(runs, capacity, used)
 
 
 @given(queues(), CAPACITIES, SHARES)
 def test_a_plan_fits_the_machine(runs: list[Waiting], capacity: Capacity, used: dict[int, int]) -> None:
-    """No slot is given twice, no CPU that is not free, and no run starts twice."""
+    """A plan grants only free CPUs and slots, each slot once, and starts each run once."""
     starts = Queue(runs).plan(capacity, used, NOW)
     slots = [slot for start in starts for slot in start.grant.slots]
     assert sum(start.grant.cpus for start in starts) <= capacity.cpus_free
@@ -81,10 +81,10 @@ def test_a_plan_fits_the_machine(runs: list[Waiting], capacity: Capacity, used: 
 
 
 @given(queues(), queues(), CAPACITIES, SHARES)
-def test_a_queue_that_changed_is_like_a_new_one(
+def test_a_changed_queue_plans_like_a_new_queue(
     before: list[Waiting], after: list[Waiting], capacity: Capacity, used: dict[int, int]
 ) -> None:
-    """However runs came, changed and went, only what waits now counts; planning changes nothing."""
+    """After changes and removals only the waiting runs count; planning does not change the queue."""
     queue = Queue(before)
     queue.plan(capacity, used, NOW)
     queue.next_due(NOW)
@@ -105,10 +105,10 @@ def test_a_queue_that_changed_is_like_a_new_one(
 
 
 @given(queues(), CAPACITIES, SHARES)
-def test_runs_behind_never_take_from_the_first(
+def test_the_first_run_is_never_delayed_by_runs_behind_it(
     runs: list[Waiting], capacity: Capacity, used: dict[int, int]
 ) -> None:
-    """The run whose turn it is gets the same as alone, or finds all that was free for it still there."""
+    """The first run gets the same grant as alone; if it is blocked, the free resources it needs stay free."""
     order = Queue(runs).order(capacity, used, NOW)
     if not order:
         return
@@ -125,7 +125,7 @@ def test_runs_behind_never_take_from_the_first(
 
 
 def test_priority_then_share_then_submission() -> None:
-    """Each rule decides only where the one before is silent."""
+    """Fair share decides only between equal priorities, submission only between equal shares."""
     runs = [run("a1"), run("b2", BEA), run("b3", BEA, priority=1), run("a4")]
     assert started(runs, Capacity(1)) == ["b3"]
     assert [w.run_id for w in Queue(runs).order(Capacity(9), {}, NOW)] == ["b3", "a1", "b2", "a4"]
@@ -133,32 +133,32 @@ def test_priority_then_share_then_submission() -> None:
 
 
 def test_owners_alternate_within_one_plan() -> None:
-    """A sweep of hundreds does not keep a neighbour's single run waiting."""
+    """A single run of one user starts before the rest of another user's sweep."""
     sweep = [run(f"a{n}") for n in range(1, 100)]
     assert started([*sweep, run("b500", BEA)], Capacity(4)) == ["a1", "b500", "a2", "a3"]
 
 
 def test_a_big_run_is_not_starved_by_small_ones() -> None:
-    """A blocked run puts aside what is free; small ones behind it wait, though they would fit."""
+    """A blocked run reserves the free CPUs, so smaller runs behind it wait although they would fit."""
     runs = [run("big1", cpus=4), run("small2"), run("small3")]
     assert started(runs, Capacity(4, 1)) == []
     assert started(runs, Capacity(4, 0)) == ["big1"]
 
 
-def test_a_gap_that_nobody_ahead_waits_for_is_filled() -> None:
-    """A run that waits for a GPU keeps one CPU aside; the others are given away."""
+def test_free_cpus_that_no_run_ahead_needs_are_used() -> None:
+    """A run that waits for a GPU reserves one CPU; the other CPUs go to runs behind it."""
     runs = [run("gpu1", gpus=1, mandatory=True), run("cpu2", cpus=2), run("cpu3", cpus=2)]
     assert started(runs, Capacity(4, 0, 1, frozenset({0}))) == ["cpu2"]
 
 
-def test_a_run_that_can_never_start_blocks_nobody() -> None:
-    """Mandatory GPUs that the machine has no more: everybody else goes on."""
+def test_a_run_that_can_never_start_blocks_no_other_run() -> None:
+    """A run that needs more GPUs than the machine has does not delay the runs behind it."""
     runs = [run("lost1", gpus=2, mandatory=True, priority=9), run("cpu2", cpus=4)]
     assert started(runs, Capacity(4, 0, 1)) == ["cpu2"]
 
 
-def test_held_and_later_runs_are_passed_over() -> None:
-    """Neither holds anybody up; the hour of the next one is known."""
+def test_held_runs_and_runs_in_back_off_are_skipped() -> None:
+    """Such runs do not delay others; next_due returns the end of the next back-off."""
     queue = Queue([run("held1", held=True), run("later2", not_before=NOW + 5), run("now3")])
     assert queue.plan(Capacity(1), {}, NOW) == [Start("now3", Grant(1))]
     assert queue.next_due(NOW) == NOW + 5
@@ -167,8 +167,8 @@ def test_held_and_later_runs_are_passed_over() -> None:
     assert queue.next_due(NOW + 5) is None
 
 
-def test_a_plan_looks_at_few_of_many() -> None:
-    """However many wait, a plan looks at no more runs than there are CPUs to give or put aside."""
+def test_a_plan_considers_few_of_many_runs() -> None:
+    """A plan over 20,000 waiting runs considers no more runs than there are free CPUs."""
     queue = Queue(run(f"a{n}", owner=n % 5, cpus=1 + n % 3) for n in range(20_000))
     assert len(list(queue.consider(Capacity(8, 1), {}, NOW))) <= 7
     assert "a19999" in queue and queue.get("a19999") is not None

@@ -1,4 +1,4 @@
-"""Records: writer and reader agree, and a value that a user may have written has its type or is dropped."""
+"""Records: reading restores what was written; a value of a wrong type in a user's file is dropped."""
 
 import json
 from typing import Any
@@ -47,7 +47,7 @@ def through_json(record: Record) -> Any:
 
 @pytest.mark.parametrize("record", [ORDER, TEARDOWN, STATUS, Launch(slots=(1,)), Exit(metrics={"a": 1.5})])
 def test_a_record_is_read_as_it_was_written(record: Record) -> None:
-    """Records within records and tuples come back; keys that this version does not know are ignored."""
+    """Nested records and tuples are restored; unknown keys are ignored."""
     data = through_json(record)
     assert type(record).from_json({**data, "a_later_key": 1}) == record
 
@@ -65,19 +65,19 @@ def test_a_record_is_read_as_it_was_written(record: Record) -> None:
     ],
 )
 def test_a_packet_is_read_by_its_name(packet: Record) -> None:
-    """What daemon and launcher send each other is known by `order`, `reply` or `fact`."""
+    """The class of a packet between daemon and launcher follows from `order`, `reply` or `fact`."""
     data = through_json(packet)
     assert (read_order(data) if "order" in data else read_message(data)) == packet
 
 
-def test_a_packet_of_another_name_is_known_as_such() -> None:
-    """An order that the launcher does not know is answered by its id; other messages mean nothing."""
+def test_an_unknown_packet_is_recognised() -> None:
+    """An unknown order keeps its id for the reply; an unknown message is None."""
     assert read_order({"order": "dance", "id": 5, "run_id": "r"}) == UnknownOrder(id=5)
     assert read_message({"fact": "dance"}) is None
 
 
-def test_a_required_field_that_is_missing_is_no_default() -> None:
-    """An order without its directory is refused; a field with a default may be absent."""
+def test_a_record_without_a_required_field_is_refused() -> None:
+    """An order without attempt_dir raises TypeError; fields with a default may be absent."""
     data = through_json(ORDER)
     del data["limits"], data["slots"]
     read = LaunchOrder.from_json(data)
@@ -87,8 +87,8 @@ def test_a_required_field_that_is_missing_is_no_default() -> None:
         LaunchOrder.from_json(data)
 
 
-def test_what_is_absent_and_what_is_null() -> None:
-    """Every key is written, null without a value, but for those that a record omits; `known` has no null."""
+def test_a_key_without_a_value_is_null_or_omitted() -> None:
+    """A key without a value is null, unless its record omits it; known() has no null."""
     data = STATUS.to_json()
     assert data["started_at"] is None and "thawed_at" not in data and data["frozen_at"] == 2.0
     assert data["spawned"]["limits"] == {"tasks": 5} and data["spawned"]["cgroup"] is None
@@ -99,7 +99,7 @@ def test_what_is_absent_and_what_is_null() -> None:
 
 
 def is_of(declared: Any, value: Any) -> bool:
-    """Whether a value has its declared type, within the bounds of a reader that trusts nothing."""
+    """Return whether a value has its declared type, within the limits for untrusted values."""
     if value is None:
         return True
     if isinstance(value, Record):
@@ -116,20 +116,20 @@ def is_of(declared: Any, value: Any) -> bool:
 
 
 @pytest.mark.parametrize("cls", [Launch, Started, Exit, Status])
-def test_nothing_of_a_wrong_type_comes_through(cls: type[Record]) -> None:
-    """Each hostile value in each place: the record has values of its types alone, and can be encoded."""
+def test_values_of_a_wrong_type_are_dropped(cls: type[Record]) -> None:
+    """With any hostile value in any place, the record has only values of its types and can be encoded."""
     for value in HOSTILE:
-        whole = untrusted.read(cls, value)
-        assert is_of(cls, whole)
+        record_of_value = untrusted.read(cls, value)
+        assert is_of(cls, record_of_value)
         for name in cls.TYPES:
             record = untrusted.read(cls, {name: value})
             assert is_of(cls, record)
             encode(record.to_json())
 
 
-def test_what_cannot_be_used_has_no_values() -> None:
-    """A file that is no object, or holds nothing that is known, says nothing."""
-    nothing: list[Any] = [None, [], "x", {}, {"another": 1}, {"exit_code": "0"}]
-    for data in nothing:
+def test_a_record_without_a_usable_value_has_none() -> None:
+    """A file that is no object, or has no known key with a valid value, gives a record without values."""
+    unusable: list[Any] = [None, [], "x", {}, {"another": 1}, {"exit_code": "0"}]
+    for data in unusable:
         assert not untrusted.read(Exit, data).has_values
     assert untrusted.read(Exit, {"exit_code": 0}).has_values

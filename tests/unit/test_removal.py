@@ -1,4 +1,4 @@
-"""What a run left in its directory is removed, whatever it is."""
+"""Removal of a directory tree with any content: deep, locked, linked, immutable or foreign."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from mosaicd.safe_files import remove_tree
 
 
 def deepen(path: Path, levels: int) -> None:
-    """Make directories in one another, deeper than a path is long, with a file in each."""
+    """Make `levels` nested directories, each with a file; the path may exceed the longest path."""
     path.mkdir()
     inner = os.open(path, os.O_RDONLY)
     for _ in range(levels):
@@ -25,7 +25,7 @@ def deepen(path: Path, levels: int) -> None:
 
 
 def refuse_to_unlink(monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
-    """Let no file with the name `refused` be removed, as if it were immutable."""
+    """Make the removal of files with the name `refused` fail, as if they were immutable."""
     unlink = os.unlink
 
     def refuse(path: str, *, dir_fd: int | None = None) -> None:
@@ -36,23 +36,25 @@ def refuse_to_unlink(monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
     monkeypatch.setattr(os, "unlink", refuse)
 
 
-def test_however_deep_it_is(tmp_path: Path) -> None:
-    """Neither recursion nor the length of a path ends a removal."""
+def test_a_tree_deeper_than_the_longest_path_is_removed(tmp_path: Path) -> None:
+    """The removal needs neither recursion nor complete paths."""
     deepen(tmp_path / "run", 2200)
     assert remove_pruned(tmp_path / "run") is None
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_too_deep_for_once_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is left is said, and a little less each time."""
+def test_a_tree_beyond_the_depth_limit_is_removed_in_several_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call removes a part and returns an error until the tree is removed."""
     deepen(tmp_path / "run", 100)
     monkeypatch.setattr(safe_files, "MOST_LEVELS", 30)
-    said = [remove_pruned(tmp_path / "run") for _ in range(2)]  # each of which tries twice
-    assert said[0] and said[1] is None
+    errors = [remove_pruned(tmp_path / "run") for _ in range(2)]  # each call tries twice
+    assert errors[0] and errors[1] is None
 
 
-def test_links_go_and_what_they_point_to_stays(tmp_path: Path) -> None:
-    """In whatever place they are, and to whatever they lead."""
+def test_links_are_removed_and_their_targets_stay(tmp_path: Path) -> None:
+    """This holds for links at the root of the tree, inside it, and without a target."""
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").write_text("x")
     deepen(tmp_path / "run", 2)
@@ -66,8 +68,8 @@ def test_links_go_and_what_they_point_to_stays(tmp_path: Path) -> None:
     assert (tmp_path / "precious" / "file").read_text() == "x"
 
 
-def test_what_was_closed_is_opened(tmp_path: Path) -> None:
-    """A directory without any rights is its owner's all the same."""
+def test_directories_without_permissions_are_removed(tmp_path: Path) -> None:
+    """The removal gives itself the permissions that it needs."""
     deepen(tmp_path / "run", 3)
     for place in ("a/a/a", "a/a", "a", ""):
         (tmp_path / "run" / place).chmod(0)
@@ -75,18 +77,18 @@ def test_what_was_closed_is_opened(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_an_entry_that_cannot_be_removed_does_not_keep_the_others(
+def test_an_entry_that_cannot_be_removed_does_not_protect_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others go, at any depth; what was removed and what failed is counted, with the first error."""
+    """All other entries are removed; the result has both counts and the first error."""
     for place in ("run/a", "run/b/c", "run/d/e/f"):
         (tmp_path / place).mkdir(parents=True)
         for name in ("first", "fixed", "last"):
             (tmp_path / place / name).write_text("12345")
     refuse_to_unlink(monkeypatch, "fixed")
     removed = remove_tree(tmp_path / "run")
-    left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
-    assert left == ["fixed"] * 3
+    remaining = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert remaining == ["fixed"] * 3
     assert (removed.files, removed.bytes, removed.failed) == (6, 30, 3)
     assert removed.error is not None and removed.error.filename == "fixed"
 
@@ -94,7 +96,7 @@ def test_an_entry_that_cannot_be_removed_does_not_keep_the_others(
 def test_marks_stay_in_a_run_directory_that_cannot_be_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without its marks, what is left would be taken for a run."""
+    """Without its marks, the rest of a pruned run would count as a run."""
     for name in (rundir.PRUNED, rundir.UNACKNOWLEDGED, "fixed", "other"):
         (tmp_path / name).touch()
     refuse_to_unlink(monkeypatch, "fixed")
@@ -102,8 +104,8 @@ def test_marks_stay_in_a_run_directory_that_cannot_be_removed(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fixed", rundir.PRUNED, rundir.UNACKNOWLEDGED]
 
 
-def test_a_link_in_place_of_a_run_directory(tmp_path: Path) -> None:
-    """The link goes, and what it leads to stays."""
+def test_a_link_in_place_of_a_run_directory_is_removed(tmp_path: Path) -> None:
+    """The link is removed, and its target stays."""
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").touch()
     (tmp_path / "run").symlink_to("precious")
@@ -111,8 +113,10 @@ def test_a_link_in_place_of_a_run_directory(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "precious"]
 
 
-def test_somebody_elses_empty_directories_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container's mount point is root's: its mode cannot be changed, nor can it be moved, but it can go."""
+def test_empty_directories_of_other_users_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty directory that can be neither chmodded nor renamed, such as a mount point, is removed."""
     for place in ("run/mounted", "run/ours/mounted"):
         (tmp_path / place).mkdir(parents=True)
 

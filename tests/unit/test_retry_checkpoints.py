@@ -1,4 +1,4 @@
-"""In which directory a retry sees a checkpoint: where the SDK would find one, in the wake of a crash too."""
+"""The checkpoint directories that a retry accepts: those in which the SDK finds a checkpoint."""
 
 from pathlib import Path
 
@@ -8,19 +8,19 @@ from mosaic_worker.checkpoints import CheckpointStore
 from mosaicd.rpc.verbs.retry import _look_into
 
 
-def test_what_was_moved_aside_for_a_successor_counts(tmp_path: Path) -> None:
-    """A crash between the two renames of a save leaves only what was there before."""
-    kept = CheckpointStore(tmp_path)
-    path = kept.save(7, {"model": b"weights"}).path
+def test_a_checkpoint_that_was_renamed_for_its_successor_counts(tmp_path: Path) -> None:
+    """After a crash between the two renames of a save, only the old checkpoint exists."""
+    checkpoints = CheckpointStore(tmp_path)
+    path = checkpoints.save(7, {"model": b"weights"}).path
     path.rename(tmp_path / f".{path.name}.123.old")
-    assert kept.latest_verified()[0] is not None
+    assert checkpoints.latest_verified()[0] is not None
     assert _look_into(tmp_path) == (True, True)
 
 
-@pytest.mark.parametrize("left", [".checkpoint-000000000007.123.tmp", ".hidden.old", "notes"])
-def test_what_was_never_put_in_place_does_not(tmp_path: Path, left: str) -> None:
-    """A retry cannot continue from it."""
-    kept = CheckpointStore(tmp_path)
-    kept.save(7, {"model": b"weights"}).path.rename(tmp_path / left)
-    assert kept.latest_verified()[0] is None
+@pytest.mark.parametrize("leftover", [".checkpoint-000000000007.123.tmp", ".hidden.old", "notes"])
+def test_an_unfinished_checkpoint_does_not_count(tmp_path: Path, leftover: str) -> None:
+    """A retry cannot continue from a temporary directory or from a directory of another name."""
+    checkpoints = CheckpointStore(tmp_path)
+    checkpoints.save(7, {"model": b"weights"}).path.rename(tmp_path / leftover)
+    assert checkpoints.latest_verified()[0] is None
     assert _look_into(tmp_path) == (False, False)

@@ -1,4 +1,4 @@
-"""A file that another program may have made is opened with distrust."""
+"""Safe opening of files that another program may have made."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from mosaicd.safe_files import NotTrusted, create_synced, open_directory, open_r
 
 
 def test_a_regular_file_is_read(tmp_path: Path) -> None:
-    """By its path, and relative to an open directory."""
+    """A file can be read by its path or relative to an open directory."""
     create_synced(tmp_path / "file", b"content")
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
     assert read_regular(tmp_path / "file", limit_bytes=7) == b"content"
@@ -21,7 +21,7 @@ def test_a_regular_file_is_read(tmp_path: Path) -> None:
 
 
 def test_a_pipe_does_not_block_its_reader(tmp_path: Path) -> None:
-    """A pipe without a writer, and a directory, are refused at once."""
+    """A pipe without a writer and a directory are refused without waiting."""
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path):
         with pytest.raises(NotTrusted, match="not a regular file"):
@@ -29,7 +29,7 @@ def test_a_pipe_does_not_block_its_reader(tmp_path: Path) -> None:
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
-    """Neither to a file nor to a directory."""
+    """Opening a link to a file or to a directory raises OSError."""
     (tmp_path / "to_file").symlink_to("/etc/passwd")
     (tmp_path / "to_directory").symlink_to("/etc")
     with pytest.raises(OSError):
@@ -39,7 +39,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
 
 
 def test_owner_and_size_are_checked(tmp_path: Path) -> None:
-    """The reason names the value; no descriptor stays open."""
+    """The error has the value; no descriptor leaks."""
     (tmp_path / "file").write_bytes(bytes(11))
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(NotTrusted, match=f"uid {os.getuid()}, not to uid 4 or 5"):
@@ -49,8 +49,8 @@ def test_owner_and_size_are_checked(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_file_is_created_once(tmp_path: Path) -> None:
-    """What is there already is not written over, nor a link followed."""
+def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
+    """create_synced raises FileExistsError for any existing entry and does not follow a link."""
     (tmp_path / "link").symlink_to("elsewhere")
     for name in ("link", "."):
         with pytest.raises(FileExistsError):

@@ -1,4 +1,4 @@
-"""What a TrainRunConfig may hold, held against a JSON Schema validator."""
+"""The check of a TrainRunConfig, compared with a JSON Schema validator."""
 
 import copy
 import json
@@ -14,7 +14,7 @@ from mosaicd.core.schema import MAX_DEPTH, check, check_json, filled
 from mosaicd.protocol.errors import InvalidParams
 from mosaicd.protocol.faults import MAX_FAULTS, Faults, dotted
 
-# The table of the compatibility page, written down a second time and in another language.
+# The same rules as in core/schema, written a second time as a JSON Schema.
 WHOLE = {"type": "integer", "minimum": 1}
 SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -78,15 +78,15 @@ def config() -> dict[str, Any]:
     }
 
 
-def ours(value: object) -> set[str]:
+def our_paths(value: object) -> set[str]:
     faults = Faults()
     check(value, faults)
     assert faults.count <= MAX_FAULTS, "too many to compare"
     return {fault["path"] for fault in faults.to_dicts()}
 
 
-def theirs(value: Any) -> set[str]:
-    """The validator's paths; a missing or unknown key is told at its parent there, at the key itself here."""
+def validator_paths(value: Any) -> set[str]:
+    """Return the paths of the validator's errors, with the key itself for a missing or unknown key."""
     paths = set()
     for error in VALIDATOR.iter_errors(value):
         at = tuple(error.absolute_path)
@@ -123,7 +123,7 @@ VALUES = st.recursive(
 
 @st.composite
 def broken(draw: st.DrawFn) -> Any:
-    """A valid config, hurt in one to six places: a value replaced, a key dropped or added, an item added."""
+    """Draw a config with one to six changes: a value replaced, a key dropped or added, an item added."""
     value: Any = config()
     for _ in range(draw(st.integers(1, 6))):
         if not isinstance(value, dict):
@@ -150,15 +150,15 @@ def broken(draw: st.DrawFn) -> Any:
 @example(config())
 @example({})
 @example([])
-def test_verdict_and_paths_are_those_of_a_json_schema_validator(value: Any) -> None:
-    """The same errors a JSON Schema validator would give: all of them at once, each with its path."""
+def test_faults_have_the_same_paths_as_in_a_json_schema_validator(value: Any) -> None:
+    """The check finds the same faults as a JSON Schema validator and does not change the config."""
     before = copy.deepcopy(value)
-    assert ours(value) == theirs(value)
+    assert our_paths(value) == validator_paths(value)
     assert value == before
 
 
 def has_in_order(sentence: str, words: str) -> bool:
-    """Whether each of the words is in the sentence, in this order."""
+    """Return whether the sentence has all words in this order."""
     return re.search(".*".join(map(re.escape, words.split())), sentence) is not None
 
 
@@ -181,67 +181,70 @@ def has_in_order(sentence: str, words: str) -> bool:
         ("metadata", [], "object array"),
     ],
 )
-def test_a_fault_names_its_place_and_the_rule(path: str, value: object, words: str) -> None:
-    """A fault has the path of the value; its rule names the value, or its type, and what is allowed."""
-    whole = config()
+def test_a_fault_has_its_path_and_the_rule(path: str, value: object, words: str) -> None:
+    """The rule of a fault has the value or its type, and the allowed values."""
+    full_config = config()
     *parents, last = path.split(".")
-    parent = whole
+    parent = full_config
     for key in parents:
         parent = parent[key]
     parent[last] = value
     faults = Faults()
-    check(whole, faults)
+    check(full_config, faults)
     [fault] = faults.to_dicts()
     assert fault["path"] == path and has_in_order(fault["rule"], words)
 
 
 def test_array_items_and_odd_keys_have_readable_paths() -> None:
-    """Arrays are written [i], keys that are no plain words in quotes."""
-    whole = config() | {"arguments": ["a", 2], "environment": {"A.B": 1}}
-    assert ours(whole) == {"arguments[1]", 'environment["A.B"]'}
+    """Items of arrays are written [i]; keys that are no plain words are quoted."""
+    full_config = config() | {"arguments": ["a", 2], "environment": {"A.B": 1}}
+    assert our_paths(full_config) == {"arguments[1]", 'environment["A.B"]'}
 
 
 def test_metadata_and_environment_take_any_key() -> None:
-    """Unknown keys are refused everywhere but in metadata and environment."""
-    whole = config() | {"metadata": {"anything": [{"at": {"all": None}}]}, "environment": {"any": "thing"}}
-    assert ours(whole) == set()
+    """Unknown keys are allowed in metadata and environment only."""
+    full_config = config() | {
+        "metadata": {"anything": [{"at": {"all": None}}]},
+        "environment": {"any": "thing"},
+    }
+    assert our_paths(full_config) == set()
 
 
-def test_defaults_are_filled_and_integral_floats_made_whole() -> None:
-    """1.0 is an integer in JSON Schema and 1 from here on; defaults are in place; the original stays."""
-    whole = config()
-    whole["resources"] = {"cpus": 1.0, "memory_mb": 256.0, "gpus": {"requested": 0}}
-    whole["artifacts"] = {}
-    del whole["metadata"], whole["schedule"]
-    before = copy.deepcopy(whole)
-    full = filled(whole)
+def test_defaults_are_filled_in_and_integral_floats_become_integers() -> None:
+    """1.0, an integer in JSON Schema, becomes 1; the original config is not changed."""
+    full_config = config()
+    full_config["resources"] = {"cpus": 1.0, "memory_mb": 256.0, "gpus": {"requested": 0}}
+    full_config["artifacts"] = {}
+    del full_config["metadata"], full_config["schedule"]
+    before = copy.deepcopy(full_config)
+    full = filled(full_config)
     assert full["resources"] == {"cpus": 1, "memory_mb": 256, "gpus": {"requested": 0, "mandatory": False}}
     assert json.dumps(full["resources"]["cpus"]) == "1"
     assert full["artifacts"] == {"persist_logs": True, "keep_checkpoints": True}
     assert full["metadata"] == {} and full["schedule"] == {}
-    assert whole == before
+    assert full_config == before
 
 
-def test_a_flood_of_faults_is_counted_not_told() -> None:
-    """A reply stays small however broken the config is."""
-    whole = config() | {f"k{n}": 1 for n in range(5000)}
+def test_only_the_first_faults_are_listed_and_all_are_counted() -> None:
+    """The list is bounded, and its last entry has the number of further faults."""
+    full_config = config() | {f"k{n}": 1 for n in range(5000)}
     faults = Faults()
-    check(whole, faults)
+    check(full_config, faults)
     assert faults.count == 5000
     assert len(faults.to_dicts()) == MAX_FAULTS + 1
     assert faults.to_dicts()[-1] == {"path": "", "rule": f"and {5000 - MAX_FAULTS} more faults"}
 
 
 def test_refuse_raises_all_faults_at_once() -> None:
-    """The error's data holds every fault; its message the first and how many more."""
+    """The data of the error has every fault; the message has the first fault and the number of others."""
     faults = Faults()
     faults.refuse()
     faults.add(("a", 0), "is wrong")
     faults.add((), "is worse")
     with pytest.raises(InvalidParams, match=r"a\[0\]: is wrong \(and 1 more\)") as caught:
         faults.refuse()
-    told = [{"path": "a[0]", "rule": "is wrong"}, {"path": "", "rule": "is worse"}]
-    assert caught.value.data == {"errors": told}
+    errors = [{"path": "a[0]", "rule": "is wrong"}, {"path": "", "rule": "is worse"}]
+    assert caught.value.data == {"errors": errors}
 
 
 @pytest.mark.parametrize(
@@ -254,15 +257,15 @@ def test_refuse_raises_all_faults_at_once() -> None:
         ({"a": {"b": {1, 2}}}, "a.b"),
     ],
 )
-def test_what_json_cannot_carry_is_refused(value: object, path: str) -> None:
-    """NaN, lone surrogates and foreign types never reach a file or a reply."""
+def test_values_that_json_cannot_represent_are_refused(value: object, path: str) -> None:
+    """NaN, infinity, lone surrogates and other types are faults."""
     faults = Faults()
     check_json(value, faults)
     assert [fault["path"] for fault in faults.to_dicts()] == [path]
 
 
 def test_deep_nesting_is_refused_without_recursion() -> None:
-    """The depth is the sender's choice and must not be our stack's."""
+    """A value nested 100,000 deep is a fault and does not exhaust the stack."""
     value: list[Any] = []
     for _ in range(100_000):
         value = [value]
@@ -270,5 +273,5 @@ def test_deep_nesting_is_refused_without_recursion() -> None:
     check_json({"metadata": value}, faults)
     [fault] = faults.to_dicts()
     assert str(MAX_DEPTH) in fault["rule"]
-    while value:  # else its end would recurse as deep
+    while value:  # otherwise its deallocation would recurse
         value = value.pop()

@@ -1,4 +1,4 @@
-"""A submit, made whole or refused with every fault."""
+"""The spec of a submit: program, defaults, digest, and the refusal of a bad submit with all faults."""
 
 import copy
 import json
@@ -29,7 +29,7 @@ RUN_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 
 
 def config(worker: Any = None, **changes: Any) -> dict[str, Any]:
-    """A config as the forms of the original write them."""
+    """Return a config in the format of the existing submit form."""
     base: dict[str, Any] = {
         "run_name": "ppo-cartpole-20260310",
         "entry_point": "python",
@@ -68,8 +68,8 @@ def faults_of(**params: Any) -> dict[str, str]:
     return {fault["path"]: fault["rule"] for fault in caught.value.data["errors"]}
 
 
-def test_a_config_of_the_original_is_accepted_unchanged() -> None:
-    """A config written for the original runs here as it is: module, arguments, --config, and never --grpc."""
+def test_an_existing_config_is_accepted_unchanged() -> None:
+    """A config of the existing submit form runs as it is, without its --grpc options."""
     given = config(form_worker())
     before = copy.deepcopy(given)
     spec = spec_of(config=given)
@@ -101,58 +101,58 @@ def test_a_config_of_the_original_is_accepted_unchanged() -> None:
         ({"module": "other"}, {"entry_point": "python3", "environment": {"PATH": "/v/bin"}}, "python3"),
     ],
 )
-def test_which_interpreter_runs_a_module(worker: Any, params: Any, interpreter: str) -> None:
-    """The config's own word, the configured one, a Python as entry_point, ours; a bare one needs a PATH."""
+def test_the_interpreter_of_a_module(worker: Any, params: Any, interpreter: str) -> None:
+    """Order: the config's python, the configured worker's, a Python as entry_point, the daemon's."""
     assert spec_of(config=config(worker, **params)).argv[0] == interpreter
 
 
-def test_a_bare_python_is_the_one_on_the_submitters_path() -> None:
-    """A submit from an activated environment uses that environment's python."""
+def test_a_bare_python_is_found_on_the_submitters_path() -> None:
+    """A submit from an activated virtual environment uses the python of that environment."""
     spec = spec_of(config=config({"module": "other"}), environment={"PATH": "/home/ada/v/bin:/usr/bin"})
     assert spec.argv == ("python", "-m", "other")
 
 
-def test_a_script_is_executed_itself() -> None:
-    """metadata.worker.script is exec'd as the program, followed by the worker's arguments."""
+def test_a_script_is_executed_directly() -> None:
+    """metadata.worker.script is the program, followed by the worker's arguments."""
     spec = spec_of(config=config({"script": "/opt/run me.sh", "arguments": ["--fast"], "config": {}}))
     assert spec.argv == ("/opt/run me.sh", "--fast")
     assert (spec.kind, spec.worker_kind, spec.config_flag) == (RunKind.WORKER, "run me", True)
 
 
 @pytest.mark.parametrize("worker", [None, "a note", [1], {}, {"module": None}, {"use_grpc": True}])
-def test_without_module_or_script_it_is_a_plain_command(worker: Any) -> None:
-    """Else entry_point and arguments run; metadata is free, so a worker that is no object is no fault."""
+def test_a_config_without_module_or_script_is_a_plain_command(worker: Any) -> None:
+    """entry_point and arguments run; a metadata.worker that is no object is no fault."""
     spec = spec_of(config=config(worker))
     assert spec.kind is RunKind.COMMAND
     assert spec.argv == ("python", "-m", "learner.cli")
     assert (spec.config_flag, spec.worker_config, spec.cwd) == (False, None, "/home/ada")
 
 
-def test_a_config_alone_is_still_handed_over() -> None:
-    """--config is appended when there is a config, also to an entry_point."""
+def test_a_worker_config_is_passed_to_an_entry_point() -> None:
+    """If metadata.worker has a config, --config is appended, also to an entry_point."""
     spec = spec_of(config=config({"config": {"run_id": "placeholder"}}))
     assert (spec.kind, spec.config_flag) == (RunKind.COMMAND, True)
     assert spec.worker_config == {"run_id": "placeholder"}
 
 
 @pytest.mark.parametrize("arguments", [["--config", "/my.json"], ["--config=/my.json"]])
-def test_the_submitters_own_config_flag_stays_the_only_one(arguments: list[str]) -> None:
-    """--config is appended only when the arguments have none."""
+def test_a_submitted_config_flag_is_not_repeated(arguments: list[str]) -> None:
+    """--config is appended only if the arguments do not have it."""
     assert spec_of(config=config(form_worker(arguments=arguments))).config_flag is False
     assert spec_of(config=config({"config": {}}, arguments=arguments)).config_flag is False
 
 
-def test_worker_id_is_passed_only_where_the_worker_declares_it() -> None:
-    """--worker-id goes to workers that take it, and not twice."""
-    taken = spec_of(config=config({"module": "balrog_worker.cli", "worker_id": "b7"}))
-    assert taken.argv[3:] == ("--worker-id", "b7")
+def test_worker_id_is_passed_only_to_workers_that_declare_it() -> None:
+    """--worker-id is passed once, and only to a worker that declares it."""
+    declared = spec_of(config=config({"module": "balrog_worker.cli", "worker_id": "b7"}))
+    assert declared.argv[3:] == ("--worker-id", "b7")
     own = spec_of(config=config({"module": "balrog_worker.cli", "arguments": ["--worker-id=me"]}))
     assert own.argv[3:] == ("--worker-id=me",)
     assert "--worker-id" not in spec_of(config=config(form_worker())).argv
 
 
 def test_an_installed_worker_is_found_by_its_kind_alone() -> None:
-    """`--worker KIND` needs no module: the installed worker's is taken, with what it can do."""
+    """`--worker KIND` takes module and capabilities of the installed worker."""
     spec = spec_of(config=config({"kind": "tabular", "config": {"seed": 1}}))
     assert spec.argv[1:] == ("-m", "tabular_worker")
     assert (spec.worker_kind, spec.worker_id) == ("tabular", "tabular")
@@ -161,8 +161,8 @@ def test_an_installed_worker_is_found_by_its_kind_alone() -> None:
 
 
 @pytest.mark.parametrize("kind", ["nosuch", "script"])
-def test_a_worker_that_is_not_installed_is_refused_with_those_that_are(kind: str) -> None:
-    """An unknown kind is a fault that names the known ones."""
+def test_an_unknown_worker_kind_is_refused_with_the_known_kinds(kind: str) -> None:
+    """The fault has the unknown kind and the installed kinds."""
     faults = faults_of(config=config({"kind": kind}))
     assert list(faults) == ["metadata.worker.kind"]
     assert (
@@ -170,15 +170,15 @@ def test_a_worker_that_is_not_installed_is_refused_with_those_that_are(kind: str
     )
 
 
-def test_a_ulid_in_the_workers_config_becomes_the_runs_id() -> None:
-    """Case is folded; anything else that stands there is overwritten at launch and no fault."""
+def test_a_ulid_in_the_workers_config_becomes_the_run_id() -> None:
+    """The case of a ULID does not matter; another run_id is no fault and is overwritten at launch."""
     assert spec_of(config=config(form_worker(config={"run_id": RUN_ID.lower()}))).run_id == RUN_ID
     for other in ("taxi-1", 5, None, "8" + RUN_ID[1:]):
         assert spec_of(config=config(form_worker(config={"run_id": other}))).run_id is None
 
 
 def test_parameters_win_over_the_config() -> None:
-    """The command line is the later word: name, cpus, gpus, limits, steps, and explicit variables."""
+    """Name, directory, resources, limits and variables of the submit win over those of the config."""
     spec = spec_of(
         config=config(form_worker(), schedule={"max_duration_seconds": 10, "max_steps": 5}),
         name="mine", cpus=2, gpus=1, time_limit_s=90.5, max_steps=7, cwd="/data",
@@ -190,43 +190,46 @@ def test_parameters_win_over_the_config() -> None:
     assert spec.environment["MOSAIC_FASTLANE_ENABLED"] == "1" and spec.environment["SEED"] == "2"
 
 
-def test_the_schedule_is_taken_where_nothing_is_said_beside_it() -> None:
-    """schedule.max_duration_seconds and max_steps are enforced here."""
+def test_the_schedule_sets_time_limit_and_max_steps() -> None:
+    """Without parameters, schedule.max_duration_seconds and max_steps are the limits."""
     spec = spec_of(config=config(schedule={"max_duration_seconds": 10.0, "max_steps": 5}))
     assert (spec.limits.time_limit_s, spec.limits.max_steps) == (10.0, 5)
 
 
-def test_the_shells_own_variables_yield_to_the_configs() -> None:
-    """Order: the submitter's allow-list, then the config's environment."""
+def test_the_configs_environment_wins_over_shell_variables() -> None:
+    """Variables of the submitter's shell come first, then the config's environment."""
     spec = spec_of(
         config=config(environment={"HOME": "/data"}), environment={"HOME": "/home/ada", "TZ": "UTC"}
     )
     assert spec.environment == {"HOME": "/data", "TZ": "UTC"}
 
 
-def test_the_same_config_from_two_terminals_is_one_run() -> None:
-    """The run's name for itself and the shell it came from do not count; what changes the work does."""
+def test_the_same_config_from_two_terminals_has_one_digest() -> None:
+    """Run id, shell and defaults do not change the digest; variables, resources and limits do."""
     first = spec_of(config=config(form_worker()), environment={"PATH": "/a", "TERM": "xterm"}, priority=5)
     other_id = form_worker(config=form_worker()["config"] | {"run_id": RUN_ID})
     second = spec_of(config=config(other_id), environment={"LANG": "C"}, retries=3, labels={"a": "b"})
     assert first.digest == second.digest
     for changed in ({"environment": {"SEED": "1"}}, {"cpus": 3}, {"time_limit_s": 5}, {"cwd": "/"}):
         assert spec_of(config=config(form_worker()), **changed).digest != first.digest
-    half = config(form_worker())
-    del half["resources"]["gpus"]["mandatory"], half["artifacts"]["persist_logs"]
-    half["schedule"] = {}
-    half["resources"]["cpus"] = 4.0
-    assert spec_of(config=half).digest == first.digest
+    config_without_defaults = config(form_worker())
+    del (
+        config_without_defaults["resources"]["gpus"]["mandatory"],
+        config_without_defaults["artifacts"]["persist_logs"],
+    )
+    config_without_defaults["schedule"] = {}
+    config_without_defaults["resources"]["cpus"] = 4.0
+    assert spec_of(config=config_without_defaults).digest == first.digest
 
 
-def test_a_limit_given_beside_the_config_is_the_same_as_in_it() -> None:
-    """`-t 10` and max_duration_seconds: 10 ask for the same work."""
-    inside = spec_of(config=config(schedule={"max_duration_seconds": 10}))
-    assert spec_of(config=config(), time_limit_s=10.0).digest == inside.digest
+def test_a_limit_as_parameter_or_in_the_config_gives_the_same_digest() -> None:
+    """`-t 10` equals max_duration_seconds: 10."""
+    in_config = spec_of(config=config(schedule={"max_duration_seconds": 10}))
+    assert spec_of(config=config(), time_limit_s=10.0).digest == in_config.digest
 
 
-def test_a_command_alone_suffices() -> None:
-    """`command` alone: the owner's home, one CPU, no GPU, a new run each time."""
+def test_the_defaults_of_a_command() -> None:
+    """A command runs in the owner's home with one CPU and no GPU, as a new run each time."""
     spec = spec_of(command=["sh", "-c", "exit 7"])
     assert (spec.kind, spec.argv, spec.name) == (RunKind.COMMAND, ("sh", "-c", "exit 7"), "sh")
     assert (spec.cwd, spec.dedup, spec.config, spec.worker_config) == ("/home/ada", Dedup.NEW, None, None)
@@ -235,7 +238,7 @@ def test_a_command_alone_suffices() -> None:
 
 
 def test_gpus_of_a_command_are_mandatory() -> None:
-    """`-g 2` says two, not up to two."""
+    """`-g 2` requests exactly two GPUs."""
     assert spec_of(command=["true"], gpus=2).resources == Resources(1, None, 2, True)
 
 
@@ -253,8 +256,8 @@ def test_gpus_of_a_command_are_mandatory() -> None:
         (("x" * 300,), "x" * 120),
     ],
 )
-def test_a_command_is_named_after_what_it_runs(argv: tuple[str, ...], name: str) -> None:
-    """`python train.py` is train.py."""
+def test_the_name_of_a_command(argv: tuple[str, ...], name: str) -> None:
+    """A command has the name of its program, or of the script or module that python runs."""
     assert command_name(argv) == name
 
 
@@ -283,8 +286,8 @@ def test_a_command_is_named_after_what_it_runs(argv: tuple[str, ...], name: str)
         ({"config": config()}, ""), ({"command": None}, ""),
     ],
 )  # fmt: skip
-def test_each_parameter_has_its_range(params: Any, path: str) -> None:
-    """A value out of range is refused, with its name."""
+def test_a_parameter_out_of_range_is_refused(params: Any, path: str) -> None:
+    """The fault has the path of the parameter."""
     assert list(faults_of(**{"command": ["true"]} | params)) == [path]
 
 
@@ -296,8 +299,8 @@ def test_each_parameter_has_its_range(params: Any, path: str) -> None:
         {"retry_on": ["exit_code", "oom"]}, {"environment": {"CUDA_VISIBLE_DEVICES": "3"}},
     ],
 )  # fmt: skip
-def test_the_edges_are_allowed(params: Any) -> None:
-    """Grace 0, an empty argument, an odd variable name: all legal."""
+def test_limit_values_are_allowed(params: Any) -> None:
+    """The lowest and highest values, an empty argument and an unusual variable name are allowed."""
     spec_of(**{"command": ["true"]} | params)
 
 
@@ -314,13 +317,13 @@ def test_the_edges_are_allowed(params: Any) -> None:
         ({"module": "m", "config": {"lr": float("nan")}}, "metadata.worker.config.lr"),
     ],
 )
-def test_a_worker_that_could_not_be_started_is_refused(worker: Any, path: str) -> None:
-    """Where metadata names a program, what it says must be usable."""
+def test_an_invalid_worker_is_refused(worker: Any, path: str) -> None:
+    """If metadata.worker has a program, its values are checked."""
     assert list(faults_of(config=config(worker))) == [path]
 
 
-def test_all_faults_come_at_once() -> None:
-    """Schema, worker and parameters are told together, each with its path."""
+def test_all_faults_of_a_submit_are_reported_together() -> None:
+    """One error has the faults of schema, worker and parameters, each with its path."""
     bad = config(
         {"module": 1}, run_name="", resources={"cpus": 0, "memory_mb": 1, "gpus": {"requested": 9}}, x=1
     )
@@ -340,8 +343,8 @@ def test_all_faults_come_at_once() -> None:
         ({"resources": {"cpus": 10**30, "memory_mb": 256, "gpus": {"requested": 0}}}, "resources.cpus"),
     ],
 )
-def test_a_config_that_nobody_could_run_is_refused(changes: Any, path: str) -> None:
-    """Beyond the schema only what no kernel or database takes is refused."""
+def test_config_values_that_cannot_be_executed_or_stored_are_refused(changes: Any, path: str) -> None:
+    """Besides the schema, values are refused that the kernel or the database cannot represent."""
     assert list(faults_of(config=config(**changes))) == [path]
 
 
@@ -364,8 +367,8 @@ PROGRAMS = st.sampled_from(
 
 
 @given(PROGRAMS, SUBMITS)
-def test_spec_json_round_trips_and_holds_no_value_of_a_variable(program: Any, params: Any) -> None:
-    """The daemon reads spec.json again after a restart; variables are there by name only."""
+def test_spec_json_restores_the_spec_without_values_of_variables(program: Any, params: Any) -> None:
+    """spec.json restores the spec after a restart; it has only the names of variables."""
     spec = spec_of(**program, **params)
     written = json.dumps(spec.to_dict(), allow_nan=False)
     assert Spec.from_dict(json.loads(written), spec.environment) == spec
@@ -374,15 +377,15 @@ def test_spec_json_round_trips_and_holds_no_value_of_a_variable(program: Any, pa
     assert bare.environment == {} and bare.digest == spec.digest
 
 
-def test_spec_json_keeps_no_secret() -> None:
-    """Environment by name only: a token is nowhere in spec.json."""
+def test_spec_json_has_no_secret() -> None:
+    """The value of a variable is nowhere in spec.json."""
     spec = spec_of(config=config(environment={"TOKEN": "s3cret-1"}), environment={"OTHER": "s3cret-2"})
     assert "s3cret" not in json.dumps(spec.to_dict())
 
 
 @pytest.mark.parametrize("change", [{"version": 2}, {"kind": "daemon"}, {"surprise": 1}, {"limits": {}}])
-def test_a_foreign_spec_json_is_refused(change: Any) -> None:
-    """Unknown words and fields are refused, never mapped to a default."""
+def test_an_unknown_spec_json_is_refused(change: Any) -> None:
+    """Unknown versions, values and fields raise an error and never get a default."""
     written = spec_of(command=["true"]).to_dict() | change
     with pytest.raises((ValueError, TypeError, KeyError)):
         Spec.from_dict(written)

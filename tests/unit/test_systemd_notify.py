@@ -1,4 +1,4 @@
-"""What systemd hears of us, over a real datagram socket; and what it passes to us."""
+"""Notifications to systemd over a real datagram socket, and sockets passed by systemd."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from mosaicd.host.systemd import Notifier, listen_fds
 
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """The service manager's end."""
+    """Yield the service manager's end of the notification socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as received:
         received.bind(str(tmp_path / "notify"))
         received.settimeout(10)
@@ -26,14 +26,14 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
 
 @pytest.fixture
 def notifier(manager: socket.socket) -> Iterator[Notifier]:
-    """A notifier of a service without a watchdog."""
+    """Yield a notifier of a service without a watchdog."""
     made = Notifier(Supervisor(notify_socket=manager.getsockname()))
     yield made
     made.close()
 
 
-def test_states_are_told(manager: socket.socket, notifier: Notifier) -> None:
-    """Ready with a status, a status, reloading, stopping: each is one datagram in systemd's words."""
+def test_each_state_is_one_datagram(manager: socket.socket, notifier: Notifier) -> None:
+    """Ready, status, reloading and stopping are sent as systemd's assignments."""
     assert notifier.ready("3 live")
     assert notifier.status("4 live")
     assert notifier.reloading(12.5)
@@ -44,13 +44,15 @@ def test_states_are_told(manager: socket.socket, notifier: Notifier) -> None:
 
 
 def test_a_status_is_one_line_of_utf8(manager: socket.socket, notifier: Notifier) -> None:
-    """Text beyond latin-1 arrives, and a newline cannot smuggle in another assignment."""
+    """Text beyond latin-1 is sent, and a newline in a status cannot add an assignment."""
     notifier.status("läuft: 2 → 3 日本\nMAINPID=1")
     assert manager.recv(4096).decode() == "STATUS=läuft: 2 → 3 日本 MAINPID=1"
 
 
-def test_a_manager_that_does_not_read_blocks_nobody(manager: socket.socket, notifier: Notifier) -> None:
-    """With its queue full a status is dropped; readiness is kept and said again."""
+def test_a_manager_that_does_not_read_does_not_block_the_daemon(
+    manager: socket.socket, notifier: Notifier
+) -> None:
+    """If the queue is full, a status is dropped; READY=1 is sent again later."""
     sent = 0
     while notifier.status("full"):
         sent += 1
@@ -63,8 +65,8 @@ def test_a_manager_that_does_not_read_blocks_nobody(manager: socket.socket, noti
     assert manager.recv(4096) == b"STATUS=newest"
 
 
-def test_without_a_manager_nothing_happens() -> None:
-    """In a terminal every call is a no-op."""
+def test_without_a_manager_the_notifier_does_nothing() -> None:
+    """Without a notification socket, nothing is sent and no call blocks."""
     notifier = Notifier(Supervisor())
     assert not notifier.ready("x")
     assert not notifier.stopping()
@@ -72,23 +74,23 @@ def test_without_a_manager_nothing_happens() -> None:
     notifier.close()
 
 
-async def test_the_watchdog_is_fed_while_all_is_well(manager: socket.socket) -> None:
-    """Ticks come at half the interval and stop, with one log record, while the daemon is not healthy."""
+async def test_the_watchdog_is_notified_while_the_daemon_is_healthy(manager: socket.socket) -> None:
+    """WATCHDOG=1 is sent only while the daemon is healthy."""
     notifier = Notifier(Supervisor(manager.getsockname(), watchdog_s=0.02))
     manager.setblocking(False)
-    asked = 0
-    seen_unwell = asyncio.Event()
+    checks = 0
+    was_unhealthy = asyncio.Event()
 
     def is_healthy() -> bool:
-        nonlocal asked
-        asked += 1
-        if asked > 6:
-            seen_unwell.set()
-        return asked <= 3
+        nonlocal checks
+        checks += 1
+        if checks > 6:
+            was_unhealthy.set()
+        return checks <= 3
 
     watching = asyncio.ensure_future(notifier.watch(is_healthy))
     async with asyncio.timeout(10):
-        await seen_unwell.wait()
+        await was_unhealthy.wait()
     watching.cancel()
     ticks = []
     try:
@@ -100,11 +102,10 @@ async def test_the_watchdog_is_fed_while_all_is_well(manager: socket.socket) -> 
     notifier.close()
 
 
-async def test_who_was_held_up_itself_is_looked_at_twice(
+async def test_an_unhealthy_daemon_is_checked_twice(
     manager: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A daemon that stood still, or took long to start, finds its writer silent until that has had a turn:
-    it ticks, and says nothing."""
+    """After a suspend the writer may fail the first check; the second decides, without a log record."""
     notifier = Notifier(Supervisor(manager.getsockname(), watchdog_s=0.02))
     answers = [False, True]
     watching = asyncio.ensure_future(notifier.watch(lambda: not answers or answers.pop(0)))
@@ -116,8 +117,8 @@ async def test_who_was_held_up_itself_is_looked_at_twice(
     notifier.close()
 
 
-def test_variables_of_another_process_are_not_ours() -> None:
-    """LISTEN_PID must be us; the variables are taken out in any case, so that no child believes them."""
+def test_listen_variables_of_another_process_are_ignored() -> None:
+    """Sockets count only if LISTEN_PID is the daemon; the variables are removed in any case."""
     environ = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "x", "PATH": "/bin"}
     assert listen_fds(environ) == []
     assert environ == {"PATH": "/bin"}
@@ -136,8 +137,8 @@ except ValueError as error:
 """
 
 
-def passing(fd: int, count: int) -> str:
-    """Run a process that has `fd` as its descriptor 3, and return what it makes of it."""
+def output_with_passed(fd: int, count: int) -> str:
+    """Return the output of a process that calls listen_fds() with `fd` as its descriptor 3."""
     command = ["bash", "-c", f'exec 3<&{fd}; exec "$@"', "bash", sys.executable, "-c", PASSED, str(count)]
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
@@ -147,15 +148,15 @@ def passing(fd: int, count: int) -> str:
     return done.stdout.strip()
 
 
-def test_a_passed_socket_is_taken(tmp_path: Path) -> None:
-    """A socket at descriptor 3 arrives as a socket, and no child of ours inherits it."""
+def test_a_passed_socket_is_used(tmp_path: Path) -> None:
+    """Descriptor 3 becomes a socket that children do not inherit."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "s"))
         listening.listen()
-        assert passing(listening.fileno(), 1) == f"{tmp_path / 's'} False"
+        assert output_with_passed(listening.fileno(), 1) == f"{tmp_path / 's'} False"
 
 
-def test_what_is_no_socket_is_refused(tmp_path: Path) -> None:
-    """A passed descriptor that is not a socket is refused; the error has its number."""
+def test_a_passed_descriptor_that_is_no_socket_is_refused(tmp_path: Path) -> None:
+    """The error has the number of the descriptor."""
     with (tmp_path / "file").open("w") as file:
-        assert passing(file.fileno(), 1).startswith("descriptor 3, ")
+        assert output_with_passed(file.fileno(), 1).startswith("descriptor 3, ")

@@ -1,4 +1,4 @@
-"""What workers print: the four dialects, their synonyms, and everything that is not quite JSON."""
+"""Telemetry lines of workers: the four dialects, their synonyms, and lines that are not valid JSON."""
 
 import json
 from typing import Any
@@ -34,7 +34,7 @@ def recognised(line: str | bytes) -> Recognised:
     ],
 )
 def test_every_dialect_is_recognised(line: str, kind: str) -> None:
-    """Lifecycle by `event`, records by `type` or `event_type`, other well-formed events as `event`."""
+    """`event`, `type` or `event_type` has the kind; an unknown event of a run has the kind `event`."""
     assert recognised(line).kind == kind
 
 
@@ -46,7 +46,7 @@ def test_every_dialect_is_recognised(line: str, kind: str) -> None:
     ],
 )  # fmt: skip
 def test_an_object_of_another_kind_is_ordinary_output(line: str) -> None:
-    """A program may print JSON of its own; that is neither telemetry nor a fault."""
+    """Other JSON that a program prints is neither telemetry nor a fault."""
     assert telemetry.classify(line.encode()) is None
 
 
@@ -57,13 +57,13 @@ def test_an_object_of_another_kind_is_ordinary_output(line: str) -> None:
     ids=lambda line: line[:20],
 )  # fmt: skip
 def test_a_broken_line_is_not_a_record(line: str) -> None:
-    """What begins like an object and is none is counted by the caller; it never breaks the stream."""
+    """A line that begins like an object and is none raises NotARecord."""
     with pytest.raises(NotARecord):
         telemetry.classify(line.encode())
 
 
-def test_a_clean_object_is_kept_to_the_byte() -> None:
-    """The record holds the worker's own text: order, spacing, escapes and long numbers."""
+def test_a_valid_object_is_kept_byte_for_byte() -> None:
+    """The record keeps the order, spacing, escapes and long numbers of the worker's text."""
     text = '{ "type":"step" , "b":1.10, "a":"\\u00e4\\/", "n":12345678901234567890 }'
     record = recognised(text)
     assert record.text == text.encode()
@@ -71,20 +71,20 @@ def test_a_clean_object_is_kept_to_the_byte() -> None:
 
 
 def test_bare_nan_and_infinity_become_strings() -> None:
-    """The file stays strict JSON, at any depth, also for numbers beyond a double."""
+    """NaN, infinity and numbers beyond a double become strings at any depth, so the file is strict JSON."""
     record = recognised('{"type":"episode","total_reward":NaN,"x":[Infinity,{"y":-Infinity}],"z":1e999}')
     assert json.loads(record.text, parse_constant=pytest.fail) == {
         "type": "episode", "total_reward": "NaN", "x": ["Infinity", {"y": "-Infinity"}], "z": "Infinity",
     }  # fmt: skip
 
 
-def test_nan_within_a_text_is_left_alone() -> None:
+def test_nan_within_a_string_is_not_changed() -> None:
     """Only the bare constants are replaced."""
     assert recognised('{"type":"step","note":"NaN and Infinity"}').data["note"] == "NaN and Infinity"
 
 
-def test_invalid_utf8_is_replaced_and_said() -> None:
-    """A recognised line with broken text is kept, with replacement characters."""
+def test_invalid_utf8_is_replaced_and_marked() -> None:
+    """A recognised line with invalid UTF-8 is kept with replacement characters."""
     record = recognised(b'{"type":"step","note":"\xff"}')
     assert record.replaced is True
     assert json.loads(record.text) == {"type": "step", "note": "\ufffd"}
@@ -105,13 +105,13 @@ def test_invalid_utf8_is_replaced_and_said() -> None:
         ({"step_index": 4}, None),
     ],
 )
-def test_a_workers_own_step_count(data: dict[str, Any], step: int | None) -> None:
-    """The global step is found at the top, in the payload or in the metadata; nonsense is not one."""
+def test_the_global_step_of_a_record(data: dict[str, Any], step: int | None) -> None:
+    """The global step is at the top, in the payload or in the metadata; an invalid value is ignored."""
     assert telemetry.global_step(data) == step
 
 
-def test_numbers_that_a_record_reports() -> None:
-    """Metrics are named finite numbers; a heartbeat's payload reports them flat."""
+def test_the_metrics_of_a_record() -> None:
+    """Metrics are finite numbers with names; the payload of a heartbeat has them at its top level."""
     data = {"metrics": {"loss": 0.5, "ok": True, "bad": float("inf")}, "payload": {"fps": 60, "s": "x"}}
     assert telemetry.scalars("step", data) == {"loss": 0.5}
     assert telemetry.scalars("heartbeat", data) == {"loss": 0.5, "fps": 60}
@@ -124,7 +124,7 @@ def normal(kind: str, /, **data: Any) -> dict[str, Any]:
 
 
 def test_a_step_of_the_first_dialect() -> None:
-    """JSON within strings is decoded, nanoseconds become seconds, unknown fields are kept."""
+    """JSON in strings is decoded, nanoseconds become seconds, and unknown fields are kept."""
     view = normal(
         "step", type="step", run_id="r", agent_id="a", episode_index=2, step_index=5, action_json="3",
         observation_json='{"x": [1]}', reward=0.5, terminated=False, truncated=True,
@@ -138,7 +138,7 @@ def test_a_step_of_the_first_dialect() -> None:
 
 
 def test_a_step_of_a_language_model() -> None:
-    """Texts stay texts, the episode's number is read from its id, a time without a zone is UTC."""
+    """Texts stay texts, the number of the episode comes from its id, and a time without a zone is UTC."""
     view = normal(
         "step", type="step", episode_id="01AR-ep000012", step_index=0, observation="a door", action="go",
         reward=0.0, llm_input_tokens=10, timestamp="1970-01-01T00:00:02.5",
@@ -148,7 +148,7 @@ def test_a_step_of_a_language_model() -> None:
 
 
 def test_a_step_of_the_older_dialect() -> None:
-    """`episode`, `step`, `state` and `next_state` mean what their longer names mean."""
+    """`episode`, `step`, `state` and `next_state` become the names of the first dialect."""
     view = normal("step", type="step", episode=1, step=2, action=0, state=5, next_state=6, q_before=0.1)
     assert (view["episode"], view["step"], view["observation"], view["next_observation"]) == (1, 2, 5, 6)
     assert view["extra"] == {"q_before": 0.1}
@@ -163,21 +163,21 @@ def test_a_step_of_the_older_dialect() -> None:
     ],
 )
 def test_episodes_of_every_dialect(data: dict[str, Any]) -> None:
-    """One set of names for return, length and metadata."""
+    """All dialects give the same names for return, length and metadata."""
     assert normal("episode", **data) == {
         "episode": 3, "return": 4.0, "steps": 15, "metadata": {"k": 1}, "time": None, "extra": {},
     }  # fmt: skip
 
 
-def test_lifecycle_flat_or_with_a_payload() -> None:
-    """Whether a worker nests its fields or not, a reader finds them under `payload`."""
+def test_lifecycle_fields_are_under_payload() -> None:
+    """Fields of a lifecycle event are under `payload`, whether the worker nests them or not."""
     nested = normal("run_started", event="run_started", run_id="r", timestamp=5, payload={"seed": 1})
     flat = normal("run_started", type="run_started", run_id="r", timestamp=5, seed=1)
     assert nested == flat == {"run_id": "r", "time": 5.0, "event": "run_started", "payload": {"seed": 1}}
 
 
 def test_artifacts_errors_and_gaps() -> None:
-    """The rest of the vocabulary has common names too."""
+    """Other kinds of records have common names too."""
     assert normal("artifact", type="artifact", kind="video", path="v.mp4")["artifact"] == "video"
     assert normal("error", type="error", error="no door")["message"] == "no door"
     assert normal("gap", stream="stdout", lost_bytes=5) == {"time": None, "stream": "stdout", "lost_bytes": 5}
@@ -185,7 +185,7 @@ def test_artifacts_errors_and_gaps() -> None:
 
 
 @pytest.mark.parametrize("data", [{}, {"timestamp": "yesterday"}, {"timestamp": [1]}, {"metadata_json": "{"}])
-def test_a_reader_never_fails(data: dict[str, Any]) -> None:
-    """Odd values are shown as they are."""
+def test_invalid_values_never_raise(data: dict[str, Any]) -> None:
+    """A record of any kind without a valid time has time None."""
     for kind in ("step", "episode", "artifact", "error", "run_started", "event", "gap"):
         assert normal(kind, **data)["time"] is None

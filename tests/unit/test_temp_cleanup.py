@@ -1,4 +1,4 @@
-"""The end of a run: its temporary directory is removed, and what was in it is counted."""
+"""The removal of a run's temporary directory at its end, with counts in leftovers.json."""
 
 import errno
 import json
@@ -12,10 +12,10 @@ from mosaicd.shim.attempt_dir import AttemptDir
 from mosaicd.shim.temp_cleanup import TempCleanup
 
 
-def test_a_file_that_cannot_be_removed_does_not_keep_the_others(
+def test_a_file_that_cannot_be_removed_does_not_protect_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All other files of the temporary directory are removed; leftovers.json counts what stays."""
+    """All other files are removed; leftovers.json counts removed and failed files."""
     unlink = os.unlink
 
     def refuse(path: str, *, dir_fd: int | None = None) -> None:

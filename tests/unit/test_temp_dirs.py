@@ -1,4 +1,4 @@
-"""Temporary directories of ended runs: which of them the launcher is asked about."""
+"""The temporary directories of ended runs that the launcher is asked to check."""
 
 import asyncio
 import fcntl
@@ -19,7 +19,7 @@ ENDED, LIVE = f"{'0' * 16}{TAIL}", f"{'0' * 16}{TAIL[::-1]}"
 
 
 class Launcher:
-    """Stands for the launcher's client: records the questions, and how many wait at a time."""
+    """Stands for the launcher's client; records the checks, and how many wait at the same time."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int | None]] = []
@@ -40,8 +40,8 @@ def launcher() -> Launcher:
 
 
 @pytest.fixture
-def left(tmp_path: Path, launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> TempDirs:
-    """Of two runs with ten attempts each, one of them live; what is temporary lies in `tmp`."""
+def temporary_dirs(tmp_path: Path, launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> TempDirs:
+    """Return TempDirs over an ended and a live run with ten attempts each, with `tmp` as /tmp."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(rundir, "TEMPORARY_BASE", str(tmp_path / "tmp"))
     for run_id in (ENDED, LIVE):
@@ -51,46 +51,48 @@ def left(tmp_path: Path, launcher: Launcher, monkeypatch: pytest.MonkeyPatch) ->
     return TempDirs(cast("Any", registry), RunDirs(tmp_path / "runs"), cast("Any", launcher))
 
 
-async def test_what_ended_runs_left_is_asked_about(
-    left: TempDirs, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+async def test_temporary_directories_of_ended_runs_are_checked(
+    temporary_dirs: TempDirs, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A few at a time: one look at all processes answers for them."""
+    """The launcher checks a few directories together, because one scan of the processes suffices for them."""
     monkeypatch.setattr(temp_dirs, "ASKED_TOGETHER", 4)
     for run_id in (ENDED, LIVE):
         for attempt in range(1, 11):
             os.mkdir(rundir.temporary_path(run_id, attempt))
-    await left.remove_left()
+    await temporary_dirs.remove_left()
     assert sorted(launcher.asked) == [(ENDED, attempt) for attempt in range(1, 11)]
     assert launcher.most_waiting == 4
 
 
-async def test_what_others_made_is_not_asked_about(
-    left: TempDirs, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+async def test_foreign_entries_are_not_checked(
+    temporary_dirs: TempDirs, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every user can make such a name: no such attempt, a file, a link, another user's directory."""
+    """Unknown attempts, files, links and directories of other users are not checked."""
     for attempt in range(11, 50):
         os.mkdir(rundir.temporary_path(ENDED, attempt))
     Path(rundir.temporary_path(ENDED, 1)).touch()
     Path(rundir.temporary_path(ENDED, 2)).symlink_to("/")
     os.mkdir(rundir.temporary_path(ENDED, 3))
     stat_of = os.lstat
-    told = SimpleNamespace(st_uid=os.getuid() + 1)
+    other_users_stat = SimpleNamespace(st_uid=os.getuid() + 1)
     is_third = rundir.attempt_name(3)
-    monkeypatch.setattr(os, "lstat", lambda path: told if str(path).endswith(is_third) else stat_of(path))
-    await left.remove_left()
+    monkeypatch.setattr(
+        os, "lstat", lambda path: other_users_stat if str(path).endswith(is_third) else stat_of(path)
+    )
+    await temporary_dirs.remove_left()
     assert launcher.asked == []
 
 
-async def test_a_directory_that_a_shim_holds_is_not_asked_about(
-    left: TempDirs, launcher: Launcher, tmp_path: Path
+async def test_the_directory_of_a_living_shim_is_not_checked(
+    temporary_dirs: TempDirs, launcher: Launcher, tmp_path: Path
 ) -> None:
-    """The shim counts what it removes: of two removers each would find files missing."""
+    """A living shim removes and counts the files of its directory itself."""
     for attempt in (1, 2):
         os.mkdir(rundir.temporary_path(ENDED, attempt))
     held = os.open(tmp_path / "runs" / ENDED / rundir.attempt_name(2), os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
-        await left.remove_left()
+        await temporary_dirs.remove_left()
     finally:
         os.close(held)
     assert launcher.asked == [(ENDED, 1)]

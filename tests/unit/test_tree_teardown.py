@@ -1,4 +1,4 @@
-"""How long a shim has to end a tree: its grace whole, however long, and what a stop makes of it."""
+"""The time that a shim has to end a process tree: the complete grace period, which a stop can shorten."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ LONG_S = 6 * MOST_PATIENCE_S
 
 
 class Bench:
-    """The end of a tree that is never empty, under shims that live; `graces` of the teardowns ordered."""
+    """A teardown of a tree that is never empty; `graces` has the grace period of each ordered teardown."""
 
     def __init__(self, home: Path, *, is_attached: bool) -> None:
         settings = Settings(paths=Paths(home / "state", home / "s"))
@@ -30,7 +30,7 @@ class Bench:
         self.graces: list[float] = []
         self._is_attached = is_attached
         self._is_given_up = False
-        later: Any = lambda *_: None  # noqa: E731 -- unused looks but `watch`
+        later: Any = lambda *_: None  # noqa: E731 -- the checks come from `watch`
         shims: Any = self
         self.teardowns = TreeTeardown(shims, shims, orders, settings, self.clock, shims, shims, later)
 
@@ -46,7 +46,7 @@ class Bench:
     def is_attached(self, run_id: str, attempt: int) -> bool:
         return self._is_attached
 
-    def given_up(self, run_id: str) -> None:
+    def given_up_shim(self, run_id: str) -> None:
         return None
 
     def give_up(self, run_id: str) -> None:
@@ -60,7 +60,7 @@ class Bench:
         self._is_given_up = False
 
     async def watch(self, run: Run, seconds: float) -> None:
-        """Look now and then, as long as `seconds`."""
+        """Check the tree 100 times during `seconds`."""
         for _ in range(100):
             await self.teardowns.check(run)
             self.clock.advance(seconds / 100)
@@ -69,22 +69,24 @@ class Bench:
 
 @pytest.fixture
 def run() -> Run:
-    """One that broke, and has long to save what it has."""
+    """Return a faulted run with a long grace period."""
     return replace(run_in(Place.FAULT), exit=None, stop=None, grace_s=LONG_S)
 
 
 @pytest.mark.parametrize("is_attached", [True, False])
-async def test_no_shim_is_given_up_within_the_grace(run: Run, is_attached: bool, tmp_path: Path) -> None:
-    """A next teardown shim would restart the grace period, and KILL would never be sent."""
+async def test_no_shim_is_given_up_within_the_grace_period(
+    run: Run, is_attached: bool, tmp_path: Path
+) -> None:
+    """A shim that lives is replaced only after the grace period, because each new shim restarts it."""
     bench = Bench(tmp_path, is_attached=is_attached)
     await bench.watch(run, LONG_S)
     assert bench.graces == []
     await bench.watch(run, LONG_S)
-    assert bench.graces == [LONG_S], "and one that does not get there in its time is"
+    assert bench.graces == [LONG_S], "after the grace period another teardown shim is ordered"
 
 
-async def test_a_stop_shortens_the_grace_of_a_teardown(run: Run, tmp_path: Path) -> None:
-    """Who tears down with a long grace is not told of a stop: its successor is, and comes soon."""
+async def test_a_stop_shortens_the_grace_period_of_a_teardown(run: Run, tmp_path: Path) -> None:
+    """A teardown shim receives no stop, so another teardown shim is ordered with the new grace period."""
     bench = Bench(tmp_path, is_attached=False)
     await bench.watch(run, 60.0)
     stopped = apply(run, Event(Kind.STOP_REQUESTED, 1.0, "ada", {"grace_s": 0.0}))

@@ -1,4 +1,4 @@
-"""Whose word decides the end, and what a fault comes to: tables by hand, from the lifecycle's rules."""
+"""Outcome and cause of a run's end, and the retry after a fault: tables by hand."""
 
 from typing import Any
 
@@ -17,77 +17,82 @@ def stop(kind: str, **more: Any) -> dict[str, Any]:
     return {"stop": {"kind": kind, "who": "ada", **more}}
 
 
-def said(word: str) -> dict[str, Any]:
+def last_word(word: str) -> dict[str, Any]:
     return {"last_word": f"run_{word}"}
 
 
-#: who ran, exit record -> outcome, kind of the cause
-WORDS: list[tuple[RunKind, dict[str, Any], str, str | None]] = [
-    # a plain command: how the process ended
+#: kind of run, exit record -> outcome, kind of the cause
+EXITS: list[tuple[RunKind, dict[str, Any], str, str | None]] = [
+    # a plain command: the exit code or signal decides
     (COMMAND, {"exit_code": 0}, "succeeded", None),
     (COMMAND, {"exit_code": 7}, "failed", "exit_code"),
     (COMMAND, {"exit_code": 200}, "failed", "exit_code"),
     (COMMAND, {"signal": 11, "core_dumped": True}, "failed", "signal"),
     (COMMAND, {"signal": 15}, "failed", "signal"),
-    # ... and what it prints decides nothing
-    (COMMAND, {"exit_code": 0, **said("failed")}, "succeeded", None),
-    (COMMAND, {"exit_code": 3, **said("completed")}, "failed", "exit_code"),
-    (COMMAND, {"exit_code": 0, **said("cancelled")}, "succeeded", None),
-    # a worker: its own last word, whatever the code
+    # a plain command: its output does not count
+    (COMMAND, {"exit_code": 0, **last_word("failed")}, "succeeded", None),
+    (COMMAND, {"exit_code": 3, **last_word("completed")}, "failed", "exit_code"),
+    (COMMAND, {"exit_code": 0, **last_word("cancelled")}, "succeeded", None),
+    # a worker: its last word wins over the exit code
     (WORKER, {"exit_code": 0}, "succeeded", None),
     (WORKER, {"exit_code": 1}, "failed", "exit_code"),
-    (WORKER, {"exit_code": 0, **said("completed")}, "succeeded", None),
-    (WORKER, {"exit_code": 1, **said("completed")}, "succeeded", "exit_code"),
-    (WORKER, {"signal": 11, **said("completed")}, "succeeded", "signal"),
-    (WORKER, {"exit_code": 0, **said("failed"), "error": "nan"}, "failed", "worker_failed"),
-    (WORKER, {"exit_code": 1, **said("failed")}, "failed", "worker_failed"),
-    (WORKER, {"exit_code": 0, **said("cancelled")}, "cancelled", "by_user"),
-    (WORKER, {"exit_code": 143, **said("cancelled")}, "cancelled", "by_user"),
-    # a stop or limit that the shim had begun: before anything else
+    (WORKER, {"exit_code": 0, **last_word("completed")}, "succeeded", None),
+    (WORKER, {"exit_code": 1, **last_word("completed")}, "succeeded", "exit_code"),
+    (WORKER, {"signal": 11, **last_word("completed")}, "succeeded", "signal"),
+    (WORKER, {"exit_code": 0, **last_word("failed"), "error": "nan"}, "failed", "worker_failed"),
+    (WORKER, {"exit_code": 1, **last_word("failed")}, "failed", "worker_failed"),
+    (WORKER, {"exit_code": 0, **last_word("cancelled")}, "cancelled", "by_user"),
+    (WORKER, {"exit_code": 143, **last_word("cancelled")}, "cancelled", "by_user"),
+    # a stop or limit that the shim began wins over everything
     *[
         (kind, {**how, **stop(why)}, outcome, why)
         for kind in (COMMAND, WORKER)
-        for how in ({"exit_code": 0}, {"exit_code": 1}, {"signal": 9}, {"exit_code": 0, **said("completed")},
-                    {"exit_code": 1, **said("failed")})
+        for how in ({"exit_code": 0}, {"exit_code": 1}, {"signal": 9},
+                    {"exit_code": 0, **last_word("completed")},
+                    {"exit_code": 1, **last_word("failed")})
         for why, outcome in (("by_user", "cancelled"), ("time_limit", "timeout"), ("step_limit", "succeeded"),
                              ("preempted", "interrupted"), ("heartbeat_lost", "failed"))
     ],
-    # what never ran
+    # runs that never worked
     (COMMAND, {"fault": "spawn_failed", "error": "ENOENT"}, "failed", "spawn_failed"),
     (WORKER, {"fault": "handshake_timeout"}, "failed", "handshake_timeout"),
-    (WORKER, {"fault": "oom", "signal": 9, **said("completed")}, "failed", "oom"),
+    (WORKER, {"fault": "oom", "signal": 9, **last_word("completed")}, "failed", "oom"),
     (COMMAND, {**stop("by_user")}, "cancelled", "by_user"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "exit", "outcome", "cause"), WORDS)
-def test_whose_word_decides(kind: RunKind, exit: dict[str, Any], outcome: str, cause: str | None) -> None:
-    """Outcome and cause are exact, from the exit record and the kind of run alone."""
-    found, why = verdict(exited(exit, kind=kind))
-    assert found == outcome
+@pytest.mark.parametrize(("kind", "exit", "outcome", "cause"), EXITS)
+def test_outcome_and_cause_follow_from_the_exit_record(
+    kind: RunKind, exit: dict[str, Any], outcome: str, cause: str | None
+) -> None:
+    """The exit record and the kind of run decide outcome and cause."""
+    outcome_found, why = verdict(exited(exit, kind=kind))
+    assert outcome_found == outcome
     assert (why or {}).get("kind") == cause
 
 
 def test_the_cause_carries_the_evidence() -> None:
-    """Code or signal, who and why, and whether it had to be forced."""
+    """The cause has exit code or signal, user and reason of a stop, and whether the stop was forced."""
     _, cause = verdict(exited({"signal": 9, **stop("by_user", reason="enough", forced=True)}))
     assert cause == {"kind": "by_user", "who": "ada", "reason": "enough", "forced": True, "signal": 9}
-    _, cause = verdict(exited({"exit_code": 0, **said("failed"), "error": "loss is nan"}, kind=WORKER))
+    _, cause = verdict(exited({"exit_code": 0, **last_word("failed"), "error": "loss is nan"}, kind=WORKER))
     assert cause == {"kind": "worker_failed", "error": "loss is nan", "exit_code": 0}
     _, cause = verdict(exited({"signal": 11, "core_dumped": True}))
     assert cause == {"kind": "signal", "signal": 11, "core_dumped": True}
 
 
 def ended(run: Run) -> Run:
-    """Carry a run with an exit, or in FAULT, to where it comes when its tree is empty."""
+    """Return the run, which has an exit or is in FAULT, after its process tree is empty."""
     if owed(run) == "break":
         run = apply(run, breaking(run, AT))
     return apply(run, conclude(run, AT, 10.0))
 
 
-@pytest.mark.parametrize(("kind", "exit", "outcome", "cause"), WORDS)
-def test_the_end_is_the_verdict(kind: RunKind, exit: dict[str, Any], outcome: str, cause: str | None) -> None:
-    """Through FAULT or not, without retries a run ends with what its exit record speaks for."""
+@pytest.mark.parametrize(("kind", "exit", "outcome", "cause"), EXITS)
+def test_a_run_without_retries_ends_with_the_verdict(
+    kind: RunKind, exit: dict[str, Any], outcome: str, cause: str | None
+) -> None:
+    """Without retries, a run ends with the outcome and cause of its exit record, also through FAULT."""
     run = ended(exited(exit, kind=kind))
     assert run.is_final
     assert run.outcome == outcome
@@ -99,21 +104,21 @@ FAULTS = [(kind, "interrupted" if kind in ("shim_lost", "rebooted") else "failed
 
 
 @pytest.mark.parametrize(("cause", "outcome"), FAULTS)
-def test_a_fault_without_a_retry(cause: CauseKind, outcome: str) -> None:
-    """shim_lost and rebooted end interrupted, all others failed; the cause is the fault's."""
+def test_the_outcome_of_a_fault_without_a_retry(cause: CauseKind, outcome: str) -> None:
+    """shim_lost and rebooted end as interrupted, other faults as failed; the fault is the cause."""
     run = ended(apply(run_in(Place.EXEC), happening(Kind.LOST, kind=cause)))
     assert (run.outcome, (run.cause or {})["kind"]) == (outcome, cause)
 
 
 @pytest.mark.parametrize("cause", list(CauseKind))
-def test_what_is_retried_by_default(cause: CauseKind) -> None:
-    """The machine's faults are worth another attempt, the run's own are not."""
+def test_only_infrastructure_faults_are_retried_by_default(cause: CauseKind) -> None:
+    """A run with retries is queued again after a fault of the machine and ends after other faults."""
     run = ended(apply(run_in(Place.EXEC, retries=1), happening(Kind.LOST, kind=cause)))
     assert place(run) is (Place.INIT if cause in INFRASTRUCTURE else Place.TERM)
     assert set(INFRASTRUCTURE) == set(INFRASTRUCTURE_CAUSES)
 
 
-def test_retries_run_out() -> None:
+def test_a_run_ends_after_its_last_retry() -> None:
     """A run with one retry is queued once, after its back-off, and then ends."""
     run = ended(apply(run_in(Place.EXEC, retries=1), happening(Kind.LOST)))
     assert (place(run), run.not_before, run.retries_used) == (Place.INIT, AT + 10, 1)
@@ -123,7 +128,7 @@ def test_retries_run_out() -> None:
 
 
 def test_retry_on_chooses_the_causes() -> None:
-    """The owner's list replaces the default one."""
+    """retry_on replaces the default list of causes."""
     fields = {"retries": 1, "retry_on": (CauseKind.EXIT_CODE,)}
     assert place(ended(exited({"exit_code": 1}, **fields))) is Place.INIT
     assert place(ended(exited({"signal": 9}, **fields))) is Place.TERM
@@ -131,7 +136,7 @@ def test_retry_on_chooses_the_causes() -> None:
 
 
 def test_a_stop_beats_a_retry() -> None:
-    """A faulted run whose owner wants it gone is not queued again; one that waits is withdrawn."""
+    """A stop prevents the retry of a faulted run, and withdraws a run that waits for its retry."""
     run = apply(run_in(Place.EXEC, retries=1), happening(Kind.LOST))
     assert ended(apply(run, happening(Kind.STOP_REQUESTED))).outcome is Outcome.INTERRUPTED
     waiting = apply(ended(run), happening(Kind.STOP_REQUESTED))
@@ -140,8 +145,8 @@ def test_a_stop_beats_a_retry() -> None:
 
 
 @pytest.mark.parametrize("wanted", [False, True])
-def test_a_command_that_dies_of_our_stop_is_no_fault(wanted: bool) -> None:
-    """Killed by our TERM: from EXEC straight to TERM, cancelled, whether or not the request was known."""
+def test_a_command_that_is_ended_by_a_stop_is_no_fault(wanted: bool) -> None:
+    """A command that SIGTERM of the shim ended is cancelled, also if the daemon did not know the request."""
     run = run_in(Place.EXEC)
     if wanted:
         run = apply(run, happening(Kind.STOP_REQUESTED))
@@ -150,8 +155,8 @@ def test_a_command_that_dies_of_our_stop_is_no_fault(wanted: bool) -> None:
     assert ended(run).outcome is Outcome.CANCELLED
 
 
-def test_an_end_before_a_late_stop_is_the_runs_own() -> None:
-    """A stop that came when the process had already ended changes neither outcome nor cause."""
+def test_a_stop_after_the_exit_does_not_change_the_outcome() -> None:
+    """If the process had ended before the stop, outcome and cause follow from its exit."""
     run = apply(run_in(Place.EXEC), happening(Kind.STOP_REQUESTED))
     assert ended(apply(run, happening(Kind.EXITED))).outcome is Outcome.SUCCEEDED
     run = ended(apply(run, happening(Kind.EXITED, exit_code=7)))
@@ -161,28 +166,28 @@ def test_an_end_before_a_late_stop_is_the_runs_own() -> None:
 # --- release -------------------------------------------------------------------------------------
 
 
-def left(**fields: Any) -> Run:
+def released(**fields: Any) -> Run:
     run = apply(
         run_in(Place.EXEC, can_checkpoint=True, **fields), happening(Kind.PAUSE_REQUESTED, mode="release")
     )
     return apply(run, happening(Kind.EXITED, released=True, steps=500))
 
 
-def test_a_release_is_no_end() -> None:
-    """A worker that left its slots on request waits in PAUSE, released; never finished."""
-    run = ended(left())
+def test_a_release_does_not_end_the_run() -> None:
+    """A worker that released its slots on request waits in PAUSE and keeps its steps."""
+    run = ended(released())
     assert place(run) is Place.RELEASED
     assert run.steps_before == 500
 
 
-def test_a_release_that_is_resumed_meanwhile_still_comes_back() -> None:
-    """Resume while the tree is swept: released, and then queued at once."""
-    run = ended(apply(left(), happening(Kind.RESUME_REQUESTED)))
+def test_a_resume_during_a_release_queues_the_run() -> None:
+    """A run that is resumed before its tree is empty is released and then queued."""
+    run = ended(apply(released(), happening(Kind.RESUME_REQUESTED)))
     assert (place(run), owed(run)) == (Place.RELEASED, "queue")
 
 
-def test_only_who_can_come_back_is_released() -> None:
-    """A shim's word is not enough: without checkpoints, or before it worked, an exit is an end."""
+def test_only_a_run_that_can_checkpoint_is_released() -> None:
+    """`released` in an exit is ignored without checkpoints and before the run worked."""
     assert ended(exited({"exit_code": 0, "released": True})).is_final
     early = apply(run_in(Place.HSHK, can_checkpoint=True), happening(Kind.EXITED, released=True))
     assert ended(early).is_final
@@ -195,26 +200,26 @@ def test_only_who_can_come_back_is_released() -> None:
         (happening(Kind.LIMIT_REACHED), "timeout", "time_limit"),
     ],
 )  # fmt: skip
-def test_a_stop_while_it_leaves_is_a_stop(event: Any, outcome: str, cause: str) -> None:
-    """A worker that left to come back and is then not wanted did not succeed: it was stopped on the way."""
-    run = ended(apply(left(), event))
+def test_a_stop_during_a_release_ends_the_run(event: Any, outcome: str, cause: str) -> None:
+    """A stop or limit during a release decides outcome and cause, although the worker exited with 0."""
+    run = ended(apply(released(), event))
     assert (run.outcome, (run.cause or {}).get("kind")) == (outcome, cause)
 
 
-# --- where no end is due -----------------------------------------------------------------------------
+# --- runs that have not ended -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "where", [Place.INIT, Place.HSHK, Place.RDY, Place.EXEC, Place.PAUSE, Place.RELEASED, Place.TERM]
 )
-def test_no_end_without_an_exit(where: Place) -> None:
-    """Concluding a run that neither exited nor broke is a mistake of ours, not an outcome."""
+def test_a_run_without_exit_or_fault_cannot_be_concluded(where: Place) -> None:
+    """conclude() raises ValueError for a run without exit and fault."""
     run = run_in(where)
     if run.exit is None:
         with pytest.raises(ValueError, match="has not exited"):
             conclude(run, AT, 0.0)
 
 
-def test_a_waiting_run_has_not_exited() -> None:
-    """Evidence of an earlier attempt does not end the next one."""
+def test_a_waiting_run_has_no_exit() -> None:
+    """The exit of an earlier attempt is cleared when the run waits again."""
     assert new_run().exit is run_in(Place.RELEASED).exit is None

@@ -1,4 +1,4 @@
-"""The run object of the wire: every key, always, and JSON-safe."""
+"""The run object on the wire: it always has every key and can be written as JSON."""
 
 import json
 
@@ -25,8 +25,8 @@ def run(**fields: object) -> Run:
     return Run(**{**values, **fields})  # type: ignore[arg-type]
 
 
-def test_every_key_is_there_from_the_start() -> None:
-    """Scripts may rely on each key; what is not known yet is null."""
+def test_a_new_run_has_every_key() -> None:
+    """Unknown values are null, so scripts can rely on each key."""
     shown = run_object(run(), Progress(), "/state/runs/0")
     assert list(shown) == KEYS
     assert shown["outcome"] is shown["cause"] is shown["exit_code"] is shown["signal"] is shown["pid"] is None
@@ -37,8 +37,8 @@ def test_every_key_is_there_from_the_start() -> None:
     assert shown["command"] == ["sh", "-c", "true"]
 
 
-def test_it_is_json_with_plain_words() -> None:
-    """Enums leave as their words, at every depth, and nothing needs a special encoder."""
+def test_enums_are_written_as_strings() -> None:
+    """Enums become their values at every depth, and the object needs no special encoder."""
     shown = run_object(
         run(
             kind=RunKind.WORKER, state=State.TERM, want=Want.STOP, outcome=Outcome.TIMEOUT,
@@ -61,14 +61,14 @@ def test_it_is_json_with_plain_words() -> None:
     assert (shown["exit_code"], shown["signal"]) == (None, 15)
 
 
-def test_duplicate_and_reason_are_the_callers() -> None:
-    """Neither is stored: they belong to one reply."""
+def test_duplicate_and_reason_come_from_the_caller() -> None:
+    """`duplicate` and `reason` belong to one reply and are not stored."""
     shown = run_object(run(), Progress(), "/x", duplicate=True, reason="waits for 2 CPU slots")
     assert (shown["duplicate"], shown["reason"]) == (True, "waits for 2 CPU slots")
 
 
 def test_a_fault_shows_its_cause_before_the_end() -> None:
-    """In FAULT the cause is what broke; a retry that waits shows none; the end shows the end's."""
+    """In FAULT the cause is the fault's; a waiting retry has none; an ended run has that of its end."""
     fault = {"kind": CauseKind.SHIM_LOST}
     assert run_object(run(state=State.FAULT, fault=fault), Progress(), "/x")["cause"] == {"kind": "shim_lost"}
     assert run_object(run(), Progress(), "/x")["cause"] is None
@@ -81,18 +81,16 @@ def test_a_fault_shows_its_cause_before_the_end() -> None:
     [(State.INIT, False, None), (State.HSHK, False, 2), (State.EXEC, False, 2), (State.PAUSE, False, 2),
      (State.PAUSE, True, None), (State.FAULT, False, 2), (State.TERM, False, 2)],
 )  # fmt: skip
-def test_what_was_granted_is_not_said_of_a_waiting_run(
-    state: State, released: bool, granted: int | None
-) -> None:
-    """A run that waits (again) has been granted nothing; one that ended says what it had."""
+def test_a_waiting_run_has_no_granted_resources(state: State, released: bool, granted: int | None) -> None:
+    """`granted` is null for a waiting run; an ended run keeps the numbers of its last attempt."""
     outcome = Outcome.SUCCEEDED if state is State.TERM else None
     waiting = run(state=state, released=released, outcome=outcome, cpus_granted=2, gpus_granted=2)
     shown = run_object(waiting, Progress(), "/x")
     assert (shown["cpus"]["granted"], shown["gpus"]["granted"]) == (granted, granted)
 
 
-def test_progress_and_metrics() -> None:
-    """Last values as they are; the total falls back on the limit that was asked for."""
+def test_progress_and_metrics_are_the_last_values() -> None:
+    """total_steps is the worker's value, or max_steps without one."""
     progress = Progress(steps=5, telemetry_seq=9, last_heartbeat_at=7.5, metrics={"loss": 0.5})
     shown = run_object(run(max_steps=100), progress, "/x")
     assert shown["progress"] == {
@@ -105,7 +103,7 @@ def test_progress_and_metrics() -> None:
 
 
 def test_the_object_is_a_copy() -> None:
-    """Who changes a reply changes no run and no progress."""
+    """A change of the run object changes neither run nor progress."""
     progress = Progress(metrics={"loss": 0.5})
     original = run()
     shown = run_object(original, progress, "/x")

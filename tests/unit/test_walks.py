@@ -1,4 +1,4 @@
-"""Random walks over the lifecycle: what must be true of any life whatever, after every step of it."""
+"""Random walks over the lifecycle: invariants that hold after every event."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(list(Kind)), st.integers(0, 99), EXIT
 
 
 def step(run: Run, kind: Kind, number: int, exit: dict[str, Any]) -> Event:
-    """An event for `run`; ends come from `conclude`, as in the daemon."""
+    """Return an event for `run`; ends come from conclude(), as in the daemon."""
     action = owed(run)
     if action is Action.EMPTY_TREE and number % 3:
         return conclude(run, AT + number, 10.0)
@@ -56,7 +56,7 @@ def step(run: Run, kind: Kind, number: int, exit: dict[str, Any]) -> Event:
     if number % 5 and legal and kind not in legal:
         kind = legal[number % len(legal)]
     if kind is Kind.WITHDRAWN and run.want is not Want.STOP:
-        kind = Kind.STOP_REQUESTED  # only what is not wanted is withdrawn
+        kind = Kind.STOP_REQUESTED  # only a run with want=stop is withdrawn
     data: dict[str, Any] = {}
     if kind is Kind.EXITED:
         data = exit
@@ -68,7 +68,7 @@ def step(run: Run, kind: Kind, number: int, exit: dict[str, Any]) -> Event:
 
 
 def check(before: Run, after: Run) -> None:
-    """What holds between any two neighbours in a life."""
+    """Check the invariants between a run before and after one event."""
     assert after.rev == before.rev + 1
     assert not before.is_final
     assert (after.run_id, after.digest, after.owner_uid) == (before.run_id, before.digest, before.owner_uid)
@@ -87,7 +87,7 @@ def check(before: Run, after: Run) -> None:
 
 
 def check_owed(run: Run) -> None:
-    """What is owed can always be carried out, and leads out of where it is owed."""
+    """Check that the owed action can be carried out, and that its event leads to another place."""
     action = owed(run)
     assert owed(run) is action
     match action:
@@ -110,8 +110,10 @@ def check_owed(run: Run) -> None:
 
 @settings(max_examples=400, deadline=None, database=None)
 @given(RUNS, STEPS)
-def test_any_life(fields: dict[str, Any], steps: list[tuple[Kind, int, dict[str, Any]]]) -> None:
-    """Legal and illegal events in any order: invariants hold, illegal ones change nothing, replay agrees."""
+def test_random_walks_keep_the_invariants(
+    fields: dict[str, Any], steps: list[tuple[Kind, int, dict[str, Any]]]
+) -> None:
+    """For events in any order the invariants hold, illegal events change nothing, and replay agrees."""
     run = new_run(**fields)
     events = [happening(Kind.SUBMITTED, run=run.to_dict())]
     check_owed(run)
@@ -124,7 +126,7 @@ def test_any_life(fields: dict[str, Any], steps: list[tuple[Kind, int, dict[str,
             except IllegalTransition:
                 assert run == copy
                 continue
-            raise AssertionError(f"{event.kind} was taken in {place(run)}")
+            raise AssertionError(f"{event.kind} was accepted in {place(run)}")
         after = apply(run, event)
         check(run, after)
         check_owed(after)
@@ -140,15 +142,17 @@ def test_any_life(fields: dict[str, Any], steps: list[tuple[Kind, int, dict[str,
     st.sampled_from([Place.HSHK, Place.RDY, Place.EXEC, Place.PAUSE]),
     st.sampled_from(list(Want)),
 )
-def test_every_exit_ends(fields: dict[str, Any], exit: dict[str, Any], where: Place, want: Want) -> None:
-    """Whatever a shim reports, doing what is owed brings the run to an end, a retry or a release."""
+def test_every_exit_leads_to_an_end_a_retry_or_a_release(
+    fields: dict[str, Any], exit: dict[str, Any], where: Place, want: Want
+) -> None:
+    """After any exit report, the owed actions end, retry or release the run."""
     run = run_in(where, **fields)
-    wish = {
+    request = {
         Want.RUN: Kind.RESUME_REQUESTED,
         Want.PAUSE: Kind.PAUSE_REQUESTED,
         Want.STOP: Kind.STOP_REQUESTED,
     }[want]
-    run = apply(apply(run, happening(wish)), Event(Kind.EXITED, AT, "shim", exit))
+    run = apply(apply(run, happening(request)), Event(Kind.EXITED, AT, "shim", exit))
     if owed(run) is Action.BREAK:
         run = apply(run, breaking(run, AT))
     assert owed(run) is Action.EMPTY_TREE

@@ -1,4 +1,4 @@
-"""A request reaches the run's shim, also while another action is being carried out for the run."""
+"""Requests reach the run's shim while the daemon carries out another action for the run."""
 
 import asyncio
 import os
@@ -18,30 +18,29 @@ from tests.store.building import dispatched, new_run, submission, to_exec
 from tests.unit.test_orderly_stop import Bench
 
 
-class Line:
-    """The connection of a shim, which notes what it is told."""
+class FakeConnection:
+    """Stands for the connection of a shim; records the notifications."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.notified: list[str] = []
 
     def notify(self, method: str, params: Mapping[str, Any]) -> bool:
-        self.told.append(method)
+        self.notified.append(method)
         return True
 
-    async def hears(self, method: str) -> None:
-        """Wait until the last that it was told is `method`."""
-        await wait_in_loop(lambda: self.told[-1:] == [method], f"{method} is sent")
+    async def wait_for(self, method: str) -> None:
+        """Wait until the last notification is `method`."""
+        await wait_in_loop(lambda: self.notified[-1:] == [method], f"{method} is sent")
 
     def on_close(self, callback: Callable[[], None]) -> None: ...
 
     def abort(self) -> None: ...
 
 
-async def test_a_launch_without_an_answer_keeps_no_word_back(
+async def test_requests_are_sent_while_a_launch_has_no_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The launcher has forked the shim and stands still before it says so: the run works, and is told
-    what is wanted of it without waiting for the next launcher."""
+    """If the launcher forked the shim and hangs before its reply, requests still reach the shim."""
     registry = await Registry.open(tmp_path / "registry.sqlite3")
     bench = Bench(tmp_path, registry)
     ordered = asyncio.Event()
@@ -57,14 +56,14 @@ async def test_a_launch_without_an_answer_keeps_no_word_back(
         await ordered.wait()
     ticks = read_start_ticks(os.getpid())
     assert ticks is not None
-    line = Line()
+    connection = FakeConnection()
     await registry.record(run.run_id, *to_exec()[1:])
-    bench.shims.attach(run.run_id, 1, line, os.getpid(), ticks)
+    bench.shims.attach(run.run_id, 1, connection, os.getpid(), ticks)
     bench.dispatcher.note_registered(run.run_id)
     for kind in (Kind.PAUSE_REQUESTED, Kind.RESUME_REQUESTED, Kind.STOP_REQUESTED):
         await registry.record(run.run_id, Event(kind, 1.0, "ada", {"mode": "freeze"}))
-        word = "control." + kind.removesuffix("_requested")
-        await line.hears(word)
+        method = "control." + kind.removesuffix("_requested")
+        await connection.wait_for(method)
     await bench.dispatcher.close()
     bench.shims.close()
     await registry.close()

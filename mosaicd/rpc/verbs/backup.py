@@ -25,16 +25,16 @@ OWN = "backups"
 async def handle(services: Services, caller: Caller, params: Backup) -> Json:
     """Write the copy and say what is in it."""
     target = _target(params.path, services.settings.state_dir)
-    given_up = threading.Event()
+    cancelled = threading.Event()
     began = services.clock.mono()
 
     def write() -> Copy:
-        return write_copy(services.registry.path, target, replace=params.force, is_cancelled=given_up.is_set)
+        return write_copy(services.registry.path, target, replace=params.force, is_cancelled=cancelled.is_set)
 
     try:
         made = await asyncio.to_thread(write)
     except asyncio.CancelledError:
-        given_up.set()
+        cancelled.set()
         raise
     except Cancelled:
         raise Conflict("the copy was cancelled") from None

@@ -70,7 +70,7 @@ async def _by_policy(services: Services, caller: Caller) -> list[Choice]:
     if services.retention.policy.is_off:
         rule = "[retention] has no limits, so no run is selected; name runs, or give an age or another filter"
         raise invalid("runs", rule)
-    return await services.retention.given_up(None if caller.is_admin else caller.uid)
+    return await services.retention.runs_to_prune(None if caller.is_admin else caller.uid)
 
 
 async def _fitting(services: Services, caller: Caller, params: PruneRuns, kept: Kept) -> list[Choice]:
