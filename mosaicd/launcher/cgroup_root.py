@@ -60,7 +60,7 @@ def _v2_parent(top: str | None) -> tuple[str | None, bool]:
 
 
 def _is_writable(directory: str) -> bool:
-    return os.access(directory, os.W_OK) and cgroup.has(directory, cgroup.PROCS)
+    return os.access(directory, os.W_OK) and cgroup.can_write(directory, cgroup.PROCS)
 
 
 def _is_delegated(directory: str) -> bool:
@@ -84,7 +84,7 @@ def _has_core(directory: str) -> bool:
     except OSError:
         return False
     try:
-        return cgroup.has(probe, "cgroup.freeze") and cgroup.read(probe, "cgroup.events") is not None
+        return cgroup.can_write(probe, "cgroup.freeze") and cgroup.read(probe, "cgroup.events") is not None
     finally:
         cgroup.remove(probe)
 

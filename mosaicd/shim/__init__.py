@@ -1,10 +1,10 @@
 """The shim: the process of one run; it owns the worker's output, limits, pauses, end and exit record.
 
-The launcher forks it.  It continues while launcher and daemon are down, and does this:
+The launcher forks it.  It works while launcher and daemon are down:
 
 | when | the shim does | and writes |
 |---|---|---|
-| forked | reads its order, takes the lock (taken, or launch.json exists: it leaves) | launch.json |
+| forked | reads its order, takes the lock (held, or launch.json exists: leaves) | launch.json |
 | registered, order `start` | starts the worker, sends the facts `spawned` (and `started`) | started.json |
 | output | appends it, numbers telemetry, sends advances | stdout.log stderr.log telemetry.jsonl |
 | pause, resume | freezes and thaws the process tree, or asks the worker; facts `paused`, `continued` | |
@@ -14,22 +14,22 @@ The launcher forks it.  It continues while launcher and daemon are down, and doe
 
 Facts are sent in the order in which they happened, and again after a lost connection until they are
 acknowledged.  If the daemon is down and the tree is empty, the shim leaves, because exit.json is on the disk.
-The shim has one thread and no event loop of asyncio: `loop` drives everything.
+The shim has one thread and no asyncio: `loop` is its poll loop.
 
-    life            from a fresh fork to a shim     process_table   processes of a run (reads /proc)
-    loop            the poll loop                   tree            the process tree: look, signal
-    attempt         what each event leads to        kill_sequence   TERM, CONT, grace, STOP, KILL
-    commands        what the daemon asks for        pause           freeze, thaw, cooperative pause
-    start           from order to worker            limits          time limit and max_steps
-    worker_control  pause, limits, end of a worker  post_mortem     why a run stands still
+    life            the course of the process       process_table   surveys of /proc
+    loop            the poll loop                   tree            the process tree: members, signals
+    attempt         decides on each event           kill_sequence   TERM, CONT, grace, STOP, KILL
+    commands        commands of the daemon          pause           freeze, thaw, cooperative pause
+    start           the start of a worker           limits          time limit and max_steps
+    worker_control  pause, limits, end of a worker  post_mortem     evidence of a run that hangs
     child           start, signal, reap a process   run_cgroup      control groups of an attempt
-    ending          what exit.json says             cgroup          control groups as files
+    ending          the content of exit.json        cgroup          control groups as files
     departure       exit.json, and when to leave    temp_cleanup    TMPDIR and /dev/shm
     attempt_dir     the lock and small records      teardown        the end of a dead shim's tree
-    spool           pipes -> logs, counted gaps     link            lines over the daemon's socket
+    spool           pipes -> logs, counted gaps     link            connection to the daemon's socket
     scanner         bytes -> telemetry lines        dialogue        register, facts, advances
     telemetry_file  telemetry.jsonl                 signal_pipe     signals -> a readable descriptor
     progress        steps, episodes, last metrics   operator_log    records for the journal
-    segments        a file with a head and a ring   output          makes the files of the spool
+    segments        a log with a size limit         output          makes the files of the spool
     index           log.index
 """

@@ -233,7 +233,7 @@ class Attempt:
             self._sign_of_life_at = time.time()
             if self._order.is_worker:
                 self.dialogue.add_facts(facts.at_time(facts.STARTED, self._sign_of_life_at))
-        self._control.pause.note_line(record.kind)
+        self._control.pause.note_record(record.kind)
 
     def _spawn_failed(self, error: OSError) -> None:
         self._ending.fault = ending.DISK_FULL if error.errno in FULL else ending.SPAWN_FAILED
@@ -277,7 +277,7 @@ class Attempt:
         crash_points.reach("shim.reaped")
         assert self.spool is not None
         bytes_before = self.spool.read_bytes
-        self.spool.read_all()
+        self.spool.read_pending()
         if self.spool.read_bytes != bytes_before:
             self.dialogue.note_change()
         self._control.leader_has_ended()
@@ -294,11 +294,11 @@ class Attempt:
 
     def _check_empty(self) -> None:
         """Note that the tree is empty: no child is left and, after a kill sequence, no marked process."""
-        if self._is_emptied or (self._control.is_stopping and self._tree.look().members):
+        if self._is_emptied or (self._control.is_stopping and self._tree.read_members().processes):
             return
         self._is_emptied = True
         assert self.spool is not None and self._exit is not None
-        self.spool.read_all()
+        self.spool.read_pending()
         if not self._exit.swept:
             fact = Emptied(
                 at=time.time(), telemetry_seq=self.spool.telemetry_file.written_seq,

@@ -17,9 +17,9 @@ _CHUNK_BYTES = 1 << 16
 
 
 def hierarchies(mounts: str, membership: str) -> dict[str, str]:
-    """Return hierarchy -> directory of the process; texts of /proc/self/mountinfo and /proc/self/cgroup."""
-    places = _places(membership)
-    found: dict[str, str] = {}
+    """Return hierarchy -> directory of the process, from /proc/self/mountinfo and /proc/self/cgroup."""
+    paths = _group_paths(membership)
+    result: dict[str, str] = {}
     for line in mounts.splitlines():
         head, _, tail = line.partition(" - ")
         fields = head.split()
@@ -32,15 +32,15 @@ def hierarchies(mounts: str, membership: str) -> dict[str, str]:
             continue
         root, mountpoint = fields[3], fields[4].replace("\\040", " ")
         for name in names:
-            place = places.get(name)
-            below = None if place is None else _below(place, root)
-            if below is not None:
-                found.setdefault(name, os.path.join(mountpoint, below).rstrip("/"))
-    return found
+            group_path = paths.get(name)
+            relative = None if group_path is None else _below(group_path, root)
+            if relative is not None:
+                result.setdefault(name, os.path.join(mountpoint, relative).rstrip("/"))
+    return result
 
 
 def own_hierarchies() -> dict[str, str]:
-    """Return hierarchy -> directory of this process; none where there are no control groups."""
+    """Return hierarchy -> directory of this process; empty without control groups."""
     try:
         with open("/proc/self/mountinfo") as mounts, open("/proc/self/cgroup") as membership:
             return hierarchies(mounts.read(), membership.read())
@@ -48,18 +48,18 @@ def own_hierarchies() -> dict[str, str]:
         return {}
 
 
-def _places(membership: str) -> dict[str, str]:
-    places = {}
+def _group_paths(membership: str) -> dict[str, str]:
+    paths = {}
     for line in membership.splitlines():
         number, controllers, path = line.split(":", 2)
         for name in [V2] if number == "0" and not controllers else controllers.split(","):
-            places[name] = path
-    return places
+            paths[name] = path
+    return paths
 
 
 def _below(path: str, root: str) -> str | None:
-    """Return `path` relative to what is mounted; None where it is not shown there."""
-    if path.startswith("/.."):  # outside of our control-group namespace
+    """Return `path` relative to the mounted directory `root`; None if it is not below it."""
+    if path.startswith("/.."):  # outside of this control-group namespace
         return None
     if root == "/":
         return path.lstrip("/")
@@ -75,14 +75,14 @@ def read(directory: str, name: str) -> str | None:
     except OSError:
         return None
     try:
-        found = b""
+        content = b""
         while chunk := os.read(fd, _CHUNK_BYTES):
-            found += chunk
+            content += chunk
     except OSError:
         return None  # the directory was removed meanwhile
     finally:
         os.close(fd)
-    return found.decode()
+    return content.decode()
 
 
 def write(directory: str, name: str, text: str) -> None:
@@ -103,13 +103,13 @@ def try_write(directory: str, name: str, text: str) -> bool:
     return True
 
 
-def has(directory: str, name: str) -> bool:
+def can_write(directory: str, name: str) -> bool:
     """Return whether the directory has the file, and this process may write it."""
     return os.access(f"{directory}/{name}", os.W_OK)
 
 
 def keyed(directory: str, name: str) -> dict[str, int]:
-    """Return a file of `key number` lines; empty if it cannot be read."""
+    """Return the numbers in a file of `key number` lines; empty if it cannot be read."""
     rows = (line.split() for line in (read(directory, name) or "").splitlines())
     return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
 
@@ -139,11 +139,11 @@ def pids_here(directory: str) -> set[int]:
 
 def pids(directory: str) -> set[int]:
     """Return the pids in the directory and below it, without zombies in version 2."""
-    found: set[int] = set()
+    result: set[int] = set()
     for path in tree(directory):
-        found.update(pids_here(path))
-    found.discard(0)  # a process outside of our pid namespace
-    return found
+        result.update(pids_here(path))
+    result.discard(0)  # 0 means a process outside of this pid namespace
+    return result
 
 
 def is_populated(directory: str) -> bool:
@@ -153,7 +153,7 @@ def is_populated(directory: str) -> bool:
 
 
 def remove(directory: str) -> bool:
-    """Remove the directory and all below it; return False if that fails, as with a process in it."""
+    """Remove the directory and all below it; return whether that worked.  It fails if it has a process."""
     for path in tree(directory):
         try:
             os.rmdir(path)
@@ -188,9 +188,8 @@ def enable(directory: str, controllers: frozenset[str]) -> frozenset[str]:
     """
     missing = controllers - _enabled(directory)
     if missing and (is_root(directory) or not pids_here(directory)):
-        for name in sorted(
-            missing, key=lambda name: (name != "memory", name)
-        ):  # memory first: it may be refused
+        # Memory is first, because the kernel may refuse it.
+        for name in sorted(missing, key=lambda name: (name != "memory", name)):
             try_write(directory, "cgroup.subtree_control", f"+{name}")
     return controllers & _enabled(directory)
 

@@ -1,9 +1,9 @@
-"""Starting, signalling and reaping a worker: the only code that does any of the three.
+"""Starting, signalling and reaping a worker: only this module does that.
 
-A signal goes through a pidfd whose process was checked to be the one meant, so a recycled pid is never
-hit.  A group is signalled by its number only while something pins that number: our leader, unreaped, or
-a member that we have just stopped.  The shim is a subreaper: `reap` collects everything the tree leaves
-behind, and "no child left" (ECHILD) therefore means that nothing descended from the worker is alive.
+A signal goes through a pidfd after a check of the start time, so it never hits a process that reuses the pid.
+A process group is signalled by number only while the number cannot be reused: its leader is not reaped, or a
+member was just stopped.  The shim is a subreaper and reaps all orphans below it, so ECHILD means that no
+descendant of the worker exists.
 """
 
 import ctypes
@@ -20,18 +20,18 @@ from mosaicd.shim import cgroup
 
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
-_END_WAIT_MS = 5000
+_KILL_WAIT_MS = 5000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def become_subreaper() -> None:
-    """Have the kernel hand us every orphan below us; OSError where it will not."""
+    """Make this process the parent of all orphans below it; OSError if the kernel refuses."""
     if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 def set_name(name: str) -> None:
-    """Set what `ps -o comm` shows of this process; at most 15 bytes."""
+    """Set the name of this process in `ps -o comm`; at most 15 bytes."""
     _libc.prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()), 0, 0, 0)
 
 
@@ -59,15 +59,15 @@ class Worker:
         self.is_reaped = False
 
     def note_reaped(self) -> None:
-        """The loop's `reap` collected it; subprocess must not try to."""
+        """Note that `reap` has reaped the worker, so that subprocess does not try to."""
         self.is_reaped = True
         self._process.returncode = 0
 
 
 def spawn(argv: list[str], cwd: str, environment: dict[str, str], control: socket.socket | None) -> Worker:
-    """Start `argv` in a session and group of its own; OSError when it cannot be executed.
+    """Start `argv` in a new session and process group; OSError if it cannot be executed.
 
-    stdin is /dev/null, stdout and stderr are new pipes, and nothing else is inherited but `control`.
+    stdin is /dev/null, stdout and stderr are new pipes; of other descriptors, only `control` is inherited.
     """
     out_read, out_write = os.pipe()
     err_read, err_write = os.pipe()
@@ -81,7 +81,7 @@ def spawn(argv: list[str], cwd: str, environment: dict[str, str], control: socke
         os.close(err_read)
         if isinstance(error, OSError):
             raise
-        raise OSError(0, str(error)) from None  # a NUL in an argument, say
+        raise OSError(0, str(error)) from None  # for example a NUL in an argument
     finally:
         os.close(out_write)
         os.close(err_write)
@@ -91,14 +91,14 @@ def spawn(argv: list[str], cwd: str, environment: dict[str, str], control: socke
 
 
 def send(process: Process, number: signal.Signals) -> bool:
-    """Send a signal to exactly this process; False when it has gone or may not be signalled."""
+    """Send a signal to this process; return False if it has ended or may not be signalled."""
     try:
         fd = os.pidfd_open(process.pid)
     except OSError:
         return False
     try:
-        now = procfs.read_process(process.pid)  # after the pidfd: it cannot change its meaning any more
-        if now is None or now.start_ticks != process.start_ticks:
+        current = procfs.read_process(process.pid)  # after pidfd_open, so it is the process of the pidfd
+        if current is None or current.start_ticks != process.start_ticks:
             return False
         signal.pidfd_send_signal(fd, number)
     except OSError:
@@ -108,27 +108,27 @@ def send(process: Process, number: signal.Signals) -> bool:
     return True
 
 
-def end(pid: int, start_ticks: int) -> None:
-    """Kill this process, where it is still there, and wait a moment until the kernel has let go of it."""
+def kill_and_wait(pid: int, start_ticks: int) -> None:
+    """Kill this process, if it still runs, and wait up to 5 s for its end."""
     try:
         fd = os.pidfd_open(pid)
     except OSError:
         return
     try:
-        now = procfs.read_process(pid)
-        if now is not None and now.start_ticks == start_ticks:
+        current = procfs.read_process(pid)
+        if current is not None and current.start_ticks == start_ticks:
             signal.pidfd_send_signal(fd, signal.SIGKILL)
-            gone = select.poll()
-            gone.register(fd, select.POLLIN)
-            gone.poll(_END_WAIT_MS)
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            poll.poll(_KILL_WAIT_MS)
     except OSError:
-        pass  # another user's: the lock that it holds says the rest
+        pass  # another user's process: it keeps its lock, and the caller sees that
     finally:
         os.close(fd)
 
 
 def send_to_child(pid: int, number: signal.Signals) -> None:
-    """Signal our own child, which keeps its pid until we reap it."""
+    """Signal a child of this process; its pid is not reused before it is reaped."""
     try:
         os.kill(pid, number)
     except OSError:
@@ -146,9 +146,9 @@ def try_kill_cgroup(group_dir: str) -> bool:
 
 
 def send_to_group(pgid: int, number: signal.Signals) -> None:
-    """Signal a whole group at one instant, so that nothing in it can fork away.
+    """Signal a process group at one instant, so that no member escapes by forking.
 
-    Only for a group that an unreaped leader or a stopped member of ours pins.
+    Note: only for a group with an unreaped leader or a stopped member; otherwise the number may be reused.
     """
     try:
         os.killpg(pgid, number)
@@ -157,7 +157,7 @@ def send_to_group(pgid: int, number: signal.Signals) -> None:
 
 
 def reap() -> tuple[list[Ended], bool]:
-    """Collect every child that has ended; the flag says that none is left at all."""
+    """Reap all children that have ended; return them, and whether no child remains."""
     ended: list[Ended] = []
     while True:
         try:

@@ -155,7 +155,7 @@ class Dialogue:
             return
         reply = Registered.from_json({**result, "want": None} if self._has_newer_command else result)
         self._token = reply.session_token
-        self._link.settle()
+        self._link.note_accepted()
         self._heartbeat_at = now + _HEARTBEAT_S
         self._on_registered(reply)
         self._send_facts()

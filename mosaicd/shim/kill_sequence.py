@@ -1,9 +1,9 @@
-"""The kill sequence: TERM and CONT, a grace, then STOP and KILL again and again until the tree is empty.
+"""The kill sequence: TERM and CONT, a grace period, then STOP and KILL in rounds until the tree is empty.
 
-STOP comes before KILL because of trees that repair themselves: what stands still neither forks nor
-notices that a sibling died.  A MOSAIC worker's leader gets TERM first and alone, since it checkpoints
-with the help of its children; they get theirs when it has gone.  `is_forced` says that KILL met the
-leader alive.  What a control group holds is killed by the kernel, whole; signals are for the rest.
+STOP comes before KILL because some programs restart their dead children: a stopped process does not fork.
+The leader of a MOSAIC worker gets TERM first, because it needs its children to save a checkpoint; the
+children get TERM when it has ended.  `is_forced` means that the leader was alive at the first KILL.  The
+kernel kills all processes of a control group at one instant; signals are for processes outside of it.
 """
 
 import signal
@@ -11,18 +11,18 @@ import signal
 from mosaicd.procfs import Process
 from mosaicd.protocol.backoff import Backoff
 from mosaicd.shim import child, process_table
-from mosaicd.shim.tree import Tree, kill_held, stop_moving
+from mosaicd.shim.tree import Tree, kill_cgroup_members, stop_running
 
 _STOP_PASSES = 8
 _FIRST_ROUND_S = 0.002
 _LAST_ROUND_S = 0.1
-#: From this round on the tree is taken for one that runs away from surveys.
-_CHASE_ROUND = 3
-_CHASES = 32
+#: From this round on, direct children are also killed as fast as possible.
+_CHILDREN_ROUND = 3
+_CHILDREN_PASSES = 32
 
 
 class KillSequence:
-    """The kill sequence of one process tree; a second order can only shorten its grace."""
+    """The kill sequence of one process tree; a second `begin` can only shorten its grace period."""
 
     def __init__(self, tree: Tree, leader_first: bool) -> None:
         self._tree = tree
@@ -35,35 +35,39 @@ class KillSequence:
 
     @property
     def has_begun(self) -> bool:
+        """Return whether the sequence has begun."""
         return self._kill_at is not None
 
     @property
     def is_killing(self) -> bool:
+        """Return whether the grace period is over and a round of KILL was made."""
         return self._rounds > 0
 
     def begin(self, now: float, grace_s: float) -> None:
-        """Begin; if it has begun, shorten the grace."""
+        """Begin with TERM; if the sequence has begun, shorten its grace period."""
         if self._kill_at is not None:
             self._kill_at = min(self._kill_at, now + grace_s)
             return
         self._kill_at = now + grace_s
         if grace_s > 0:
             leader = self._tree.leader()
-            self._end_gently([leader] if leader and self._leader_first else self._tree.look().members)
+            self._send_term(
+                [leader] if leader and self._leader_first else self._tree.read_members().processes
+            )
 
     def leader_has_ended(self) -> None:
         """Send TERM to the rest of the tree, if so far only the leader got it."""
         if self._leader_first and not self.is_killing:
-            self._end_gently(self._tree.look().members)
+            self._send_term(self._tree.read_members().processes)
 
     def next_at(self) -> float | None:
-        """When the next round of KILL is due."""
+        """Return when the next round of KILL is due, or None."""
         if self._kill_at is None:
             return None
         return max(self._kill_at, self._round_at)
 
     def tick(self, now: float) -> None:
-        """Do a round of KILL if one is due."""
+        """Kill the tree once if a round is due."""
         due = self.next_at()
         if due is None or now < due:
             return
@@ -71,31 +75,32 @@ class KillSequence:
         self._kill_round()
         self._round_at = now + self._backoff.next_s()
 
-    def _end_gently(self, members: list[Process]) -> None:
+    def _send_term(self, members: list[Process]) -> None:
         for process in members:
             child.send(process, signal.SIGTERM)
         self._tree.run_cgroup.thaw()
-        thawed = self._tree.look().members if self._leader_first else members
-        for process in thawed:
-            child.send(process, signal.SIGCONT)  # what is frozen does not act on TERM until it thaws
+        receivers = self._tree.read_members().processes if self._leader_first else members
+        for process in receivers:
+            child.send(process, signal.SIGCONT)  # a stopped process does not act on TERM until CONT
 
     def _kill_round(self) -> None:
         if self._tree.leader() is not None:
             self.is_forced = True
-        kill_held(self._tree.run_cgroup)
-        found = self._tree.look()
+        kill_cgroup_members(self._tree.run_cgroup)
+        members = self._tree.read_members()
         for _ in range(_STOP_PASSES):
-            if not stop_moving(found):
+            if not stop_running(members):
                 break
-            found = self._tree.look()
-        for process in found.members:
+            members = self._tree.read_members()
+        for process in members.processes:
             child.send(process, signal.SIGKILL)
-        if self._rounds >= _CHASE_ROUND:
-            self._chase()
+        if self._rounds >= _CHILDREN_ROUND:
+            self._kill_children()
 
-    def _chase(self) -> None:
-        """Kill our direct children as fast as they can be read: a chain of fork and exit outruns a survey."""
-        for _ in range(_CHASES):
+    def _kill_children(self) -> None:
+        """Kill direct children as fast as possible: a chain of fork and exit is faster than a survey of
+        /proc."""
+        for _ in range(_CHILDREN_PASSES):
             children = process_table.children_of_this_process()
             if not children:
                 return

@@ -17,7 +17,7 @@ from mosaicd.shim import child, start, teardown
 from mosaicd.shim.attempt import Attempt
 from mosaicd.shim.attempt_dir import AttemptDir, AttemptTaken
 from mosaicd.shim.loop import Loop
-from mosaicd.shim.run_cgroup import CgroupRoot, RunCgroup, make, wanted
+from mosaicd.shim.run_cgroup import CgroupRoot, RunCgroup, limits_of, make
 from mosaicd.shim.signal_pipe import SignalPipe
 from mosaicd.shim.temp_cleanup import TempCleanup
 from mosaicd.shim.tree import OwnTree
@@ -76,14 +76,14 @@ def _run_attempt(launch: LaunchOrder, signals: SignalPipe, root: CgroupRoot) -> 
     Loop(attempt, signals).run()
     if attempt.is_emptied:
         run_cgroup.remove()
-        temp_cleanup.collect()
+        temp_cleanup.clean_up()
     return 0
 
 
 def _make_cgroup(launch: LaunchOrder, root: CgroupRoot) -> tuple[RunCgroup, OSError | None]:
     """Make the attempt's control groups; return the error if they are required and cannot be made."""
     try:
-        limits = wanted(launch.containment, launch.cpus)
+        limits = limits_of(launch.containment, launch.cpus)
         return make(root, launch.run_id, launch.attempt, limits), None
     except OSError as error:
         return RunCgroup(None, {}, {}), OSError(0, error.strerror)

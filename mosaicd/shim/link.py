@@ -1,7 +1,6 @@
-"""The shim's end of the daemon's socket: connect, send lines, take lines apart, notice a loss.
+"""The shim's connection to the daemon: connect, send messages, receive messages, detect a loss.
 
-Never blocks, never queues more than the dialogue above gives it, and after a loss waits 10 ms to 200 ms
-before it tries again, for as long as the shim lives.
+No call blocks.  After a loss the link tries again as long as the shim lives, with a back-off of 10 to 200 ms.
 """
 
 import json
@@ -12,7 +11,7 @@ from mosaicd.protocol import Json, framing
 from mosaicd.protocol.backoff import Backoff
 
 _FIRST_DELAY_S = 0.010
-_MOST_DELAY_S = 0.200
+_LAST_DELAY_S = 0.200
 _RECEIVE_BYTES = 1 << 14
 
 
@@ -24,42 +23,43 @@ class Link:
         self._socket: socket.socket | None = None
         self._reader = framing.LineReader()
         self._out = bytearray()
-        self._backoff = Backoff(_FIRST_DELAY_S, _MOST_DELAY_S)
+        self._backoff = Backoff(_FIRST_DELAY_S, _LAST_DELAY_S)
         self._try_at = 0.0
         self.down_since: float | None = time.monotonic()
 
     @property
     def fd(self) -> int | None:
+        """Return the descriptor of the connection, None without a connection."""
         return self._socket.fileno() if self._socket else None
 
     @property
     def has_backlog(self) -> bool:
-        """Whether lines wait for the daemon to read."""
+        """Return whether unsent bytes wait for the daemon to read."""
         return bool(self._out)
 
     def next_at(self) -> float | None:
-        """When `connect` is due."""
+        """Return when `connect` is due, None while connected."""
         return None if self._socket else self._try_at
 
     def connect(self, now: float) -> bool:
-        """Try once, if it is time; True when this made a connection."""
+        """Connect if a try is due; return whether this call made a connection."""
         if self._socket or now < self._try_at:
             return False
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         connection.setblocking(False)
         try:
             connection.connect(self._path)
-        except OSError:  # nobody there, or its backlog is full
+        except OSError:  # no daemon listens, or its backlog is full
             connection.close()
-            self._put_off(now)
+            self._retry_later(now)
             return False
         self._socket = connection
         self._reader = framing.LineReader()
         self._out.clear()
         return True
 
-    def settle(self) -> None:
-        """The daemon has accepted us: the next loss starts with the short delay again."""
+    def note_accepted(self) -> None:
+        """Note that the daemon has accepted the shim: the back-off begins again after the next loss."""
         self._backoff.reset()
         self.down_since = None
 
@@ -68,20 +68,20 @@ class Link:
         if self._socket:
             self._socket.close()
             self._socket = None
-            self._put_off(now)
+            self._retry_later(now)
         if self.down_since is None:
             self.down_since = now
 
-    def _put_off(self, now: float) -> None:
+    def _retry_later(self, now: float) -> None:
         self._try_at = now + self._backoff.next_s()
 
     def send(self, message: Json) -> None:
-        """Send one message, as far as the socket takes it now; a loss shows in the next `receive`."""
+        """Send a message, without waiting; `receive` reports a lost connection."""
         self._out += framing.encode(message)
         self.flush()
 
     def flush(self) -> None:
-        """Send what waits."""
+        """Send the waiting bytes, as many as the socket accepts."""
         if not self._socket or not self._out:
             return
         try:
@@ -91,10 +91,10 @@ class Link:
         except BlockingIOError:
             return
         except OSError:
-            self._out.clear()  # lost: the read side reports it
+            self._out.clear()  # the connection is lost: `receive` reports it
 
     def receive(self) -> list[Json] | None:
-        """Return the messages that have arrived, or None when the connection is lost."""
+        """Return the messages that have arrived, or None if the connection is lost."""
         if not self._socket:
             return None
         messages: list[Json] = []
@@ -116,7 +116,7 @@ class Link:
 
 
 def _decode(line: bytes) -> Json | None:
-    """Return the object in a line; a line that holds none is of no use to us."""
+    """Return the JSON object in a line; None if it is oversized or contains none."""
     if isinstance(line, framing.Oversized):
         return None
     try:

@@ -1,7 +1,7 @@
-"""The shim's poll loop: it waits, hands each event to the attempt, and never does anything slow itself.
+"""The shim's poll loop: it waits for pipes, daemon and signals, and passes each event to the attempt.
 
-Pipes, daemon and signals share one poll.  Output that trickles is left to gather for a moment, so that
-one wake takes many lines; the pipes hold far more than arrives in that time.
+After a small read the loop leaves the pipes alone for 2 ms, so that one wake-up reads many lines; the pipes
+hold far more than arrives in that time.
 """
 
 import select
@@ -17,7 +17,7 @@ _DISK_RETRY_S = 1.0
 
 
 class Loop:
-    """Drives one attempt to its end."""
+    """The loop of one attempt."""
 
     def __init__(self, attempt: Attempt, signals: SignalPipe) -> None:
         self._attempt = attempt
@@ -25,7 +25,7 @@ class Loop:
         self._gather_until = 0.0
 
     def run(self) -> None:
-        """Return when the attempt is over."""
+        """Run until the shim leaves."""
         attempt = self._attempt
         attempt.tick(time.monotonic())
         attempt.prepare()
@@ -75,8 +75,8 @@ class Loop:
         for fd in fds:
             spool.read(fd)
         spool.telemetry_file.flush()
-        taken = spool.read_bytes - before
-        if taken:
+        size = spool.read_bytes - before
+        if size:
             self._attempt.note_output()
-            if taken < _GATHER_BELOW_BYTES:
+            if size < _GATHER_BELOW_BYTES:
                 self._gather_until = now + _GATHER_S

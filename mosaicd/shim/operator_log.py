@@ -1,4 +1,4 @@
-"""Log records that a shim writes itself: into the journal, because a shim has no stderr.
+"""Log records of a shim: they go directly to the journal, because a shim has no stderr.
 
 Note: on a machine without journald such a record is lost.
 """
@@ -8,7 +8,7 @@ from mosaicd.catalogue.entry import Entry, priority
 
 
 def event(entry: Entry, **fields: str | int) -> None:
-    """Write a record of `entry` to the journal, if there is one; never wait."""
+    """Write a record of `entry` to the journal, if one exists, without waiting."""
     record = {
         **{name.upper(): str(value) for name, value in fields.items()},
         **entry.journal_fields(),

@@ -1,9 +1,9 @@
-"""Why a run stands still: what the kernel and the worker itself say of it, written down before it is killed.
+"""The post-mortem of a hanging run: facts from /proc and Python stacks, saved before the run is stopped.
 
-Asked for by a stop whose kind is a fault of liveness.  Everything in /proc is read at once; only Python's own
-stacks take a moment, since the worker writes them, so the kill waits for those, never longer than its bound.
-Note: the signal that asks for stacks kills a program that does not expect it, so it
-is sent only to a process of the tree that announced itself in the stacks file *and* has a handler right now.
+A stop because of a lost heartbeat, no progress or a start timeout causes a post-mortem.  The facts in /proc
+are read immediately.  The worker writes its Python stacks itself, so the stop waits for them, up to a limit.
+Note: the signal that requests stacks kills a program that does not expect it.  It is sent only to a process
+of the tree that is announced in the stacks file and has a handler at this moment.
 """
 
 import os
@@ -22,15 +22,15 @@ from mosaicd.shim.tree import Tree
 if TYPE_CHECKING:
     from mosaicd.shim.ending import BegunStop
 
-#: Kinds of stops that a post-mortem goes before.
+#: Kinds of stops that cause a post-mortem.
 KINDS = frozenset({"heartbeat_lost", "stuck", "start_timeout"})
 
 _ANNOUNCED = re.compile(rb"^mosaic-stacks pid=(\d{1,10}) signal=(\d{1,2})$", re.MULTILINE)
 _SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 _CURRENT = re.compile(rb"^Current thread 0x.*\n  \S", re.MULTILINE)
 _FRAME = re.compile(r'File "([^"]*)", line (\d+) in (.*)')
-_LOOK_S = 0.02
-_QUIET_S = 0.1  # stacks are whole when nothing was added to them for this long
+_CHECK_S = 0.02
+_QUIET_S = 0.1  # stacks are complete if the file has not grown for this time
 _PROCESSES = 64
 _THREADS = 32
 _OPEN_FILES = 100
@@ -41,31 +41,31 @@ _TEXT = 200
 
 
 class PostMortem:
-    """At most one an attempt."""
+    """The post-mortem of an attempt, at most one."""
 
-    def __init__(self, tree: Tree, dir_fd: int, bound_s: float) -> None:
+    def __init__(self, tree: Tree, dir_fd: int, limit_s: float) -> None:
         self._tree = tree
         self._dir_fd = dir_fd
-        self._bound_s = bound_s
+        self._limit_s = limit_s
         self._text = ""
         self._stacks_from = 0
         self._stacks_size = 0
         self._grew_at = 0.0
-        self._look_at: float | None = None
-        self._give_up_at = 0.0
-        #: The stop that waits for it.
+        self._check_at: float | None = None
+        self._deadline = 0.0
+        #: The stop that waits for the post-mortem.
         self.stop: BegunStop | None = None
-        #: What the cause of the end says of it; None until it is written.
+        #: The summary for exit.json and the cause; None without a post-mortem.
         self.summary: PostMortemSummary | None = None
 
     @property
     def is_waiting(self) -> bool:
-        """Whether stacks are still being written."""
-        return self._look_at is not None
+        """Return whether the stop waits for stacks."""
+        return self._check_at is not None
 
     def next_at(self) -> float | None:
-        """When `tick` has something to do."""
-        return self._look_at
+        """Return when `tick` is due, or None."""
+        return self._check_at
 
     def try_delay(self, stop: "BegunStop", now: float) -> bool:
         """Begin a post-mortem if the kind of the stop needs one; return whether the stop has to wait."""
@@ -76,42 +76,42 @@ class PostMortem:
         return self.is_waiting
 
     def _begin(self, stop: "BegunStop", now: float) -> None:
-        """Read what there is to read, and ask for stacks where somebody can tell them."""
+        """Read the facts in /proc, and request stacks of the processes that can write them."""
         self.stop = stop
-        members = self._tree.look().members
+        members = self._tree.read_members().processes
         leader = self._tree.leader()
         members.sort(key=lambda process: (leader is None or process.pid != leader.pid, process.pid))
-        self._text = _head(stop, len(members)) + "".join(map(_of_process, members[:_PROCESSES]))
+        self._text = _header(stop, len(members)) + "".join(map(_process_section, members[:_PROCESSES]))
         self.summary = _summary(members)
         stacks = _read(self._dir_fd, rundir.STACKS, _STACKS_BYTES)
         self._stacks_from = self._stacks_size = len(stacks)
-        asked = self._ask(stacks, members) if self._bound_s > 0 else 0
-        if asked:
-            self._give_up_at, self._grew_at, self._look_at = now + self._bound_s, now, now + _LOOK_S
+        requested = self._request_stacks(stacks, members) if self._limit_s > 0 else 0
+        if requested:
+            self._deadline, self._grew_at, self._check_at = now + self._limit_s, now, now + _CHECK_S
         else:
             self._write()
 
     def tick(self, now: float) -> bool:
-        """Look again; True when it has just been finished."""
-        if self._look_at is None or now < self._look_at:
+        """Check the stacks if that is due; return whether this call has finished the post-mortem."""
+        if self._check_at is None or now < self._check_at:
             return False
         stacks = _read(self._dir_fd, rundir.STACKS, _STACKS_BYTES)
         if len(stacks) != self._stacks_size:
             self._stacks_size, self._grew_at = len(stacks), now
-        has_told = _is_whole(stacks[self._stacks_from :]) and now - self._grew_at >= _QUIET_S
-        if has_told or now >= self._give_up_at:
+        is_complete = _is_complete(stacks[self._stacks_from :]) and now - self._grew_at >= _QUIET_S
+        if is_complete or now >= self._deadline:
             self._write()
             return True
-        self._look_at = now + _LOOK_S
+        self._check_at = now + _CHECK_S
         return False
 
     def finish(self) -> None:
-        """Write what there is: the worker has ended meanwhile."""
+        """Write what is known, if stacks are awaited: the worker has ended."""
         if self.is_waiting:
             self._write()
 
-    def _ask(self, stacks: bytes, members: list[Process]) -> int:
-        """Ask every process that can tell for its stacks; return how many were asked."""
+    def _request_stacks(self, stacks: bytes, members: list[Process]) -> int:
+        """Request the stacks of all processes that can write them; return the number of requests."""
         known = {process.pid: process for process in members}
         announced = {int(pid): int(number) for pid, number in _ANNOUNCED.findall(stacks)}
         return sum(
@@ -121,15 +121,15 @@ class PostMortem:
         )
 
     def _write(self) -> None:
-        self._look_at = None
-        told = _read(self._dir_fd, rundir.STACKS, _STACKS_BYTES)[self._stacks_from :]
-        stacks = told.decode(errors="replace")
+        self._check_at = None
+        new_stacks = _read(self._dir_fd, rundir.STACKS, _STACKS_BYTES)[self._stacks_from :]
+        stacks = new_stacks.decode(errors="replace")
         text = self._text + (f"\n== Python stacks\n{stacks}" if stacks else "")
         for name in (rundir.STDOUT, rundir.STDERR):
             text += f"\n== the last lines of {name}\n{_last_lines(self._dir_fd, name)}"
         assert self.summary is not None
         if stacks:
-            self.summary = self.summary.changed(python=_innermost(stacks))
+            self.summary = self.summary.changed(python=_innermost_frame(stacks))
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(rundir.POST_MORTEM, flags, 0o600, dir_fd=self._dir_fd)
@@ -137,10 +137,10 @@ class PostMortem:
                 file.write(text.encode(errors="replace"))
             self.summary = self.summary.changed(file=rundir.POST_MORTEM)
         except OSError:
-            pass  # a full disk: the summary still tells the most of it
+            pass  # a full disk: the summary still has the most important facts
 
 
-def _head(stop: "BegunStop", count: int) -> str:
+def _header(stop: "BegunStop", count: int) -> str:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(stop.at))
     return f"{stop.kind} at {at}; {count} processes\n"
 
@@ -148,7 +148,7 @@ def _head(stop: "BegunStop", count: int) -> str:
 def _summary(members: list[Process]) -> PostMortemSummary:
     if not members:
         return PostMortemSummary(processes=0)
-    waits_in = _proc(members[0].pid, "wchan")
+    waits_in = _read_proc(members[0].pid, "wchan")
     return PostMortemSummary(
         processes=len(members),
         state=members[0].state,
@@ -156,34 +156,39 @@ def _summary(members: list[Process]) -> PostMortemSummary:
     )
 
 
-def _of_process(process: Process) -> str:
+def _process_section(process: Process) -> str:
     pid = process.pid
-    command = _proc(pid, "cmdline").replace("\0", " ").strip()
+    command = _read_proc(pid, "cmdline").replace("\0", " ").strip()
     lines = [f"\n== process {pid}, parent {process.ppid}, state {process.state}"]
     lines += [f"command   {command[:_TEXT]}"]
-    lines += [f"waits in  {_proc(pid, 'wchan') or '?'}", f"syscall   {_proc(pid, 'syscall') or '?'}"]
-    lines += [f"status    {line}" for line in _proc(pid, "status").splitlines() if line.startswith(_STATUS)]
-    stack = _proc(pid, "stack")
+    lines += [
+        f"waits in  {_read_proc(pid, 'wchan') or '?'}",
+        f"syscall   {_read_proc(pid, 'syscall') or '?'}",
+    ]
+    lines += [
+        f"status    {line}" for line in _read_proc(pid, "status").splitlines() if line.startswith(_STATUS)
+    ]
+    stack = _read_proc(pid, "stack")
     if stack:
         lines += ["kernel stack", *(f"  {line}" for line in stack.splitlines())]
-    threads = _names(f"/proc/{pid}/task")
+    threads = _list_names(f"/proc/{pid}/task")
     if len(threads) > 1:
-        lines += ["threads", *(_of_thread(pid, thread) for thread in threads[:_THREADS])]
+        lines += ["threads", *(_thread_line(pid, thread) for thread in threads[:_THREADS])]
     return "\n".join([*lines, "open files", *_open_files(pid), ""])
 
 
 _STATUS = ("Name:", "VmRSS:", "Threads:", "SigPnd:", "ShdPnd:", "SigBlk:", "voluntary", "nonvoluntary")
 
 
-def _of_thread(pid: int, thread: str) -> str:
-    place = f"task/{thread}"
-    name, waits_in = _proc(pid, f"{place}/comm"), _proc(pid, f"{place}/wchan")
+def _thread_line(pid: int, thread: str) -> str:
+    directory = f"task/{thread}"
+    name, waits_in = _read_proc(pid, f"{directory}/comm"), _read_proc(pid, f"{directory}/wchan")
     return f"  {thread}  {name}  waits in {waits_in or '?'}"
 
 
 def _open_files(pid: int) -> list[str]:
     shown = []
-    names = _names(f"/proc/{pid}/fd")
+    names = _list_names(f"/proc/{pid}/fd")
     for name in names[:_OPEN_FILES]:
         try:
             shown.append(f"  {name} -> {os.readlink(f'/proc/{pid}/fd/{name}')[: 2 * _TEXT]}")
@@ -194,15 +199,15 @@ def _open_files(pid: int) -> list[str]:
     return shown
 
 
-def _names(directory: str) -> list[str]:
+def _list_names(directory: str) -> list[str]:
     try:
         return sorted(os.listdir(directory), key=lambda name: (len(name), name))
     except OSError:
         return []
 
 
-def _proc(pid: int, name: str) -> str:
-    """Return what /proc says, empty where it says nothing to us or the process is gone."""
+def _read_proc(pid: int, name: str) -> str:
+    """Return a file of /proc/PID; empty if the process has ended or the file cannot be read."""
     try:
         with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
             return file.read(8192).decode(errors="replace").rstrip("\n")
@@ -211,14 +216,14 @@ def _proc(pid: int, name: str) -> str:
 
 
 def _has_handler(pid: int, number: int) -> bool:
-    for line in _proc(pid, "status").splitlines():
+    for line in _read_proc(pid, "status").splitlines():
         if line.startswith("SigCgt:"):
             return bool(int(line.split()[1], 16) & (1 << (number - 1)))
     return False
 
 
 def _read(dir_fd: int, name: str, limit_bytes: int, tail: bool = False) -> bytes:
-    """Return the first (or last) bytes of a regular file beside our records; empty where there is none."""
+    """Return the first (or last) bytes of a regular file of the attempt; empty if it cannot be read."""
     try:
         fd = open_regular(name, dir_fd)
     except OSError:
@@ -236,13 +241,13 @@ def _last_lines(dir_fd: int, name: str) -> str:
     return "".join(f"{line}\n" for line in lines[-_LINES:])
 
 
-def _is_whole(told: bytes) -> bool:
-    """Whether stacks may be all there: a list of threads has the one that was asked, often as its last."""
-    return bool(told) and (b"hread 0x" not in told or _CURRENT.search(told) is not None)
+def _is_complete(new_stacks: bytes) -> bool:
+    """Return whether stacks may be complete: if they list threads, the current thread is among them."""
+    return bool(new_stacks) and (b"hread 0x" not in new_stacks or _CURRENT.search(new_stacks) is not None)
 
 
-def _innermost(stacks: str) -> str:
-    """Return where the thread that took the signal is: `train.py:12 in step`."""
+def _innermost_frame(stacks: str) -> str:
+    """Return the innermost frame of the thread that got the signal, as in `train.py:12 in step`."""
     own = stacks.partition("Current thread")[2] or stacks
     frame = _FRAME.search(own)
     return f"{os.path.basename(frame[1])}:{frame[2]} in {frame[3]}"[:_TEXT] if frame else "no frame"

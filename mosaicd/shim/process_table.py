@@ -1,9 +1,9 @@
-"""Who belongs to a run's tree: one reading of /proc, and the rules that pick members out of it.
+"""Surveys of /proc, and the rules that find the processes of a run in a survey.  Read only.
 
-Only reads.  psutil lists the processes; the rest is read here, because a decision needs state, parent,
-group, session and start time of every process as near to one instant as /proc allows, and psutil's
-`children` opens each process twice for one of them.  A survey is never complete: what forks while it is
-taken may be missing, so whoever acts on one looks again.
+psutil lists the pids.  This module reads state, parent, group, session and start time of each process in one
+read; psutil would open files of /proc several times.
+Note: a survey may miss a process that is forked meanwhile.  The caller takes another survey after it has
+acted.
 """
 
 import os
@@ -19,21 +19,21 @@ from mosaicd.protocol import rundir
 
 _CHUNK_BYTES = 1 << 16
 _STOP_BIT = 1 << (signal.SIGSTOP - 1)
-#: How often, and after which pause, an environment is read again that an exec is about to fill in.
-_EXEC_LOOKS = 50
+#: Number of repeated reads, and the wait between them, for an environment during an exec.
+_EXEC_READS = 50
 _EXEC_PAUSE_S = 0.001
-#: Of the fields of /proc/PID/stat behind the name.
+#: Indexes of fields of /proc/PID/stat after the name.
 _SIZE, _ENV_START, _ENV_END = 20, 47, 48
 
 
 Survey = dict[int, Process]
 
 
-def is_held(process: Process) -> bool:
-    """Say whether a process is stopped, or will be before it runs another instruction of its own."""
+def is_stopped_or_stopping(process: Process) -> bool:
+    """Return whether a process is stopped, or will stop before it runs another instruction of its own."""
     if process.is_stopped:
         return True
-    if process.state != "D":  # waits in the kernel (a vfork, a dead file server) and cannot stop there
+    if process.state != "D":  # only a process that waits in the kernel keeps a STOP pending
         return False
     try:
         with open(f"/proc/{process.pid}/status", "rb", buffering=0) as file:
@@ -47,28 +47,28 @@ def is_held(process: Process) -> bool:
 
 
 def survey() -> Survey:
-    """Return every process of the machine, zombies too."""
+    """Return all processes of the machine, including zombies."""
     found = (procfs.read_process(pid) for pid in psutil.pids())
     return {process.pid: process for process in found if process}
 
 
 def descendants(table: Survey, roots: Iterable[int]) -> list[Process]:
-    """Return all processes below `roots`, which are not among them."""
-    below: dict[int, list[Process]] = {}
+    """Return all descendants of `roots`, without the roots."""
+    children: dict[int, list[Process]] = {}
     for process in table.values():
-        below.setdefault(process.ppid, []).append(process)
+        children.setdefault(process.ppid, []).append(process)
     found: dict[int, Process] = {}
-    waiting = list(roots)
-    while waiting:
-        for process in below.get(waiting.pop(), ()):
+    queue = list(roots)
+    while queue:
+        for process in children.get(queue.pop(), ()):
             if process.pid not in found:
                 found[process.pid] = process
-                waiting.append(process.pid)
+                queue.append(process.pid)
     return list(found.values())
 
 
 def children_of_this_process() -> list[int]:
-    """Return the pids of our own children, zombies too; none where the kernel has no such file."""
+    """Return the pids of this process's children, including zombies; none if the kernel lacks the file."""
     pid = os.getpid()
     try:
         with open(f"/proc/self/task/{pid}/children", "rb", buffering=0) as file:
@@ -78,29 +78,29 @@ def children_of_this_process() -> list[int]:
 
 
 def environment_of(pid: int) -> bytes:
-    """Return a process's environment as the kernel shows it; empty when gone or not ours to read.
+    """Return the environment of a process; empty if it has ended or may not be read.
 
-    In the middle of an exec the kernel shows none for a moment, to whomever: then it is read again.
+    During an exec the kernel shows an empty environment for a moment; then it is read again.
     """
     found = _environment(pid)
-    for _ in range(_EXEC_LOOKS):
-        if found != b"" or not _has_an_environment(pid):
+    for _ in range(_EXEC_READS):
+        if found != b"" or not _has_environment(pid):
             break
         time.sleep(_EXEC_PAUSE_S)
         found = _environment(pid)
     return found or b""
 
 
-def _has_an_environment(pid: int) -> bool:
-    """Say whether what reads as empty is on its way, or there by now: no zombie's, and not truly empty."""
+def _has_environment(pid: int) -> bool:
+    """Return whether a process has an environment, or gets one by an exec; a zombie has none."""
     fields = procfs.read_stat_fields(pid, _ENV_END + 1)
-    if len(fields) <= _ENV_END or fields[_SIZE] == b"0":  # a zombie, or the kernel's own
+    if len(fields) <= _ENV_END or fields[_SIZE] == b"0":  # a zombie or a kernel thread
         return False
     return fields[_ENV_END] == b"0" or fields[_ENV_START] != fields[_ENV_END]
 
 
 def _environment(pid: int) -> bytes | None:
-    """Return what the kernel shows; None when it never shows us any: gone, or another user's."""
+    """Return the environment that /proc shows now; None if the process has ended or is another user's."""
     try:
         fd = os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -110,14 +110,14 @@ def _environment(pid: int) -> bytes | None:
         while chunk := os.read(fd, _CHUNK_BYTES):
             found += chunk
     except OSError:
-        pass  # gone while it was read: what there was may still hold the marker
+        pass  # the process has ended meanwhile: the bytes so far may contain the marker
     finally:
         os.close(fd)
     return found
 
 
 def marker_of(pid: int) -> str | None:
-    """Return the run id in the environment of `pid`, if it has one."""
+    """Return the run id in the environment of `pid`, or None."""
     environment = environment_of(pid)
     prefix = rundir.MARKER.encode() + b"="
     if prefix not in environment:
@@ -140,12 +140,12 @@ def marked(table: Survey, run_id: str, skip: Iterable[int] = ()) -> list[Process
 
 
 def in_session(table: Survey, leader_pid: int, leader_start: int) -> list[Process]:
-    """Return the members of the session and group that a leader, alive or gone, once opened.
+    """Return the processes of the session and group of a leader, which may have ended.
 
-    Nothing, when `leader_pid` is somebody else's by now: the number then proves nothing.
+    The result is empty if `leader_pid` now belongs to another process.
     """
-    now = table.get(leader_pid)
-    if now is not None and now.start_ticks != leader_start:
+    leader = table.get(leader_pid)
+    if leader is not None and leader.start_ticks != leader_start:
         return []
     return [
         process
@@ -154,8 +154,8 @@ def in_session(table: Survey, leader_pid: int, leader_start: int) -> list[Proces
     ]
 
 
-def own_groups(table: Survey, members: Iterable[Process]) -> frozenset[int]:
-    """Return the process groups that hold members and nobody else alive."""
+def exclusive_groups(table: Survey, members: Iterable[Process]) -> frozenset[int]:
+    """Return the process groups whose living processes are all in `members`."""
     ours = {process.pid for process in members}
     foreign = {process.pgid for process in table.values() if process.is_alive and process.pid not in ours}
     return frozenset(table[pid].pgid for pid in ours) - foreign

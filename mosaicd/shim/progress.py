@@ -1,7 +1,7 @@
-"""What the run has done so far, as far as its telemetry says: counts, last values, its last word.
+"""The progress of an attempt from its telemetry: counts, last values, checkpoints, and the final record.
 
-`steps` is the worker's own global step once it reports one, else the number of step records; a worker
-that continues an earlier attempt starts its own count where that one left off.
+`steps` is the global step if the worker reports one, otherwise the number of step records.  The global step
+of a worker that resumes continues the count of the earlier attempt.
 """
 
 import time
@@ -32,41 +32,41 @@ class Progress:
         self.failure: str | None = None
         self.resumed_from: Checkpoint | None = None
         self.checkpoint: Checkpoint | None = None
-        self.checkpoints = 0  # how many this attempt has saved
+        self.checkpoints = 0  # number of checkpoints that this attempt has saved
         self._step_records = 0
         self._reported_steps: int | None = None
         self._episode_base = 0
         self._returns: deque[float] = deque(maxlen=_WINDOW)
 
     def note(self, record: Recognised) -> None:
-        """Take one record into account."""
+        """Update the progress with one telemetry record."""
         kind, data = record.kind, record.data
         if kind == "step":
             self._step_records += 1
         elif kind == "episode":
             self._note_episode(data)
         elif kind == "run_started":
-            self._note_plan(telemetry.payload_of(data))
+            self._note_totals(telemetry.payload_of(data))
         elif kind in telemetry.LAST_WORDS:
             self.last_word = kind
-            self.failure = _text_of(telemetry.payload_of(data)) if kind == "run_failed" else None
+            self.failure = _failure_text(telemetry.payload_of(data)) if kind == "run_failed" else None
         elif kind == "checkpoint_saved":
             self.checkpoints += 1
-            self.checkpoint = _point(telemetry.payload_of(data))
+            self.checkpoint = _checkpoint(telemetry.payload_of(data))
         elif kind == "checkpoint_loaded":
-            self.resumed_from = self.checkpoint = _point(telemetry.payload_of(data))
+            self.resumed_from = self.checkpoint = _checkpoint(telemetry.payload_of(data))
         if kind != "run_started":
             reported = telemetry.global_step(data)
             if reported is not None:
                 self._reported_steps = max(reported, self._reported_steps or 0)
         self._count_steps()
-        found = telemetry.scalars(kind, data)
-        if found:
-            self._merge(found)
+        values = telemetry.scalars(kind, data)
+        if values:
+            self._merge(values)
 
     @property
     def steps_are_global(self) -> bool:
-        """Whether `steps` is the worker's own count, which goes on over attempts."""
+        """Return whether `steps` is the worker's own count, which includes earlier attempts."""
         return self._reported_steps is not None
 
     def _count_steps(self) -> None:
@@ -90,15 +90,16 @@ class Progress:
         if length is not None:
             self._merge({"episode_length": length})
 
-    def _note_plan(self, plan: Json) -> None:
-        total = telemetry.first_number(plan, telemetry.TOTAL_STEPS)
+    def _note_totals(self, payload: Json) -> None:
+        total = telemetry.first_number(payload, telemetry.TOTAL_STEPS)
         self.total_steps = None if total is None else int(total)
-        total = telemetry.first_number(plan, telemetry.TOTAL_EPISODES)
+        total = telemetry.first_number(payload, telemetry.TOTAL_EPISODES)
         self.total_episodes = None if total is None else int(total)
 
-    def _merge(self, found: Json) -> None:
-        """Keep last values; a message must stay small and be text, so the first few short names win."""
-        for name, value in found.items():
+    def _merge(self, values: Json) -> None:
+        """Store last values, of the first 16 metrics with short, printable names: a message must stay
+        small."""
+        for name, value in values.items():
             if (name in self.metrics or self._has_room_for(name)) and telemetry.is_number(value):
                 self.metrics[name] = value
 
@@ -106,8 +107,8 @@ class Progress:
         return len(self.metrics) < _METRICS_LIMIT and len(name) <= _NAME_LIMIT and name.isprintable()
 
 
-def _point(payload: Json) -> Checkpoint | None:
-    """Return which checkpoint a worker tells of, short enough for a message; None where it does not say."""
+def _checkpoint(payload: Json) -> Checkpoint | None:
+    """Return the checkpoint in a record; None if its path is missing or too long for a message."""
     path, sha256 = payload.get("path"), payload.get("sha256")
     if not isinstance(path, str) or not 0 < len(path.encode("utf-8", "replace")) <= _PATH_LIMIT:
         return None
@@ -116,7 +117,7 @@ def _point(payload: Json) -> Checkpoint | None:
     return Checkpoint(path=path, step=step, at=time.time(), sha256=sha256 if is_hash else None)
 
 
-def _text_of(payload: Json) -> str | None:
-    """Return what a worker says of its own failure, under the names that workers use."""
-    found = (payload.get(name) for name in _FAILURE_NAMES)
-    return next((str(text) for text in found if isinstance(text, str) and text), None)
+def _failure_text(payload: Json) -> str | None:
+    """Return the error text in a `run_failed` record, or None; workers use several names for it."""
+    values = (payload.get(name) for name in _FAILURE_NAMES)
+    return next((str(text) for text in values if isinstance(text, str) and text), None)

@@ -1,7 +1,7 @@
 """The control groups of one attempt: its own subtree, made before the worker and removed after it.
 
     <parent>/run-<run id>-<attempt>/     version 2: contains no process itself
-        shim/                            the shim: no limit holds here, and no kill of the run reaches it
+        shim/                            the shim: no limit applies, and a kill of the run does not reach it
         run/                             the worker and its descendants; memory and tasks are limited here,
                                          the share of the processors is a property of the whole subtree
     <v1 controller>/.../run-<run id>-<attempt>/   version 1: the worker's process tree only, for limits
@@ -29,8 +29,8 @@ _KINDS = {V2: "cgroup-v2", "freezer": "cgroup-v1"}
 _SHIM, _RUN = "shim", "run"
 _CPU_WEIGHT, _CPU_WEIGHTS = 100, (1, 10_000)
 _CPU_SHARES = 1024
-_LAST_STEP_BYTES = 1 << 16  # a process asks for at most this much when the kernel kills it
-_REMOVED = (errno.ENOENT, errno.ENODEV)
+_LAST_STEP_BYTES = 1 << 16  # largest request for memory at which the kernel kills a process
+_REMOVED_ERRORS = (errno.ENOENT, errno.ENODEV)
 _TRIES = 5
 _PREFIX = "run-"
 
@@ -60,13 +60,13 @@ class CgroupRoot(NamedTuple):
 
     @property
     def enforces(self) -> list[str]:
-        """Return which limits can be set here."""
-        able = self.controllers | self.parents.keys()
-        return [name for name in ("memory", "pids", "cpu") if name in able]
+        """Return the names of the limits that can be set here."""
+        available = self.controllers | self.parents.keys()
+        return [name for name in ("memory", "pids", "cpu") if name in available]
 
 
-class Wanted(NamedTuple):
-    """The limits of a run, None for no limit; `is_required`: no start without control groups."""
+class CgroupLimits(NamedTuple):
+    """The requested limits of a run, None for no limit; `is_required`: no start without control groups."""
 
     memory_bytes: int | None = None
     tasks: int | None = None
@@ -74,9 +74,9 @@ class Wanted(NamedTuple):
     is_required: bool = False
 
 
-def wanted(containment: Containment, cpus: int | None) -> Wanted:
-    """Return what an order asks for."""
-    return Wanted(containment.memory_bytes, containment.tasks, cpus or 1, containment.required)
+def limits_of(containment: Containment, cpus: int | None) -> CgroupLimits:
+    """Return the limits that an order requests."""
+    return CgroupLimits(containment.memory_bytes, containment.tasks, cpus or 1, containment.required)
 
 
 def name_of(run_id: str, attempt: int) -> str:
@@ -91,7 +91,7 @@ def run_id_of(name: str) -> str | None:
 
 
 class RunCgroup:
-    """The control groups of one attempt; without any, it holds no process and `kind` is process-group."""
+    """The control groups of one attempt; there may be none, then `kind` is process-group."""
 
     def __init__(
         self, outer: str | None, v1: Mapping[str, str], back: Mapping[str, str],
@@ -118,15 +118,15 @@ class RunCgroup:
         return self._v1.get("freezer") if self._outer is None else None
 
     @property
-    def _held(self) -> str | None:
+    def _tree_dir(self) -> str | None:
         """Return the directory that holds exactly the worker's process tree."""
         return self.run_dir or self._freezer
 
     # ------------------------------------------------------------------ its processes
 
     def pids(self) -> set[int]:
-        """Return the pids of its processes."""
-        return cgroup.pids(self._held) if self._held else set()
+        """Return the pids of the process tree in the groups; empty without groups."""
+        return cgroup.pids(self._tree_dir) if self._tree_dir else set()
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -148,10 +148,10 @@ class RunCgroup:
     @property
     def can_freeze(self) -> bool:
         """Return whether the kernel can freeze the whole process tree at one instant."""
-        return self._held is not None
+        return self._tree_dir is not None
 
     def freeze(self) -> None:
-        """Order the kernel to freeze all processes in it; `is_frozen` tells when they are."""
+        """Order the kernel to freeze all processes in it; `is_frozen` returns whether they are."""
         self._set_frozen("1", "FROZEN")
 
     def thaw(self) -> None:
@@ -175,7 +175,7 @@ class RunCgroup:
     def oom(self) -> OutOfMemory | None:
         """Return the kernel's facts on processes that it killed for lack of memory; None if it killed none.
 
-        `limit_bytes` is there only if the limit of the run was reached: the machine, or a container, may
+        `limit_bytes` is set only if the limit of the run was reached: the machine, or a container, may
         also be short of memory.
         """
         if (memory := self._v1.get("memory")) is not None:
@@ -187,7 +187,7 @@ class RunCgroup:
             evidence = _numbers(memory, names)
             with_swap = cgroup.number(memory, "memory.memsw.max_usage_in_bytes") or 0
             peak = max(with_swap, evidence.get("peak_bytes", 0))
-            # The count of refusals is no help: it stays 0 if the limit with swap is reached first.
+            # Not from the count of refusals: it stays 0 if the limit with swap is reached first.
             is_own = peak > evidence.get("limit_bytes", 0) - _LAST_STEP_BYTES
         elif self.run_dir:
             events = cgroup.keyed(self.run_dir, "memory.events")
@@ -207,18 +207,18 @@ class RunCgroup:
 
 
 def _numbers(directory: str, names: Mapping[str, str]) -> dict[str, int]:
-    found = {key: cgroup.number(directory, name) for key, name in names.items()}
-    return {key: value for key, value in found.items() if value is not None}
+    numbers = {key: cgroup.number(directory, name) for key, name in names.items()}
+    return {key: value for key, value in numbers.items() if value is not None}
 
 
-def make(root: CgroupRoot, run_id: str, attempt: int, limits: Wanted) -> RunCgroup:
+def make(root: CgroupRoot, run_id: str, attempt: int, limits: CgroupLimits) -> RunCgroup:
     """Make an attempt's groups and enter the shim's own; OSError if they are required and cannot be made.
 
-    Groups and limits that cannot be had are left out: see `kind` and `limits` of the result.
+    Groups and limits that are not available are left out: see `kind` and `limits` of the result.
     """
     name = name_of(run_id, attempt)
     outer = f"{root.parents[V2]}/{name}" if V2 in root.parents else None
-    if outer and not _try_enter(outer, root):  # first: then the launcher removes no group of this attempt
+    if outer and not _try_enter(outer, root):  # first: the launcher keeps groups with a shim
         outer = None
     v1 = {}
     for controller in root.parents.keys() - {V2}:
@@ -227,10 +227,10 @@ def make(root: CgroupRoot, run_id: str, attempt: int, limits: Wanted) -> RunCgro
             v1[controller] = directory
     if limits.is_required and outer is None and "freezer" not in v1:
         raise OSError(errno.ENOTSUP, "containment is set to cgroup, and no control group can be made here")
-    held = _limit(outer, v1, limits)
-    for controller in v1.keys() - _needed(held):
+    in_force = _limit(outer, v1, limits)
+    for controller in v1.keys() - _needed(in_force):
         cgroup.remove(v1.pop(controller))
-    return RunCgroup(outer, v1, root.own, held)
+    return RunCgroup(outer, v1, root.own, in_force)
 
 
 def find(root: CgroupRoot, run_id: str, attempt: int) -> RunCgroup:
@@ -258,32 +258,32 @@ def _try_enter(outer: str, root: CgroupRoot) -> bool:
             cgroup.write(f"{outer}/{_SHIM}", cgroup.PROCS, "0")
             os.makedirs(f"{outer}/{_RUN}", 0o755, exist_ok=True)
         except OSError as error:
-            if error.errno in _REMOVED:
+            if error.errno in _REMOVED_ERRORS:
                 continue
             return False
         cgroup.enable(os.path.dirname(outer), root.controllers)
         cgroup.enable(outer, root.controllers)
-        return cgroup.has(f"{outer}/{_RUN}", "cgroup.freeze")
+        return cgroup.can_write(f"{outer}/{_RUN}", "cgroup.freeze")
     return False
 
 
-def _limit(outer: str | None, v1: Mapping[str, str], limits: Wanted) -> dict[str, int]:
+def _limit(outer: str | None, v1: Mapping[str, str], limits: CgroupLimits) -> dict[str, int]:
     """Set each limit in version 2 or, if that fails, in version 1; return the limits that are in force."""
-    found: dict[str, int] = {}
+    in_force: dict[str, int] = {}
     run_dir = f"{outer}/{_RUN}" if outer else None
     if limits.memory_bytes is not None and _try_limit_memory(run_dir, v1, limits.memory_bytes):
-        found["memory_bytes"] = limits.memory_bytes
+        in_force["memory_bytes"] = limits.memory_bytes
     if limits.tasks is not None and (
         _try_set(run_dir, "pids.max", limits.tasks) or _try_set(v1.get("pids"), "pids.max", limits.tasks)
     ):
-        found["tasks"] = limits.tasks
+        in_force["tasks"] = limits.tasks
     low, high = _CPU_WEIGHTS
     weight = min(high, max(low, _CPU_WEIGHT * limits.cpus))
     # A weight counts among siblings: the siblings of `outer` are the other runs, that of `run/` is the shim.
     shares = _CPU_SHARES * limits.cpus
     if _try_set(outer, "cpu.weight", weight) or _try_set(v1.get("cpu"), "cpu.shares", shares):
-        found["cpu_weight"] = weight
-    return found
+        in_force["cpu_weight"] = weight
+    return in_force
 
 
 def _try_limit_memory(run_dir: str | None, v1: Mapping[str, str], limit_bytes: int) -> bool:
@@ -298,7 +298,7 @@ def _try_limit_memory(run_dir: str | None, v1: Mapping[str, str], limit_bytes: i
 
 
 def _try_set(directory: str | None, name: str, value: int) -> bool:
-    if directory is None or not cgroup.has(directory, name):
+    if directory is None or not cgroup.can_write(directory, name):
         return False
     return cgroup.try_write(directory, name, str(value))
 

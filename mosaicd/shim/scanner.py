@@ -1,7 +1,7 @@
-"""Cut a stream of output into the lines that may be telemetry, at nearly no cost for those that cannot.
+"""Finding the lines of a stream that may be telemetry records: their first visible byte is `{`.  Does no I/O.
 
-A line ends at `\\n` or `\\r`, so a record printed after a progress bar's text counts.  Only lines whose
-first visible byte is `{` are kept; a chunk without that byte costs one search.  Does no I/O.
+A line ends at `\\n` or `\\r`, so a record after the text of a progress bar is found.  A chunk without `{`
+costs only one search.
 """
 
 from collections.abc import Iterable
@@ -10,12 +10,12 @@ from mosaicd.protocol import telemetry
 
 
 class Scanner:
-    """Candidates of one stream, over any cutting of it into chunks."""
+    """The candidate lines of one stream, which arrives in chunks of any size."""
 
     def __init__(self, limit_bytes: int = telemetry.LINE_LIMIT_BYTES) -> None:
         self._limit_bytes = limit_bytes
-        self._tail = bytearray()  # the unfinished line, when it begins like a record
-        self._is_dull = False  # the unfinished line cannot be a record
+        self._tail = bytearray()  # the unfinished line, if it begins like a record
+        self._is_plain = False  # the unfinished line cannot be a record
         self.oversized = 0
 
     def feed(self, buffer: bytearray, size: int) -> Iterable[bytes]:
@@ -30,46 +30,46 @@ class Scanner:
         if len(lines) == 1:
             self._continue(chunk)
             return ()
-        found = []
-        if not self._is_dull:
+        candidates = []
+        if not self._is_plain:
             first = bytes(self._tail) + lines[0] if self._tail else lines[0]
             if first.lstrip()[:1] == b"{":
-                found.append(first)
-        found += [
+                candidates.append(first)
+        candidates += [
             line for line in lines[1:-1] if line[:1] == b"{" or (b"{" in line and line.lstrip()[:1] == b"{")
         ]
         self._tail.clear()
-        self._is_dull = False
+        self._is_plain = False
         self._continue(lines[-1])
-        return found
+        return candidates
 
     def tail(self) -> bytes:
-        """Return the unfinished candidate, if there is one; it stays where it is."""
+        """Return the unfinished candidate line, empty if there is none; the scanner keeps it."""
         return bytes(self._tail)
 
     def drop_tail(self) -> None:
-        """Forget the unfinished line: it was taken as it stood."""
+        """Drop the unfinished line: the caller has used it."""
         self._tail.clear()
-        self._is_dull = True
+        self._is_plain = True
 
     def _skip(self, buffer: bytearray, size: int) -> None:
-        """Take a chunk without any `{`."""
+        """Scan a chunk without `{`."""
         last = max(buffer.rfind(b"\n", 0, size), buffer.rfind(b"\r", 0, size))
         rest = memoryview(buffer)[last + 1 : size]
         is_blank = len(rest) < 64 and not bytes(rest).strip()
-        self._is_dull = not is_blank or (last < 0 and self._is_dull)
+        self._is_plain = not is_blank or (last < 0 and self._is_plain)
 
     def _continue(self, part: bytes) -> None:
-        """Take a piece of a line whose end is not there yet."""
-        if self._is_dull:
+        """Add a part of a line whose end has not arrived."""
+        if self._is_plain:
             return
         if not self._tail:
             part = part.lstrip()
             if part[:1] != b"{":
-                self._is_dull = bool(part)
+                self._is_plain = bool(part)
                 return
         self._tail += part
         if len(self._tail) > self._limit_bytes:
             self.oversized += 1
             self._tail.clear()
-            self._is_dull = True
+            self._is_plain = True

@@ -1,8 +1,8 @@
-"""A file that keeps its beginning and its end: a head, then a ring of segments, the oldest dropped.
+"""A size-limited log: a head file that stays, then a ring of segment files, of which the oldest are removed.
 
-Offsets count what the worker wrote, kept or not, and a segment's name holds the offset at which it begins;
-so the names and sizes alone say which bytes are there.  Each file is one piece without a hole: where a
-disk refused bytes, the next ones begin another segment.
+Offsets count all bytes of the worker, also lost ones.  The name of a segment contains the offset of its first
+byte, so names and sizes show which bytes exist.  No file has a hole: after bytes that the disk refused, a new
+segment begins.
 """
 
 import errno
@@ -12,11 +12,11 @@ from collections.abc import Callable
 
 from mosaicd.protocol import rundir
 
-#: Into how many segments the half behind the head is cut.
+#: Number of segments in the second half of the limit; the head has the first half.
 RING = 4
-#: Files of one ring: more than RING where a disk was full again and again.
+#: Most files of one ring: there can be more than RING if the disk was full several times.
 RING_FILES = 64
-#: What a full disk, a full quota and a limit of file size say.
+#: Errors of a full disk, a full quota and a limit of file size.
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
@@ -32,7 +32,7 @@ class Segment:
 
 
 class Segments:
-    """One file and the segments that continue it.  Nothing here raises once it is open."""
+    """The head file and its segments; after the constructor, no method raises."""
 
     def __init__(
         self, open_file: Callable[[str], int], remove: Callable[[str], None], name: str, limit_bytes: int
@@ -42,25 +42,25 @@ class Segments:
         self._name = name
         self._head_bytes = limit_bytes // 2
         self._ring_bytes = limit_bytes - self._head_bytes
-        self._limit_bytes = self._head_bytes  # of the file that is being written
+        self._limit_bytes = self._head_bytes  # of the current file
         self._fd: int | None = open_file(name)
         self._ring: deque[Segment] = deque()
-        self.size = 0  # of the file that is being written
+        self.size = 0  # of the current file
         self.offset = 0  # of the next byte
-        self.is_disk_full = False  # what the last refusal was: no room, or trouble of another kind
+        self.is_disk_full = False  # whether the last error was a full disk and not another one
 
     @property
     def room(self) -> int:
-        """How many bytes the file that is being written may still take; 0 where there is none."""
+        """Return how many bytes fit into the current file; 0 without a current file."""
         return self._limit_bytes - self.size if self._fd is not None else 0
 
     @property
     def ring(self) -> deque[Segment]:
-        """The files behind the head, the oldest first; the last is being written."""
+        """Return the segments after the head, the oldest first; the last one is the current file."""
         return self._ring
 
     def write(self, data: bytes | memoryview) -> int:
-        """Append to the file that is being written, whatever its limit; return how much went in."""
+        """Append to the current file, without regard to its limit; return how many bytes were written."""
         if self._fd is None:
             return 0
         written = 0
@@ -76,12 +76,12 @@ class Segments:
         return written
 
     def skip(self, count: int) -> None:
-        """Count bytes that are lost: what comes next begins a segment of its own."""
+        """Count lost bytes; the next bytes begin a new segment."""
         self._finish()
         self.offset += count
 
     def roll(self, first_seq: int = 0) -> list[Segment] | None:
-        """Begin the next segment; return those that had to go for it, None where none can be begun."""
+        """Begin the next segment; return the segments removed for it, or None if it cannot be begun."""
         self._finish()
         size = max(1, self._ring_bytes // RING)
         dropped = []
@@ -104,7 +104,7 @@ class Segments:
         return dropped
 
     def close(self) -> None:
-        """Finish the file that is being written."""
+        """Close the current file."""
         self._finish(keep_empty=True)
 
     def _finish(self, *, keep_empty: bool = False) -> None:
@@ -112,10 +112,10 @@ class Segments:
             return
         os.close(self._fd)
         self._fd = None
-        if self._ring and not self.size and not keep_empty:  # its disk took the name and no byte
+        if self._ring and not self.size and not keep_empty:  # the disk accepted the name and no byte
             self._ring.pop()
             try:
                 self._remove(rundir.segment_name(self._name, self.offset))
             except OSError:
-                pass  # an empty file says nothing wrong
+                pass  # an empty segment does no harm
         self.size = 0

@@ -1,7 +1,8 @@
 """Signals to this process as a readable pipe, so that `poll` wakes for a signal.
 
 Handlers are set instead of SIG_IGN, because an ignored signal stays ignored in the worker after its exec.
-TERM ends the launcher or stops the run of a shim.  INT and HUP, which a terminal sends to all, do nothing.
+TERM ends the launcher or stops the run of a shim.  INT and HUP, which a terminal sends to all its processes,
+do nothing.
 """
 
 import os

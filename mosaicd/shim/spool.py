@@ -1,8 +1,8 @@
-"""From the worker's pipes to its files: raw logs with a cap, and telemetry.
+"""The worker's output: from its pipes to the raw logs and to telemetry.jsonl.
 
-Nothing here waits: pipes are read until they are empty (a bounded amount a round, so that neither
-starves the other), and what a cap or a full disk does not leave in a log is counted and named in a gap
-record.  `end_bytes` is how much the worker wrote, `lost_bytes` what of it is not in the files.
+No call waits.  Each round reads a bounded amount, so that one pipe does not starve the other.  Bytes that are
+not in a log because of its limit or a disk error are counted, and a gap record in the telemetry names them.
+`end_bytes` is the number of bytes that the worker wrote; `lost_bytes` of them are not in the files.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ _READS_A_ROUND = 16
 
 
 class RawLog:
-    """One raw log: its beginning and its end up to its cap, the rest counted."""
+    """One raw log: the beginning and the end of a stream, up to a size limit; lost bytes are counted."""
 
     def __init__(self, stream: str, files: Segments, telemetry_file: TelemetryFile, index: Index) -> None:
         self.stream = stream
@@ -36,11 +36,11 @@ class RawLog:
 
     @property
     def end_bytes(self) -> int:
-        """The offset behind the last byte."""
+        """Return the offset after the last byte."""
         return self._files.offset
 
     def append(self, data: memoryview) -> None:
-        """Write what the disk takes; count the rest and never raise."""
+        """Append to the log; bytes that the disk refuses are counted as lost.  Never raises."""
         self._stream_index.note(self._files.offset, self._telemetry_file.at)
         files = self._files
         while len(data):
@@ -58,20 +58,20 @@ class RawLog:
             self.lost_bytes += len(data)
             files.skip(len(data))
 
-    def settle(self) -> None:
-        """Record what the gap that is open has swallowed so far, and have the files show where it ends."""
+    def record_gap_so_far(self) -> None:
+        """Add a gap record for bytes that are lost so far, and begin a segment where the gap ends."""
         if self._gap_reason:
             self._close_gap(self._files.offset)
             self._roll()
 
     def close(self) -> None:
         """Close the files."""
-        self.settle()
+        self.record_gap_so_far()
         self._stream_index.finish(self._files.offset)
         self._files.close()
 
     def _roll(self) -> bool:
-        """Begin a segment, and tell of all that ever had to go for one; False where none can be begun."""
+        """Begin a segment, and record all bytes removed so far; return False if it cannot be begun."""
         files = self._files
         dropped = files.roll()
         if dropped:
@@ -98,7 +98,7 @@ class RawLog:
 
 
 class Spool:
-    """Both pipes of a worker and where they lead."""
+    """Both pipes of a worker, and the files for their bytes."""
 
     def __init__(
         self, stdout: RawLog, stderr: RawLog, telemetry_file: TelemetryFile, index: Index,
@@ -117,21 +117,22 @@ class Spool:
         self._pipes: dict[int, RawLog] = {}
 
     def attach(self, stdout_fd: int, stderr_fd: int) -> None:
-        """Take the read ends over."""
+        """Take over the read ends of the worker's pipes."""
         for fd, log in ((stdout_fd, self.stdout), (stderr_fd, self.stderr)):
-            _widen(fd)
+            _enlarge(fd)
             self._pipes[fd] = log
 
     @property
     def open_fds(self) -> list[int]:
+        """Return the read ends that are still open."""
         return list(self._pipes)
 
     def read(self, fd: int) -> bool:
-        """Read a bounded amount from one pipe; False once it has reached its end and was closed."""
+        """Read a bounded amount from a pipe; at its end, close it and return False."""
         log = self._pipes.get(fd)
         if log is None:
             return False
-        self.telemetry_file.stamp()
+        self.telemetry_file.read_clock()
         for _ in range(_READS_A_ROUND):
             try:
                 size = os.readv(fd, [self._buffer])
@@ -143,31 +144,31 @@ class Spool:
             self.read_bytes += size
             log.append(self._view[:size])
             if log is self.stdout:
-                self._take(self._scanner.feed(self._buffer, size))
-            if size < _READ_BYTES // 4:  # nearly empty: the poll tells when there is more
+                self._classify_all(self._scanner.feed(self._buffer, size))
+            if size < _READ_BYTES // 4:  # nearly empty: the next poll reports more bytes
                 return True
         return True
 
-    def read_all(self) -> None:
-        """Read what the pipes hold at this moment (bounded: somebody may be filling them), for the record."""
+    def read_pending(self) -> None:
+        """Read the bytes that the pipes hold now, up to their size: a process may still write to them."""
         rounds = PIPE_BYTES // _READ_BYTES
         for fd in self.open_fds:
             for _ in range(rounds):
                 if not self._has_data(fd) or not self.read(fd):
                     break
-        self.take_tail()
-        self.stdout.settle()
-        self.stderr.settle()
+        self._use_last_line()
+        self.stdout.record_gap_so_far()
+        self.stderr.record_gap_so_far()
         self.telemetry_file.flush()
 
-    def take_tail(self) -> None:
-        """Take a last line without its newline, if it stands complete."""
+    def _use_last_line(self) -> None:
+        """Classify the last line, which has no newline yet, if it is a complete record."""
         tail = self._scanner.tail()
         if tail and self._classify(tail, count=False):
             self._scanner.drop_tail()
 
     def close(self) -> None:
-        """Stop reading, whoever may still hold the other ends, and finish the files."""
+        """Close the pipes, even if a process still has their write ends, and close the files."""
         for fd in self.open_fds:
             self._end(fd)
         self.stdout.close()
@@ -186,10 +187,10 @@ class Spool:
         if log is self.stdout:
             tail = self._scanner.tail()
             if tail:
-                self._take([tail])
+                self._classify_all([tail])
             self._scanner.drop_tail()
 
-    def _take(self, lines: Iterable[bytes]) -> None:
+    def _classify_all(self, lines: Iterable[bytes]) -> None:
         for line in lines:
             self._classify(line)
 
@@ -208,11 +209,11 @@ class Spool:
 _FIONREAD = 0x541B
 
 
-def _widen(fd: int) -> None:
-    """Give the pipe as much room as this user may have: a pause of ours must not become the worker's."""
+def _enlarge(fd: int) -> None:
+    """Enlarge the buffer of a pipe, so that a delay of the shim does not block the worker."""
     for size in (PIPE_BYTES, PIPE_BYTES >> 2):
         try:
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
         except OSError:
-            continue  # the user's total for pipes is used up: a smaller one, or the kernel's own size
+            continue  # above the user's total for pipes: try a smaller size, or keep the default
         return

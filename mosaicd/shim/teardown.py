@@ -1,8 +1,8 @@
-"""A shim for an orphaned tree: its own shim died, and what is left must be ended all the same.
+"""The teardown shim: it ends the process tree of a dead shim.
 
-It takes the attempt's lock (so the dead shim is really dead), runs the kill sequence until a look at /proc
-finds no member twice in a row, removes control groups and temporary directory, and writes teardown.json.
-Leaves quietly when the lock is taken: then a living shim is in charge.
+It takes the attempt's lock, which proves that the other shim is dead.  It runs the kill sequence until two
+surveys in a row find no process, removes control groups and temporary directory, and writes teardown.json.
+If the lock is held, a living shim is responsible for the tree, and the teardown shim exits.
 """
 
 import select
@@ -19,13 +19,13 @@ from mosaicd.shim.temp_cleanup import TempCleanup
 from mosaicd.shim.tree import OrphanTree
 
 TEARDOWN = "teardown.json"
-_LOOK_S = 0.02
+_SURVEY_S = 0.02
 
 
 def run(order: TeardownOrder, signals: SignalPipe, root: CgroupRoot) -> int:
-    """End the tree; 0 when it is empty."""
+    """End the process tree; return the exit status 0 when it is empty."""
     if order.given_up is not None:
-        child.end(order.given_up.pid, order.given_up.start_ticks)
+        child.kill_and_wait(order.given_up.pid, order.given_up.start_ticks)
     try:
         attempt_dir = AttemptDir(order.attempt_dir)
     except AttemptTaken:
@@ -34,13 +34,13 @@ def run(order: TeardownOrder, signals: SignalPipe, root: CgroupRoot) -> int:
     began_at = time.time()
     run_cgroup = find(root, order.run_id, order.attempt)
     tree = OrphanTree(order.run_id, order.pid, order.start_ticks, run_cgroup)
-    found = tree.look().members
+    found = tree.read_members().processes
     kill_sequence = KillSequence(tree, leader_first=False)
     if found:
         kill_sequence.begin(time.monotonic(), order.limits.grace_s)
-        _until_empty(tree, kill_sequence, signals)
+        _wait_until_empty(tree, kill_sequence, signals)
     run_cgroup.remove()
-    TempCleanup(order.run_id, order.attempt, attempt_dir).collect()
+    TempCleanup(order.run_id, order.attempt, attempt_dir).clean_up()
     try:
         attempt_dir.write_durably(TEARDOWN, {
             "run_id": order.run_id, "attempt": order.attempt, "found": [p.pid for p in found[:50]],
@@ -48,20 +48,20 @@ def run(order: TeardownOrder, signals: SignalPipe, root: CgroupRoot) -> int:
             "forced": kill_sequence.is_killing, "at": began_at, "finished_at": time.time(),
         })  # fmt: skip
     except OSError:
-        pass  # only a note: the tree is what counts
+        pass  # teardown.json is only information
     return 0
 
 
-def _until_empty(tree: OrphanTree, kill_sequence: KillSequence, signals: SignalPipe) -> None:
+def _wait_until_empty(tree: OrphanTree, kill_sequence: KillSequence, signals: SignalPipe) -> None:
     poll = select.poll()
     poll.register(signals.fd, select.POLLIN)
-    empty_looks = 0
-    while empty_looks < 2:
+    empty_surveys = 0
+    while empty_surveys < 2:
         now = time.monotonic()
         kill_sequence.tick(now)
         due = kill_sequence.next_at() or now
-        poll.poll(max(0.0, min(_LOOK_S, due - now)) * 1000 + 1)
+        poll.poll(max(0.0, min(_SURVEY_S, due - now)) * 1000 + 1)
         signals.drain()
-        signals.take_term()  # told to end: it is ending something, and only that
+        signals.take_term()  # SIGTERM is ignored: the teardown has to finish
         child.reap()
-        empty_looks = 0 if tree.look().members else empty_looks + 1
+        empty_surveys = 0 if tree.read_members().processes else empty_surveys + 1

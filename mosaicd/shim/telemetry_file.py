@@ -1,9 +1,9 @@
-"""telemetry.jsonl*: numbering and appending records, in batches, never blocking and never half-numbered.
+"""telemetry.jsonl and its segments: records get numbers and are appended in batches, without waiting.
 
-A number is used once, whether its record reached the disk or not: with a full disk a bounded amount
-waits in memory, what comes after that is shed, and a gap record says which numbers are missing.  Beyond
-the cap the oldest segment goes, as a log's does; a segment begins with a whole record.
-`written_seq` is the last number in the file and the only one that may be told to anybody.
+A number is used once, even if its record is lost.  On a full disk, a bounded amount of records waits in
+memory, later records are shed, and a gap record names the missing numbers.  At the size limit the oldest
+segment is removed; a segment begins with a complete record.
+Note: only `written_seq`, the last number in the file, may be sent to the daemon.
 """
 
 import json
@@ -13,7 +13,7 @@ from mosaicd.protocol import Json, telemetry
 from mosaicd.protocol.telemetry import Recognised
 from mosaicd.shim.segments import Segments
 
-#: What may wait in memory for a disk that is full.
+#: The most bytes of records that wait in memory while the disk is full.
 _WAITING_LIMIT_BYTES = 1 << 20
 #: Reasons of a gap.
 LIMIT = "limit"
@@ -28,10 +28,10 @@ class TelemetryFile:
 
     def __init__(self, files: Segments) -> None:
         self._files = files
-        self._is_cut = False  # the file ends within a record, whose rest is the first that waits
+        self._is_cut = False  # the file ends inside a record; its rest is the first that waits
         self._batch: list[bytes] = []
-        self._owed: dict[tuple[str, str], Json] = {}
-        self._waiting = b""  # whole records (after the rest of one) that a full disk refused
+        self._pending_gaps: dict[tuple[str, str], Json] = {}
+        self._waiting = b""  # complete records, after the rest of a cut one, that a full disk refused
         self._shed_from = 0
         self.seq = 0
         self.written_seq = 0
@@ -40,12 +40,12 @@ class TelemetryFile:
         self._dropped_from = 0
         self.at = 0.0
 
-    def stamp(self) -> None:
-        """Take the time for the records to come: one clock reading a round."""
+    def read_clock(self) -> None:
+        """Set the time for the next records: the clock is read once a round."""
         self.at = time.time()
 
     def add(self, record: Recognised) -> None:
-        """Number a record; it is written with the next flush."""
+        """Number a record; the next flush writes it."""
         self.seq += 1
         tail = b',"replaced":true}\n' if record.replaced else b"}\n"
         self._batch.append(
@@ -54,14 +54,15 @@ class TelemetryFile:
         )
 
     def add_gap(self, evidence: Json) -> None:
-        """Owe a record of what is missing: it is never shed itself, and waits until it can be written.
+        """Add a gap record, which names missing bytes or records; it is never shed and waits for the disk.
 
-        Of a cap, the newest says all; gaps of a full disk that wait together become one.
+        A new gap of a size limit replaces the waiting one, which it includes.  Waiting gaps of a disk become
+        one.
         """
         key = (evidence["stream"], evidence["reason"])
-        earlier = self._owed.get(key)
+        earlier = self._pending_gaps.get(key)
         if earlier is None or evidence["reason"] == LIMIT:
-            self._owed[key] = evidence
+            self._pending_gaps[key] = evidence
         elif "to" in evidence:
             earlier["to"] = evidence["to"]
             earlier["records"] += evidence["records"]
@@ -70,19 +71,19 @@ class TelemetryFile:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether records wait for room on the disk."""
+        """Return whether records wait for space on the disk."""
         return bool(self._waiting or self._shed_from)
 
     def flush(self) -> None:
-        """Write what there is; what a full disk refuses waits, up to a limit, for the next flush."""
+        """Write all records; those that a full disk refuses wait for the next flush, up to a limit."""
         if self._waiting or self._shed_from:
             self._retry()
         if self._batch:
             self._write_batch()
-        if self._owed and not self._waiting and not self._shed_from:
-            self.stamp()
-            owed, self._owed = self._owed, {}
-            for evidence in owed.values():
+        if self._pending_gaps and not self._waiting and not self._shed_from:
+            self.read_clock()
+            gaps, self._pending_gaps = self._pending_gaps, {}
+            for evidence in gaps.values():
                 self._add_evidence(evidence)
             self._write_gaps()
 
@@ -100,10 +101,10 @@ class TelemetryFile:
                 self.written_seq = self.seq
                 return
             is_cut, data = len(rest) < len(data), rest
-        self._keep(data, is_cut)
+        self._keep_waiting(data, is_cut)
 
     def _write_gaps(self) -> None:
-        """Write a batch that may wait but not be shed."""
+        """Write a batch of gap records, which may wait and are never shed."""
         self._waiting = self._write(b"".join(self._batch))
         self._batch.clear()
         if not self._waiting:
@@ -113,8 +114,9 @@ class TelemetryFile:
         text = json.dumps(evidence, separators=(",", ":")).encode()
         self.add(Recognised(telemetry.GAP, evidence, text, False))
 
-    def _keep(self, data: bytes, is_cut: bool) -> None:
-        """Let whole records wait, as many as there is room for; the rest of a cut one always waits."""
+    def _keep_waiting(self, data: bytes, is_cut: bool) -> None:
+        """Keep complete records in memory up to the limit, shed the others; the rest of a cut one always
+        waits."""
         end = len(data)
         room = _WAITING_LIMIT_BYTES - len(self._waiting)
         if end > room:
@@ -128,17 +130,17 @@ class TelemetryFile:
             self._shed_from = self.seq - lost + 1
 
     def _retry(self) -> None:
-        """Write what waited; once that is in, say which numbers were shed meanwhile."""
+        """Write the waiting records; then add a gap record with the numbers that were shed meanwhile."""
         self._waiting = self._write(self._waiting)
         if self._waiting:
             return
         if not self._shed_from:
             self.written_seq = self.seq - len(self._batch)
             return
-        self.shed_records += len(self._batch)  # numbered while we still shed
+        self.shed_records += len(self._batch)  # they got numbers while records were shed
         self._batch.clear()
         first, last, self._shed_from = self._shed_from, self.seq, 0
-        self.stamp()
+        self.read_clock()
         self._add_evidence({
             "stream": "telemetry", "reason": DISK_FULL, "from": first, "to": last,
             "records": last - first + 1,
@@ -146,7 +148,7 @@ class TelemetryFile:
         self._write_gaps()
 
     def _write(self, data: bytes) -> bytes:
-        """Write, and return what did not go in: no room, no quota, a disk in trouble."""
+        """Write, and return the bytes that were not written because of a disk error."""
         while data:
             size = self._next_size(data)
             written = self._files.write(data[:size])
@@ -158,7 +160,7 @@ class TelemetryFile:
         return data
 
     def _next_size(self, data: bytes) -> int:
-        """Return how many bytes go into the file that is being written, or into the next one, begun here."""
+        """Return how many bytes to write to the current file; begin a segment if nothing fits into it."""
         room = self._files.room
         if len(data) <= room:
             return len(data)
@@ -173,7 +175,7 @@ class TelemetryFile:
         return max(first, data.rfind(b"\n", 0, self._files.room) + 1)
 
     def _roll(self, seq: int) -> None:
-        """Begin a segment with the record `seq`; owe what to say of all that ever had to go for one."""
+        """Begin a segment with the record `seq`; add a gap for all records that were removed so far."""
         dropped = self._files.roll(seq)
         if not dropped:
             return
@@ -186,6 +188,6 @@ class TelemetryFile:
         })  # fmt: skip
 
     def close(self) -> None:
-        """Write what can be written and close the file."""
+        """Write as much as the disk accepts, and close the file."""
         self.flush()
         self._files.close()

@@ -22,7 +22,7 @@ from mosaicd.shim.attempt_dir import AttemptDir
 TEMPORARY = "TMPDIR"
 RECORD = "leftovers.json"
 _SHARED_MEMORY = "/dev/shm"
-_NAMED = 50
+_MOST_LISTED = 50
 
 
 def has_temp_dir(run_id: str, attempt: int) -> bool:
@@ -44,7 +44,7 @@ class TempCleanup:
 
     def __init__(self, run_id: str, attempt: int, attempt_dir: AttemptDir) -> None:
         self._attempt_dir = attempt_dir
-        self._names = {"run_id": run_id, "attempt": attempt}
+        self._ids = {"run_id": run_id, "attempt": attempt}
         self._temporary = temporary_path(run_id, attempt)
         self._shared: frozenset[tuple[str, int]] | None = None
 
@@ -61,7 +61,7 @@ class TempCleanup:
             environment[TEMPORARY] = self._temporary = path
             return
 
-    def collect(self) -> None:
+    def clean_up(self) -> None:
         """Remove the temporary directory; if the run left anything, write leftovers.json."""
         removed = Removed()
         for path in {self._temporary, os.path.join(self._attempt_dir.path, "tmp")}:
@@ -73,7 +73,7 @@ class TempCleanup:
         counts = {"files": removed.files, "bytes": removed.bytes, "failed": removed.failed}
         try:
             self._attempt_dir.write_durably(RECORD, {
-                **self._names, "temporary": counts, "shared_memory": shared[:_NAMED], "at": time.time(),
+                **self._ids, "temporary": counts, "shared_memory": shared[:_MOST_LISTED], "at": time.time(),
             })  # fmt: skip
         except OSError:
             pass  # the disk is full, or the attempt directory is removed: this file is only information
@@ -89,11 +89,11 @@ class TempCleanup:
         for inode, name in new.items():
             path = f"{_SHARED_MEMORY}/{name}"
             try:
-                facts = os.lstat(path)
+                status = os.lstat(path)
             except OSError:
                 continue
-            if stat.S_ISREG(facts.st_mode) and facts.st_uid == os.geteuid() and inode not in in_use:
-                found.append({"path": path, "bytes": facts.st_size})
+            if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and inode not in in_use:
+                found.append({"path": path, "bytes": status.st_size})
         return found
 
 
@@ -127,7 +127,7 @@ def _inodes_in_use() -> set[int]:
 
 def _is_own_directory(path: str) -> bool:
     try:
-        facts = os.lstat(path)
+        status = os.lstat(path)
     except OSError:
         return False
-    return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()

@@ -1,8 +1,9 @@
-"""The process tree of a run, as something that can be signalled and looked at until it is empty.
+"""The process tree of a run: its members, and signals to all of them.
 
-Two kinds: the shim's own tree (everything below the subreaper, and what carries the marker), and the
-orphaned tree of a shim that died (found by the leader's identity and the marker).  Both also hold what
-is in the attempt's control group, where it has one; that alone finds an orphan without marker and kin.
+`OwnTree` is the tree of a living shim: all descendants of the shim, which is a subreaper, and all processes
+with the run's marker.  `OrphanTree` is the tree of a dead shim: it is found by the leader's identity and the
+marker.  Both include the processes in the attempt's control group.  Only the control group finds an orphan
+that has neither a marker nor a known parent.
 """
 
 import os
@@ -16,24 +17,24 @@ from mosaicd.shim.run_cgroup import RunCgroup
 
 
 class TreeMembers(NamedTuple):
-    """The living members at one look, and the process groups that hold nobody else."""
+    """The living processes of a tree, and the process groups that contain no other living process."""
 
-    members: list[Process]
+    processes: list[Process]
     groups: frozenset[int]
 
 
 class Tree(Protocol):
-    """What the kill sequence and the pause need to know of a process tree."""
+    """The interface of a process tree for the kill sequence, the pause and the post-mortem."""
 
     @property
     def run_cgroup(self) -> RunCgroup:
-        """Return the control groups of the attempt, which may hold no process."""
+        """Return the control groups of the attempt; they may contain no process."""
 
-    def look(self) -> TreeMembers:
-        """Return who belongs to the tree as of now."""
+    def read_members(self) -> TreeMembers:
+        """Return the processes that now belong to the tree."""
 
     def leader(self) -> Process | None:
-        """Return the leader while it is alive."""
+        """Return the leader, None if it is not alive."""
 
 
 class OwnTree:
@@ -44,12 +45,12 @@ class OwnTree:
         self.run_cgroup = run_cgroup
         self.worker: child.Worker | None = None
 
-    def look(self) -> TreeMembers:
+    def read_members(self) -> TreeMembers:
         table = process_table.survey()
         below = process_table.descendants(table, [os.getpid()])
-        strays = process_table.marked(table, self._run_id, skip=[process.pid for process in below])
-        below += strays
-        below += process_table.descendants(table, [process.pid for process in strays])
+        marked = process_table.marked(table, self._run_id, skip=[process.pid for process in below])
+        below += marked
+        below += process_table.descendants(table, [process.pid for process in marked])
         known = {process.pid for process in below} | {os.getpid()}
         below += [table[pid] for pid in self.run_cgroup.pids() - known if pid in table]
         return _members_of(table, below)
@@ -62,16 +63,17 @@ class OwnTree:
 
 
 class OrphanTree:
-    """A tree whose shim is gone: nobody reaps for us, and every pid has to be proven."""
+    """The tree of a dead shim; every pid is checked by its start time, since this shim is not the parent."""
 
     def __init__(self, run_id: str, pid: int | None, start_ticks: int | None, run_cgroup: RunCgroup) -> None:
         self._run_id = run_id
         self.run_cgroup = run_cgroup
         self._pid = pid
         self._start_ticks = start_ticks
-        self._known: dict[int, int] = {}  # pid -> start ticks of every member seen: its children are members
+        #: pid -> start ticks of all earlier members: their children are members.
+        self._known: dict[int, int] = {}
 
-    def look(self) -> TreeMembers:
+    def read_members(self) -> TreeMembers:
         table = process_table.survey()
         found = {process.pid: process for process in process_table.marked(table, self._run_id)}
         if self._pid is not None and self._start_ticks is not None:
@@ -98,27 +100,27 @@ class OrphanTree:
 
 def _members_of(table: process_table.Survey, members: list[Process]) -> TreeMembers:
     alive = [process for process in members if process.is_alive]
-    return TreeMembers(alive, process_table.own_groups(table, alive))
+    return TreeMembers(alive, process_table.exclusive_groups(table, alive))
 
 
-def kill_held(run_cgroup: RunCgroup) -> None:
-    """Kill all that the control groups hold, at one instant: nothing in there can fork away from it."""
+def kill_cgroup_members(run_cgroup: RunCgroup) -> None:
+    """Kill all processes of the control groups at one instant, so that none escapes by forking."""
     if run_cgroup.run_dir is not None and child.try_kill_cgroup(run_cgroup.run_dir):
         return
     if not run_cgroup.can_freeze:
         return
-    run_cgroup.freeze()  # what stands still does not fork while its members are read
+    run_cgroup.freeze()  # so that no process forks while the members are read
     for pid in run_cgroup.pids() - {os.getpid()}:
         process = procfs.read_process(pid)
         if process is not None:
             child.send(process, signal.SIGKILL)
-    run_cgroup.thaw()  # version 1: KILL acts only on what has thawed
+    run_cgroup.thaw()  # version 1: KILL acts only on a thawed process
 
 
-def stop_moving(found: TreeMembers) -> list[Process]:
-    """Send STOP to every member that still runs, and to its group at one instant; return those that did."""
-    running = [process for process in found.members if not process_table.is_held(process)]
+def stop_running(members: TreeMembers) -> list[Process]:
+    """Send STOP to all members that still run, and to their exclusive groups; return those members."""
+    running = [process for process in members.processes if not process_table.is_stopped_or_stopping(process)]
     stopped = [process for process in running if child.send(process, signal.SIGSTOP)]
-    for pgid in {process.pgid for process in stopped} & found.groups:
-        child.send_to_group(pgid, signal.SIGSTOP)  # pinned: a member of it has just been stopped
+    for pgid in {process.pgid for process in stopped} & members.groups:
+        child.send_to_group(pgid, signal.SIGSTOP)  # safe: a member of the group was just stopped
     return running

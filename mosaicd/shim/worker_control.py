@@ -1,6 +1,6 @@
 """Control of a started worker: its limits, pause and resume, the post-mortem, the end of its process tree.
 
-`Attempt` decides what has to happen; this module does it to the process tree, and reports the facts.
+`Attempt` decides; this module acts on the process tree and reports the facts.
 """
 
 import time
@@ -19,17 +19,17 @@ from mosaicd.shim.progress import Progress
 from mosaicd.shim.start import StartedWorker
 from mosaicd.shim.tree import OwnTree
 
-_SWEEP_GRACE_S = 2.0  # for the rest of the tree when the worker ended by itself
+_SWEEP_GRACE_S = 2.0  # for remaining processes if the worker ended by itself
 
 
 class WorkerControl:
     """Control of the worker of one attempt; does nothing before `begin`."""
 
     def __init__(
-        self, order: LaunchOrder, tree: OwnTree, dir_fd: int, say: Callable[[Json], None],
+        self, order: LaunchOrder, tree: OwnTree, dir_fd: int, add_fact: Callable[[Json], None],
         on_stop: Callable[[BegunStop, float], None],
     ) -> None:  # fmt: skip
-        """Report facts with `say`; call `on_stop` for a stop that has to begin now."""
+        """Report facts with `add_fact`; call `on_stop` for a stop that has to begin now."""
         limits = order.limits
         self.kill_sequence = KillSequence(tree, leader_first=order.is_worker)
         self.pause = Pause(tree, limits.pause_ack_timeout_s, self._paused, self._continued)
@@ -37,7 +37,7 @@ class WorkerControl:
         self._limits = RunLimits(limits.time_limit_s, limits.max_steps, limits.steps_before)
         self._grace_s = limits.grace_s
         self._tree = tree
-        self._say = say
+        self._add_fact = add_fact
         self._on_stop = on_stop
 
     def begin(self, started: StartedWorker, now: float) -> None:
@@ -56,13 +56,13 @@ class WorkerControl:
         return self._limits.ran_s(now)
 
     def next_at(self) -> float | None:
-        """Return when `tick` has something to do."""
+        """Return when `tick` is due, or None."""
         limit_at = None if self.is_stopping else self._limits.next_at()
         moments = [limit_at, self.post_mortem.next_at(), self.pause.next_at()]
         return min((moment for moment in moments if moment is not None), default=None)
 
     def tick(self, now: float, progress: Progress) -> None:
-        """Do what is due while the worker is alive."""
+        """Do all work that is due while the worker is alive."""
         if not self.is_stopping:
             self._check_limits(now, progress)
         self.pause.tick(now)
@@ -72,40 +72,40 @@ class WorkerControl:
     def stop(self, grace_s: float, now: float) -> None:
         """Ask the worker to end, and begin the kill sequence; if it has begun, shorten its grace."""
         if self.pause.control:
-            self.pause.control.say("stop", grace_s=grace_s)
-        self.pause.abandon()
+            self.pause.control.send("stop", grace_s=grace_s)
+        self.pause.cancel()
         self.kill_sequence.begin(now, grace_s)
 
     def release(self, now: float) -> None:
         """Ask the worker to save a checkpoint and to end."""
         if self.pause.control:
-            self.pause.control.say("checkpoint")
+            self.pause.control.send("checkpoint")
         self.stop(self._grace_s, now)
 
     def leader_has_ended(self) -> None:
-        """Give up a pause and a post-mortem: the worker has ended."""
-        self.pause.abandon()
+        """Cancel a pause and finish a post-mortem: the worker has ended."""
+        self.pause.cancel()
         self.post_mortem.finish()
 
     def end_rest(self, now: float) -> None:
-        """End the processes that the worker has left behind."""
+        """End the processes that remain after the worker's end."""
         if self.is_stopping:
             self.kill_sequence.leader_has_ended()
         else:
             self.kill_sequence.begin(now, min(_SWEEP_GRACE_S, self._grace_s))
 
     def _check_limits(self, now: float, progress: Progress) -> None:
-        kind = self._limits.passed(now, progress.steps, progress.steps_are_global)
+        kind = self._limits.reached(now, progress.steps, progress.steps_are_global)
         if kind is None:
             return
         ran_s = round(self._limits.ran_s(now), 3)
-        self._say(LimitReached(at=time.time(), kind=kind, ran_s=ran_s, steps=progress.steps).to_json())
+        self._add_fact(LimitReached(at=time.time(), kind=kind, ran_s=ran_s, steps=progress.steps).to_json())
         self._on_stop(BegunStop(kind, None, None, self._grace_s), now)
 
     def _paused(self, mode: str, at: float) -> None:
         self._limits.pause(time.monotonic())
-        self._say(Paused(at=at, mode=mode).to_json())
+        self._add_fact(Paused(at=at, mode=mode).to_json())
 
     def _continued(self, at: float) -> None:
         self._limits.start(time.monotonic())
-        self._say(facts.at_time(facts.CONTINUED, at))
+        self._add_fact(facts.at_time(facts.CONTINUED, at))

@@ -11,7 +11,7 @@ import pytest
 from mosaicd.protocol.records.orders import Containment
 from mosaicd.shim import cgroup
 from mosaicd.shim.cgroup import V2
-from mosaicd.shim.run_cgroup import CgroupRoot, RunCgroup, find, make, wanted
+from mosaicd.shim.run_cgroup import CgroupRoot, RunCgroup, find, limits_of, make
 from tests.containment.conftest import need
 from tests.containment.groups import living
 
@@ -20,10 +20,10 @@ SCRIPT = """
 import json, os, subprocess, sys, time
 from mosaicd.shim import cgroup, tree
 from mosaicd.protocol.records.orders import Containment
-from mosaicd.shim.run_cgroup import CgroupRoot, make, wanted
+from mosaicd.shim.run_cgroup import CgroupRoot, make, limits_of
 own = {name: place for name, place in cgroup.own_hierarchies().items() if name != "v2"}
 parents = {name: place + "/drill-v1" for name, place in own.items()}
-limits = wanted(Containment(memory_bytes=64 << 20, tasks=100), 2)
+limits = limits_of(Containment(memory_bytes=64 << 20, tasks=100), 2)
 group = make(CgroupRoot(parents, own), sys.argv[1], 1, limits)
 hide = 'trap "" TERM; (setsid env -i sh -c "(setsid sleep 987 &) ; sleep 986" &); sleep 985'
 with group.entered():
@@ -43,7 +43,7 @@ for line in sys.stdin:
         group.freeze()
         say(until(group.is_frozen))
     elif word == "kill":
-        tree.kill_held(group)
+        tree.kill_cgroup_members(group)
         leader.wait()
         say(until(lambda: not group.pids()))
     elif word == "remove":
@@ -86,12 +86,12 @@ def test_a_tree_in_a_freezer(version_1: dict[str, str]) -> None:
 
 def test_nothing_to_be_had_is_no_error_unless_required(tmp_path: Path) -> None:
     """Without any hierarchy the kind is process-group; if groups are required, no run starts."""
-    group = make(CgroupRoot(), "x", 1, wanted(Containment(), 1))
+    group = make(CgroupRoot(), "x", 1, limits_of(Containment(), 1))
     assert (group.kind, group.limits, group.pids()) == ("process-group", {}, set())
     blocked = tmp_path / "file"
     blocked.touch()
     with pytest.raises(OSError, match="no control group can be made here"):
-        make(CgroupRoot({"freezer": str(blocked / "x")}), "x", 1, wanted(Containment(required=True), 1))
+        make(CgroupRoot({"freezer": str(blocked / "x")}), "x", 1, limits_of(Containment(required=True), 1))
     assert isinstance(find(CgroupRoot(), "x", 1), RunCgroup)
 
 

@@ -28,10 +28,10 @@ from mosaicd.launcher import cgroup_root
 from mosaicd.launcher.cgroup_sweeper import CgroupSweeper
 from mosaicd.shim import cgroup, tree
 from mosaicd.protocol.records.orders import Containment
-from mosaicd.shim.run_cgroup import make, wanted
+from mosaicd.shim.run_cgroup import make, limits_of
 found = cgroup_root.prepare("auto")
 if os.fork() == 0:
-    group = make(found, sys.argv[1], 1, wanted(Containment(memory_bytes=128 << 20, tasks=50), 3))
+    group = make(found, sys.argv[1], 1, limits_of(Containment(memory_bytes=128 << 20, tasks=50), 3))
     with group.entered():
         worker = subprocess.Popen(sys.argv[2:])
     outer = os.path.dirname(group.run_dir or "")
@@ -42,7 +42,7 @@ if os.fork() == 0:
     }
     if sys.argv[2] == "sleep":
         said["worker"] = worker.pid
-        tree.kill_held(group)
+        tree.kill_cgroup_members(group)
     said["status"] = worker.wait()
     said["oom"] = group.oom()
     print(json.dumps(said), flush=True)

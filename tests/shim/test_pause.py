@@ -53,7 +53,7 @@ def states(run: Run) -> set[str]:
     looks = [found for pid in run.members() if (found := procfs.read_process(pid))]
     parents = {process.ppid for process in looks}
     return {
-        "T" if process_table.is_held(process) and process.pid not in parents else process.state
+        "T" if process_table.is_stopped_or_stopping(process) and process.pid not in parents else process.state
         for process in looks
     }
 

@@ -54,7 +54,7 @@ def test_a_process_without_an_environment_has_an_empty_one() -> None:
     program = subprocess.Popen(["sh", "-c", "echo up; read line"], env={}, stdin=PIPE, stdout=PIPE)
     with program as process:
         assert process.stdout is not None and process.stdout.readline() == b"up\n"
-        assert not process_table._has_an_environment(process.pid)
+        assert not process_table._has_environment(process.pid)
         assert process_table.environment_of(process.pid) == b""
     assert process_table.environment_of(process.pid) == b""
 

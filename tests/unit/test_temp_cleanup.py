@@ -34,7 +34,7 @@ def test_a_file_that_cannot_be_removed_does_not_protect_the_others(
         for name in ("first", "immutable", "last"):
             (place / name).write_text("12345")
     monkeypatch.setattr(os, "unlink", refuse)
-    cleanup.collect()
+    cleanup.clean_up()
     assert [path.name for path in temp_dir.rglob("*") if path.is_file()] == ["immutable"] * 3
     record = json.loads((tmp_path / "attempt-1" / "leftovers.json").read_text())
     assert record["temporary"] == {"files": 6, "bytes": 30, "failed": 3}
