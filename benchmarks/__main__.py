@@ -24,8 +24,9 @@ MEASURES: dict[str, Callable[[bool], list[Row]]] = {
 }
 
 _EPILOG = """\
-Each figure is beside the same work without mosaicd (a subprocess, `cat | cat > file`, `python -c pass`),
-measured alternately.  ratio is mosaicd / plain: on a busy machine, trust it more than the figures.
+Each figure is compared with the same work without mosaicd (a subprocess, `cat | cat > file`,
+`python -c pass`), measured alternately.  ratio is mosaicd / plain: on a busy machine, trust it more than
+the figures.
 The targets are for a quiet machine with two cores.  A missed target is no error: the exit code is 0 if
 everything could be measured, and 1 if data was lost or a measurement failed.
 
@@ -45,13 +46,13 @@ def main(argv: list[str] | None = None) -> int:
     rows: list[Row] = []
     for name in args.only or MEASURES:
         try:
-            found = MEASURES[name](args.quick)
+            measured = MEASURES[name](args.quick)
         except AssertionError as error:
             print(f"benchmarks: {name}: {error}", file=sys.stderr)
             return 1
-        for row in found:
+        for row in measured:
             print(table.line(row), flush=True)
-        rows += found
+        rows += measured
     missed = [row.what for row in rows if row.is_reached is False]
     judged = sum(row.target is not None for row in rows)
     caveat = " (--quick: too short to judge)" if args.quick else ""
@@ -75,13 +76,13 @@ def _parser() -> argparse.ArgumentParser:
         help=f"measure only this (repeatable): {', '.join(MEASURES)}",
     )  # fmt: skip
     parser.add_argument(
-        "--quick", action="store_true", help="run for seconds only: a check that it works, not a measurement"
+        "--quick", action="store_true", help="run for some seconds only, to check that the benchmark works"
     )
     parser.add_argument(
         "--json",
         metavar="FILE",
         type=Path,
-        help="also write the figures and the machine's description to this file",
+        help="also write the figures and the description of the machine to FILE",
     )
     return parser
 

@@ -1,7 +1,7 @@
-"""Throughput of a run's output: plain lines into the log, telemetry lines into numbered records.
+"""Throughput of a run's output: plain lines to the log, telemetry lines to numbered records.
 
-The time of a run begins with the stamp that it prints before `cat` and ends with `finished_at` of its exit
-record: then all output is in the files.
+The time begins with the stamp that the run prints before `cat`, and ends with `finished_at` of its exit
+record, when all output is in the files.
 """
 
 import json
@@ -21,7 +21,7 @@ LINE = b"epoch 00017 batch 00342 loss 0.318250 entropy 1.337 lr 0.00025 fps 1042
 
 
 def log_drain(is_quick: bool) -> list[Row]:
-    """Measure MB/s of ordinary lines beside `cat | cat > file` with the same bytes."""
+    """Measure MB/s of plain lines, compared with `cat | cat > file` of the same bytes."""
     size_bytes, rounds = (4 << 20, 1) if is_quick else (192 << 20, 3)
     ours, beside = [], []
     with private_daemon(slots=2) as harness, harness.client() as client:
@@ -41,7 +41,7 @@ def log_drain(is_quick: bool) -> list[Row]:
 
 
 def telemetry(is_quick: bool) -> list[Row]:
-    """Measure telemetry lines a second, every one numbered and unchanged."""
+    """Measure telemetry lines per second; each is numbered and unchanged."""
     count, rounds = (2_000, 1) if is_quick else (100_000, 3)
     ours, beside = [], []
     with private_daemon(slots=2) as harness, harness.client() as client:
@@ -73,7 +73,7 @@ def _step(n: int) -> str:
 
 
 def _cat_run(harness: DaemonHarness, client: Client, source: Path) -> tuple[str, float]:
-    """Run `cat`; return the run and the seconds until all output is in the files."""
+    """Run `cat`; return the run id and the seconds until all output is in the files."""
     run_id = submit(client, harness, "sh", "-c", SCRIPT, str(source))
     ended(client, run_id)
     began = float((harness.attempt(run_id) / rundir.STDERR).read_bytes())
@@ -81,6 +81,7 @@ def _cat_run(harness: DaemonHarness, client: Client, source: Path) -> tuple[str,
 
 
 def _check(harness: DaemonHarness, run_id: str, count: int) -> None:
+    """Raise Failed unless all telemetry lines are recorded in order."""
     seqs, steps = [], []
     with open(harness.attempt(run_id) / rundir.TELEMETRY, "rb") as file:
         for line in file:

@@ -1,7 +1,7 @@
 """Memory and CPU of an idle mosaicd.
 
 PSS counts a page that n processes share as 1/n for each process, so the sum over processes is the memory that
-they use together; RSS counts the whole page for each process.
+they use together; RSS counts the complete page for each process.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A private daemon with the settings of the product, and what a benchmark asks of it over one connection."""
+"""A private daemon with the product's default settings, and the requests of the benchmarks."""
 
 import json
 import shutil
@@ -14,19 +14,20 @@ from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
 DEADLINE_S = 120.0
-#: What `mosaicctl` does, without the few imports of the script that pip writes.
+#: Runs `mosaicctl` without the imports of the script that pip writes.
 CTL = "import sys; from mosaicctl.__main__ import main; sys.exit(main())"
 
 
 class Failed(AssertionError):
-    """The daemon did not do what a benchmark needs of it."""
+    """The daemon failed at something that a benchmark needs."""
 
 
 @contextmanager
 def private_daemon(slots: int) -> Iterator[DaemonHarness]:
-    """Run a daemon with so many CPU slots; at the end, stop its runs, end it and remove its directory.
+    """Run a daemon with `slots` CPU slots; at the end, stop its runs and the daemon, and remove its
+    directory.
 
-    Failed when a process was left, the daemon warned, or its registry does not follow from its events.
+    Raise Failed if a process leaked, the daemon warned, or its registry does not follow from its events.
     """
     home = Path(tempfile.mkdtemp(prefix="mosaic-bench-"))
     harness = DaemonHarness(home, {"cpus": {"slots": slots}, "gpus": {"static": 0}}, defaults={})
@@ -55,10 +56,10 @@ def ended(client: Client, run_id: str) -> dict[str, Any]:
 
 
 def all_ended(client: Client) -> None:
-    """Wait until no run is live; asks seldom, because asking takes from what is measured."""
-    still = {"live": True, "limit": 1}
+    """Wait until no run is live; the pauses are long, because requests cost time that is measured."""
+    live = {"live": True, "limit": 1}
     wait_until(
-        lambda: client.call("run.list", still)["runs"],
+        lambda: client.call("run.list", live)["runs"],
         lambda runs: not runs,
         "all runs have ended",
         DEADLINE_S,
@@ -67,6 +68,6 @@ def all_ended(client: Client) -> None:
 
 
 def record(harness: DaemonHarness, run_id: str, name: str) -> dict[str, Any]:
-    """Return one of the small records of a run's first attempt, by its file name."""
-    found: dict[str, Any] = json.loads((harness.attempt(run_id) / name).read_bytes())
-    return found
+    """Return a record of the run's first attempt, by its file name."""
+    content: dict[str, Any] = json.loads((harness.attempt(run_id) / name).read_bytes())
+    return content

@@ -1,7 +1,7 @@
-"""How long until a command runs: from its submit, and from the end of the run before it.
+"""Time until a command starts: from its submit, and from the end of the previous run.
 
-Both ends are stamps of the wall clock: ours before the request is written, and the command's own first
-instructions (`date`).  So the time of exec and of the program's start is inside, as in the plain way.
+Both times are wall-clock stamps: one before the request is sent, one by the first instructions of the command
+(`date`). So the time includes exec and the start of the program, as in the plain way.
 """
 
 import os
@@ -38,7 +38,7 @@ def submit_to_start(is_quick: bool) -> list[Row]:
 
 
 def exit_to_start(is_quick: bool) -> list[Row]:
-    """Measure the gap between the stamps of two runs that follow one another on the only slot."""
+    """Measure the time between the stamps of two successive runs on the only slot."""
     count = 6 if is_quick else 100
     with private_daemon(slots=1) as harness, harness.client() as client:
         gate = harness.home / "gate"

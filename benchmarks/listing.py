@@ -1,6 +1,6 @@
-"""Time of `mosaicctl list` with thousands of past runs, beside `python -c pass`.
+"""Time of `mosaicctl list` with thousands of past runs, compared with `python -c pass`.
 
-The past runs are written into the registry while no daemon runs: copies of one real run and its events.
+The past runs are copies of one real run and its events, written into the registry while no daemon runs.
 """
 
 import sqlite3

@@ -1,4 +1,4 @@
-"""The description of the machine: figures mean little without it."""
+"""Describe the machine, because figures depend on it."""
 
 import os
 import platform
@@ -26,10 +26,10 @@ def filesystem_of(path: Path) -> str:
     """Return the type of the filesystem that holds `path`."""
     best, kind = "", "unknown"
     for line in Path("/proc/self/mounts").read_text(errors="replace").splitlines():
-        mount, found = line.split()[1:3]
-        place = mount.replace("\\040", " ")
-        if len(place) >= len(best) and (path == Path(place) or Path(place) in path.parents):
-            best, kind = place, found
+        mount, filesystem = line.split()[1:3]
+        mountpoint = mount.replace("\\040", " ")
+        if len(mountpoint) >= len(best) and (path == Path(mountpoint) or Path(mountpoint) in path.parents):
+            best, kind = mountpoint, filesystem
     return kind
 
 

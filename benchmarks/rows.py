@@ -16,10 +16,10 @@ class Target:
 
     def is_reached(self, value: float, ratio: float | None) -> bool:
         """Return whether the value, or its ratio, meets the limit."""
-        judged = ratio if self.of_ratio else value
-        if judged is None:
+        compared = ratio if self.of_ratio else value
+        if compared is None:
             return False
-        return judged >= self.limit if self.at_least else judged <= self.limit
+        return compared >= self.limit if self.at_least else compared <= self.limit
 
     def __str__(self) -> str:
         sign = ">=" if self.at_least else "<="
@@ -43,12 +43,12 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """The value divided by that of the plain way; None without one."""
+        """Return the value divided by that of the plain way; None without one."""
         return self.value / self.plain if self.plain else None
 
     @property
     def is_reached(self) -> bool | None:
-        """Whether the target was reached; None without a target."""
+        """Return whether the target was reached; None without a target."""
         return self.target.is_reached(self.value, self.ratio) if self.target else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,6 +83,6 @@ def of_rounds(
     measure: str, what: str, unit: str, ours: Sequence[float], plain: Sequence[float], plain_what: str,
     target: Target | None = None, note: str = "",
 ) -> Row:  # fmt: skip
-    """Return the median of a few rounds, with the lowest and the highest."""
+    """Return the row with the median of some rounds, the lowest and the highest."""
     value, beside = median(ours), median(plain)
     return Row(measure, what, unit, value, min(ours), max(ours), beside, plain_what, target, note)

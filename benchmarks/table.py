@@ -7,25 +7,25 @@ _LINE = "{what:<41} {value:>10} {unit:<7} {spread:>17} {plain:>10} {ratio:>8} {t
 
 def head(facts: dict[str, str | int | float]) -> str:
     """Return the description of the machine and the names of the columns."""
-    said = ", ".join(f"{name} {value}" for name, value in facts.items())
+    description = ", ".join(f"{name} {value}" for name, value in facts.items())
     names = _LINE.format(
         what="", value="mosaicd", unit="", spread="(min - max)", plain="plain", ratio="ratio",
         target="target", word="",
     )  # fmt: skip
-    return f"{said}\n\n{names.rstrip()}"
+    return f"{description}\n\n{names.rstrip()}"
 
 
 def line(row: Row) -> str:
     """Return the line of one figure."""
     spread = "" if row.low is None or row.high is None else f"{number(row.low)} - {number(row.high)}"
     word = {True: "reached", False: "MISSED", None: ""}[row.is_reached]
-    said = _LINE.format(
+    text = _LINE.format(
         what=row.what, value=number(row.value), unit=row.unit, spread=spread,
         plain="" if row.plain is None else number(row.plain), ratio=_ratio(row.ratio),
         target=str(row.target or ""), word=word,
     )  # fmt: skip
     about = "; ".join(part for part in (row.plain_what and f"plain: {row.plain_what}", row.note) if part)
-    return f"{said:<118} {about}".rstrip() if about else said.rstrip()
+    return f"{text:<118} {about}".rstrip() if about else text.rstrip()
 
 
 def number(value: float) -> str:

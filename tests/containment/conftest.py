@@ -1,6 +1,6 @@
-"""Harnesses whose launcher makes control groups; a machine that cannot make them skips with the reason.
+"""Harnesses whose launcher makes control groups; on a machine that cannot make them the tests are skipped.
 
-Nothing of ours may be left: no process (the harnesses look), no control group, no temporary directory.
+Note: after each test no process, no control group and no temporary directory may remain.
 """
 
 import os
@@ -18,60 +18,60 @@ from tests.harness.daemon import DaemonHarness
 from tests.harness.shim import ShimHarness
 
 
-def need(is_there: bool, reason: str) -> None:
-    """Skip where something is missing; in CI, where root has it, that is a failure."""
-    if not is_there and os.environ.get("CI") and os.geteuid() == 0:
+def need(is_available: bool, reason: str) -> None:
+    """Skip the test if something is missing; for root in CI, fail instead."""
+    if not is_available and os.environ.get("CI") and os.geteuid() == 0:
         pytest.fail(reason)
-    if not is_there:
+    if not is_available:
         pytest.skip(reason)
 
 
 @pytest.fixture
 def own() -> dict[str, str]:
-    """Return where this process is in each hierarchy."""
+    """Return the group of this process in each hierarchy."""
     return cgroup.own_hierarchies()
 
 
 @pytest.fixture
 def harness(tmp_path: Path, own: dict[str, str]) -> Iterator[ShimHarness]:
-    """A launcher that holds runs in control groups of version 2, and the peer that plays the daemon."""
-    need(V2 in own and os.access(own[V2], os.W_OK), "no writable control groups of version 2 here")
+    """A launcher that keeps runs in control groups of version 2, and the peer that acts as the daemon."""
+    need(V2 in own and os.access(own[V2], os.W_OK), "no writable control groups of version 2")
     harness = ShimHarness(tmp_path, "cgroup")
     try:
         yield harness
     finally:
         harness.close()
-        left = [path for run in harness.runs for path in run_cgroups_of(run.run_id)]
+        groups = [path for run in harness.runs for path in run_cgroups_of(run.run_id)]
         names = [f"mosaic-{run.run_id[-10:]}-*" for run in harness.runs]
         temporary = [str(path) for name in names for path in Path("/tmp").glob(name)]
-        for path in left:
+        for path in groups:
             cgroup.try_write(path, "cgroup.kill", "1")
             cgroup.remove(path)
         for path in temporary:
             shutil.rmtree(path, ignore_errors=True)
-        assert not left + temporary, f"left behind: {left + temporary}"
+        assert not groups + temporary, f"leaked: {groups + temporary}"
 
 
 @pytest.fixture
 def memory(own: dict[str, str]) -> str:
-    """Return the hierarchy that can limit memory; skip where none can."""
+    """Return the hierarchy that can limit memory; skip the test if there is none."""
     controllers = (cgroup.read(own[V2], "cgroup.controllers") or "").split() if V2 in own else []
     name = "memory" if "memory" in own and os.access(own["memory"], os.W_OK) else V2
-    need(name == "memory" or "memory" in controllers, "no memory controller that we may use here")
+    need(name == "memory" or "memory" in controllers, "no memory controller is available")
     return name
 
 
 class ContainedHarness(DaemonHarness):
-    """A daemon whose runs are in control groups, of which none may be left."""
+    """A daemon whose runs are in control groups; none of these may remain."""
 
     def close(self) -> list[str]:
-        """End everything; return what was wrong."""
+        """Stop everything; return what went wrong."""
         trouble = super().close()
-        return trouble + [f"left: {path}" for run_id in self.run_ids for path in run_cgroups_of(run_id)]
+        return trouble + [f"leaked: {path}" for run_id in self.run_ids for path in run_cgroups_of(run_id)]
 
 
 @pytest.fixture
 def build() -> Iterator[Build]:
-    """Make daemons with settings of their own; each is searched for trouble at the end."""
+    """Make daemons, each with its own settings; at the end each is checked for leaks."""
     with builder(ContainedHarness) as make:
         yield make

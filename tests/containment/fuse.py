@@ -1,8 +1,8 @@
-"""A file server that never answers: a process that opens one of its files is in state D.
+"""A FUSE server that never answers: a process that opens one of its files is in state D.
 
-It speaks as much of FUSE as a mount needs, answers everything else with "no such call", and keeps the answer
-to a lookup of `HELD` back.  A request that the server has read cannot be given up, not even for KILL; when
-the server is closed, the kernel fails what waits for it.
+The server implements what a mount needs, answers other requests with ENOSYS, and never answers a lookup of
+`HELD`. A request that the server has read cannot be interrupted, not even by SIGKILL; when the server is
+closed, the kernel fails the waiting calls.
 """
 
 import ctypes
@@ -25,15 +25,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class HoldingServer:
-    """Mounted on an empty directory from the start to `close`; OSError where that is not to be had."""
+    """A file system that is mounted on an empty directory until `close`; raise OSError if it cannot be
+    mounted."""
 
-    def __init__(self, place: Path) -> None:
-        self.path = place / HELD
-        self.has_somebody = threading.Event()
-        self._place = str(place).encode()
+    def __init__(self, mountpoint: Path) -> None:
+        self.path = mountpoint / HELD
+        self.is_held = threading.Event()
+        self._mountpoint = str(mountpoint).encode()
         self._fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         options = f"fd={self._fd},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()}"
-        if _libc.mount(b"holding", self._place, b"fuse", ctypes.c_ulong(0), options.encode()) != 0:
+        if _libc.mount(b"holding", self._mountpoint, b"fuse", ctypes.c_ulong(0), options.encode()) != 0:
             os.close(self._fd)
             raise OSError(ctypes.get_errno(), "mount")
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -49,7 +50,7 @@ class HoldingServer:
                 return  # unmounted
             _, opcode, unique, *_ = _IN.unpack_from(request)
             if opcode == _LOOKUP and request[_IN.size :].rstrip(b"\0") == HELD.encode():
-                self.has_somebody.set()
+                self.is_held.set()
             elif opcode == _INIT:
                 self._answer(unique, _INIT_OUT.pack(7, 31, 1 << 16, 0, 12, 9, 1 << 16, 1, 1, 0, 0, *[0] * 7))
             elif opcode not in (_FORGET, _BATCH_FORGET):
@@ -62,11 +63,11 @@ class HoldingServer:
             pass  # the requesting process has ended
 
     def close(self) -> None:
-        """Let go of everybody: their calls fail."""
+        """Unmount; calls that wait fail."""
         if self._fd < 0:
             return
-        _libc.umount2(self._place, 1)  # MNT_FORCE: the connection is aborted, and the thread comes back
-        _libc.umount2(self._place, _MNT_DETACH)
+        _libc.umount2(self._mountpoint, 1)  # MNT_FORCE aborts the connection, so the thread ends
+        _libc.umount2(self._mountpoint, _MNT_DETACH)
         self._thread.join(10)
         os.close(self._fd)
         self._fd = -1

@@ -1,11 +1,11 @@
-"""Control groups as a test sees them, read without the code under test where that matters."""
+"""Read the control groups of runs, mostly without the code under test."""
 
 from pathlib import Path
 
 from mosaicd.shim import cgroup
 from tests.harness import processes
 
-#: As many processes as it gets, for ever.
+#: Forks as many processes as it can, forever.
 BOMB = """
 import os, time
 print("up", flush=True)
@@ -19,13 +19,13 @@ while True:
 
 
 def version_2() -> Path:
-    """Return where the unified hierarchy is mounted."""
-    both = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
-    return next(path for path in both if (path / "cgroup.controllers").exists())
+    """Return the mount point of the unified hierarchy."""
+    mountpoints = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
+    return next(path for path in mountpoints if (path / "cgroup.controllers").exists())
 
 
 def group_of(pid: int, controller: str = "") -> str:
-    """Return the path of a process's group in a hierarchy, as the kernel says it."""
+    """Return the path of a process's group in a hierarchy, as the kernel reports it."""
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
         if controller in names.split(","):
@@ -34,7 +34,8 @@ def group_of(pid: int, controller: str = "") -> str:
 
 
 def hierarchies() -> set[str]:
-    """Return where groups of ours can be: our own group in each hierarchy, and all of version 2."""
+    """Return the directories that can contain groups of runs: the own group in each hierarchy, and all of
+    version 2."""
     return {*cgroup.own_hierarchies().values(), str(version_2())}
 
 
@@ -47,5 +48,5 @@ def run_cgroups_of(run_id: str) -> list[str]:
 
 
 def living(pids: list[int]) -> list[int]:
-    """Return those that live; zombies do not."""
+    """Return the pids that are alive; zombies are not."""
     return [pid for pid in pids if processes.is_alive(pid)]

@@ -1,4 +1,5 @@
-"""Containment as a user meets it: what holds a run, what is enforced, why it ended, what cannot be killed."""
+"""Containment through the daemon: the reported kind, the enforced limits, the cause of an end, unkillable
+processes."""
 
 import os
 import re
@@ -19,7 +20,7 @@ EAT = "import time; x = bytearray(600 << 20); x[::4096] = b'1' * len(x[::4096]);
 
 
 def config(memory_mb: int) -> dict[str, object]:
-    """A training config of the original form, whose program is a plain command that eats 600 MiB."""
+    """Return a config of the original form whose program allocates 600 MiB."""
     resources = {"cpus": 1, "memory_mb": memory_mb, "gpus": {"requested": 0, "mandatory": False}}
     return {
         "run_name": "eater", "entry_point": sys.executable, "arguments": ["-c", EAT], "environment": {},
@@ -28,7 +29,8 @@ def config(memory_mb: int) -> dict[str, object]:
 
 
 def test_memory_mb_is_a_limit(build: Build, memory: str) -> None:
-    """Over its resources.memory_mb a run ends failed, cause oom, with evidence; show says what it was."""
+    """A run above its resources.memory_mb ends as failed with cause oom and evidence, and `show` reports
+    it."""
     harness = build()
     run = harness.ended(harness.submit_config(config(300))["run_id"])
     assert (run["outcome"], run["cause"]["kind"]) == ("failed", "oom")
@@ -40,8 +42,8 @@ def test_memory_mb_is_a_limit(build: Build, memory: str) -> None:
     assert "oom: the kernel killed one of its processes: over its memory limit of 300 MiB" in shown
 
 
-def test_memory_can_be_a_word(build: Build, memory: str) -> None:
-    """With memory = "off" nothing is limited, and show says so."""
+def test_memory_off_sets_no_limit(build: Build, memory: str) -> None:
+    """With memory = "off" no memory is limited, and `show` reports it."""
     harness = build(containment={"memory": "off"})
     run_id = harness.submit_config(config(300))["run_id"]
     run = harness.until(run_id, "EXEC")
@@ -49,8 +51,9 @@ def test_memory_can_be_a_word(build: Build, memory: str) -> None:
     assert re.search("300 Mi?B, not enforced", harness.ctl("show", run_id).stdout)
 
 
-def test_what_holds_is_said(build: Build) -> None:
-    """health says what the machine has, the run object what holds the run; process-group always can be."""
+def test_health_and_the_run_report_the_containment(build: Build) -> None:
+    """health reports the containment of the machine, and the run object that of the run; process-group is
+    always possible."""
     harness = build(containment={"mode": "process-group"})
     run = harness.until(harness.submit("sleep", "60"), "EXEC")
     assert run["containment"] == "process-group"
@@ -59,9 +62,9 @@ def test_what_holds_is_said(build: Build) -> None:
 
 
 @pytest.fixture
-def ice(own: dict[str, str]) -> Iterator[Path]:
-    """A version-1 freezer outside of mosaicd: a process frozen in it does not act on KILL."""
-    need("freezer" in own and os.access(own["freezer"], os.W_OK), "no version-1 freezer here")
+def freezer(own: dict[str, str]) -> Iterator[Path]:
+    """A version-1 freezer outside of mosaicd: a process that is frozen in it does not act on SIGKILL."""
+    need("freezer" in own and os.access(own["freezer"], os.W_OK), "no writable version-1 freezer")
     group = Path(own["freezer"]) / f"drill-{os.getpid()}"
     group.mkdir()
     yield group
@@ -69,39 +72,40 @@ def ice(own: dict[str, str]) -> Iterator[Path]:
     wait_until(lambda: cgroup.remove(str(group)), bool, "the freezer is empty")
 
 
-def test_what_cannot_be_killed_keeps_its_slot(build: Build, ice: Path) -> None:
-    """Where KILL does not reach: FAULT, `unkillable`, the pid in the reason, the slot held, until it goes."""
+def test_an_unkillable_run_keeps_its_slot(build: Build, freezer: Path) -> None:
+    """A run that SIGKILL does not end is FAULT and `unkillable`, its reason has the pid, and it keeps its
+    slot until the process ends."""
     harness = build(cpus={"slots": 1}, timeouts={"unkillable_s": 0.3, "grace_s": 0.1})
     harness.allow(Catalogue.RUN_UNKILLABLE, Catalogue.SHIM_STUCK)
     run_id = harness.submit("sleep", "1000")
     pid = harness.until(run_id, "EXEC")["pid"]
-    (ice / "cgroup.procs").write_text(str(pid))
-    (ice / "freezer.state").write_text("FROZEN")
-    wait_until(lambda: (ice / "freezer.state").read_text(), lambda text: text == "FROZEN\n", "it is frozen")
+    (freezer / "cgroup.procs").write_text(str(pid))
+    (freezer / "freezer.state").write_text("FROZEN")
+    wait_until(lambda: (freezer / "freezer.state").read_text(), lambda text: text == "FROZEN\n", "frozen")
     waiting = harness.submit("true")
     harness.call("run.stop", run_id=run_id, grace_s=0)
     run = wait_until(
-        lambda: harness.get(run_id), lambda run: "unkillable" in str(run["reason"]), "it is said"
+        lambda: harness.get(run_id), lambda run: "unkillable" in str(run["reason"]), "it is reported"
     )
     assert run["state"] == "FAULT" and str(pid) in run["reason"]
     assert "unkillable" in harness.ctl("show", run_id).stdout
     assert harness.get(waiting)["state"] == "INIT"
     assert living([pid])
-    (ice / "freezer.state").write_text("THAWED")
+    (freezer / "freezer.state").write_text("THAWED")
     assert harness.ended(run_id)["reason"] is None
     assert harness.ended(waiting)["outcome"] == "succeeded"
     assert "unkillable" in [event["kind"] for event in harness.events(run_id)]
 
 
-def test_a_shim_that_is_killed_leaves_nothing(build: Build) -> None:
-    """kill -9 of a shim whose run has hidden a process: shim_lost, and that process is gone with it."""
+def test_a_killed_shim_leaves_no_process(build: Build) -> None:
+    """After kill -9 of a shim, also a process without marker and kin is ended; the cause is shim_lost."""
     harness = build()
     harness.allow(Catalogue.SHIM_LOST)
     hide = "(setsid env -i sh -c 'trap \"\" TERM; echo $$; while :; do sleep 0.2; done' &); sleep 1000"
     run_id = harness.submit("sh", "-c", hide)
     run = harness.until(run_id, "EXEC")
-    need(run["containment"] != "process-group", "no control groups here")
-    wait_until(lambda: harness.stdout(run_id), bool, "it is hidden")
+    need(run["containment"] != "process-group", "no control groups are available")
+    wait_until(lambda: harness.stdout(run_id), bool, "the hidden pid is printed")
     hidden = int(harness.stdout(run_id))
     [shim] = harness.shims()
     os.kill(shim, 9)
@@ -111,12 +115,12 @@ def test_a_shim_that_is_killed_leaves_nothing(build: Build) -> None:
 
 
 def test_restart_of_the_daemon_keeps_the_groups(build: Build) -> None:
-    """A daemon that is killed and comes back finds its runs in their groups, counts them, and ends them."""
+    """After kill -9, the next daemon finds its runs in their groups and stops all their processes."""
     harness = build()
     hide = "(setsid env -i sh -c 'echo $$; while :; do sleep 0.2; done' &); sleep 1000"
     run_id = harness.submit("sh", "-c", hide)
     harness.until(run_id, "EXEC")
-    wait_until(lambda: harness.stdout(run_id), bool, "it is hidden")
+    wait_until(lambda: harness.stdout(run_id), bool, "the hidden pid is printed")
     harness.restart()
     harness.call("run.stop", run_id=run_id, grace_s=0.2)
     assert harness.ended(run_id)["outcome"] == "cancelled"

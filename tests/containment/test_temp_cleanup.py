@@ -1,4 +1,4 @@
-"""What a run leaves in its temporary directory and in /dev/shm."""
+"""Files that a run leaves in its temporary directory and in /dev/shm."""
 
 import os
 import signal
@@ -6,19 +6,19 @@ from pathlib import Path
 
 from tests.harness.shim import ShimHarness
 
-#: What Ray adds to a temporary directory before it makes a socket there, at its longest.
-RAYS_PART = len("/ray/session_2026-11-22_00-36-51_123456_4194304/sockets/plasma_store")
+#: The longest path that Ray appends to a temporary directory for a socket.
+RAY_SUFFIX_BYTES = len("/ray/session_2026-11-22_00-36-51_123456_4194304/sockets/plasma_store")
 SOCKET_PATH_BYTES = 107
 
 
-def test_a_temporary_directory_of_its_own(harness: ShimHarness) -> None:
-    """TMPDIR is private, short enough for a socket path, and gone with all in it when the run is."""
+def test_each_run_has_a_private_temporary_directory(harness: ShimHarness) -> None:
+    """TMPDIR is private, short enough for the path of a socket, and removed with its content at the end."""
     code = "cd $TMPDIR; mkdir -p a/b; touch a/b/c; ln -s /etc outside; stat -c %a .; pwd; chmod 0 a/b"
     run = harness.launch(["sh", "-c", code])
     run.exit()
     mode, path = (run.dir / "stdout.log").read_text().split()
     assert mode == "700"
-    assert len(path) + RAYS_PART <= SOCKET_PATH_BYTES
+    assert len(path) + RAY_SUFFIX_BYTES <= SOCKET_PATH_BYTES
     run.leaves()
     assert not Path(path).exists()
     assert Path("/etc/passwd").exists()
@@ -26,7 +26,7 @@ def test_a_temporary_directory_of_its_own(harness: ShimHarness) -> None:
 
 
 def test_a_deep_temporary_directory(harness: ShimHarness) -> None:
-    """A temporary directory is removed however deep its tree is."""
+    """A temporary directory is removed, however deep its tree is."""
     code = "import os; os.chdir(os.environ['TMPDIR']); [(os.mkdir('d'), os.chdir('d')) for _ in range(2000)]"
     run = harness.python(f"import os; print(os.environ['TMPDIR']); {code}")
     run.exit()
@@ -36,24 +36,24 @@ def test_a_deep_temporary_directory(harness: ShimHarness) -> None:
     assert not run.has("leftovers.json")
 
 
-def test_a_run_that_leaves_nothing_has_no_record_of_it(harness: ShimHarness) -> None:
-    """No leftovers.json where nothing was left."""
+def test_a_run_without_leftovers_has_no_record_of_them(harness: ShimHarness) -> None:
+    """A run that leaves no file has no leftovers.json."""
     run = harness.launch(["true"])
     run.exit()
     run.leaves()
     assert not run.has("leftovers.json")
 
 
-def test_a_given_temporary_directory_is_the_submitters(harness: ShimHarness, tmp_path: Path) -> None:
-    """Who sets TMPDIR keeps what is in there."""
+def test_a_tmpdir_from_the_submit_is_kept(harness: ShimHarness, tmp_path: Path) -> None:
+    """If the submit sets TMPDIR, its files are kept."""
     run = harness.launch(["sh", "-c", "touch $TMPDIR/kept"], environment={"TMPDIR": str(tmp_path)})
     run.exit()
     run.leaves()
     assert (tmp_path / "kept").exists()
 
 
-def test_a_name_that_somebody_took(harness: ShimHarness) -> None:
-    """Where the short name is taken it lies in the attempt's directory, and what was there is untouched."""
+def test_a_taken_name_of_a_temporary_directory_is_untouched(harness: ShimHarness) -> None:
+    """If the short name exists, TMPDIR is in the attempt directory, and the existing entry is unchanged."""
     run = harness.make(["sh", "-c", "echo $TMPDIR; touch $TMPDIR/x"])
     taken = Path(f"/tmp/mosaic-{run.run_id[-10:]}-1")
     taken.symlink_to(harness.root)
@@ -68,11 +68,12 @@ def test_a_name_that_somebody_took(harness: ShimHarness) -> None:
         taken.unlink()
 
 
-def test_shared_memory_is_told_of(harness: ShimHarness) -> None:
-    """A file that a run left in /dev/shm is named with its size; a file that a live process has open is
-    not."""
-    left, used = (Path(f"/dev/shm/drill-{os.getpid()}-{name}") for name in ("left", "used"))
-    run = harness.launch(["sh", "-c", f"head -c 5000 /dev/zero > {left}; echo x > {used}; read go < gate"])
+def test_leftover_shared_memory_is_reported(harness: ShimHarness) -> None:
+    """leftovers.json has each file that a run left in /dev/shm, but no file that a live process has open."""
+    leftover, used = (Path(f"/dev/shm/drill-{os.getpid()}-{name}") for name in ("left", "used"))
+    run = harness.launch(
+        ["sh", "-c", f"head -c 5000 /dev/zero > {leftover}; echo x > {used}; read go < gate"]
+    )
     gate = harness.gate()
     try:
         harness.peer.until(lambda: used.exists() and used.stat().st_size == 2)
@@ -81,16 +82,17 @@ def test_shared_memory_is_told_of(harness: ShimHarness) -> None:
             run.exit()
             run.leaves()
         named = run.json("leftovers.json")["shared_memory"]
-        assert {"path": str(left), "bytes": 5000} in named
+        assert {"path": str(leftover), "bytes": 5000} in named
         assert str(used) not in [entry["path"] for entry in named]
-        assert left.exists()
+        assert leftover.exists()
     finally:
-        left.unlink(missing_ok=True)
+        leftover.unlink(missing_ok=True)
         used.unlink(missing_ok=True)
 
 
-def test_what_a_lost_shim_could_not_remove(harness: ShimHarness) -> None:
-    """A teardown removes the temporary directory; so does the launcher when there is nothing to tear down."""
+def test_the_temporary_directory_of_a_lost_shim_is_removed(harness: ShimHarness) -> None:
+    """If a shim is lost, its temporary directory is removed by the teardown, or by the launcher if there is
+    no process."""
     for has_tree in (True, False):
         run = harness.launch(["sh", "-c", "echo $TMPDIR; exec sleep 1000"])
         run.says("/")
@@ -101,5 +103,5 @@ def test_what_a_lost_shim_could_not_remove(harness: ShimHarness) -> None:
             harness.teardown(run)
         else:
             harness.signal(run.json("started.json")["pid"], signal.SIGKILL)
-            harness.peer.until(lambda: harness.is_empty(run)["empty"])  # noqa: B023 -- called before the next one
+            harness.peer.until(lambda: harness.is_empty(run)["empty"])  # noqa: B023 -- called in the same iteration
         harness.peer.until(lambda: not path.exists(), shown=lambda: path)  # noqa: B023

@@ -1,4 +1,4 @@
-"""Nothing escapes a control group: who is born there, who is found there, and who is gone after a stop."""
+"""No process escapes a control group: processes start in it, are found in it, and end with a stop."""
 
 import signal
 from pathlib import Path
@@ -9,7 +9,7 @@ from mosaicd.shim import cgroup
 from tests.containment.groups import BOMB, group_of, living, run_cgroups_of, version_2
 from tests.harness.shim import Run, ShimHarness
 
-#: Prints `up PID` once it stands; no marker, no kin, no session in common, deaf to TERM.
+#: Starts a process without marker, kin or common session that ignores SIGTERM and prints `up PID`.
 ESCAPED = (
     '(setsid env -i sh -c \'(setsid env -i nohup sh -c "trap \\"\\" TERM; echo up \\$\\$; '
     "while :; do sleep 0.2; done\" &)' &)"
@@ -17,21 +17,23 @@ ESCAPED = (
 
 
 def escaped_pid(run: Run) -> int:
+    """Return the pid that ESCAPED prints."""
     run.says("up ")
     return int((run.dir / "stdout.log").read_text().split("up ")[1].split()[0])
 
 
 def run_group(run: Run) -> Path:
+    """Return the control group of the worker."""
     return Path(run.json("started.json")["cgroup"])
 
 
-def test_a_worker_is_born_in_its_group(harness: ShimHarness) -> None:
-    """From its first instruction the worker is in run/, and so is what it starts; the shim is in shim/."""
+def test_a_worker_starts_in_its_group(harness: ShimHarness) -> None:
+    """From its first instruction the worker and its children are in run/, and the shim is in shim/."""
     run = harness.launch(["sh", "-c", "cat /proc/self/cgroup; echo end; sleep 1000"])
     run.says("end")
-    said = (run.dir / "stdout.log").read_text()
+    output = (run.dir / "stdout.log").read_text()
     outer = f"run-{run.run_id}-1"
-    assert f"{outer}/run\n" in said
+    assert f"{outer}/run\n" in output
     started = run.json("started.json")
     assert started["containment"] == "cgroup-v2"
     assert group_of(started["pid"]).endswith(f"{outer}/run")
@@ -42,10 +44,11 @@ def test_a_worker_is_born_in_its_group(harness: ShimHarness) -> None:
     harness.peer.until(lambda: not run_cgroups_of(run.run_id), shown=lambda: run_cgroups_of(run.run_id))
 
 
-def test_whatever_a_run_starts_ends_with_it(harness: ShimHarness) -> None:
-    """setsid, double fork, nohup, no environment, TERM ignored: after a stop all are gone with its grace."""
-    deaf = f"{ESCAPED}; trap '' TERM; while :; do sleep 0.2; done"
-    run = harness.launch(["sh", "-c", deaf], limits={"grace_s": 600.0})  # the stop's own counts
+def test_a_stop_ends_all_processes_of_a_run(harness: ShimHarness) -> None:
+    """A stop ends processes with setsid, double fork, nohup, no environment and ignored SIGTERM within its
+    grace period."""
+    script = f"{ESCAPED}; trap '' TERM; while :; do sleep 0.2; done"
+    run = harness.launch(["sh", "-c", script], limits={"grace_s": 600.0})  # overridden by the stop
     pid = escaped_pid(run)
     run.control("stop", grace_s=0.3)
     run.exit()
@@ -54,7 +57,8 @@ def test_whatever_a_run_starts_ends_with_it(harness: ShimHarness) -> None:
 
 
 def test_an_orphan_without_marker_and_kin_is_found(harness: ShimHarness) -> None:
-    """Shim killed, leader gone, the rest with neither marker nor kin: counted, named and ended."""
+    """If shim and leader are killed, a process without marker and kin is found, reported with its pid and
+    ended."""
     run = harness.launch(["sh", "-c", f"{ESCAPED}; sleep 1000"])
     pid = escaped_pid(run)
     harness.signal(run.shim_pid, signal.SIGKILL)
@@ -71,7 +75,7 @@ def test_an_orphan_without_marker_and_kin_is_found(harness: ShimHarness) -> None
 
 
 def test_a_fork_bomb_ends(harness: ShimHarness) -> None:
-    """A tree that doubles all the time is held to its limit of tasks, where there is one, and ends."""
+    """A fork bomb stays within the task limit, if there is one, and a stop ends it."""
     run = harness.python(BOMB, containment={"tasks": 200})
     run.says("up")
     limits = run.json("started.json")["limits"]
@@ -86,7 +90,7 @@ def test_a_fork_bomb_ends(harness: ShimHarness) -> None:
 
 
 def test_a_frozen_tree_is_frozen_by_the_kernel(harness: ShimHarness) -> None:
-    """`paused` means `frozen 1`, with a parent that waits in vfork too; `continued` means `frozen 0`."""
+    """The facts `paused` and `continued` agree with the kernel's `frozen`, also with a parent in vfork."""
     run = harness.launch(["sh", "-c", f"{ESCAPED}; while :; do /bin/true; done"])
     pid = escaped_pid(run)
     events = run_group(run) / "cgroup.events"
@@ -103,8 +107,9 @@ def test_a_frozen_tree_is_frozen_by_the_kernel(harness: ShimHarness) -> None:
 
 
 @pytest.mark.parametrize("grace_s", [600.0, 0.0])
-def test_a_stop_while_frozen(harness: ShimHarness, grace_s: float) -> None:
-    """TERM to a frozen tree acts at once, since a stop thaws it; without grace KILL acts as it stands."""
+def test_a_stop_ends_a_frozen_tree(harness: ShimHarness, grace_s: float) -> None:
+    """A stop thaws a frozen tree, so that SIGTERM acts immediately; with a grace period of 0, SIGKILL
+    acts."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
     run.control("pause", mode="freeze")
@@ -115,7 +120,7 @@ def test_a_stop_while_frozen(harness: ShimHarness, grace_s: float) -> None:
 
 
 def test_a_frozen_orphan_is_ended(harness: ShimHarness) -> None:
-    """The shim of a frozen tree is killed: a teardown thaws what it ends."""
+    """If the shim of a frozen tree is killed, a teardown thaws and ends the tree."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
     run.control("pause", mode="freeze")
@@ -128,19 +133,19 @@ def test_a_frozen_orphan_is_ended(harness: ShimHarness) -> None:
 
 
 def test_a_traced_process_is_ended(harness: ShimHarness) -> None:
-    """A debugger that holds a process at a system call does not keep it from KILL."""
+    """A process that a debugger holds in a system call is ended by a stop."""
     if not Path("/usr/bin/strace").exists():
-        pytest.skip("no strace here")
-    held = "inject=clock_nanosleep:delay_enter=600000000"
-    run = harness.launch(["strace", "-f", "-o", "/dev/null", "-e", held, "sleep", "1"])
+        pytest.skip("strace is not installed")
+    injection = "inject=clock_nanosleep:delay_enter=600000000"
+    run = harness.launch(["strace", "-f", "-o", "/dev/null", "-e", injection, "sleep", "1"])
     harness.peer.until(lambda: len(run.members()) >= 2)
     run.control("stop", grace_s=0.2)
     run.ends_empty()
 
 
 @pytest.mark.slow
-def test_empty_groups_of_the_past_are_removed(harness: ShimHarness) -> None:
-    """What a machine crash or a killed shim left is swept when a launcher starts; what is in use stays."""
+def test_stale_groups_are_removed(harness: ShimHarness) -> None:
+    """A launcher removes stale groups at its start; groups in use stay."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
     outer = run_group(run).parent
@@ -156,5 +161,5 @@ def test_empty_groups_of_the_past_are_removed(harness: ShimHarness) -> None:
     run.exit()
     run.leaves()
     assert harness.is_empty(run)["empty"]
-    # a group that is fresh may be about to get its worker, and is left alone for some seconds
+    # a new group may be about to get its worker, so it stays for some seconds
     harness.peer.until(lambda: not outer.exists(), 60)

@@ -1,4 +1,4 @@
-"""A worker in the kernel's uninterruptible wait (state D): neither TERM nor KILL ends it."""
+"""A worker in an uninterruptible wait of the kernel (state D): neither SIGTERM nor SIGKILL ends it."""
 
 import os
 from collections.abc import Iterator
@@ -15,33 +15,35 @@ from tests.harness.waiting import wait_until
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[HoldingServer]:
-    """A file server that never answers; skipped if it cannot be mounted."""
-    place = tmp_path / "mount"
-    place.mkdir()
+    """A file server that never answers; the test is skipped if it cannot be mounted."""
+    mountpoint = tmp_path / "mount"
+    mountpoint.mkdir()
     try:
-        server = HoldingServer(place)
+        server = HoldingServer(mountpoint)
     except OSError as error:
-        pytest.skip(f"no file system of our own can be mounted here: {error}")
+        pytest.skip(f"no FUSE file system can be mounted: {error}")
     yield server
     server.close()
 
 
 def state_of(pid: int) -> str:
+    """Return the state letter of a process, or "ended"."""
     process = procfs.read_process(pid)
-    return process.state if process else "gone"
+    return process.state if process else "ended"
 
 
-def test_a_stop_waits_for_what_waits_in_the_kernel(build: Build, server: HoldingServer) -> None:
-    """Its slot stays taken until it is gone, show names it, and then the run ends, by the KILL of before."""
+def test_a_stopped_run_in_state_d_keeps_its_slot(build: Build, server: HoldingServer) -> None:
+    """A stopped run in state D keeps its slot, and `show` names its pid; the run ends when the process
+    ends."""
     harness = build(cpus={"slots": 1}, timeouts={"unkillable_s": 0.3, "grace_s": 0.1})
     harness.allow(Catalogue.RUN_UNKILLABLE, Catalogue.SHIM_STUCK)
     run_id = harness.submit("cat", str(server.path))
     pid = harness.until(run_id, "EXEC")["pid"]
-    assert server.has_somebody.wait(60)
+    assert server.is_held.wait(60)
     waiting = harness.submit("true")
     harness.call("run.stop", run_id=run_id, grace_s=0)
-    run = wait_until(lambda: harness.get(run_id), lambda run: run["state"] == "FAULT", "it is given up")
-    run = wait_until(lambda: harness.get(run_id), lambda run: run["reason"], "it is said")
+    run = wait_until(lambda: harness.get(run_id), lambda run: run["state"] == "FAULT", "the run is FAULT")
+    run = wait_until(lambda: harness.get(run_id), lambda run: run["reason"], "the run has a reason")
     assert str(pid) in run["reason"]
     shown = harness.ctl("show", run_id).stdout
     assert "unkillable" in shown and str(pid) in shown
@@ -53,19 +55,19 @@ def test_a_stop_waits_for_what_waits_in_the_kernel(build: Build, server: Holding
     assert harness.ended(waiting)["outcome"] == "succeeded"
 
 
-def test_a_daemon_that_comes_back_finds_it_waiting(build: Build, server: HoldingServer) -> None:
-    """After kill -9 of the daemon, and of the shim, the slot is still taken until the process is gone."""
+def test_a_restarted_daemon_waits_for_a_run_in_state_d(build: Build, server: HoldingServer) -> None:
+    """After kill -9 of the daemon and of the shim, a run in state D keeps its slot until the process ends."""
     harness = build(cpus={"slots": 1}, timeouts={"unkillable_s": 0.3, "grace_s": 0.1})
     harness.allow(Catalogue.RUN_UNKILLABLE, Catalogue.SHIM_STUCK, Catalogue.SHIM_LOST)
     run_id = harness.submit("cat", str(server.path))
     pid = harness.until(run_id, "EXEC")["pid"]
-    assert server.has_somebody.wait(60)
+    assert server.is_held.wait(60)
     waiting = harness.submit("true")
     [shim] = harness.shims()
     harness.kill()
     os.kill(shim, 9)
     harness.start()
-    run = wait_until(lambda: harness.get(run_id), lambda run: str(pid) in (run["reason"] or ""), "it is said")
+    run = wait_until(lambda: harness.get(run_id), lambda run: str(pid) in (run["reason"] or ""), "reported")
     assert run["state"] == "FAULT"
     assert harness.get(waiting)["state"] == "INIT"
     server.close()

@@ -1,4 +1,5 @@
-"""A machine with version-1 controllers alone: its freezer holds the tree, its controllers the limits."""
+"""A machine with version-1 controllers only: the freezer holds the process tree, the controllers have the
+limits."""
 
 import json
 import os
@@ -15,7 +16,7 @@ from mosaicd.shim.run_cgroup import CgroupRoot, RunCgroup, find, limits_of, make
 from tests.containment.conftest import need
 from tests.containment.groups import living
 
-#: Makes the groups of a run without version 2, starts a hidden tree in them, obeys one word a line.
+#: Makes the groups of a run without version 2, starts a hidden tree in them, and obeys one command per line.
 SCRIPT = """
 import json, os, subprocess, sys, time
 from mosaicd.shim import cgroup, tree
@@ -28,27 +29,27 @@ group = make(CgroupRoot(parents, own), sys.argv[1], 1, limits)
 hide = 'trap "" TERM; (setsid env -i sh -c "(setsid sleep 987 &) ; sleep 986" &); sleep 985'
 with group.entered():
     leader = subprocess.Popen(["sh", "-c", hide])
-def until(look):
+def until(condition):
     for _ in range(3000):
-        if look():
+        if condition():
             return True
         time.sleep(0.01)
     return False
-def say(*words):
-    print(json.dumps(words), flush=True)
-say(group.kind, group.limits, until(lambda: len(group.pids()) >= 3), sorted(group.pids()))
+def report(*values):
+    print(json.dumps(values), flush=True)
+report(group.kind, group.limits, until(lambda: len(group.pids()) >= 3), sorted(group.pids()))
 for line in sys.stdin:
-    word = line.strip()
-    if word == "freeze":
+    command = line.strip()
+    if command == "freeze":
         group.freeze()
-        say(until(group.is_frozen))
-    elif word == "kill":
+        report(until(group.is_frozen))
+    elif command == "kill":
         tree.kill_cgroup_members(group)
         leader.wait()
-        say(until(lambda: not group.pids()))
-    elif word == "remove":
+        report(until(lambda: not group.pids()))
+    elif command == "remove":
         group.remove()
-        say(not any("run-" in path for parent in parents.values() for path in os.listdir(parent)))
+        report(not any("run-" in path for parent in parents.values() for path in os.listdir(parent)))
 for parent in parents.values():
     cgroup.remove(parent)
 """
@@ -56,26 +57,27 @@ for parent in parents.values():
 
 @pytest.fixture
 def version_1(own: dict[str, str]) -> dict[str, str]:
-    """Return the version-1 hierarchies; skip where they are not to be had."""
+    """Return the version-1 hierarchies; skip the test if one is not available."""
     for name in ("freezer", "memory", "pids"):
-        need(name in own, f"no version-1 hierarchy of {name} here")
+        need(name in own, f"no version-1 hierarchy of {name}")
         need(os.access(own[name], os.W_OK), f"no group can be made in the version-1 hierarchy of {name}")
     return {name: place for name, place in own.items() if name != V2}
 
 
-def test_a_tree_in_a_freezer(version_1: dict[str, str]) -> None:
-    """All are found, frozen, killed while frozen, and nothing is left of the groups."""
+def test_a_tree_in_a_version_1_freezer(version_1: dict[str, str]) -> None:
+    """All processes of a tree in a version-1 freezer are found, frozen and killed, and the groups are
+    removed."""
     argv = [sys.executable, "-c", SCRIPT, "01ARZ3NDEKTSV4RRFFQ69G5FAV"]
     drill = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert drill.stdin and drill.stdout
     try:
-        word, limits, is_up, pids = json.loads(drill.stdout.readline())
-        assert (word, is_up) == ("cgroup-v1", True)
+        kind, limits, is_up, pids = json.loads(drill.stdout.readline())
+        assert (kind, is_up) == ("cgroup-v1", True)
         assert limits == {"memory_bytes": 64 << 20, "tasks": 100, "cpu_weight": 200}
-        for told in ("freeze", "kill", "remove"):
-            drill.stdin.write(told + "\n")
+        for command in ("freeze", "kill", "remove"):
+            drill.stdin.write(command + "\n")
             drill.stdin.flush()
-            assert json.loads(drill.stdout.readline()) == [True], told
+            assert json.loads(drill.stdout.readline()) == [True], command
         assert not living(pids)
     finally:
         drill.stdin.close()
@@ -84,8 +86,8 @@ def test_a_tree_in_a_freezer(version_1: dict[str, str]) -> None:
     assert not [place for place in version_1.values() if Path(f"{place}/drill-v1").exists()]
 
 
-def test_nothing_to_be_had_is_no_error_unless_required(tmp_path: Path) -> None:
-    """Without any hierarchy the kind is process-group; if groups are required, no run starts."""
+def test_no_control_groups_are_an_error_only_if_required(tmp_path: Path) -> None:
+    """Without any hierarchy the kind is process-group; if control groups are required, no run starts."""
     group = make(CgroupRoot(), "x", 1, limits_of(Containment(), 1))
     assert (group.kind, group.limits, group.pids()) == ("process-group", {}, set())
     blocked = tmp_path / "file"
@@ -110,7 +112,7 @@ MEMBER = """5:pids:/user
 
 
 def test_hierarchies_are_read_as_they_are_mounted() -> None:
-    """A bind mount of a subtree, a name with a space, a path outside of the namespace: each as it is."""
+    """Bind mounts, names with spaces and paths outside of the namespace are read correctly."""
     assert cgroup.hierarchies(HYBRID, MEMBER) == {
         "v2": "/sys/fs/cgroup/unified/user.slice/a",
         "cpu": "/sys/fs/cgroup/cpu,cpuacct/x",
@@ -118,6 +120,6 @@ def test_hierarchies_are_read_as_they_are_mounted() -> None:
     }
 
 
-def test_no_control_groups_at_all() -> None:
-    """Nothing mounted is nothing found."""
+def test_no_hierarchy_is_found_if_none_is_mounted() -> None:
+    """Without a mounted hierarchy none is found."""
     assert cgroup.hierarchies("", "0::/\n") == {}

@@ -1,4 +1,4 @@
-"""Fixtures: a harness with a running daemon, searched for trouble when the test has ended."""
+"""Fixtures: a harness with a running daemon. At the end of each test the harness checks for leaks."""
 
 from collections.abc import Iterator
 
@@ -10,12 +10,12 @@ from tests.harness.daemon import DaemonHarness
 
 @pytest.fixture
 def build() -> Iterator[Build]:
-    """Make harnesses with settings of their own; each is searched for trouble at the end."""
+    """Make harnesses, each with its own settings; at the end each is checked for leaks."""
     with builder(DaemonHarness) as make:
         yield make
 
 
 @pytest.fixture
 def harness(build: Build) -> DaemonHarness:
-    """A harness with a running daemon."""
+    """Return a harness with a running daemon."""
     return build()

@@ -1,4 +1,4 @@
-"""A registry that loses its newest commits, and daemons that die at a named point."""
+"""Lose the newest commits of the registry; kill the daemon at a crash point."""
 
 import json
 import signal
@@ -15,14 +15,14 @@ from tests.harness.waiting import DEADLINE_S
 REGISTRY = "registry.sqlite3"
 
 
-def begin_log(harness: DaemonHarness) -> None:
-    """From here on, all that is committed stands in the write-ahead log alone."""
+def empty_log(harness: DaemonHarness) -> None:
+    """Restart the daemon, so that all later commits are in the write-ahead log only."""
     harness.stop()
     harness.start()
 
 
 def lose_log(harness: DaemonHarness) -> None:
-    """Kill the daemon and lose the write-ahead log, as a careless copy does."""
+    """Kill the daemon and delete the write-ahead log, as an incomplete copy of the files does."""
     if harness.process is not None and harness.process.poll() is None:
         harness.kill()
     for part in ("-wal", "-shm"):
@@ -30,35 +30,37 @@ def lose_log(harness: DaemonHarness) -> None:
     harness.allow(Catalogue.REGISTRY_BEHIND, Catalogue.DIRECTORY_NOT_RECOVERED)
 
 
-def dies_at(
+def request_and_die_at(
     harness: DaemonHarness, point: str, patch: pytest.MonkeyPatch, method: str, **params: Any
 ) -> None:
-    """Start the daemon, ask it for something, and have it die at `point` without an answer."""
+    """Start the daemon, send it one request, and wait until it is killed at `point` without a reply."""
     patch.setenv(crash_points.VARIABLE, point)
     harness.start()
     patch.delenv(crash_points.VARIABLE)
-    with socket.socket(socket.AF_UNIX) as link:  # not a client, which would ask the next daemon, too
+    with socket.socket(socket.AF_UNIX) as link:  # a client would repeat the request to the next daemon
         link.connect(str(harness.socket))
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         link.sendall(json.dumps(request).encode() + b"\n")
         assert harness.process is not None and harness.process.wait(DEADLINE_S) == -signal.SIGKILL
 
 
-def begin_and_die(harness: DaemonHarness, point: str) -> None:
-    """Start a daemon that does not live to be asked."""
+def start_and_die_at(harness: DaemonHarness, point: str) -> None:
+    """Start a daemon that is killed at `point` before it serves."""
     ended = harness.run_daemon(environment={crash_points.VARIABLE: point})
     assert ended.returncode == -signal.SIGKILL, ended
 
 
-def is_there(harness: DaemonHarness, run_id: str) -> bool:
+def has_directory(harness: DaemonHarness, run_id: str) -> bool:
+    """Return whether the directory of a run exists."""
     return (harness.state_dir / "runs" / run_id).exists()
 
 
 def warnings(harness: DaemonHarness) -> list[str]:
-    found: list[str] = harness.call("daemon.health")["warnings"]
-    return [warning for warning in found if Catalogue.REGISTRY_BEHIND.code in warning]
+    """Return the warnings of daemon.health about a registry that was behind."""
+    all_warnings: list[str] = harness.call("daemon.health")["warnings"]
+    return [warning for warning in all_warnings if Catalogue.REGISTRY_BEHIND.code in warning]
 
 
-def one_and_slowly(first: str, *others: str) -> list[Any]:
-    """Points of which the first is always tried, and the others by the drill."""
+def first_fast_others_slow(first: str, *others: str) -> list[Any]:
+    """Return crash points as test parameters: the first for every test run, the others for the drill."""
     return [first, *(pytest.param(point, marks=pytest.mark.slow) for point in others)]

@@ -1,4 +1,5 @@
-"""What goes wrong at the worst moment: a full disk, a mute shim, a shim that lies, files that lie."""
+"""Faults at the worst moment: a full disk, a stopped shim, a shim that sends false facts, false exit
+records."""
 
 import hashlib
 import hmac
@@ -24,11 +25,11 @@ from tests.harness.waiting import wait_until
 
 @contextmanager
 def full_disk(harness: DaemonHarness) -> Iterator[None]:
-    """Let no file of the daemon grow, as a full disk would; its shims and their logs are not concerned."""
+    """Let no file of the daemon grow, as on a full disk; shims and their logs are not affected."""
     assert harness.process is not None
     harness.allow(Catalogue.COMMIT_RETRIED)
-    room = (harness.state_dir / "registry.sqlite3-wal").stat().st_size
-    resource.prlimit(harness.process.pid, resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    size_bytes = (harness.state_dir / "registry.sqlite3-wal").stat().st_size
+    resource.prlimit(harness.process.pid, resource.RLIMIT_FSIZE, (size_bytes, resource.RLIM_INFINITY))
     try:
         yield
     finally:
@@ -36,14 +37,15 @@ def full_disk(harness: DaemonHarness) -> Iterator[None]:
 
 
 def refusals(harness: DaemonHarness) -> int:
-    """How often the daemon said that it will try again."""
+    """Return how many commits the daemon has logged as to be retried."""
     return len(harness.logged(Catalogue.COMMIT_RETRIED))
 
 
-def test_a_retry_that_is_due_while_the_disk_is_full_starts_when_there_is_room(build: Build) -> None:
-    """A dispatch that could not be written is made later, and so is every dispatch after it."""
+def test_a_retry_due_on_a_full_disk_starts_when_there_is_room(build: Build) -> None:
+    """A start that could not be recorded on a full disk happens when there is room again; later starts work
+    too."""
     harness = build(retries={"backoff_s": 2.0, "backoff_max_s": 2.0, "crash_loop_attempts": 0})
-    gate = harness.home / "gate"  # more retries than one: the disk may fill a moment later than meant
+    gate = harness.home / "gate"  # 10 retries: one may be spent before the disk is full
     run_id = harness.submit("sh", "-c", f"test -e {gate}", retries=10, retry_on=["exit_code"])
     wait_until(
         lambda: harness.get(run_id), lambda run: run["retries_used"] > 0, "the run waits for its retry"
@@ -56,8 +58,8 @@ def test_a_retry_that_is_due_while_the_disk_is_full_starts_when_there_is_room(bu
     assert harness.ended(harness.submit("true"))["outcome"] == "succeeded"
 
 
-def test_a_shim_that_dies_while_the_disk_is_full_is_not_forgotten(harness: DaemonHarness) -> None:
-    """What could not be recorded of a lost shim is recorded when there is room again."""
+def test_a_shim_lost_on_a_full_disk_is_recorded_later(harness: DaemonHarness) -> None:
+    """The loss of a shim that could not be recorded on a full disk is recorded when there is room again."""
     harness.allow(Catalogue.SHIM_LOST)
     run_id = harness.submit("sleep", "60")
     harness.until(run_id, "EXEC")
@@ -70,8 +72,9 @@ def test_a_shim_that_dies_while_the_disk_is_full_is_not_forgotten(harness: Daemo
     assert (run["outcome"], run["cause"]["kind"]) == ("interrupted", "shim_lost")
 
 
-def test_a_mute_shim_that_should_stop_its_run_is_said_aloud(build: Build) -> None:
-    """A shim that is stopped, or wedged, cannot hide: FAULT, with its slots, until it acts or is gone."""
+def test_a_stop_that_a_stopped_shim_ignores_is_a_fault(build: Build) -> None:
+    """If a stopped shim does not stop its run, the run is FAULT (unkillable), with its slots, until the shim
+    acts."""
     harness = build(timeouts={"unkillable_s": 0.5})
     harness.allow(Catalogue.RUN_UNKILLABLE, Catalogue.SHIM_STUCK)
     run_id = harness.submit("sleep", "60", grace_s=0.1)
@@ -89,8 +92,8 @@ def test_a_mute_shim_that_should_stop_its_run_is_said_aloud(build: Build) -> Non
     assert harness.pids(run_id) == []
 
 
-def test_a_shim_that_dies_before_it_finds_the_new_daemon_is_noticed(harness: DaemonHarness) -> None:
-    """A daemon that comes back watches the shims that it finds, not only those that register."""
+def test_a_shim_lost_before_it_registers_again_is_noticed(harness: DaemonHarness) -> None:
+    """A restarted daemon also watches shims that have not registered with it yet."""
     harness.allow(Catalogue.SHIM_LOST)
     run_id = harness.submit("sleep", "60")
     harness.until(run_id, "EXEC")
@@ -118,8 +121,8 @@ EXITS = [
 ]
 
 
-def test_exit_records_of_any_kind_never_keep_the_daemon_down(build: Build) -> None:
-    """Whatever a user writes into exit.json, the daemon comes up and every such run ends."""
+def test_no_exit_record_prevents_the_start(build: Build) -> None:
+    """Whatever a user writes into exit.json, the daemon starts and every such run ends."""
     harness = build(cpus={"slots": len(EXITS)})
     harness.allow(Catalogue.SHIM_LOST, Catalogue.RECORD_TORN, Catalogue.RECORD_UNREADABLE)
     runs = [harness.submit("sleep", "60") for _ in EXITS]
@@ -140,7 +143,7 @@ def test_exit_records_of_any_kind_never_keep_the_daemon_down(build: Build) -> No
 
 
 class FalseShim:
-    """A user's own shim: it has the launch secret, and says what it likes."""
+    """A user's own shim: it has the launch secret and sends any facts it likes."""
 
     def __init__(self, harness: DaemonHarness, run_id: str) -> None:
         self.run_id = run_id
@@ -152,7 +155,7 @@ class FalseShim:
         self.token = ""
 
     def register(self, **changes: Any) -> dict[str, Any]:
-        """Register; the token is kept."""
+        """Register and keep the token; return the reply."""
         params = {
             "run_id": self.run_id, "attempt": self.launch["attempt"], "secret": self._secret,
             "worker_id": "w", "worker_kind": "command", "proto_version": 1, "schema_version": 1,
@@ -164,8 +167,8 @@ class FalseShim:
         self.token = reply["session_token"]
         return reply
 
-    def tell(self, *facts: dict[str, Any]) -> dict[str, Any]:
-        """Send facts."""
+    def send_facts(self, *facts: dict[str, Any]) -> dict[str, Any]:
+        """Send facts; return the reply."""
         params = {"run_id": self.run_id, "session_token": self.token, "facts": list(facts)}
         reply: dict[str, Any] = self.client.call("worker.fact", params)
         return reply
@@ -173,7 +176,7 @@ class FalseShim:
 
 @contextmanager
 def false_shim(harness: DaemonHarness, run_id: str) -> Iterator[FalseShim]:
-    """Take the place of the run's shim, which is stopped meanwhile."""
+    """Stop the run's shim with SIGSTOP and take its place meanwhile."""
     [real] = harness.shims()
     os.kill(real, signal.SIGSTOP)
     shim = FalseShim(harness, run_id)
@@ -197,15 +200,15 @@ FACTS: list[dict[str, Any]] = [
 ]
 
 
-def test_facts_of_any_kind_are_refused_and_harm_nobody(harness: DaemonHarness) -> None:
-    """A shim that lies is answered each time; its run stays as it was, and so do the others."""
+def test_false_facts_change_no_run(harness: DaemonHarness) -> None:
+    """False facts from a shim are answered and change neither its run nor the daemon."""
     harness.allow(Catalogue.FACT_REFUSED)
     run_id = harness.submit("sleep", "60")
     before = harness.until(run_id, "EXEC")
     with false_shim(harness, run_id) as shim:
         shim.register()
         for fact in FACTS:
-            assert shim.tell(fact)["accepted"] in (0, 1)
+            assert shim.send_facts(fact)["accepted"] in (0, 1)
         for pid in (0, -1, 2**31, 2**62):
             shim.register(shim_pid=pid)
         after = harness.get(run_id)
@@ -214,13 +217,13 @@ def test_facts_of_any_kind_are_refused_and_harm_nobody(harness: DaemonHarness) -
     assert harness.ended(run_id)["outcome"] == "cancelled"
 
 
-def test_an_end_with_numbers_without_end_is_an_end(harness: DaemonHarness) -> None:
-    """What a liar adds to a true exit is left out of the record; the run ends and can be listed."""
+def test_an_exit_with_out_of_range_numbers_ends_the_run(harness: DaemonHarness) -> None:
+    """Out-of-range numbers in an exit fact are left out of the record; the run ends and can be listed."""
     run_id = harness.submit("sleep", "60")
     worker = harness.until(run_id, "EXEC")["pid"]
     with false_shim(harness, run_id) as shim:
         shim.register()
-        shim.tell({
+        shim.send_facts({
             "fact": "exited", "at": 1.0, "exit_code": 4, "finished_at": 10**400, "active_s": 10**400,
             "steps": -(10**400), "signal": None, "released": True, "metrics": {"a": 10**400},
         })  # fmt: skip
@@ -230,22 +233,22 @@ def test_an_end_with_numbers_without_end_is_an_end(harness: DaemonHarness) -> No
     assert [run["run_id"] for run in harness.call("run.list")["runs"]] == [run_id]
 
 
-def test_a_token_of_an_attempt_that_is_over_is_worth_nothing(build: Build) -> None:
-    """A late shim of the first attempt cannot speak for the second one, nor while the run waits for it."""
+def test_the_session_token_of_an_ended_attempt_is_refused(build: Build) -> None:
+    """A late shim of attempt 1 is refused while the run waits for attempt 2, and during attempt 2."""
     harness = build(retries={"backoff_s": 0.5, "backoff_max_s": 0.5})
     run_id = harness.python("import time; time.sleep(60)", retries=1, retry_on=["exit_code"])
     worker = harness.until(run_id, "EXEC")["pid"]
     with false_shim(harness, run_id) as late:
         late.register()
-        late.tell({"fact": "exited", "at": time.time(), "exit_code": 4})
+        late.send_facts({"fact": "exited", "at": time.time(), "exit_code": 4})
         os.kill(worker, signal.SIGKILL)
-        wait_until(lambda: harness.get(run_id)["retries_used"], lambda used: used == 1, "the retry waits")
+        wait_until(lambda: harness.get(run_id)["retries_used"], lambda used: used == 1, "attempt 1 has ended")
         with pytest.raises(MosaicError) as refused:
-            late.tell({"fact": "exited", "at": time.time(), "exit_code": 0})
+            late.send_facts({"fact": "exited", "at": time.time(), "exit_code": 0})
         assert refused.value.name == "unauthenticated"
-        wait_until(lambda: harness.get(run_id)["attempt"], lambda attempt: attempt == 2, "the second attempt")
+        wait_until(lambda: harness.get(run_id)["attempt"], lambda attempt: attempt == 2, "attempt 2 starts")
         with pytest.raises(MosaicError):
-            late.tell({"fact": "exited", "at": time.time(), "exit_code": 0})
+            late.send_facts({"fact": "exited", "at": time.time(), "exit_code": 0})
         with pytest.raises(MosaicError):
             late.register()
     assert harness.until(run_id, "EXEC")["attempt"] == 2
@@ -253,12 +256,12 @@ def test_a_token_of_an_attempt_that_is_over_is_worth_nothing(build: Build) -> No
     assert harness.ended(run_id)["outcome"] == "cancelled"
 
 
-#: The last word is the shell's $0, and keeps mosaicd from adding a --config of its own.
+#: The last argument is $0 of the shell. Because it is a --config, mosaicd adds none.
 MUTE = ["-c", "exec sleep 60", "--config=none"]
 
 
 def worker_config(**config: Any) -> dict[str, Any]:
-    """A TrainRunConfig of a worker that says nothing."""
+    """Return the TrainRunConfig of a worker that prints nothing."""
     return {
         "run_name": "mute", "entry_point": "x", "arguments": [], "environment": {}, "artifacts": {},
         "resources": {"cpus": 1, "memory_mb": 512, "gpus": {"requested": 0}},
@@ -266,8 +269,8 @@ def worker_config(**config: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_two_submits_of_one_id_at_a_time_are_one_run(harness: DaemonHarness) -> None:
-    """A client that asks again while its first submit is under way gets that run, and no conflict."""
+def test_concurrent_submits_of_one_id_are_one_run(harness: DaemonHarness) -> None:
+    """Concurrent submits with the same run id and config all get the same run, and no conflict."""
     config = worker_config(run_id="01ARZ3NDEKTSV4RRFFQ69G5FAV")
     with ThreadPoolExecutor(8) as pool:
         runs = list(pool.map(lambda _: harness.submit_config(config), range(8)))
@@ -276,13 +279,13 @@ def test_two_submits_of_one_id_at_a_time_are_one_run(harness: DaemonHarness) -> 
     assert harness.call("run.stop", run_id=runs[0]["run_id"], grace_s=0)["want"] == "stop"
 
 
-def test_a_release_before_any_work_does_not_bring_the_daemon_down(harness: DaemonHarness) -> None:
-    """`released` from a run that has not begun leads to an end, not to a daemon that dies at every start."""
+def test_a_release_before_any_work_ends_the_run(harness: DaemonHarness) -> None:
+    """If a worker that never began reports `released`, its run ends; the daemon does not crash."""
     run_id = harness.submit_config(worker_config())["run_id"]
-    told = wait_until(lambda: harness.get(run_id), lambda run: run["pid"], "the worker will say nothing")
-    assert told["state"] == "RDY"
+    run = wait_until(lambda: harness.get(run_id), lambda run: run["pid"], "the worker has started")
+    assert run["state"] == "RDY"
     with false_shim(harness, run_id) as shim:
         shim.register()
-        shim.tell({"fact": "exited", "at": time.time(), "exit_code": 0, "released": True})
-        os.kill(told["pid"], signal.SIGKILL)
+        shim.send_facts({"fact": "exited", "at": time.time(), "exit_code": 0, "released": True})
+        os.kill(run["pid"], signal.SIGKILL)
         assert harness.ended(run_id)["outcome"] == "succeeded"

@@ -1,4 +1,4 @@
-"""Backup and restore: a consistent copy without a pause of the daemon; after a restore no run starts
+"""Backup and restore: the copy is consistent and does not pause the daemon; after a restore no run starts
 twice."""
 
 import json
@@ -20,14 +20,14 @@ from tests.harness.daemon import DaemonHarness
 from tests.harness.trouble import replay_differs
 from tests.harness.waiting import wait_until
 
-#: What a write may take while a copy is made; without one it takes a few milliseconds.
-PATIENCE_S = 0.5
-#: A copy that keeps writers waiting does so each time; a machine that stands still does not.
+#: Limit for a write during a backup; without a backup a write takes a few milliseconds.
+WRITE_LIMIT_S = 0.5
+#: A backup that blocks writers fails in all of so many copies; a slow machine only in some.
 COPIES = 8
 
 
 def backup(harness: DaemonHarness, name: str = "copy.sqlite3") -> Path:
-    """A copy, made through the client."""
+    """Make a backup through the client; return its path."""
     target = harness.home / name
     done = harness.ctl("backup", str(target))
     assert done.returncode == 0, done.stderr
@@ -35,7 +35,7 @@ def backup(harness: DaemonHarness, name: str = "copy.sqlite3") -> Path:
 
 
 def restore(harness: DaemonHarness, copy: Path, *flags: str) -> dict[str, Any]:
-    """The report of a restore that succeeds; the daemon is down."""
+    """Restore a copy while the daemon is down; return the report."""
     done = harness.ctl("-o", "json", "restore", str(copy), "--state-dir", str(harness.state_dir), *flags)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
@@ -43,19 +43,19 @@ def restore(harness: DaemonHarness, copy: Path, *flags: str) -> dict[str, Any]:
 
 
 def refused(harness: DaemonHarness, copy: Path) -> str:
-    """What is said of a restore that is refused."""
+    """Return the error text of a restore that is refused."""
     done = harness.ctl("restore", str(copy), "--state-dir", str(harness.state_dir))
     assert done.returncode == 5, done
     return done.stderr
 
 
 def registry_of(harness: DaemonHarness) -> dict[str, bytes]:
-    """Every byte of the registry and of what lies beside it."""
+    """Return the contents of the registry files (database, WAL, mark, lock) by name."""
     return {path.name: path.read_bytes() for path in harness.state_dir.glob("registry*")}
 
 
 def grow(harness: DaemonHarness, size_bytes: int) -> None:
-    """Make the registry large, behind a daemon that is down."""
+    """Add `size_bytes` to the registry while the daemon is down."""
     connection = sqlite3.connect(harness.state_dir / "registry.sqlite3")
     connection.execute("CREATE TABLE ballast (filling BLOB)")
     connection.executemany("INSERT INTO ballast VALUES (randomblob(?))", [(1 << 20,)] * (size_bytes >> 20))
@@ -63,8 +63,9 @@ def grow(harness: DaemonHarness, size_bytes: int) -> None:
     connection.close()
 
 
-def test_a_copy_is_of_one_moment(harness: DaemonHarness) -> None:
-    """Made while runs come and go: one file, ours alone, whole, and its ledger leads to its rows."""
+def test_a_backup_is_consistent(harness: DaemonHarness) -> None:
+    """A backup made while runs start and end is one private file, passes the integrity check, and its ledger
+    gives its rows."""
     over = threading.Event()
 
     def submit_on() -> None:
@@ -88,22 +89,22 @@ def test_a_copy_is_of_one_moment(harness: DaemonHarness) -> None:
 
 
 def test_writers_do_not_wait_for_a_backup(harness: DaemonHarness) -> None:
-    """While 96 MiB are copied, requests that write are answered as if nothing were."""
+    """While a registry of 96 MiB is copied, requests that write are answered without delay."""
     harness.stop()
     grow(harness, 96 << 20)
     harness.start()
     run_id = harness.submit("true", hold=True)
-    seen = []
+    measured = []
     for _ in range(COPIES):
         count, slowest = writes_during_a_copy(harness, run_id)
-        if count > 10 and slowest < PATIENCE_S:
+        if count > 10 and slowest < WRITE_LIMIT_S:
             return
-        seen.append((count, slowest))
-    raise AssertionError(f"writes and the slowest of them, copy by copy: {seen}")
+        measured.append((count, slowest))
+    raise AssertionError(f"writes and the slowest of them, copy by copy: {measured}")
 
 
 def writes_during_a_copy(harness: DaemonHarness, run_id: str) -> tuple[int, float]:
-    """How many writes were answered while a copy was made, and how long the slowest took."""
+    """Return how many writes were answered during a backup, and the seconds of the slowest."""
     with ThreadPoolExecutor(1) as pool, harness.client() as client:
         copying = pool.submit(harness.call, "daemon.backup", path=str(harness.home / "copy"), force=True)
         slowest, count = 0.0, 0
@@ -115,8 +116,9 @@ def writes_during_a_copy(harness: DaemonHarness, run_id: str) -> tuple[int, floa
     return count, slowest
 
 
-def test_a_place_that_is_not_fit_is_refused(harness: DaemonHarness) -> None:
-    """Never over a file that was not given up, a link or the registry itself; nothing half-written stays."""
+def test_a_backup_overwrites_no_file_without_force(harness: DaemonHarness) -> None:
+    """A backup refuses an existing file without --force, a link, a directory and the registry's own files; no
+    partial file remains."""
     there = harness.home / "there"
     there.write_text("precious")
     link = harness.home / "link"
@@ -143,40 +145,42 @@ def test_a_place_that_is_not_fit_is_refused(harness: DaemonHarness) -> None:
     assert harness.call("daemon.backup", path=str(harness.state_dir / "backups" / "one"))["bytes"] > 0
 
 
-def test_a_restore_beside_a_daemon_is_refused(harness: DaemonHarness) -> None:
-    """With a daemon up nothing is changed, and the daemon is named."""
+def test_a_restore_while_a_daemon_runs_is_refused(harness: DaemonHarness) -> None:
+    """While a daemon runs, `restore` changes nothing, and the error names the daemon."""
     copy = backup(harness)
     assert "already in use by mosaicd" in refused(harness, copy)
     assert harness.call("daemon.health")["ready"] and not (harness.state_dir / "set-aside").exists()
 
 
-def test_what_is_no_good_copy_is_refused_untouched(harness: DaemonHarness) -> None:
-    """Damaged, newer, another program's, not there: each is said, and the registry stays as it is."""
+def test_a_restore_refuses_an_invalid_copy(harness: DaemonHarness) -> None:
+    """A copy that is damaged, newer, of another program or missing is refused with the reason; the registry
+    stays as it is."""
     harness.ended(harness.submit("true"))
     copy = backup(harness)
     harness.kill()
-    whole = copy.read_bytes()
+    intact = copy.read_bytes()
     before = registry_of(harness)
 
-    def is_refused_for(content: bytes, why: str) -> None:
+    def check_refused(content: bytes, why: str) -> None:
         copy.write_bytes(content)
-        said = refused(harness, copy)
-        assert why in said and "Traceback" not in said
+        error = refused(harness, copy)
+        assert why in error and "Traceback" not in error
         assert registry_of(harness) == before
 
-    is_refused_for(whole[: len(whole) // 2], "")
-    is_refused_for(whole[:8192] + os.urandom(8192) + whole[16384:], "")
-    is_refused_for(b"not a database at all" * 100, "not a database")
-    is_refused_for(b"", "not a registry of mosaicd")
-    is_refused_for(whole[:60] + (999).to_bytes(4) + whole[64:], "version 999")
+    check_refused(intact[: len(intact) // 2], "")
+    check_refused(intact[:8192] + os.urandom(8192) + intact[16384:], "")
+    check_refused(b"not a database at all" * 100, "not a database")
+    check_refused(b"", "not a registry of mosaicd")
+    check_refused(intact[:60] + (999).to_bytes(4) + intact[64:], "version 999")
     copy.unlink()
     done = harness.ctl("restore", str(copy), "--state-dir", str(harness.state_dir))
     assert done.returncode == 2 and "No such file" in done.stderr
     harness.start()
 
 
-def test_a_restore_sets_aside_and_gives_a_new_epoch(harness: DaemonHarness) -> None:
-    """The registry from before is kept to the byte; a cursor from before is a conflict with the new epoch."""
+def test_a_restore_keeps_the_previous_registry_and_makes_a_new_epoch(harness: DaemonHarness) -> None:
+    """The previous registry is kept byte for byte, the epoch is new, and a cursor with the old epoch is a
+    conflict."""
     kept = harness.submit("true")
     harness.ended(kept)
     copy = backup(harness)
@@ -194,24 +198,29 @@ def test_a_restore_sets_aside_and_gives_a_new_epoch(harness: DaemonHarness) -> N
 
     hello = harness.call("daemon.hello")
     assert hello["epoch"] == report["epoch"] != old["epoch"]
-    assert {run["run_id"] for run in harness.call("run.list")["runs"]} == {kept, later}, "files tell of it"
+    assert {run["run_id"] for run in harness.call("run.list")["runs"]} == {kept, later}, (
+        "recovered from its directory"
+    )
     assert harness.ended(later)["outcome"] == "succeeded"
     for since in (0, 1, old["last_seq"]):
         with pytest.raises(Conflict) as caught:
             harness.call("run.watch", since=since, epoch=old["epoch"])
         assert caught.value.data["epoch"] == hello["epoch"]
     assert (harness.state_dir / "runs" / later / "attempt-1" / "exit.json").exists(), (
-        "results are not touched"
+        "the restore changes no results"
     )
 
     harness.kill()
     assert restore(harness, aside / "registry.sqlite3")["unknown_directories"] == []
     harness.start()
-    assert {run["run_id"] for run in harness.call("run.list")["runs"]} == {kept, later}, "and back again"
+    assert {run["run_id"] for run in harness.call("run.list")["runs"]} == {kept, later}, (
+        "the previous registry can be restored"
+    )
 
 
-def test_a_watcher_over_a_restore_is_told_to_begin_anew(harness: DaemonHarness) -> None:
-    """`mosaicctl watch` that had a cursor says that the history is another one, and goes on from now."""
+def test_a_watcher_reports_a_restore_and_continues(harness: DaemonHarness) -> None:
+    """`mosaicctl watch` with a cursor from before a restore reports the new history and continues from
+    now."""
     copy = backup(harness)
     harness.ended(harness.submit("true"))
     gate = harness.home / "gate"
@@ -225,17 +234,18 @@ def test_a_watcher_over_a_restore_is_told_to_begin_anew(harness: DaemonHarness) 
         restore(harness, copy)
         harness.allow(Catalogue.REGISTRY_BEHIND)
         harness.start()
-        wait_until(seen.read_text, lambda text: "restored" in text, "it is told")
+        wait_until(seen.read_text, lambda text: "restored" in text, "the watcher reports the restore")
         gate.touch()
         harness.ended(harness.submit("true", name="afterwards"))
-        wait_until(seen.read_text, lambda text: "afterwards" in text, "it goes on")
+        wait_until(seen.read_text, lambda text: "afterwards" in text, "the watcher continues")
     finally:
         watching.terminate()
         watching.wait()
 
 
-def test_nothing_starts_twice_after_a_restore(harness: DaemonHarness) -> None:
-    """Live in the copy: one works on, one began since and has its end, one waits still and is held."""
+def test_no_run_starts_twice_after_a_restore(harness: DaemonHarness) -> None:
+    """After a restore, a live run continues, an ended run gets its end from its files, and a waiting run is
+    held."""
     gate, starts = harness.home / "gate", harness.home / "starts"
     works, filler = harness.program("ticker", str(gate)), harness.submit("sleep", "60")
     harness.until(works, "EXEC"), harness.until(filler, "EXEC")
@@ -254,19 +264,19 @@ def test_nothing_starts_twice_after_a_restore(harness: DaemonHarness) -> None:
     harness.start()
 
     again = harness.ended(began)
-    assert (again["outcome"], again["exit_code"]) == ("failed", 4), "its exact end is in its files"
-    assert harness.ended(filler)["signal"] == 9, "its exact end is in its files"
+    assert (again["outcome"], again["exit_code"]) == ("failed", 4), "read from its files"
+    assert harness.ended(filler)["signal"] == 9, "read from its files"
     assert (harness.get(waits)["state"], harness.get(waits)["held"]) == ("INIT", True)
     harness.call("run.release", run_id=waits)
     assert harness.ended(waits)["exit_code"] == 4
     gate.touch()
     assert harness.ended(works)["exit_code"] == 7 and harness.get(works)["attempt"] == 1
-    assert starts.read_text().split() == [began, waits], "each began once"
+    assert starts.read_text().split() == [began, waits], "each run started once"
 
 
-def test_a_run_that_the_copy_does_not_know_goes_on(harness: DaemonHarness) -> None:
-    """A restore orphans nobody: the report names who works, the doctor says that the next start takes it up,
-    and that start does, with the same process and the exact end."""
+def test_a_live_run_that_the_copy_lacks_continues(harness: DaemonHarness) -> None:
+    """A restore orphans no run: the report names a live run that the copy lacks, the doctor warns, and the
+    next start recovers the run with its process and exact end."""
     harness.allow(Catalogue.REGISTRY_BEHIND)
     copy = backup(harness)
     gate = harness.home / "gate"
@@ -275,9 +285,9 @@ def test_a_run_that_the_copy_does_not_know_goes_on(harness: DaemonHarness) -> No
     harness.kill()
     report = restore(harness, copy)
     assert report["at_work"] == report["unknown_directories"] == [run_id]
-    said = harness.ctl("-o", "json", "doctor", "--state-dir", str(harness.state_dir)).stdout
-    found = json.loads(said)["findings"]
-    levels = {finding["check"]: finding["level"] for finding in found}
+    report_text = harness.ctl("-o", "json", "doctor", "--state-dir", str(harness.state_dir)).stdout
+    findings = json.loads(report_text)["findings"]
+    levels = {finding["check"]: finding["level"] for finding in findings}
     assert levels["orphans"] == "ok" and levels["shims"] == levels["directories"] == "warning"
     harness.start()
     now = harness.until(run_id, "EXEC")
@@ -286,8 +296,8 @@ def test_a_run_that_the_copy_does_not_know_goes_on(harness: DaemonHarness) -> No
     assert harness.ended(run_id)["exit_code"] == 7
 
 
-def test_what_never_began_since_the_copy_is_held(harness: DaemonHarness) -> None:
-    """A run that the copy lacks is recovered and held; it starts when its user releases it."""
+def test_a_waiting_run_that_the_copy_lacks_is_held(harness: DaemonHarness) -> None:
+    """A waiting run that the copy lacks is recovered and held; it starts when its user releases it."""
     harness.allow(Catalogue.REGISTRY_BEHIND)
     copy = backup(harness)
     harness.kill()

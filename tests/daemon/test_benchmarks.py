@@ -1,4 +1,4 @@
-"""The benchmark itself: it runs, says every figure, leaves nothing behind.  Not how fast anything is."""
+"""The benchmark runs, prints every figure and leaves no file.  Not tested: how fast anything is."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from tests.harness.places import ROOT
 
-#: Measure -> what its lines begin with.
+#: Measure -> the beginnings of its lines.
 ROWS = {
     "submit-to-start": (
         "submit -> first instruction, p50", "submit -> first instruction, p95",
@@ -38,26 +38,27 @@ def bench(directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]
 
 @pytest.mark.parametrize("measures", [TOGETHER, ("daemon", "list")], ids=lambda names: "+".join(names))
 def test_every_figure_is_shown(measures: tuple[str, ...], tmp_path: Path) -> None:
-    """Each measure prints its lines, writes them to the JSON with the machine's facts, and cleans up."""
+    """Each measure prints its lines, writes them to the JSON with the facts of the machine, and leaves no
+    file."""
     scratch, result = tmp_path / "scratch", tmp_path / "bench.json"
     scratch.mkdir()
     chosen = [word for name in measures for word in ("--only", name)]
     done = bench(scratch, "--quick", "--json", str(result), *chosen)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    wanted = [what for name in measures for what in ROWS[name]]
-    assert not [what for what in wanted if not any(line.startswith(what) for line in lines)], done.stdout
-    found = json.loads(result.read_text())
-    assert [row["what"] for row in found["rows"]] == wanted
-    assert all(row["value"] >= 0 for row in found["rows"])
-    assert {"cores", "kernel", "python", "sqlite", "filesystem"} <= found["machine"].keys()
+    titles = [title for name in measures for title in ROWS[name]]
+    assert not [title for title in titles if not any(line.startswith(title) for line in lines)], done.stdout
+    report = json.loads(result.read_text())
+    assert [row["what"] for row in report["rows"]] == titles
+    assert all(row["value"] >= 0 for row in report["rows"])
+    assert {"cores", "kernel", "python", "sqlite", "filesystem"} <= report["machine"].keys()
     assert list(scratch.iterdir()) == []
 
 
 def test_the_help_names_every_measure(tmp_path: Path) -> None:
-    """`--help` teaches: every measure, and how the figures are to be read."""
+    """`--help` names every measure and says how to read the figures."""
     done = bench(tmp_path, "--help")
     assert done.returncode == 0
-    said = "".join(done.stdout.split())  # argparse breaks lines at hyphens
-    assert not [name for name in ROWS if name not in said]
+    help_text = "".join(done.stdout.split())  # argparse breaks lines at hyphens
+    assert not [name for name in ROWS if name not in help_text]
     assert "ratio" in done.stdout

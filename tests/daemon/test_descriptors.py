@@ -1,4 +1,5 @@
-"""The soft limit of open descriptors: the daemon raises its own, and its runs get the one it started with."""
+"""The soft limit of open descriptors: the daemon raises its own; its runs get the limit that it was started
+with."""
 
 import contextlib
 import json
@@ -18,6 +19,7 @@ CONNECTIONS = 1200
 
 
 def daemon_limits(harness: DaemonHarness) -> tuple[int, int]:
+    """Return the soft and the hard limit of open descriptors of the daemon."""
     assert harness.process is not None
     return resource.prlimit(harness.process.pid, resource.RLIMIT_NOFILE)
 
@@ -31,7 +33,7 @@ def started(build: Callable[..., DaemonHarness]) -> Iterator[DaemonHarness]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (SOFT, hard))
     try:
         harness = build(limits={"connections_per_user": 2 * CONNECTIONS})
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # this test holds the other ends
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # this test holds the client ends
         yield harness
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -51,7 +53,7 @@ def test_more_connections_than_the_soft_limit_are_served(started: DaemonHarness)
 
 
 def test_a_run_has_the_soft_limit_that_the_daemon_was_started_with(started: DaemonHarness) -> None:
-    """A run sees 1,024, and the hard limit unchanged: also of a daemon that took the place of another one."""
+    """A run gets the soft limit of 1,024 and the unchanged hard limit, also after a reexec of the daemon."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     expected = b"%d %d\n" % (SOFT, hard)
     command = ("sh", "-c", "echo $(ulimit -Sn) $(ulimit -Hn)")

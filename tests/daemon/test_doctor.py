@@ -1,4 +1,4 @@
-"""The doctor: finds problems with or without a daemon, says what to do, and makes the safe repairs."""
+"""`mosaicctl doctor` finds problems with or without a daemon, says what to do, and makes the safe repairs."""
 
 import json
 import os
@@ -15,25 +15,25 @@ from mosaicd.log import Catalogue
 from tests.harness.daemon import DaemonHarness
 from tests.store.test_quarantine import spoil
 
-#: So long ago that an incomplete file cannot be in use any more.
+#: An incomplete file of this age is not in use any more.
 LONG_AGO = time.time() - 86400
 
 
 def examine(harness: DaemonHarness, *flags: str) -> tuple[int, dict[str, Any], list[str]]:
-    """Exit code, check -> the findings that are not ok, and what was fixed."""
+    """Run the doctor; return its exit code, the findings that are not ok by check, and the fixes."""
     done = harness.ctl("-o", "json", "doctor", "--state-dir", str(harness.state_dir), *flags)
     report = json.loads(done.stdout)
     assert report["healthy"] == (done.returncode == 0), done
-    found: dict[str, Any] = {}
+    problems: dict[str, Any] = {}
     for finding in report["findings"]:
         assert {"check", "level", "found", "means", "do"} == finding.keys()
         if finding["level"] != "ok":
             assert finding["means"] and finding["do"], finding
-            found.setdefault(finding["check"], []).append(finding)
-    return done.returncode, found, report["fixed"]
+            problems.setdefault(finding["check"], []).append(finding)
+    return done.returncode, problems, report["fixed"]
 
 
-def test_a_healthy_daemon_is_said_to_be(harness: DaemonHarness) -> None:
+def test_doctor_reports_a_healthy_daemon(harness: DaemonHarness) -> None:
     """With live, held and ended runs every check is made, all are ok, and the exit code is 0."""
     run_id = harness.submit("true")
     harness.ended(run_id)
@@ -49,13 +49,14 @@ def test_a_healthy_daemon_is_said_to_be(harness: DaemonHarness) -> None:
     assert {line.split()[0] for line in harness.ctl("doctor").stdout.splitlines()[:-1]} == {"ok"}
 
 
-def test_it_works_without_a_daemon(harness: DaemonHarness) -> None:
-    """Killed in the middle of work: the daemon is the one problem, and all else is looked at all the same."""
+def test_doctor_works_without_a_daemon(harness: DaemonHarness) -> None:
+    """After a kill of the daemon, `daemon` is the only problem, all other checks are made, and no file
+    changes."""
     run_id = harness.submit("sleep", "60")
     harness.until(run_id, "EXEC")
     harness.kill()
     registry = harness.state_dir / "registry.sqlite3"
-    files = (registry, Path(f"{registry}-wal"))  # what is beside them is SQLite's shared memory
+    files = (registry, Path(f"{registry}-wal"))  # the -shm file is SQLite's shared memory and may change
     before = [path.read_bytes() for path in files]
     code, found, _ = examine(harness, "--fix")
     assert (code, list(found)) == (1, ["daemon"])
@@ -64,8 +65,8 @@ def test_it_works_without_a_daemon(harness: DaemonHarness) -> None:
     assert examine(harness)[0] == 0
 
 
-def test_after_an_orderly_stop_it_leaves_no_trace(harness: DaemonHarness) -> None:
-    """Looking at a registry that was closed well makes no file beside it."""
+def test_doctor_makes_no_file_after_an_orderly_stop(harness: DaemonHarness) -> None:
+    """The doctor makes no file beside a registry that was closed in order."""
     run_id = harness.submit("true")
     harness.ended(run_id)
     harness.put_away(run_id)
@@ -75,8 +76,9 @@ def test_after_an_orderly_stop_it_leaves_no_trace(harness: DaemonHarness) -> Non
     assert sorted(path.name for path in harness.state_dir.iterdir()) == before
 
 
-def test_a_state_directory_that_never_was(harness: DaemonHarness) -> None:
-    """Nothing there yet is no damage; settings that cannot be read are said in mosaicd's own words."""
+def test_a_state_directory_that_does_not_exist(harness: DaemonHarness) -> None:
+    """A state directory that does not exist is no damage; unreadable settings are a problem that names the
+    file."""
     harness.stop()
     done = harness.ctl("-o", "json", "doctor", "--state-dir", str(harness.home / "never"))
     found = {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
@@ -87,32 +89,33 @@ def test_a_state_directory_that_never_was(harness: DaemonHarness) -> None:
 
 
 @pytest.mark.parametrize("is_up", [True, False], ids=["up", "down"])
-def test_what_is_open_to_others_is_found_and_closed(harness: DaemonHarness, is_up: bool) -> None:
-    """Key, registry, state directory and a waiting run's environment: told, and closed by --fix."""
+def test_doctor_finds_and_fixes_permissions_open_to_others(harness: DaemonHarness, is_up: bool) -> None:
+    """Write permission for others on the key, the registry, the state directory or a run's environment is
+    reported, and removed by --fix."""
     run_id = harness.submit("true", hold=True)
-    places = [harness.state_dir / "launch.key", harness.state_dir / "registry.sqlite3", harness.state_dir,
-              harness.state_dir / "runs" / run_id / "environment.json"]  # fmt: skip
+    paths = [harness.state_dir / "launch.key", harness.state_dir / "registry.sqlite3", harness.state_dir,
+             harness.state_dir / "runs" / run_id / "environment.json"]  # fmt: skip
     if not is_up:
         harness.kill()
-    for place in places:
-        place.chmod(place.stat().st_mode | 0o022)
+    for path in paths:
+        path.chmod(path.stat().st_mode | 0o022)
     if is_up:
         harness.socket.chmod(0o666)
-        places.append(harness.socket)
+        paths.append(harness.socket)
 
     code, found, _ = examine(harness)
-    assert code == 1 and len(found["permissions"]) == len(places)
-    assert all(place.stat().st_mode & 0o022 for place in places), "looking changes nothing"
+    assert code == 1 and len(found["permissions"]) == len(paths)
+    assert all(path.stat().st_mode & 0o022 for path in paths), "without --fix nothing changes"
     _, found, fixed = examine(harness, "--fix")
-    assert "permissions" not in found and len(fixed) == len(places)
-    assert not any(place.stat().st_mode & 0o022 for place in places)
+    assert "permissions" not in found and len(fixed) == len(paths)
+    assert not any(path.stat().st_mode & 0o022 for path in paths)
     assert "permissions" not in examine(harness)[1]
     if not is_up:
         harness.start()
 
 
-def test_what_is_left_over_is_found_and_results_are_never_touched(harness: DaemonHarness) -> None:
-    """--fix removes an ended run's environment and old half-written files; unknown directories stay."""
+def test_doctor_removes_leftovers_and_never_results(harness: DaemonHarness) -> None:
+    """--fix removes the environment of an ended run and old incomplete files; unknown directories stay."""
     run_id = harness.submit("true")
     harness.ended(run_id)
     runs = harness.state_dir / "runs"
@@ -127,7 +130,7 @@ def test_what_is_left_over_is_found_and_results_are_never_touched(harness: Daemo
     unknown.mkdir(parents=True)
 
     code, found, _ = examine(harness)
-    assert code == 0, "nothing of this is a problem"
+    assert code == 0, "these are warnings only"
     assert len(found["directories"]) == 2
     assert secret.exists() and half.exists()
     _, found, fixed = examine(harness, "--fix")
@@ -139,8 +142,9 @@ def test_what_is_left_over_is_found_and_results_are_never_touched(harness: Daemo
 
 
 @pytest.mark.parametrize("is_up", [True, False], ids=["up", "down"])
-def test_orphans_are_found_and_never_touched(harness: DaemonHarness, is_up: bool) -> None:
-    """A process with an ended run's marker is told with its pid; another state directory's is not ours."""
+def test_doctor_reports_orphans_and_ends_none(harness: DaemonHarness, is_up: bool) -> None:
+    """A process with the marker of an ended run is reported with its pid, and not ended; the marker of
+    another state directory is ignored."""
     run_id = harness.submit("true")
     harness.ended(run_id)
 
@@ -155,7 +159,7 @@ def test_orphans_are_found_and_never_touched(harness: DaemonHarness, is_up: bool
         code, found, _ = examine(harness, "--fix")
         [orphans] = found["orphans"]
         assert code == 1 and orphans["level"] == "problem"
-        assert orphans["do"].endswith(f"kill {ours.pid}"), "ours alone"
+        assert orphans["do"].endswith(f"kill {ours.pid}"), "no pid of another state directory"
         assert ours.poll() is None and theirs.poll() is None
     finally:
         for process in (ours, theirs):
@@ -165,7 +169,7 @@ def test_orphans_are_found_and_never_touched(harness: DaemonHarness, is_up: bool
 
 
 def test_a_live_runs_processes_are_no_orphans(harness: DaemonHarness) -> None:
-    """While runs come and go, what works is never called an orphan."""
+    """The processes of a live run are never reported as orphans."""
     for _ in range(3):
         run_id = harness.submit("sh", "-c", "sleep 60 & sleep 60", dedup="new")
         harness.until(run_id, "EXEC")
@@ -173,26 +177,26 @@ def test_a_live_runs_processes_are_no_orphans(harness: DaemonHarness) -> None:
         harness.call("run.stop", run_id=run_id, grace_s=0)
 
 
-def test_a_damaged_registry_is_said_and_left_as_it_is(harness: DaemonHarness) -> None:
-    """Overwritten pages: a problem that names the file and the way back; not a byte is changed."""
+def test_doctor_reports_a_damaged_registry_and_changes_nothing(harness: DaemonHarness) -> None:
+    """Damaged pages are a problem that names the file and `restore`; no byte of it changes."""
     for _ in range(40):
         harness.submit("true", hold=True, dedup="new", labels={"x": "y" * 200})
     harness.stop()
     registry = harness.state_dir / "registry.sqlite3"
-    content = registry.read_bytes()
-    registry.write_bytes(content[:8192] + os.urandom(16384) + content[24576:])
-    spoilt = registry.read_bytes()
+    intact = registry.read_bytes()
+    registry.write_bytes(intact[:8192] + os.urandom(16384) + intact[24576:])
+    damaged = registry.read_bytes()
     code, found, _ = examine(harness, "--fix")
     assert code == 1 and str(registry) in found["registry"][0]["found"]
     assert "restore" in found["registry"][0]["do"]
-    assert registry.read_bytes() == spoilt
-    assert len(list((harness.state_dir / "runs").iterdir())) == 40, "run directories are not judged by it"
-    registry.write_bytes(content)
+    assert registry.read_bytes() == damaged
+    assert len(list((harness.state_dir / "runs").iterdir())) == 40, "no run directory is removed"
+    registry.write_bytes(intact)
     harness.start()
 
 
-def test_a_record_that_is_set_aside_is_told(harness: DaemonHarness) -> None:
-    """What the daemon could not read and put into quarantine is a warning with the run and the reason."""
+def test_doctor_reports_a_quarantined_record(harness: DaemonHarness) -> None:
+    """A record that the daemon quarantined is a warning with the run and the reason."""
     harness.allow(Catalogue.ROW_QUARANTINED, Catalogue.SLOTS_WITHHELD)
     run_id = harness.submit("true", hold=True)
     harness.stop()
@@ -205,7 +209,7 @@ def test_a_record_that_is_set_aside_is_told(harness: DaemonHarness) -> None:
 
 
 def test_a_live_run_without_a_directory_is_a_problem(harness: DaemonHarness) -> None:
-    """A directory that was removed by hand is reported with its run and what to do."""
+    """If the directory of a live run was removed by hand, the problem names the run and what to do."""
     run_id = harness.submit("true", hold=True)
     (harness.state_dir / "runs" / run_id).rename(harness.home / "taken")
     code, found, _ = examine(harness)
@@ -214,7 +218,8 @@ def test_a_live_run_without_a_directory_is_a_problem(harness: DaemonHarness) -> 
 
 
 def test_the_text_says_what_to_do(harness: DaemonHarness) -> None:
-    """For people: a line a finding, what it means and what to do under it, and a last line that counts."""
+    """The text has one line for each finding, below it what it means and what to do, and a last line with the
+    counts."""
     (harness.state_dir / "launch.key").chmod(0o644)
     done = harness.ctl("doctor")
     lines = done.stdout.splitlines()

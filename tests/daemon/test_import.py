@@ -1,4 +1,4 @@
-"""A registry of the original MOSAIC comes over as history: only read, never started, nothing guessed."""
+"""The registry of the original MOSAIC is imported as history: it is only read, and no imported run starts."""
 
 import hashlib
 import json
@@ -18,11 +18,11 @@ CONFIG = {
     "resources": {},
 }
 
-OF_THE_CODE = """CREATE TABLE runs (run_id TEXT PRIMARY KEY, status TEXT NOT NULL, config_json TEXT,
+CODE_SCHEMA = """CREATE TABLE runs (run_id TEXT PRIMARY KEY, status TEXT NOT NULL, config_json TEXT,
     digest TEXT UNIQUE, gpu_slots TEXT, created_at TEXT, started_at TEXT, finished_at TEXT,
     last_heartbeat TEXT, outcome TEXT,
     failure_reason TEXT, session_colour TEXT)"""
-OF_THE_BLUEPRINT = """CREATE TABLE runs (run_id TEXT, status TEXT, config_digest TEXT, started_at REAL,
+BLUEPRINT_SCHEMA = """CREATE TABLE runs (run_id TEXT, status TEXT, config_digest TEXT, started_at REAL,
     finished_at REAL, last_heartbeat REAL, artifact_manifest TEXT, failure_reason TEXT, gpu_slot INTEGER)"""
 
 
@@ -30,6 +30,7 @@ ULID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 
 
 def make(path: Path, schema: str, rows: list[dict[str, Any]]) -> Path:
+    """Make a registry of the original MOSAIC with the given rows; return its path."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(schema)
         for row in rows:
@@ -40,10 +41,12 @@ def make(path: Path, schema: str, rows: list[dict[str, Any]]) -> Path:
 
 
 def state_of(path: Path) -> tuple[str, list[str]]:
+    """Return the hash of a file and the names of the files beside it."""
     return hashlib.sha256(path.read_bytes()).hexdigest(), sorted(p.name for p in path.parent.iterdir())
 
 
 def row(number: int, status: str, **more: Any) -> dict[str, Any]:
+    """Return a row of a run that started at 10:00 and ended at 11:30."""
     start = f"2025-10-0{number % 9 + 1}T10:00:00+00:00"
     values = {
         "run_id": f"old-{number}", "status": status, "config_json": json.dumps(CONFIG),
@@ -53,10 +56,11 @@ def row(number: int, status: str, **more: Any) -> dict[str, Any]:
     return {**values, **more}
 
 
-def test_the_words_of_the_code(harness: DaemonHarness) -> None:
-    """Every status word of the code has its outcome; live words are interrupted; times and names stay."""
+def test_import_of_a_registry_of_the_code(harness: DaemonHarness) -> None:
+    """Each status of the original code has its outcome; live ones become interrupted; times and names are
+    kept."""
     (harness.home / "old").mkdir()
-    source = make(harness.home / "old/trainer.sqlite", OF_THE_CODE, [
+    source = make(harness.home / "old/trainer.sqlite", CODE_SCHEMA, [
         row(1, "completed"), row(2, "failed", failure_reason="worker_timeout"), row(3, "cancelled"),
         row(4, "terminated", outcome="succeeded"), row(5, "TERM", outcome="failed", failure_reason="boom"),
         row(6, "executing", finished_at=None, gpu_slots="[0, 1]"), row(8, "paused"), row(10, "faulted"),
@@ -64,9 +68,9 @@ def test_the_words_of_the_code(harness: DaemonHarness) -> None:
         row(11, "handshake"), row(12, "init"),
     ])  # fmt: skip
     before = state_of(source)
-    told = json.loads(harness.ctl("-o", "json", "import", str(source)).stdout)
-    assert (told["imported"], told["known"], told["skipped"]) == (12, 0, 0)
-    assert told["unknown_columns"] == ["session_colour"] and told["notes"] == []
+    report = json.loads(harness.ctl("-o", "json", "import", str(source)).stdout)
+    assert (report["imported"], report["known"], report["skipped"]) == (12, 0, 0)
+    assert report["unknown_columns"] == ["session_colour"] and report["notes"] == []
     assert state_of(source) == before
 
     def run(number: int) -> dict[str, Any]:
@@ -89,12 +93,13 @@ def test_the_words_of_the_code(harness: DaemonHarness) -> None:
 
 
 def run_at(number: int) -> float:
+    """Return when the run of `row(number)` started."""
     return 1759312800.0 + 86400 * (number % 9)
 
 
-def test_the_words_of_the_blueprint_and_again(harness: DaemonHarness) -> None:
-    """The older form comes too; doing it twice brings nothing twice; watchers are told every event."""
-    source = make(harness.home / "registry.db", OF_THE_BLUEPRINT, [
+def test_import_of_a_registry_of_the_blueprint_twice(harness: DaemonHarness) -> None:
+    """The older schema is imported too; a second import adds nothing; watchers receive every event."""
+    source = make(harness.home / "registry.db", BLUEPRINT_SCHEMA, [
         {"run_id": ULID, "status": "running", "config_digest": "d1", "started_at": 1.7e9},
         {"run_id": "b", "status": "FAILED", "started_at": 1.7e12, "failure_reason": "exit 3", "gpu_slot": 0},
         {"run_id": "c", "status": "sleeping", "started_at": "yesterday"},
@@ -105,23 +110,24 @@ def test_the_words_of_the_blueprint_and_again(harness: DaemonHarness) -> None:
     assert harness.call("run.list")["runs"] == []
     with harness.client() as watcher:
         watcher.call("run.watch", {"since": 0})
-        said = harness.ctl("import", str(source))
-        assert said.returncode == 0, said.stderr
+        done = harness.ctl("import", str(source))
+        assert done.returncode == 0, done.stderr
         seqs: list[int] = []
         while len(seqs) < 11:
-            found = watcher.next_notification(DEADLINE_S)
-            assert found is not None, f"only {len(seqs)} events were told"
-            seqs.append(found[1]["seq"])
+            notification = watcher.next_notification(DEADLINE_S)
+            assert notification is not None, f"the watcher received only {len(seqs)} events"
+            seqs.append(notification[1]["seq"])
     assert seqs == list(range(1, 12))
-    assert all(word in said.stdout for word in ("artifact_manifest", "'sleeping'", "run_id", "'yesterday'"))
+    assert all(word in done.stdout for word in ("artifact_manifest", "'sleeping'", "run_id", "'yesterday'"))
     again = json.loads(harness.ctl("-o", "json", "import", str(source)).stdout)
     assert (again["imported"], again["known"], again["skipped"]) == (0, 3, 1)
     assert harness.get(ULID)["outcome"] == "interrupted"
     assert harness.get("b")["exit_code"] is None and harness.get("b")["cause"]["error"] == "exit 3"
 
 
-def test_what_is_no_registry_is_refused(harness: DaemonHarness) -> None:
-    """No file, no database, no such table, our own registry: one sentence, exit 2, and nothing comes."""
+def test_import_of_no_registry_is_refused(harness: DaemonHarness) -> None:
+    """A missing file, no database, no table of runs and mosaicd's own registry are refused; nothing is
+    imported."""
     text = harness.home / "notes.txt"
     text.write_text("no database" * 100)
     other = make(harness.home / "other.db", "CREATE TABLE runs (colour TEXT)", [])
@@ -131,6 +137,6 @@ def test_what_is_no_registry_is_refused(harness: DaemonHarness) -> None:
         (other, "run_id and status"),
         (harness.state_dir / "registry.sqlite3", "registry of mosaicd"),
     ):
-        said = harness.ctl("import", str(path))
-        assert said.returncode != 0 and word in said.stderr, said
+        done = harness.ctl("import", str(path))
+        assert done.returncode != 0 and word in done.stderr, done
     assert harness.call("run.list")["runs"] == []

@@ -1,5 +1,5 @@
-"""What must not come back when a registry has lost its newest commits: submits that nobody was told of, runs
-that were pruned, directories that tell of no run."""
+"""If the registry loses its newest commits, some things must not come back: submits without a reply, pruned
+runs, and directories that describe no run."""
 
 import fcntl
 import json
@@ -20,126 +20,128 @@ from mosaicd.protocol import rundir, ulid
 from mosaicd.protocol.errors import NotFound
 from mosaicd.recovery.rundir_reader import LAUNCH_S, RunDirReader
 from mosaicd.rundirs.directories import RunDirs
-from tests.daemon.lost_log import dies_at, is_there, lose_log, one_and_slowly
+from tests.daemon.lost_log import first_fast_others_slow, has_directory, lose_log, request_and_die_at
 from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
 
 @pytest.mark.parametrize(
-    "point", one_and_slowly("submit.after_commit", "submit.before_commit", "submit.directory_written")
+    "point", first_fast_others_slow("submit.after_commit", "submit.before_commit", "submit.directory_written")
 )
-def test_a_submit_that_was_never_answered_does_not_appear(
+def test_a_lost_submit_without_a_reply_leaves_no_run(
     build: Build, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed before anybody was told, and the log lost besides: no run, no directory; who asks again with the
-    same key gets one."""
+    """A submit that got no reply and whose commit is lost leaves no run and no directory; the same key can be
+    submitted again."""
     harness = build()
     harness.stop()
-    asked: dict[str, Any] = {"command": ["true"], "cwd": str(harness.home), "key": "once"}
-    dies_at(harness, point, monkeypatch, "run.submit", **asked)
-    [left] = [path.name for path in (harness.state_dir / "runs").iterdir()]
-    assert (harness.state_dir / "runs" / left / rundir.UNACKNOWLEDGED).exists()
+    params: dict[str, Any] = {"command": ["true"], "cwd": str(harness.home), "key": "once"}
+    request_and_die_at(harness, point, monkeypatch, "run.submit", **params)
+    [run_id] = [path.name for path in (harness.state_dir / "runs").iterdir()]
+    assert (harness.state_dir / "runs" / run_id / rundir.UNACKNOWLEDGED).exists()
     lose_log(harness)
     harness.start()
-    assert harness.call("run.list")["runs"] == [] and not is_there(harness, left)
-    run = harness.call("run.submit", **asked)
+    assert harness.call("run.list")["runs"] == [] and not has_directory(harness, run_id)
+    run = harness.call("run.submit", **params)
     assert not run["duplicate"] and harness.ended(run["run_id"])["outcome"] == "succeeded"
     assert len(harness.call("run.list")["runs"]) == 1
 
 
-@pytest.mark.parametrize("point", one_and_slowly("submit.after_commit", "submit.before_reply"))
-def test_a_submit_that_was_committed_is_one_run(
-    build: Build, point: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Killed after the COMMIT with the registry whole: the run is there, and who asks again gets that one."""
+@pytest.mark.parametrize("point", first_fast_others_slow("submit.after_commit", "submit.before_reply"))
+def test_a_committed_submit_is_one_run(build: Build, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the daemon is killed after the COMMIT, the run exists; the same submit again returns that run."""
     harness = build()
     harness.stop()
-    asked: dict[str, Any] = {"command": ["true"], "cwd": str(harness.home), "key": "once"}
-    dies_at(harness, point, monkeypatch, "run.submit", **asked)
+    params: dict[str, Any] = {"command": ["true"], "cwd": str(harness.home), "key": "once"}
+    request_and_die_at(harness, point, monkeypatch, "run.submit", **params)
     harness.start()
-    run = harness.call("run.submit", **asked)
+    run = harness.call("run.submit", **params)
     harness.run_ids.add(run["run_id"])
     assert run["duplicate"] and harness.ended(run["run_id"])["outcome"] == "succeeded"
     marks = [path.name for path in (harness.state_dir / "runs" / run["run_id"]).iterdir()]
     assert rundir.UNACKNOWLEDGED not in marks
 
 
-PRUNING = one_and_slowly("prune.recorded", "prune.marked", "prune.removing", "prune.removed")
+PRUNING = first_fast_others_slow("prune.recorded", "prune.marked", "prune.removing", "prune.removed")
 
 
-@pytest.mark.parametrize("is_whole", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("is_intact", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("point", PRUNING)
-def test_what_was_pruned_stays_pruned(
-    build: Build, point: str, is_whole: bool, monkeypatch: pytest.MonkeyPatch
+def test_pruned_runs_stay_pruned(
+    build: Build, point: str, is_intact: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed in the middle of a prune: the directory goes and no run comes back, also where the registry
-    knows nothing of either.  Before it was decided, with the registry whole, nothing has happened."""
+    """If the daemon is killed during a prune, the directory is removed and the run does not come back, also
+    if the registry lost the prune.
+
+    If the kill comes before the prune is recorded and the registry is intact, the run stays.
+    """
     harness = build()
     harness.stop()
     harness.start()
     run_id = harness.submit("true")
     harness.ended(run_id)
     harness.put_away(run_id)
-    if is_whole:
+    if is_intact:
         harness.stop()
     else:
         harness.kill()
-    dies_at(harness, point, monkeypatch, "run.prune", runs=[run_id])
-    if not is_whole:
+    request_and_die_at(harness, point, monkeypatch, "run.prune", runs=[run_id])
+    if not is_intact:
         lose_log(harness)
     harness.start()
-    if point == "prune.marked" and is_whole:
+    if point == "prune.marked" and is_intact:
         assert harness.get(run_id)["outcome"] == "succeeded"
         assert not (harness.state_dir / "runs" / run_id / rundir.PRUNED).exists()
         return
     harness.run_ids.discard(run_id)
-    wait_until(lambda: is_there(harness, run_id), lambda there: not there, "the directory goes")
+    wait_until(lambda: has_directory(harness, run_id), lambda exists: not exists, "the directory is removed")
     with pytest.raises(NotFound):
         harness.get(run_id)
     assert harness.call("run.list")["runs"] == []
 
 
-def test_what_tells_nothing_is_left_where_it_is(build: Build) -> None:
-    """An invalid directory prevents no start, becomes no run and is not removed; an empty one is removed."""
+def test_an_invalid_run_directory_is_kept_and_prevents_no_start(build: Build) -> None:
+    """An invalid directory prevents no start, becomes no run and is kept; an empty one is removed."""
     harness = build(start=False)
     harness.start()
     runs = harness.state_dir / "runs"
     harness.stop()
-    strange, empty = "01ARZ3NDEKTSV4RRFFQ69G5FAV", "01ARZ3NDEKTSV4RRFFQ69G5FAW"
-    (runs / strange / "attempt-1").mkdir(parents=True)
-    (runs / strange / "attempt-1" / "stdout.log").write_text("results")
+    invalid, empty = "01ARZ3NDEKTSV4RRFFQ69G5FAV", "01ARZ3NDEKTSV4RRFFQ69G5FAW"
+    (runs / invalid / "attempt-1").mkdir(parents=True)
+    (runs / invalid / "attempt-1" / "stdout.log").write_text("results")
     (runs / empty).mkdir()
     epoch = None
     for _ in range(2):
         harness.start()
         hello = harness.call("daemon.hello")
-        assert epoch in (None, hello["epoch"]), "nothing was written, so nothing is another ledger"
+        assert epoch in (None, hello["epoch"]), "nothing is recovered, so the epoch stays"
         epoch = hello["epoch"]
-        assert harness.call("run.list")["runs"] == [] and not is_there(harness, empty)
+        assert harness.call("run.list")["runs"] == [] and not has_directory(harness, empty)
         harness.stop()
-    assert (runs / strange / "attempt-1" / "stdout.log").read_text() == "results"
+    assert (runs / invalid / "attempt-1" / "stdout.log").read_text() == "results"
 
 
 OTHER = "test_registry_behind.py"
 
 
-def test_every_rare_crash_point_is_passed_here() -> None:
-    """The crash points that no ordinary workload passes are all tried here and for registries."""
+def test_every_rare_crash_point_is_tested() -> None:
+    """The tests of this file and of test_registry_behind.py use every rare crash point, which no ordinary
+    workload reaches."""
     text = "".join((Path(__file__).parent / name).read_text() for name in (Path(__file__).name, OTHER))
     rare = [point for point in crash_points.POINTS if point.startswith(crash_points.RARE)]
     assert rare and [point for point in rare if f'"{point}"' not in text] == []
 
 
-#: What no record of ours says, in the place of anything that one says.
-ODD: tuple[Any, ...] = (
+#: Values that no record has.
+INVALID_VALUES: tuple[Any, ...] = (
     None, True, -1, 1 << 70, 1e308, "", "x" * 5000, "\ud800", [], [[]], {}, {"kind": []}, [0, 0], "TERM", 0.5,
 )  # fmt: skip
 
 
-def test_directories_of_any_kind_never_keep_the_daemon_down(build: Build) -> None:
-    """Copies of a run's directory with one value each that no record has, none of them known to the registry:
-    the daemon starts, makes of them what it can, and works."""
+def test_no_run_directory_prevents_the_start(build: Build) -> None:
+    """With 200 unknown run directories, each with one invalid value in a record, the daemon starts, recovers
+    what it can, and works."""
     harness = build(gpus={"static": 4})
     model = harness.submit("sh", "-c", "exit 3", gpus=1, retries=1)
     harness.ended(model)
@@ -164,7 +166,7 @@ def test_directories_of_any_kind_never_keep_the_daemon_down(build: Build) -> Non
     for number in range(200):
         name = ulid.encode(1_700_000_000_000 + number, dice.randbytes(10))
         shutil.copytree(runs / model, runs / name)
-        spoil(runs / name / dice.choice(files), dice)
+        damage_record(runs / name / dice.choice(files), dice)
         if dice.random() < 0.5:
             (runs / name / rundir.ENVIRONMENT).write_text("{}")
         if dice.random() < 0.3:
@@ -172,26 +174,26 @@ def test_directories_of_any_kind_never_keep_the_daemon_down(build: Build) -> Non
     harness.start()
     assert harness.ended(harness.submit("true", dedup="new"), 60)["outcome"] == "succeeded"
     assert harness.get(model)["exit_code"] == 3
-    assert len(harness.call("run.list", limit=500)["runs"]) > 50, "most of them tell of a run all the same"
+    assert len(harness.call("run.list", limit=500)["runs"]) > 50, "most of them are recovered"
 
 
-def spoil(path: Path, dice: random.Random) -> None:
-    """Change one value, anywhere in the record, or cut the record short."""
+def damage_record(path: Path, dice: random.Random) -> None:
+    """Change one value anywhere in the record, or truncate the record."""
     record = json.loads(path.read_text())
     if dice.random() < 0.1:
         path.write_text(path.read_text()[: dice.randrange(200)] + "[" * dice.choice([0, 100_000]))
         return
-    place, name = record, dice.choice(list(record))
-    while isinstance(place[name], dict) and place[name] and dice.random() < 0.8:
-        place = place[name]
-        name = dice.choice(list(place))
-    place[name] = dice.choice(ODD)
+    table, name = record, dice.choice(list(record))
+    while isinstance(table[name], dict) and table[name] and dice.random() < 0.8:
+        table = table[name]
+        name = dice.choice(list(table))
+    table[name] = dice.choice(INVALID_VALUES)
     path.write_text(json.dumps(record))
 
 
-def test_files_that_never_end_keep_the_daemon_waiting_for_nobody(build: Build) -> None:
-    """A FIFO, an endless device and a file larger than memory in the place of a spec, and an end whose
-    numbers are none: the daemon starts."""
+def test_endless_files_do_not_block_the_start(build: Build) -> None:
+    """A FIFO, an endless device or a file larger than memory in place of spec.json, and an exit record with
+    invalid numbers, do not block the start."""
     harness = build()
     model = harness.submit("sh", "-c", "exit 3")
     harness.ended(model)
@@ -215,8 +217,8 @@ def test_files_that_never_end_keep_the_daemon_waiting_for_nobody(build: Build) -
     assert harness.get(names[3])["exit_code"] == 3
 
 
-def test_shims_that_stand_still_are_waited_for_once(harness: DaemonHarness) -> None:
-    """Eight that have their locks and say nothing cost a start the wait for one."""
+def test_hung_shims_delay_the_start_once(harness: DaemonHarness) -> None:
+    """Eight shims that hold their locks and do not answer delay a start only as long as one."""
 
     class Ticking(Clock):
         spent_s = 0.0
@@ -237,8 +239,8 @@ def test_shims_that_stand_still_are_waited_for_once(harness: DaemonHarness) -> N
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         reader = RunDirReader(rundirs, Timeouts(), clock, str)
         found = reader.find_missing(frozenset(), [], has_loss=True).without_row
-    assert sorted(one.run.run_id for one in found) == sorted(run_ids), found
-    assert all(one.is_held for one in found)
+    assert sorted(missing.run.run_id for missing in found) == sorted(run_ids), found
+    assert all(missing.is_held for missing in found)
     assert LAUNCH_S < clock.spent_s < 2 * LAUNCH_S
     for attempt in attempts:
         attempt.rmdir()

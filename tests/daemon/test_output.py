@@ -1,4 +1,4 @@
-"""Output is never lost and never blocks the worker; every telemetry line has its number."""
+"""Output is never lost and never blocks the worker; every telemetry record has its number."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from tests.harness.places import PROGRAMS
 
 
 def test_only_lifecycle_lines_reach_exec(harness: DaemonHarness) -> None:
-    """A worker that prints only lifecycle lines is EXEC on run_started."""
+    """A worker that prints only lifecycle lines reaches EXEC with run_started."""
     script = harness.home / "worker"
     script.write_text(f"#!{sys.executable}\n" + (PROGRAMS / "lifecycle.py").read_text())
     script.chmod(0o755)
@@ -37,7 +37,7 @@ def test_only_lifecycle_lines_reach_exec(harness: DaemonHarness) -> None:
 
 
 def test_burst_of_steps_is_kept_and_numbered(harness: DaemonHarness) -> None:
-    """20,000 step lines in one burst: each has its number, in order, and the counters agree."""
+    """20,000 step lines in one burst are numbered in order, and the counters agree."""
     run = harness.ended(harness.program("burst"), 60)
     records = harness.telemetry(run["run_id"])
 
@@ -46,8 +46,9 @@ def test_burst_of_steps_is_kept_and_numbered(harness: DaemonHarness) -> None:
     assert run["progress"]["steps"] == 20000 and run["progress"]["telemetry_seq"] == 20000
 
 
-def test_hostile_output_is_kept_whole(harness: DaemonHarness) -> None:
-    """A 200 KB line, 40,000 carriage returns on stderr, bare NaN and invalid UTF-8 block and lose nothing."""
+def test_hostile_output_is_kept_complete(harness: DaemonHarness) -> None:
+    """A 200 KB line, 40,000 carriage returns on stderr, bare NaN and invalid UTF-8 block nothing, and no byte
+    is lost."""
     run = harness.ended(harness.program("hostile"))
     records = harness.telemetry(run["run_id"])
 
@@ -65,10 +66,10 @@ def test_hostile_output_is_kept_whole(harness: DaemonHarness) -> None:
 
 @pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_ten_megabytes_a_second_on_both_pipes(harness: DaemonHarness, seconds: int) -> None:
-    """10 MB/s on both pipes: the worker keeps its pace and every byte is in the files."""
+    """With 10 MB/s on both pipes, the worker is not delayed and every byte is in the files."""
     run = harness.ended(harness.program("pour", str(seconds)), 60)
 
-    assert run["exit_code"] == 0, "the worker was held up"
+    assert run["exit_code"] == 0, "the worker was delayed"
     expected = 100 * seconds * (7 * 14979 + 1)
     for stream in ("stdout", "stderr"):
         assert (harness.attempt(run["run_id"]) / f"{stream}.log").stat().st_size == expected
@@ -76,7 +77,7 @@ def test_ten_megabytes_a_second_on_both_pipes(harness: DaemonHarness, seconds: i
 
 
 def test_logs_come_back_exactly(harness: DaemonHarness) -> None:
-    """run.logs gives the very bytes, in chunks, whatever they are."""
+    """run.logs returns exactly the bytes of the file, in chunks."""
     code = "import os, sys; sys.stdout.buffer.write(bytes(range(256)) * 1000)"
     run_id = harness.python(code)
     harness.ended(run_id)
@@ -87,7 +88,7 @@ def test_logs_come_back_exactly(harness: DaemonHarness) -> None:
 
 
 def test_every_record_is_strict_json(harness: DaemonHarness) -> None:
-    """telemetry.jsonl stays strict JSON whatever a worker prints."""
+    """telemetry.jsonl is strict JSON whatever a worker prints."""
     run = harness.ended(
         harness.submit("sh", "-c", """echo '{"type":"step","reward":NaN,"nested":{"x":[Infinity]}}'""")
     )

@@ -1,5 +1,7 @@
-"""After a reboot, and on a state directory from another machine, pids mean nothing: who ran was interrupted,
-waiting runs start, and no process of another program is touched."""
+"""After a reboot, and on a state directory from another machine, recorded pids mean nothing.
+
+Live runs are interrupted, waiting runs start, and no process of another program is signalled.
+"""
 
 import contextlib
 import json
@@ -17,24 +19,26 @@ OTHER_BOOT = "00000000-0000-4000-8000-000000000000"
 
 
 def reboot(harness: DaemonHarness, *run_ids: str, pid: int | None = None, ticks: int | None = None) -> None:
-    """End daemon, shims and runs as a power cut does, and let their files be of another boot."""
+    """Kill daemon, shims and workers, as a power failure does, and give their files another boot id."""
     harness.kill()
     for shim in harness.shims():
         end(shim)
     for run_id in run_ids:
         for process in harness.pids(run_id):
             end(process)
-        wait_until(lambda: [*harness.shims(), *harness.pids(run_id)], lambda left: not left, "all is gone")  # noqa: B023
+        wait_until(lambda: [*harness.shims(), *harness.pids(run_id)], lambda pids: not pids, "all have ended")  # noqa: B023
         for name in ("launch.json", "started.json"):
             rewrite(harness.attempt(run_id) / name, pid, ticks)
 
 
 def end(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it had its end before it, and has left
+    """Kill a process, if it still exists."""
+    with contextlib.suppress(ProcessLookupError):  # the process has already exited
         os.kill(pid, signal.SIGKILL)
 
 
 def rewrite(path: Path, pid: int | None, ticks: int | None) -> None:
+    """Replace the boot id of a record and, if given, its pid and start time."""
     record = json.loads(path.read_text())
     record["boot_id"] = OTHER_BOOT
     if pid is not None:
@@ -43,8 +47,9 @@ def rewrite(path: Path, pid: int | None, ticks: int | None) -> None:
     path.write_text(json.dumps(record))
 
 
-def test_what_ran_is_interrupted_and_what_waited_starts(harness: DaemonHarness) -> None:
-    """Cause rebooted; retried only where the policy has retries; waiting runs keep their place."""
+def test_a_reboot_interrupts_live_runs_and_starts_waiting_ones(harness: DaemonHarness) -> None:
+    """After a reboot live runs end with cause `rebooted` and are retried if they have retries; waiting runs
+    start."""
     harness.allow(Catalogue.SHIM_LOST)
     gate = harness.home / "gate"
     single = harness.program("ticker", str(gate))
@@ -68,22 +73,22 @@ def test_what_ran_is_interrupted_and_what_waited_starts(harness: DaemonHarness) 
     assert harness.ended(waiting)["outcome"] == "succeeded"
 
 
-def test_an_end_that_was_recorded_before_the_reboot_stands(harness: DaemonHarness) -> None:
-    """exit.json is durable: who ended before the power went has its exact end, not `rebooted`."""
+def test_an_end_recorded_before_the_reboot_is_kept(harness: DaemonHarness) -> None:
+    """A run whose exit.json was written before the reboot has its exact end, not `rebooted`."""
     harness.allow(Catalogue.SHIM_LOST)
     gate = harness.home / "gate"
     run_id = harness.program("ticker", str(gate))
     harness.until(run_id, "EXEC")
     harness.kill()
     gate.touch()
-    wait_until((harness.attempt(run_id) / "exit.json").exists, bool, "it ends while the daemon is down")
+    wait_until((harness.attempt(run_id) / "exit.json").exists, bool, "the run ends while the daemon is down")
     reboot(harness, run_id)
     harness.start()
     assert harness.ended(run_id)["exit_code"] == 7
 
 
-def test_a_pid_of_another_boot_is_nobody_of_ours(harness: DaemonHarness) -> None:
-    """A process that has, by chance, pid and start time of a worker from before the reboot is left alone."""
+def test_a_pid_of_another_boot_is_not_signalled(harness: DaemonHarness) -> None:
+    """A process that has the pid and start time of a worker from before the reboot is not signalled."""
     harness.allow(Catalogue.SHIM_LOST, Catalogue.REGISTRY_REBUILT)
     with subprocess.Popen(["sleep", "600"]) as stranger:
         stat = Path(f"/proc/{stranger.pid}/stat").read_text()
@@ -91,7 +96,7 @@ def test_a_pid_of_another_boot_is_nobody_of_ours(harness: DaemonHarness) -> None
         run_id = harness.program("ticker", str(harness.home / "gate"))
         harness.until(run_id, "EXEC")
         reboot(harness, run_id, pid=stranger.pid, ticks=ticks)
-        for part in ("", "-wal", "-shm"):  # what is known of the worker is what the files say
+        for part in ("", "-wal", "-shm"):  # then only the files describe the worker
             (harness.state_dir / f"registry.sqlite3{part}").unlink(missing_ok=True)
         harness.start()
         ended = harness.ended(run_id)
@@ -100,8 +105,9 @@ def test_a_pid_of_another_boot_is_nobody_of_ours(harness: DaemonHarness) -> None
         stranger.kill()
 
 
-def test_a_state_directory_from_another_machine(harness: DaemonHarness) -> None:
-    """Copied elsewhere with everything in it, its history is there and its live runs are interrupted."""
+def test_a_state_directory_copied_from_another_machine(harness: DaemonHarness) -> None:
+    """A state directory that is copied to another machine keeps its history; its live runs are
+    interrupted."""
     harness.allow(Catalogue.SHIM_LOST)
     done = harness.ended(harness.submit("sh", "-c", "exit 3"))
     run_id = harness.program("ticker", str(harness.home / "gate"))

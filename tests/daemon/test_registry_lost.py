@@ -1,5 +1,5 @@
-"""The registry is cared for at start: what is older migrates, what is newer is refused, what is broken is set
-aside and made again from the run directories, and runs that live go on."""
+"""The registry at start: an older one migrates, a newer one is refused, a damaged one is set aside and
+rebuilt from the run directories; live runs continue."""
 
 import os
 import signal
@@ -17,10 +17,11 @@ from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
 REGISTRY = "registry.sqlite3"
-Break = Callable[[Path], None]
+Damage = Callable[[Path], None]
 
 
 def truncate(path: Path) -> None:
+    """Cut the file in the middle of a page."""
     os.truncate(path, path.stat().st_size // 2 + 100)
 
 
@@ -33,6 +34,7 @@ def remove(path: Path) -> None:
 
 
 def zero_pages(path: Path) -> None:
+    """Overwrite every second page with zeros."""
     with open(path, "r+b") as file:
         for page in range(1, path.stat().st_size // 4096, 2):
             file.seek(page * 4096)
@@ -40,6 +42,7 @@ def zero_pages(path: Path) -> None:
 
 
 def garble_header(path: Path) -> None:
+    """Overwrite the header with random bytes."""
     with open(path, "r+b") as file:
         file.write(os.urandom(100))
 
@@ -55,8 +58,8 @@ DAMAGE = (
 )  # fmt: skip
 
 
-def break_registry(harness: DaemonHarness, damage: Break) -> bytes:
-    """Damage the file as a disk would, all of it in one file; return what it was then."""
+def break_registry(harness: DaemonHarness, damage: Damage) -> bytes:
+    """Checkpoint the registry of a stopped daemon into one file and damage it; return its content then."""
     path = harness.state_dir / REGISTRY
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -68,6 +71,7 @@ def break_registry(harness: DaemonHarness, damage: Break) -> bytes:
 
 
 def allow(harness: DaemonHarness) -> None:
+    """Allow the warnings of a registry that was rebuilt."""
     harness.allow(
         Catalogue.REGISTRY_REBUILT,
         Catalogue.ROW_QUARANTINED,
@@ -77,9 +81,11 @@ def allow(harness: DaemonHarness) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: str(damage.__name__))
-def test_a_damaged_registry_costs_no_run(build: Build, damage: Break) -> None:
-    """Live runs go on and end exact, ended ones are history with their exact end, waiting ones still start;
-    the broken file lies aside untouched, and it is said aloud."""
+def test_a_damaged_registry_loses_no_run(build: Build, damage: Damage) -> None:
+    """With a damaged registry, live runs continue, ended runs have their exact end, and waiting runs start.
+
+    The damaged file is set aside unchanged, and a warning reports it.
+    """
     harness = build(cpus={"slots": 1})
     allow(harness)
     failed = harness.ended(harness.submit("sh", "-c", "echo out; exit 9"))
@@ -103,9 +109,9 @@ def test_a_damaged_registry_costs_no_run(build: Build, damage: Break) -> None:
     if broken:
         [aside] = (harness.state_dir / "set-aside").glob(f"*/{REGISTRY}")
         assert aside.read_bytes() == broken
-    for told in (failed, killed):
-        now = harness.get(told["run_id"])
-        assert {name: now[name] for name in EXACT} == {name: told[name] for name in EXACT}
+    for run in (failed, killed):
+        now = harness.get(run["run_id"])
+        assert {name: now[name] for name in EXACT} == {name: run[name] for name in EXACT}
     assert harness.get(withdrawn)["outcome"] == "cancelled"
     now = harness.until(live, "EXEC")
     assert (now["pid"], now["attempt"]) == (before["pid"], 1)
@@ -120,7 +126,8 @@ def test_a_damaged_registry_costs_no_run(build: Build, damage: Break) -> None:
 
 
 def test_a_newer_registry_is_refused(build: Build) -> None:
-    """A sentence and exit 3; the file is not touched, the socket does not stay, and runs go on."""
+    """A registry of a newer version is refused with an error and exit code 3, and not changed; runs
+    continue."""
     harness = build()
     gate = harness.home / "gate"
     run_id = harness.program("ticker", str(gate))
@@ -129,8 +136,8 @@ def test_a_newer_registry_is_refused(build: Build) -> None:
     path = harness.state_dir / REGISTRY
     set_version(path, 999)
     before = path.read_bytes()
-    said = harness.run_daemon()
-    assert said.returncode == 3 and "has version 999" in said.stderr, said
+    done = harness.run_daemon()
+    assert done.returncode == 3 and "has version 999" in done.stderr, done
     assert path.read_bytes() == before and not harness.socket.exists()
     assert harness.pids(run_id)
     set_version(path, VERSION)
@@ -140,21 +147,22 @@ def test_a_newer_registry_is_refused(build: Build) -> None:
 
 
 def test_another_programs_database_is_refused(build: Build) -> None:
-    """What is not ours is neither used nor set aside."""
+    """A database of another program is refused, and neither changed nor set aside."""
     harness = build(start=False)
     harness.state_dir.mkdir(mode=0o700)
     path = harness.state_dir / REGISTRY
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE recipes (name TEXT)")
     before = path.read_bytes()
-    said = harness.run_daemon()
-    assert said.returncode == 3 and str(path) in said.stderr, said
+    done = harness.run_daemon()
+    assert done.returncode == 3 and str(path) in done.stderr, done
     assert path.read_bytes() == before
     path.unlink()
 
 
-def test_pauses_slots_and_attempts_come_back(build: Build) -> None:
-    """A frozen run stays frozen, GPU slots stay its own, a second attempt stays the second."""
+def test_a_rebuild_recovers_pauses_slots_and_attempts(build: Build) -> None:
+    """After a rebuild a frozen run stays frozen, runs keep their GPU slots, and attempts keep their
+    numbers."""
     harness = build(gpus={"static": 2}, cpus={"slots": 4})
     allow(harness)
     harness.allow(Catalogue.SHIM_LOST)
@@ -170,13 +178,13 @@ def test_pauses_slots_and_attempts_come_back(build: Build) -> None:
     wait_until(
         lambda: harness.get(tried),
         lambda run: (run["attempt"], run["state"]) == (2, "EXEC"),
-        "another attempt",
+        "attempt 2",
     )
     harness.kill()
     break_registry(harness, garble_header)
     harness.start()
 
-    def standing() -> tuple[object, ...]:
+    def positions() -> tuple[object, ...]:
         run, other = harness.get(frozen), harness.get(tried)
         return (
             run["state"],
@@ -187,14 +195,14 @@ def test_pauses_slots_and_attempts_come_back(build: Build) -> None:
             other["retries_used"],
         )
 
-    wait_until(standing, lambda seen: seen == ("PAUSE", "pause", slots, "EXEC", 2, 1), "all as before")
+    wait_until(positions, lambda seen: seen == ("PAUSE", "pause", slots, "EXEC", 2, 1), "both are as before")
     harness.call("run.resume", run_id=frozen)
     gate.touch()
     assert [harness.ended(run_id)["exit_code"] for run_id in (frozen, tried)] == [7, 7]
 
 
-def test_a_lost_write_ahead_log_is_no_silent_loss(build: Build) -> None:
-    """A registry whose WAL is gone is whole and too old; what its run directories know is not thrown away."""
+def test_a_lost_write_ahead_log_loses_no_ended_run(build: Build) -> None:
+    """If the write-ahead log is lost, ended runs are recovered from their directories."""
     harness = build()
     path = harness.state_dir / REGISTRY
     done = harness.ended(harness.submit("sh", "-c", "exit 3"))
@@ -203,18 +211,19 @@ def test_a_lost_write_ahead_log_is_no_silent_loss(build: Build) -> None:
     Path(f"{path}-shm").unlink(missing_ok=True)
     allow(harness)
     harness.start()
-    found = harness.ended(done["run_id"])  # what its files tell; its slot is kept until nothing of it is seen
-    assert {name: found[name] for name in EXACT} == {name: done[name] for name in EXACT}
+    recovered = harness.ended(done["run_id"])
+    assert {name: recovered[name] for name in EXACT} == {name: done[name] for name in EXACT}
 
 
 def links(pid: int) -> str:
-    """What a process has open; what it opens and closes meanwhile may be missing."""
-    found = []
+    """Return the targets of all open files of a process; files that are opened or closed meanwhile may be
+    missing."""
+    targets = []
     with suppress(OSError):
         for link in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
-                found.append(os.readlink(link))
-    return " ".join(found)
+                targets.append(os.readlink(link))
+    return " ".join(targets)
 
 
 def set_version(path: Path, version: int) -> None:

@@ -10,13 +10,14 @@ from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
 
-def test_runs_live_through_kill_9_of_the_daemon(harness: DaemonHarness) -> None:
-    """Same processes, same states, no line lost or doubled; one that ended meanwhile has its exact code."""
+def test_runs_survive_kill_9_of_the_daemon(harness: DaemonHarness) -> None:
+    """After kill -9 of the daemon, runs have the same process and state, no line is lost or doubled, and an
+    end meanwhile is exact."""
     gates = [harness.home / "gate0", harness.home / "gate1"]
     runs = [harness.program("ticker", str(gate)) for gate in gates]
     before = [harness.until(run_id, "EXEC") for run_id in runs]
     for run_id in runs:
-        wait_until(partial(harness.stdout, run_id), lambda out: out.count(b"\n") > 20, "lines")
+        wait_until(partial(harness.stdout, run_id), lambda out: out.count(b"\n") > 20, "20 lines")
     harness.kill()
     gates[0].touch()
     wait_until(
@@ -37,8 +38,8 @@ def test_runs_live_through_kill_9_of_the_daemon(harness: DaemonHarness) -> None:
         assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_runs_live_through_kill_9_of_the_launcher(harness: DaemonHarness) -> None:
-    """A dead launcher disturbs no run; another one takes its place."""
+def test_runs_survive_kill_9_of_the_launcher(harness: DaemonHarness) -> None:
+    """kill -9 of the launcher affects no run; the daemon starts another launcher."""
     harness.allow(Catalogue.LAUNCHER_LOST)
     gate = harness.home / "gate"
     run_id = harness.program("ticker", str(gate))
@@ -55,7 +56,7 @@ def test_runs_live_through_kill_9_of_the_launcher(harness: DaemonHarness) -> Non
 
 
 def test_a_waiting_run_survives_and_starts_once(build: Build) -> None:
-    """What was acknowledged and not yet started is started once after a crash."""
+    """A waiting run is started exactly once after a crash of the daemon."""
     harness = build(cpus={"slots": 1})
     first = harness.submit("sleep", "60")
     harness.until(first, "EXEC")
@@ -69,7 +70,7 @@ def test_a_waiting_run_survives_and_starts_once(build: Build) -> None:
 
 
 def test_pause_survives_a_restart(harness: DaemonHarness) -> None:
-    """A run paused before the crash is PAUSE after it, and resumes."""
+    """A run that was paused before a crash is PAUSE after it, and resumes."""
     gate = harness.home / "gate"
     run_id = harness.program("ticker", str(gate))
     harness.until(run_id, "EXEC")
@@ -82,8 +83,8 @@ def test_pause_survives_a_restart(harness: DaemonHarness) -> None:
     assert harness.ended(run_id)["exit_code"] == 7
 
 
-def test_stop_asked_before_a_crash_is_carried_out_after_it(harness: DaemonHarness) -> None:
-    """A stop that was acknowledged is not forgotten by kill -9."""
+def test_a_stop_before_a_crash_is_carried_out_after_it(harness: DaemonHarness) -> None:
+    """A stop that was acknowledged before kill -9 is carried out by the next daemon."""
     run_id = harness.submit("sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")
     harness.until(run_id, "EXEC")
     harness.call("run.stop", run_id=run_id, grace_s=1)
@@ -92,7 +93,7 @@ def test_stop_asked_before_a_crash_is_carried_out_after_it(harness: DaemonHarnes
 
 
 def test_orderly_stop_leaves_runs_alive(harness: DaemonHarness) -> None:
-    """SIGTERM ends the daemon with 0 and no run."""
+    """SIGTERM stops the daemon with exit code 0 and ends no run."""
     gate = harness.home / "gate"
     run_id = harness.program("ticker", str(gate))
     pid = harness.until(run_id, "EXEC")["pid"]
@@ -103,8 +104,9 @@ def test_orderly_stop_leaves_runs_alive(harness: DaemonHarness) -> None:
     assert harness.ended(run_id)["exit_code"] == 7
 
 
-def test_lost_shim_ends_its_tree_and_says_so(harness: DaemonHarness) -> None:
-    """kill -9 of a shim: a teardown shim ends the orphaned tree; the run is interrupted, shim_lost."""
+def test_a_lost_shim_interrupts_its_run(harness: DaemonHarness) -> None:
+    """After kill -9 of a shim, a teardown shim ends the process tree; the run is interrupted with cause
+    shim_lost."""
     harness.allow(Catalogue.SHIM_LOST)
     run_id = harness.submit("sh", "-c", "trap '' TERM HUP PIPE; while :; do sleep 0.05; done")
     harness.until(run_id, "EXEC")
@@ -116,8 +118,8 @@ def test_lost_shim_ends_its_tree_and_says_so(harness: DaemonHarness) -> None:
     assert harness.pids(run_id) == []
 
 
-def test_lost_shim_is_retried_by_policy(harness: DaemonHarness) -> None:
-    """With retries left, a lost shim means another attempt in a directory of its own."""
+def test_a_lost_shim_is_retried_in_a_new_directory(harness: DaemonHarness) -> None:
+    """If a run has retries, a lost shim leads to another attempt in its own directory."""
     harness.allow(Catalogue.SHIM_LOST)
     gate = harness.home / "gate"
     run_id = harness.program("ticker", str(gate), retries=1)
@@ -127,7 +129,7 @@ def test_lost_shim_is_retried_by_policy(harness: DaemonHarness) -> None:
     wait_until(
         lambda: harness.get(run_id),
         lambda run: run["attempt"] == 2 and run["state"] == "EXEC",
-        "a second attempt",
+        "attempt 2",
     )
     gate.touch()
 

@@ -1,4 +1,5 @@
-"""Retries: by cause, with a bound on crash loops, from the last whole checkpoint; and `retry`, a new run."""
+"""Automatic retries: by cause, limited by crash loops, from the last intact checkpoint. `retry`: a new
+run."""
 
 import os
 import shutil
@@ -18,8 +19,8 @@ from tests.harness.waiting import wait_until
 PATIENT = {"heartbeat_timeout_s": 60, "start_timeout_s": 60}
 
 
-def test_by_default_only_the_machines_faults_are_retried(harness: DaemonHarness) -> None:
-    """A program that fails is not run again for `retries` alone; `any` and single causes say so."""
+def test_an_exit_code_is_not_retried_by_default(harness: DaemonHarness) -> None:
+    """By default an exit code is not retried; `retry_on` selects causes, and `any` selects all."""
     plain = harness.submit("false", retries=2)
     given = harness.submit("false", retries=1, retry_on=["exit_code"])
     every = harness.submit("false", retries=1, retry_on=["any"])
@@ -28,15 +29,16 @@ def test_by_default_only_the_machines_faults_are_retried(harness: DaemonHarness)
     assert "shim_lost" in harness.get(both)["retry_on"] and "by_user" not in harness.get(every)["retry_on"]
 
 
-def test_words_that_are_no_cause_are_refused(harness: DaemonHarness) -> None:
-    """A typo in retry_on is an error that lists the words, not a run that is never retried."""
+def test_an_unknown_cause_in_retry_on_is_refused(harness: DaemonHarness) -> None:
+    """An unknown cause in retry_on is an error that lists the valid ones."""
     with pytest.raises(InvalidParams) as caught:
         harness.submit("true", retries=1, retry_on=["exit-code"])
     assert "any, infrastructure, exit_code" in caught.value.data["errors"][0]["rule"]
 
 
-def test_a_crash_loop_stops_with_a_word(build: Build) -> None:
-    """Attempts that die at once, so many in a row, are the last, whatever `retries` still allows."""
+def test_a_crash_loop_ends_the_retries(build: Build) -> None:
+    """After crash_loop_attempts short attempts in a row there is no retry, and the cause reports the crash
+    loop."""
     harness = build(retries={"crash_loop_s": 5.0, "crash_loop_attempts": 3})
     run = harness.ended(harness.submit("sh", "-c", "exit 7", retries=50, retry_on=["any"]))
     assert (run["outcome"], run["attempt"], run["retries_used"]) == ("failed", 3, 2)
@@ -45,35 +47,36 @@ def test_a_crash_loop_stops_with_a_word(build: Build) -> None:
 
 
 @pytest.mark.slow
-def test_an_attempt_that_lived_begins_the_count_anew(build: Build) -> None:
-    """Only deaths in a row are a loop: one attempt that worked for a while in between breaks it."""
+def test_a_long_attempt_resets_the_crash_loop_count(build: Build) -> None:
+    """An attempt that lives longer than crash_loop_s resets the count of the crash loop."""
     harness = build(retries={"crash_loop_s": 4.0, "crash_loop_attempts": 3})
     script = 'test "$MOSAIC_ATTEMPT" = 3 && sleep 4.5; exit 7'
     run = harness.ended(harness.submit("sh", "-c", script, retries=20, retry_on=["any"]), 60.0)
     assert run["attempt"] == 6 and run["cause"]["crash_loop"] is True
 
 
-def test_a_retry_goes_on_from_the_last_whole_checkpoint(build: Build) -> None:
-    """The newest checkpoint is torn, so the one before it is loaded, and the run says which that was."""
+def test_an_attempt_resumes_from_the_last_intact_checkpoint(build: Build) -> None:
+    """If the newest checkpoint is damaged, the attempt loads the one before it, and the run names that
+    checkpoint."""
     harness = workshop(build, retries={"crash_loop_attempts": 0})
     params = {**PATIENT, "retries": 1, "retry_on": ["exit_code"]}
-    run_id = idle(harness, params, steps=10, save_at=[4, 8], tear_at=8, exit=3)
+    run_id = idle(harness, params, steps=10, save_at=[4, 8], damage_at=8, exit=3)
     run = harness.ended(run_id)
     assert (run["attempt"], run["retries_used"], run["cause"]["kind"]) == (2, 1, "exit_code")
     assert run["resumed_from"]["step"] == 4
     assert Path(run["resumed_from"]["path"]).name == "checkpoint-000000000004"
     assert [payload["global_step"] for payload in loaded(harness, run_id, 2)] == [4]
     assert loaded(harness, run_id, 1) == []
-    assert run["checkpoint"]["step"] == 8, "what it saved last, in its second attempt"
+    assert run["checkpoint"]["step"] == 8, "saved by attempt 2"
     assert harness.attempt(run_id, 1) != harness.attempt(run_id, 2)
 
 
-def test_steps_count_over_attempts(build: Build) -> None:
-    """`max_steps`: the worker's own count where it has one, which goes on, else all attempts' records."""
+def test_max_steps_counts_over_attempts(build: Build) -> None:
+    """`max_steps` uses the worker's own step count if it has one, else the records of all attempts."""
     harness = workshop(build, cpus={"slots": 4}, retries={"crash_loop_attempts": 0})
     params = {**PATIENT, "retries": 1, "retry_on": ["exit_code"], "max_steps": 15}
     own = idle(harness, params, steps=10, step_s=0.02, save_at=[10], die_at=10, wait=True)
-    code = (  # the second attempt, too, goes no further than its tenth step: how far it comes is no race
+    code = (  # attempt 2 waits after its tenth step, so that the count is no race
         "import json, os, time\nfor n in range(10):\n"
         "    print(json.dumps({'type': 'step', 'step_index': n}), flush=True); time.sleep(0.02)\n"
         "time.sleep(60 * (os.environ['MOSAIC_ATTEMPT'] == '2'))\n"
@@ -90,12 +93,12 @@ def test_steps_count_over_attempts(build: Build) -> None:
 # --- retry: a new run ------------------------------------------------------------------------------------
 
 
-def test_retry_is_a_new_run_that_goes_on(build: Build) -> None:
-    """The new run names its origin and goes on from its checkpoint, exactly; `fresh` begins from nothing."""
+def test_retry_makes_a_new_run_that_continues(build: Build) -> None:
+    """The new run names its origin and continues exactly from its checkpoint; `fresh` begins without one."""
     harness = workshop(build)
     config: dict[str, Any] = {"episodes": 200, "episode_delay_s": 0.025, "checkpoint_every_episodes": 5}
     first = train(harness, PATIENT, **config)
-    wait_until(lambda: harness.get(first)["checkpoint"], bool, "it has saved")
+    wait_until(lambda: harness.get(first)["checkpoint"], bool, "a checkpoint is saved")
     harness.call("run.stop", run_id=first)
     stopped = harness.ended(first)
     assert stopped["outcome"] == "cancelled"
@@ -113,17 +116,18 @@ def test_retry_is_a_new_run_that_goes_on(build: Build) -> None:
     assert again["resumed_from"]["step"] == stopped["checkpoint"]["step"]
     assert harness.ended(fresh["run_id"])["resumed_from"] is None
 
-    # What both learned is the same table: the one in two runs, the other in one.
-    words = [harness.telemetry(run["run_id"])[-1]["data"]["payload"]["q_sha256"] for run in (again, fresh)]
-    assert words[0] == words[1]
+    # Both learned the same table, one of them in two runs.
+    tables = [harness.telemetry(run["run_id"])[-1]["data"]["payload"]["q_sha256"] for run in (again, fresh)]
+    assert tables[0] == tables[1]
 
-    # A retry of a retry that saved nothing itself finds the first one's.
+    # The new run resumes from the checkpoints of its origin.
     directory = harness.state_dir / "runs" / first / "files" / "checkpoints"
     assert spec_on_disk(harness, retried["run_id"])["resume_from"] == str(directory)
 
 
-def test_a_retry_passes_over_what_is_torn(build: Build) -> None:
-    """Where an origin left nothing but a torn checkpoint, the whole one before it is gone on from."""
+def test_retry_skips_a_damaged_checkpoint(build: Build) -> None:
+    """If the newest checkpoint of the origin is damaged, the new run continues from the intact one before
+    it."""
     harness = workshop(build)
     first = idle(harness, PATIENT, steps=6, save_at=[4])
     assert harness.ended(first)["checkpoint"]["step"] == 4
@@ -131,9 +135,9 @@ def test_a_retry_passes_over_what_is_torn(build: Build) -> None:
     harness.run_ids.add(second)
     harness.ended(second)
     files = harness.state_dir / "runs" / second / "files"
-    torn = files / "checkpoints" / "checkpoint-000000000009"
-    shutil.copytree(files.parents[1] / first / "files" / "checkpoints" / "checkpoint-000000000004", torn)
-    (torn / "state").write_bytes(b"torn")
+    damaged = files / "checkpoints" / "checkpoint-000000000009"
+    shutil.copytree(files.parents[1] / first / "files" / "checkpoints" / "checkpoint-000000000004", damaged)
+    (damaged / "state").write_bytes(b"damaged")
 
     third = harness.call("run.retry", run_id=second)["run_id"]
     harness.run_ids.add(third)
@@ -142,7 +146,8 @@ def test_a_retry_passes_over_what_is_torn(build: Build) -> None:
 
 
 def test_retry_needs_the_environment_again(harness: DaemonHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values are gone at the end: what was given on purpose and is missing now is listed, nothing is run."""
+    """Values of variables are not stored after the end: `retry` lists the ones that are missing and starts
+    nothing."""
     script = 'echo "$SECRET_TOKEN-$SEED"'
     monkeypatch.setenv("SECRET_TOKEN", "hush")
     done = harness.ctl("-o", "name", "submit", "-e", "SECRET_TOKEN", "-e", "SEED=7", "--", "sh", "-c", script)
@@ -157,7 +162,7 @@ def test_retry_needs_the_environment_again(harness: DaemonHarness, monkeypatch: 
     second = done.stdout.strip()
     harness.ended(second)
     assert harness.stdout(second) == b"hush-8\n"
-    assert harness.get(second)["digest"] != harness.get(run_id)["digest"], "other variables, other work"
+    assert harness.get(second)["digest"] != harness.get(run_id)["digest"], "other values give another digest"
 
     done = harness.ctl("-o", "json", "retry", "--allow-missing", run_id)
     assert done.returncode == 0, done.stderr
@@ -168,8 +173,8 @@ def test_retry_needs_the_environment_again(harness: DaemonHarness, monkeypatch: 
     assert "hush" not in "".join(path.read_text() for path in harness.state_dir.glob("runs/*/spec.json"))
 
 
-def test_retry_of_what_has_not_ended(harness: DaemonHarness) -> None:
-    """A live run cannot be retried: it would be there twice.  Nor can one that never was."""
+def test_retry_of_a_live_or_unknown_run_is_refused(harness: DaemonHarness) -> None:
+    """A live run and an unknown run cannot be retried."""
     run_id = harness.submit("sleep", "60")
     with pytest.raises(Conflict):
         harness.call("run.retry", run_id=run_id)
@@ -178,7 +183,8 @@ def test_retry_of_what_has_not_ended(harness: DaemonHarness) -> None:
 
 
 def test_a_retry_with_a_key_is_one_run(harness: DaemonHarness) -> None:
-    """The same key again gives the same retry back: a lost reply may be asked for twice."""
+    """The same key again returns the same new run, so that a client can repeat a request whose reply was
+    lost."""
     run_id = harness.submit("true")
     harness.ended(run_id)
     retries = [harness.call("run.retry", run_id=run_id, key="k", allow_missing=True) for _ in range(2)]
@@ -190,15 +196,15 @@ def test_a_retry_with_a_key_is_one_run(harness: DaemonHarness) -> None:
 
 
 def test_a_lost_shim_is_retried_from_the_checkpoint(build: Build) -> None:
-    """The default: a shim that is killed takes its attempt along, and the next one goes on."""
+    """By default a lost shim is retried, and the next attempt continues from the checkpoint."""
     harness = workshop(build, timeouts={"worker_grace_s": 0.5})
     harness.allow(Catalogue.SHIM_LOST)
     gate = harness.home / "go"
-    run_id = idle(harness, {**PATIENT, "retries": 1}, steps=6, save_at=[4], hang=True, go_on=str(gate))
-    wait_until(lambda: harness.get(run_id)["checkpoint"], bool, "it has saved")
+    run_id = idle(harness, {**PATIENT, "retries": 1}, steps=6, save_at=[4], hang=True, hang_until=str(gate))
+    wait_until(lambda: harness.get(run_id)["checkpoint"], bool, "a checkpoint is saved")
     (shim,) = harness.shims()
     os.kill(shim, signal.SIGKILL)
-    wait_until(lambda: harness.get(run_id)["attempt"], lambda number: number == 2, "another attempt")
+    wait_until(lambda: harness.get(run_id)["attempt"], lambda number: number == 2, "attempt 2")
     gate.touch()
     run = harness.ended(run_id)
     assert (run["outcome"], run["attempt"], run["retries_used"]) == ("succeeded", 2, 1)

@@ -1,4 +1,4 @@
-"""A plain command goes from submit to TERM, with its exact end."""
+"""A command runs from submit to TERM and has its exact end."""
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from tests.harness.daemon import DaemonHarness
 
 @pytest.mark.parametrize("code", [0, 7, 200])
 def test_exit_code_is_exact(harness: DaemonHarness, code: int) -> None:
-    """The run ends with the code the kernel gave, and 0 alone is success."""
+    """The run has the exit code from the kernel; only 0 is success."""
     run = harness.ended(harness.submit("sh", "-c", f"exit {code}"))
 
     assert run["exit_code"] == code and run["signal"] is None
@@ -22,23 +22,23 @@ def test_exit_code_is_exact(harness: DaemonHarness, code: int) -> None:
 
 
 def test_signal_is_exact(harness: DaemonHarness) -> None:
-    """A segfault is reported as signal 11, with no exit code."""
+    """A segmentation fault is reported as signal 11, without an exit code."""
     run = harness.ended(harness.python("import os; os.kill(os.getpid(), 11)"))
 
     assert run["signal"] == signal.SIGSEGV and run["exit_code"] is None
     assert run["outcome"] == "failed" and run["cause"]["kind"] == "signal"
 
 
-def test_missing_program_is_spawn_failed(harness: DaemonHarness) -> None:
-    """A program that does not exist faults with spawn_failed and says what was not found."""
+def test_a_missing_program_is_spawn_failed(harness: DaemonHarness) -> None:
+    """A program that does not exist fails with spawn_failed and the error of the system."""
     run = harness.ended(harness.submit("/no/such/program"))
 
     assert run["outcome"] == "failed" and run["cause"]["kind"] == "spawn_failed"
     assert "No such file" in run["cause"]["error"]
 
 
-def test_command_passes_through_the_states(harness: DaemonHarness) -> None:
-    """INIT, HSHK, RDY, EXEC and TERM are all in the ledger, in this order."""
+def test_a_command_passes_through_the_states(harness: DaemonHarness) -> None:
+    """A command passes through INIT, HSHK, RDY, EXEC and TERM, in this order."""
     run_id = harness.submit("true")
     harness.ended(run_id)
 
@@ -48,7 +48,7 @@ def test_command_passes_through_the_states(harness: DaemonHarness) -> None:
 
 
 def test_runs_that_do_not_fit_wait(build: Build) -> None:
-    """With one CPU slot the second run starts only when the first has ended."""
+    """With one CPU slot, the second run starts only when the first has ended."""
     harness = build(cpus={"slots": 1})
     first = harness.submit("sleep", "60")
     harness.until(first, "EXEC")
@@ -60,16 +60,16 @@ def test_runs_that_do_not_fit_wait(build: Build) -> None:
     assert harness.ended(second)["exit_code"] == 0
 
 
-def test_request_above_the_machine_is_granted_the_machine(harness: DaemonHarness) -> None:
-    """cpus above the slots run with what there is, visibly."""
+def test_a_request_above_the_cpus_is_granted_all_cpus(harness: DaemonHarness) -> None:
+    """A run that requests more CPUs than there are gets all of them, and the run shows it."""
     run = harness.ended(harness.submit("sh", "-c", "echo $OMP_NUM_THREADS", cpus=64))
 
     assert run["cpus"] == {"requested": 64, "granted": 2}
     assert harness.stdout(run["run_id"]) == b"2\n"
 
 
-def test_labels_that_several_set_at_once_are_all_there(harness: DaemonHarness) -> None:
-    """`label` and `unlabel` change the labels at the time of the commit, not those that the client saw."""
+def test_concurrent_label_changes_are_all_kept(harness: DaemonHarness) -> None:
+    """Concurrent `label` and `unlabel` requests change the current labels, so that none is lost."""
     run_id = harness.submit("true", hold=True, labels={"draft": "yes"})
 
     def one_label(key: int) -> None:
@@ -92,8 +92,8 @@ def test_labels_that_several_set_at_once_are_all_there(harness: DaemonHarness) -
     assert len(harness.get(run_id)["labels"]) == 24
 
 
-def test_what_was_set_is_in_the_ledger_with_what_was_there_before(harness: DaemonHarness) -> None:
-    """A `set` event has the new values and, in `was`, the old ones; what was so already makes no event."""
+def test_a_set_event_has_new_and_old_values(harness: DaemonHarness) -> None:
+    """A `set` event has the new values and, in `was`, the old ones; setting an equal value makes no event."""
     run_id = harness.submit("true", hold=True, labels={"team": "a"})
     set_to: dict[str, Any] = {"priority": 5, "name": "base", "labels": {"team": "b", "seed": "7"}}
     harness.call("run.set", run_id=run_id, **set_to)

@@ -1,4 +1,4 @@
-"""Exactly one daemon a socket and state directory; the second leaves with exit code 2 and names the first."""
+"""One daemon for each socket and state directory; a second one exits with code 2 and names the first."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.harness.daemon import DaemonHarness
 from tests.harness.places import ROOT
 from tests.harness.waiting import DEADLINE_S
 
-#: For a process to start and to end: a matter of the machine, and of no promise.
+#: Time for a process to start and to end, also on a slow machine.
 START_AND_END_S = 60.0
 
 HOLD = """
@@ -34,14 +34,14 @@ sys.stdin.read()
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A short directory: a socket's path is limited."""
+    """Return a directory with a short path, because the path of a socket is limited."""
     with tempfile.TemporaryDirectory(prefix="mosaic-") as made:
         yield Path(made)
 
 
 @pytest.fixture
 def hold() -> Iterator[Callable[[Path, Path], "subprocess.Popen[str]"]]:
-    """Start processes that hold locks and listen, until killed."""
+    """Return a function that starts a process that holds the locks and listens; all are killed at the end."""
     started: list[subprocess.Popen[str]] = []
 
     def begin(state_dir: Path, path: Path) -> "subprocess.Popen[str]":
@@ -62,37 +62,38 @@ def hold() -> Iterator[Callable[[Path, Path], "subprocess.Popen[str]"]]:
 
 
 @pytest.mark.parametrize(("same_state", "same_socket"), [(True, True), (True, False), (False, True)])
-def test_the_second_daemon_names_the_first(
+def test_a_second_daemon_is_refused_and_names_the_first(
     harness: DaemonHarness, same_state: bool, same_socket: bool
 ) -> None:
-    """Same state directory, same socket or both: exit code 2 and one sentence; the first serves on."""
+    """With the same state directory or socket, a second daemon exits with code 2 and an error that names the
+    first, which continues."""
     assert harness.process is not None
     state_dir = harness.state_dir if same_state else harness.home / "other"
     path = harness.socket if same_socket else harness.home / "o"
     done = harness.run_daemon("--state-dir", str(state_dir), "--socket", str(path))
     assert done.returncode == 2
     (sentence,) = done.stderr.splitlines()
-    for named in (f"pid {harness.process.pid}", str(harness.socket), str(harness.state_dir), "--state-dir"):
-        assert named in sentence
+    for name in (f"pid {harness.process.pid}", str(harness.socket), str(harness.state_dir), "--state-dir"):
+        assert name in sentence
     assert harness.call("daemon.health")["pid"] == harness.process.pid
 
 
-def test_a_killed_daemon_leaves_nothing_in_the_way(harness: DaemonHarness) -> None:
-    """After kill -9 the socket file is still there, and the next daemon starts at once."""
+def test_a_daemon_starts_after_kill_9_of_the_previous_one(harness: DaemonHarness) -> None:
+    """After kill -9 the socket file still exists, and the next daemon starts immediately."""
     harness.kill()
     assert harness.socket.exists()
     harness.start()
     assert harness.call("daemon.health")["ready"]
 
 
-def test_a_stopped_daemon_takes_its_socket_with_it(harness: DaemonHarness) -> None:
-    """After an orderly stop there is no socket file, so clients see that there is no daemon."""
+def test_a_stopped_daemon_removes_its_socket(harness: DaemonHarness) -> None:
+    """After an orderly stop the socket file does not exist."""
     assert harness.stop() == 0
     assert not harness.socket.exists()
 
 
-def test_a_lock_is_refused_with_its_holder(home: Path, hold: Callable[[Path, Path], object]) -> None:
-    """Each of the two locks is refused alone, and a refusal leaves nothing held."""
+def test_a_held_lock_is_refused_with_its_holder(home: Path, hold: Callable[[Path, Path], object]) -> None:
+    """Each of the two locks alone is refused with its holder, and a refusal leaves no lock held."""
     hold(home / "a", home / "a.sock")
     for state_dir, path in ((home / "a", home / "b.sock"), (home / "b", home / "a.sock")):
         with pytest.raises(AlreadyRunning, match=r"mosaicd \S+ \(pid \d+, since 2027-01-15 \d\d:00:00"):
@@ -100,10 +101,8 @@ def test_a_lock_is_refused_with_its_holder(home: Path, hold: Callable[[Path, Pat
     lock.acquire(home / "b", home / "b.sock", started_at=1.0).close()
 
 
-def test_the_lock_ends_with_its_holder(
-    home: Path, hold: Callable[[Path, Path], "subprocess.Popen[str]"]
-) -> None:
-    """kill -9 frees both locks; the stale socket file is replaced."""
+def test_kill_9_frees_the_locks(home: Path, hold: Callable[[Path, Path], "subprocess.Popen[str]"]) -> None:
+    """kill -9 of the holder frees both locks; the stale socket file is replaced."""
     holder = hold(home / "a", home / "a.sock")
     holder.kill()
     holder.wait(DEADLINE_S)
@@ -115,22 +114,22 @@ def test_the_lock_ends_with_its_holder(
     locks.close()
 
 
-def test_the_lock_file_says_who_holds_it(home: Path) -> None:
-    """Both files hold pid, version, socket, state directory and since when; only for people to read."""
+def test_lock_files_describe_their_holder(home: Path) -> None:
+    """Both lock files contain pid, version, socket, state directory and start time, for users to read."""
     locks = lock.acquire(home / "s", home / "x.sock", started_at=5.0)
     for file in (home / "s/lock", home / "x.sock.lock"):
-        said = json.loads(file.read_text())
-        assert said["pid"] == os.getpid()
-        assert (said["socket"], said["state_dir"]) == (str(home / "x.sock"), str(home / "s"))
-        assert said["started_at"] == 5.0
-        assert set(said) == {"pid", "version", "socket", "state_dir", "started_at"}
+        record = json.loads(file.read_text())
+        assert record["pid"] == os.getpid()
+        assert (record["socket"], record["state_dir"]) == (str(home / "x.sock"), str(home / "s"))
+        assert record["started_at"] == 5.0
+        assert set(record) == {"pid", "version", "socket", "state_dir", "started_at"}
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
     locks.close()
     locks.close()
 
 
-def test_a_lock_file_that_says_nothing_still_holds(home: Path) -> None:
-    """The lock counts, not what its file says: an unreadable one is refused as well."""
+def test_a_lock_with_an_unreadable_file_is_refused(home: Path) -> None:
+    """The lock counts, not the content of its file: a lock with an unreadable file is refused too."""
     locks = lock.acquire(home / "s", home / "x.sock", started_at=5.0)
     (home / "s/lock").write_text("{")
     with pytest.raises(AlreadyRunning, match="another daemon"):
@@ -138,8 +137,8 @@ def test_a_lock_file_that_says_nothing_still_holds(home: Path) -> None:
     locks.close()
 
 
-def test_directories_are_made_for_us_alone(home: Path) -> None:
-    """Missing directories are made 0700, and the socket is 0600 from its first moment."""
+def test_directories_are_made_with_mode_0700(home: Path) -> None:
+    """Missing directories are made with mode 0700, and the socket has 0600 from its first moment."""
     locks = lock.acquire(home / "p/state", home / "r/m.sock", started_at=1.0)
     with lock.bind(home / "r/m.sock", locks):
         names = ("p", "p/state", "r", "r/m.sock")
@@ -151,8 +150,8 @@ def test_directories_are_made_for_us_alone(home: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["state", "run"])
-def test_a_directory_that_others_write_to_is_refused(home: Path, name: str) -> None:
-    """A directory in which another user could replace our files or socket is refused."""
+def test_a_directory_that_others_can_write_to_is_refused(home: Path, name: str) -> None:
+    """A directory in which another user could replace files or the socket is refused."""
     (home / name).mkdir()
     (home / name).chmod(0o777)
     with pytest.raises(CannotServe, match=f"chmod go-w {home / name}"):
@@ -160,8 +159,8 @@ def test_a_directory_that_others_write_to_is_refused(home: Path, name: str) -> N
 
 
 @pytest.mark.root
-def test_a_directory_of_somebody_else_is_refused(home: Path) -> None:
-    """A directory that another user made where ours should be is not used."""
+def test_a_directory_of_another_user_is_refused(home: Path) -> None:
+    """A state or socket directory of another user is refused."""
     for name in ("state", "run"):
         (home / name).mkdir(mode=0o700)
     os.chown(home / "run", 12345, -1)
@@ -173,8 +172,8 @@ def test_a_directory_of_somebody_else_is_refused(home: Path) -> None:
         lock.acquire(home / "state", home / "run/s", started_at=1.0)
 
 
-def test_a_file_in_the_way_is_not_removed(home: Path) -> None:
-    """A file that is not a socket is not replaced."""
+def test_a_file_at_the_path_of_the_socket_is_kept(home: Path) -> None:
+    """A file that is not a socket is not replaced by the socket."""
     (home / "x").write_text("precious")
     locks = lock.acquire(home / "s", home / "x", started_at=1.0)
     with pytest.raises(CannotServe, match=str(home / "x")):
@@ -183,8 +182,9 @@ def test_a_file_in_the_way_is_not_removed(home: Path) -> None:
     locks.close()
 
 
-def test_a_socket_that_answers_is_not_taken_over(home: Path) -> None:
-    """A socket with a listener without our lock (systemd, for socket activation) is not replaced."""
+def test_a_socket_with_a_listener_is_not_replaced(home: Path) -> None:
+    """A socket with a listener that does not hold the lock (systemd, for socket activation) is not
+    replaced."""
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(home / "x"))
         other.listen()
@@ -197,21 +197,21 @@ def test_a_socket_that_answers_is_not_taken_over(home: Path) -> None:
             other.accept()
 
 
-def test_only_a_fitting_socket_is_adopted(home: Path) -> None:
-    """systemd must pass one listening Unix stream socket with a path."""
-    with socket.socket(socket.AF_UNIX) as right, socket.socket(socket.AF_UNIX) as deaf:
-        right.bind(str(home / "x"))
-        right.listen()
-        deaf.bind(str(home / "y"))
-        assert lock.adopt([right]) == (right, home / "x")
-        for wrong in ([], [right, right], [deaf]):
+def test_only_a_valid_socket_is_adopted(home: Path) -> None:
+    """The daemon adopts only one listening Unix stream socket with a path from systemd."""
+    with socket.socket(socket.AF_UNIX) as valid, socket.socket(socket.AF_UNIX) as not_listening:
+        valid.bind(str(home / "x"))
+        valid.listen()
+        not_listening.bind(str(home / "y"))
+        assert lock.adopt([valid]) == (valid, home / "x")
+        for sockets in ([], [valid, valid], [not_listening]):
             with pytest.raises(CannotServe):
-                lock.adopt(wrong)
-    with socket.socket(socket.AF_UNIX) as nameless:
-        nameless.bind(f"\0mosaicd-test-{os.getpid()}")
-        nameless.listen()
+                lock.adopt(sockets)
+    with socket.socket(socket.AF_UNIX) as abstract:
+        abstract.bind(f"\0mosaicd-test-{os.getpid()}")
+        abstract.listen()
         with pytest.raises(CannotServe, match="ListenStream=/"):
-            lock.adopt([nameless])
+            lock.adopt([abstract])
 
 
 @pytest.mark.parametrize(
@@ -224,8 +224,8 @@ def test_only_a_fitting_socket_is_adopted(home: Path) -> None:
         (["--state-dir", "/proc/nothing"], "/proc/nothing"),
     ],
 )
-def test_a_bad_start_is_one_sentence(home: Path, arguments: list[str], words: str) -> None:
-    """What is wrong with the command line or the settings is said in one line, no traceback; exit code 2."""
+def test_an_invalid_start_is_one_line_and_exit_code_2(home: Path, arguments: list[str], words: str) -> None:
+    """An invalid command line or setting is reported in one line without a traceback; the exit code is 2."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home), "XDG_RUNTIME_DIR": str(home)}
     done = subprocess.run(
         [sys.executable, "-m", "mosaicd", *arguments],
@@ -237,8 +237,8 @@ def test_a_bad_start_is_one_sentence(home: Path, arguments: list[str], words: st
     assert words in line
 
 
-def test_a_bad_start_that_nobody_can_read_of(home: Path) -> None:
-    """With a full disk behind stderr the exit code is still 2: a supervisor goes by it."""
+def test_exit_code_2_if_stderr_cannot_be_written(home: Path) -> None:
+    """If stderr is on a full disk, the exit code is still 2, because a supervisor depends on it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home), "XDG_RUNTIME_DIR": str(home)}
     command = [sys.executable, "-m", "mosaicd", "--state-dir", "/proc/nothing"]
     with open("/dev/full", "wb") as full:

@@ -1,4 +1,4 @@
-"""Stop: the whole tree is gone within grace + 1 s, and only then is its slot free."""
+"""Stop: the process tree ends within the grace period + 1 s, and only then is its slot free."""
 
 import time
 
@@ -10,10 +10,11 @@ from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
 
-def test_stubborn_tree_is_gone_before_its_slot_is_used(build: Build) -> None:
-    """TERM ignored, own session, double fork: all gone within grace + 1 s, the slot not reused before.
+def test_a_stubborn_tree_ends_before_its_slot_is_used(build: Build) -> None:
+    """A tree that ignores TERM, with a new session and a double fork, ends within grace + 1 s, before its
+    slot is used again.
 
-    A machine that stands still for a moment delays one stop, not several in a row.
+    A suspended machine can delay one stop, so up to five are measured.
     """
     harness = build(cpus={"slots": 1})
     took_s: list[float] = []
@@ -23,7 +24,7 @@ def test_stubborn_tree_is_gone_before_its_slot_is_used(build: Build) -> None:
 
 
 def stop_of_a_stubborn_tree(harness: DaemonHarness) -> float:
-    """How long it took with a grace of one second, seconds."""
+    """Stop a stubborn tree with a grace period of 1 s; return the seconds until the run ended."""
     run_id = harness.program("stubborn")
     printed = wait_until(
         lambda: harness.stdout(run_id) if harness.get(run_id)["state"] == "EXEC" else b"",
@@ -32,7 +33,7 @@ def stop_of_a_stubborn_tree(harness: DaemonHarness) -> float:
     )
     pids = [*map(int, printed.split()), harness.get(run_id)["pid"]]
     assert all(map(processes.is_alive, pids))
-    follower = harness.program("are_gone", *map(str, pids))
+    follower = harness.program("have_ended", *map(str, pids))
 
     began = time.monotonic()
     harness.call("run.stop", run_id=run_id, grace_s=1.0, reason="drill")
@@ -45,12 +46,12 @@ def stop_of_a_stubborn_tree(harness: DaemonHarness) -> float:
         and run["cause"]["kind"] == "by_user"
         and run["cause"]["reason"] == "drill"
     )
-    assert harness.ended(follower)["exit_code"] == 0, "the next run saw a process of the one before"
+    assert harness.ended(follower)["exit_code"] == 0, "the next run found a process of the previous one"
     return took_s
 
 
-def test_stop_of_a_waiting_run_ends_it_at_once(build: Build) -> None:
-    """A run that waits is withdrawn: cancelled, never started."""
+def test_stop_of_a_waiting_run_cancels_it(build: Build) -> None:
+    """A waiting run that is stopped is cancelled and never starts."""
     harness = build(cpus={"slots": 1})
     first = harness.submit("sleep", "60")
     harness.until(first, "EXEC")
@@ -62,8 +63,8 @@ def test_stop_of_a_waiting_run_ends_it_at_once(build: Build) -> None:
     assert run["outcome"] == "cancelled" and run["attempt"] == 0 and run["started_at"] is None
 
 
-def test_clean_term_is_cancelled_not_failed(harness: DaemonHarness) -> None:
-    """A command that dies of our TERM is cancelled, without passing through FAULT."""
+def test_a_run_that_ends_by_sigterm_is_cancelled(harness: DaemonHarness) -> None:
+    """A run that ends by the daemon's SIGTERM is cancelled, without passing through FAULT."""
     run_id = harness.submit("sleep", "60")
     harness.until(run_id, "EXEC")
     harness.call("run.stop", run_id=run_id)
@@ -74,11 +75,11 @@ def test_clean_term_is_cancelled_not_failed(harness: DaemonHarness) -> None:
     assert "broke" not in kinds
 
 
-def test_stop_is_a_no_op_where_it_is_true(harness: DaemonHarness) -> None:
+def test_a_repeated_stop_changes_nothing(harness: DaemonHarness) -> None:
     """A second stop, and a stop of an ended run, return the run and change nothing."""
-    run_id = harness.submit("sh", "-c", "trap '' TERM; echo deaf; sleep 60 & wait; sleep 60")
+    run_id = harness.submit("sh", "-c", "trap '' TERM; echo ready; sleep 60 & wait; sleep 60")
     harness.until(run_id, "EXEC")
-    wait_until(lambda: harness.stdout(run_id), bool, "it ignores TERM")
+    wait_until(lambda: harness.stdout(run_id), bool, "the run ignores TERM")
     first = harness.call("run.stop", run_id=run_id, grace_s=30)
     second = harness.call("run.stop", run_id=run_id, grace_s=30)
     assert second["rev"] == first["rev"] and second["want"] == "stop"
@@ -88,8 +89,8 @@ def test_stop_is_a_no_op_where_it_is_true(harness: DaemonHarness) -> None:
     assert harness.call("run.stop", run_id=run_id)["rev"] == ended["rev"]
 
 
-def test_helper_left_behind_is_swept_after_a_clean_exit(harness: DaemonHarness) -> None:
-    """A library's helper that outlives exit 0 is ended before the slot is free."""
+def test_a_helper_is_ended_after_a_clean_exit(harness: DaemonHarness) -> None:
+    """A helper process that outlives an exit with 0 is ended before the slot is free."""
     run_id = harness.program("leaves_helper")
     run = harness.ended(run_id)
 
@@ -98,8 +99,8 @@ def test_helper_left_behind_is_swept_after_a_clean_exit(harness: DaemonHarness) 
 
 
 @pytest.mark.parametrize("grace", [-1, 1e9])
-def test_grace_out_of_range_is_refused(harness: DaemonHarness, grace: float) -> None:
-    """A grace below 0 or beyond a day names field and rule and changes nothing."""
+def test_a_grace_period_out_of_range_is_refused(harness: DaemonHarness, grace: float) -> None:
+    """A grace period below 0 or above one day is refused and changes nothing."""
     run_id = harness.submit("sleep", "60")
     result = harness.ctl("stop", run_id, "--grace", str(grace))
     assert result.returncode == 2, result

@@ -1,4 +1,4 @@
-"""A stop that comes upon something under way: it is carried out at once, and nothing is called wrong."""
+"""A stop during another operation is carried out immediately and without an error."""
 
 import errno
 import os
@@ -15,8 +15,8 @@ from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import DEADLINE_S, wait_until
 
 
-def checks(harness: DaemonHarness) -> list[str]:
-    """What the daemon has asked other programs, as they are being asked."""
+def running_checks(harness: DaemonHarness) -> list[str]:
+    """Return the command lines of the checks that the daemon has running."""
     assert harness.process is not None
     pid = harness.process.pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -25,12 +25,16 @@ def checks(harness: DaemonHarness) -> list[str]:
         try:
             lines.append(Path(f"/proc/{child}/cmdline").read_text())
         except OSError:
-            continue  # it has ended meanwhile
+            continue  # the process has exited meanwhile
     return [line for line in lines if "--check" in line]
 
 
-def replaced(harness: DaemonHarness) -> tuple[bytes, threading.Thread, list[MosaicError]]:
-    """Request a reexec; a reader of the settings is blocked until the test continues it."""
+def begin_reexec(harness: DaemonHarness) -> tuple[bytes, threading.Thread, list[MosaicError]]:
+    """Request a reexec; the check of the next program blocks on the settings file until the test continues
+    it.
+
+    Return the settings, the thread of the request and its errors.
+    """
     settings = harness.config.read_bytes()
     harness.config.unlink()
     os.mkfifo(harness.config)
@@ -44,12 +48,12 @@ def replaced(harness: DaemonHarness) -> tuple[bytes, threading.Thread, list[Mosa
 
     asking = threading.Thread(target=asks)
     asking.start()
-    wait_until(lambda: checks(harness), bool, "the program that would come is looked at")
+    wait_until(lambda: running_checks(harness), bool, "the next program is checked")
     return settings, asking, refused
 
 
-def told(harness: DaemonHarness, settings: bytes) -> None:
-    """Let the reader of the settings continue; fail if there is none."""
+def answer_reader(harness: DaemonHarness, settings: bytes) -> None:
+    """Write the settings for the process that reads them; fail if there is none."""
     assert harness.process is not None
 
     def reader() -> int | None:
@@ -60,21 +64,20 @@ def told(harness: DaemonHarness, settings: bytes) -> None:
             assert error.errno == errno.ENXIO
             return None
 
-    found = wait_until(reader, lambda fd: fd is not None, "a process reads the settings")
-    assert found is not None
-    with os.fdopen(found, "wb") as pipe:
+    descriptor = wait_until(reader, lambda fd: fd is not None, "a process reads the settings")
+    assert descriptor is not None
+    with os.fdopen(descriptor, "wb") as pipe:
         pipe.write(settings)
 
 
-def test_a_stop_is_not_forgotten_over_a_reexec(build: Build) -> None:
-    """SIGTERM while the program that would come is still looked at: the daemon ends, and whoever wanted
-    another in its place is told."""
+def test_a_stop_during_a_reexec_stops_the_daemon(build: Build) -> None:
+    """SIGTERM during a reexec's check of the next program stops the daemon; the reexec is refused."""
     harness = build(timeouts={"shutdown_s": DEADLINE_S})
     assert harness.process is not None
-    settings, asking, refused = replaced(harness)
+    settings, asking, refused = begin_reexec(harness)
     harness.process.send_signal(signal.SIGTERM)
     wait_until(lambda: harness.logged(Catalogue.DAEMON_STOPPING, "SIGTERM"), bool, "the stop is logged")
-    told(harness, settings)
+    answer_reader(harness, settings)
     assert harness.process.wait(DEADLINE_S) == 0
     asking.join(DEADLINE_S)
     assert [type(error) for error in refused] == [Conflict]
@@ -82,15 +85,15 @@ def test_a_stop_is_not_forgotten_over_a_reexec(build: Build) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_stop_between_two_programs(harness: DaemonHarness, number: signal.Signals) -> None:
-    """A signal that comes when the one has ended and the other has not begun is taken by the other: it stops
-    in good order."""
+def test_a_signal_between_two_programs_stops_the_next(harness: DaemonHarness, number: signal.Signals) -> None:
+    """A signal that arrives between the end of the first program and the start of the next stops the next one
+    in order."""
     assert harness.process is not None
-    settings, asking, refused = replaced(harness)
-    told(harness, settings)
+    settings, asking, refused = begin_reexec(harness)
+    answer_reader(harness, settings)
     asking.join(DEADLINE_S)
     wait_until(lambda: harness.logged(Catalogue.DAEMON_REPLACED), bool, "the first program has ended")
     harness.process.send_signal(number)
-    told(harness, settings)
+    answer_reader(harness, settings)
     assert harness.process.wait(DEADLINE_S) == 0
     assert not refused and not harness.socket.exists()

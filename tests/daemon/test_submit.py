@@ -1,4 +1,4 @@
-"""Submission: configs of the original are accepted unchanged, broken ones are refused whole."""
+"""Submission: configs of the original MOSAIC are accepted unchanged; invalid ones are refused as a whole."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.harness.waiting import wait_until
 
 
 def config(**changes: Any) -> dict[str, Any]:
-    """A TrainRunConfig as the original's form writes it, for a program that exits at once."""
+    """Return a TrainRunConfig as the original's form writes it, for a program that exits immediately."""
     return {
         "run_name": "form-default",
         "entry_point": sys.executable,
@@ -29,7 +29,7 @@ def config(**changes: Any) -> dict[str, Any]:
 
 
 def test_config_is_accepted_and_runs(harness: DaemonHarness) -> None:
-    """cpus above the machine are granted what there is; the program runs; the digest is stable."""
+    """A config of the original runs; if it requests more CPUs than there are, it gets all of them."""
     run = harness.ended(harness.submit_config(config())["run_id"])
 
     assert run["outcome"] == "succeeded" and run["name"] == "form-default"
@@ -38,7 +38,7 @@ def test_config_is_accepted_and_runs(harness: DaemonHarness) -> None:
 
 
 def test_every_error_is_reported_with_its_path(harness: DaemonHarness) -> None:
-    """All faults at once, nothing left behind."""
+    """All faults of a config are reported at once with their paths, and nothing is created."""
     broken = config(run_name="", resources={"cpus": 0, "memory_mb": 1, "gpus": {"requested": 9}}, typo=1)
     with pytest.raises(InvalidParams) as caught:
         harness.call("run.submit", config=broken)
@@ -52,7 +52,8 @@ def test_every_error_is_reported_with_its_path(harness: DaemonHarness) -> None:
 
 
 def test_same_config_attaches_to_the_live_run(harness: DaemonHarness) -> None:
-    """A config submitted twice is one run while it lives, in any key order, and a new one afterwards."""
+    """While a run lives, the same config in any order of keys returns that run; afterwards it makes a new
+    one."""
     slow = config(arguments=["-c", "import time; time.sleep(60)"])
     first = harness.submit_config(slow)
     again = harness.submit_config(dict(reversed(slow.items())))
@@ -68,8 +69,8 @@ def test_same_config_attaches_to_the_live_run(harness: DaemonHarness) -> None:
     assert harness.submit_config(slow)["duplicate"] is False
 
 
-def test_own_run_id_is_kept_and_never_given_twice(harness: DaemonHarness) -> None:
-    """A valid ULID in the worker's config becomes the run's id; with another config it is a conflict."""
+def test_a_run_id_in_the_config_is_used_and_unique(harness: DaemonHarness) -> None:
+    """A valid ULID in the worker's config becomes the run id; with another config it is a conflict."""
     run_id = ulid.encode(1_795_000_000_000, os.urandom(10))
     own = config(metadata={"worker": {"config": {"run_id": run_id}}})
     run = harness.submit_config(own)
@@ -82,8 +83,8 @@ def test_own_run_id_is_kept_and_never_given_twice(harness: DaemonHarness) -> Non
     assert harness.stdout(run_id) == b"worked\n"
 
 
-def test_idempotency_key_finds_the_ended_run(harness: DaemonHarness) -> None:
-    """The same key gives the same run back, ended or not."""
+def test_a_key_returns_the_ended_run(harness: DaemonHarness) -> None:
+    """The same key returns the same run, also after its end."""
     run_id = harness.submit("true", key="nightly-1")
     harness.ended(run_id)
     assert (
@@ -93,14 +94,14 @@ def test_idempotency_key_finds_the_ended_run(harness: DaemonHarness) -> None:
 
 
 def test_mandatory_gpus_beyond_the_machine_are_refused(harness: DaemonHarness) -> None:
-    """What this machine can never give is refused at once."""
+    """Mandatory GPUs that the machine does not have are refused immediately."""
     gpus = {"requested": 1, "mandatory": True}
     with pytest.raises(CapacityImpossible):
         harness.submit_config(config(resources={"cpus": 1, "memory_mb": 512, "gpus": gpus}))
 
 
-def test_gpu_slots_are_held_alone(build: Build) -> None:
-    """Two runs never see the same GPU, and a third waits."""
+def test_a_gpu_slot_has_one_run(build: Build) -> None:
+    """Two runs never have the same GPU, and a third run waits."""
     harness = build(cpus={"slots": 8}, gpus={"static": 2})
     script = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); time.sleep(60)"
     runs = [harness.python(script, gpus=1) for _ in range(3)]
@@ -113,8 +114,8 @@ def test_gpu_slots_are_held_alone(build: Build) -> None:
     assert harness.until(runs[2], "EXEC")["slots"] == first["slots"]
 
 
-def test_secrets_are_in_one_file_only_and_go_with_the_run(harness: DaemonHarness) -> None:
-    """Environment values are not in the registry, spec.json, replies, logs or the shim's command line."""
+def test_secrets_are_in_one_file_and_removed_with_the_end(harness: DaemonHarness) -> None:
+    """Values of variables are in environment.json only, until the run ends."""
     run_id = harness.submit("sh", "-c", 'test -n "$TOKEN" && sleep 60', environment={"TOKEN": "s3cr3t-value"})
     run = harness.until(run_id, "EXEC")
     run_dir = harness.state_dir / "runs" / run_id
@@ -128,17 +129,17 @@ def test_secrets_are_in_one_file_only_and_go_with_the_run(harness: DaemonHarness
     assert "s3cr3t-value" not in json.dumps(run)
     harness.call("run.stop", run_id=run_id)
     harness.ended(run_id)
-    wait_until((run_dir / "environment.json").exists, lambda there: not there, "the values go with the run")
+    wait_until((run_dir / "environment.json").exists, lambda exists: not exists, "the file is removed")
 
 
-def test_dry_run_keeps_nothing(harness: DaemonHarness) -> None:
-    """dry_run checks everything, answers a run object, and leaves nothing behind."""
+def test_a_dry_run_stores_nothing(harness: DaemonHarness) -> None:
+    """dry_run checks everything, returns a run object, and stores nothing."""
     run = harness.call("run.submit", command=["true"], dry_run=True)
     assert run["state"] == "INIT" and harness.call("run.list")["runs"] == []
 
 
-def test_command_alone_suffices(harness: DaemonHarness) -> None:
-    """A bare command runs in the owner's home with a minimal environment."""
+def test_a_command_needs_no_other_parameter(harness: DaemonHarness) -> None:
+    """A command without further parameters runs with a minimal environment."""
     run = harness.call("run.submit", command=["env"])
     harness.run_ids.add(run["run_id"])
     harness.ended(run["run_id"])
@@ -147,11 +148,11 @@ def test_command_alone_suffices(harness: DaemonHarness) -> None:
     assert "VIRTUAL_ENV" not in names and "PYTHONPATH" not in names
 
 
-def test_who_goes_before_is_named(build: Build) -> None:
-    """`why` calls the owner of a run that goes before by name, not by number."""
+def test_why_names_the_owners_of_earlier_runs(build: Build) -> None:
+    """`why` names the owner of a run that starts earlier, instead of its uid."""
     harness = build(cpus={"slots": 1})
     harness.until(harness.submit("sleep", "60"), "EXEC")
     harness.submit("true")
-    told = harness.call("run.explain", run_id=harness.submit("true"))
-    [fact] = [fact for fact in told["facts"] if fact["fact"] == "queue"]
+    explanation = harness.call("run.explain", run_id=harness.submit("true"))
+    [fact] = [fact for fact in explanation["facts"] if fact["fact"] == "queue"]
     assert fact["runs"][0]["owner"] == harness.call("daemon.hello")["user"]

@@ -1,4 +1,4 @@
-"""The temporary directory of an attempt that is over goes, also where its shim did not live to remove it."""
+"""The temporary directory of an ended attempt is removed, also if its shim was killed before."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.harness.waiting import wait_until
 
 @pytest.fixture
 def strangers() -> Iterator[list[Path]]:
-    """Directories that belong to no run, removed at the end."""
+    """A list of paths that belong to no run; they are removed at the end."""
     places: list[Path] = []
     yield places
     for place in places:
@@ -22,8 +22,9 @@ def strangers() -> Iterator[list[Path]]:
             place.unlink() if place.is_symlink() else place.rmdir()
 
 
-def test_what_ended_attempts_left_goes_at_the_start(harness: DaemonHarness, strangers: list[Path]) -> None:
-    """With all in it, once the next daemon is up; a live run's stays, and what only has such a name, too."""
+def test_a_start_removes_leaked_temporary_directories(harness: DaemonHarness, strangers: list[Path]) -> None:
+    """A start removes the temporary directories of ended attempts; those of live runs, and other entries with
+    such names, stay."""
     ended, also = harness.submit("true"), harness.submit("false")
     gate = harness.home / "gate"
     live = harness.program("ticker", str(gate))
@@ -33,20 +34,20 @@ def test_what_ended_attempts_left_goes_at_the_start(harness: DaemonHarness, stra
     in_use = Path(temporary_path(live, 1))
     assert in_use.is_dir()
     for run_id in (ended, also):
-        wait_until(Path(temporary_path(run_id, 1)).exists, lambda there: not there, "its shim removes it")
+        wait_until(Path(temporary_path(run_id, 1)).exists, lambda exists: not exists, "its shim removes it")
     harness.stop()
 
-    left = Path(temporary_path(ended, 1))
-    (left / "deep").mkdir(parents=True)
-    (left / "deep" / "file").write_bytes(b"x" * 1000)
+    leaked = Path(temporary_path(ended, 1))
+    (leaked / "deep").mkdir(parents=True)
+    (leaked / "deep" / "file").write_bytes(b"x" * 1000)
     stranger = Path(temporary_path(f"{os.getpid():026d}", 1))
     stranger.mkdir()
     link = Path(temporary_path(also, 1))
     link.symlink_to(harness.home)
     strangers += [stranger, link]
     harness.start()
-    wait_until(left.exists, lambda there: not there, "it goes")
+    wait_until(leaked.exists, lambda exists: not exists, "the daemon removes it")
     assert stranger.is_dir() and link.is_symlink() and in_use.is_dir() and harness.home.is_dir()
     gate.touch()
     assert harness.ended(live)["exit_code"] == 7
-    wait_until(in_use.exists, lambda there: not there, "its shim removes it")
+    wait_until(in_use.exists, lambda exists: not exists, "its shim removes it")

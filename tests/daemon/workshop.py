@@ -1,6 +1,6 @@
-"""A harness where two MOSAIC workers are installed: the tabular one, and one that misbehaves as it is told.
+"""A harness with two MOSAIC workers: `trainer` (tabular), and `idler`, which misbehaves as its config says.
 
-Discovery asks interpreters, not search paths, so the workshop makes an interpreter: a script that sets the
+Discovery calls interpreters, not search paths. So the workshop makes an interpreter: a script that sets the
 path and becomes Python.
 """
 
@@ -19,7 +19,7 @@ trainer = mosaic_tabular:get_worker_metadata
 idler = idler:get_worker_metadata
 """
 
-#: Beats, steps, hangs, saves and dies as its config says.
+#: Sends heartbeats, steps, hangs, saves and exits as its config says.
 _IDLER = '''
 import json, os, sys, time
 from types import SimpleNamespace
@@ -34,25 +34,25 @@ def get_worker_metadata():
     )
 
 
-def stand_still(config):
-    """Where the stacks of a stuck worker must point: it calls nothing that has a frame of its own."""
+def hang(config):
+    """Hang. The stacks of the stuck worker must name this function, so it calls no Python function."""
     end = time.monotonic() + 120
-    while time.monotonic() < end and not os.access(config.get("go_on", "/nowhere"), os.F_OK):
+    while time.monotonic() < end and not os.access(config.get("hang_until", "/nowhere"), os.F_OK):
         time.sleep(0.02)
 
 
 def main():
     args = WorkerCLI.create_base_parser("idler", "Idles.").parse_args()
     config = WorkerCLI.load_config(args, WorkerEnvironment.from_environ())
-    time.sleep(config.get("late_s", 0))
+    time.sleep(config.get("start_delay_s", 0))
     while not os.path.exists(config.get("begin_at", "/")):
         time.sleep(0.01)
     with WorkerRun(heartbeat_interval_s=config.get("beat_s", 0.05)) as run:
-        found, skipped = run.checkpoints.latest_verified()
-        first = found.step if found else 0
+        checkpoint, skipped = run.checkpoints.latest_verified()
+        first = checkpoint.step if checkpoint else 0
         run.emitter.run_started({})
-        if found:
-            run.emitter.checkpoint_loaded(found.payload())
+        if checkpoint:
+            run.emitter.checkpoint_loaded(checkpoint.payload())
         for step in range(first + 1, first + 1 + config.get("steps", 0)):
             run.emitter.event("progress", {"global_step": step})
             time.sleep(config.get("step_s", 0))
@@ -62,8 +62,8 @@ def main():
             if step in config.get("save_at", []):
                 saved = run.checkpoints.save(step, {"state": b"x" * 100})
                 run.emitter.checkpoint_saved(saved.payload())
-                if step == config.get("tear_at"):
-                    (saved.path / "state").write_bytes(b"torn")
+                if step == config.get("damage_at"):
+                    (saved.path / "state").write_bytes(b"damaged")
             if step == config.get("die_at"):
                 os._exit(3)
         while config.get("wait") and not run.control.stop_requested:
@@ -74,7 +74,7 @@ def main():
         if config.get("mute"):
             run.heartbeat.close()
         if config.get("hang"):
-            stand_still(config)
+            hang(config)
         if "exit" in config:
             os._exit(config["exit"])
         run.completed()
@@ -87,7 +87,7 @@ if __name__ == "__main__":
 
 
 def workshop(build: Build, **settings: dict[str, Any]) -> DaemonHarness:
-    """Start a daemon that knows the workers `trainer` (tabular) and `idler`."""
+    """Start a daemon whose settings name the workers `trainer` (tabular) and `idler`."""
     harness = build(start=False)
     site = harness.home / "site"
     info = site / "workshop-1.dist-info"
@@ -115,35 +115,35 @@ def config_of(kind: str, **config: Any) -> dict[str, Any]:
 
 
 def idle(harness: DaemonHarness, params: dict[str, Any] | None = None, **config: Any) -> str:
-    """Submit an idler; `params` are run.submit's, `config` is its own."""
+    """Submit an idler; `params` are the parameters of run.submit, `config` is the worker's config."""
     run = harness.submit_config(config_of("idler", **config), **{"dedup": "new", **(params or {})})
     return str(run["run_id"])
 
 
 def train(harness: DaemonHarness, params: dict[str, Any] | None = None, **config: Any) -> str:
-    """Submit a tabular worker on a small world."""
-    own = {"env_id": "FrozenLake", "seed": 3, "heartbeat_interval_s": 0.1, **config}
-    run = harness.submit_config(config_of("trainer", **own), **{"dedup": "new", **(params or {})})
+    """Submit a tabular worker with a small environment."""
+    worker_config = {"env_id": "FrozenLake", "seed": 3, "heartbeat_interval_s": 0.1, **config}
+    run = harness.submit_config(config_of("trainer", **worker_config), **{"dedup": "new", **(params or {})})
     return str(run["run_id"])
 
 
 def position(harness: DaemonHarness, run_id: str) -> int:
-    """How many episodes a run has reported."""
+    """Return how many episodes a run has reported."""
     return int(harness.get(run_id)["progress"]["episodes"] or 0)
 
 
 def loaded(harness: DaemonHarness, run_id: str, attempt: int) -> list[dict[str, Any]]:
-    """What the attempt says of the checkpoints that it began from."""
+    """Return the checkpoint_loaded payloads of an attempt."""
     records = harness.telemetry(run_id, attempt)
     return [record["data"]["payload"] for record in records if record["kind"] == "checkpoint_loaded"]
 
 
 def post_mortem(harness: DaemonHarness, run_id: str, attempt: int = 1) -> str:
-    """What was written before a run that stood still was killed."""
+    """Return the post-mortem of an attempt that was killed because it was stuck or silent."""
     return (harness.attempt(run_id, attempt) / "post-mortem.txt").read_text()
 
 
 def spec_on_disk(harness: DaemonHarness, run_id: str) -> dict[str, Any]:
-    """spec.json of a run."""
-    found: dict[str, Any] = json.loads((Path(harness.state_dir) / "runs" / run_id / "spec.json").read_text())
-    return found
+    """Return spec.json of a run."""
+    spec: dict[str, Any] = json.loads((Path(harness.state_dir) / "runs" / run_id / "spec.json").read_text())
+    return spec

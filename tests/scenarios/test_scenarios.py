@@ -1,9 +1,9 @@
-"""Transcripts of lives: each .txt file here is a story, played event by event.
+"""Scenarios of the state machine: each .txt file here is a transcript that is played event by event.
 
-Its first line says what it is about.  `> kind name=value ...` is an event, with the least evidence filled in;
-`> (break)` and `> (empty)` are what the daemon makes of a bad exit and of an empty tree; `! kind` is refused
-and changes nothing; `= PLACE name=value ...` is what must be true then.  Values are JSON or words; `-` is
-none.
+The first line is the title. `> kind name=value ...` is an event; evidence that is not given has defaults. `>
+(break)` and `> (empty)` are the events that the daemon makes of a bad exit and of an empty process tree. `!
+kind` is an event that is refused and changes nothing; `= PLACE name=value ...` is checked then. Values are
+JSON or words; `-` is none.
 """
 
 import json
@@ -17,13 +17,13 @@ from mosaicd.core.run import Run
 from mosaicd.protocol.states import RunKind
 from tests.unit.lives import AT, happening, new_run
 
-STORIES = sorted(Path(__file__).parent.glob("*.txt"))
+SCENARIOS = sorted(Path(__file__).parent.glob("*.txt"))
 
 
-@pytest.mark.parametrize("story", STORIES, ids=lambda path: path.stem)
-def test_story(story: Path) -> None:
-    """The life goes as the transcript says; whatever is owed is the same when asked twice."""
-    title, _, script = story.read_text(encoding="utf-8").partition("\n\n")
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.stem)
+def test_scenario(scenario: Path) -> None:
+    """The run follows the transcript; asking twice for the owed action gives the same one."""
+    title, _, script = scenario.read_text(encoding="utf-8").partition("\n\n")
     assert title.strip().endswith(".")
     run: Run | None = None
     for number, line in enumerate(script.splitlines(), 3):
@@ -33,12 +33,13 @@ def test_story(story: Path) -> None:
         try:
             run = play(run, mark, words)
         except IllegalTransition as error:
-            pytest.fail(f"{story.name}:{number}: {error}")
+            pytest.fail(f"{scenario.name}:{number}: {error}")
         if run is not None:
             assert owed(run) is owed(run)
 
 
 def play(run: Run | None, mark: str, words: list[str]) -> Run:
+    """Apply one line of a scenario; return the run."""
     name, values = (
         words[0],
         {key: value(text) for key, _, text in (word.partition("=") for word in words[1:])},
@@ -47,20 +48,21 @@ def play(run: Run | None, mark: str, words: list[str]) -> Run:
         if "kind" in values:
             values["kind"] = RunKind(values["kind"])
         return new_run(**values)
-    assert run is not None, "a story begins with > submitted"
+    assert run is not None, "a scenario begins with > submitted"
     if mark == ">":
-        return apply(run, made(run, name, values))
+        return apply(run, event_of(run, name, values))
     if mark == "!":
         with pytest.raises(IllegalTransition):
             apply(run, happening(Kind(name), **values))
         return run
     assert mark == "="
     expected = {"place": name, **values}
-    assert {key: found(run, key) for key in expected} == expected
+    assert {key: shown_value(run, key) for key in expected} == expected
     return run
 
 
-def made(run: Run, name: str, values: dict[str, Any]) -> Event:
+def event_of(run: Run, name: str, values: dict[str, Any]) -> Event:
+    """Return the event of a `>` line."""
     if name == "(break)":
         assert owed(run) == "break"
         return breaking(run, AT)
@@ -70,8 +72,8 @@ def made(run: Run, name: str, values: dict[str, Any]) -> Event:
     return happening(Kind(name), **values)
 
 
-def found(run: Run, key: str) -> Any:
-    """What a run shows under a name of a transcript."""
+def shown_value(run: Run, key: str) -> Any:
+    """Return the value of a run under a name of a transcript."""
     if key == "place":
         return str(place(run))
     if key == "owes":
@@ -82,7 +84,7 @@ def found(run: Run, key: str) -> Any:
 
 
 def split(line: str) -> list[str]:
-    """Split at blanks outside of JSON braces and brackets."""
+    """Split at spaces outside of JSON braces and brackets."""
     words, depth = [""], 0
     for character in line:
         depth += (character in "{[") - (character in "}]")
@@ -94,6 +96,7 @@ def split(line: str) -> list[str]:
 
 
 def value(text: str) -> Any:
+    """Return the value of a word: none, JSON, or the word."""
     if text == "-":
         return None
     try:
@@ -102,8 +105,8 @@ def value(text: str) -> Any:
         return text
 
 
-def test_there_are_stories() -> None:
-    """The folder is read at all, and every way a run can end is told."""
-    told = "".join(story.read_text(encoding="utf-8") for story in STORIES)
-    ends = ("succeeded", "failed", "cancelled", "timeout", "interrupted")
-    assert not [end for end in ends if f"outcome={end}" not in told]
+def test_every_outcome_has_a_scenario() -> None:
+    """Every outcome of a run is in some scenario."""
+    text = "".join(scenario.read_text(encoding="utf-8") for scenario in SCENARIOS)
+    outcomes = ("succeeded", "failed", "cancelled", "timeout", "interrupted")
+    assert not [outcome for outcome in outcomes if f"outcome={outcome}" not in text]

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Boot this machine's own systemd as PID 1 of fresh namespaces, over a throw-away overlay of `/`.
+"""Boot this machine's own systemd as PID 1 of new namespaces, over a temporary overlay of `/`.
 
     boot.py STATE_DIR --user NAME:UID [--share PATH]... [--hybrid]
 
-Prints one JSON line, {"pid": PID 1 as seen from outside}, once the user's manager is up; then waits for
-EOF on stdin and takes everything down again.  A test that holds the other end of that pipe leaves nothing
-behind, not even when it is killed with -9.
+Prints one JSON line, {"pid": PID 1 as seen from outside}, once the user's manager runs; then waits for EOF on
+stdin and stops everything. So a test that holds the other end of the pipe leaks nothing, also when it is
+killed with SIGKILL.
 
-Without --hybrid the machine has control groups of version 2 alone, and no controllers; with it, controllers
-of version 1 beside them, as this host has them.
+Without --hybrid the machine has control groups of version 2 only, and no controllers; with it, also
+controllers of version 1, as this host has them.
 
-Owns nothing outside STATE_DIR and its control groups.  A reader might think that masking the host's units
-is needed: it is not, because the machine boots to a target of its own that wants the user's manager and
-little else.  Needs root, an overlay file system and cgroup2; exits 77 and says why where one is missing.
+Changes nothing outside of STATE_DIR and its control groups. Needs root, an overlay file system and cgroup2;
+if one is missing, the exit code is 77. Note: the units of the host need no masking, because the machine boots
+to its own target, which wants little more than the user's manager.
 """
 
 import argparse
@@ -37,13 +37,13 @@ MNT_DETACH = 2
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x00020000, 0x02000000, 0x04000000
 CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x08000000, 0x20000000, 0x40000000
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP = 1, 24
-#: sys_module, sys_rawio, sys_time, syslog: nothing in here may touch the host's clock, modules or log.
+#: sys_module, sys_rawio, sys_time, syslog: the machine must not change the clock, modules or log of the host.
 DROPPED_CAPABILITIES = (16, 17, 25, 34)
 
-#: What a hybrid machine has of version 1: systemd's own hierarchy, and controllers that need no set-up.
+#: The version-1 hierarchies of a hybrid machine: that of systemd, and controllers that need no set-up.
 VERSION_1 = ("systemd", "memory", "pids", "cpu", "cpuacct", "freezer")
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-#: Where the machine inside has file systems of its own, whatever the host has there.
+#: Directories where the machine mounts its own file systems.
 COVERED = frozenset(map(Path, ("/proc", "/sys", "/dev", "/run", "/tmp")))
 TARGET = """[Unit]
 Description=A machine with one user manager in it
@@ -57,7 +57,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def call(name: str, *arguments: object) -> None:
-    """Call a libc function that answers 0; OSError names it otherwise."""
+    """Call a libc function; raise OSError with its name and arguments unless it returns 0."""
     if getattr(libc, name)(*arguments) != 0:
         number = ctypes.get_errno()
         shown = ", ".join(a.decode(errors="replace") if isinstance(a, bytes) else str(a) for a in arguments)
@@ -67,8 +67,8 @@ def call(name: str, *arguments: object) -> None:
 def mount(source: str, target: Path, kind: str = "", flags: int = 0, options: str = "") -> None:
     if not target.exists():
         target.mkdir(parents=True)
-    words = (source.encode(), str(target).encode(), kind.encode())
-    call("mount", *words, ctypes.c_ulong(flags), options.encode())
+    arguments = (source.encode(), str(target).encode(), kind.encode())
+    call("mount", *arguments, ctypes.c_ulong(flags), options.encode())
 
 
 def bind(source: Path, target: Path, read_only: bool = False) -> None:
@@ -82,13 +82,13 @@ def bind(source: Path, target: Path, read_only: bool = False) -> None:
 
 
 def is_on_root(path: Path) -> bool:
-    """Whether the overlay of `/` shows `path`: no file system of its own, here or inside, lies above it."""
+    """Return whether the overlay of `/` shows `path`, because no other file system is mounted above it."""
     above = [step for step in (path, *path.parents) if step != Path("/")]
     return not any(step.is_mount() or step in COVERED for step in above)
 
 
-def cgroup_home() -> Path:
-    """The cgroup2 tree of this host, be it the only one or beside version 1."""
+def cgroup2_root() -> Path:
+    """Return the mount point of cgroup2 on this host."""
     for candidate in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")):
         if (candidate / "cgroup.procs").exists() and (candidate / "cgroup.controllers").exists():
             return candidate
@@ -97,7 +97,7 @@ def cgroup_home() -> Path:
 
 def cgroups(name: str, hybrid: bool) -> dict[str, Path]:
     """Return hierarchy -> the machine's group on this host."""
-    groups = {"unified": cgroup_home() / name}
+    groups = {"unified": cgroup2_root() / name}
     if hybrid:
         groups |= {kind: Path("/sys/fs/cgroup") / kind / name for kind in VERSION_1}
         if not all(group.parent.joinpath("cgroup.procs").exists() for group in groups.values()):
@@ -120,7 +120,7 @@ def cgroup_mounts(root: Path, hierarchies: list[str]) -> None:
 
 
 def api_mounts(root: Path, state: Path, hierarchies: list[str]) -> None:
-    """Mount what a kernel gives PID 1: proc, sys, dev, run, tmp and a private view of control groups."""
+    """Mount what PID 1 expects: proc, sys, dev, run, tmp and a private view of control groups."""
     safe = MS_NOSUID | MS_NODEV | MS_NOEXEC
     mount("proc", root / "proc", "proc", safe)
     bind(root / "proc/sys", root / "proc/sys", read_only=True)
@@ -133,16 +133,16 @@ def api_mounts(root: Path, state: Path, hierarchies: list[str]) -> None:
     (state / "console").touch()
     bind(state / "console", dev / "console")
     mount("devpts", dev / "pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620")
-    for name, points_to in {"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1",
-                            "stderr": "fd/2"}.items():  # fmt: skip
-        (dev / name).symlink_to(points_to)
+    for name, target in {"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1",
+                         "stderr": "fd/2"}.items():  # fmt: skip
+        (dev / name).symlink_to(target)
     mount("tmpfs", dev / "shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
     mount("tmpfs", root / "run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     mount("tmpfs", root / "tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
 
 
-def open_the_way(root: Path, path: Path) -> None:
-    """Let any user walk to `path`: an interpreter below a 0700 home is of no use to the user inside."""
+def make_reachable(root: Path, path: Path) -> None:
+    """Let all users enter the directories above `path`, for example an interpreter below a 0700 home."""
     for step in reversed((path, *path.parents)):
         inside = root / step.relative_to("/")
         mode = stat.S_IMODE(inside.stat().st_mode)
@@ -151,7 +151,7 @@ def open_the_way(root: Path, path: Path) -> None:
 
 
 def furnish(root: Path, name: str, uid: int, shares: list[Path]) -> None:
-    """Write the machine's own files: a user who lingers, a target to boot to, an identity."""
+    """Write the machine's files: a lingering user, a target to boot to, an identity."""
     with (root / "etc/passwd").open("a") as passwd:
         passwd.write(f"{name}:x:{uid}:{uid}::/home/{name}:/bin/sh\n")
     with (root / "etc/group").open("a") as group:
@@ -173,11 +173,11 @@ def furnish(root: Path, name: str, uid: int, shares: list[Path]) -> None:
     for share in shares:
         if not is_on_root(share):
             bind(share, root / share.relative_to("/"), read_only=True)
-        open_the_way(root, share)
+        make_reachable(root, share)
 
 
 def forked(work: Callable[[], None]) -> int:
-    """Return the pid of a child that does `work` and exits 1 when that comes back, whatever happens in it."""
+    """Fork a child that calls `work` and then exits with 1; return its pid."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -191,7 +191,7 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def become_pid_1(state: Path, name: str, uid: int, shares: list[Path], hierarchies: list[str]) -> None:
-    """Build the machine's root, enter it, and turn into systemd."""
+    """Build the root of the machine, enter it, and execute systemd."""
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
     mount("", Path("/"), flags=MS_REC | MS_PRIVATE)
     root, layers = state / "root", state / "layers"
@@ -216,28 +216,29 @@ def become_pid_1(state: Path, name: str, uid: int, shares: list[Path], hierarchi
     os.execve("/lib/systemd/systemd", argv, {"container": "drill", "PATH": path, "LANG": "C.UTF-8"})
 
 
-def keep(state: Path, groups: dict[str, Path], name: str, uid: int, shares: list[Path], tell: int) -> None:
-    """The keeper: joins the control groups, leaves the host's namespaces, forks PID 1, and ends with it."""
+def keep(state: Path, groups: dict[str, Path], name: str, uid: int, shares: list[Path], writer: int) -> None:
+    """Run the keeper: join the control groups, leave the namespaces of the host, fork PID 1, and exit after
+    it."""
     os.setsid()
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
     for group in groups.values():
-        (group / "cgroup.procs").write_text("0")  # before the namespace, so that this is its root
+        (group / "cgroup.procs").write_text("0")  # before unshare: this group is the root of the namespace
     spaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
     call("unshare", spaces)
     first = forked(lambda: become_pid_1(state, name, uid, shares, list(groups)))
-    os.write(tell, f"{first}\n".encode())
-    os.close(tell)
+    os.write(writer, f"{first}\n".encode())
+    os.close(writer)
     _, status = os.waitpid(first, 0)
     os._exit(0 if os.WIFSIGNALED(status) else 1)
 
 
 def innermost(pid: int) -> int:
-    """The pid of the keeper's only child, as this process sees it."""
+    """Return the pid of the keeper's only child, as this process sees it."""
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
 def is_ended(pid: int) -> bool:
-    """Whether this child has ended; it stays to be reaped, so its pid stays its own."""
+    """Return whether this child has ended; it is not reaped, so its pid is not reused."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
@@ -249,7 +250,7 @@ def ticks(deadline: float) -> Iterator[None]:
 
 
 def wait_for_user_manager(first: int, keeper: int, uid: int) -> bool:
-    """Wait until the user's manager answers; False when PID 1 ended or time ran out."""
+    """Wait until the user's manager answers; return False if PID 1 ends or the time limit passes."""
     private = Path(f"/proc/{first}/root/run/user/{uid}/systemd/private")
     for _ in ticks(time.monotonic() + BOOT_LIMIT_S):
         if is_ended(keeper):
@@ -257,26 +258,26 @@ def wait_for_user_manager(first: int, keeper: int, uid: int) -> bool:
         if private.exists():
             break
     enter = ["nsenter", f"--target={first}", "--all", "--root", "--wd"]
-    asked = [*enter, "systemctl", "is-active", "--quiet", f"user@{uid}.service"]
+    command = [*enter, "systemctl", "is-active", "--quiet", f"user@{uid}.service"]
     tries = ticks(time.monotonic() + BOOT_LIMIT_S)
-    return any(subprocess.run(asked, check=False).returncode == 0 for _ in tries)
+    return any(subprocess.run(command, check=False).returncode == 0 for _ in tries)
 
 
 def remove_cgroup(cgroup: Path) -> None:
-    """Remove the tree of control groups as it empties; says so when something stays."""
+    """Remove a tree of control groups as its processes end; print an error if it stays."""
     for _ in ticks(time.monotonic() + 20):
         for folder, _, _ in os.walk(cgroup, topdown=False):
             try:
                 os.rmdir(folder)
             except OSError:
-                continue  # a process in it has not been reaped yet
+                continue  # a process of the group is not reaped yet
         if not cgroup.exists():
             return
     print(f"boot: {cgroup} is still populated", file=sys.stderr)
 
 
 def send_back(keeper: int, groups: dict[str, Path]) -> None:
-    """Put the keeper into the groups that this process is in."""
+    """Move the keeper into the groups of this process."""
     places: dict[str, str] = {}
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, kinds, path = line.split(":", 2)
@@ -287,6 +288,7 @@ def send_back(keeper: int, groups: dict[str, Path]) -> None:
 
 
 def run(state: Path, name: str, uid: int, shares: list[Path], hybrid: bool) -> int:
+    """Boot the machine and wait for EOF on stdin; return the exit status."""
     groups = cgroups(f"machine-{os.getpid()}", hybrid)
     for group in groups.values():
         group.mkdir()
@@ -297,7 +299,7 @@ def run(state: Path, name: str, uid: int, shares: list[Path], hybrid: bool) -> i
     try:
         if os.read(reader, 32):
             first = innermost(keeper)
-            # Inside, the keeper would show up as a process of no pid: it goes back where it came from.
+            # In the machine's groups the keeper would be a process without a pid.
             send_back(keeper, groups)
             booted = wait_for_user_manager(first, keeper, uid)
         if booted:
@@ -306,7 +308,7 @@ def run(state: Path, name: str, uid: int, shares: list[Path], hybrid: bool) -> i
         else:
             print((state / "console").read_text(errors="replace")[-4000:], file=sys.stderr)
     finally:
-        os.kill(keeper, signal.SIGKILL)  # PID 1, and with it everything inside, dies with its keeper
+        os.kill(keeper, signal.SIGKILL)  # this kills PID 1, and with it all processes of the machine
         os.waitpid(keeper, 0)
         for group in groups.values():
             remove_cgroup(group)
@@ -321,7 +323,7 @@ def main() -> int:
     parser.add_argument("--hybrid", action="store_true")
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # only the pipe says when to stop
+        signal.signal(number, signal.SIG_IGN)  # only EOF on stdin stops the machine
     name, _, uid = options.user.partition(":")
     options.state.mkdir(parents=True, exist_ok=True)
     shares = [share.resolve() for share in options.share]

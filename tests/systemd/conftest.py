@@ -1,4 +1,4 @@
-"""One machine for all systemd tests, one fresh installation of the units for each."""
+"""One machine for all systemd tests, and a new installation of the units for each test."""
 
 import os
 import shutil
@@ -12,8 +12,9 @@ from tests.systemd.machine import UNSUPPORTED, Machine, UserService
 NEEDED = ("nsenter", "setpriv", "systemctl", "journalctl", "pivot_root", "dbus-daemon", "ps", "strace")
 
 
-def cannot(reason: str) -> None:
-    """Skip with the reason; in CI, where everything is installed as root, that is a failure."""
+def skip(reason: str) -> None:
+    """Skip the test with the reason; in CI, where everything is installed, fail instead, except for
+    namespaces."""
     if os.environ.get("CI") and "namespaces" not in reason:
         pytest.fail(reason)
     pytest.skip(reason)
@@ -21,27 +22,27 @@ def cannot(reason: str) -> None:
 
 @pytest.fixture(scope="session")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A real systemd of our own, up for the whole session; control groups of version 2."""
+    """A real systemd with control groups of version 2, for all tests of the session."""
     yield from boot(tmp_path_factory.mktemp("machine"), hybrid=False)
 
 
 @pytest.fixture(scope="session")
 def hybrid_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """Another, with controllers of version 1 beside version 2."""
+    """A real systemd with controllers of version 1 beside version 2."""
     yield from boot(tmp_path_factory.mktemp("hybrid"), hybrid=True)
 
 
 def boot(state: Path, hybrid: bool) -> Iterator[Machine]:
-    """Boot a machine, skip where that cannot be, and take it down again."""
+    """Boot a machine, or skip the test if that is impossible; stop it at the end."""
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if missing or not Path("/lib/systemd/systemd").exists():
-        cannot(f"a real systemd needs {', '.join(missing) or '/lib/systemd/systemd'}")
+        skip(f"a real systemd needs {', '.join(missing) or '/lib/systemd/systemd'}")
     booted = Machine(state, hybrid)
     if not booted.is_up:
-        status, complaint = booted.why_not()
-        if status == UNSUPPORTED or "Operation not permitted" in complaint:
-            cannot(f"this kernel does not allow a systemd in namespaces: {complaint.strip()[-300:]}")
-        pytest.fail(f"the machine did not boot ({status}): {complaint}")
+        status, error = booted.boot_error()
+        if status == UNSUPPORTED or "Operation not permitted" in error:
+            skip(f"this kernel does not allow a systemd in namespaces: {error.strip()[-300:]}")
+        pytest.fail(f"the machine did not boot ({status}): {error}")
     yield booted
     booted.close()
 
@@ -49,14 +50,14 @@ def boot(state: Path, hybrid: bool) -> Iterator[Machine]:
 @pytest.fixture
 def hybrid_service(hybrid_machine: Machine) -> Iterator[UserService]:
     """The user's installation of mosaicd on the hybrid machine."""
-    made = UserService(hybrid_machine)
-    yield made
-    made.reset()
+    installed = UserService(hybrid_machine)
+    yield installed
+    installed.reset()
 
 
 @pytest.fixture
 def service(machine: Machine) -> Iterator[UserService]:
-    """The user's installation of mosaicd; nothing of it is left afterwards."""
-    made = UserService(machine)
-    yield made
-    made.reset()
+    """The user's installation of mosaicd; it is removed after the test."""
+    installed = UserService(machine)
+    yield installed
+    installed.reset()

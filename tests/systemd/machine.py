@@ -1,7 +1,7 @@
-"""A booted machine with one user in it, and the user's view of mosaicd there.
+"""A booted machine with one user, and the user's installation of mosaicd.
 
-`Machine` owns the boot process and its pipe; `UserService` owns one installation of the units for one
-test.  Commands run inside the machine's namespaces, as its user unless `root` is asked for.
+`Machine` owns the boot process and its pipe; `UserService` owns one installation of the units for one test.
+Commands run inside the namespaces of the machine, as its user unless `root` is set.
 """
 
 import json
@@ -25,7 +25,7 @@ UNSUPPORTED = 77
 
 
 class Machine:
-    """A running systemd; `close` (or the death of this process) takes it down."""
+    """A running systemd; `close`, or the end of this process, stops it."""
 
     def __init__(self, state: Path, hybrid: bool = False) -> None:
         shares = {ROOT, Path(sys.prefix), Path(sys.base_prefix)}
@@ -41,12 +41,13 @@ class Machine:
         self.is_up = bool(line)
         self.pid = json.loads(line)["pid"] if line else 0
 
-    def why_not(self) -> tuple[int, str]:
-        """The exit status and the complaint of a machine that did not boot."""
-        _, complaint = self.boot.communicate()
-        return self.boot.returncode, complaint.decode(errors="replace")
+    def boot_error(self) -> tuple[int, str]:
+        """Return the exit status and the error of a machine that did not boot."""
+        _, error = self.boot.communicate()
+        return self.boot.returncode, error.decode(errors="replace")
 
     def close(self) -> None:
+        """Stop the machine."""
         assert self.boot.stdin
         self.boot.stdin.close()
         self.boot.wait(timeout=60)
@@ -56,21 +57,26 @@ class Machine:
 
     @property
     def root(self) -> Path:
-        """The machine's `/` as seen from outside."""
+        """Return the machine's `/` as seen from outside."""
         return Path(f"/proc/{self.pid}/root")
 
     def argv(self, command: Sequence[str], root: bool = False, **environment: str) -> list[str]:
-        """The command line that runs `command` inside."""
+        """Return the command line that runs `command` inside."""
         enter = ["nsenter", f"--target={self.pid}", "--all", "--root", "--wd"]
         identity = [] if root else ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--init-groups"]
-        mine = {"HOME": HOME, "USER": USER, "XDG_RUNTIME_DIR": RUNTIME}
-        given = {"PATH": PATH, "LANG": "C.UTF-8", **({"HOME": "/root"} if root else mine), **environment}
+        of_user = {"HOME": HOME, "USER": USER, "XDG_RUNTIME_DIR": RUNTIME}
+        given = {
+            "PATH": PATH,
+            "LANG": "C.UTF-8",
+            **({"HOME": "/root"} if root else of_user),
+            **environment,
+        }
         return [*enter, *identity, "env", "-i", *(f"{k}={v}" for k, v in given.items()), *command]
 
     def run(
         self, *command: str, root: bool = False, check: bool = True, within_s: float = 60.0
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command inside to its end; a failure shows what it said."""
+        """Run a command inside until it ends; a failure shows its output."""
         done = subprocess.run(
             self.argv(command, root), capture_output=True, text=True, timeout=within_s, check=False
         )
@@ -79,14 +85,14 @@ class Machine:
         return done
 
     def outer_pid(self, inner: int) -> int:
-        """The pid outside of the process that is `inner` inside."""
+        """Return the pid, as seen from outside, of the process that has pid `inner` inside."""
         for status in Path("/proc").glob("[0-9]*/status"):
             try:
                 text = status.read_text()
-                space = os.readlink(status.parent / "ns/pid")
+                namespace = os.readlink(status.parent / "ns/pid")
             except OSError:
                 continue
-            if space != os.readlink(f"/proc/{self.pid}/ns/pid"):
+            if namespace != os.readlink(f"/proc/{self.pid}/ns/pid"):
                 continue
             numbers = next(line for line in text.splitlines() if line.startswith("NSpid:")).split()[1:]
             if int(numbers[-1]) == inner:
@@ -95,7 +101,7 @@ class Machine:
 
 
 class UserService:
-    """mosaicd as the machine's user has it, from `make install-user` to an empty machine."""
+    """mosaicd as the machine's user has it, from `make install-user` to its removal."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -106,18 +112,20 @@ class UserService:
     # -- units
 
     def install(self, **settings: str) -> str:
-        """Install the units, with `settings` as a drop-in of the service; return what the installer said."""
+        """Install the units, with `settings` as a drop-in of the service; return the output of the
+        installer."""
         drop_in = self.home / ".config/systemd/user/mosaicd.service.d/drill.conf"
         drop_in.parent.mkdir(parents=True)
         drop_in.write_text("[Service]\n" + "".join(f"{k}={v}\n" for k, v in settings.items()))
-        self.give(self.home / ".config")
+        self.give_to_user(self.home / ".config")
         return self.machine.run(self.python, self.installer, "install").stdout
 
     def uninstall(self) -> str:
+        """Remove the units; return the output of the installer."""
         return self.machine.run(self.python, self.installer, "uninstall").stdout
 
-    def give(self, path: Path) -> None:
-        """Make everything from `path` down the user's."""
+    def give_to_user(self, path: Path) -> None:
+        """Make the user the owner of `path` and of everything below."""
         for step in (path, *path.rglob("*")):
             os.chown(step, UID, UID)
 
@@ -130,7 +138,7 @@ class UserService:
         folder = self.home / ".config/mosaicd"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "mosaicd.toml").write_text(text)
-        self.give(self.home / ".config")
+        self.give_to_user(self.home / ".config")
 
     def systemctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.machine.run("systemctl", "--user", *arguments, check=check)
@@ -143,12 +151,13 @@ class UserService:
         return int(self.show("MainPID"))
 
     def journal(self) -> list[dict[str, Any]]:
-        """The journal's records about the service, its own and systemd's, in order, of this test alone."""
-        said = self.machine.run(
+        """Return the journal's records about the service since the start of this test, its own and systemd's,
+        in order."""
+        listed = self.machine.run(
             "journalctl", "--no-pager", "-o", "json", "_SYSTEMD_USER_UNIT=mosaicd.service", "+",
             "USER_UNIT=mosaicd.service", root=True,
         )  # fmt: skip
-        records = [json.loads(line) for line in said.stdout.splitlines()]
+        records = [json.loads(line) for line in listed.stdout.splitlines()]
         return [record for record in records if int(record["__REALTIME_TIMESTAMP"]) >= self.since_us]
 
     def messages(self) -> list[str]:
@@ -157,35 +166,38 @@ class UserService:
     # -- mosaicctl
 
     def ctl_argv(self, *arguments: str) -> list[str]:
+        """Return the command line that runs mosaicctl inside."""
         return self.machine.argv([self.python, "-m", "mosaicctl", *arguments], PYTHONPATH=str(ROOT))
 
     def ctl(self, *arguments: str, within_s: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """Run mosaicctl inside and return how it ended, whatever that was."""
+        """Run mosaicctl inside; return its result, also if it fails."""
         return subprocess.run(
             self.ctl_argv(*arguments), capture_output=True, text=True, timeout=within_s, check=False
         )
 
-    def said(self, *arguments: str) -> str:
-        """What mosaicctl prints; it must succeed."""
+    def ctl_output(self, *arguments: str) -> str:
+        """Return the output of mosaicctl, which must succeed."""
         done = self.ctl(*arguments)
         assert done.returncode == 0, f"{arguments} exited {done.returncode}: {done.stdout} {done.stderr}"
         return done.stdout
 
-    def answer(self, *arguments: str) -> Any:
-        """What mosaicctl answers as JSON; it must succeed."""
-        return json.loads(self.said("-o", "json", *arguments))
+    def ctl_json(self, *arguments: str) -> Any:
+        """Return the JSON output of mosaicctl, which must succeed."""
+        return json.loads(self.ctl_output("-o", "json", *arguments))
 
     def submit(self, *arguments: str) -> str:
-        """Submit and return the run's id."""
-        return self.said("-o", "name", "submit", *arguments).strip()
+        """Submit a command; return the run id."""
+        return self.ctl_output("-o", "name", "submit", *arguments).strip()
 
     def run_object(self, run_id: str) -> dict[str, Any]:
-        shown = self.answer("show", run_id)
-        found = shown[0] if isinstance(shown, list) else shown
-        assert isinstance(found, dict)
-        return found
+        """Return a run as `show` prints it."""
+        shown = self.ctl_json("show", run_id)
+        run = shown[0] if isinstance(shown, list) else shown
+        assert isinstance(run, dict)
+        return run
 
     def wait_state(self, run_id: str, state: str) -> dict[str, Any]:
+        """Wait until the run has a state; return the run."""
         return wait_until(
             lambda: self.run_object(run_id),
             lambda run: run["state"] == state,
@@ -193,27 +205,29 @@ class UserService:
             60,
         )
 
-    # -- the end of a test
+    # -- cleanup
 
     def processes(self) -> list[str]:
-        """What the user has running besides the manager and its bus: `pid command` each."""
+        """Return `pid command` for each process of the user, except the manager and its bus."""
         listed = self.machine.run("ps", "-U", USER, "-o", "pid=,stat=,args=", root=True, check=False).stdout
-        spared = ("/lib/systemd/systemd --user", "(sd-pam", "/usr/bin/dbus-daemon")
+        expected = ("/lib/systemd/systemd --user", "(sd-pam", "/usr/bin/dbus-daemon")
         rows = [line.split(None, 2) for line in listed.splitlines()]
-        return [f"{pid} {args}" for pid, stat, args in rows if not args.startswith(spared) and stat[0] != "Z"]
+        return [
+            f"{pid} {args}" for pid, stat, args in rows if not args.startswith(expected) and stat[0] != "Z"
+        ]
 
     def sweep(self) -> list[str]:
-        """Kill what the user has running and return what that was; what was forked meanwhile is left."""
-        left = self.processes()
-        if left:
-            pids = [line.split()[0] for line in left]
+        """Kill the processes of the user; return them. Processes that are forked meanwhile stay."""
+        found = self.processes()
+        if found:
+            pids = [line.split()[0] for line in found]
             self.machine.run("kill", "-9", *pids, root=True, check=False)
-        return left
+        return found
 
     def reset(self) -> None:
-        """Take mosaicd and everything it left off the machine."""
+        """Stop mosaicd and remove all its files and processes from the machine."""
         self.systemctl("stop", "mosaicd.socket", "mosaicd.service", check=False)
-        wait_until(self.sweep, lambda left: not left, "no process of the user is left", 60)
+        wait_until(self.sweep, lambda found: not found, "all processes of the user have ended", 60)
         self.machine.run("sh", "-c", f"rm -rf {HOME}/.config {HOME}/.local {HOME}/work {RUNTIME}/mosaicd")
         self.systemctl("reset-failed", check=False)
         self.systemctl("daemon-reload")

@@ -1,4 +1,4 @@
-"""The test machine itself: it is a real systemd, and it goes away whatever happens to its owner."""
+"""The test machine is a real systemd, and it stops when its owner ends for any reason."""
 
 import os
 import signal
@@ -26,26 +26,26 @@ sys.stdin.read()
 
 
 def test_the_user_has_a_manager(machine: Machine) -> None:
-    """Inside, `systemctl --user` talks to a running user manager, and nothing has failed."""
-    asked = ("systemctl", "--user", "is-system-running")
+    """`systemctl --user` reaches a running user manager, and no unit has failed."""
+    command = ("systemctl", "--user", "is-system-running")
     wait_until(
-        lambda: machine.run(*asked, check=False).stdout.strip(),
-        lambda said: said == "running",
+        lambda: machine.run(*command, check=False).stdout.strip(),
+        lambda state: state == "running",
         "systemd is up",
         60,
     )
     assert not machine.run("systemctl", "--failed", "--no-legend", root=True).stdout.strip()
 
 
-def test_the_host_is_out_of_sight(machine: Machine) -> None:
-    """Inside there are only the machine's own processes: a test cannot hurt what it cannot see."""
+def test_host_processes_are_not_visible(machine: Machine) -> None:
+    """Only the machine's own processes are visible inside."""
     seen = machine.run("ps", "-e", "-o", "pid=,comm=", root=True).stdout
     assert seen.split()[:2] == ["1", "systemd"]
     assert len(seen.splitlines()) < 15
 
 
-def test_nothing_stays_when_the_owner_is_killed(machine: Machine, tmp_path: Path) -> None:
-    """kill -9 of the process that holds the pipe takes the machine, its boot process and its group down."""
+def test_the_machine_ends_when_its_owner_is_killed(machine: Machine, tmp_path: Path) -> None:
+    """After kill -9 of its owner, the machine, its boot process and its groups are removed."""
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, str(tmp_path)],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -60,9 +60,9 @@ def test_nothing_stays_when_the_owner_is_killed(machine: Machine, tmp_path: Path
     owner.stdout.close()
     wait_until(
         lambda: [pid for pid in (first, boot) if processes.is_alive(pid)],
-        lambda left: not left,
+        lambda pids: not pids,
         "the machine ends",
         60,
     )
-    groups = Path("/sys/fs/cgroup")  # each hierarchy's top; what is deeper is others', and comes and goes
+    groups = Path("/sys/fs/cgroup")  # only the top of each hierarchy: deeper groups are of other programs
     assert not [*groups.glob(f"machine-{boot}"), *groups.glob(f"*/machine-{boot}")]

@@ -1,4 +1,5 @@
-"""Upgrades under a real systemd: the service stays one process; who follows a run has every line, once."""
+"""reexec under a real systemd: the service keeps its process, and clients that follow receive every line
+once."""
 
 import json
 import subprocess
@@ -17,7 +18,7 @@ COUNTING = f"i=0; until [ -e {GO} ]; do i=$((i+1)); echo $i; sleep 0.01; done; e
 
 
 def started(service: UserService, **settings: str) -> str:
-    """Start the service, and a run that counts until it is told to end."""
+    """Start the service and a run that counts until GO exists; return the run id."""
     service.install(**settings)
     service.systemctl("start", "mosaicd")
     run_id = service.submit("--", "sh", "-c", COUNTING)
@@ -26,12 +27,12 @@ def started(service: UserService, **settings: str) -> str:
 
 
 def test_reexec_is_no_restart(service: UserService) -> None:
-    """Same main process, no restart counted, active afterwards; the run is undisturbed, by two of them."""
+    """After two reexecs the main process is the same, no restart is counted, and the run is unaffected."""
     run_id = started(service)
     daemon, before = service.main_pid, service.run_object(run_id)
     for _ in range(2):
-        said = service.answer("daemon", "reexec")
-        assert said["pid"] == daemon == service.main_pid
+        report = service.ctl_json("daemon", "reexec")
+        assert report["pid"] == daemon == service.main_pid
         wait_until(lambda: service.show("SubState"), lambda state: state == "running", "the unit runs", 60)
     assert (service.show("NRestarts"), service.show("ActiveState")) == ("0", "active")
     now = service.run_object(run_id)
@@ -41,7 +42,7 @@ def test_reexec_is_no_restart(service: UserService) -> None:
 
 
 def reexec(service: UserService) -> None:
-    service.said("daemon", "reexec")
+    service.ctl_output("daemon", "reexec")
 
 
 def restart(service: UserService) -> None:
@@ -49,36 +50,38 @@ def restart(service: UserService) -> None:
 
 
 def kill(service: UserService) -> None:
-    replaced(service, "-9")
+    signal_and_wait(service, "-9")
 
 
 def hang(service: UserService) -> None:
-    replaced(service, "-STOP")
+    signal_and_wait(service, "-STOP")
 
 
-def replaced(service: UserService, signal: str) -> None:
+def signal_and_wait(service: UserService, signal: str) -> None:
+    """Send a signal to the daemon and wait for the next one."""
     old = service.main_pid
     service.machine.run("kill", signal, str(old))
     wait_until(lambda: service.main_pid, lambda pid: pid not in (0, old), "another daemon", 60)
 
 
-def test_who_follows_has_every_line_once(service: UserService) -> None:
-    """One `logs -f` and one `watch`, over a reexec, a restart, a kill -9 and a hang that is noticed."""
+def test_followers_receive_every_line_once(service: UserService) -> None:
+    """`logs -f` and `watch` receive every line and event once, across a reexec, a restart, a kill -9 and a
+    hang."""
     run_id = started(service, WatchdogSec="5s", TimeoutAbortSec="1s")
     pipe = subprocess.PIPE
     followers = [
-        subprocess.Popen(service.ctl_argv(*words), stdout=pipe, stderr=pipe)
-        for words in (("logs", "-f", run_id), ("-o", "jsonl", "watch", "--since", "0", run_id))
+        subprocess.Popen(service.ctl_argv(*arguments), stdout=pipe, stderr=pipe)
+        for arguments in (("logs", "-f", run_id), ("-o", "jsonl", "watch", "--since", "0", run_id))
     ]
-    ways: list[Callable[[UserService], None]] = [reexec, restart, kill, hang]
-    for way in ways:
-        way(service)
+    interruptions: list[Callable[[UserService], None]] = [reexec, restart, kill, hang]
+    for interrupt in interruptions:
+        interrupt(service)
         assert service.run_object(run_id)["state"] == "EXEC"
     service.machine.run("sh", "-c", f"mkdir -p {HOME}/work && touch {GO}")
     assert service.ctl("wait", run_id).returncode == 7
     (lines, _), (events, _) = (follower.communicate(timeout=60) for follower in followers)
     numbers = [int(line) for line in lines.split()]
     assert numbers == list(range(1, len(numbers) + 1)) and numbers
-    told: list[dict[str, Any]] = [json.loads(line) for line in events.splitlines()]
-    seqs = [event["seq"] for event in told if "seq" in event]
-    assert seqs == sorted(set(seqs)) and told[-1].get("state") == "TERM"
+    records: list[dict[str, Any]] = [json.loads(line) for line in events.splitlines()]
+    seqs = [event["seq"] for event in records if "seq" in event]
+    assert seqs == sorted(set(seqs)) and records[-1].get("state") == "TERM"

@@ -1,4 +1,4 @@
-"""The units as files: systemd has nothing to say against them, and installing them is one command."""
+"""The unit files are valid for systemd, and the installer writes and removes them."""
 
 import subprocess
 import sys
@@ -13,14 +13,14 @@ INSTALLER = ROOT / "packaging/systemd/install_user.py"
 
 
 def installed(folder: Path, program: str) -> Path:
-    """Run the installer into `folder` and return the service's file."""
+    """Run the installer into `folder`; return the path of the service's file."""
     argv = [sys.executable, str(INSTALLER), "install", "--directory", str(folder), "--mosaicd", program]
     subprocess.run(argv, check=True, capture_output=True)
     return folder / "mosaicd.service"
 
 
 def verify(folder: Path, *units: Path) -> str:
-    """Return the output of `systemd-analyze verify` for units, for a user manager."""
+    """Return the output of `systemd-analyze verify` for units of a user manager."""
     return subprocess.run(
         ["systemd-analyze", "verify", "--user", "--man=no", *map(str, units)],
         env={"PATH": "/usr/bin:/bin", "XDG_RUNTIME_DIR": str(folder), "HOME": str(folder)},
@@ -28,21 +28,21 @@ def verify(folder: Path, *units: Path) -> str:
     ).stderr  # fmt: skip
 
 
-def test_systemd_finds_no_fault(tmp_path: Path) -> None:
-    """`systemd-analyze verify` is silent about the service and the socket as they are installed."""
+def test_systemd_reports_nothing_for_the_units(tmp_path: Path) -> None:
+    """`systemd-analyze verify` reports nothing for the installed service and socket."""
     service = installed(tmp_path, "/bin/true")
     assert verify(tmp_path, service, service.with_suffix(".socket")) == ""
 
 
-def test_a_fault_would_be_found(tmp_path: Path) -> None:
-    """The test above can fail: a misspelt key is reported."""
+def test_systemd_reports_a_misspelt_key(tmp_path: Path) -> None:
+    """The test above can fail: `systemd-analyze verify` reports a misspelt key."""
     service = installed(tmp_path, "/bin/true")
     service.write_text(service.read_text().replace("KillMode=", "KilMode="))
     assert "KilMode" in verify(tmp_path, service)
 
 
 def test_the_program_may_have_any_path(tmp_path: Path) -> None:
-    """Blanks, dollars and percent signs in the daemon's path survive systemd's own quoting."""
+    """Spaces, dollar and percent signs in the path of the daemon are quoted correctly."""
     program = tmp_path / "a $b %c" / "mosaicd"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")
@@ -51,8 +51,8 @@ def test_the_program_may_have_any_path(tmp_path: Path) -> None:
     assert verify(tmp_path, service) == ""
 
 
-def test_a_program_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    """The installer writes no unit that cannot start."""
+def test_install_refuses_a_missing_program(tmp_path: Path) -> None:
+    """The installer writes no unit for a program that does not exist."""
     argv = [sys.executable, str(INSTALLER), "install", "--directory", str(tmp_path), "--mosaicd", "/nowhere"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode != 0
@@ -62,11 +62,11 @@ def test_a_program_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.systemd
 @pytest.mark.root
-def test_install_explains_lingering_and_uninstall_undoes_it(service: UserService) -> None:
-    """After `install` the manager knows the units and the user knows what enable-linger is for; `uninstall`
-    leaves no unit, also when the service is enabled and running."""
-    said = service.install()
-    assert "loginctl enable-linger" in said
+def test_install_explains_lingering_and_uninstall_removes_the_units(service: UserService) -> None:
+    """`install` loads the units and prints how to enable lingering; `uninstall` removes them, also if they
+    are enabled and running."""
+    output = service.install()
+    assert "loginctl enable-linger" in output
     service.systemctl("enable", "--now", "mosaicd.socket")
     assert service.show("ActiveState", "mosaicd.socket") == "active"
     removed = service.uninstall()

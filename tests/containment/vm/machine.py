@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""Run a command in a virtual machine that has all controllers of control groups, version 2.
+"""Run a command in a virtual machine that has all controllers of control groups of version 2.
 
     machine.py [--memory MIB] [--limit SECONDS] COMMAND...
 
-The machine is Debian's current kernel under qemu's software emulation, with this machine's own files: `/` is
-shared read-only and lies under a layer in memory, so whatever the command writes is gone afterwards.  The
-command runs as root in this checkout, directly below PID 1 (no systemd), in the root control group; what it
-prints is shown, and its exit status is ours.  Ours alone are 77 (something is missing, and it is said what)
-and 124 (the limit was reached).
+The machine runs Debian's current kernel under qemu's software emulation, with the files of this machine: `/`
+is shared read-only below a layer in memory, so all that the command writes is lost at the end.
 
-Kernel and busybox are fetched once with `apt-get download` into .make/vm and never installed.  A reader might
-think that this needs root: it needs to be able to read the interpreter and the checkout, and no more.
+The command runs as root in this checkout, directly below PID 1 (no systemd), in the root control group. Its
+output is printed, and its exit status is returned. Two exit statuses are of this program: 77 (something is
+missing; the error names it) and 124 (the limit was reached).
+
+Kernel and busybox are fetched once with `apt-get download` into .make/vm and never installed. Note: root is
+not needed, only read access to the interpreter and the checkout.
 """
 
 import argparse
@@ -35,25 +36,25 @@ FOLDERS = ("bin", "modules", "proc", "sys", "dev", "lower", "layers", "new")
 
 
 def missing(what: str) -> SystemExit:
-    """Say what is missing; the exit that goes with it."""
+    """Print what is missing; return the exit to raise."""
     print(f"machine: {what}", file=sys.stderr)
     return SystemExit(UNSUPPORTED)
 
 
-def asked(*argv: str, cwd: Path | None = None) -> str:
-    """Return what a program prints; where it fails, that is what is missing."""
+def output_of(*argv: str, cwd: Path | None = None) -> str:
+    """Return the output of a program; a program that fails is reported as missing."""
     try:
         done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise missing(f"{argv[0]} is needed, and not here") from None
+        raise missing(f"{argv[0]} is needed, but not installed") from None
     if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip()[-500:]
-        raise missing(f"{' '.join(argv)} failed (is `apt-get update` due?): {said}")
+        error = (done.stderr or done.stdout).strip()[-500:]
+        raise missing(f"{' '.join(argv)} failed; run `apt-get update` and try again: {error}")
     return done.stdout
 
 
 def fetched(package: str) -> Path:
-    """Return where a package of the distribution's lies unpacked; fetch it when it does not."""
+    """Return the directory of an unpacked Debian package; download it if it is missing."""
     place = STORE / package
     if place.is_dir():
         return place
@@ -61,32 +62,32 @@ def fetched(package: str) -> Path:
     with tempfile.TemporaryDirectory(dir=STORE) as folder:
         os.chmod(folder, 0o755)
         print(f"machine: fetching {package}", file=sys.stderr)
-        asked("apt-get", "download", package, cwd=Path(folder))
+        output_of("apt-get", "download", package, cwd=Path(folder))
         [archive] = Path(folder).glob("*.deb")
-        asked("dpkg", "-x", str(archive), f"{folder}/unpacked")
+        output_of("dpkg", "-x", str(archive), f"{folder}/unpacked")
         os.rename(f"{folder}/unpacked", place)
     return place
 
 
 def kernel() -> Path:
-    """Return where the current kernel's package lies unpacked."""
-    found = re.search(r"Depends: (linux-image-\S+)", asked("apt-cache", "depends", KERNEL))
+    """Return the directory of the unpacked package of the current kernel."""
+    found = re.search(r"Depends: (linux-image-\S+)", output_of("apt-cache", "depends", KERNEL))
     if found is None:
-        raise missing(f"apt knows of no kernel by the name of {KERNEL}")
+        raise missing(f"apt has no package {KERNEL}")
     return fetched(found[1])
 
 
 def modules(unpacked: Path) -> dict[str, bytes]:
-    """Return file name -> content of the modules that the machine needs, each after those it needs itself."""
+    """Return file name -> content of the kernel modules that the machine needs; dependencies come first."""
     files = {path.name.split(".ko")[0].replace("-", "_"): path for path in unpacked.rglob("*.ko*")}
     found: dict[str, bytes] = {}
 
     def add(name: str) -> None:
         path = files.get(name)
         if path is None or f"{name}.ko" in found:
-            return  # built in, or there
+            return  # built in, or already added
         if path.suffix not in (".ko", ".xz"):
-            raise missing(f"{path.name}: modules of this form cannot be unpacked here")
+            raise missing(f"{path.name}: a module must end in .ko or .ko.xz")
         content = path.read_bytes() if path.suffix == ".ko" else lzma.decompress(path.read_bytes())
         needs = re.search(rb"\0depends=([^\0]*)\0", content)
         for other in filter(None, (needs[1] if needs else b"").decode().split(",")):
@@ -109,10 +110,10 @@ def archive(files: dict[str, tuple[int, bytes]]) -> bytes:
 
 
 def initial(unpacked: Path) -> bytes:
-    """Return the file system that the machine boots from: it makes the real one and goes there."""
+    """Return the initial file system: init.sh, busybox and the modules."""
     busybox = next(fetched("busybox-static").rglob("bin/busybox"), None)
     if busybox is None:
-        raise missing("busybox-static has no busybox in it")
+        raise missing("the package busybox-static has no bin/busybox")
     loaded = modules(unpacked)
     files = dict.fromkeys(FOLDERS, (0o040755, b""))
     files["init"] = (0o100755, (HERE / "init.sh").read_bytes())
@@ -124,7 +125,7 @@ def initial(unpacked: Path) -> bytes:
 
 
 def shared(path: Path, name: str, options: str) -> list[str]:
-    """Return qemu's words for a folder that the machine sees."""
+    """Return the arguments of qemu that share a directory with the machine."""
     return [
         "-fsdev", f"local,id={name},path={path},security_model=none,{options}",
         "-device", f"virtio-9p-pci,fsdev={name},mount_tag={name}",
@@ -141,31 +142,31 @@ def run(command: list[str], memory_mib: int, limit_s: float) -> int:
     with tempfile.TemporaryDirectory(prefix="mosaic-vm-") as folder:
         place = Path(folder)
         (place / "initrd").write_bytes(initial(unpacked))
-        told = place / "told"
-        told.mkdir()
-        (told / "command").write_bytes(b"\0".join(os.fsencode(word) for word in command) + b"\0")
-        (told / "directory").write_bytes(os.fsencode(ROOT))
-        (told / "boot").write_bytes((HERE / "boot.sh").read_bytes())
+        task = place / "task"
+        task.mkdir()
+        (task / "command").write_bytes(b"\0".join(os.fsencode(word) for word in command) + b"\0")
+        (task / "directory").write_bytes(os.fsencode(ROOT))
+        (task / "boot").write_bytes((HERE / "boot.sh").read_bytes())
         argv = [
-            # The machine's clock goes by instructions: a busy host makes it slow, but no test of it late.
+            # The clock counts instructions, so that no test times out because the host is busy.
             qemu, "-accel", "tcg", "-icount", "shift=1", "-cpu", "max", "-smp", "1", "-m", str(memory_mib),
             "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot",
             "-serial", "stdio", "-device", "virtio-rng-pci",
             "-kernel", str(image), "-initrd", str(place / "initrd"),
             "-append", "console=ttyS0 quiet loglevel=3 panic=-1 mitigations=off",
-            *shared(Path("/"), "host", "readonly=on,multidevs=remap"), *shared(told, "told", "readonly=off"),
+            *shared(Path("/"), "host", "readonly=on,multidevs=remap"), *shared(task, "task", "readonly=off"),
         ]  # fmt: skip
         try:
             subprocess.run(argv, stdin=subprocess.DEVNULL, timeout=limit_s, check=True)
         except subprocess.TimeoutExpired:
-            print(f"machine: not done within {limit_s:g} s", file=sys.stderr)
+            print(f"machine: the command did not end within {limit_s:g} s (--limit)", file=sys.stderr)
             return LATE
         except subprocess.CalledProcessError as error:
             raise missing(f"qemu ended with {error.returncode}") from None
         try:
-            return int((told / "status").read_text())
+            return int((task / "status").read_text())
         except (OSError, ValueError):
-            raise missing("the machine ended without having run the command") from None
+            raise missing("the machine ended before the command did") from None
 
 
 def main() -> int:
@@ -176,7 +177,7 @@ def main() -> int:
     options = parser.parse_args()
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
-        parser.error("which command?")
+        parser.error("COMMAND is missing")
     return run(command, options.memory, options.limit)
 
 

@@ -1,4 +1,4 @@
-"""Count in a file, and have a child in a session of its own count in another."""
+"""Count in a file; a child in its own session counts in another file."""
 
 import subprocess
 import sys

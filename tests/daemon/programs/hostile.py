@@ -1,4 +1,4 @@
-"""A 200 KB line, 40,000 carriage returns on stderr, bare NaN, invalid UTF-8, an unfinished line."""
+"""Print a 200 KB line, 40,000 carriage returns on stderr, bare NaN, invalid UTF-8 and an unfinished line."""
 
 import json
 import sys

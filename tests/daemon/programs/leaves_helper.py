@@ -1,4 +1,4 @@
-"""Exit 0 at once, and leave a helper behind in a session of its own; print its pid."""
+"""Exit 0 immediately and leave a helper process in its own session; print the pid of the helper."""
 
 import subprocess
 import sys

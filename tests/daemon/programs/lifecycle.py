@@ -1,4 +1,4 @@
-"""A worker that prints only lifecycle lines, and ends when the file named on the command line exists."""
+"""A worker that prints only lifecycle lines and ends when the file named on the command line exists."""
 
 import json
 import os
@@ -6,12 +6,12 @@ import sys
 import time
 
 
-def say(event: str) -> None:
+def emit(event: str) -> None:
     line = {"event": event, "payload": {}, "run_id": os.environ["MOSAIC_RUN_ID"], "timestamp": time.time()}
     print(json.dumps(line), flush=True)
 
 
-say("run_started")
+emit("run_started")
 while not os.path.exists(sys.argv[1]):
     time.sleep(0.01)
-say("run_completed")
+emit("run_completed")

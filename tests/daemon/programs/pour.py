@@ -1,6 +1,6 @@
-"""Write 10 MB/s on both pipes for some seconds; exit 9 when that took much longer.
+"""Write 10 MB/s on both pipes for some seconds; exit 9 if that took more than 6 s longer.
 
-A machine that stands still for a moment is no such thing: it is made up for, or there is time left.
+A short suspension of the machine does not count: the program catches up, and the limit allows for it.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""A tree that does not want to go: TERM ignored, a child in its own session, a double-forked grandchild.
+"""A process tree that resists: TERM is ignored, a child has its own session, a grandchild is double-forked.
 
-The grandchild even cleared its environment.  Prints the pids of both.
+The grandchild also has an empty environment. The program prints the pids of both.
 """
 
 import signal

@@ -1,4 +1,4 @@
-"""Exit 1 when any of the processes named on the command line is alive."""
+"""Exit 1 if any of the processes named on the command line is alive."""
 
 import sys
 from pathlib import Path
