@@ -118,7 +118,7 @@ class Service:
             settings.timeouts.shim_silence_s,
             settings.crash_at,
         )
-        shims = Shims(launcher, on_gone=lambda run_id: dispatcher.handle_gone_shim(run_id))
+        shims = Shims(launcher, on_ended=lambda run_id: dispatcher.handle_ended_shim(run_id))
         orders = Orders(rundirs, auth, settings, settings.socket)
         scheduler = Scheduler(registry, settings, clock)
         dispatcher = Dispatcher(

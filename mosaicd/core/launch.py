@@ -189,12 +189,13 @@ def teardown_order(
     grace_s: float,
     pid: int | None,
     start_ticks: int | None,
-    given_up: tuple[int, int] | None = None,
+    given_up_shim: tuple[int, int] | None = None,
 ) -> TeardownOrder:
     """Return the order to end an orphaned process tree; pid and ticks are those of started.json.
 
-    `given_up`: pid and start time of a live, silent shim that must be ended first.
+    `given_up_shim`: pid and start time of a live, silent shim that must be ended first.
     """
+    process = Process(pid=given_up_shim[0], start_ticks=given_up_shim[1]) if given_up_shim else None
     return TeardownOrder(
         run_id=at.run_id,
         attempt=at.attempt,
@@ -203,7 +204,7 @@ def teardown_order(
         limits=TeardownLimits(grace_s=grace_s),
         pid=pid,
         start_ticks=start_ticks,
-        given_up=None if given_up is None else Process(pid=given_up[0], start_ticks=given_up[1]),
+        given_up_shim=process,
     )
 
 

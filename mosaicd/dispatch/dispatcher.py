@@ -134,9 +134,9 @@ class Dispatcher:
         """Note that the counts of the worker changed."""
         self._deadlines.note_progress(run_id)
 
-    def handle_gone_shim(self, run_id: str) -> None:
+    def handle_ended_shim(self, run_id: str) -> None:
         """Record the events that follow from the files of a run whose shim, or teardown shim, has ended."""
-        self._shim_ends.handle_gone(run_id)
+        self._shim_ends.handle_ended_shim(run_id)
 
     def handle_silent_shim(self, run: Run) -> None:
         """Give up a run's shim that lives and is silent."""

@@ -92,7 +92,7 @@ class Launches:
 
     def _why_not(self, run: Run, error: Exception) -> Json:
         """Return the evidence of a failed launch: the error, and why its directory cannot be made, if so."""
-        refusal = self._rundirs.refusal(run.run_id) if isinstance(error, LaunchFailed) else error
+        refusal = self._rundirs.probe_attempt_dir(run.run_id) if isinstance(error, LaunchFailed) else error
         if not isinstance(refusal, OSError):
             return {"error": str(error)}
         cause = {"cause": CauseKind.DISK_FULL} if refusal.errno in (errno.ENOSPC, errno.EDQUOT) else {}

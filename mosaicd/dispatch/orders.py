@@ -71,7 +71,7 @@ class Orders:
             used=Budget(run.active_s, run.steps_before),
         )
 
-    def teardown(self, run: Run, given_up: tuple[int, int] | None = None) -> TeardownOrder:
+    def teardown(self, run: Run, given_up_shim: tuple[int, int] | None = None) -> TeardownOrder:
         """Return the order for a teardown shim, which first ends a shim that was given up."""
         return teardown_order(
             self._placement(run),
@@ -79,7 +79,7 @@ class Orders:
             grace_s=grace_s(run),
             pid=run.pid,
             start_ticks=run.start_ticks,
-            given_up=given_up,
+            given_up_shim=given_up_shim,
         )
 
     def remove_environment(self, run: Run) -> None:

@@ -39,7 +39,7 @@ class ShimEnds:
         self._clock = clock
         self._carry_out = carry_out
 
-    def handle_gone(self, run_id: str) -> None:
+    def handle_ended_shim(self, run_id: str) -> None:
         """Read the files of a run whose shim, or teardown shim, has ended."""
         run = self._registry.live.get(run_id)
         if run is None or not run.is_holding:
@@ -47,7 +47,7 @@ class ShimEnds:
         if run.exit is not None and run.state is not State.FAULT:
             self._carry_out(run_id)  # the shim had reported the exit
         else:
-            self._tasks.start(self._read_files(run), lambda: self.handle_gone(run_id))
+            self._tasks.start(self._read_files(run), lambda: self.handle_ended_shim(run_id))
 
     def handle_silent(self, run: Run, silence_s: float) -> None:
         """Give up a shim that lives and is silent; a teardown shim ends it and then the process tree."""
@@ -72,12 +72,12 @@ class ShimEnds:
         def check() -> None:
             run = self._registry.live.get(run_id)
             if run is not None and not self._shims.is_alive(run_id, run.attempt):
-                self.handle_gone(run_id)
+                self.handle_ended_shim(run_id)
 
         self._tasks.call_later(CHECK_AGAIN_S, check)
 
     async def _read_files(self, run: Run) -> None:
-        files = await asyncio.to_thread(self._rundirs.examine, run.run_id, run.attempt, run.owner_uid)
+        files = await asyncio.to_thread(self._rundirs.read_attempt, run.run_id, run.attempt, run.owner_uid)
         if files.is_held:
             # Another shim of this attempt lives, because an order was repeated: watch that one.  A shim that
             # has just begun, or a worker between its fork and its exec, is not named yet: check again.

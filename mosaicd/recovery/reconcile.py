@@ -65,7 +65,7 @@ async def _take_up(
     run: Run, registry: Registry, rundirs: RunDirs, shims: Shims,
     clock: Clock, report: Report,
 ) -> None:  # fmt: skip
-    files = await asyncio.to_thread(rundirs.examine, run.run_id, run.attempt, run.owner_uid)
+    files = await asyncio.to_thread(rundirs.read_attempt, run.run_id, run.attempt, run.owner_uid)
     if files.is_held:
         shims.watch_recorded(run.run_id, run.attempt, files.launch)
         report.alive.append(run.run_id)
@@ -116,6 +116,6 @@ async def _tidy(registry: Registry, history: History, rundirs: RunDirs) -> None:
 def _settle(rundirs: RunDirs, name: str, *, is_over: bool) -> None:
     """Remove the marks from the directory of a run that has a row: its submit is committed."""
     rundirs.acknowledge(name)
-    rundirs.keep(name)
+    rundirs.unmark_pruned(name)
     if is_over:
         rundirs.forget_environment(name)

@@ -128,7 +128,7 @@ class RunDirReader:
     def _read_attempt(self, run: Run, number: int) -> AttemptFiles:
         """Read an attempt; if its shim has just taken the lock, wait for launch.json."""
         while True:
-            files = self._rundirs.examine(run.run_id, number, run.owner_uid)
+            files = self._rundirs.read_attempt(run.run_id, number, run.owner_uid)
             # Only launch.json has the nonce; the lock alone shows only the process of the shim.
             has_nonce = files.launch is not None and bool(files.launch.nonce)
             if not files.is_held or has_nonce or self._has_waited():

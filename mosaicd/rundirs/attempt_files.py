@@ -1,4 +1,4 @@
-"""The files of an attempt, which its shim writes and its submitter owns: read with distrust.
+"""Reading the files of an attempt safely: the shim writes them, the submitter owns them.
 
 A file is opened relative to a descriptor of its directory, never through a link; only a regular file of the
 right owner is read, never more than a limit, and the reader never waits.
@@ -27,48 +27,48 @@ R = TypeVar("R", Launch, Started, Exit)
 
 RECORD_LIMIT_BYTES = 1 << 20
 _ATTEMPT = re.compile(rf"{rundir.ATTEMPT_PREFIX}([0-9]{{1,9}})")
-#: Errors of a machine that is short of something: they say nothing of the directory.
-_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK)
+#: Errors of a machine without free descriptors, memory or locks; the directory itself may be intact.
+_TEMPORARY_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK)
 
 
 def read_attempt(run_dir: Path, attempt: int, owner_uid: int) -> AttemptFiles:
-    """Return what the files of an attempt say; every file is absent if it has no directory."""
-    named: dict[str, Any] = {"run_id": run_dir.name, "attempt": attempt}
+    """Return the content of an attempt's files; all are absent if the attempt has no directory."""
+    log_fields: dict[str, Any] = {"run_id": run_dir.name, "attempt": attempt}
     try:
         directory = open_directory(rundir.attempt_dir(str(run_dir), attempt))
     except FileNotFoundError:
         return AttemptFiles(attempt)
-    except OSError as error:  # a link or a file in its place, or its owner has closed it
-        log.event(Catalogue.ATTEMPT_UNREADABLE, why=error, **named)
+    except OSError as error:  # a link or a file in its place, or without permission
+        log.event(Catalogue.ATTEMPT_UNREADABLE, why=error, **log_fields)
         return AttemptFiles(attempt, launch=Launch())
     try:
-        found = _read_open_attempt(directory, owner_uid, named, is_final=False)
-        if found.launch is None or found.is_held:
-            return found
+        files = _read_open_attempt(directory, owner_uid, log_fields, is_final=False)
+        if files.launch is None or files.is_held:
+            return files
         # The shim may have written its records meanwhile.  Only records that are read after the lock was
         # found free are final.
-        return _read_open_attempt(directory, owner_uid, named, is_final=True)
+        return _read_open_attempt(directory, owner_uid, log_fields, is_final=True)
     finally:
         os.close(directory)
 
 
 def _read_open_attempt(
-    directory: int, owner_uid: int, named: Mapping[str, Any], *, is_final: bool
+    directory: int, owner_uid: int, log_fields: Mapping[str, Any], *, is_final: bool
 ) -> AttemptFiles:
-    """Return what the files of an open attempt directory say; `named` are its fields in the log."""
+    """Return the content of the files in an open attempt directory; `log_fields` go into log records."""
     is_held = _is_locked(directory)
     is_over = is_final and not is_held  # otherwise the shim may be writing
-    launch = _read_record(Launch, rundir.LAUNCH, directory, owner_uid, named, is_over)
-    started = _read_record(Started, rundir.STARTED, directory, owner_uid, named, is_over)
-    exit = _read_record(Exit, rundir.EXIT, directory, owner_uid, named, is_over)
+    launch = _read_record(Launch, rundir.LAUNCH, directory, owner_uid, log_fields, is_over)
+    started = _read_record(Started, rundir.STARTED, directory, owner_uid, log_fields, is_over)
+    exit = _read_record(Exit, rundir.EXIT, directory, owner_uid, log_fields, is_over)
     if is_held and (launch is None or not launch.shim_pid):
         launch = _with_holder(launch or Launch(), directory)
-    return AttemptFiles(named["attempt"], launch, started, exit, is_held)
+    return AttemptFiles(log_fields["attempt"], launch, started, exit, is_held)
 
 
 def _is_locked(directory: int) -> bool:
-    """Whether a shim holds the lock of an open attempt directory, and therefore lives."""
-    # This shared lock lasts a moment.  A shim that meets it when it starts tries again (shim/attempt_dir.py).
+    """Return whether a shim holds the lock of an open attempt directory, and therefore is alive."""
+    # This shared lock lasts a moment.  A shim that starts meanwhile tries again (shim/attempt_dir.py).
     try:
         fcntl.flock(directory, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -78,7 +78,7 @@ def _is_locked(directory: int) -> bool:
 
 
 def _with_holder(launch: Launch, directory: int) -> Launch:
-    """Return the record with the shim that holds the lock, from the kernel's locks; as it is if unknown."""
+    """Return the record with the shim that holds the lock, from /proc/locks; unchanged if unknown."""
     held = os.fstat(directory)
     try:
         with open("/proc/locks") as locks:
@@ -98,19 +98,19 @@ def _with_holder(launch: Launch, directory: int) -> Launch:
 def _has_open(pid: int, directory: os.stat_result) -> bool:
     with os.scandir(f"/proc/{pid}/fd") as entries:
         opened = [entry.stat() for entry in entries if os.path.isdir(entry.path)]
-    return any((one.st_dev, one.st_ino) == (directory.st_dev, directory.st_ino) for one in opened)
+    return any((status.st_dev, status.st_ino) == (directory.st_dev, directory.st_ino) for status in opened)
 
 
 def held_attempts(directory: Path) -> list[int]:
     """Return the attempts of a run whose lock a shim holds; none if the run has no directory.
 
-    OSError if the machine is short of descriptors or memory.  Note: the attempts may be held then.
+    OSError if the machine is short of descriptors or memory.  Note: attempts may be held then.
     """
     try:
         with os.scandir(directory) as entries:
-            numbers = [int(found[1]) for entry in entries if (found := _ATTEMPT.fullmatch(entry.name))]
+            numbers = [int(match[1]) for entry in entries if (match := _ATTEMPT.fullmatch(entry.name))]
     except OSError as error:
-        _raise_passing(error)
+        _raise_if_temporary(error)
         return []  # it does not exist, or is not a directory
     return [number for number in numbers if _is_held(directory / rundir.attempt_name(number))]
 
@@ -123,21 +123,21 @@ def _is_held(attempt: Path) -> bool:
         finally:
             os.close(descriptor)
     except OSError as error:
-        _raise_passing(error)
-        return False  # it was removed, or is a file or a link: no shim holds that
+        _raise_if_temporary(error)
+        return False  # it was removed, or is a file or a link: no shim holds it
 
 
-def _raise_passing(error: OSError) -> None:
-    if error.errno in _PASSING:
+def _raise_if_temporary(error: OSError) -> None:
+    if error.errno in _TEMPORARY_ERRORS:
         raise error
 
 
 def _read_record(
-    cls: type[R], name: str, directory: int, owner_uid: int, named: Mapping[str, Any], is_over: bool
+    cls: type[R], name: str, directory: int, owner_uid: int, log_fields: Mapping[str, Any], is_over: bool
 ) -> R | None:
-    """Return a record; None if its file is absent, one without values if the file cannot be used.
+    """Return a record; None if its file is absent, a record without values if the file is unusable.
 
-    `is_over`: the shim has left, so a record that is not complete will never be; the log says so.
+    `is_over`: the shim has left, so an incomplete record stays incomplete and is logged.
     """
     try:
         content = json.loads(
@@ -146,11 +146,11 @@ def _read_record(
     except FileNotFoundError:
         return None
     except OSError as error:
-        log.event(Catalogue.RECORD_UNREADABLE, file=name, why=error.strerror, **named)
+        log.event(Catalogue.RECORD_UNREADABLE, file=name, why=error.strerror, **log_fields)
         return cls()
     except (ValueError, RecursionError):
         if is_over:
-            log.event(Catalogue.RECORD_TORN, file=name, **named)
+            log.event(Catalogue.RECORD_TORN, file=name, **log_fields)
         else:
             logger.debug("%s is not complete yet", name)
         return cls()

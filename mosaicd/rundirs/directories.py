@@ -1,4 +1,4 @@
-"""Run directories: the daemon's own files in them, and the marks of a run that is new or is pruned."""
+"""Run directories: the files that the daemon writes, and the marks of unacknowledged and pruned runs."""
 
 import contextlib
 import json
@@ -16,47 +16,47 @@ from mosaicd.rundirs.attempt_files import read_attempt
 from mosaicd.rundirs.removal import remove_run_dir
 from mosaicd.safe_files import NotTrusted, create_synced, read_regular, remove_tree, sync_to_disk
 
-#: The largest spec or environment that is read: many times the size of a request.
+#: The largest spec or environment that is read: many times the largest request.
 OWN_LIMIT_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """The names of the entries in a run's directory, and what they mean."""
+    """The names of the entries in a run's directory, and what they show about the run."""
 
     name: str
     entries: frozenset[str]
 
     @property
     def attempts(self) -> list[int]:
-        """The numbers of the attempts, in order."""
+        """Return the numbers of the attempts, in order."""
         tails = [entry.removeprefix(rundir.ATTEMPT_PREFIX) for entry in self.entries if _is_attempt(entry)]
         numbers = [int(tail) for tail in tails if tail.isascii() and tail.isdigit()]
         return sorted(number for number in numbers if rundir.attempt_name(number) in self.entries)
 
     @property
-    def is_begun(self) -> bool:
-        """Whether an attempt was begun; the run was committed before that."""
+    def has_attempt(self) -> bool:
+        """Return whether an attempt was begun; the run was committed before that."""
         return any(map(_is_attempt, self.entries))
 
     @property
     def has_environment(self) -> bool:
-        """Whether the run is not known to be over."""
+        """Return whether the submitted environment exists: it is removed when the run has ended."""
         return rundir.ENVIRONMENT in self.entries
 
     @property
     def is_unacknowledged(self) -> bool:
-        """Whether the submit of the run was probably never committed and answered."""
-        return not self.is_begun and (rundir.UNACKNOWLEDGED in self.entries or not self.entries)
+        """Return whether the submit of the run was probably never committed and answered."""
+        return not self.has_attempt and (rundir.UNACKNOWLEDGED in self.entries or not self.entries)
 
     @property
     def is_pruned(self) -> bool:
-        """Whether retention was about to prune the run, or has pruned it."""
+        """Return whether retention was about to prune the run, or has pruned it."""
         return rundir.PRUNED in self.entries
 
     @property
     def is_remnant(self) -> bool:
-        """Whether the removal of the directory has begun: the rest describes no run."""
+        """Return whether the removal of the directory has begun; then it no longer describes a run."""
         return self.is_pruned and rundir.SPEC not in self.entries
 
 
@@ -76,10 +76,10 @@ class RunDirs:
         return self.runs / run_id
 
     def create(self, run_id: str, spec: Mapping[str, Any], environment: Mapping[str, str]) -> None:
-        """Make the run's directory with spec and environment, durable before it returns.
+        """Make the run's directory with spec and environment; they are on the disk when this returns.
 
-        The mark UNACKNOWLEDGED lies in it until `acknowledge`.
-        FileExistsError if the run has a directory already; after an OSError (disk full ...) it has none.
+        The directory has the mark UNACKNOWLEDGED until `acknowledge`.  FileExistsError if the run already has
+        a directory; after another OSError, for example on a full disk, it has none.
         """
         directory = self.path(run_id)
         directory.mkdir(mode=0o700)
@@ -100,12 +100,12 @@ class RunDirs:
         except OSError as error:  # the mark matters only if the registry is lost
             log.event(Catalogue.MARK_LEFT, run_id=run_id, why=error)
 
-    def give_up(self, run_id: str) -> None:
-        """Mark the directory of a run that is about to be pruned; OSError."""
+    def mark_pruned(self, run_id: str) -> None:
+        """Mark the directory of a run that is about to be pruned; OSError if that fails."""
         _touch(self.path(run_id) / rundir.PRUNED)
 
-    def keep(self, run_id: str) -> None:
-        """Remove the mark of `give_up`; while the run has a row, a mark that stays changes nothing."""
+    def unmark_pruned(self, run_id: str) -> None:
+        """Remove the mark of `mark_pruned`; while the run has a row, a remaining mark has no effect."""
         with contextlib.suppress(OSError):
             (self.path(run_id) / rundir.PRUNED).unlink(missing_ok=True)
 
@@ -119,7 +119,7 @@ class RunDirs:
             return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
     def outline(self, name: str) -> Outline:
-        """Return the names of the entries in a directory; OSError."""
+        """Return the names of the entries in a run's directory; OSError if it cannot be read."""
         return Outline(name, frozenset(os.listdir(self.path(name))))
 
     def outlines(self) -> Iterator[Outline]:
@@ -129,16 +129,16 @@ class RunDirs:
                 yield self.outline(name)
 
     def load_spec(self, run_id: str) -> Json:
-        """Return spec.json; OSError or ValueError when it is not there or not whole."""
+        """Return spec.json; OSError if it cannot be read, ValueError if it is incomplete."""
         return _load(self.path(run_id) / rundir.SPEC)
 
     def spec_text(self, run_id: str) -> str:
-        """Return spec.json as it is, whole or not; OSError when it cannot be read."""
+        """Return the text of spec.json, complete or not; OSError if it cannot be read."""
         text = read_regular(self.path(run_id) / rundir.SPEC, limit_bytes=OWN_LIMIT_BYTES)
         return text.decode(errors="replace")
 
     def load_environment(self, run_id: str) -> dict[str, str]:
-        """Return the submitted environment; OSError or ValueError when it is not there or not whole."""
+        """Return the submitted environment; OSError if it cannot be read, ValueError if it is incomplete."""
         return _load(self.path(run_id) / rundir.ENVIRONMENT)
 
     def forget_environment(self, run_id: str) -> None:
@@ -146,14 +146,14 @@ class RunDirs:
         try:
             (self.path(run_id) / rundir.ENVIRONMENT).unlink(missing_ok=True)
         except NotADirectoryError:
-            pass  # a file lies in place of the run's directory
+            pass  # a file is in place of the run's directory
 
-    def examine(self, run_id: str, attempt: int, owner_uid: int) -> AttemptFiles:
-        """Return what the files of an attempt say; every file is absent if it has no directory."""
+    def read_attempt(self, run_id: str, attempt: int, owner_uid: int) -> AttemptFiles:
+        """Return the content of an attempt's files; all are absent if the attempt has no directory."""
         return read_attempt(self.path(run_id), attempt, owner_uid)
 
-    def refusal(self, run_id: str) -> OSError | None:
-        """Return the error with which an attempt's directory cannot be made, or None if it can be."""
+    def probe_attempt_dir(self, run_id: str) -> OSError | None:
+        """Make and remove a directory with a file, as for an attempt; return the error if that fails."""
         probe = self.path(run_id) / "probe"
         try:
             probe.mkdir(mode=0o700, exist_ok=True)
@@ -172,7 +172,7 @@ def _load(path: Path) -> Json:
     except NotTrusted as error:
         raise ValueError(f"{path} cannot be used: {error.strerror}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} does not hold an object")
+        raise ValueError(f"{path} does not contain a JSON object")
     return content
 
 

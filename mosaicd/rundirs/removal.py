@@ -1,7 +1,7 @@
-"""Removal of a run directory: its marks go last.
+"""Removal of a run directory: its marks are removed last.
 
-A directory that is half removed still has its marks.  Therefore a daemon that finds it, and no row in the
-registry, does not take it for a run.
+A partly removed directory still has its marks.  So a daemon that finds it without a row in the registry does
+not recover it as a run.
 """
 
 import os
@@ -35,9 +35,9 @@ def remove_run_dir(path: Path) -> Removed:
 
 
 def remove_pruned(path: Path) -> str | None:
-    """Remove the directory of a pruned run, its spec first; return why something is left, or None."""
+    """Remove the directory of a pruned run, its spec first; return why a part of it remains, or None."""
     with suppress(OSError):
-        (path / rundir.SPEC).unlink(missing_ok=True)  # what is left from here on is not read as a run
+        (path / rundir.SPEC).unlink(missing_ok=True)  # without spec.json, the rest is not recovered as a run
         crash_points.reach("prune.removing")
     why = ""
     for _ in range(2):  # another process may have added an entry meanwhile

@@ -24,8 +24,8 @@ _SURVEY_S = 0.02
 
 def run(order: TeardownOrder, signals: SignalPipe, root: CgroupRoot) -> int:
     """End the process tree; return the exit status 0 when it is empty."""
-    if order.given_up is not None:
-        child.kill_and_wait(order.given_up.pid, order.given_up.start_ticks)
+    if order.given_up_shim is not None:
+        child.kill_and_wait(order.given_up_shim.pid, order.given_up_shim.start_ticks)
     try:
         attempt_dir = AttemptDir(order.attempt_dir)
     except AttemptTaken:

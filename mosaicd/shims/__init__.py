@@ -1,6 +1,6 @@
 """Shims: the daemon's side of the launcher and of every shim.
 
 Owns the launcher process, the connections on which shims have registered, and the watch over silent shims.
-It passes orders and notifications on and decides nothing about runs.  It may import the core, the store and
+It sends orders and notifications, and decides nothing about runs.  It may import the core, the store and
 the launcher's command line.
 """

@@ -1,4 +1,4 @@
-"""The launcher process: start it, give it orders, notice its silence or its end, and start another one.
+"""The launcher process: start it, send it orders, and replace it when it ends or hangs.
 
 The launcher answers numbered orders over a packet socket.  Every order may be repeated: if a launcher ends,
 the next launcher gets each order that has no answer yet.  The shims of a launcher outlive it.
@@ -34,7 +34,7 @@ from mosaicd.protocol.records.packets import (
 
 RESTART_DELAY_S, MOST_RESTART_DELAY_S = 0.2, 10.0
 SEND_AGAIN_S = 0.01
-LEAVE_S = 5.0  # for a launcher to carry out the few orders that it has, and to exit
+LEAVE_S = 5.0  # the launcher has this time to carry out its last orders and exit
 #: Silence is counted in checks and not by the clock: a suspended daemon has not read its messages yet.
 MOST_SILENT_CHECKS = 6
 PACKET_BYTES = 1 << 16
@@ -44,7 +44,7 @@ LAUNCHER_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 @dataclass(slots=True)
 class _Order:
-    """An order without an answer; `silent_checks` since the present launcher has it."""
+    """An order without an answer; `silent_checks` counts checks since the present launcher got it."""
 
     packet: ForkShim | CheckTree
     body: bytes | None
@@ -63,7 +63,7 @@ class _Launcher:
 
 @dataclass
 class LauncherClient:
-    """Give orders to the launcher.
+    """The daemon's client of the launcher, which forks shims and checks process trees.
 
     `mode` is the kind of containment, `soft_limit` the limit of open descriptors for launcher and runs.
     `on_reaped(run_id, pid)` is called on the loop when the launcher has reaped a shim.  `crash_at` arms a
@@ -76,7 +76,7 @@ class LauncherClient:
     crash_at: str | None = None
     on_reaped: Callable[[str, int], None] | None = None
     restarts: int = 0
-    #: The reason while no launcher can be started.
+    #: Why the last launcher could not be started; None if one runs.
     start_error: str | None = None
     #: The kind of containment and the enforced limits, as the launcher has reported them.
     containment: dict[str, Any] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class LauncherClient:
             self._send(order)
 
     def _launch_process(self) -> _Launcher:
-        """Start a launcher process and return it; OSError, and then no process of it remains."""
+        """Start a launcher process and return it; after an OSError no process of it remains."""
         with ExitStack() as undo:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(ours.close)
@@ -239,19 +239,21 @@ class LauncherClient:
             asyncio.get_running_loop().call_later(self.silence_s / MOST_SILENT_CHECKS, self._check_silence)
 
     def _check_silence(self) -> None:
-        """Kill a launcher that has left an order unanswered for too long; it needs only milliseconds."""
+        """Kill a launcher that has not answered an order for too long; it normally needs milliseconds."""
         self._is_checking = False
         for order in self._orders.values():
             order.silent_checks += 0 if order.reply.done() else 1
-        unanswered = (one.packet for one in self._orders.values() if one.silent_checks > MOST_SILENT_CHECKS)
+        unanswered = (
+            order.packet for order in self._orders.values() if order.silent_checks > MOST_SILENT_CHECKS
+        )
         late = next(unanswered, None)
         if late is not None and self._launcher is not None and not self._is_closing:
-            what, run_id = late.order, late.run_id
-            log.event(Catalogue.LAUNCHER_SILENT, order=what, run_id=run_id, silence_s=self.silence_s)
+            kind, run_id = late.order, late.run_id
+            log.event(Catalogue.LAUNCHER_SILENT, order=kind, run_id=run_id, silence_s=self.silence_s)
             self._launcher.process.kill()  # shims live on, and the next launcher gets the order
         self._check_silence_later()
 
-    # --- what the launcher says --------------------------------------------------------------------
+    # --- messages of the launcher ------------------------------------------------------------------
 
     def _read_packets(self) -> None:
         while self._launcher is not None:

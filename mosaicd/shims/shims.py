@@ -28,33 +28,33 @@ class Connection(Protocol):
 
 @dataclass(slots=True)
 class _Shim:
-    """One run's shim: its process (pid, start time), its connection, and how often a check found silence."""
+    """The shim of a run: its process (pid, start time), its connection, and its silent checks in a row."""
 
     attempt: int
     process: tuple[int, int]
     connection: Connection | None = None
     pidfd: int | None = None
-    is_gone: bool = False
+    has_ended: bool = False
     is_teardown: bool = False
     is_given_up: bool = False
     silent_checks: int = 0
 
 
 class Shims:
-    """At most one shim a run.
+    """The shims of all live runs, at most one for each run.
 
     `on_gone(run_id)` is called on the loop when the process of a run's shim has ended and its connection is
     closed.
     """
 
-    def __init__(self, launcher: LauncherClient, on_gone: Callable[[str], None]) -> None:
+    def __init__(self, launcher: LauncherClient, on_ended: Callable[[str], None]) -> None:
         self._launcher = launcher
-        self._on_gone = on_gone
+        self._on_ended = on_ended
         self._shims: dict[str, _Shim] = {}
         launcher.on_reaped = self._note_reaped
 
     def close(self) -> None:
-        """Stop watching processes; the shims stay."""
+        """Stop watching processes; the shims stay alive."""
         for shim in self._shims.values():
             _drop_pidfd(shim)
         self._shims.clear()
@@ -62,11 +62,11 @@ class Shims:
     # --- orders ------------------------------------------------------------------------------------
 
     async def launch(self, order: LaunchOrder) -> None:
-        """Order a shim for an attempt; may be repeated.  Raises LaunchFailed, or NoProcess for the moment."""
+        """Order a shim for an attempt; may be repeated.  Raises LaunchFailed or NoProcess."""
         await self._fork(order)
 
     async def teardown(self, order: TeardownOrder) -> None:
-        """Order a teardown shim for a process tree without a shim; `on_gone` follows at its end."""
+        """Order a teardown shim for a process tree without a shim; `on_ended` follows at its end."""
         await self._fork(order)
 
     async def _fork(self, order: LaunchOrder | TeardownOrder) -> None:
@@ -94,13 +94,13 @@ class Shims:
         if stale is not None and stale is not connection:
             stale.abort()
 
-        def closed() -> None:
+        def handle_close() -> None:
             if shim.connection is connection:
                 shim.connection = None
-                if shim.is_gone and self._shims.get(run_id) is shim:
-                    self._on_gone(run_id)
+                if shim.has_ended and self._shims.get(run_id) is shim:
+                    self._on_ended(run_id)
 
-        connection.on_close(closed)
+        connection.on_close(handle_close)
 
     def watch(self, run_id: str, attempt: int, pid: int, start_ticks: int) -> None:
         """Watch this process (pid, start time) as the run's shim; a missing process has ended."""
@@ -113,9 +113,9 @@ class Shims:
         loop = asyncio.get_running_loop()
         shim.pidfd = procfs.open_for(pid, start_ticks)
         if shim.pidfd is None:
-            loop.call_soon(self._note_gone, run_id, shim)
+            loop.call_soon(self._note_ended, run_id, shim)
         else:
-            loop.add_reader(shim.pidfd, self._note_gone, run_id, shim)
+            loop.add_reader(shim.pidfd, self._note_ended, run_id, shim)
 
     def watch_recorded(self, run_id: str, attempt: int, launch: Launch | None) -> None:
         """Watch the shim that launch.json names; a shim that is not named there registers by itself."""
@@ -131,17 +131,17 @@ class Shims:
     def _note_reaped(self, run_id: str, pid: int) -> None:
         shim = self._shims.get(run_id)
         if shim is not None and shim.process[0] == pid:
-            self._note_gone(run_id, shim)
+            self._note_ended(run_id, shim)
 
-    def _note_gone(self, run_id: str, shim: _Shim) -> None:
-        if shim.is_gone:
+    def _note_ended(self, run_id: str, shim: _Shim) -> None:
+        if shim.has_ended:
             return
-        shim.is_gone = True
+        shim.has_ended = True
         _drop_pidfd(shim)
         if self._shims.get(run_id) is shim:
-            self._on_gone(run_id)
+            self._on_ended(run_id)
 
-    # --- what is known -----------------------------------------------------------------------------
+    # --- queries -----------------------------------------------------------------------------------
 
     def has_process(self, pid: int) -> bool:
         """Return whether the process is a shim that was launched or has registered."""
@@ -157,7 +157,7 @@ class Shims:
         shim = self._shims.get(run_id)
         if shim is None or shim.attempt != attempt:
             return False
-        return not shim.is_gone or shim.connection is not None
+        return not shim.has_ended or shim.connection is not None
 
     # --- silence -----------------------------------------------------------------------------------
 
@@ -183,7 +183,7 @@ class Shims:
         shim = self._shims.get(run_id)
         if shim is not None:
             _drop_pidfd(shim)
-            shim.is_gone = shim.is_given_up = True
+            shim.has_ended = shim.is_given_up = True
             connection, shim.connection = shim.connection, None
             if connection is not None:
                 connection.abort()

@@ -155,11 +155,11 @@ class Retention:
     def _mark(self, run_ids: Collection[str]) -> None:
         for run_id in run_ids:
             with suppress(OSError):  # removed by hand, or no mark fits on a full disk: prune all the same
-                self._rundirs.give_up(run_id)
+                self._rundirs.mark_pruned(run_id)
 
     def _unmark(self, run_ids: Collection[str]) -> None:
         for run_id in run_ids:
-            self._rundirs.keep(run_id)
+            self._rundirs.unmark_pruned(run_id)
 
     def _held(self, run_ids: Sequence[str]) -> set[str]:
         return {run_id for run_id in run_ids if self._may_be_held(run_id)}

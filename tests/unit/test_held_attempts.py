@@ -64,9 +64,9 @@ def test_an_incomplete_record_is_logged_only_without_a_writer(
     for number in (1, 2):
         (run / f"attempt-{number}" / rundir.LAUNCH).write_text('{"run_id": "')
     rundirs = RunDirs(tmp_path.parent)
-    attempt = rundirs.examine(tmp_path.name, 2, os.getuid())
+    attempt = rundirs.read_attempt(tmp_path.name, 2, os.getuid())
     assert attempt.is_held and attempt.launch is not None and not caplog.records
-    attempt = rundirs.examine(tmp_path.name, 1, os.getuid())
+    attempt = rundirs.read_attempt(tmp_path.name, 1, os.getuid())
     assert not attempt.is_held and attempt.launch == Launch()
     assert entries(caplog.records) == [Catalogue.RECORD_TORN]
 

@@ -210,6 +210,6 @@ def test_the_teardown_order() -> None:
     """A teardown order has the attempt, the identity of its leader and the grace period."""
     assert teardown_order(AT, nonce="n", grace_s=5, pid=9, start_ticks=77).to_json() == {
         "order": "teardown", "run_id": RUN_ID, "attempt": 2, "nonce": "n",
-        "attempt_dir": f"/state/runs/{RUN_ID}/attempt-2", "given_up": None, "limits": {"grace_s": 5},
+        "attempt_dir": f"/state/runs/{RUN_ID}/attempt-2", "given_up_shim": None, "limits": {"grace_s": 5},
         "pid": 9, "start_ticks": 77,
     }  # fmt: skip

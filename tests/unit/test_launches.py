@@ -33,7 +33,7 @@ class Bench:
         if error is not None:
             raise error
 
-    def refusal(self, run_id: str) -> OSError | None:
+    def probe_attempt_dir(self, run_id: str) -> OSError | None:
         return self._refusal
 
 

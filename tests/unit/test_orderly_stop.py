@@ -91,7 +91,7 @@ class Bench:
         settings = Settings(paths=Paths(home / "state", home / "s"))
         rundirs = RunDirs(home / "runs")
         self.launcher = LauncherClient()
-        self.shims = Shims(self.launcher, on_gone=unused)
+        self.shims = Shims(self.launcher, on_ended=unused)
         self.fatal: list[BaseException] = []
         orders = Orders(rundirs, unused, settings, home / "s")
         clock = Clock()

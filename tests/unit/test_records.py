@@ -31,7 +31,7 @@ ORDER = LaunchOrder(
     files_dir="/r/files", kind="worker", argv=("a", "b"), cwd="/", environment={"A": "b"}, slots=(0, 2),
     limits=Limits(max_steps=3),
 )  # fmt: skip
-TEARDOWN = TeardownOrder(run_id="r", attempt=1, attempt_dir="/a", given_up=Process(pid=3, start_ticks=4))
+TEARDOWN = TeardownOrder(run_id="r", attempt=1, attempt_dir="/a", given_up_shim=Process(pid=3, start_ticks=4))
 STATUS = Status(
     spawned=Started(pid=1, limits=EnforcedLimits(tasks=5)),
     frozen=True,

@@ -101,7 +101,7 @@ class TeardownOrder(Record):
     """The order to end the process tree that a dead shim left.
 
     `pid` and `start_ticks` are those of the worker in started.json, None where it was never started.
-    `given_up` is a shim that lives and is silent: it is ended first.
+    `given_up_shim` is a shim that lives and is silent: it is ended first.
     """
 
     order: Literal["teardown"] = "teardown"
@@ -112,4 +112,4 @@ class TeardownOrder(Record):
     limits: TeardownLimits = TeardownLimits()
     pid: int | None = None
     start_ticks: int | None = None
-    given_up: Process | None = None
+    given_up_shim: Process | None = None
