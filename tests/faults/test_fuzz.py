@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.rpc.conftest import served
-from tests.rpc.test_malformed import _talk, lines
+from tests.rpc.test_malformed import check_replies, lines
 
 __all__ = ["served"]
 
@@ -56,7 +56,7 @@ def fuzz(served: Any, examples: int, mutations: int) -> int:
         rng = random.Random(seed)
         frames = [*said, *(mutated(line, rng) for line in said for _ in range(mutations))]
         count += len(frames)
-        served.run(_talk(served.serving, frames))
+        served.run(check_replies(served.serving, frames))
 
     say()
     return count

@@ -1,4 +1,4 @@
-"""Fixtures: the wire side of a daemon, served for one test, searched for leftovers afterwards."""
+"""Fixtures: the daemon's server for one test, with a check for leaked tasks."""
 
 import asyncio
 import shutil
@@ -16,7 +16,7 @@ Start = Callable[..., Awaitable[Serving]]
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    """Start servings with settings of their own; at the end no task of theirs may be left."""
+    """Yield a function that starts servers; at the end, none of their tasks may remain."""
     homes: list[Path] = []
     servings: list[Serving] = []
     before = asyncio.all_tasks()
@@ -30,28 +30,28 @@ async def start() -> AsyncIterator[Start]:
     yield begin
     for serving in servings:
         await serving.close()
-    left = [task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()]
-    if left:
-        await asyncio.wait(left, timeout=PATIENCE_S)
-    assert all(task.done() for task in left)
+    remaining = [task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()]
+    if remaining:
+        await asyncio.wait(remaining, timeout=PATIENCE_S)
+    assert all(task.done() for task in remaining)
     for home in homes:
         shutil.rmtree(home)
 
 
 @pytest.fixture
 async def serving(start: Start) -> Serving:
-    """A serving with the defaults."""
+    """Return a server with the default settings."""
     return await start()
 
 
 @pytest.fixture
 async def peer(serving: Serving) -> Peer:
-    """A client of it."""
+    """Return a client of the server."""
     return await serving.peer()
 
 
 class Served:
-    """A serving on a loop of its own, for tests that are no coroutines (hypothesis)."""
+    """A server with its own event loop, for tests that are no coroutines (hypothesis)."""
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
@@ -59,11 +59,11 @@ class Served:
         self.serving = self._runner.run(Serving.start(self._home))
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` on the serving's loop."""
+        """Run `work` on the event loop of the server."""
         self._runner.run(work)
 
     def close(self) -> None:
-        """End it all."""
+        """Stop the server, close its loop and remove its directory."""
         self._runner.run(self.serving.close())
         self._runner.close()
         shutil.rmtree(self._home)
@@ -71,7 +71,7 @@ class Served:
 
 @pytest.fixture
 def served() -> Iterator[Served]:
-    """A serving with a loop of its own."""
+    """Yield a server with its own event loop."""
     made = Served()
     yield made
     made.close()

@@ -1,6 +1,6 @@
-"""A real server on a real socket, over a real registry in a real file; only what starts processes is missing.
+"""The daemon's server on a real socket with a real registry, without the parts that start processes.
 
-`Serving` is the daemon's wire side; `Peer` is a client that says exactly the bytes it is told to.
+`Serving` is the server; `Peer` is a client that sends any bytes.
 """
 
 import asyncio
@@ -35,14 +35,14 @@ from mosaicd.upkeep.retention import Retention
 from mosaicd.upkeep.wal_checkpoints import WalCheckpoints
 
 AT = 1_800_000_000.0
-#: How long a test waits for what must happen.
+#: Timeout of every wait of a test.
 PATIENCE_S = 30.0
 
 
-class Idle:
-    """Stands for the dispatcher: its scheduler is real and never runs, so nothing is started.
+class FakeDispatcher:
+    """Stands for the dispatcher; its scheduler is real but never runs, so no run starts.
 
-    `carried_out` holds the run ids for which something is to be carried out.
+    `carried_out` has the ids of the runs whose owed action was requested.
     """
 
     def __init__(self, settings: Settings, clock: Clock, registry: Registry) -> None:
@@ -67,15 +67,15 @@ class Idle:
         self.carried_out.append(run_id)
 
 
-class Launcher:
-    """Stands for the launcher's client: what daemon.health tells of it."""
+class FakeLauncher:
+    """Stands for the launcher's client, with the fields that daemon.health reads."""
 
     containment: Mapping[str, Any] = {}
     start_error: str | None = None
 
 
-class Shims:
-    """Stands for the shims: remembers which connections attached."""
+class FakeShims:
+    """Stands for the shims; records the attached connections."""
 
     def __init__(self) -> None:
         self.connections: dict[str, Any] = {}
@@ -92,7 +92,7 @@ class Shims:
 
 
 class Serving:
-    """The wire side of a daemon, up and answering."""
+    """A running server with registry, history and broadcaster."""
 
     def __init__(self, home: Path, settings: Settings) -> None:
         self.home = home
@@ -109,7 +109,7 @@ class Serving:
         extra: Mapping[Method, Handler] | None = None,
         **groups: Mapping[str, Any],
     ) -> "Serving":
-        """Start one in `home`; `groups` are settings to change, `extra` further methods."""
+        """Start a server in `home`; `groups` are changed settings, `extra` are further methods."""
         settings = Settings(paths=Paths(home / "state", home / "s"))
         for group, values in groups.items():
             settings = replace(settings, **{group: replace(getattr(settings, group), **values)})
@@ -125,12 +125,12 @@ class Serving:
         self.registry.subscribe(self.auth.drop_tokens)
         self.broadcaster = Broadcaster(self.registry, self.history, self.settings.watch)
         clock = Clock()
-        self.dispatcher, self.shims = Idle(self.settings, clock, self.registry), Shims()
+        self.dispatcher, self.shims = FakeDispatcher(self.settings, clock, self.registry), FakeShims()
         rundirs = RunDirs(state / "runs")
         retention = Retention(self.registry, self.history, rundirs, self.settings.retention, clock)
         self.services = Services(
             settings=self.settings, clock=clock, registry=self.registry, history=self.history,
-            dispatcher=self.dispatcher, launcher=Launcher(), shims=self.shims,  # type: ignore[arg-type]
+            dispatcher=self.dispatcher, launcher=FakeLauncher(), shims=self.shims,  # type: ignore[arg-type]
             scheduler=self.dispatcher.scheduler, broadcaster=self.broadcaster, auth=self.auth,
             discovery=Discovery(self.settings), rundirs=rundirs,
             retention=retention, wal=WalCheckpoints(self.registry, clock, 60.0), started_mono=clock.mono(),
@@ -145,9 +145,9 @@ class Serving:
             self.server.open()
 
     async def close(self) -> None:
-        """Stop, and check that nothing is left of anybody."""
+        """Stop the server; check that no connection and no watcher remains."""
         for peer in self.peers:
-            peer.hang_up()
+            peer.disconnect()
         await self.server.close()
         assert not self.server.connections
         await self.services.discovery.close()
@@ -157,7 +157,7 @@ class Serving:
         assert not self.broadcaster.watchers
 
     async def peer(self) -> "Peer":
-        """Connect."""
+        """Return a new client that is connected."""
         reader, writer = await asyncio.open_unix_connection(str(self.settings.socket), limit=32 << 20)
         peer = Peer(reader, writer)
         self.peers.append(peer)
@@ -179,7 +179,7 @@ class Serving:
         return stored
 
     async def execute(self, run: Run, attempt: int = 1) -> Run:
-        """Bring a waiting run to EXEC."""
+        """Record the events that bring a waiting run to EXEC."""
         return await self.registry.record(
             run.run_id,
             Event(Kind.DISPATCHED, AT, data={"attempt": attempt, "nonce": "n" * 8, "slots": [], "cpus": 1}),
@@ -189,109 +189,108 @@ class Serving:
         )
 
     async def end(self, run: Run) -> Run:
-        """End a run in EXEC well."""
+        """Record the events that end a run in EXEC as succeeded."""
         return await self.registry.record(
             run.run_id,
             Event(Kind.EXITED, AT + 9, "shim", {"exit_code": 0, "finished_at": AT + 9}),
             Event(Kind.FINISHED, AT + 9, data={"outcome": "succeeded", "cause": None}),
         )
 
-    async def renamed(self, run: Run, times: int) -> None:
-        """Add `times` events to the ledger: the cheapest there are."""
+    async def add_events(self, run: Run, times: int) -> None:
+        """Record `times` small events for the run."""
         for number in range(times):
             await self.registry.record(run.run_id, Event(Kind.SET, AT, "ada", {"priority": number % 50}))
 
     def advance(self, run: Run, **values: Any) -> None:
-        """What worker.advance does."""
+        """Report progress as worker.advance does."""
         self.registry.advance(run.run_id, Progress(**values))
         self.broadcaster.advanced(run.run_id)
 
     def file(self, run: Run, name: str, attempt: int = 1) -> Path:
-        """Return the path of an attempt's file, its directory made."""
+        """Return the path of an attempt's file, and make its directory."""
         directory = Path(rundir.attempt_dir(str(self.services.rundirs.path(run.run_id)), attempt))
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return directory / name
 
 
 class Peer:
-    """A client of few words."""
+    """A client of the server."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
-        self.notes: list[dict[str, Any]] = []
+        self.notifications: list[dict[str, Any]] = []
         self._id = 0
 
-    def say(self, data: bytes) -> None:
-        """Send bytes, as they are."""
+    def send(self, data: bytes) -> None:
+        """Send bytes unchanged."""
         self.writer.write(data)
 
-    def ask(self, method: str, params: Any = None, id: Any = None) -> Any:
+    def send_request(self, method: str, params: Any = None, id: Any = None) -> Any:
         """Send a request and return its id."""
         self._id += 1
         number = self._id if id is None else id
         message = {"jsonrpc": "2.0", "method": method, "params": params or {}, "id": number}
-        self.say(json.dumps(message).encode() + b"\n")
+        self.send(json.dumps(message).encode() + b"\n")
         return number
 
-    async def line(self) -> Any:
-        """Return the next message, whatever it is."""
+    async def receive(self) -> Any:
+        """Return the next message."""
         async with asyncio.timeout(PATIENCE_S):
             line = await self.reader.readline()
         if not line:
-            raise ConnectionResetError("hung up")
+            raise ConnectionResetError("the server closed the connection")
         return json.loads(line)
 
     async def reply(self, number: Any) -> dict[str, Any]:
-        """Return the reply to one request; notifications that come first are kept in `notes`."""
+        """Return the reply to a request; earlier notifications are kept in `notifications`."""
         while True:
-            message = await self.line()
+            message = await self.receive()
             if isinstance(message, dict) and "method" in message:
-                self.notes.append(message)
+                self.notifications.append(message)
             else:
                 assert isinstance(message, dict) and message["id"] == number, message
                 return message
 
     async def call(self, method: str, params: Any = None) -> Any:
-        """Return a method's result."""
-        reply = await self.reply(self.ask(method, params))
+        """Call a method and return its result."""
+        reply = await self.reply(self.send_request(method, params))
         assert "result" in reply, reply
         return reply["result"]
 
-    async def refused(self, method: str, params: Any = None) -> dict[str, Any]:
-        """Return the error that a request is answered."""
-        reply = await self.reply(self.ask(method, params))
+    async def call_refused(self, method: str, params: Any = None) -> dict[str, Any]:
+        """Call a method and return its error."""
+        reply = await self.reply(self.send_request(method, params))
         assert "error" in reply, reply
         error: dict[str, Any] = reply["error"]
         return error
 
-    async def note(self, method: str | Sequence[str] | None = None) -> dict[str, Any]:
+    async def receive_notification(self, method: str | Sequence[str] | None = None) -> dict[str, Any]:
         """Return the params of the next notification (of `method`)."""
         while True:
-            message = self.notes.pop(0) if self.notes else await self.line()
+            message = self.notifications.pop(0) if self.notifications else await self.receive()
             if method is None or message.get("method") in ((method,) if isinstance(method, str) else method):
                 params: dict[str, Any] = message["params"]
                 return params
 
-    async def notes_until(self, is_last: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-        """Return whole notifications up to the one that `is_last` says yes to."""
+    async def receive_until(self, is_last: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+        """Return all messages up to the first that `is_last` accepts."""
         seen = []
         while True:
-            message = self.notes.pop(0) if self.notes else await self.line()
+            message = self.notifications.pop(0) if self.notifications else await self.receive()
             seen.append(message)
             if is_last(message):
                 return seen
 
-    async def is_gone(self) -> bool:
-        """Whether the server hangs up; what it says before is dropped."""
+    async def wait_until_closed(self) -> None:
+        """Read until the server closes the connection; raise TimeoutError if it does not."""
         async with asyncio.timeout(PATIENCE_S):
             try:
                 while await self.reader.read(1 << 16):
                     pass
             except ConnectionResetError:
                 pass
-        return True
 
-    def hang_up(self) -> None:
-        """Close, whatever is under way."""
+    def disconnect(self) -> None:
+        """Abort the connection."""
         self.writer.transport.abort()

@@ -1,4 +1,4 @@
-"""Auth: the identity of a peer, and the secrets of shims."""
+"""Authentication: the identity of a peer, launch secrets and session tokens."""
 
 import os
 import socket
@@ -17,8 +17,8 @@ RUN = Run(
 )  # fmt: skip
 
 
-def test_the_key_is_made_once_and_is_private(tmp_path: Path) -> None:
-    """Secrets outlive a restart, differ between state directories, and only the owner reads the key."""
+def test_the_key_is_created_once_and_only_the_owner_can_read_it(tmp_path: Path) -> None:
+    """Launch secrets stay valid after a restart and differ between state directories."""
     one, again = Auth.open(tmp_path), Auth.open(tmp_path)
     (tmp_path / "other").mkdir()
     secret = one.launch_secret("r", 1, "n")
@@ -30,8 +30,8 @@ def test_the_key_is_made_once_and_is_private(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", ["mode", "short", "link"])
-def test_a_key_that_cannot_be_trusted_stops_the_start(spoil: str, tmp_path: Path) -> None:
-    """A key that others could read, that is not whole, or that is a link is not used."""
+def test_an_untrusted_key_prevents_the_start(spoil: str, tmp_path: Path) -> None:
+    """A key that other users can read, that is incomplete, or that is a link is refused."""
     path = tmp_path / KEY_FILE
     Auth.open(tmp_path)
     if spoil == "mode":
@@ -48,16 +48,16 @@ def test_a_key_that_cannot_be_trusted_stops_the_start(spoil: str, tmp_path: Path
 @pytest.mark.parametrize(
     "parts", [("x", 2, "abc"), (RUN.run_id, 1, "abc"), (RUN.run_id, 2, "abd"), (RUN.run_id + "\0", 2, "abc")]
 )
-def test_a_secret_is_for_one_attempt(parts: tuple[str, int, str], tmp_path: Path) -> None:
-    """Another run's, another attempt's and another nonce's secret are not valid."""
+def test_a_launch_secret_is_valid_for_one_attempt(parts: tuple[str, int, str], tmp_path: Path) -> None:
+    """The secret of another run, attempt or nonce is refused."""
     auth = Auth.open(tmp_path)
     auth.check_secret(RUN, 2, auth.launch_secret(RUN.run_id, 2, "abc"))
     with pytest.raises(Unauthenticated):
         auth.check_secret(RUN, 2, auth.launch_secret(*parts))
 
 
-def test_an_attempt_that_is_over_has_no_secret(tmp_path: Path) -> None:
-    """A run that waits again, or another attempt number, is not registered with an old secret."""
+def test_a_launch_secret_is_refused_after_its_attempt(tmp_path: Path) -> None:
+    """A launch secret is refused if the run waits again, or for another attempt number."""
     from dataclasses import replace
 
     auth = Auth.open(tmp_path)
@@ -67,8 +67,8 @@ def test_an_attempt_that_is_over_has_no_secret(tmp_path: Path) -> None:
             auth.check_secret(run, attempt, secret)
 
 
-def test_the_newest_token_is_the_valid_one(tmp_path: Path) -> None:
-    """Every register makes the token before it worthless; tokens are not kept in the clear."""
+def test_only_the_newest_session_token_is_valid(tmp_path: Path) -> None:
+    """Each register invalidates the token before; the daemon keeps no token in clear text."""
     auth = Auth.open(tmp_path)
     first, second = auth.issue_token("r"), auth.issue_token("r")
     auth.check_token("r", second)
@@ -79,7 +79,7 @@ def test_the_newest_token_is_the_valid_one(tmp_path: Path) -> None:
 
 
 def test_only_the_daemons_own_user_is_served(tmp_path: Path) -> None:
-    """The identity comes from the kernel; a refused user learns which user the daemon serves."""
+    """The identity comes from the kernel; the error for another user has both uids."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         peer = Auth.open(tmp_path).principal(ours)

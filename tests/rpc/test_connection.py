@@ -1,4 +1,4 @@
-"""One connection: order, limits, back-pressure, batches, and an end that leaves nothing."""
+"""One connection: order of replies, limits, back-pressure, batches, and its end."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ class Numbered:
 
 
 class Steps:
-    """Methods that wait until they are told to go on, and say what they did."""
+    """Test methods that wait for `go` and record their begin and end."""
 
     def __init__(self) -> None:
         self.begun: list[int] = []
@@ -37,7 +37,7 @@ class Steps:
 
     def extra(self, *names: str) -> dict[Method, Any]:
         return {
-            Method(name, Numbered, Role.ANY, "Nothing", "A test's.", deadline_s=None): self.handle
+            Method(name, Numbered, Role.ANY, "Nothing", "A method for tests.", deadline_s=None): self.handle
             for name in names
         }
 
@@ -50,30 +50,33 @@ class Steps:
 
 
 async def test_replies_come_in_the_order_of_completion(start: Start) -> None:
-    """A slow request does not keep a later one waiting."""
+    """A slow request does not delay a later one."""
     steps = Steps()
     peer = await (await start(extra=steps.extra("test.step"))).peer()
-    slow, quick = peer.ask("test.step", {"number": 1}), peer.ask("test.step", {"number": 2})
+    slow, quick = peer.send_request("test.step", {"number": 1}), peer.send_request("test.step", {"number": 2})
     steps.go(2)
-    assert (await peer.line())["id"] == quick
+    assert (await peer.receive())["id"] == quick
     steps.go(1)
-    assert (await peer.line())["id"] == slow
+    assert (await peer.receive())["id"] == slow
 
 
-async def test_what_a_shim_says_is_heard_in_order(start: Start) -> None:
-    """worker.* of one connection is worked on one after the other, notifications too; others overtake."""
+async def test_messages_of_a_shim_are_handled_in_order(start: Start) -> None:
+    """worker.* messages of one connection run one after another; other methods may overtake them."""
     steps = Steps()
     peer = await (await start(extra=steps.extra("worker.step", "test.step"))).peer()
-    first = peer.ask("worker.step", {"number": 1})
-    peer.say(b'{"jsonrpc":"2.0","method":"worker.step","params":{"number":2}}\n')
-    peer.say(b'[{"jsonrpc":"2.0","method":"worker.step","params":{"number":3},"id":"in a batch"}]\n')
-    last, other = peer.ask("worker.step", {"number": 4}), peer.ask("test.step", {"number": 5})
+    first = peer.send_request("worker.step", {"number": 1})
+    peer.send(b'{"jsonrpc":"2.0","method":"worker.step","params":{"number":2}}\n')
+    peer.send(b'[{"jsonrpc":"2.0","method":"worker.step","params":{"number":3},"id":"in a batch"}]\n')
+    last, other = (
+        peer.send_request("worker.step", {"number": 4}),
+        peer.send_request("test.step", {"number": 5}),
+    )
     for number in (5, 4, 3, 2):
         steps.go(number)
-    assert (await peer.line())["id"] == other
+    assert (await peer.receive())["id"] == other
     assert sorted(steps.begun) == [1, 5]
     steps.go(1)
-    assert [await peer.line() for _ in range(3)] == [
+    assert [await peer.receive() for _ in range(3)] == [
         {"jsonrpc": "2.0", "result": {"number": 1}, "id": first},
         [{"jsonrpc": "2.0", "result": {"number": 3}, "id": "in a batch"}],
         {"jsonrpc": "2.0", "result": {"number": 4}, "id": last},
@@ -81,19 +84,19 @@ async def test_what_a_shim_says_is_heard_in_order(start: Start) -> None:
     assert [number for number in steps.ended if number != 5] == [1, 2, 3, 4]
 
 
-async def test_no_more_than_the_cap_is_in_flight(start: Start) -> None:
-    """Above the cap nothing more is read; it goes on as answers leave."""
+async def test_requests_in_flight_are_limited(start: Start) -> None:
+    """At the limit, the daemon reads no more from the connection until replies are sent."""
     steps = Steps()
     serving = await start(extra=steps.extra("test.step"), limits={"in_flight": 4})
     peer, other = await serving.peer(), await serving.peer()
     for number in range(50):
-        peer.ask("test.step", {"number": number})
-    await wait_in_loop(lambda: len(steps.begun) == 4, "the first four are begun")
+        peer.send_request("test.step", {"number": number})
+    await wait_in_loop(lambda: len(steps.begun) == 4, "four requests have begun")
     assert (await other.call("daemon.hello"))["ready"]
     assert len(steps.begun) == 4
     for number in range(50):
         steps.go(number)
-    replies = [await peer.line() for _ in range(50)]
+    replies = [await peer.receive() for _ in range(50)]
     assert sorted(reply["result"]["number"] for reply in replies) == list(range(50))
     assert steps.most <= 4
 
@@ -102,91 +105,93 @@ async def test_no_more_than_the_cap_is_in_flight(start: Start) -> None:
 
 
 async def test_a_batch_is_answered_item_by_item_in_order(peer: Peer) -> None:
-    """Each item gets its own reply or error, broken ones too; notifications get none."""
-    peer.say(
+    """Each item of a batch, also an invalid one, gets a reply; notifications get none."""
+    peer.send(
         b'[{"jsonrpc":"2.0","method":"daemon.hello","id":1},1,{"jsonrpc":"2.0","method":"daemon.hello"},'
         b'{"jsonrpc":"2.0","method":"nope","id":2},{"id":3}]\n'
     )
-    replies = await peer.line()
+    replies = await peer.receive()
     assert [(reply["id"], reply.get("error", {}).get("code")) for reply in replies] == [
         (1, None), (None, -32600), (2, -32601), (3, -32600),
     ]  # fmt: skip
 
 
-async def test_a_batch_of_notifications_is_not_answered(peer: Peer) -> None:
-    """Nothing comes back, and the connection goes on."""
-    peer.say(b'[{"jsonrpc":"2.0","method":"daemon.hello"}]\n')
+async def test_a_batch_of_notifications_gets_no_reply(peer: Peer) -> None:
+    """The daemon sends no reply, and the connection continues."""
+    peer.send(b'[{"jsonrpc":"2.0","method":"daemon.hello"}]\n')
     assert (await peer.call("daemon.hello"))["ready"]
 
 
-async def test_a_large_batch_is_refused_before_any_of_it_runs(start: Start) -> None:
-    """51 items are one error; 50 are served."""
+async def test_a_batch_of_more_than_50_items_is_refused(start: Start) -> None:
+    """A batch of 51 items is one error and none of them runs; 50 items are served."""
     steps = Steps()
     peer = await (await start(extra=steps.extra("test.step"))).peer()
     item = {"jsonrpc": "2.0", "method": "test.step", "params": {"number": 0}, "id": 1}
-    peer.say(json.dumps([item] * 51).encode() + b"\n")
-    reply = await peer.line()
+    peer.send(json.dumps([item] * 51).encode() + b"\n")
+    reply = await peer.receive()
     assert (reply["id"], reply["error"]["data"]) == (None, {"name": "too_large", "limit": 50})
     assert steps.begun == []
     steps.go(0)
-    peer.say(json.dumps([item] * 50).encode() + b"\n")
-    assert len(await peer.line()) == 50
+    peer.send(json.dumps([item] * 50).encode() + b"\n")
+    assert len(await peer.receive()) == 50
     assert steps.most == 1
 
 
 # --- back-pressure ---------------------------------------------------------------------------------------
 
 
-async def test_a_client_that_does_not_read_is_not_read(serving: Serving) -> None:
-    """Its answers stay within the buffer's limit, and others are served meanwhile; then it gets them all."""
+async def test_the_daemon_stops_reading_from_a_client_that_does_not_read(serving: Serving) -> None:
+    """Its replies stay within the buffer limit, other clients are served, and later it gets all replies."""
     peer, other = await serving.peer(), await serving.peer()
     link = peer.writer.get_extra_info("socket")
     link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
     count = 400
     for _ in range(count):
-        peer.ask("rpc.discover")
+        peer.send_request("rpc.discover")
     connection = await _blocked(serving)
-    await wait_in_loop(lambda: not connection._can_write.is_set(), "the server feels the back-pressure")
+    await wait_in_loop(
+        lambda: not connection._can_write.is_set(), "the server is blocked by the back-pressure"
+    )
     for _ in range(20):
         assert (await other.call("daemon.hello"))["ready"]
-    held = connection._transport.get_write_buffer_size()
-    assert held < serving.settings.limits.write_buffer_bytes * 2, held
+    buffered = connection._transport.get_write_buffer_size()
+    assert buffered < serving.settings.limits.write_buffer_bytes * 2, buffered
     peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
     for _ in range(count):
-        assert "result" in await peer.line()
+        assert "result" in await peer.receive()
 
 
 async def _blocked(serving: Serving) -> Any:
     await wait_in_loop(
-        lambda: any(not c._can_write.is_set() for c in serving.server.connections), "a client is held back"
+        lambda: any(not c._can_write.is_set() for c in serving.server.connections), "a connection is blocked"
     )
     return next(c for c in serving.server.connections if not c._can_write.is_set())
 
 
-async def test_a_shim_that_does_not_read_its_orders_is_cut_off(start: Start) -> None:
-    """`notify` never waits: above the buffer's limit it says no, and the connection ends."""
+async def test_a_shim_that_does_not_read_is_disconnected(start: Start) -> None:
+    """Above the buffer limit `notify` returns False without waiting, and the connection ends."""
     bound: list[Any] = []
 
     async def bind(services: Services, caller: Caller, params: NoParams) -> dict[str, Any]:
         bound.append(caller.connection)
         return {}
 
-    row = Method("test.bind", NoParams, Role.ANY, "Nothing", "A test's.")
+    row = Method("test.bind", NoParams, Role.ANY, "Nothing", "A method for tests.")
     serving = await start(extra={row: bind}, limits={"write_buffer_bytes": 65536})
     peer = await serving.peer()
     await peer.call("test.bind")
     closed: list[int] = []
     bound[0].on_close(lambda: closed.append(1))
     assert bound[0].notify("control.pause", {"mode": "freeze"})
-    assert await peer.note() == {"mode": "freeze"}
+    assert await peer.receive_notification() == {"mode": "freeze"}
     peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
     sent = 0
     while bound[0].notify("control.stop", {"reason": "x" * 1000}):
         sent += 1
         assert sent < 10_000
     assert not bound[0].notify("control.resume", {})
-    await wait_in_loop(lambda: closed == [1], "its end is reported")
+    await wait_in_loop(lambda: closed == [1], "on_close is called")
     bound[0].on_close(lambda: closed.append(2))
     assert closed == [1, 2]
 
@@ -194,26 +199,28 @@ async def test_a_shim_that_does_not_read_its_orders_is_cut_off(start: Start) -> 
 # --- the end -----------------------------------------------------------------------------------------------
 
 
-async def test_a_client_may_shut_its_sending_side_and_read_on(serving: Serving) -> None:
-    """`printf ... | nc -N`: everything that was asked is answered, then the connection ends."""
+async def test_a_client_may_close_its_sending_side_and_still_read(serving: Serving) -> None:
+    """As with `printf ... | nc -N`, every request gets its reply, then the connection ends."""
     peer = await serving.peer()
     for _ in range(100):
-        peer.ask("daemon.hello")
+        peer.send_request("daemon.hello")
     peer.writer.write_eof()
     for _ in range(100):
-        assert (await peer.line())["result"]["ready"]
-    assert await peer.is_gone()
-    await wait_in_loop(lambda: not serving.server.connections, "the connection goes")
+        assert (await peer.receive())["result"]["ready"]
+    await peer.wait_until_closed()
+    await wait_in_loop(lambda: not serving.server.connections, "the connection is removed")
 
 
-async def test_a_hang_up_ends_what_waits_for_the_client(serving: Serving) -> None:
-    """Streams and waits of a client that is gone end; nothing of it is left."""
+async def test_a_disconnect_ends_streams_and_waits_of_the_client(serving: Serving) -> None:
+    """After a disconnect, no stream, wait or follower of the client remains."""
     run = await serving.add()
     peer = await serving.peer()
     await peer.call("run.watch", {"since": 0})
     await peer.call("run.logs", {"run_id": run.run_id, "follow": True})
-    peer.ask("run.wait", {"run_id": run.run_id})
-    await wait_in_loop(lambda: len(serving.broadcaster._followers.get(run.run_id, ())) == 2, "both follow")
+    peer.send_request("run.wait", {"run_id": run.run_id})
+    await wait_in_loop(
+        lambda: len(serving.broadcaster._followers.get(run.run_id, ())) == 2, "the run has two followers"
+    )
     peer.writer.close()
     await wait_in_loop(
         lambda: (
@@ -221,48 +228,51 @@ async def test_a_hang_up_ends_what_waits_for_the_client(serving: Serving) -> Non
             and not serving.broadcaster.watchers
             and not serving.broadcaster._followers
         ),
-        "nothing of the client is left",
+        "no connection, watcher or follower remains",
     )
 
 
-async def test_an_orderly_stop_answers_and_says_goodbye(start: Start) -> None:
-    """Requests in flight are answered, waits told, streams ended with their cursor; then it hangs up."""
+async def test_an_orderly_stop_ends_requests_and_streams(start: Start) -> None:
+    """Requests in flight get replies, waits the error `draining`, streams run.end with their cursor."""
     steps = Steps()
     serving = await start(extra=steps.extra("test.step"), timeouts={"shutdown_s": PATIENCE_S})
     run = await serving.add()
     peer = await serving.peer()
     watch = await peer.call("run.watch")
-    wait, step = peer.ask("run.wait", {"run_id": run.run_id}), peer.ask("test.step", {"number": 1})
-    await wait_in_loop(lambda: steps.begun, "the request is begun")
+    wait, step = (
+        peer.send_request("run.wait", {"run_id": run.run_id}),
+        peer.send_request("test.step", {"number": 1}),
+    )
+    await wait_in_loop(lambda: steps.begun, "the request has begun")
     closing = asyncio.get_running_loop().create_task(serving.server.close())
-    heard = {}
+    received = {}
     for _ in range(2):
-        message = await peer.line()
-        heard[message.get("id", message.get("method"))] = message
-    assert heard["run.end"]["params"] == {
+        message = await peer.receive()
+        received[message.get("id", message.get("method"))] = message
+    assert received["run.end"]["params"] == {
         "subscription": watch["subscription"],
         "reason": "draining",
         "cursor": 1,
     }
-    assert heard[wait]["error"]["data"]["name"] == "draining"
+    assert received[wait]["error"]["data"]["name"] == "draining"
     steps.go(1)
     assert (await peer.reply(step))["result"] == {"number": 1}
-    assert await peer.is_gone()
+    await peer.wait_until_closed()
     async with asyncio.timeout(PATIENCE_S):
         await closing
 
 
-async def test_a_stop_lets_slow_readers_have_their_answers(start: Start) -> None:
-    """Data in the buffer at the stop still arrives; a client that never reads is disconnected in the end."""
+async def test_a_stop_waits_for_slow_readers_within_its_time(start: Start) -> None:
+    """A slow client receives its buffered replies; a client that never reads is disconnected."""
     serving = await start(timeouts={"shutdown_s": 1.0})
-    peer, deaf = await serving.peer(), await serving.peer()
-    for client in (peer, deaf):
+    peer, silent = await serving.peer(), await serving.peer()
+    for client in (peer, silent):
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         for _ in range(30):
-            client.ask("rpc.discover")
+            client.send_request("rpc.discover")
     await wait_in_loop(
         lambda: [c._can_write.is_set() for c in serving.server.connections] == [False, False],
-        "both are held back",
+        "both connections are blocked",
     )
     closing = asyncio.get_running_loop().create_task(serving.server.close())
     peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
@@ -274,26 +284,26 @@ async def test_a_stop_lets_slow_readers_have_their_answers(start: Start) -> None
         await closing
 
 
-async def test_another_user_is_refused_with_a_reason(serving: Serving, monkeypatch: Any) -> None:
-    """Whom this daemon does not serve is told so in one line, and is gone."""
+async def test_another_user_is_refused_with_the_reason(serving: Serving, monkeypatch: Any) -> None:
+    """A user that the daemon does not serve gets one error and is disconnected."""
     monkeypatch.setattr("mosaicd.host.auth.peer_of", lambda connection: (1, 4242, 4242))
     peer = await serving.peer()
-    peer.ask("daemon.hello")
-    error = (await peer.line())["error"]
+    peer.send_request("daemon.hello")
+    error = (await peer.receive())["error"]
     assert (error["code"], error["data"]["uid"]) == (NotPermitted.code, 4242)
     assert "4242" in error["message"]
-    assert await peer.is_gone()
+    await peer.wait_until_closed()
     assert not serving.server.connections
 
 
 async def test_identity_comes_from_the_kernel(start: Start) -> None:
-    """Uid, gid and pid of a caller are those of the process that connected."""
+    """Uid, gid and pid of a caller are those of the connected process."""
     import os
 
     async def who(services: Services, caller: Caller, params: NoParams) -> dict[str, Any]:
         return {"who": [caller.uid, caller.gid, caller.pid], "is_admin": caller.is_admin}
 
     peer = await (
-        await start(extra={Method("test.who", NoParams, Role.ANY, "Nothing", "A test's."): who})
+        await start(extra={Method("test.who", NoParams, Role.ANY, "Nothing", "A method for tests."): who})
     ).peer()
     assert await peer.call("test.who") == {"who": [os.getuid(), os.getgid(), os.getpid()], "is_admin": True}

@@ -1,4 +1,4 @@
-"""run.logs and run.telemetry: exact at any cursor, nothing lost in following, no trust in the files."""
+"""run.logs and run.telemetry: exact at any cursor, complete for a follower, safe with untrusted files."""
 
 import base64
 import json
@@ -19,39 +19,39 @@ from tests.harness.waiting import wait_in_loop
 from tests.rpc.serving import AT, Peer, Serving
 
 
-def raw(chunk: dict[str, Any]) -> bytes:
+def bytes_of(chunk: dict[str, Any]) -> bytes:
     data = chunk["data"]
     return base64.b64decode(data) if chunk["encoding"] == "base64" else data.encode()
 
 
 async def read_all(peer: Peer, run: Run, **params: Any) -> bytes:
-    whole, cursor = b"", 0
+    data, cursor = b"", 0
     while True:
         chunk = await peer.call("run.logs", {"run_id": run.run_id, "cursor": cursor, **params})
-        assert chunk["offset"] == cursor and chunk["cursor"] - cursor == len(raw(chunk))
-        whole, cursor = whole + raw(chunk), chunk["cursor"]
+        assert chunk["offset"] == cursor and chunk["cursor"] - cursor == len(bytes_of(chunk))
+        data, cursor = data + bytes_of(chunk), chunk["cursor"]
         if chunk["eof"]:
-            return whole
+            return data
 
 
 MIXED = ("plain é漢😀 " * 9000).encode() + bytes(range(256)) * 700 + b"\x00" * 70_000 + "ü".encode() * 30_001
 
 
 @given(st.binary(max_size=300) | st.text(max_size=200).map(str.encode), st.integers(1, 300))
-def test_text_is_never_split_and_never_changed(data: bytes, size: int) -> None:
-    """Cut anywhere into chunks, each is text or base64, and together they are the bytes."""
-    position, whole = 0, b""
+def test_chunks_together_have_exactly_the_bytes(data: bytes, size: int) -> None:
+    """Output that is cut at any offset becomes text or base64, and the chunks together are the bytes."""
+    position, joined = 0, b""
     while position < len(data):
         text, encoding, taken = as_text(data[position : position + size])
         assert taken > 0
-        whole += base64.b64decode(text) if encoding == "base64" else text.encode()
+        joined += base64.b64decode(text) if encoding == "base64" else text.encode()
         position += taken
-    assert whole == data
+    assert joined == data
 
 
 @pytest.mark.parametrize("limit", [None, 1, 7, 4096, 65536])
 async def test_logs_are_exact_at_any_chunk_size(limit: int | None, serving: Serving, peer: Peer) -> None:
-    """Text, multi-byte characters at boundaries, NULs and binary come back byte for byte."""
+    """Text, multi-byte characters at boundaries, NULs and binary data are returned byte for byte."""
     run = await serving.execute(await serving.add())
     data = MIXED if limit is None or limit > 4000 else MIXED[120_000:120_900] + MIXED[260_000:260_100]
     serving.file(run, "stdout.log").write_bytes(data)
@@ -59,7 +59,7 @@ async def test_logs_are_exact_at_any_chunk_size(limit: int | None, serving: Serv
 
 
 async def test_a_message_with_output_stays_below_64_kib(serving: Serving, peer: Peer) -> None:
-    """Whatever the bytes are, no line on the wire passes 64 KiB."""
+    """For any bytes of output, no line on the wire exceeds 64 KiB."""
     run = await serving.execute(await serving.add())
     for data in (
         b"x" * 200_000,
@@ -71,7 +71,7 @@ async def test_a_message_with_output_stays_below_64_kib(serving: Serving, peer: 
         serving.file(run, "stdout.log").write_bytes(data)
         cursor = 0
         while cursor < len(data):
-            number = peer.ask("run.logs", {"run_id": run.run_id, "cursor": cursor})
+            number = peer.send_request("run.logs", {"run_id": run.run_id, "cursor": cursor})
             line = await peer.reader.readline()
             assert len(line) <= 65536
             reply = json.loads(line)
@@ -87,28 +87,28 @@ async def test_a_message_with_output_stays_below_64_kib(serving: Serving, peer: 
         (b"0123456789\n" * 20_000, 12_000, b"0123456789\n" * 12_000),
     ],
 )  # fmt: skip
-async def test_the_last_lines(
+async def test_tail_lines_returns_the_last_lines(
     content: bytes, lines: int, expected: bytes, serving: Serving, peer: Peer
 ) -> None:
-    """tail_lines begins that many lines before the end, with or without a last newline."""
+    """tail_lines counts lines from the end, with or without a last newline."""
     run = await serving.execute(await serving.add())
     serving.file(run, "stdout.log").write_bytes(content)
     chunk = await peer.call("run.logs", {"run_id": run.run_id, "tail_lines": lines})
     assert chunk["offset"] == len(content) - len(expected)
-    assert (raw(chunk) + await _rest(peer, run, chunk)) == expected
+    assert (bytes_of(chunk) + await _rest(peer, run, chunk)) == expected
 
 
 async def _rest(peer: Peer, run: Run, chunk: dict[str, Any]) -> bytes:
     rest = b""
     while not chunk["eof"]:
         chunk = await peer.call("run.logs", {"run_id": run.run_id, "cursor": chunk["cursor"]})
-        rest += raw(chunk)
+        rest += bytes_of(chunk)
     return rest
 
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_follower_gets_every_byte_and_then_the_end(seed: int, serving: Serving, peer: Peer) -> None:
-    """Bytes written in odd pieces, also just before the end, all come, and then run.end says `terminated`."""
+    """A follower gets all bytes, also those written just before the end, then run.end with `terminated`."""
     rng = random.Random(seed)
     run = await serving.add()
     reply = await peer.call("run.logs", {"run_id": run.run_id, "follow": True})
@@ -124,19 +124,19 @@ async def test_a_follower_gets_every_byte_and_then_the_end(seed: int, serving: S
             serving.advance(run, stdout_bytes=position)
             if rng.random() < 0.5:
                 await peer.call("daemon.hello")
-        file.write(b"last words")
+        file.write(b"last bytes")
     await serving.end(run)
-    notes = await peer.notes_until(lambda note: note["method"] == "run.end")
-    whole = b"".join(raw(note["params"]) for note in notes[:-1])
-    assert whole == data + b"last words"
+    notes = await peer.receive_until(lambda note: note["method"] == "run.end")
+    received = b"".join(bytes_of(note["params"]) for note in notes[:-1])
+    assert received == data + b"last bytes"
     end = notes[-1]["params"]
-    assert (end["reason"], end["cursor"]) == ("terminated", len(whole))
+    assert (end["reason"], end["cursor"]) == ("terminated", len(received))
     cursors = [note["params"]["cursor"] for note in notes[:-1]]
     assert cursors == sorted(cursors) and all(note["params"]["attempt"] == 1 for note in notes[:-1])
 
 
-async def test_a_follower_goes_on_to_the_next_attempt(serving: Serving, peer: Peer) -> None:
-    """Without an attempt named, a retry is followed too; with one, the stream ends with that attempt."""
+async def test_a_follower_continues_with_the_next_attempt(serving: Serving, peer: Peer) -> None:
+    """Without `attempt` a retry is followed too; with `attempt` the stream ends with that attempt."""
     run = await serving.execute(await serving.add())
     serving.file(run, "stdout.log", 1).write_bytes(b"first")
     every = (await peer.call("run.logs", {"run_id": run.run_id, "follow": True}))["subscription"]
@@ -150,32 +150,32 @@ async def test_a_follower_goes_on_to_the_next_attempt(serving: Serving, peer: Pe
     )
     serving.file(run, "stdout.log", 2).write_bytes(b"second")
     await serving.execute(run, attempt=2)
-    assert (await peer.note("run.end"))["subscription"] == first
+    assert (await peer.receive_notification("run.end"))["subscription"] == first
     await serving.end(run)
-    notes = await peer.notes_until(lambda note: note["method"] == "run.end")
+    notes = await peer.receive_until(lambda note: note["method"] == "run.end")
     assert [note["params"]["subscription"] for note in notes] == [every] * len(notes)
     assert [(n["params"]["attempt"], n["params"]["offset"], n["params"]["data"]) for n in notes[:-1]] == [
         (2, 0, "second")
     ]
 
 
-async def test_attempts_that_are_not_there(serving: Serving, peer: Peer) -> None:
-    """An attempt that never was is not found; cursors and limits have ranges."""
+async def test_unknown_attempts_and_invalid_cursors_are_refused(serving: Serving, peer: Peer) -> None:
+    """An unknown attempt is not_found; negative cursors are faults; a cursor past the end gives no data."""
     run = await serving.execute(await serving.add())
-    assert (await peer.refused("run.logs", {"run_id": run.run_id, "attempt": 2}))["data"][
+    assert (await peer.call_refused("run.logs", {"run_id": run.run_id, "attempt": 2}))["data"][
         "name"
     ] == "not_found"
-    error = await peer.refused("run.logs", {"run_id": run.run_id, "cursor": -1, "tail_lines": -2})
+    error = await peer.call_refused("run.logs", {"run_id": run.run_id, "cursor": -1, "tail_lines": -2})
     assert [fault["path"] for fault in error["data"]["errors"]] == ["cursor", "tail_lines"]
     chunk = await peer.call("run.logs", {"run_id": run.run_id, "cursor": 1 << 40})
     assert (chunk["data"], chunk["eof"]) == ("", True)
 
 
 @pytest.mark.parametrize("trap", ["link", "fifo", "directory", "attempt link", "stranger"])
-async def test_what_is_no_plain_file_of_the_owner_is_not_read(
+async def test_only_regular_files_of_the_owner_are_read(
     trap: str, serving: Serving, peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Links, pipes and other people's files are refused; nothing blocks and nothing leaks."""
+    """Links, pipes, directories and files of other users are refused without blocking."""
     run = await serving.execute(await serving.add())
     secret = tmp_path / "secret"
     secret.write_text("secret")
@@ -194,7 +194,7 @@ async def test_what_is_no_plain_file_of_the_owner_is_not_read(
         path.write_text("secret")
         facts = os.fstat
         monkeypatch.setattr(os, "fstat", lambda fd: os.stat_result((*facts(fd)[:4], 4242, *facts(fd)[5:])))
-    reply = await peer.reply(peer.ask("run.logs", {"run_id": run.run_id}))
+    reply = await peer.reply(peer.send_request("run.logs", {"run_id": run.run_id}))
     assert "secret" not in str(reply)
     if trap != "attempt link":
         assert reply["error"]["data"]["name"] == "unavailable"
@@ -223,7 +223,7 @@ async def pages(peer: Peer, run: Run, **params: Any) -> list[dict[str, Any]]:
 
 
 async def test_telemetry_is_read_in_pages(serving: Serving, peer: Peer) -> None:
-    """Every record once, in order, whatever the page; a page has at most 64 KiB."""
+    """Pages of any size have every record once and in order."""
     run = await serving.execute(await serving.add())
     rng = random.Random(1)
     written = [
@@ -242,16 +242,16 @@ async def test_telemetry_is_read_in_pages(serving: Serving, peer: Peer) -> None:
 async def test_a_long_file_is_not_read_again_for_each_page(
     serving: Serving, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """100,000 records in pages on one connection cost about one reading of the file."""
+    """To page through 100,000 records on one connection, the daemon reads less than three times the file."""
     run = await serving.execute(await serving.add())
     lines = [record(seq, "episode", reward=1.5) for seq in range(1, 100_001)]
     serving.file(run, "telemetry.jsonl").write_bytes(b"".join(lines))
     read_bytes = 0
-    really = Output.read
+    read_output = Output.read
 
     async def read(file: Output, offset: int, size: int) -> Piece:
         nonlocal read_bytes
-        piece = await really(file, offset, size)
+        piece = await read_output(file, offset, size)
         read_bytes += len(piece.data)
         return piece
 
@@ -272,8 +272,8 @@ async def test_a_long_file_is_not_read_again_for_each_page(
     assert place.offset == sum(map(len, lines[: place.seq]))
 
 
-async def test_odd_telemetry_is_survived(serving: Serving, peer: Peer) -> None:
-    """Broken lines are counted and passed over, a giant comes without its data, an unfinished line waits."""
+async def test_invalid_telemetry_lines_do_not_stop_the_reader(serving: Serving, peer: Peer) -> None:
+    """Invalid lines are counted and skipped, a giant record loses its data, an incomplete line waits."""
     run = await serving.execute(await serving.add())
     big, giant = record(3, text="x" * 300_000), record(4, text="y" * (3 << 20))
     path = serving.file(run, "telemetry.jsonl")
@@ -299,23 +299,23 @@ async def test_odd_telemetry_is_survived(serving: Serving, peer: Peer) -> None:
     assert [item["seq"] for item in await pages(peer, run, cursor=5)] == [6]
 
 
-async def test_a_line_without_end_is_given_up(
+async def test_a_follower_skips_a_line_longer_than_any_record(
     serving: Serving, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is longer than any record is passed over by a follower, and what comes behind it arrives."""
+    """A follower skips a line that is longer than any record, and gets the records behind it."""
     monkeypatch.setattr("mosaicd.rpc.verbs.telemetry.SCAN_BYTES", 2 << 20)
     run = await serving.execute(await serving.add())
     serving.file(run, "telemetry.jsonl").write_bytes(record(1) + b"x" * (5 << 20) + b"\n" + record(2))
     await peer.call("run.telemetry", {"run_id": run.run_id, "follow": True})
     await serving.end(run)
-    notes = await peer.notes_until(lambda note: note["method"] == "run.end")
+    notes = await peer.receive_until(lambda note: note["method"] == "run.end")
     assert [item["seq"] for note in notes[:-1] for item in note["params"]["records"]] == [2]
 
 
-async def test_a_search_far_behind_the_cursor_gets_there(
+async def test_a_cursor_far_into_the_file_returns_records(
     serving: Serving, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What lies before the cursor is no reason to answer with nothing."""
+    """Records are returned although the part before the cursor exceeds the limit of one scan."""
     monkeypatch.setattr("mosaicd.rpc.verbs.telemetry.SCAN_BYTES", 10_000)
     run = await serving.execute(await serving.add())
     lines = [record(seq, "episode" if seq == 2000 else "step") for seq in range(1, 2001)]
@@ -325,8 +325,8 @@ async def test_a_search_far_behind_the_cursor_gets_there(
     assert [item["seq"] for item in await pages(peer, run, kinds=["episode"])] == [2000]
 
 
-async def test_a_file_that_was_cut_is_read_from_its_start(serving: Serving, peer: Peer) -> None:
-    """A remembered place that no longer is one is not believed."""
+async def test_a_rewritten_telemetry_file_is_read_from_its_start(serving: Serving, peer: Peer) -> None:
+    """A cached offset that is no longer the start of its record is not used."""
     run = await serving.execute(await serving.add())
     path = serving.file(run, "telemetry.jsonl")
     path.write_bytes(b"".join(record(seq, text="long" * 9) for seq in range(1, 50)))
@@ -335,8 +335,8 @@ async def test_a_file_that_was_cut_is_read_from_its_start(serving: Serving, peer
     assert [item["seq"] for item in await pages(peer, run, cursor=49)] == list(range(50, 60))
 
 
-async def test_telemetry_is_followed_to_the_end(serving: Serving, peer: Peer) -> None:
-    """Records come as they are written, of the kinds asked for, then run.end with the last seq."""
+async def test_a_follower_gets_all_telemetry_and_then_the_end(serving: Serving, peer: Peer) -> None:
+    """A follower gets the records of its kinds as they are written, then run.end with the last seq."""
     run = await serving.execute(await serving.add())
     path = serving.file(run, "telemetry.jsonl")
     path.write_bytes(record(1) + record(2, "episode"))
@@ -352,14 +352,14 @@ async def test_telemetry_is_followed_to_the_end(serving: Serving, peer: Peer) ->
             if seq % 50 == 0:
                 await peer.call("daemon.hello")
     await serving.end(run)
-    notes = await peer.notes_until(lambda note: note["method"] == "run.end")
+    notes = await peer.receive_until(lambda note: note["method"] == "run.end")
     seqs = [item["seq"] for note in notes[:-1] for item in note["params"]["records"]]
     assert seqs == list(range(3, 500, 2))
     assert (notes[-1]["params"]["reason"], notes[-1]["params"]["cursor"]) == ("terminated", 499)
 
 
-async def test_followers_that_leave_close_their_files(serving: Serving) -> None:
-    """A hundred followers that hang up leave no descriptor open."""
+async def test_the_files_of_disconnected_followers_are_closed(serving: Serving) -> None:
+    """A hundred followers that disconnect leak no descriptor."""
     run = await serving.execute(await serving.add())
     serving.file(run, "stdout.log").write_bytes(b"x")
     descriptors = Path("/proc/self/fd")
@@ -370,10 +370,10 @@ async def test_followers_that_leave_close_their_files(serving: Serving) -> None:
         for _ in range(5):
             await peer.call("run.logs", {"run_id": run.run_id, "follow": True})
     for peer in peers:
-        peer.hang_up()
+        peer.disconnect()
     await wait_in_loop(lambda: len(list(descriptors.iterdir())) <= before, "the descriptors are closed")
 
 
 def test_a_chunk_in_base64_fits_its_message() -> None:
-    """The chunk's size leaves room for base64 and the envelope."""
+    """A chunk in base64 with its envelope fits into 64 KiB."""
     assert CHUNK_BYTES * 4 / 3 + 512 < 65536

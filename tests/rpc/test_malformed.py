@@ -1,4 +1,4 @@
-"""Guarantee 11: bad input gets a clear error, leaves nothing behind, and the connection goes on."""
+"""Guarantee 11: bad input gets a clear error, changes nothing, and the connection continues."""
 
 import asyncio
 import json
@@ -58,70 +58,73 @@ HELLO = b'{"jsonrpc":"2.0","method":"daemon.hello","id":7}\n'
         (b'{"jsonrpc":"2.0","method":"daemon.hello","id":"' + b"x" * 129 + b'"}', "invalid_request"),
     ],
 )
-async def test_what_is_no_request_is_answered(line: bytes, name: str, peer: Peer) -> None:
-    """Each kind of malformed line gets its code and a null id, and the next request is answered."""
-    peer.say(line + b"\n" + HELLO)
-    reply = await peer.line()
+async def test_a_malformed_line_gets_its_error(line: bytes, name: str, peer: Peer) -> None:
+    """A malformed line gets its error code and a null id, and the next request is answered."""
+    peer.send(line + b"\n" + HELLO)
+    reply = await peer.receive()
     assert (reply["id"], reply["error"]["data"]["name"]) == (None, name)
-    assert (await peer.line())["id"] == 7
+    assert (await peer.receive())["id"] == 7
 
 
 async def test_the_id_of_an_invalid_request_is_echoed(peer: Peer) -> None:
-    """Where the id can be read it comes back, however broken the rest is."""
-    peer.say(b'{"jsonrpc":"2.0","id":"mine","method":5}\n{"id":0}\n')
-    assert (await peer.line())["id"] == "mine"
-    assert (await peer.line())["id"] == 0
+    """If the id of an invalid request can be read, the error has it."""
+    peer.send(b'{"jsonrpc":"2.0","id":"mine","method":5}\n{"id":0}\n')
+    assert (await peer.receive())["id"] == "mine"
+    assert (await peer.receive())["id"] == 0
 
 
-async def test_an_oversized_line_is_refused_and_the_connection_goes_on(peer: Peer) -> None:
-    """1 MiB + 1 is too large, 1 MiB is not; what follows is served."""
+async def test_an_oversized_line_is_refused_and_the_connection_continues(peer: Peer) -> None:
+    """A line of 1 MiB is served; one byte more is `too_large`, and the next request is served."""
     frame = b'{"jsonrpc":"2.0","method":"daemon.hello","id":1,"params":{"client":"%s"}}'
     fill = (1 << 20) - len(frame) + 2
-    peer.say(frame % (b"x" * fill) + b"\n")
-    assert (await peer.line())["result"]["protocol"] == 1
-    peer.say(frame % (b"x" * (fill + 1)) + b"\n" + HELLO)
-    refusal = await peer.line()
+    peer.send(frame % (b"x" * fill) + b"\n")
+    assert (await peer.receive())["result"]["protocol"] == 1
+    peer.send(frame % (b"x" * (fill + 1)) + b"\n" + HELLO)
+    refusal = await peer.receive()
     assert (refusal["id"], refusal["error"]["data"]["name"]) == (None, "too_large")
     assert refusal["error"]["data"]["limit_bytes"] == 1 << 20
-    assert (await peer.line())["id"] == 7
+    assert (await peer.receive())["id"] == 7
 
 
 async def test_an_endless_line_costs_no_memory(peer: Peer, serving: Serving) -> None:
-    """32 MiB without a newline are dropped as they come; one error, and the connection goes on."""
+    """32 MiB without a newline are dropped as they arrive, with one error; the connection continues."""
     for _ in range(32):
-        peer.say(b"x" * (1 << 20))
+        peer.send(b"x" * (1 << 20))
         await peer.writer.drain()
-    peer.say(b"\n" + HELLO)
-    assert (await peer.line())["error"]["data"]["name"] == "too_large"
-    assert (await peer.line())["id"] == 7
+    peer.send(b"\n" + HELLO)
+    assert (await peer.receive())["error"]["data"]["name"] == "too_large"
+    assert (await peer.receive())["id"] == 7
     (connection,) = serving.server.connections
     assert not connection._reader._buffer
 
 
-@pytest.mark.parametrize("half", [b'{"jsonrpc":"2.0","method":"run.su', b"\xc3", b"{", HELLO[:-1]])
-async def test_half_a_line_and_a_hang_up_leave_nothing(half: bytes, serving: Serving) -> None:
-    """A client that goes away in the middle of a line is forgotten, and nothing of it is carried out."""
+@pytest.mark.parametrize("incomplete_line", [b'{"jsonrpc":"2.0","method":"run.su', b"\xc3", b"{", HELLO[:-1]])
+async def test_a_disconnect_in_the_middle_of_a_line_changes_nothing(
+    incomplete_line: bytes, serving: Serving
+) -> None:
+    """If a client disconnects in the middle of a line, its connection is removed."""
     peer = await serving.peer()
     await peer.call("daemon.hello")
-    peer.say(half)
+    peer.send(incomplete_line)
     await peer.writer.drain()
     peer.writer.close()
-    await wait_in_loop(lambda: not serving.server.connections, "the connection goes")
+    await wait_in_loop(lambda: not serving.server.connections, "the connection is removed")
 
 
-async def test_blank_lines_and_carriage_returns_are_nothing(peer: Peer) -> None:
-    """Empty lines get no answer, and \\r\\n ends a line as well."""
-    peer.say(b"\n\r\n  \n" + HELLO[:-1] + b"\r\n\n" * 5000 + HELLO)
-    assert (await peer.line())["id"] == 7
-    assert (await peer.line())["id"] == 7
+async def test_blank_lines_get_no_reply(peer: Peer) -> None:
+    """Blank lines get no reply, and \\r\
+     ends a line too."""
+    peer.send(b"\n\r\n  \n" + HELLO[:-1] + b"\r\n\n" * 5000 + HELLO)
+    assert (await peer.receive())["id"] == 7
+    assert (await peer.receive())["id"] == 7
 
 
-async def test_a_line_may_come_in_pieces(peer: Peer) -> None:
-    """A request that arrives byte by byte is a request."""
+async def test_a_line_may_arrive_in_pieces(peer: Peer) -> None:
+    """A request that arrives byte by byte is answered."""
     for byte in HELLO:
-        peer.say(bytes([byte]))
+        peer.send(bytes([byte]))
         await peer.writer.drain()
-    assert (await peer.line())["id"] == 7
+    assert (await peer.receive())["id"] == 7
 
 
 json_values = st.recursive(
@@ -134,7 +137,7 @@ METHOD_NAMES = sorted(METHODS.keys() - {"run.wait", "run.submit", "worker.list"}
 
 @st.composite
 def near_requests(draw: st.DrawFn) -> Any:
-    """Something like a request, with anything anywhere."""
+    """Draw a message that resembles a request, with any value in any place."""
     classes = [dataclass_of(row.params) for row in METHODS.values()]
     names = sorted({field.name for cls in classes for field in fields(cls)})
     message = {
@@ -161,21 +164,21 @@ lines = st.binary(max_size=200).map(lambda data: data.replace(b"\n", b"")) | (
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,
 )
-@given(said=st.lists(lines, min_size=1, max_size=4))
-def test_nothing_that_is_said_hurts(said: list[bytes], served: Any) -> None:
-    """Whatever a client sends, each answer is a JSON-RPC reply with a known code, and it is still served."""
-    served.run(_talk(served.serving, said))
+@given(sent=st.lists(lines, min_size=1, max_size=4))
+def test_any_input_gets_valid_replies_and_the_connection_continues(sent: list[bytes], served: Any) -> None:
+    """After any input each reply is valid JSON-RPC with a known code, and the client is still served."""
+    served.run(check_replies(served.serving, sent))
 
 
-async def _talk(serving: Serving, said: list[bytes]) -> None:
+async def check_replies(serving: Serving, sent: list[bytes]) -> None:
     peer = await serving.peer()
     serving.peers.clear()
-    for line in said:
-        peer.say(line + b"\n")
-    peer.say(b'{"jsonrpc":"2.0","method":"daemon.hello","id":"the end"}\n')
+    for line in sent:
+        peer.send(line + b"\n")
+    peer.send(b'{"jsonrpc":"2.0","method":"daemon.hello","id":"the end"}\n')
     is_answered = False
     while not is_answered:
-        message = await peer.line()
+        message = await peer.receive()
         replies = message if isinstance(message, list) else [message]
         for reply in replies:
             if "method" in reply:
@@ -185,25 +188,25 @@ async def _talk(serving: Serving, said: list[bytes]) -> None:
                 cls = ERRORS[reply["error"]["code"]]
                 assert reply["error"]["data"]["name"] == cls.name != "internal_error", reply
             is_answered = is_answered or reply["id"] == "the end"
-    peer.hang_up()
+    peer.disconnect()
 
 
-async def test_strangers_cannot_use_up_the_daemon(start: Start) -> None:
-    """Connections above a user's cap are refused with a reason; the others go on, and places come back."""
+async def test_connections_of_a_user_are_limited(start: Start) -> None:
+    """A connection above the limit is refused with a reason; the others continue, and places are freed."""
     serving = await start(limits={"connections_per_user": 8})
-    held = [await serving.peer() for _ in range(8)]
+    connected = [await serving.peer() for _ in range(8)]
     refused = await serving.peer()
-    assert (await refused.line())["error"]["data"]["name"] == "unavailable"
-    assert await refused.is_gone()
-    assert (await held[0].call("daemon.hello"))["ready"]
-    held[1].hang_up()
-    await wait_in_loop(lambda: len(serving.server.connections) == 7, "the place is given back")
+    assert (await refused.receive())["error"]["data"]["name"] == "unavailable"
+    await refused.wait_until_closed()
+    assert (await connected[0].call("daemon.hello"))["ready"]
+    connected[1].disconnect()
+    await wait_in_loop(lambda: len(serving.server.connections) == 7, "the place is free again")
     assert (await (await serving.peer()).call("daemon.hello"))["ready"]
 
 
 @pytest.fixture
 def many_descriptors() -> Iterator[None]:
-    """The soft limit of open descriptors, raised as the daemon raises its own."""
+    """Raise the soft limit of open descriptors for the test, as the daemon does."""
     before = soft_limit_descriptors()
     raise_soft_limit()
     yield
@@ -211,8 +214,8 @@ def many_descriptors() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("many_descriptors")
-async def test_ten_thousand_connections_are_survived(serving: Serving) -> None:
-    """10,000 connections that say nothing: the cap's worth is kept, the rest refused, others are answered."""
+async def test_ten_thousand_idle_connections_do_not_stop_the_daemon(serving: Serving) -> None:
+    """With 10,000 idle connections, those above the limit are refused and other clients are answered."""
     first = await serving.peer()
     loop = asyncio.get_running_loop()
     idle: list[socket.socket] = []
@@ -231,15 +234,15 @@ async def test_ten_thousand_connections_are_survived(serving: Serving) -> None:
     finally:
         for link in idle:
             link.close()
-    await wait_in_loop(lambda: len(serving.server.connections) == 1, "one connection is left")
+    await wait_in_loop(lambda: len(serving.server.connections) == 1, "one connection remains")
     assert (await first.call("daemon.hello"))["ready"]
 
 
-async def test_a_full_daemon_keeps_no_shim_out(start: Start) -> None:
-    """A user's connections may fill every place: the shims of their runs are let in all the same."""
+async def test_shims_connect_although_the_user_has_no_free_connection(start: Start) -> None:
+    """The limit of connections per user does not apply to shims."""
     serving = await start(limits={"connections_per_user": 4})
     for _ in range(4):
         await serving.peer()
-    await wait_in_loop(lambda: len(serving.server.connections) == 4, "all places are taken")
+    await wait_in_loop(lambda: len(serving.server.connections) == 4, "all connections are in use")
     serving.shims.pids.add(os.getpid())
     assert (await (await serving.peer()).call("daemon.hello"))["ready"]

@@ -1,4 +1,4 @@
-"""Logs in segments and logs by time: exact where bytes are there, explicit where they are not."""
+"""Logs in segments and logs by time: exact bytes, and a gap where bytes were dropped."""
 
 import asyncio
 import json
@@ -17,11 +17,11 @@ from mosaicd.shim.segments import Segments
 from mosaicd.shim.spool import RawLog
 from mosaicd.shim.telemetry_file import TelemetryFile
 from tests.rpc.serving import AT, Peer, Serving
-from tests.rpc.test_files import raw
+from tests.rpc.test_files import bytes_of
 
 
 class Writer:
-    """The shim's own code, writing the files of an attempt."""
+    """Writes the files of an attempt with the code of the shim."""
 
     def __init__(self, directory: Path, stdout_bytes: int, telemetry_bytes: int = 1 << 20) -> None:
         def opened(name: str) -> int:
@@ -47,18 +47,18 @@ class Writer:
         self.index.close()
 
 
-def kept(directory: Path, name: str = rundir.STDOUT) -> dict[int, bytes]:
+def segments_of(directory: Path, name: str = rundir.STDOUT) -> dict[int, bytes]:
     found = [(rundir.segment_offset(name, path.name), path) for path in directory.iterdir()]
     return dict(sorted((start, path.read_bytes()) for start, path in found if start is not None))
 
 
 def records_of(directory: Path) -> list[dict[str, Any]]:
-    lines = b"".join(kept(directory, rundir.TELEMETRY).values()).splitlines()
+    lines = b"".join(segments_of(directory, rundir.TELEMETRY).values()).splitlines()
     return [json.loads(line) for line in lines]
 
 
 def check(chunks: list[dict[str, Any]], written: bytes) -> list[tuple[int, int]]:
-    """Check that every chunk's bytes are right and that gaps join them; return the gaps."""
+    """Check the bytes of every chunk, and that gaps fill the rest; return the gaps."""
     cursor, gaps = 0, []
     for chunk in chunks:
         if chunk["gap"]:
@@ -66,7 +66,7 @@ def check(chunks: list[dict[str, Any]], written: bytes) -> list[tuple[int, int]]
             gaps.append((cursor, chunk["offset"]))
         else:
             assert chunk["offset"] == cursor
-        assert written[chunk["offset"] : chunk["cursor"]] == raw(chunk)
+        assert written[chunk["offset"] : chunk["cursor"]] == bytes_of(chunk)
         cursor = chunk["cursor"]
     return gaps
 
@@ -84,7 +84,7 @@ async def read_chunks(peer: Peer, run: Run, **params: Any) -> list[dict[str, Any
 async def test_a_reader_of_segments_sees_gaps_and_never_wrong_bytes(
     seed: int, serving: Serving, peer: Peer
 ) -> None:
-    """Whatever was dropped, every byte that comes is the one at its offset, and gaps are said exactly."""
+    """Every returned byte is the byte at its offset, and gaps are exactly the dropped bytes."""
     rng = random.Random(seed)
     run = await serving.execute(await serving.add())
     directory = serving.file(run, "x").parent
@@ -96,8 +96,8 @@ async def test_a_reader_of_segments_sees_gaps_and_never_wrong_bytes(
     written = bytes(writer.written)
     chunks = await read_chunks(peer, run, limit_bytes=rng.choice((1000, 8000, 48_000)))
     gaps = check(chunks, written)
-    pieces = kept(directory)
-    assert b"".join(raw(chunk) for chunk in chunks) == b"".join(pieces.values())
+    pieces = segments_of(directory)
+    assert b"".join(bytes_of(chunk) for chunk in chunks) == b"".join(pieces.values())
     assert chunks[-1]["cursor"] == chunks[-1]["size"] == len(written)
     lost = len(written) - sum(map(len, pieces.values()))
     assert sum(end - start for start, end in gaps) == lost == writer.log.lost_bytes
@@ -110,10 +110,10 @@ async def test_a_reader_of_segments_sees_gaps_and_never_wrong_bytes(
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_a_follower_of_a_rotating_log_loses_only_what_it_is_told(
+async def test_a_follower_of_a_rotating_log_gets_a_gap_for_each_loss(
     seed: int, serving: Serving, peer: Peer
 ) -> None:
-    """A follower beside a writer that drops segments gets right bytes, gaps, and the end."""
+    """A follower of a log whose segments are dropped gets exact bytes, gaps, and run.end."""
     rng = random.Random(seed)
     run = await serving.execute(await serving.add())
     writer = Writer(serving.file(run, "x").parent, 20_000)
@@ -126,7 +126,7 @@ async def test_a_follower_of_a_rotating_log_loses_only_what_it_is_told(
             await asyncio.sleep(0)
     writer.close()
     await serving.end(run)
-    notes = await peer.notes_until(lambda note: note["method"] == "run.end")
+    notes = await peer.receive_until(lambda note: note["method"] == "run.end")
     chunks = [first, *(note["params"] for note in notes if note["method"] == "run.log")]
     check(chunks, bytes(writer.written))
     assert chunks[-1]["cursor"] == len(writer.written)
@@ -134,19 +134,19 @@ async def test_a_follower_of_a_rotating_log_loses_only_what_it_is_told(
 
 
 async def test_lost_bytes_of_a_full_disk_are_a_gap(serving: Serving, peer: Peer) -> None:
-    """Where a disk refused bytes, what comes after lies at its own offset."""
+    """Bytes that a full disk refused are a gap, and later bytes have their own offset."""
     run = await serving.execute(await serving.add())
     directory = serving.file(run, "x").parent
     writer = Writer(directory, 1 << 20)
     written, room = [], [0]
-    real = os.write
+    real_write = os.write
 
     def write(fd: int, data: Any) -> int:
         if not room[0]:
             raise OSError(28, "No space left on device")
         count = min(room[0], len(data))
         room[0] -= count
-        return real(fd, data[:count])
+        return real_write(fd, data[:count])
 
     patch = pytest.MonkeyPatch()
     patch.setattr("mosaicd.shim.segments.os.write", write)
@@ -163,31 +163,31 @@ async def test_lost_bytes_of_a_full_disk_are_a_gap(serving: Serving, peer: Peer)
         patch.undo()
     gaps = check(await read_chunks(peer, run), bytes(writer.written))
     assert sum(end - start for start, end in gaps) == writer.log.lost_bytes > 0
-    assert len(list(directory.iterdir())) < 80, "a disk that is full again and again makes no flood of files"
+    assert len(list(directory.iterdir())) < 80, "a disk that fills up repeatedly must not cause many segments"
 
 
-async def test_logs_from_a_time(serving: Serving, peer: Peer) -> None:
-    """All that was written since is there, from a whole line on, and at most two seconds more."""
+async def test_logs_since_a_time(serving: Serving, peer: Peer) -> None:
+    """The output begins with a complete line, at most about two seconds before `since`."""
     run = await serving.execute(await serving.add())
     directory = serving.file(run, "x").parent
     writer = Writer(directory, 1 << 20)
     times = [tick / 10 + (3600 if tick >= 1000 else 0) for tick in range(2000)]  # with an hour of silence
-    for passed in times:
-        writer.write(b"%.1f line\n" % passed, AT + passed)
+    for elapsed_s in times:
+        writer.write(b"%.1f line\n" % elapsed_s, AT + elapsed_s)
     writer.close()
     os.utime(directory / rundir.STDOUT, (AT + 3800, AT + 3800))
     for since in (-5.0, 0.0, 33.3, 99.9, 100.5, 2000.0, 3699.9, 3750.0, 3799.0):
         chunk = await peer.call("run.logs", {"run_id": run.run_id, "since": AT + since})
-        lines = [float(line.split()[0]) for line in raw(chunk).splitlines() if line.endswith(b"line")]
-        wanted = min(passed for passed in times if passed >= since)
+        lines = [float(line.split()[0]) for line in bytes_of(chunk).splitlines() if line.endswith(b"line")]
+        wanted = min(elapsed_s for elapsed_s in times if elapsed_s >= since)
         assert wanted - 2.1 <= lines[0] <= wanted or (wanted > 3600 and lines[0] >= 98), (since, lines[0])
-        assert raw(chunk)[:1].isdigit()
+        assert bytes_of(chunk)[:1].isdigit()
     nothing = await peer.call("run.logs", {"run_id": run.run_id, "since": AT + 3900})
     assert (nothing["data"], nothing["eof"]) == ("", True)
 
 
-async def test_an_index_of_any_content_is_survived(serving: Serving, peer: Peer) -> None:
-    """The index belongs to the run's owner: what makes no sense costs precision and nothing else."""
+async def test_an_invalid_index_only_reduces_precision(serving: Serving, peer: Peer) -> None:
+    """The index belongs to the run's owner; invalid contents never fail the request."""
     run = await serving.execute(await serving.add())
     serving.file(run, rundir.STDOUT).write_bytes(b"a\nb\nc\n")
     for content in (b"", b"\xff\xfe" * 50_000, b"stdout 99999999999999999 5.000000\n", b"stdout 1 x\nstdout"):
@@ -196,11 +196,11 @@ async def test_an_index_of_any_content_is_survived(serving: Serving, peer: Peer)
         assert chunk["data"] in ("a\nb\nc\n", "")
     for index in range(4200):
         (serving.file(run, "x").parent / f"junk{index}").touch()
-    assert "4096" in (await peer.refused("run.logs", {"run_id": run.run_id, "cursor": 6}))["message"]
+    assert "4096" in (await peer.call_refused("run.logs", {"run_id": run.run_id, "cursor": 6}))["message"]
 
 
-async def test_telemetry_in_segments_and_from_a_time(serving: Serving, peer: Peer) -> None:
-    """Records come in order from any cursor or time, over segments, and those that went are counted."""
+async def test_telemetry_in_segments_and_since_a_time(serving: Serving, peer: Peer) -> None:
+    """Records are in order over segments, from any cursor or time; a gap has the dropped records."""
     run = await serving.execute(await serving.add())
     directory = serving.file(run, "x").parent
     writer = Writer(directory, 1 << 20, 200_000)
@@ -230,12 +230,12 @@ async def test_telemetry_in_segments_and_from_a_time(serving: Serving, peer: Pee
         assert page["records"]
 
 
-async def test_events_from_a_time(serving: Serving, peer: Peer) -> None:
-    """A watcher that asks by time gets every event since, and no earlier one."""
+async def test_events_since_a_time(serving: Serving, peer: Peer) -> None:
+    """A watch with since_at gets every later event and no earlier one."""
     runs = [await serving.add() for _ in range(5)]
     reply = await peer.call("run.watch", {"since_at": runs[2].created_at})
     assert reply["runs"] == []
-    told = [(await peer.note("run.event"))["run_id"] for _ in range(3)]
-    assert told == [run.run_id for run in runs[2:]]
+    watched = [(await peer.receive_notification("run.event"))["run_id"] for _ in range(3)]
+    assert watched == [run.run_id for run in runs[2:]]
     later = await peer.call("run.watch", {"since_at": AT * 2})
     assert later["cursor"] == later["last_seq"] == 5
