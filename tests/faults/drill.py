@@ -369,7 +369,7 @@ def main() -> int:
     try:
         wrong, figures = drill(seed, options.kills)
     except KeyboardInterrupt:
-        print("interrupted; nothing is left")
+        print("interrupted; everything is removed")
         return 128 + signal.SIGINT
     print("\n".join(wrong[:50]))
     print(json.dumps(figures), flush=True)

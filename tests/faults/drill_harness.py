@@ -116,7 +116,7 @@ class DrillHarness(DaemonHarness):
         forked = self._zygote.start(self.arguments, self._journal.path, self.home, crash_at)
         self.process = cast("subprocess.Popen[bytes]", forked)  # it has that face
 
-    def told(self) -> str:
+    def log_text(self) -> str:
         """Return the daemons' log so far."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 

@@ -1,7 +1,7 @@
-"""Every named crash point: a workload comes by, the process dies there, and no promise is broken.
+"""Every named crash point: a workload reaches the point, the process dies there, and no guarantee is broken.
 
-Those that no workload comes by (a registry that is mended, runs that are pruned) are passed in
-tests/daemon/test_registry_behind.py.
+tests/daemon/test_registry_behind.py covers the points that this workload does not reach (recovery of a stale
+registry, pruning of runs).
 """
 
 import os
@@ -23,50 +23,52 @@ DEADLINE_S = 60.0
 
 @pytest.fixture(scope="module")
 def zygote() -> Iterator[Zygote]:
-    """One for all points."""
-    one = Zygote()
-    yield one
-    one.close()
+    """Yield the zygote that forks the daemons for all crash points."""
+    zygote = Zygote()
+    yield zygote
+    zygote.close()
 
 
-class Staged(Drill):
-    """A drill whose one kill is at a point that is known."""
+class CrashPointDrill(Drill):
+    """A drill with one kill, at a given crash point."""
 
-    def pass_by(self, point: str) -> None:
-        """Start with `point` armed, work until its process died there, and look at everything."""
+    def crash_at(self, point: str) -> None:
+        """Start the daemon with `point` armed, work until a process dies there, and check every guarantee."""
         for thread in (*self.clients, self.watcher):
             thread.start()
         self.harness.begin(point)
         if "teardown" in point:
-            self._orphan_a_tree()
-        wait_until(lambda: self._has_died(point), bool, f"{point} is reached", DEADLINE_S)
+            self._orphan_process_tree()
+        wait_until(lambda: self._has_crashed(point), bool, f"a process dies at {point}", DEADLINE_S)
         if crash_points.is_forked(point):
             self.harness.kill()
         self._settle()
         assert not self.wrong + self.book.wrong, "\n".join(self.wrong + self.book.wrong)
 
-    def _has_died(self, point: str) -> bool:
+    def _has_crashed(self, point: str) -> bool:
         process = self.harness.process
         assert process is not None
         if not crash_points.is_forked(point):
             return process.poll() == -signal.SIGKILL
-        assert process.poll() is None, "the daemon died instead"
+        assert process.poll() is None, f"the daemon died before a process reached {point}"
         return self.harness.seen_killed()["launcher" if point.startswith("launcher.") else "shim"] > 0
 
-    def _orphan_a_tree(self) -> None:
-        pid = wait_until(self._worker, what="a worker that can lose its shim", deadline_s=DEADLINE_S)
+    def _orphan_process_tree(self) -> None:
+        pid = wait_until(
+            self._try_start_worker, what="a worker whose shim can be killed", deadline_s=DEADLINE_S
+        )
         parent = re.search(r"^PPid:\s(\d+)", _status(pid), re.M)
         assert parent
         os.kill(int(parent[1]), signal.SIGKILL)
 
-    def _worker(self) -> int:
-        """Submit a run and return the pid of its worker; 0 while the daemon does not answer."""
+    def _try_start_worker(self) -> int:
+        """Submit a run and return the pid of its worker; return 0 if the daemon does not answer."""
         try:
             run = self.harness.call("run.submit", command=["sleep", "60"], cwd="/", dedup="new")
-            found = self.harness.call("run.wait", run_id=run["run_id"], states=["EXEC"], timeout_s=5)
+            started = self.harness.call("run.wait", run_id=run["run_id"], states=["EXEC"], timeout_s=5)
         except (NoDaemon, Disconnected, MosaicError):
             return 0
-        return int(found["pid"] or 0)
+        return int(started["pid"] or 0)
 
 
 def _status(pid: int) -> str:
@@ -78,26 +80,27 @@ def _status(pid: int) -> str:
 @pytest.mark.parametrize(
     "point", [point for point in crash_points.POINTS if not point.startswith(crash_points.RARE)]
 )
-def test_a_crash_here_loses_nothing(point: str, zygote: Zygote) -> None:
-    """The workload reaches the point, a process is killed there, and after a restart every promise holds."""
-    staged = Staged(point, 1, zygote)
+def test_crash_at_each_point_loses_nothing(point: str, zygote: Zygote) -> None:
+    """A process is killed at the crash point; after a restart of the daemon every guarantee holds."""
+    drill = CrashPointDrill(point, 1, zygote)
     try:
-        staged.pass_by(point)
+        drill.crash_at(point)
     except BaseException:
-        staged.wrong.append("kept")
+        drill.wrong.append("the test failed")  # a drill with a fault keeps its files
         raise
     finally:
-        staged.book.over.set()
-        if staged.harness.process is not None:
-            staged.harness.process.kill()
-        staged.close()
+        drill.book.over.set()
+        if drill.harness.process is not None:
+            drill.harness.process.kill()
+        drill.close()
 
 
-def test_a_point_that_does_not_exist_is_refused(zygote: Zygote) -> None:
+def test_daemon_refuses_an_unknown_crash_point(zygote: Zygote) -> None:
     """A daemon with an unknown crash point does not start; the error lists the crash points."""
-    staged = Staged("wrong", 1, zygote)
-    staged.harness.begin("nowhere")
-    assert staged.harness.process is not None
-    assert staged.harness.process.wait(DEADLINE_S) == 2
-    wait_until(staged.harness.told, lambda said: "submit.before_commit" in said, "it names those there are")
-    staged.close()
+    drill = CrashPointDrill("unknown", 1, zygote)
+    drill.harness.begin("nowhere")
+    assert drill.harness.process is not None
+    assert drill.harness.process.wait(DEADLINE_S) == 2
+    lists_points = "the error lists the crash points"
+    wait_until(drill.harness.log_text, lambda text: "submit.before_commit" in text, lists_points)
+    drill.close()

@@ -1,4 +1,4 @@
-"""A disk that is really full, or fails: requests are refused with its name, runs live, nothing is lost."""
+"""A full or failing disk: requests are refused with the path, runs continue, acknowledged data is kept."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ from tests.harness.building import Build, Builder, builder
 from tests.harness.daemon import DaemonHarness, Settings
 from tests.harness.waiting import wait_until
 
-SIZE_KIB = 48 << 10  # the log of the registry takes up to 16 MiB
+SIZE_KIB = 48 << 10  # the write-ahead log of the registry needs up to 16 MiB
 ALLOWED = (
     Catalogue.COMMIT_RETRIED, Catalogue.RUN_NOT_RECORDED, Catalogue.CHECKPOINT_FAILED, Catalogue.PRUNE_FAILED,
     Catalogue.LAUNCH_FAILED, Catalogue.LAUNCH_DELAYED, Catalogue.TEARDOWN_FAILED, Catalogue.ENVIRONMENT_LEFT,
@@ -29,7 +29,7 @@ ALLOWED = (
 
 
 class SmallDiskHarness(DaemonHarness):
-    """A harness whose state directory is a small disk."""
+    """A harness whose state directory is a mounted small disk."""
 
     def __init__(self, home: Path, settings: Settings | None = None) -> None:
         super().__init__(home, settings)
@@ -37,7 +37,7 @@ class SmallDiskHarness(DaemonHarness):
         self.allow(*ALLOWED)
 
     def close(self) -> list[str]:
-        """Give the space back, end everything and return what was wrong."""
+        """Free the disk space, stop all processes and return the faults that were found."""
         self.disk.release()
         return super().close()
 
@@ -52,12 +52,12 @@ BuildSmall = Builder[SmallDiskHarness]
 
 @pytest.fixture
 def build_small() -> Iterator[BuildSmall]:
-    """Make harnesses on small disks; each is searched for trouble, unmounted and removed at the end."""
+    """Yield a builder of harnesses on small disks; at the end each is checked for faults and removed."""
     with builder(SmallDiskHarness) as make:
         yield make
 
 
-def ledger_of(harness: DaemonHarness) -> dict[str, dict[str, Any]]:
+def all_runs(harness: DaemonHarness) -> dict[str, dict[str, Any]]:
     with harness.client() as client:
         runs: dict[str, dict[str, Any]] = {}
         cursor = None
@@ -69,8 +69,8 @@ def ledger_of(harness: DaemonHarness) -> dict[str, dict[str, Any]]:
                 return runs
 
 
-def test_a_submit_meets_a_full_disk_at_every_write(build_small: BuildSmall) -> None:
-    """However much room is left, a submit is done or refused in full, with a sentence that says where."""
+def test_submit_on_a_full_disk_is_accepted_or_refused_completely(build_small: BuildSmall) -> None:
+    """With any amount of free space, a submit is accepted completely, or refused with the path."""
     harness = build_small()
     accepted, refused = [], []
     for leave_kib in range(0, 100, 8):
@@ -91,12 +91,12 @@ def test_a_submit_meets_a_full_disk_at_every_write(build_small: BuildSmall) -> N
         assert (run["outcome"], run["exit_code"]) in (("failed", 3), ("failed", None)), run
         if run["exit_code"] is None:
             assert run["cause"]["kind"] == "disk_full", run["cause"]
-    assert set(ledger_of(harness)) == set(accepted)
+    assert set(all_runs(harness)) == set(accepted)
     assert {path.name for path in (harness.state_dir / "runs").iterdir()} == set(accepted)
 
 
-def test_a_run_lives_through_a_full_disk_and_its_end_is_exact(build_small: BuildSmall) -> None:
-    """Output is shed and counted, exit.json has its reserved block, and the ledger follows with the truth."""
+def test_run_survives_a_full_disk_and_its_end_is_exact(build_small: BuildSmall) -> None:
+    """On a full disk output is shed and counted, exit.json is written, and the recorded end is exact."""
     harness = build_small()
     gate = harness.home / "gate"
     code = (
@@ -126,14 +126,14 @@ def test_a_run_lives_through_a_full_disk_and_its_end_is_exact(build_small: Build
     assert harness.ended(harness.submit("true"))["outcome"] == "succeeded"
 
 
-def test_a_run_that_cannot_start_for_want_of_room_says_so(build_small: BuildSmall) -> None:
-    """Where no directory or file of an attempt can be made, the cause is disk_full, and it is retried."""
+def test_run_that_cannot_start_on_a_full_disk_fails_with_disk_full(build_small: BuildSmall) -> None:
+    """If no file of an attempt can be created, the run fails with the cause disk_full and is retried."""
     harness = build_small()
     run_id = harness.submit("true", hold=True, retries=1, cwd="/")
     harness.disk.fill_names()
     harness.call("run.release", run_id=run_id)
-    told = harness.events(run_id)
-    assert told[-1]["outcome"] == "failed"
+    events = harness.events(run_id)
+    assert events[-1]["outcome"] == "failed"
     run = harness.get(run_id)
     assert run["cause"]["kind"] == "disk_full", run["cause"]
     assert "No space left on device" in run["cause"]["error"]
@@ -142,8 +142,8 @@ def test_a_run_that_cannot_start_for_want_of_room_says_so(build_small: BuildSmal
     assert harness.ended(harness.submit("true"))["outcome"] == "succeeded"
 
 
-def test_a_shim_that_runs_out_of_room_while_it_begins_says_so(build_small: BuildSmall) -> None:
-    """With any number of names left, a run ends with its own outcome or with disk_full, never otherwise."""
+def test_shim_start_with_few_inodes_succeeds_or_fails_with_disk_full(build_small: BuildSmall) -> None:
+    """With any number of free inodes, a run succeeds or fails with the cause disk_full."""
     harness = build_small()
     kinds = set()
     for leave in range(0, 12, 2):
@@ -154,12 +154,12 @@ def test_a_shim_that_runs_out_of_room_while_it_begins_says_so(build_small: Build
         kinds.add((run["cause"] or {}).get("kind"))
         assert run["outcome"] == "succeeded" or run["cause"]["kind"] == "disk_full", run["cause"]
         harness.disk.release()
-        harness.put_away(run_id)  # what gives names back later is not the next one's
+        harness.put_away(run_id)  # a later cleanup of this run must not free inodes for the next
     assert kinds == {None, "disk_full"}
 
 
-def test_a_start_on_a_full_disk_is_refused_with_a_sentence(build_small: BuildSmall) -> None:
-    """With any little room, the first start works or ends with 2 and a sentence, and harms nothing."""
+def test_daemon_that_cannot_start_on_a_full_disk_exits_with_2_and_the_path(build_small: BuildSmall) -> None:
+    """With little free space, the first start succeeds or exits with 2 and the path; a later start works."""
     harness = build_small(start=False)
     refused = 0
     for leave_kib in (0, 8, 40):
@@ -180,39 +180,39 @@ def test_a_start_on_a_full_disk_is_refused_with_a_sentence(build_small: BuildSma
     assert harness.ended(harness.submit("true"))["outcome"] == "succeeded"
 
 
-def test_checkpoints_go_on_after_a_full_disk(build_small: BuildSmall) -> None:
-    """A checkpoint that finds no room is said and is not the last: when there is room, the log is moved."""
+def test_wal_checkpoints_continue_after_a_full_disk(build_small: BuildSmall) -> None:
+    """A WAL checkpoint that fails on a full disk is logged; when there is space, the next one succeeds."""
     harness = build_small(registry={"checkpoint_interval_s": 0.1})
     harness.allow(Catalogue.CHECKPOINT_FAILED)
 
     def has_failed() -> bool:
         harness.disk.release()
-        for _ in range(10):  # new pages, which the file has to grow for
+        for _ in range(10):  # new pages, so the database file has to grow
             harness.submit("true", hold=True, labels={"note": "n" * 200})
         harness.disk.fill()
         try:
-            wait_until(lambda: harness.logged(Catalogue.CHECKPOINT_FAILED), bool, "it failed", 2)
+            wait_until(lambda: harness.logged(Catalogue.CHECKPOINT_FAILED), bool, "a checkpoint fails", 2)
         except AssertionError:
-            return False  # it came between the submits, and the next had nothing to do
+            return False  # a checkpoint ran between the submits and left nothing to write
         return True
 
     wait_until(has_failed, bool, "a checkpoint fails", 60)
     failed_at = time.time()
     harness.disk.release()
 
-    def has_been() -> bool:
-        wal = harness.call("daemon.health")["wal"]  # None where the first of all has failed
+    def has_succeeded() -> bool:
+        wal = harness.call("daemon.health")["wal"]  # None if the very first checkpoint failed
         return wal is not None and wal["at"] > failed_at
 
-    wait_until(has_been, bool, "the next checkpoint")
+    wait_until(has_succeeded, bool, "the next checkpoint succeeds")
 
 
-class Injected:
-    """strace on a living process, which makes its system calls fail until it is let go."""
+class FailingCalls:
+    """strace attached to a live process; system calls of the process fail until strace detaches."""
 
     def __init__(self, pid: int, *injections: str, paths: Sequence[Path] = ()) -> None:
         if shutil.which("strace") is None:
-            pytest.skip("there is no strace")
+            pytest.skip("strace is not installed")
         expressions = [word for injection in injections for word in ("-e", f"inject={injection}")]
         traced = ",".join(injection.split(":")[0] for injection in injections)
         only = [word for path in paths for word in ("-P", str(path))]
@@ -220,19 +220,19 @@ class Injected:
         self._tracer = subprocess.Popen(
             [*command, "-p", str(pid)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        mine = {self._tracer.pid}
-        wait_until(lambda: self._tracers(pid), lambda found: found == mine, "strace is attached")
+        expected = {self._tracer.pid}
+        wait_until(lambda: self._tracers(pid), lambda pids: pids == expected, "strace is attached")
 
     @staticmethod
     def _tracers(pid: int) -> set[int]:
-        found = set()
+        tracers = set()
         for task in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(OSError):  # a thread that has ended
                 status = (task / "status").read_text()
-                found.add(int(status.split("TracerPid:")[1].split()[0]))
-        return found
+                tracers.add(int(status.split("TracerPid:")[1].split()[0]))
+        return tracers
 
-    def __enter__(self) -> "Injected":
+    def __enter__(self) -> "FailingCalls":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -241,8 +241,8 @@ class Injected:
 
 
 @pytest.mark.parametrize("call", ["pwrite64", "fdatasync", "fsync", "mkdir"])
-def test_a_failing_disk_refuses_requests_and_recovers(call: str, build: Build) -> None:
-    """EIO from the daemon's writes and syncs: refusals that name the place, then work as before."""
+def test_requests_are_refused_while_writes_fail_and_accepted_afterwards(call: str, build: Build) -> None:
+    """While writes of the daemon return EIO, requests are refused with the path; later requests succeed."""
     harness = build()
     harness.allow(*ALLOWED)
     gate = harness.home / "gate"
@@ -250,7 +250,7 @@ def test_a_failing_disk_refuses_requests_and_recovers(call: str, build: Build) -
     harness.until(first, "EXEC")
     assert harness.process is not None
     refused = []
-    with Injected(harness.process.pid, f"{call}:error=EIO"):
+    with FailingCalls(harness.process.pid, f"{call}:error=EIO"):
         gate.touch()
         for _ in range(3):
             with pytest.raises(MosaicError) as caught:
@@ -260,11 +260,11 @@ def test_a_failing_disk_refuses_requests_and_recovers(call: str, build: Build) -
     run = harness.ended(first)
     assert run["exit_code"] == 5
     assert harness.ended(harness.submit("true"))["outcome"] == "succeeded"
-    assert len(ledger_of(harness)) == 2
+    assert len(all_runs(harness)) == 2
 
 
-def test_a_shim_on_a_failing_disk_keeps_its_run_and_its_exit(build: Build) -> None:
-    """EIO in the shim's writes and syncs sheds output; the exit code is told, and written when it can be."""
+def test_exit_code_survives_failing_writes_of_the_shim(build: Build) -> None:
+    """If the shim's writes return EIO, it sheds output, reports the exit code, and writes exit.json later."""
     harness = build()
     gate = harness.home / "gate"
     run_id = harness.submit("sh", "-c", f"while ! test -e {gate}; do sleep 0.02; done; echo lost; exit 9")
@@ -272,11 +272,11 @@ def test_a_shim_on_a_failing_disk_keeps_its_run_and_its_exit(build: Build) -> No
     [shim] = harness.shims()
     attempt = harness.attempt(run_id)
     failing = [attempt / name for name in ("stdout.log", "exit.json.tmp", "telemetry.jsonl")]
-    with Injected(shim, "write:error=EIO", "fsync:error=EIO", paths=failing):
+    with FailingCalls(shim, "write:error=EIO", "fsync:error=EIO", paths=failing):
         gate.touch()
         run = harness.ended(run_id)
         assert (run["outcome"], run["exit_code"]) == ("failed", 9)
-    wait_until(lambda: harness.shims(), lambda found: not found, "the shim leaves")
+    wait_until(lambda: harness.shims(), lambda pids: not pids, "the shim exits")
     record = json.loads((harness.attempt(run_id) / "exit.json").read_text())
     assert record["exit_code"] == 9
     assert record["shed"]["stdout_bytes"] == 5

@@ -1,4 +1,4 @@
-"""Hostile peers against the real daemon: others are answered meanwhile, and its memory stays bounded."""
+"""Hostile peers flood the real daemon: other clients are answered, and its memory stays bounded."""
 
 import json
 import os
@@ -22,10 +22,10 @@ from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 from tests.rpc.test_fairness import FLOODER, KINDS
 
-#: What a user who is served during a flood waits at most, in the middle of many requests.
+#: The limit for the median answer to an ordinary client during a flood.
 MEDIAN_S = 0.1
 
-#: Connects as fast as it can, and hangs up at once, or after half a line.
+#: Connects as fast as it can and closes immediately, or after half a line.
 CONNECTOR = """
 import socket, sys
 path, what = sys.argv[1], sys.argv[2]
@@ -40,7 +40,7 @@ while True:
     link.close()
 """
 
-#: Submits held runs as fast as it is answered, 64 at a time.
+#: Submits held runs as fast as answers arrive, with 64 requests in flight.
 SUBMITTER = """
 import json, socket, sys
 link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -56,7 +56,7 @@ while True:
     link.sendall(line)
 """
 
-#: Asks for all there is, and never reads.
+#: Sends many requests with long answers and never reads.
 MUTE = """
 import socket, sys, time
 link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -74,7 +74,7 @@ time.sleep(1000)
 """
 
 PEERS = {
-    "connects": (CONNECTOR, "whole"),
+    "connects": (CONNECTOR, "connect"),
     "half lines": (CONNECTOR, "half"),
     "submits": (SUBMITTER, ""),
     "mute": (MUTE, ""),
@@ -103,35 +103,35 @@ def rss_kib(pid: int) -> int:
     return int(found[1])
 
 
-def held_up_s(harness: DaemonHarness) -> float:
-    """How long the daemon's loop, and who asks it, were ready to run while others had the processors."""
+def runnable_s(harness: DaemonHarness) -> float:
+    """Return how long the daemon and this thread waited for a processor that other processes used."""
     assert harness.process is not None
     waited_s = 0.0
-    for who in (str(harness.process.pid), "thread-self"):
+    for process in (str(harness.process.pid), "thread-self"):
         try:
-            waited_s += int(Path(f"/proc/{who}/schedstat").read_text().split()[1]) / 1e9
+            waited_s += int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
         except OSError:
             continue
     return waited_s
 
 
-def answered(harness: DaemonHarness, count: int) -> list[float]:
-    """Return how long each of `count` questions of an ordinary client took on a machine of its own."""
+def answer_times(harness: DaemonHarness, count: int) -> list[float]:
+    """Return the seconds that each of `count` requests took, without the waits for a processor."""
     taken = []
     with harness.client() as client:
         for number in range(count):
-            began, waited_s = time.monotonic(), held_up_s(harness)
+            began, waited_s = time.monotonic(), runnable_s(harness)
             client.call(*(("daemon.hello", {}) if number % 4 else ("run.list", {"limit": 5})))
-            taken.append(max(0.0, time.monotonic() - began - (held_up_s(harness) - waited_s)))
+            taken.append(max(0.0, time.monotonic() - began - (runnable_s(harness) - waited_s)))
     return taken
 
 
 def attack(harness: DaemonHarness, kind: str, count: int) -> tuple[float, float, int]:
-    """Return median and worst answer in seconds, and the daemon's memory in KiB, under one kind of peer."""
+    """Return the median and the worst answer in seconds, and the daemon's memory in KiB, during a flood."""
     assert harness.process is not None
     with peers(harness, kind):
-        answered(harness, 5)
-        taken = answered(harness, count)
+        answer_times(harness, 5)
+        taken = answer_times(harness, count)
         memory = rss_kib(harness.process.pid)
     return statistics.median(taken), max(taken), memory
 
@@ -144,68 +144,70 @@ def attack(harness: DaemonHarness, kind: str, count: int) -> tuple[float, float,
     ],
     ids=["some", "all"],
 )
-def test_others_are_answered_while_a_peer_is_hostile(
+def test_clients_are_answered_while_hostile_peers_flood_the_socket(
     kinds: tuple[str, ...], count: int, build: Build
 ) -> None:
-    """Under every flood the median of an ordinary client's answers is below 100 ms, and memory is bounded."""
+    """During every kind of flood the median answer takes under 100 ms, and the daemon's memory is bounded."""
     harness = build()
     harness.allow(Catalogue.PEER_REFUSED, Catalogue.WATCHER_LAGS)
     assert harness.process is not None
     before = rss_kib(harness.process.pid)
-    told = []
+    figures = []
     for kind in kinds:
         median, worst, memory = attack(harness, kind, count)
-        told.append(f"{kind}: median {median * 1e3:.1f} ms, worst {worst * 1e3:.1f} ms, {memory >> 10} MiB")
-        assert median < MEDIAN_S, told
-        assert memory < before + (200 << 10), told
-    print("\n" + "\n".join(told))
+        figures.append(
+            f"{kind}: median {median * 1e3:.1f} ms, worst {worst * 1e3:.1f} ms, {memory >> 10} MiB"
+        )
+        assert median < MEDIAN_S, figures
+        assert memory < before + (200 << 10), figures
+    print("\n" + "\n".join(figures))
     run_id = harness.submit("true", hold=True)
     harness.call("run.set", run_id=run_id, priority=9)
     harness.call("run.release", run_id=run_id)
     assert harness.ended(run_id)["outcome"] == "succeeded"
 
 
-def test_a_full_daemon_of_idle_connections_serves_who_is_in(build: Build) -> None:
-    """Every place taken by peers that say nothing: who is in is served, the next is told why."""
+def test_connected_client_is_served_while_all_connections_are_taken(build: Build) -> None:
+    """If idle peers take all connections, a connected client is served; a new connection gets an error."""
     harness = build()
     harness.allow(Catalogue.PEER_REFUSED)
-    with ExitStack() as stack, harness.client() as mine:
+    with ExitStack() as stack, harness.client() as client:
         refused = None
         for number in range(520):
             link = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             link.connect(str(harness.socket))
             if number % 2:
-                with suppress(BrokenPipeError):  # one that is refused is hung up on at once
+                with suppress(BrokenPipeError):  # the daemon closes a refused connection immediately
                     link.sendall(b'{"jsonrpc":"2.0","me')
             refused = link
         assert refused is not None
         refused.settimeout(60)
         answer = json.loads(refused.makefile("rb").readline())
         assert answer["error"]["data"]["name"] == "unavailable"
-        assert mine.call("daemon.health")["ready"]
+        assert client.call("daemon.health")["ready"]
 
     def is_served() -> bool:
         try:
             return bool(harness.call("daemon.health")["ready"])
         except (MosaicError, Disconnected):
-            return False  # it has not seen yet who hung up
+            return False  # the daemon has not noticed yet that the connections are closed
 
-    wait_until(is_served, bool, "places come back")
+    wait_until(is_served, bool, "a new connection is served")
 
 
-def test_a_run_is_started_and_ended_under_fire(build: Build) -> None:
-    """While peers flood, a run is submitted, works, is told of and ends exactly."""
+def test_run_starts_and_ends_exactly_during_a_flood(build: Build) -> None:
+    """During a flood a run is submitted, its end is reported, and its exit code and output are exact."""
     harness = build()
     harness.allow(Catalogue.PEER_REFUSED)
     with peers(harness, "requests", 1), peers(harness, "half lines", 1):
-        run_id = harness.submit("sh", "-c", "echo under fire; exit 4")
+        run_id = harness.submit("sh", "-c", "echo during a flood; exit 4")
         run = harness.ended(run_id)
     assert (run["outcome"], run["exit_code"]) == ("failed", 4)
-    assert harness.stdout(run_id) == b"under fire\n"
+    assert harness.stdout(run_id) == b"during a flood\n"
 
 
-def test_a_command_that_could_not_be_shown_is_refused(build: Build) -> None:
-    """What is accepted can be shown: arguments above the limit are refused with the rule."""
+def test_submit_of_a_command_too_long_to_show_is_refused(build: Build) -> None:
+    """Arguments above 262144 bytes are refused with the limit; shorter ones are accepted and can be shown."""
     harness = build()
     with pytest.raises(MosaicError) as refused:
         harness.submit("true", *["x" * 1000] * 300)

@@ -1,4 +1,4 @@
-"""Fuzzed frames by the thousand: each is answered as JSON-RPC says or skipped, and the daemon serves on."""
+"""Thousands of fuzzed frames: each is answered as JSON-RPC requires or skipped; the daemon keeps serving."""
 
 import random
 import time
@@ -14,13 +14,13 @@ from tests.rpc.test_malformed import check_replies, lines
 
 __all__ = ["served"]
 
-#: A frame that would have the daemon search for interpreters, or wait, belongs elsewhere.
-DEAR = (b"worker.list", b"run.wait", b"run.submit")
+#: Methods that are left out, because the daemon would search for interpreters or wait.
+SLOW_METHODS = (b"worker.list", b"run.wait", b"run.submit")
 ODD = (b"\x00", b"\xff", b"{", b"[", b'"', b"\\u0000", b"1e999", b"-", b"}]")
 
 
 def mutated(line: bytes, rng: random.Random) -> bytes:
-    """Return `line` with bytes changed, cut out, doubled or put in, and no line feed."""
+    """Return `line` with bytes changed, removed, doubled or inserted, and without line feeds."""
     data = bytearray(line)
     for _ in range(rng.randrange(1, 4)):
         at = rng.randrange(len(data) + 1)
@@ -34,31 +34,31 @@ def mutated(line: bytes, rng: random.Random) -> bytes:
             case _:
                 data[at:at] = rng.choice(ODD)
     changed = bytes(data).replace(b"\n", b"")
-    return b"" if any(word in changed for word in DEAR) else changed
+    return b"" if any(word in changed for word in SLOW_METHODS) else changed
 
 
 def memory_kib() -> int:
-    """Return what this process, which is the daemon's side too, has in memory."""
+    """Return the resident memory of this process, which also runs the server."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4
 
 
 def fuzz(served: Any, examples: int, mutations: int) -> int:
-    """Say `examples` times some forty frames, and each of them a few times mutated; return how many."""
+    """Send `examples` lists of 30 to 40 frames and `mutations` mutations of each; return the count."""
     count = 0
 
     @settings(
         max_examples=examples, deadline=None, derandomize=True, database=None,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
-    @given(said=st.lists(lines, min_size=30, max_size=40), seed=st.integers(0, 2**32))
-    def say(said: list[bytes], seed: int) -> None:
+    @given(originals=st.lists(lines, min_size=30, max_size=40), seed=st.integers(0, 2**32))
+    def send(originals: list[bytes], seed: int) -> None:
         nonlocal count
         rng = random.Random(seed)
-        frames = [*said, *(mutated(line, rng) for line in said for _ in range(mutations))]
+        frames = [*originals, *(mutated(line, rng) for line in originals for _ in range(mutations))]
         count += len(frames)
         served.run(check_replies(served.serving, frames))
 
-    say()
+    send()
     return count
 
 
@@ -67,13 +67,15 @@ def fuzz(served: Any, examples: int, mutations: int) -> int:
     [(4, 4), pytest.param(180, 20, marks=[pytest.mark.slow, pytest.mark.timeout(600)])],
     ids=["some", "all"],
 )
-def test_no_frame_hurts(examples: int, mutations: int, served: Any) -> None:
-    """Frames near and far from requests, and mutated ones: known errors only, no memory kept."""
+def test_fuzzed_frames_get_known_errors_and_leak_no_memory(
+    examples: int, mutations: int, served: Any
+) -> None:
+    """Valid, malformed and mutated frames get known errors only; the server's memory does not grow."""
     fuzz(served, 2, 2)
     before, began = memory_kib(), time.monotonic()
     count = fuzz(served, examples, mutations)
     grown = memory_kib() - before
     print(f"\n{count} frames in {time.monotonic() - began:.1f} s, memory grown by {grown} KiB")
-    assert grown < 192 << 10  # hypothesis keeps its own notes in this process
+    assert grown < 192 << 10  # hypothesis stores its own data in this process
     if examples > 100:
         assert count > 100_000

@@ -1,4 +1,4 @@
-"""Streams with exact resume: many watchers, random hang-ups, a daemon that is killed, and one ledger."""
+"""Event streams with exact resume: watchers that disconnect at random, and a daemon that is killed."""
 
 import json
 import random
@@ -43,41 +43,41 @@ def watchers(
 
 
 class Writer(threading.Thread):
-    """Makes events, the cheapest there are, through one connection at a time."""
+    """Creates cheap events (run.set) through one connection; connects again after a restart of the daemon."""
 
     def __init__(self, harness: DaemonHarness, runs: list[str], count: int) -> None:
         super().__init__(daemon=True)
         self._path = str(harness.socket)
         self._runs = runs
-        self.left = count
+        self.remaining = count
 
     def run(self) -> None:
-        while self.left > 0:
+        while self.remaining > 0:
             try:
                 self._write()
             except OSError:
-                time.sleep(0.02)  # the daemon is away
+                time.sleep(0.02)  # the daemon is restarting
 
     def _write(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
             link.connect(self._path)
             link.settimeout(20)
             answers = link.makefile("rb")
-            while self.left > 0:
+            while self.remaining > 0:
                 batch = [
                     {"jsonrpc": "2.0", "id": n, "method": "run.set",
-                     "params": {"run_id": run_id, "priority": (self.left + n) % 100}}
+                     "params": {"run_id": run_id, "priority": (self.remaining + n) % 100}}
                     for n, run_id in enumerate(self._runs)
                 ]  # fmt: skip
-                link.sendall(b"".join(json.dumps(one).encode() + b"\n" for one in batch))
+                link.sendall(b"".join(json.dumps(request).encode() + b"\n" for request in batch))
                 for _ in batch:
                     if not answers.readline():
                         raise ConnectionResetError
-                self.left -= len(batch)
+                self.remaining -= len(batch)
 
 
 def ledger(harness: DaemonHarness) -> tuple[int, int, int]:
-    """Return how many events there are, the last seq, and the checksum of all as a watcher is told them."""
+    """Return the number of events, the last seq, and the checksum of the events as watchers get them."""
     connection = sqlite3.connect(f"file:{harness.state_dir / 'registry.sqlite3'}?mode=ro", uri=True)
     try:
         events = [read_stored_event(row) for row in rows(connection, "SELECT * FROM events ORDER BY seq")]
@@ -102,14 +102,16 @@ def peak_kib(pid: int) -> int:
         pytest.param(100, 100_000, 5, 2, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
     ],
 )
-def test_every_watchers_sequence_is_the_ledger(
+def test_every_watcher_receives_each_event_once_in_order(
     count: int, events: int, restarts: int, seed: int, build: Build
 ) -> None:
-    """Watchers that hang up anywhere, are slow, or lose their daemon, are told every event once, in order."""
+    """Watchers that disconnect, read slowly or lose their daemon receive every event once and in order."""
     harness = build()
     harness.allow(Catalogue.WATCHER_LAGS)
     rng = random.Random(seed)
-    runs = [harness.submit("true", hold=True) for _ in range(160)]  # a harness ends one page of them
+    runs = [
+        harness.submit("true", hold=True) for _ in range(160)
+    ]  # at the end a harness stops one page of runs
     peaks = []
     with watchers(harness, count, seed, events // 4) as process:
         writers = [Writer(harness, runs[n * 40 : n * 40 + 40], events // 4) for n in range(4)]
@@ -119,7 +121,7 @@ def test_every_watchers_sequence_is_the_ledger(
         marks = sorted(rng.randrange(1, events) for _ in range(restarts))
         for mark in marks:
             wait_until(
-                lambda: events - sum(writer.left for writer in writers), partial(le, mark),
+                lambda: events - sum(writer.remaining for writer in writers), partial(le, mark),
                 "the ledger grows", 300,
             )  # fmt: skip
             assert harness.process is not None
@@ -138,17 +140,17 @@ def test_every_watchers_sequence_is_the_ledger(
     peaks.append(peak_kib(harness.process.pid))
     print(
         f"\n{count} watchers, {total} events, {restarts} kills, seed {seed}: written in {written_s:.1f} s, "
-        f"all told after {time.monotonic() - began:.1f} s; lives {sum(one['lives'] for one in seen)}, gaps "
-        f"{sum(one['gaps'] for one in seen)}; daemon's peaks {[peak // 1024 for peak in peaks]} MiB"
+        f"all received after {time.monotonic() - began:.1f} s; lives {sum(each['lives'] for each in seen)}, gaps "
+        f"{sum(each['gaps'] for each in seen)}; daemon's peaks {[peak // 1024 for peak in peaks]} MiB"
     )
-    for one in seen:
-        assert one["is_rising"]
-        assert (one["count"], one["last"], one["checksum"]) == (total, last, checksum), one
+    for watcher in seen:
+        assert watcher["is_rising"]
+        assert (watcher["count"], watcher["last"], watcher["checksum"]) == (total, last, checksum), watcher
     assert max(peaks) < 250 << 10
 
 
-def test_a_followed_log_survives_kills_byte_for_byte(build: Build) -> None:
-    """`logs -f` over three kills of the daemon prints each byte once, in order, to the end."""
+def test_followed_log_is_complete_over_kills_of_the_daemon(build: Build) -> None:
+    """`logs -f` prints each byte once and in order, to the end, over three kills of the daemon."""
     harness = build()
     code = "import time\nfor n in range(600): print('line', n, 'x' * 50, flush=True); time.sleep(0.005)"
     run_id = harness.python(code)
@@ -161,17 +163,17 @@ def test_a_followed_log_survives_kills_byte_for_byte(build: Build) -> None:
         )  # fmt: skip
         try:
             for mark in (5_000, 15_000, 25_000):
-                wait_until(lambda: path.stat().st_size, partial(le, mark), "output comes", 60)
+                wait_until(lambda: path.stat().st_size, partial(le, mark), f"{mark} bytes of output", 60)
                 harness.restart()
-            _, said = follower.communicate(timeout=60)
+            _, errors = follower.communicate(timeout=60)
         finally:
             follower.kill()
-    assert follower.returncode == 0, said
+    assert follower.returncode == 0, errors
     assert path.read_bytes() == harness.stdout(run_id)
 
 
-def test_a_slow_watcher_is_warned_of_once_an_episode(build: Build) -> None:
-    """A watcher that stops reading costs one warning, with run and cursor, and can fetch what it missed."""
+def test_slow_watcher_gets_one_gap_and_one_warning_is_logged(build: Build) -> None:
+    """A watcher that stops reading gets run.gap and can fetch the missed events; one warning is logged."""
     harness = build(watch={"lag_events": 50})
     harness.allow(Catalogue.WATCHER_LAGS)
     run_id = harness.submit("true", hold=True)
@@ -183,7 +185,7 @@ def test_a_slow_watcher_is_warned_of_once_an_episode(build: Build) -> None:
         seqs, gap = [], None
         while gap is None:
             note = client.next_notification(60)
-            assert note is not None, "no gap came"
+            assert note is not None, "no run.gap within 60 s"
             method, params = note
             if method == "run.gap":
                 gap = params
@@ -193,7 +195,7 @@ def test_a_slow_watcher_is_warned_of_once_an_episode(build: Build) -> None:
     with harness.client() as client:
         client.call("run.watch", {"run_id": run_id, "since": gap["from"] - 1})
         fetched = [client.next_notification(60) for _ in range(100)]
-    assert [one[1]["seq"] for one in fetched if one] == list(range(gap["from"], gap["from"] + 100))
+    assert [event[1]["seq"] for event in fetched if event] == list(range(gap["from"], gap["from"] + 100))
     [warning] = harness.logged(Catalogue.WATCHER_LAGS)
     assert run_id in warning and "cursor=" in warning
     harness.call("run.stop", run_id=run_id)

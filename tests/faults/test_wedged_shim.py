@@ -1,129 +1,116 @@
-"""A shim that is alive and does nothing, because it is stopped or hangs, is given up in time."""
+"""A shim that is alive but does nothing, because it is stopped or hangs, is killed after `shim_silence_s`."""
 
 import os
-import re
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mosaicd.log import Catalogue
 from mosaicd.protocol import rundir
+from tests.harness import processes
 from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
 
-#: Short for a test, and long for a machine that stalls; the runs are never silent themselves.
-QUICK = {"shim_silence_s": 3.0}
-TALKS = "import time\nwhile True: print('on and on', flush=True); time.sleep(0.1)"
+#: Short enough for a test, longer than a busy machine stalls; the workers print all the time.
+SHORT_SILENCE = {"shim_silence_s": 3.0}
+CHATTY = "import time\nwhile True: print('working', flush=True); time.sleep(0.1)"
 
 
-def shim_of(harness: DaemonHarness, run_id: str) -> int:
-    """The parent of the run's worker."""
-    status = Path(f"/proc/{harness.get(run_id)['pid']}/status").read_text()
-    found = re.search(r"^PPid:\s(\d+)", status, re.MULTILINE)
-    assert found
-    return int(found[1])
-
-
-def wedge(harness: DaemonHarness, run_id: str) -> int:
+def stop_shim(harness: DaemonHarness, run_id: str) -> int:
+    """Stop the shim of the only run with SIGSTOP; return its pid."""
     harness.allow(
         Catalogue.SHIM_SILENT, Catalogue.SHIM_LOST, Catalogue.LAUNCHER_LOST, Catalogue.LAUNCHER_SILENT
-    )  # which has no more time than a shim
+    )  # `shim_silence_s` limits the launcher too
     harness.until(run_id, "EXEC")
-    pid = shim_of(harness, run_id)
+    [pid] = harness.shims()
     os.kill(pid, signal.SIGSTOP)
     return pid
 
 
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except OSError:
-        return True
-
-
-def test_a_stopped_shim_is_taken_for_lost(build: Build) -> None:
-    """A shim that is stopped is killed after `shim_silence_s`, its tree ended, its slot free; shim_lost."""
-    harness = build(timeouts=QUICK)
-    run_id = harness.python(TALKS)
-    shim = wedge(harness, run_id)
+def test_stopped_shim_is_killed_and_the_run_interrupted(build: Build) -> None:
+    """A stopped shim is killed after `shim_silence_s`: the cause is shim_lost, no process and no slot remains."""
+    harness = build(timeouts=SHORT_SILENCE)
+    run_id = harness.python(CHATTY)
+    shim = stop_shim(harness, run_id)
     run = harness.ended(run_id)
     assert (run["outcome"], run["cause"]["kind"]) == ("interrupted", "shim_lost")
-    assert f"{QUICK['shim_silence_s']:g} s" in run["cause"]["reason"]
+    assert f"{SHORT_SILENCE['shim_silence_s']:g} s" in run["cause"]["reason"]
     assert harness.pids(run_id) == []
-    wait_until(lambda: is_gone(shim), bool, "the stopped shim is ended")
+    wait_until(lambda: not processes.is_alive(shim), bool, "the stopped shim is killed")
     assert harness.call("daemon.health")["cpus"]["free"] == 2
 
 
 @pytest.mark.slow
-def test_a_stopped_shim_is_retried_elsewhere(build: Build) -> None:
-    """shim_lost is an infrastructure cause: a run with retries gets another attempt, with another shim."""
-    harness = build(timeouts=QUICK)
-    run_id = harness.python(TALKS, retries=1)
-    wedge(harness, run_id)
-    wait_until(lambda: harness.get(run_id), lambda run: run["attempt"] == 2 and run["state"] == "EXEC", "2nd")
+def test_run_with_a_stopped_shim_is_retried(build: Build) -> None:
+    """If a run with retries loses its shim, it gets another attempt with another shim."""
+    harness = build(timeouts=SHORT_SILENCE)
+    run_id = harness.python(CHATTY, retries=1)
+    stop_shim(harness, run_id)
+    wait_until(
+        lambda: harness.get(run_id), lambda run: run["attempt"] == 2 and run["state"] == "EXEC", "attempt 2"
+    )
     assert len(harness.pids(run_id)) == 1
     harness.call("run.stop", run_id=run_id)
     assert harness.ended(run_id)["outcome"] == "cancelled"
 
 
 @pytest.mark.slow
-def test_stop_of_a_run_with_a_stopped_shim(build: Build) -> None:
-    """A stop whose shim cannot hear it is carried out all the same."""
-    harness = build(timeouts=QUICK)
-    run_id = harness.python(TALKS)
-    wedge(harness, run_id)
+def test_stop_ends_a_run_with_a_stopped_shim(build: Build) -> None:
+    """A stop ends the run although its shim is stopped."""
+    harness = build(timeouts=SHORT_SILENCE)
+    run_id = harness.python(CHATTY)
+    stop_shim(harness, run_id)
     harness.call("run.stop", run_id=run_id, grace_s=0)
     assert harness.ended(run_id)["state"] == "TERM"
     assert harness.pids(run_id) == []
 
 
-def test_a_shim_that_was_stopped_before_the_restart(build: Build) -> None:
-    """A shim that holds its lock and never registers with the new daemon is given up as well."""
-    harness = build(timeouts=QUICK)
-    run_id = harness.python(TALKS)
-    shim = wedge(harness, run_id)
+def test_shim_that_was_stopped_before_a_restart_is_killed(build: Build) -> None:
+    """A stopped shim that never registers with the restarted daemon is killed too."""
+    harness = build(timeouts=SHORT_SILENCE)
+    run_id = harness.python(CHATTY)
+    shim = stop_shim(harness, run_id)
     harness.restart()
     assert harness.ended(run_id)["cause"]["kind"] == "shim_lost"
-    wait_until(lambda: is_gone(shim), bool, "the stopped shim is ended")
+    wait_until(lambda: not processes.is_alive(shim), bool, "the stopped shim is killed")
 
 
-def test_a_shim_that_nothing_names(build: Build) -> None:
-    """Without launch.json, and without a word of its own, who holds the attempt is still found, and ended."""
-    harness = build(timeouts=QUICK)
-    run_id = harness.python(TALKS)
-    shim = wedge(harness, run_id)
+def test_stopped_shim_is_found_without_launch_json(build: Build) -> None:
+    """If launch.json is missing and the shim does not register, its lock leads the daemon to it; it is killed."""
+    harness = build(timeouts=SHORT_SILENCE)
+    run_id = harness.python(CHATTY)
+    shim = stop_shim(harness, run_id)
     (harness.attempt(run_id) / rundir.LAUNCH).unlink()
     harness.restart()
     assert harness.ended(run_id)["cause"]["kind"] == "shim_lost"
-    wait_until(lambda: is_gone(shim), bool, "the stopped shim is ended")
+    wait_until(lambda: not processes.is_alive(shim), bool, "the stopped shim is killed")
     assert harness.pids(run_id) == []
 
 
 @pytest.mark.slow
-def test_a_stopped_daemon_gives_nobody_up(build: Build) -> None:
-    """A daemon that stood still itself hears first and judges then: its runs go on."""
+def test_no_run_times_out_because_the_daemon_was_suspended(build: Build) -> None:
+    """A daemon that was suspended reads waiting heartbeats before it checks timeouts; its runs continue."""
     harness = build(timeouts={"shim_silence_s": 7.0})
     run_id = harness.submit("sleep", "600")
     harness.until(run_id, "EXEC")
     assert harness.process is not None
-    before = progress_of(harness, run_id)
+    before = heartbeat_at(harness, run_id)
     os.kill(harness.process.pid, signal.SIGSTOP)
     signal.sigtimedwait([], 9.0)
     os.kill(harness.process.pid, signal.SIGCONT)
-    wait_until(lambda: progress_of(harness, run_id), lambda now: now > before, "a beat comes through")
+    wait_until(lambda: heartbeat_at(harness, run_id), lambda now: now > before, "a newer heartbeat")
     assert harness.get(run_id)["state"] == "EXEC"
 
 
-def progress_of(harness: DaemonHarness, run_id: str) -> Any:
+def heartbeat_at(harness: DaemonHarness, run_id: str) -> Any:
     return harness.get(run_id)["last_heartbeat_at"]
 
 
-def test_a_stopped_launcher_is_replaced(build: Build) -> None:
-    """A launcher that stands still is ended after a while, and the next one gets the orders it had."""
-    harness = build(timeouts=QUICK)
+def test_stopped_launcher_is_replaced(build: Build) -> None:
+    """A stopped launcher is killed after a timeout, and the next launcher gets its outstanding orders."""
+    harness = build(timeouts=SHORT_SILENCE)
     harness.allow(Catalogue.LAUNCHER_LOST, Catalogue.LAUNCHER_SILENT)
     run_id = harness.submit("sh", "-c", "exit 3")
     harness.ended(run_id)

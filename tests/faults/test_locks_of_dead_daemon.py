@@ -1,4 +1,4 @@
-"""A kill -9 in the very moment in which the daemon makes a child: the child has its locks for an instant."""
+"""A daemon that is killed between fork and exec: its child holds the daemon's locks for a moment."""
 
 import signal
 import subprocess
@@ -14,7 +14,7 @@ import pytest
 from mosaicd.host import lock
 from tests.harness.places import ROOT
 
-#: Takes the locks as a daemon does, leaves them with a child until its stdin ends, and dies.
+#: Takes the locks as a daemon does, forks a child that holds them until stdin closes, and exits.
 DYING = """
 import os, sys
 from pathlib import Path
@@ -29,8 +29,8 @@ os._exit(0)
 
 
 @contextmanager
-def dead(home: Path) -> Iterator[IO[bytes]]:
-    """A daemon that died and left its locks with a child, which has them until this is closed."""
+def dead_daemon(home: Path) -> Iterator[IO[bytes]]:
+    """Yield the pipe to the child of a dead daemon; the child holds its locks until the pipe closes."""
     process = subprocess.Popen([sys.executable, "-c", DYING, str(home)], cwd=ROOT, stdin=subprocess.PIPE)
     assert process.stdin is not None
     with process.stdin as held:
@@ -38,12 +38,10 @@ def dead(home: Path) -> Iterator[IO[bytes]]:
         yield held
 
 
-def test_the_next_daemon_waits_for_what_a_dead_one_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A lock whose holder is dead is free within an instant, so a restart is not refused for it."""
+def test_next_daemon_waits_for_locks_of_a_dead_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a child of a dead daemon still holds the locks, the next daemon waits for them and starts."""
     pauses = []
-    with dead(tmp_path) as held:
+    with dead_daemon(tmp_path) as held:
 
         def pause(seconds: float) -> None:
             held.close()
@@ -51,11 +49,13 @@ def test_the_next_daemon_waits_for_what_a_dead_one_left(
 
         monkeypatch.setattr(lock, "time", SimpleNamespace(sleep=pause))
         lock.acquire(tmp_path / "state", tmp_path / "s", started_at=2.0).close()
-    assert pauses, "it was free at once, and nothing is proved"
+    assert pauses, "the lock was already free: the test proves nothing"
 
 
-def test_it_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If a process keeps the lock of a dead daemon, the next daemon reports it and exits."""
+def test_next_daemon_gives_up_if_locks_of_a_dead_one_stay_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a process keeps the locks of a dead daemon, the next daemon gives up with AlreadyRunning."""
     monkeypatch.setattr(lock, "_TRIES", 100)
-    with dead(tmp_path), pytest.raises(lock.AlreadyRunning):
+    with dead_daemon(tmp_path), pytest.raises(lock.AlreadyRunning):
         lock.acquire(tmp_path / "state", tmp_path / "s", started_at=2.0)
