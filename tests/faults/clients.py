@@ -1,8 +1,8 @@
-"""Clients of the drill: each does random things to its own runs and writes down every word it was given.
+"""Clients of the drill: each sends random requests for its own runs and keeps every reply.
 
-What was acknowledged is in `told`, for the ledger to be compared with.  Note: a request
-whose connection broke may have happened or not; a client that gave a key asks again with the same key, and
-must come to the same run.
+`replies` has the acknowledged run objects; the drill compares them with the ledger.
+Note: a request whose connection broke may have been carried out or not.  A client that sent a key repeats
+the request with the same key and must get the same run.
 """
 
 import random
@@ -28,19 +28,19 @@ LIVE_LIMIT = 4
 RETRYABLE = 6
 WORKERS = 0.3  # of all submits
 CALL_TIMEOUT_S = 60.0
-_GONE = (NoDaemon, Disconnected, OSError)
+_DISCONNECTED = (NoDaemon, Disconnected, OSError)
 
 
 class Notebook:
-    """What all clients of one harness were told, and what went wrong; filled by many threads."""
+    """The replies to all clients of one harness and the faults that they found; filled by many threads."""
 
     def __init__(self, socket: Path, notes: Path) -> None:
         self.socket = socket
         self.notes = notes
-        self.told: deque[dict[str, Any]] = deque()
+        self.replies: deque[dict[str, Any]] = deque()
         self.wrong: list[str] = []
         self.by_key: dict[str, str] = {}
-        self.fresh: dict[str, bool] = {}  # retries: whether they were asked to begin anew
+        self.fresh: dict[str, bool] = {}  # run id of a retry -> its parameter `fresh`
         self.acknowledged: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.journal: list[tuple[Any, ...]] = []
@@ -49,18 +49,18 @@ class Notebook:
         self.over = threading.Event()
 
     def log(self, *words: Any) -> None:
-        """Record what was done, for the analysis of a finding."""
+        """Add a line to the journal of operations, which explains a fault later."""
         self.journal.append((round(time.time(), 4), *words))
 
 
 class Submitter(threading.Thread):
-    """One client."""
+    """A thread that is one client: it submits runs and sends requests for them."""
 
     def __init__(self, book: Notebook, seed: str) -> None:
         super().__init__(name=f"client-{seed}", daemon=True)
         self._book = book
         self._seed = seed
-        self._turn = 0
+        self._request_number = 0
         self._dice = random.Random(seed)
         self._name = seed.rpartition("/")[2]
         self._client: Client | None = None
@@ -71,7 +71,7 @@ class Submitter(threading.Thread):
         self.is_parked = False
 
     def run(self) -> None:
-        """Ask and ask again, until it is over."""
+        """Send requests until the drill is over; park while `book.pause` is set."""
         book = self._book
         while not book.over.is_set():
             self.is_parked = book.pause.is_set()
@@ -80,9 +80,9 @@ class Submitter(threading.Thread):
                 time.sleep(0.005)
                 continue
             try:
-                self._once()
-            except _GONE as error:
-                book.log(self._name, "gone", type(error).__name__)
+                self._send_next()
+            except _DISCONNECTED as error:
+                book.log(self._name, "disconnected", type(error).__name__)
                 self._hang_up()
                 time.sleep(0.005)
             except TimedOut as error:
@@ -106,17 +106,17 @@ class Submitter(threading.Thread):
             self._book.log(self._name, "refused", error.name, error.message)
             self._book.refused[f"{method} {error.name}"] += 1
             raise
-        told = {name: reply[name] for name in ("run_id", "rev", "state", "want", "attempt", "pause_mode")}
-        self._book.log(self._name, "told", told)
+        summary = {name: reply[name] for name in ("run_id", "rev", "state", "want", "attempt", "pause_mode")}
+        self._book.log(self._name, "reply", summary)
         self._book.acknowledged[method.removeprefix("run.")] += 1
-        self._book.told.append(reply)
+        self._book.replies.append(reply)
         return reply
 
-    def _once(self) -> None:
-        if self._client is None:  # no daemon: the turn is not used up
+    def _send_next(self) -> None:
+        if self._client is None:  # without a daemon this raises, and the number is not used
             self._client = connect(str(self._book.socket))
-        self._turn += 1
-        self._dice = dice = random.Random(f"{self._seed}/{self._turn}")
+        self._request_number += 1
+        self._dice = dice = random.Random(f"{self._seed}/{self._request_number}")
         if self._in_doubt is not None:
             self._ask_for_run(*self._in_doubt)
         elif len(self._runs) < LIVE_LIMIT and dice.random() < 0.6:
@@ -145,7 +145,7 @@ class Submitter(threading.Thread):
         return params
 
     def _worker(self) -> dict[str, Any]:
-        """A cooperative one, which saves, may crash, may meet a full disk, may find what was torn."""
+        """Return the parameters of a worker that may crash, meet a full disk or damage checkpoints."""
         dice, self._count = self._dice, self._count + 1
         mark, steps = f"{self._name}-{self._count}", dice.choice((4, 12, 30))
         config = {
@@ -154,7 +154,7 @@ class Submitter(threading.Thread):
             "crashes": dice.choice((0, 0, 1, 2)),
             "crash_after": dice.randrange(1, steps + 1), "crash": dice.choice(("KILL", "SEGV", "3", "TERM")),
             "full_at": dice.sample(range(1, steps + 1), dice.choice((0, 0, 1, 3))),
-            "tear_at": dice.sample(range(1, steps + 1), dice.choice((0, 0, 1, 2))),
+            "damage_at": dice.sample(range(1, steps + 1), dice.choice((0, 0, 1, 2))),
         }  # fmt: skip
         resources = {"cpus": 1, "memory_mb": 512, "gpus": {"requested": dice.choice((0, 0, 1))}}
         params: dict[str, Any] = {
@@ -194,10 +194,10 @@ class Submitter(threading.Thread):
         if all(run["run_id"] != known["run_id"] for known in self._runs):
             self._runs.append(run)
         if key and self._dice.random() < 0.3:
-            self._in_doubt = (method, params)  # ask again, though it was answered
+            self._in_doubt = (method, params)  # repeat a request that was answered
 
     def _retry(self) -> None:
-        """A new run of one that has ended: of a worker, from its last whole checkpoint."""
+        """Retry an ended run; a worker resumes from its last complete checkpoint unless `fresh` is set."""
         origin = self._dice.choice(self._ended)
         self._count += 1
         params = {
@@ -219,9 +219,9 @@ class Submitter(threading.Thread):
             return
         params = self._params(verb, is_worker)
         try:
-            told = self._call(f"run.{verb}", run_id=run_id, **params)
+            reply = self._call(f"run.{verb}", run_id=run_id, **params)
         except NotFound:
-            self._book.wrong.append(f"{LOST} run.{verb}: {run_id} was acknowledged and is not there")
+            self._book.wrong.append(f"{LOST} run.{verb}: {run_id} was acknowledged and is missing")
             return
         except (Conflict, Unavailable):
             return
@@ -232,12 +232,12 @@ class Submitter(threading.Thread):
         except MosaicError as error:
             self._book.wrong.append(f"run.{verb} of {run_id}: {error}")
             return
-        if fault := _unkept(verb, params, told):
-            self._book.wrong.append(f"run.{verb} {params} of {run_id} was answered with {fault}: {told}")
-        if told["state"] == "TERM":
+        if fault := _missing_effect(verb, params, reply):
+            self._book.wrong.append(f"run.{verb} {params} of {run_id} was answered with {fault}: {reply}")
+        if reply["state"] == "TERM":
             self._runs.remove(run)
-            if told["labels"]["dedup"] != "attach":  # a retry is new, and would be live beside its like
-                self._ended = [*self._ended[1 - RETRYABLE :], told]
+            if reply["labels"]["dedup"] != "attach":  # a retry would be a second live run of this digest
+                self._ended = [*self._ended[1 - RETRYABLE :], reply]
 
     def _params(self, verb: str, is_worker: bool) -> dict[str, Any]:
         dice = self._dice
@@ -252,8 +252,8 @@ class Submitter(threading.Thread):
         return {"mode": mode} if mode else {}
 
 
-def _unkept(verb: str, params: dict[str, Any], run: dict[str, Any]) -> str | None:
-    """Say what in the reply is not what was asked for."""
+def _missing_effect(verb: str, params: dict[str, Any], run: dict[str, Any]) -> str | None:
+    """Return which effect of the request is missing in the reply, or None."""
     is_over = run["state"] == "TERM"
     match verb:
         case "stop" if not is_over and run["want"] != "stop":
@@ -272,7 +272,7 @@ def _unkept(verb: str, params: dict[str, Any], run: dict[str, Any]) -> str | Non
 
 
 class Watcher(threading.Thread):
-    """Watches the ledger from its beginning, over every restart, from its cursor."""
+    """A thread that watches all events from the first; after each restart it continues from its cursor."""
 
     def __init__(self, book: Notebook) -> None:
         super().__init__(name="watcher", daemon=True)
@@ -283,12 +283,12 @@ class Watcher(threading.Thread):
         self.reconnects = 0
 
     def run(self) -> None:
-        """Watch until it is over."""
+        """Watch until the drill is over."""
         while not self._book.over.is_set():
             try:
                 with connect(str(self._book.socket)) as client:
                     self._follow(client)
-            except _GONE:
+            except _DISCONNECTED:
                 time.sleep(0.005)
             except Unavailable:
                 time.sleep(0.005)
@@ -297,16 +297,16 @@ class Watcher(threading.Thread):
                 time.sleep(0.1)
 
     def _follow(self, client: Client) -> None:
-        begun = client.call("run.watch", {"since": self.cursor, "epoch": self.epoch}, CALL_TIMEOUT_S)
-        self.epoch = begun["epoch"]
+        reply = client.call("run.watch", {"since": self.cursor, "epoch": self.epoch}, CALL_TIMEOUT_S)
+        self.epoch = reply["epoch"]
         self.reconnects += 1
         while not self._book.over.is_set():
-            found = client.next_notification(0.1)
-            if found is None:
+            notification = client.next_notification(0.1)
+            if notification is None:
                 continue
-            method, event = found
+            method, event = notification
             if method == "run.gap":
-                return  # again, from the cursor
+                return  # watch again from the cursor
             if method == "run.event":
                 self.cursor = event["seq"]
                 self.seen.append((event["seq"], event["run_id"], event["kind"]))

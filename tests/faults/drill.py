@@ -1,11 +1,11 @@
-"""The kill drill: a random workload, a kill, a restart, again and again; then every promise is looked at.
+"""The kill drill: a random workload, kills and restarts; then every guarantee is checked.
 
     python -m tests.faults.drill --kills 10000 --seed 7
 
-says how far it is, ends with one line of figures, and leaves with 1, the broken promises and what is needed
-to look at them when there are any.
-Note: a harness takes few kills (`KILLS_A_HARNESS`) on purpose. So every promise is checked often, and a
-failure comes with a ledger that can be read.
+prints its progress and one line of figures at the end. If a guarantee is broken, it prints the faults and the
+directory with the evidence, and exits with 1.
+Note: a harness takes few kills (`KILLS_A_HARNESS`) on purpose, so that every guarantee is checked often and a
+failure comes with a short ledger.
 """
 
 import argparse
@@ -36,11 +36,11 @@ KILLS_A_HARNESS = 200
 CHECK_KILLS = 25
 CLIENTS = 3
 SETTLE_S = 60.0
-SAY_EVERY_S = 10.0
+PROGRESS_EVERY_S = 10.0
 
 
 class Drill:
-    """One harness, its clients, and so many kills."""
+    """One harness, its clients, and a number of kills."""
 
     def __init__(self, seed: str, kills: int, zygote: Zygote, on_small_disk: bool = False) -> None:
         self.seed = seed
@@ -61,23 +61,23 @@ class Drill:
     # --- kills ---------------------------------------------------------------------------------------
 
     def run(self) -> list[str]:
-        """Kill as often as asked for; return the broken promises."""
+        """Do the requested number of kills; return the broken guarantees."""
         for thread in (*self.clients, self.watcher):
             thread.start()
         since_check = 0
         while self.kills.total() < self._kills and not self.wrong and not self.book.wrong:
             before = self.kills.total()
-            self._life(drill_plan.life(self.seed, self._lives))
+            self._live(drill_plan.life(self.seed, self._lives))
             self._lives += 1
             since_check += self.kills.total() - before
             if since_check >= CHECK_KILLS:
                 since_check = 0
-                self._look()
+                self._check_quietly()
         self._settle()
         return self.wrong + self.book.wrong
 
-    def _life(self, life: Life) -> None:
-        """One life of the daemon, and a look at what it left."""
+    def _live(self, life: Life) -> None:
+        """Start the daemon, do what `life` says until the daemon ends, and compare what it committed."""
         self.book.log("drill", "life", life.number, life.crash_at, life.victim)
         may_refuse = self.harness.is_squeezed
         answered = self.book.acknowledged.total()
@@ -85,7 +85,7 @@ class Drill:
         if life.is_answered:
             self._await_answer(answered)
         if life.trouble is not None:
-            may_refuse = self._have_trouble(life.trouble) or may_refuse
+            may_refuse = self._squeeze(life.trouble) or may_refuse
         if life.crash_at is not None:
             self._await_crash(life.crash_at, life, may_refuse)
         else:
@@ -96,26 +96,26 @@ class Drill:
             self._compare()
 
     def _await_answer(self, before: int) -> None:
-        """Return when a client was answered, or the daemon has ended, or too much time has gone by."""
+        """Wait until a client gets an answer, the daemon ends, or ANSWER_S has passed."""
         end = time.monotonic() + drill_plan.ANSWER_S
         assert self.harness.process is not None
         while self.book.acknowledged.total() == before and time.monotonic() < end:
             if _elapse(self.harness.process, 0.005):
                 return
 
-    def _go_on(self, seconds: float, answers: int) -> None:
-        """Let time pass, and so much work be done; the daemon may end meanwhile."""
-        begun, goal = time.monotonic(), self.book.acknowledged.total() + answers
+    def _work(self, seconds: float, answers: int) -> None:
+        """Wait until the time has passed and the clients have that many more answers, or the daemon ends."""
+        began, goal = time.monotonic(), self.book.acknowledged.total() + answers
         most_s = max(seconds, drill_plan.MOST_LIFE_S)
         assert self.harness.process is not None
-        while (passed_s := time.monotonic() - begun) < most_s:
+        while (passed_s := time.monotonic() - began) < most_s:
             if passed_s >= seconds and self.book.acknowledged.total() >= goal:
                 return
             if _elapse(self.harness.process, min(0.01, max(seconds - passed_s, 0.001))):
                 return
 
-    def _have_trouble(self, trouble: Trouble) -> bool:
-        """Let writes fail for a while; return whether there was a process to limit."""
+    def _squeeze(self, trouble: Trouble) -> bool:
+        """Let writes fail for a while; return whether a process or the disk was limited."""
         assert self.harness.process is not None
         _elapse(self.harness.process, trouble.after_s)
         whose = self.harness.squeeze(trouble)
@@ -129,7 +129,7 @@ class Drill:
 
     def _end_life(self, life: Life, may_refuse: bool) -> None:
         assert self.harness.process is not None
-        self._go_on(life.kill_after_s, life.answers)
+        self._work(life.kill_after_s, life.answers)
         if life.victim == "launcher":
             self._kill_launcher()
         elif life.victim == "shim":
@@ -142,55 +142,55 @@ class Drill:
         process = self.harness.process
         assert process is not None
         point = spec.partition(":")[0]
-        self._go_on(life.patience_s, life.answers)
+        self._work(life.patience_s, life.answers)
         code = process.poll()
-        if code is None:  # it was not reached, or in a process that was forked: counted in `_settle`
+        if code is None:  # the point was not reached, or a child died there (`_settle` counts that)
             self._kill_daemon(may_refuse)
         elif code != -signal.SIGKILL:
-            self._left(code, may_refuse, f"a daemon with {spec}")
+            self._ended_by_itself(code, may_refuse, f"a daemon with {spec}")
         else:
-            self._killed(point)
+            self._count_kill(point)
 
     def _kill_daemon(self, may_refuse: bool = False) -> None:
         process = self.harness.process
         assert process is not None
         if (code := process.poll()) is not None:
-            self._left(code, may_refuse, "the daemon")
+            self._ended_by_itself(code, may_refuse, "the daemon")
             return
         self.harness.kill()
-        self._killed("daemon")
+        self._count_kill("daemon")
 
-    def _left(self, code: int, may_refuse: bool, who: str) -> None:
-        """A daemon ended by itself: with 2 and a sentence it may, where it could not write."""
+    def _ended_by_itself(self, code: int, may_refuse: bool, process: str) -> None:
+        """Count a daemon that ended by itself: a fault, unless it could not write and exited with 2."""
         self.seen["starts_refused"] += 1
         if code != 2 or not may_refuse:
-            self.wrong.append(f"{who} ended by itself with {code}")
+            self.wrong.append(f"{process} ended by itself with {code}")
 
-    def _killed(self, what: str) -> None:
-        self.kills[what] += 1
-        self.book.log("drill", "killed", what)
+    def _count_kill(self, place: str) -> None:
+        self.kills[place] += 1
+        self.book.log("drill", "killed", place)
 
     def _kill_launcher(self) -> None:
         try:
             os.kill(self.harness.launcher_pid(), signal.SIGKILL)
         except (AssertionError, OSError):
             return
-        self._killed("launcher")
+        self._count_kill("launcher")
 
     def _kill_shim(self, pick: float) -> None:
-        shims = self.harness.my_shims()
+        shims = self.harness.shims_only()
         if not shims:
             return
         try:
             os.kill(shims[int(pick * len(shims))], signal.SIGKILL)
         except ProcessLookupError:
             return
-        self._killed("shim")
+        self._count_kill("shim")
 
-    # --- looks ---------------------------------------------------------------------------------------
+    # --- checks --------------------------------------------------------------------------------------
 
-    def _look(self) -> None:
-        """A clean life in which everybody is answered, and what gave its slots away has nothing left."""
+    def _check_quietly(self) -> None:
+        """Start the daemon without faults, and check that released runs have no process and no slot."""
         self.harness.lift()
         self.harness.start()
         self._compare()
@@ -198,18 +198,18 @@ class Drill:
         self._kill_daemon()
 
     def _compare(self) -> None:
-        """Fold what was committed since the last look, and hold it against rows, slots and what was told."""
-        told = [self.book.told.popleft() for _ in range(len(self.book.told))]
+        """Fold the new events, and compare them with the rows, the slots and the replies to clients."""
+        replies = [self.book.replies.popleft() for _ in range(len(self.book.replies))]
         self.wrong += self.ledger.read()
-        self.wrong += [fault for run in told if (fault := self.ledger.contradicts(run))]
+        self.wrong += [fault for run in replies if (fault := self.ledger.contradiction(run))]
 
     def _settle(self) -> None:
-        """Let everything end, and look at all of it."""
+        """Let every run end, and check every guarantee."""
         self.harness.lift()
         self.harness.start()
         self.book.pause.set()
-        parked_s = CALL_TIMEOUT_S + 30
-        wait_until(lambda: all(one.is_parked for one in self.clients), bool, "the clients pause", parked_s)
+        clients, parked_s = self.clients, CALL_TIMEOUT_S + 30
+        wait_until(lambda: all(client.is_parked for client in clients), bool, "clients park", parked_s)
         try:
             verdicts.let_all_end(self.harness, SETTLE_S)
         except (AssertionError, MosaicError, NoDaemon, Disconnected) as error:
@@ -242,7 +242,7 @@ class Drill:
         print("\n".join([*self.wrong, *self.book.wrong, *self.close()]), flush=True)
 
     def close(self) -> list[str]:
-        """Remove the harness, unless there is something to be seen in it; return where that is."""
+        """Remove the harness; if there are faults, keep its files and return lines that name them."""
         wrong = self.wrong + self.book.wrong
         if not wrong:
             self.harness.remove()
@@ -259,7 +259,7 @@ class Drill:
 
 
 def _elapse(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
-    """Let time pass, but not with a daemon that has ended; whether it has."""
+    """Wait until the time has passed or the process ends; return whether the process has ended."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -274,7 +274,7 @@ class Tally:
         self._seed = seed
         self._wanted = wanted
         self._began = time.monotonic()
-        self._said = self._began
+        self._printed = self._began
         self.kills: Counter[str] = Counter()
         self._squeezes: Counter[str] = Counter()
         self._acknowledged: Counter[str] = Counter()
@@ -283,33 +283,33 @@ class Tally:
 
     @property
     def harnesses(self) -> int:
-        """How many have ended."""
+        """Return how many harnesses have ended."""
         return self._figures["harnesses"]
 
-    def add(self, one: Drill) -> None:
-        """Take the figures of a harness that has ended."""
-        self.kills.update(one.kills)
-        self._squeezes.update(one.squeezes)
-        self._acknowledged.update(one.book.acknowledged)
+    def add(self, drill: Drill) -> None:
+        """Add the figures of a harness that has ended."""
+        self.kills.update(drill.kills)
+        self._squeezes.update(drill.squeezes)
+        self._acknowledged.update(drill.book.acknowledged)
         self._figures.update(
-            runs=len(one.ledger.revisions), events=len(one.ledger.seqs), requests=one.book.requests,
-            watcher_reconnects=one.watcher.reconnects, harnesses=1, **one.seen,
+            runs=len(drill.ledger.revisions), events=len(drill.ledger.seqs), requests=drill.book.requests,
+            watcher_reconnects=drill.watcher.reconnects, harnesses=1, **drill.seen,
         )  # fmt: skip
-        self.wrong += one.wrong + one.book.wrong
+        self.wrong += drill.wrong + drill.book.wrong
 
-    def say(self) -> None:
-        """Say how far it is, every so often."""
-        if time.monotonic() - self._said > SAY_EVERY_S:
-            self._said = time.monotonic()
-            took_s, kills = self._said - self._began, self.kills.total()
+    def print_progress(self) -> None:
+        """Print the progress, at most every PROGRESS_EVERY_S."""
+        if time.monotonic() - self._printed > PROGRESS_EVERY_S:
+            self._printed = time.monotonic()
+            took_s, kills = self._printed - self._began, self.kills.total()
             print(
                 f"{kills} of {self._wanted} kills in {took_s:.0f} s, {self._figures['runs']} runs, "
-                f"{self._acknowledged.total()} requests acknowledged, {len(self.wrong)} broken promises",
+                f"{self._acknowledged.total()} requests acknowledged, {len(self.wrong)} broken guarantees",
                 flush=True,
             )
 
     def summary(self) -> dict[str, Any]:
-        """Everything in one line."""
+        """Return all figures, which are printed as one line."""
         by_kind: Counter[str] = Counter()
         for name, count in self.kills.items():
             by_kind["crash_point" if name in crash_points.POINTS else name] += count
@@ -324,30 +324,30 @@ class Tally:
         }  # fmt: skip
 
 
-def drill(seed: int, kills: int) -> tuple[list[str], dict[str, Any]]:
-    """Drill in one harness after the other; return the broken promises and the figures."""
-    has_disk = _may_mount()  # before the zygote: daemons live where the disks are seen
+def run_drills(seed: int, kills: int) -> tuple[list[str], dict[str, Any]]:
+    """Drill with one harness after another; return the broken guarantees and the figures."""
+    has_disk = _can_mount()  # before the zygote, so that the daemons see the mounts
     zygote = Zygote()
     tally = Tally(seed, kills)
-    told: list[str] = []
+    evidence: list[str] = []
     try:
         while tally.kills.total() < kills and not tally.wrong:
-            left = kills - tally.kills.total()
-            one = Drill(f"{seed}/{tally.harnesses}", min(KILLS_A_HARNESS, left), zygote, has_disk)
+            remaining = kills - tally.kills.total()
+            drill = Drill(f"{seed}/{tally.harnesses}", min(KILLS_A_HARNESS, remaining), zygote, has_disk)
             try:
-                one.run()
+                drill.run()
             except BaseException as error:
-                one.abandon(error)
+                drill.abandon(error)
                 raise
-            tally.add(one)
-            told = one.close()
-            tally.say()
+            tally.add(drill)
+            evidence = drill.close()
+            tally.print_progress()
     finally:
         zygote.close()
-    return told + tally.wrong, tally.summary()
+    return evidence + tally.wrong, tally.summary()
 
 
-def _may_mount() -> bool:
+def _can_mount() -> bool:
     try:
         smalldisk.enter_namespace()
     except pytest.skip.Exception:
@@ -356,18 +356,18 @@ def _may_mount() -> bool:
 
 
 def main() -> int:
-    """Drill as the command line says."""
-    parser = argparse.ArgumentParser(description="kill mosaicd again and again and see what it forgets")
+    """Run the drill with the options of the command line; return the exit code."""
+    parser = argparse.ArgumentParser(description="kill mosaicd at random and check its guarantees")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=None)
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(3), "big")
     print(f"seed {seed}", flush=True)
-    threading.excepthook = _say_and_leave
+    threading.excepthook = _report_and_end
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGUSR1, _thread_ended)
+    signal.signal(signal.SIGUSR1, _raise_thread_ended)
     try:
-        wrong, figures = drill(seed, options.kills)
+        wrong, figures = run_drills(seed, options.kills)
     except KeyboardInterrupt:
         print("interrupted; everything is removed")
         return 128 + signal.SIGINT
@@ -376,12 +376,12 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def _say_and_leave(hook: threading.ExceptHookArgs) -> None:
+def _report_and_end(hook: threading.ExceptHookArgs) -> None:
     threading.__excepthook__(hook)
     os.kill(os.getpid(), signal.SIGUSR1)
 
 
-def _thread_ended(number: int, frame: Any) -> None:
+def _raise_thread_ended(number: int, frame: Any) -> None:
     raise AssertionError("a client or the watcher has ended; see above")
 
 

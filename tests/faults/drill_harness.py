@@ -1,7 +1,7 @@
-"""The daemon of the kill drill: a zygote forks it, it may crash at a chosen place, its disk may be small.
+"""The daemon of the kill drill: a zygote forks it, it may crash at a crash point, its disk may be small.
 
-Note: the state directory may be a disk that only this process and its children see. So `keep` copies it
-to where the reader of a finding can see it.
+Note: the state directory may be a mount that only this process and its children see. So `keep` copies it to a
+directory that the user can read after a failure.
 """
 
 import json
@@ -49,38 +49,38 @@ _ANSWER = {
         }
     ]
 }  # fmt: skip
-#: It answers what it has at once: to find workers is not what is drilled.
+#: Discovery answers immediately from a file, because the drill does not test discovery.
 _PYTHON = """#!/bin/sh
 case $2 in mosaic_worker.discovery) exec cat {answer} ;; esac
 PYTHONPATH={path} exec {python} -S "$@"
 """
 
 
-def big_tmp() -> str | None:
-    """Where state directories go: memory, where there is any; a kill does not ask for the disk."""
+def memory_dir() -> str | None:
+    """Return a directory in memory for state directories, or None; kills do not need a real disk."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 class Journal(threading.Thread):
-    """Takes what the daemons say out of a pipe, as a journal would: no limit of theirs stops it."""
+    """A thread that copies the daemons' log from a pipe, so that file size limits do not stop the log."""
 
     def __init__(self, path: Path, log: Path) -> None:
         super().__init__(name="journal", daemon=True)
         self.path = path
         os.mkfifo(path)
-        self._fd = os.open(path, os.O_RDWR)  # for writing too: it never ends by itself
+        self._fd = os.open(path, os.O_RDWR)  # open for writing too, so that a read never returns end of file
         self._log = log
         self._is_over = False
         self.start()
 
     def run(self) -> None:
-        """Append it to the log."""
+        """Append to the log what the daemons write into the pipe."""
         with open(self._log, "ab", buffering=0) as log:
             while not self._is_over:
                 log.write(os.read(self._fd, 1 << 16))
 
     def close(self) -> None:
-        """Take the last of it, once no daemon is left."""
+        """Copy the rest and stop; no daemon may be alive."""
         if not self._is_over:
             self._is_over = True
             os.write(self._fd, b"\n")
@@ -89,16 +89,16 @@ class Journal(threading.Thread):
 
 
 class DrillHarness(DaemonHarness):
-    """A harness that is killed, and whose writes may fail for a while."""
+    """A harness whose daemon is killed and whose writes may fail for a while."""
 
     def __init__(self, zygote: Zygote, on_small_disk: bool = False) -> None:
-        home = Path(tempfile.mkdtemp(prefix="mosaic-drill-", dir=big_tmp()))
+        home = Path(tempfile.mkdtemp(prefix="mosaic-drill-", dir=memory_dir()))
         super().__init__(home, {**SETTINGS, f"workers.{WORKER}": self._install_worker(home)})
         self._zygote = zygote
         self._journal = Journal(home / "journal", self.log)
         self._squeezed: set[int] = set()
         self._was_limited = False
-        self.disk: ElasticDisk | None = squeeze.elastic_disk(self.state_dir) if on_small_disk else None
+        self.disk: ElasticDisk | None = squeeze.try_mount(self.state_dir) if on_small_disk else None
 
     @staticmethod
     def _install_worker(home: Path) -> dict[str, str]:
@@ -112,9 +112,9 @@ class DrillHarness(DaemonHarness):
     # --- the daemon ----------------------------------------------------------------------------------
 
     def begin(self, crash_at: str | None = None) -> None:
-        """Start the daemon, which crashes at `crash_at`, and do not wait for anything."""
+        """Start the daemon without waiting for it; it crashes at the crash point `crash_at`, if given."""
         forked = self._zygote.start(self.arguments, self._journal.path, self.home, crash_at)
-        self.process = cast("subprocess.Popen[bytes]", forked)  # it has that face
+        self.process = cast("subprocess.Popen[bytes]", forked)  # it has the same interface
 
     def log_text(self) -> str:
         """Return the daemons' log so far."""
@@ -128,7 +128,7 @@ class DrillHarness(DaemonHarness):
         }
 
     def stop(self) -> int:
-        """End the daemon in good order, and have all that it said in its log."""
+        """Stop the daemon gracefully and complete its log; return its exit code."""
         code = super().stop()
         self._journal.close()
         return code
@@ -136,44 +136,44 @@ class DrillHarness(DaemonHarness):
     # --- writes that fail ----------------------------------------------------------------------------
 
     def squeeze(self, trouble: Trouble) -> str | None:
-        """Let the writes of a process fail; return which, or None if there is no process."""
+        """Let writes fail; return of which process, or "disk", or None if there is no such process."""
         assert self.process is not None
         whose = trouble.whose
         if whose == "disk" and self.disk is not None:
             self.disk.shrink(trouble.leave_bytes)
             return "disk"
         try:
-            pids = {"launcher": self._launchers, "shim": self.my_shims}.get(whose, self._daemons)()
-        except (AssertionError, OSError):  # it has just ended
+            pids = {"launcher": self._launchers, "shim": self.shims_only}.get(whose, self._daemons)()
+        except (AssertionError, OSError):  # the process has just ended
             return None
         if not pids:
             return None
         pid = pids[int(trouble.pick * len(pids))]
         self._squeezed.add(pid)
         self._was_limited = True
-        return whose if squeeze.limit(pid, trouble.leave_bytes) else None
+        return whose if squeeze.try_limit(pid, trouble.leave_bytes) else None
 
     def _daemons(self) -> list[int]:
         assert self.process is not None
         return [self.process.pid] if self.process.poll() is None else []
 
-    def my_shims(self) -> list[int]:
-        """The shims in their order; not the daemon, which reads there too, nor a worker short of its exec."""
-        found = {*self.shims()}
-        return sorted(found - {child for pid in found for child in processes.children(pid)})
+    def shims_only(self) -> list[int]:
+        """Return the sorted pids of the shims, without the daemon and workers that have not called exec."""
+        pids = {*self.shims()}
+        return sorted(pids - {child for pid in pids for child in processes.children(pid)})
 
     def _launchers(self) -> list[int]:
         return [self.launcher_pid()]
 
     @property
     def is_squeezed(self) -> bool:
-        """Whether writes may fail now."""
+        """Return whether writes may fail now."""
         return bool(self._squeezed) or (self.disk is not None and self.disk.is_small)
 
     def lift(self, *, again: bool = False) -> None:
-        """Let everybody write again.
+        """Remove all limits.
 
-        `again`: those too that were forked under a launcher's limit and are only now to be seen.
+        `again`: also the limits of shims that the launcher forked under a limit and that appeared later.
         """
         if self.disk is not None and self.disk.is_small:
             self.disk.grow()
@@ -184,39 +184,39 @@ class DrillHarness(DaemonHarness):
     # --- the end -------------------------------------------------------------------------------------
 
     def end_all(self) -> None:
-        """End daemon, launcher, shims and runs by force, wherever the drill was, and remove their groups."""
+        """Kill the daemon, the launcher, the shims and the runs, and remove their control groups."""
         self.lift()
         runs = {path.name for path in self.state_dir.glob("runs/*")}
-        wait_until(self._end_some, lambda ended: not ended, "no process is left")
+        wait_until(self._kill_found, lambda pids: not pids, "no process is left")
         for path in {path for directory in hierarchies() for path in cgroup.tree(directory)}:
             if (name := Path(path).name).startswith("run-") and name[4:].rpartition("-")[0] in runs:
                 cgroup.remove(path)
 
-    def _end_some(self) -> set[int]:
-        """End what is found; daemons and launchers, even of a dead daemon, write into our journal."""
-        found = {pid for pid in processes.everything() if self._speaks_to_us(pid)}
-        found |= {*self.shims(), *processes.marked(*(path.name for path in self.state_dir.glob("runs/*")))}
-        for pid in found:
+    def _kill_found(self) -> set[int]:
+        """Kill and return all processes of the drill; daemons and launchers are found by their stderr."""
+        pids = {pid for pid in processes.everything() if self._logs_to_journal(pid)}
+        pids |= {*self.shims(), *processes.marked(*(path.name for path in self.state_dir.glob("runs/*")))}
+        for pid in pids:
             processes.kill(pid)
-        return found
+        return pids
 
-    def _speaks_to_us(self, pid: int) -> bool:
+    def _logs_to_journal(self, pid: int) -> bool:
         try:
             return os.readlink(f"/proc/{pid}/fd/2") == str(self._journal.path)
         except OSError:
             return False
 
     def keep(self) -> Path:
-        """Have everything lie where others can see it."""
+        """Return a directory with the state that other processes can read; copy the state if necessary."""
         kept = self.home / "state-kept"
         if self.disk is not None and not kept.exists():
             shutil.copytree(self.state_dir, kept, symlinks=True)
         return kept if self.disk is not None else self.state_dir
 
     def remove(self, keeps_files: bool = False) -> None:
-        """Give the disk back, and everything with it unless it is kept."""
+        """Unmount the disk and remove the directory, unless the files are kept."""
         self._journal.close()
-        for attempt in self.state_dir.glob("runs/*/attempt-*"):  # left where launcher and shim died together
+        for attempt in self.state_dir.glob("runs/*/attempt-*"):  # remain if launcher and shim died together
             run_id, number = attempt.parent.name, attempt.name.rpartition("-")[2]
             shutil.rmtree(temporary_path(run_id, int(number)), ignore_errors=True)
         if self.disk is not None:

@@ -1,9 +1,8 @@
-"""A small MOSAIC worker for the drill: it steps, saves, pauses, leaves on request, and goes on where it was.
+"""A small MOSAIC worker for the drill: it steps, saves, pauses, exits on request and resumes.
 
-Like program.sh it writes down, in a file of its own, everything that a verdict needs: what it was resumed
-from, each step with its time, each checkpoint before and after it was saved, what it tore on purpose and how
-it means to end.  Note: its state at a step is a chain of hashes that follows from the
-step alone, so what it loads is proved, and not believed.
+Like program.sh, it notes in its own file what the verdicts need: the checkpoint that it resumed from, each
+step with its time, each save before and after, the damage that it does on purpose, and how it will end.
+Note: its state is a chain of hashes that follows from the step alone, so loaded state can be verified.
 """
 
 import contextlib
@@ -19,11 +18,11 @@ from typing import Any
 
 from mosaic_worker import Checkpoint, WorkerRun
 
-WHOLE = 100  # bytes of a file that a checkpoint cannot do with
+COPIES = 100  # of the state in a file; a file of so many bytes is incomplete
 
 
 class Trainer:
-    """One attempt."""
+    """The work of one attempt."""
 
     def __init__(self, config: dict[str, Any], run: WorkerRun) -> None:
         self._config = config
@@ -45,7 +44,7 @@ class Trainer:
         self.state = self._chain(0)
 
     def note(self, word: str, *rest: object) -> None:
-        """Write a line down, in one piece."""
+        """Append a line to the notes with one write."""
         os.write(self._fd, " ".join(map(str, (word, self._attempt, *rest))).encode() + b"\n")
 
     def _take_gpu(self, path: Path, gpu: str) -> None:
@@ -61,11 +60,11 @@ class Trainer:
         return state
 
     def resume(self) -> None:
-        """Begin where the newest whole checkpoint left off."""
+        """Resume from the newest complete checkpoint, or begin at step 0."""
         found, skipped = self._run.checkpoints.latest_verified()
         self._run.emitter.run_started({"total_steps": self._config["steps"]})
-        for one in skipped:
-            self.note("skipped", one.path.name)
+        for entry in skipped:
+            self.note("skipped", entry.path.name)
         if found is None:
             self.note("fresh")
             return
@@ -73,13 +72,13 @@ class Trainer:
         self.note("resumed", found.step, found.sha256)
         self.step, self.state = found.step, self._chain(found.step)
         if found.read("state") != self._content():
-            self.note("wrong", f"what was loaded is not the state at step {found.step}")
+            self.note("wrong", f"the loaded state is not the state at step {found.step}")
 
     def _content(self) -> bytes:
-        return self.state.encode() * WHOLE
+        return self.state.encode() * COPIES
 
     def work(self) -> bool:
-        """Step until all is done; False when a stop was asked for before."""
+        """Do all steps; return False if a stop was requested before the end."""
         config, control = self._config, self._run.control
         first = self.step
         while self.step < config["steps"]:
@@ -88,7 +87,7 @@ class Trainer:
             self.step += 1
             self.state = hashlib.sha256(f"{self.state}{self.step}".encode()).hexdigest()
             self.note("step", self.step, f"{time.time():.6f}")
-            self._tell()
+            self._report_step()
             if self.step % config["save_every"] == 0:
                 self.save()
             if self._attempt <= config["crashes"] and self.step - first == config["crash_after"]:
@@ -96,19 +95,19 @@ class Trainer:
             control.sleep(config["step_s"])
         return True
 
-    def _tell(self) -> None:
+    def _report_step(self) -> None:
         self._run.emitter.step(
             episode_index=0, step_index=self.step, action=0, observation=0, reward=1.0, terminated=False,
             truncated=False, global_step=self.step,
         )  # fmt: skip
 
     def save(self) -> None:
-        """Write a checkpoint, on a disk that may be full; tear it where the config says so."""
+        """Save a checkpoint, on a full disk or with damage afterwards if the config says so."""
         self.note("saving", self.step)
         is_full = self.step in self._config["full_at"]
         try:
             if is_full:
-                limit_files(WHOLE)
+                limit_files(COPIES)
             saved = self._run.checkpoints.save(self.step, {"state": self._content()})
         except OSError as error:
             lift_limit()
@@ -117,18 +116,18 @@ class Trainer:
         lift_limit()
         self.note("saved", self.step, saved.sha256)
         self._run.emitter.checkpoint_saved(saved.payload())
-        if self.step in self._config["tear_at"]:
-            self._tear(saved)
+        if self.step in self._config["damage_at"]:
+            self._damage(saved)
 
-    def _tear(self, saved: Checkpoint) -> None:
-        """Leave what a crash of the machine, or a worker that writes in place, would leave."""
+    def _damage(self, saved: Checkpoint) -> None:
+        """Truncate the checkpoint and create a later one without manifest, like a crash of the machine."""
         later = saved.path.with_name(f"checkpoint-{saved.step + 1000:012d}")
-        with contextlib.suppress(OSError):  # a disk that is full just now tears it all the more
+        with contextlib.suppress(OSError):  # on a full disk the later checkpoint is even less complete
             later.mkdir(exist_ok=True)
-            (later / "state").write_bytes(self._content())  # and no manifest
-        self.note("tearing", saved.step)
-        os.truncate(saved.path / "state", WHOLE)
-        self.note("torn", saved.step)
+            (later / "state").write_bytes(self._content())  # without a manifest
+        self.note("damaging", saved.step)
+        os.truncate(saved.path / "state", COPIES)
+        self.note("damaged", saved.step)
 
     def _crash(self, how: str) -> None:
         self.note("ending", how)
@@ -139,7 +138,7 @@ class Trainer:
 
 
 def is_alive(pid: str, run_id: str) -> bool:
-    """Whether the process is one of the run's."""
+    """Return whether the process is alive and belongs to the run."""
     try:
         words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -148,18 +147,18 @@ def is_alive(pid: str, run_id: str) -> bool:
 
 
 def limit_files(size_bytes: int) -> None:
-    """Let no file grow beyond this: a full disk, as far as this process can tell."""
+    """Limit the size of files that this process writes, which simulates a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 def lift_limit() -> None:
-    """Take every limit away again, one that was inherited from a shim in trouble too."""
+    """Remove the limit, also one that was inherited from a limited shim."""
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
 def main() -> int:
-    """Train as the config says."""
+    """Do the steps of the config; return the exit code."""
     lift_limit()
     config = json.loads(Path(os.environ["MOSAIC_CONFIG_FILE"]).read_bytes())
     with WorkerRun(heartbeat_interval_s=0.2) as run:

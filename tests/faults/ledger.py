@@ -1,7 +1,7 @@
-"""The ledger folded apart from the daemon: what every revision of every run was, and who held what.
+"""The ledger of a drill, folded independently of the daemon: every revision of every run, and the held slots.
 
-`Ledger.read` takes the events that are new since the last time and folds them with the daemon's own pure
-`apply`; what the rows say, and what clients were told, is compared with that.
+`Ledger.read` reads the events that are new since its last call and folds them with the daemon's own pure
+`apply`.  The rows of the registry and the replies to clients are compared with the result.
 """
 
 import json
@@ -15,9 +15,9 @@ from mosaicd.protocol.states import Want
 from mosaicd.store.database import rows
 from mosaicd.store.rows import read_run
 
-#: What a broken promise begins with where it is one of those that are counted.
+#: The first word of a fault whose kind is counted in the figures.
 LOST, TWICE, REUSED = "LOST:", "TWICE:", "REUSED:"
-#: What a reply says of a run and the ledger says too.
+#: The fields of a reply that the ledger determines too.
 FIELDS = (
     "state", "want", "held", "attempt", "outcome", "priority", "digest", "pause_mode", "retries_used", "pid",
     "released", "name", "origin",
@@ -25,7 +25,7 @@ FIELDS = (
 
 
 class Ledger:
-    """Everything that was committed in one state directory, by (run, revision)."""
+    """Every committed event of one state directory, and the run after each event."""
 
     def __init__(self, registry: Path, cpus: int) -> None:
         self._registry = registry
@@ -39,15 +39,15 @@ class Ledger:
         self._live_digests: dict[str, set[str]] = {}
 
     def read(self) -> list[str]:
-        """Fold what is new, and compare every row with its fold; return what is wrong."""
+        """Fold the new events and compare every row with its fold; return the faults."""
         if not self.seqs and not self._registry.exists():
-            return []  # the first daemons were killed before they had made it
+            return []  # every daemon so far was killed before it created the registry
         connection = sqlite3.connect(f"file:{self._registry}?mode=ro", uri=True)
         try:
             connection.execute("BEGIN")
             has_tables = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'events'").fetchone()
             if not self.seqs and has_tables is None:
-                return []  # nor got as far as the first COMMIT
+                return []  # every daemon so far was killed before the first COMMIT
             query = "SELECT seq, run_id, kind, at, who, data, rev FROM events WHERE seq > ? ORDER BY seq"
             events = connection.execute(query, (self._last_seq,)).fetchall()
             stored = rows(connection, "SELECT * FROM runs")
@@ -55,9 +55,9 @@ class Ledger:
             count, most = connection.execute("SELECT count(*), max(seq) FROM events").fetchone()
         finally:
             connection.close()
-        wrong = [found for event in events for found in self._fold(*event)]
+        wrong = [fault for event in events for fault in self._fold(*event)]
         if (count, most or 0) != (len(self.seqs), self._last_seq):
-            wrong.append(f"{LOST} the ledger has {count} events up to {most}; read were {len(self.seqs)}")
+            wrong.append(f"{LOST} the ledger has {count} events up to {most}; {len(self.seqs)} were read")
         return wrong + self._rows(stored) + self._slots(slots)
 
     def _fold(self, seq: int, run_id: str, kind: str, at: float, who: str, data: str, rev: int) -> list[str]:
@@ -65,13 +65,13 @@ class Ledger:
         event = Event(Kind(kind), at, who, json.loads(data))
         known = self.revisions.setdefault(run_id, [])
         if event.kind is Kind.SUBMITTED and known:
-            return [f"{REUSED} seq {seq}: the id {run_id} is given a second time"]
+            return [f"{REUSED} seq {seq}: the id {run_id} is used a second time"]
         before = known[-1] if known else None
         run = submitted(event) if before is None else apply(before, event)
         known.append(run)
         self.events.setdefault(run_id, []).append(event)
         if run.rev != rev or run.rev != len(known):
-            wrong.append(f"seq {seq}: revision {rev} of {run_id} is its event number {len(known)}")
+            wrong.append(f"seq {seq}: event {len(known)} of {run_id} has the revision {rev}")
         if before is not None and before.is_final:
             wrong.append(f"seq {seq}: {run_id} left TERM by {kind}")
         self.seqs.append((seq, run_id, kind))
@@ -83,10 +83,10 @@ class Ledger:
             self._holding.pop(run.run_id, None)
             return []
         self._holding[run.run_id] = run
-        taken = sum(one.cpus_granted or 0 for one in self._holding.values())
-        gpus = [slot for one in self._holding.values() for slot in one.slots]
+        taken = sum(run.cpus_granted or 0 for run in self._holding.values())
+        gpus = [slot for run in self._holding.values() for slot in run.slots]
         if taken > self._cpus or len(gpus) != len(set(gpus)):
-            return [f"seq {seq}: {taken} of {self._cpus} CPUs and the GPUs {sorted(gpus)} are held"]
+            return [f"seq {seq}: {taken} of {self._cpus} CPUs and the GPUs {sorted(gpus)} are in use"]
         return []
 
     def _dedup(self, seq: int, run: Run, event: Event) -> list[str]:
@@ -96,7 +96,7 @@ class Ledger:
         elif event.kind is Kind.SUBMITTED:
             live.add(run.run_id)
             if len(live) > 1 and run.labels.get("dedup") == "attach":
-                return [f"seq {seq}: {sorted(live)} live at once, though each attaches to its like"]
+                return [f"seq {seq}: {sorted(live)} are live with one digest, though dedup is attach"]
         return []
 
     def _rows(self, stored: list[dict[str, Any]]) -> list[str]:
@@ -107,7 +107,7 @@ class Ledger:
                 continue
             folded = self.revisions[run_id][-1]
             if _plain(read_run(row)) != _plain(folded):
-                wrong.append(f"the row of {run_id} is {read_run(row)}, its events give {folded}")
+                wrong.append(f"the row of {run_id} is {read_run(row)}, its events lead to {folded}")
             self._verified[run_id] = rev
         missing = self.revisions.keys() - {row["run_id"] for row in stored}
         return wrong + [f"{LOST} {run_id} has events and no row" for run_id in missing]
@@ -115,24 +115,24 @@ class Ledger:
     def _slots(self, slots: list[tuple[int, str]]) -> list[str]:
         stored = sorted(slots)
         folded = sorted((slot, run.run_id) for run in self._holding.values() for slot in run.slots)
-        return [] if stored == folded else [f"slots {stored} in the table, {folded} by the ledger"]
+        return [] if stored == folded else [f"the slot table has {stored}, the ledger leads to {folded}"]
 
-    def contradicts(self, told: dict[str, Any]) -> str | None:
-        """Say how a run object that a client was given differs from the revision it names."""
-        known = self.revisions.get(told["run_id"], [])
-        if told["rev"] > len(known):
-            return f"{LOST} {told['run_id']} was told of at revision {told['rev']} of {len(known)} there are"
-        then = known[told["rev"] - 1]
+    def contradiction(self, reply: dict[str, Any]) -> str | None:
+        """Return how the run object of a reply differs from the revision that it names, or None."""
+        known = self.revisions.get(reply["run_id"], [])
+        if reply["rev"] > len(known):
+            return f"{LOST} a reply has revision {reply['rev']} of {reply['run_id']}; there are {len(known)}"
+        then = known[reply["rev"] - 1]
         exit = then.exit or {}
-        held = {name: getattr(then, name) for name in FIELDS}
-        held |= {name: exit.get(name) for name in ("exit_code", "signal")}
-        said = {name: told[name] for name in (*FIELDS, "exit_code", "signal")}
-        if held == said and dict(then.labels) == told["labels"]:
+        folded = {name: getattr(then, name) for name in FIELDS}
+        folded |= {name: exit.get(name) for name in ("exit_code", "signal")}
+        replied = {name: reply[name] for name in (*FIELDS, "exit_code", "signal")}
+        if folded == replied and dict(then.labels) == reply["labels"]:
             return None
-        return f"{told['run_id']} at revision {told['rev']} was told as {said}, the ledger says {held}"
+        return f"{reply['run_id']} at revision {reply['rev']}: the reply has {replied}, the ledger {folded}"
 
 
 def _plain(run: Run) -> dict[str, Any]:
-    """What must be equal: everything (JSON has no tuples, so both go the same way)."""
+    """Return the run as plain JSON, so that tuples and lists compare equal."""
     plain: dict[str, Any] = json.loads(json.dumps(run.to_dict()))
     return plain

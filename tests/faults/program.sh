@@ -1,7 +1,7 @@
-# What every run of the drill executes.  It writes down, in files of its own, that it was started (attempt,
-# pid, GPU), whether something of its run or on its GPU was still alive then, and how it means to end.
+# The program of the drill's command runs.  It notes in its own files: its start (attempt, pid, GPU), whether
+# another process of its run or on its GPU was still alive then, and how it will end.
 #   $1 directory for notes   $2 seconds   $3 how to end: a code, or a signal's name
-ulimit -S -f unlimited # a shim in trouble hands its limit down
+ulimit -S -f unlimited # a shim with a file size limit passes the limit on
 notes=$1/$MOSAIC_RUN_ID
 alive() {
     [ -r "/proc/$1/environ" ] && tr '\0' '\n' <"/proc/$1/environ" 2>/dev/null | grep -q "^MOSAIC_RUN_ID=$2\$"

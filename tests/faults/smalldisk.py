@@ -1,7 +1,7 @@
-"""A small disk that is really full: a tmpfs of a few hundred KiB, in a mount namespace of this process.
+"""A small disk that can be full: a tmpfs in a private mount namespace of this process.
 
-The namespace is private and has no name, so the mount is gone with the last process in it, however the
-tests end.  Needs root; without it the tests that ask for a disk are skipped.
+The namespace has no name, so the kernel unmounts the tmpfs when the last process in it ends.
+Note: mounting needs root; for other users the tests that use a disk are skipped.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ _is_private = False
 
 
 def enter_namespace() -> None:
-    """Give this process mounts of its own, once; skips the test where that is not allowed."""
+    """Move this process to its own mount namespace, once; skip the test if that is not allowed."""
     global _is_private
     if _is_private:
         return
@@ -50,31 +50,31 @@ class Disk:
         return facts.f_bavail * facts.f_bsize
 
     def fill(self, leave_bytes: int = 0) -> None:
-        """Take all but `leave_bytes` (whole pages)."""
+        """Fill the disk up to `leave_bytes` (rounded to pages)."""
         self.release()
         with open(self._filler, "wb") as file:
             while (size := self.free_bytes - leave_bytes) > 0:
                 try:
                     os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size + size)
-                except OSError:  # another process writes too: less is free now
+                except OSError:  # another process wrote meanwhile, and less is free
                     continue
 
     def fill_names(self, leave: int = 0) -> None:
-        """Take all inodes but `leave`."""
+        """Use all inodes except `leave`."""
         for number in range(os.statvfs(self.path).f_ffree):
             if os.statvfs(self.path).f_ffree <= leave:
                 return  # another process creates files too
             try:
                 (self.path / f"name-{number}").touch()
-            except OSError:  # the last one
+            except OSError:  # another process took the last inode
                 continue
 
     def release(self) -> None:
-        """Give all of it back."""
+        """Free all space and inodes."""
         self._filler.unlink(missing_ok=True)
         for path in self.path.glob("name-*"):
             path.unlink()
 
     def close(self) -> None:
-        """Unmount, at once even if something still lies on it."""
+        """Unmount the disk, even if a process still uses it."""
         subprocess.run(["umount", "-l", str(self.path)], check=True)

@@ -31,9 +31,10 @@ WATCHERS = Path(__file__).with_name("watchers.py")
 
 @contextmanager
 def watchers(
-    harness: DaemonHarness, count: int, seed: int, events_a_life: int
+    harness: DaemonHarness, count: int, seed: int, events_a_connection: int
 ) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, str(WATCHERS), str(harness.socket), str(count), str(seed), str(events_a_life)]
+    arguments = [str(harness.socket), str(count), str(seed), str(events_a_connection)]
+    command = [sys.executable, str(WATCHERS), *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield process
@@ -138,10 +139,11 @@ def test_every_watcher_receives_each_event_once_in_order(
     assert total >= events
     assert harness.process is not None
     peaks.append(peak_kib(harness.process.pid))
+    connections = sum(watcher["connections"] for watcher in seen)
     print(
         f"\n{count} watchers, {total} events, {restarts} kills, seed {seed}: written in {written_s:.1f} s, "
-        f"all received after {time.monotonic() - began:.1f} s; lives {sum(each['lives'] for each in seen)}, gaps "
-        f"{sum(each['gaps'] for each in seen)}; daemon's peaks {[peak // 1024 for peak in peaks]} MiB"
+        f"received after {time.monotonic() - began:.1f} s; {connections} connections, "
+        f"{sum(each['gaps'] for each in seen)} gaps; daemon's peaks {[peak // 1024 for peak in peaks]} MiB"
     )
     for watcher in seen:
         assert watcher["is_rising"]

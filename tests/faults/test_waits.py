@@ -90,7 +90,7 @@ def test_run_is_retried_if_its_shim_does_not_resume_it(build: Build) -> None:
 
 @pytest.mark.slow
 def test_stop_of_a_paused_run_kills_its_silent_shim(build: Build) -> None:
-    """A stop ends a paused run although its shim is stopped: a silent shim is killed in PAUSE and FAULT too."""
+    """A stop ends a paused run with a stopped shim: a silent shim is killed in PAUSE and FAULT too."""
     harness = build(timeouts={**WAITS, "shim_silence_s": 8.0})
     harness.allow(Catalogue.RUN_UNKILLABLE, Catalogue.SHIM_STUCK, Catalogue.SHIM_SILENT)
     run_id, shim = frozen(harness)
@@ -123,8 +123,8 @@ def test_pause_that_is_not_confirmed_is_withdrawn(build: Build) -> None:
 
 
 def test_stop_before_the_shim_registers_cancels_the_run(build: Build) -> None:
-    """If a run is stopped before its shim registers, the run ends as cancelled, the cause says that the worker
-    never started, and the process of the shim is killed."""
+    """If a run is stopped before its shim registers, the run ends as cancelled, the cause says that the
+    worker never started, and the process of the shim is killed."""
     harness = build(timeouts={**WAITS, "handshake_s": 5.0})
     harness.allow(Catalogue.RUN_UNKILLABLE, Catalogue.SHIM_STUCK)
     forked = spare(harness)
@@ -204,8 +204,8 @@ def block_forks_of_launcher(harness: DaemonHarness, group: PidsGroup) -> None:
 
 
 def test_failed_fork_is_repeated_until_it_succeeds(build: Build, pids_group: PidsGroup) -> None:
-    """While the launcher cannot fork, the run waits and shows the error and the number of tries; it starts when
-    a fork succeeds. A run that is stopped meanwhile is cancelled immediately."""
+    """While the launcher cannot fork, the run waits and shows the error and the number of tries; it starts
+    when a fork succeeds. A run that is stopped meanwhile is cancelled immediately."""
     harness = build(timeouts={"handshake_s": 60.0})
     harness.allow(Catalogue.LAUNCH_DELAYED, Catalogue.LAUNCH_FAILED)
     harness.ended(harness.submit("true"))

@@ -30,7 +30,7 @@ def stop_shim(harness: DaemonHarness, run_id: str) -> int:
 
 
 def test_stopped_shim_is_killed_and_the_run_interrupted(build: Build) -> None:
-    """A stopped shim is killed after `shim_silence_s`: the cause is shim_lost, no process and no slot remains."""
+    """A stopped shim is killed after `shim_silence_s`; the cause is shim_lost, and the slot is free."""
     harness = build(timeouts=SHORT_SILENCE)
     run_id = harness.python(CHATTY)
     shim = stop_shim(harness, run_id)
@@ -78,7 +78,7 @@ def test_shim_that_was_stopped_before_a_restart_is_killed(build: Build) -> None:
 
 
 def test_stopped_shim_is_found_without_launch_json(build: Build) -> None:
-    """If launch.json is missing and the shim does not register, its lock leads the daemon to it; it is killed."""
+    """Without launch.json, the daemon finds a stopped shim by the lock that it holds, and kills it."""
     harness = build(timeouts=SHORT_SILENCE)
     run_id = harness.python(CHATTY)
     shim = stop_shim(harness, run_id)

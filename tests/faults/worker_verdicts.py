@@ -1,8 +1,8 @@
-"""What must be true of the drill's workers: where each attempt began, what it counted, what held still.
+"""The checks of the drill's workers: the start of each attempt, its steps, its pauses.
 
-The worker's own notes (see drill_worker.py) are held against the ledger, the exit records and the telemetry.
-Note: a save that was cut short may be there or not, so such a step may be gone on from
-and need not; a checkpoint that was noted as saved must be, and one that was torn never.
+The notes of the worker (see drill_worker.py) are compared with the ledger, exit records and telemetry.
+Note: an interrupted save may exist or not, so an attempt may resume from that step or not.  A checkpoint
+that was noted as saved must exist; an attempt must never resume from a damaged one.
 """
 
 import json
@@ -21,20 +21,20 @@ from mosaicd.protocol.states import Want
 from tests.faults.ledger import TWICE, Ledger
 from tests.harness.daemon import DaemonHarness
 
-#: Events that do not end a pause.
+#: The events that do not end a pause.
 _STILL = (Kind.SET, Kind.HOLD, Kind.RELEASE)
 
 
 @dataclass
-class Shelf:
-    """The checkpoints of one run as its worker noted them: step -> hash of what is whole, steps in doubt."""
+class Checkpoints:
+    """The checkpoints of one run by the worker's notes: step -> hash if complete, and the steps in doubt."""
 
-    whole: dict[int, str] = field(default_factory=dict)
+    complete: dict[int, str] = field(default_factory=dict)
     doubtful: set[int] = field(default_factory=set)
 
     @property
     def best(self) -> int | None:
-        return max(self.whole, default=None)
+        return max(self.complete, default=None)
 
     def note(self, word: str, rest: list[str]) -> None:
         step = int(rest[0])
@@ -43,23 +43,23 @@ class Shelf:
                 self.doubtful.add(step)
             case "saved":
                 self.doubtful.discard(step)
-                self.whole[step] = rest[1]
-            case "tearing":
-                self.whole.pop(step, None)
+                self.complete[step] = rest[1]
+            case "damaging":
+                self.complete.pop(step, None)
                 self.doubtful.add(step)
-            case "torn":
+            case "damaged":
                 self.doubtful.discard(step)
 
     def candidates(self) -> dict[int, str | None]:
-        """Return where one may go on: the newest that is whole, and what may be there beyond it."""
+        """Return step -> hash of the possible checkpoints: the newest complete one, later doubtful ones."""
         best = self.best
-        found: dict[int, str | None] = {} if best is None else {best: self.whole[best]}
-        return found | {step: None for step in self.doubtful if best is None or step >= best}
+        steps: dict[int, str | None] = {} if best is None else {best: self.complete[best]}
+        return steps | {step: None for step in self.doubtful if best is None or step >= best}
 
 
 @dataclass
 class Attempt:
-    """What the worker of one attempt noted."""
+    """The notes of one attempt."""
 
     steps: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
@@ -70,20 +70,20 @@ class Attempt:
 
 
 class Notes:
-    """Everything that the workers of one harness noted."""
+    """The notes of all workers of one harness, and the faults in them."""
 
     def __init__(self, ledger: Ledger, notes: Path, fresh: Mapping[str, bool]) -> None:
         self._ledger = ledger
         self._notes = notes
         self._fresh = fresh
-        self.shelves: dict[str, Shelf] = {}
+        self.checkpoints: dict[str, Checkpoints] = {}
         self.attempts: dict[str, dict[int, Attempt]] = {}
         self.wrong: list[str] = []
         self.figures: Counter[str] = Counter()
 
     def read(self, run: Run) -> None:
-        """Read one run's; of one that another is a retry of, first."""
-        self.shelves[run.run_id] = shelf = Shelf()
+        """Read the notes of a run.  Note: read the original of a retry before the retry."""
+        self.checkpoints[run.run_id] = checkpoints = Checkpoints()
         attempts = self.attempts.setdefault(run.run_id, {})
         path = self._notes / run.run_id
         for line in path.read_text().splitlines() if path.exists() else []:
@@ -95,79 +95,81 @@ class Notes:
                 case "ending":
                     attempt.has_ended = True
                 case "wrong":
-                    self._blame(run, line)
+                    self._add_fault(run, line)
                 case "step":
                     attempt.steps.append(int(rest[0]))
                     attempt.times.append(float(rest[1]))
                 case "fresh" | "resumed":
                     self._began(run, line, attempt, rest)
                 case "skipped":
-                    self.figures["torn_skipped"] += 1
-                case "saving" | "saved" | "tearing" | "torn" | "unsaved":
-                    shelf.note(word, rest)
+                    self.figures["damaged_skipped"] += 1
+                case "saving" | "saved" | "damaging" | "damaged" | "unsaved":
+                    checkpoints.note(word, rest)
                     attempt.has_saved = attempt.has_saved or word == "saved"
                     self.figures["saves_failed"] += word == "unsaved"
 
-    def _blame(self, run: Run, text: str) -> None:
+    def _add_fault(self, run: Run, text: str) -> None:
         self.wrong.append(f"{run.run_id}: {text}")
 
     def _began(self, run: Run, line: str, attempt: Attempt, rest: list[str]) -> None:
-        """Hold where an attempt began against what was there to go on from."""
-        candidates, may_be_new = self._candidates(run)
+        """Compare where an attempt began with the checkpoints that existed."""
+        candidates, may_begin_at_0 = self._candidates(run)
         if not rest:
-            if not may_be_new:
-                self._blame(run, f"{line}: began anew, though {candidates} was saved")
+            if not may_begin_at_0:
+                self._add_fault(run, f"{line}: began at step 0, though {candidates} existed")
             return
         attempt.start, sha256 = int(rest[0]), rest[1]
         self.figures["resumed_from_checkpoint"] += 1
         if attempt.start not in candidates or candidates[attempt.start] not in (None, sha256):
-            self._blame(run, f"{line}: went on from there, and not from {candidates}")
+            self._add_fault(run, f"{line}: resumed from this step, not from {candidates}")
 
     def _candidates(self, run: Run) -> tuple[dict[int, str | None], bool]:
-        """Where it may go on, and whether it may begin anew: its own, else the nearest origin's."""
+        """Return the checkpoints of the run or its nearest origin, and whether it may begin at step 0."""
         found: dict[int, str | None] = {}
-        is_fresh = self._fresh.get(run.run_id)  # unknown where the answer to the retry was lost
-        one: Run | None = run
-        while one is not None:
-            shelf = self.shelves[one.run_id]
-            found |= shelf.candidates()
-            if shelf.best is not None:
-                return found, one is not run and is_fresh is None
+        is_fresh = self._fresh.get(run.run_id)  # unknown if the reply to the retry was lost
+        origin: Run | None = run
+        while origin is not None:
+            checkpoints = self.checkpoints[origin.run_id]
+            found |= checkpoints.candidates()
+            if checkpoints.best is not None:
+                return found, origin is not run and is_fresh is None
             if is_fresh:
                 break
-            one = self._ledger.revisions[one.origin][-1] if one.origin else None
+            origin = self._ledger.revisions[origin.origin][-1] if origin.origin else None
         return found, True
 
 
 def of_workers(
     ledger: Ledger, notes: Path, harness: DaemonHarness, fresh: Mapping[str, bool]
 ) -> tuple[list[str], Counter[str]]:
-    """Look at every worker; return what is wrong, and how often what was to be tried has happened."""
-    read = Notes(ledger, notes, fresh)
+    """Check every worker; return the faults, and how often each situation occurred."""
+    worker_notes = Notes(ledger, notes, fresh)
     progress = _progress(harness)
     for run_id, revisions in ledger.revisions.items():
         last = revisions[-1]
-        read.read(last)
+        worker_notes.read(last)
         if last.kind != "worker":
             continue
         if not (last.can_pause and last.can_checkpoint):
-            read.wrong.append(f"{run_id}: what its worker can do was not known")
-        attempts = read.attempts[run_id]
+            worker_notes.wrong.append(f"{run_id}: the capabilities of its worker are unknown")
+        attempts = worker_notes.attempts[run_id]
         for number, attempt in attempts.items():
             exit = next((run.exit for run in revisions if run.attempt == number and run.exit), None)
             path = harness.attempt(run_id, number)
-            read.wrong += [f"{run_id}/{number}: {fault}" for fault in _of_attempt(attempt, exit, path)]
-        read.wrong += [
+            worker_notes.wrong += [
+                f"{run_id}/{number}: {fault}" for fault in _of_attempt(attempt, exit, path)
+            ]
+        worker_notes.wrong += [
             f"{run_id}: {fault}" for fault in _of_pauses(ledger.events[run_id], revisions, attempts)
         ]
-        read.wrong += [f"{run_id}: {fault}" for fault in _of_releases(revisions, attempts)]
-        read.figures.update(_happened(ledger.events[run_id], revisions))
+        worker_notes.wrong += [f"{run_id}: {fault}" for fault in _of_releases(revisions, attempts)]
+        worker_notes.figures.update(_situations(ledger.events[run_id], revisions))
         steps = (last.exit or {}).get("steps")
         if steps is not None and progress[run_id].get("steps") != steps:
-            read.wrong.append(
+            worker_notes.wrong.append(
                 f"{run_id}: its row counts {progress[run_id].get('steps')} steps, its exit {steps}"
             )
-    return read.wrong, read.figures
+    return worker_notes.wrong, worker_notes.figures
 
 
 def _progress(harness: DaemonHarness) -> dict[str, dict[str, Any]]:
@@ -182,56 +184,61 @@ def _progress(harness: DaemonHarness) -> dict[str, dict[str, Any]]:
 
 
 def _of_attempt(attempt: Attempt, exit: Mapping[str, Any] | None, path: Path) -> list[str]:
-    """Each step is counted once, in the notes, in the telemetry and in the exit record."""
+    """Check that each step counts once in the notes, the telemetry and the exit record; return the faults."""
     wrong = []
     first = (attempt.start or 0) + 1
     if attempt.steps != list(range(first, first + len(attempt.steps))):
-        wrong.append(f"{TWICE} went on from {attempt.start} and did the steps {attempt.steps}")
-    seqs, told = _telemetry(path)
+        wrong.append(f"{TWICE} resumed from {attempt.start} and did the steps {attempt.steps}")
+    seqs, reported = _telemetry(path)
     if any(a >= b for a, b in pairwise(seqs)):
-        wrong.append(f"the telemetry is numbered {seqs}")
-    if any(a >= b for a, b in pairwise(told)) or not set(told) <= set(attempt.steps):
-        wrong.append(f"{TWICE} did the steps {attempt.steps}, its telemetry has {told}")
+        wrong.append(f"the telemetry has the seqs {seqs}")
+    if any(a >= b for a, b in pairwise(reported)) or not set(reported) <= set(attempt.steps):
+        wrong.append(f"{TWICE} did the steps {attempt.steps}, its telemetry has {reported}")
     if exit is None or (exit.get("exit_code") is None and exit.get("signal") is None):
         return wrong
     shed = (exit.get("shed") or {}).get("telemetry_records")
     ends = [attempt.start or 0, *attempt.steps][-1 if attempt.has_ended else -2 :]
     if attempt.has_started and (exit.get("steps") or 0) not in ends:
-        wrong.append(f"counted are {exit.get('steps')} steps, done were {attempt.steps} from {attempt.start}")
+        wrong.append(
+            f"exit.json has {exit.get('steps')} steps, done were {attempt.steps} from {attempt.start}"
+        )
     if not shed and (seqs != list(range(1, len(seqs) + 1)) or len(seqs) < exit.get("telemetry_seq", 0)):
-        wrong.append(f"of {exit.get('telemetry_seq')} records there are {seqs}, and none is said to be shed")
+        wrong.append(f"of {exit.get('telemetry_seq')} records only {seqs} exist, and none is counted as shed")
     return wrong
 
 
 def _telemetry(path: Path) -> tuple[list[int], list[int]]:
-    """Return the numbers of all records of an attempt, and the steps that they tell of."""
+    """Return the seqs of all telemetry records of an attempt, and the steps in them."""
     name = rundir.TELEMETRY
-    found = [(rundir.segment_offset(name, one.name), one) for one in path.iterdir()] if path.exists() else []
-    data = b"".join(one.read_bytes() for offset, one in sorted((o, p) for o, p in found if o is not None))
-    whole = data[: data.rfind(b"\n") + 1]  # the shim may have been killed, or the disk full, within a line
-    records = [json.loads(line) for line in whole.splitlines()]
+    files = path.iterdir() if path.exists() else ()
+    segments = [
+        (offset, file) for file in files if (offset := rundir.segment_offset(name, file.name)) is not None
+    ]
+    data = b"".join(file.read_bytes() for _, file in sorted(segments))
+    lines = data[: data.rfind(b"\n") + 1]  # a killed shim or a full disk leaves an incomplete last line
+    records = [json.loads(line) for line in lines.splitlines()]
     steps = [record["data"]["global_step"] for record in records if record["kind"] == "step"]
     return [record["seq"] for record in records], steps
 
 
 def _of_pauses(events: list[Event], revisions: list[Run], attempts: dict[int, Attempt]) -> list[str]:
-    """No step is done while the ledger says PAUSE and no other request has been made."""
+    """Return the steps that were done in PAUSE though no other request was made, as faults."""
     times = sorted(time for attempt in attempts.values() for time in attempt.times)
     wrong = []
     for number, event in enumerate(events):
-        is_wanted = revisions[number].want is Want.PAUSE and not _was_called_off(events[:number])
+        is_wanted = revisions[number].want is Want.PAUSE and not _is_pause_withdrawn(events[:number])
         if event.kind is Kind.PAUSED and is_wanted:
             end = next((later.at for later in events[number + 1 :] if later.kind not in _STILL), float("inf"))
             wrong += [
-                f"a step at {time}, paused from {event.at} to {end}"
+                f"a step at {time}, though paused from {event.at} to {end}"
                 for time in times
                 if event.at < time < end
             ]
     return wrong
 
 
-def _was_called_off(before: list[Event]) -> bool:
-    """Whether a resume was asked for since it last worked: it may be thawed before it is frozen again."""
+def _is_pause_withdrawn(before: list[Event]) -> bool:
+    """Return whether a resume was requested since the run last worked; then it may work before it freezes."""
     for event in reversed(before):
         if event.kind in (Kind.STARTED, Kind.CONTINUED, Kind.PAUSED):
             return False
@@ -241,22 +248,22 @@ def _was_called_off(before: list[Event]) -> bool:
 
 
 def _of_releases(revisions: list[Run], attempts: dict[int, Attempt]) -> list[str]:
-    """What was let go holds nothing, and its worker left well or had saved something to come back to."""
+    """Check that a released run holds no slot and that its worker ended well or saved; return the faults."""
     wrong = []
     for before, run in pairwise(revisions):
         if not run.released:
             continue
         if run.slots or run.is_holding or run.pid is not None:
-            wrong.append(f"released, and holds {run.slots}, pid {run.pid}")
+            wrong.append(f"released, but holds the slots {run.slots}, pid {run.pid}")
         attempt = attempts.get(run.attempt, Attempt())
         if not before.released and not (attempt.has_ended or attempt.has_saved or attempt.start is not None):
             wrong.append(
-                f"attempt {run.attempt} was released with {before.exit}, and had neither saved nor left"
+                f"attempt {run.attempt} was released with {before.exit}, but neither saved nor ended well"
             )
     return wrong
 
 
-def _happened(events: list[Event], revisions: list[Run]) -> Counter[str]:
+def _situations(events: list[Event], revisions: list[Run]) -> Counter[str]:
     figures: Counter[str] = Counter(workers=1)
     for event, run in zip(events, revisions, strict=True):
         figures["released"] += event.kind is Kind.RELEASED
@@ -271,7 +278,7 @@ def _happened(events: list[Event], revisions: list[Run]) -> Counter[str]:
 
 
 def of_released(harness: DaemonHarness) -> list[str]:
-    """While a run stays released there is no process of it."""
+    """Check that released runs have no process and no slot; return the faults."""
     wrong = []
     for run in harness.call("run.list", live=True)["runs"]:
         if not (run["released"] and run["state"] == "PAUSE"):

@@ -1,7 +1,7 @@
-"""Starts daemons by fork from a process that has everything imported: a start costs 60 ms and not 300.
+"""The zygote forks daemons from a process that has imported all modules: a start takes 60 ms instead of 300.
 
-It is the real daemon, from `main` on; only the imports are done before.  Note: it is a
-process of its own because a test process has threads, and a fork of those is no daemon.
+The forked process runs the real daemon from `main` on; only the imports are done before.
+Note: the zygote is a separate process, because a fork of a test process with threads is unsafe.
 """
 
 import gc
@@ -21,7 +21,7 @@ from tests.harness.places import ROOT
 
 
 class Forked:
-    """A daemon that the zygote has started, with the face of a Popen."""
+    """A daemon that the zygote has forked, with the interface of subprocess.Popen."""
 
     def __init__(self, zygote: "Zygote", pid: int) -> None:
         self._zygote = zygote
@@ -30,17 +30,17 @@ class Forked:
         self._pidfd = os.pidfd_open(pid)
 
     def poll(self) -> int | None:
-        """Return how it ended, None while it lives."""
-        return self._ended(0)
+        """Return the exit code of the daemon, or None while it is alive."""
+        return self._exit_code_within(0)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Return how it ended."""
-        code = self._ended(-1 if timeout is None else timeout)
+        """Wait for the end of the daemon; return its exit code, or raise TimeoutExpired."""
+        code = self._exit_code_within(-1 if timeout is None else timeout)
         if code is None:
             raise subprocess.TimeoutExpired("mosaicd", timeout or 0)
         return code
 
-    def _ended(self, timeout_s: float) -> int | None:
+    def _exit_code_within(self, timeout_s: float) -> int | None:
         if self.returncode is None and self._pidfd >= 0:
             ready = select.poll()
             ready.register(self._pidfd, select.POLLIN)
@@ -51,18 +51,18 @@ class Forked:
         return self.returncode
 
     def kill(self) -> None:
-        """kill -9."""
+        """Send SIGKILL to the daemon."""
         if self.poll() is None:
             os.kill(self.pid, signal.SIGKILL)
 
     def terminate(self) -> None:
-        """An order to stop."""
+        """Send SIGTERM to the daemon."""
         if self.poll() is None:
             os.kill(self.pid, signal.SIGTERM)
 
 
 class Zygote:
-    """The process that forks; used by one thread."""
+    """The process that forks daemons; one thread uses it."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
@@ -71,26 +71,26 @@ class Zygote:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.faults.zygote", str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),), cwd=ROOT, env={**os.environ, "PYTHONPATH": path},
-                process_group=0,  # Ctrl-C is for the drill, which ends it when it has cleared up
+                process_group=0,  # Ctrl-C goes to the drill, which ends the zygote after its cleanup
             )  # fmt: skip
         self._lines = ours.makefile("rw")
         ours.close()
 
     def start(self, argv: list[str], log: Path, cwd: Path, crash_at: str | None = None) -> Forked:
-        """Start a daemon."""
+        """Fork a daemon."""
         return Forked(self, self._ask(start=argv, log=str(log), cwd=str(cwd), crash_at=crash_at))
 
     def reap(self, pid: int) -> int:
         """Return the exit code of a daemon that has ended."""
         return self._ask(reap=pid)
 
-    def _ask(self, **question: Any) -> int:
-        self._lines.write(json.dumps(question) + "\n")
+    def _ask(self, **order: Any) -> int:
+        self._lines.write(json.dumps(order) + "\n")
         self._lines.flush()
         return int(self._lines.readline())
 
     def close(self) -> None:
-        """End the zygote; the caller ends the daemons."""
+        """End the zygote; the caller must end the daemons."""
         self._lines.close()
         self._process.wait(60)
 
