@@ -1,11 +1,12 @@
-"""The launcher: a small process that keeps the shim's code warm and forks one shim an order.
+"""The launcher: a small process with the shim's code preloaded, which forks one shim for each order.
 
-The daemon starts it with `command(fd)`, where `fd` is its end of an AF_UNIX SOCK_SEQPACKET pair, passed
-on and inheritable, and nothing else:
+The daemon starts it with `command(fd)`.  `fd` is one end of an AF_UNIX SOCK_SEQPACKET pair, the only
+descriptor that the launcher inherits:
 
     subprocess.Popen(launcher.command(fd), pass_fds=(fd,), stdin=subprocess.DEVNULL, start_new_session=True)
 
-It ends when that socket does.  This module is imported by the daemon, so it imports none of ours.
+The launcher exits when the other end of the socket is closed.  The daemon imports this module, so it imports
+no other module of mosaicd.
 """
 
 import os
@@ -22,11 +23,11 @@ _BOOTSTRAP = (
 def command(fd: int, containment: str = "process-group", soft_limit: int | None = None) -> list[str]:
     """Return the argv that starts a launcher on the order socket `fd`.
 
-    `containment`: auto, cgroup or process-group, as in the settings.  `soft_limit`: of open descriptors, for
-    the launcher, its shims and their workers; None: the one of the daemon.
+    `containment`: auto, cgroup or process-group, as in the settings.  `soft_limit`: the limit of open
+    descriptors for the launcher, its shims and their workers; None for the limit of the daemon.
 
-    The interpreter runs isolated (-I), which leaves PYTHONPATH and the current directory out; a daemon
-    that runs from a source tree therefore says where that tree is.
+    The interpreter runs isolated (-I), without PYTHONPATH and the current directory.  If the daemon runs from
+    a source tree, the command therefore contains the path of that tree.
     """
     options = ["--fd", str(fd), "--containment", containment]
     options += [] if soft_limit is None else ["--descriptors", str(soft_limit)]

@@ -9,9 +9,9 @@ from mosaicd.launcher import cgroup_root, serve
 
 
 def main(arguments: list[str]) -> int:
-    """Serve the order socket whose number follows --fd; 2 on any other command line."""
+    """Serve the order socket whose number follows --fd; return 2 for an invalid command line."""
     options = dict(zip(arguments[::2], arguments[1::2], strict=False))
-    if not _is_right(arguments, options):
+    if not _is_valid(arguments, options):
         modes = "|".join(cgroup_root.MODES)
         sys.stderr.write(
             f"usage: python -I -m mosaicd.launcher --fd N --containment {modes} [--descriptors N]\n"
@@ -25,8 +25,8 @@ def main(arguments: list[str]) -> int:
     return serve.serve(int(options["--fd"]), options["--containment"])
 
 
-def _is_right(arguments: list[str], options: dict[str, str]) -> bool:
-    """Return whether the command line has each option once, with a value that it takes."""
+def _is_valid(arguments: list[str], options: dict[str, str]) -> bool:
+    """Return whether the command line has each option once, with a valid value."""
     required = {"--fd", "--containment"}
     return (
         2 * len(options) == len(arguments)

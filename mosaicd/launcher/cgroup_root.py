@@ -5,7 +5,7 @@ service cannot be used: systemd before 254 cannot start a main process in a grou
 enabled for its children, so a service with limits could not be restarted.  Also, a `stop` of the service does
 not touch runs in another scope.  The scope ends with its last process.
 Elsewhere (in a container, or as root) runs live below the group of the launcher, if the launcher may write
-there.  Note: no place is no error.  Process groups then hold the runs.
+there.  Note: it is no error if there is no place.  Process groups then hold the runs.
 """
 
 import os
@@ -22,10 +22,10 @@ AUTO, CGROUP, PROCESS_GROUP = MODES = ("auto", "cgroup", "process-group")
 PARENT_NAME = "mosaicd"
 _SCOPE = re.compile(r"mosaicd-runs-.*\.scope")
 _UNIT = "mosaicd.service"  # which has Delegate=yes
-_BOOTED = "/run/systemd/system"
+_SYSTEMD_DIR = "/run/systemd/system"
 _LAUNCHER, _DAEMON = "launcher", "mosaicd-daemon"
 _CONTROLLERS = frozenset({"memory", "pids", "cpu"})
-_ASK_LIMIT_S = 5.0
+_BUSCTL_LIMIT_S = 5.0
 _MOVE_LIMIT_S = 2.0
 _BUSCTL = "busctl"
 _MANAGER = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
@@ -37,24 +37,24 @@ def prepare(mode: str) -> CgroupRoot:
     top = cgroup.own_hierarchies().get(V2)
     if mode == PROCESS_GROUP:
         return CgroupRoot()
-    parent, hands_on = _v2_parent(top)
+    parent, can_enable = _v2_parent(top)
     own = cgroup.own_hierarchies()  # again: a scope may have moved this process
     parents = _v1_parents(own)
     controllers: frozenset[str] = frozenset()
-    if parent is not None and _has_core(parent):
+    if parent is not None and _has_v2_features(parent):
         parents[V2] = parent
         available = frozenset((cgroup.read(parent, "cgroup.controllers") or "").split())
-        controllers = cgroup.enable(parent, available & _CONTROLLERS) if hands_on else controllers
+        controllers = cgroup.enable(parent, available & _CONTROLLERS) if can_enable else controllers
     return CgroupRoot(parents, own, controllers, _earlier_parents(parent or top))
 
 
 def _v2_parent(top: str | None) -> tuple[str | None, bool]:
-    """Return the parent for version 2, and whether controllers may be enabled for its children."""
-    if os.path.isdir(_BOOTED) and _try_join_scope():
+    """Return the parent for version 2, or None, and whether controllers may be enabled for its children."""
+    if os.path.isdir(_SYSTEMD_DIR) and _try_join_scope():
         return _enter_leaf(cgroup.own_hierarchies().get(V2)), True
     if top is None or not _is_writable(top):
         return None, False
-    if not os.path.isdir(_BOOTED):
+    if not os.path.isdir(_SYSTEMD_DIR):
         return _own_parent(top), True
     return (_try_make(f"{top}/{PARENT_NAME}"), False) if _is_delegated(top) else (None, False)
 
@@ -64,7 +64,7 @@ def _is_writable(directory: str) -> bool:
 
 
 def _is_delegated(directory: str) -> bool:
-    """Return whether systemd has delegated the directory: it is our unit, or has systemd's attribute."""
+    """Return whether systemd has delegated the directory: it is mosaicd.service or has the attribute."""
     if os.path.basename(directory) == _UNIT:
         return True
     for name in ("user.delegate", "trusted.delegate"):
@@ -76,7 +76,7 @@ def _is_delegated(directory: str) -> bool:
     return False
 
 
-def _has_core(directory: str) -> bool:
+def _has_v2_features(directory: str) -> bool:
     """Return whether groups below can be frozen and watched (Linux 5.2 and newer)."""
     probe = f"{directory}/probe-{os.getpid()}"
     try:
@@ -95,7 +95,7 @@ def _own_parent(top: str) -> str | None:
         top = os.path.dirname(top)
     available = frozenset((cgroup.read(top, "cgroup.controllers") or "").split()) & _CONTROLLERS
     if cgroup.enable(top, available) != available:
-        # A group with processes enables no controllers for its children.  Our own processes can move.
+        # A group with processes cannot enable controllers for its children, so these processes leave it.
         members = cgroup.pids_here(top)
         if members <= {os.getpid(), os.getppid()} and (leaf := _try_make(f"{top}/{_DAEMON}")):
             for pid in members:
@@ -152,13 +152,13 @@ def _try_join_scope() -> bool:
     if is_users:
         environment["XDG_RUNTIME_DIR"] = f"/run/user/{os.getuid()}"
     try:
-        asked = subprocess.run(
+        result = subprocess.run(
             argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, timeout=_ASK_LIMIT_S, check=False,
+            stderr=subprocess.DEVNULL, timeout=_BUSCTL_LIMIT_S, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return asked.returncode == 0 and _wait_until_in(name)
+    return result.returncode == 0 and _wait_until_in(name)
 
 
 def _wait_until_in(scope: str) -> bool:
@@ -176,24 +176,24 @@ def _membership() -> str:
         return file.read()
 
 
-def _earlier_parents(near: str | None) -> tuple[str, ...]:
+def _earlier_parents(current: str | None) -> tuple[str, ...]:
     """Return directories in which earlier launchers of this user may have left run control groups."""
-    if near is None:
+    if current is None:
         return ()
-    top = near
+    top = current
     while cgroup.read(os.path.dirname(top), cgroup.PROCS) is not None:
         top = os.path.dirname(top)
-    found = []
+    result = []
     for count, directory in enumerate(cgroup.tree(top)):
         if count == _SEARCH_LIMIT:
             break
         name = os.path.basename(directory)
-        if directory != near and (name == PARENT_NAME or _SCOPE.fullmatch(name)) and _is_mine(directory):
-            found.append(directory)
-    return tuple(found)
+        if directory != current and (name == PARENT_NAME or _SCOPE.fullmatch(name)) and _is_own(directory):
+            result.append(directory)
+    return tuple(result)
 
 
-def _is_mine(directory: str) -> bool:
+def _is_own(directory: str) -> bool:
     try:
         return os.stat(directory).st_uid == os.geteuid()
     except OSError:

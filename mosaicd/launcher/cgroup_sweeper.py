@@ -1,4 +1,4 @@
-"""The control groups of all runs as the launcher sees them: which processes they hold, and their removal.
+"""The control groups of all runs: the launcher reads which processes they contain, and removes them.
 
 A shim removes the groups that it made, except its own, in which it runs.  The launcher removes that group and
 the groups of killed shims: after it has reaped a shim, after it has found a process tree empty, at its start
@@ -18,27 +18,27 @@ _NEW_S = 5.0
 
 
 class CgroupSweeper:
-    """Reads and removes the run control groups below the parents of a root; keeps nothing between calls."""
+    """Reading and removing the run control groups below a root; no state is kept between calls."""
 
     def __init__(self, root: CgroupRoot) -> None:
         self.root = root
         self._v2 = root.v2_parents
         self._v1 = [parent for name, parent in root.parents.items() if name != V2]
-        self._trackers = self._v2 or [parent for name, parent in root.parents.items() if name == "freezer"]
+        self._tracked = self._v2 or [parent for name, parent in root.parents.items() if name == "freezer"]
 
     def living(self) -> dict[str, set[int]]:
         """Return run id -> pids in its group, without the shim; 0 for processes of another pid namespace."""
-        found: dict[str, set[int]] = {}
-        for run_id, path in _run_cgroups(self._trackers):
+        result: dict[str, set[int]] = {}
+        for run_id, path in _run_cgroups(self._tracked):
             inner = f"{path}/run" if os.path.isdir(f"{path}/run") else path
             if path == inner and os.path.isdir(f"{path}/shim"):
                 continue  # only the shim is in it, or a shim is making it
             if cgroup.is_populated(inner):
-                found.setdefault(run_id, set()).update(cgroup.pids(inner) or {0})
-        return found
+                result.setdefault(run_id, set()).update(cgroup.pids(inner) or {0})
+        return result
 
     def remove(self, name: str) -> bool:
-        """Remove the groups of the attempt with this directory name; return whether none is left.
+        """Remove the groups of the attempt with this directory name; return whether none remains.
 
         A group that was made just now stays: it may be empty because its worker is not forked yet.
         """
@@ -57,15 +57,15 @@ class CgroupSweeper:
                 continue
 
     def _remove_empty(self, only: str | None) -> bool:
-        is_all = True
+        all_removed = True
         for _, path in _run_cgroups(self._v2):
             if only in (None, os.path.basename(path)):
-                is_all &= not cgroup.is_populated(path) and cgroup.remove(path)
+                all_removed &= not cgroup.is_populated(path) and cgroup.remove(path)
         for _, path in _run_cgroups(self._v1):
             if only in (None, os.path.basename(path)):
                 # Version 1 lists zombies that are not reaped; they do not keep a group from being removed.
-                is_all &= not self._may_get_worker(path) and cgroup.remove(path)
-        return is_all
+                all_removed &= not self._may_get_worker(path) and cgroup.remove(path)
+        return all_removed
 
     def _may_get_worker(self, path: str) -> bool:
         """Return whether a shim may be about to fork its worker into a group of version 1.

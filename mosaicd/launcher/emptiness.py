@@ -1,9 +1,9 @@
-"""Is a run's tree empty?  One walk over /proc answers for any number of runs.
+"""The check whether process trees are empty: one survey of /proc for any number of runs.
 
-This answer, never a shim's, frees a slot.  A process counts when it is in the run's control group, when its
-environment names the run, or when it descends from the run's living shim; a zombie does not count, and
-neither does the shim.  Environments are dear to read, and nothing of an attempt is older than its shim (what
-an earlier attempt had was empty before), so only those of processes that are younger are read.
+Only this check frees a slot; a shim's report does not.  A process belongs to a run if it is in the run's
+control group, has the run's marker in its environment, or descends from the run's living shim.  Zombies and
+the shim do not count.  Reading environments is slow.  No process of an attempt is older than its shim,
+because the tree of the earlier attempt was empty, so only environments of younger processes are read.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,27 +13,27 @@ from mosaicd.procfs import Process
 from mosaicd.protocol.records.packets import CheckTree, TreeChecked
 from mosaicd.shim import process_table
 
-_NAMED_PIDS = 50
+_MOST_PIDS = 50
 
 
 def answer(orders: Sequence[CheckTree], sweeper: CgroupSweeper) -> list[TreeChecked]:
-    """Return the replies to these questions, all from the same survey of /proc."""
+    """Return the replies to these checks, all from one survey of /proc."""
     table = process_table.survey()
-    carriers: dict[str, list[int]] = {order.run_id: [] for order in orders}
-    oldest = min((order.shim_start or 0 for order in orders), default=0)
+    member_pids: dict[str, list[int]] = {order.run_id: [] for order in orders}
+    oldest_shim = min((order.shim_start or 0 for order in orders), default=0)
     for process in table.values():
-        if process.is_alive and process.start_ticks >= oldest:
+        if process.is_alive and process.start_ticks >= oldest_shim:
             run_id = process_table.marker_of(process.pid)
-            if run_id in carriers:
-                carriers[run_id].append(process.pid)
+            if run_id in member_pids:
+                member_pids[run_id].append(process.pid)
     for run_id, pids in sweeper.living().items():
-        if run_id in carriers:
-            carriers[run_id].extend(pids)
-    return [_reply(order, table, carriers[order.run_id]) for order in orders]
+        if run_id in member_pids:
+            member_pids[run_id].extend(pids)
+    return [_reply(order, table, member_pids[order.run_id]) for order in orders]
 
 
-def orphaned(orders: Iterable[CheckTree]) -> list[tuple[str, int]]:
-    """Return run id and attempt of those that were asked about and whose shim lives no more."""
+def attempts_without_shim(orders: Iterable[CheckTree]) -> list[tuple[str, int]]:
+    """Return run id and attempt of the checks whose shim has ended."""
     table = process_table.survey()
     return [
         (order.run_id, order.attempt)
@@ -47,11 +47,11 @@ def _shim(order: CheckTree, table: process_table.Survey) -> Process | None:
     return shim if shim and shim.is_alive and shim.start_ticks == order.shim_start else None
 
 
-def _reply(order: CheckTree, table: process_table.Survey, carriers: list[int]) -> TreeChecked:
-    living = set(carriers)
+def _reply(order: CheckTree, table: process_table.Survey, member_pids: list[int]) -> TreeChecked:
+    living = set(member_pids)
     shim = _shim(order, table)
     if shim:
         below = process_table.descendants(table, [shim.pid])
         living.update(process.pid for process in below if process.is_alive)
-    pids = tuple(sorted(living)[:_NAMED_PIDS])
+    pids = tuple(sorted(living)[:_MOST_PIDS])
     return TreeChecked(id=order.id, run_id=order.run_id, empty=not living, pids=pids)

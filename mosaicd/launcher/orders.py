@@ -12,7 +12,7 @@ PACKET_BYTES = 4096
 
 
 class Packet(NamedTuple):
-    """One packet of the daemon, and the descriptor that came with it (the receiver closes it)."""
+    """A packet of the daemon, and its descriptor, which the receiver closes."""
 
     data: bytes
     fd: int | None
@@ -27,7 +27,7 @@ class Packet(NamedTuple):
 
 
 class OrderSocket:
-    """Our end: the launcher's to the daemon, or one of the two between launcher and spare."""
+    """One end of a packet socket: from the launcher to the daemon, or between launcher and spare."""
 
     def __init__(self, fd: int) -> None:
         os.set_inheritable(fd, False)
@@ -38,7 +38,7 @@ class OrderSocket:
         return self._socket.fileno()
 
     def receive(self) -> Packet | None:
-        """Return the next packet; BlockingIOError when none waits, None when the daemon has gone."""
+        """Return the next packet; None if the other end is closed, BlockingIOError if no packet waits."""
         size = array.array("i").itemsize
         try:
             data, ancillary, _, _ = self._socket.recvmsg(
@@ -55,11 +55,11 @@ class OrderSocket:
         return Packet(data, fds[0] if fds else None)
 
     def send(self, message: Message) -> None:
-        """Send a message to the daemon; OSError when it has gone."""
+        """Send a message to the daemon; OSError if its end is closed."""
         self._socket.send(json.dumps(message.to_json(), separators=(",", ":")).encode())
 
     def pass_on(self, packet: Packet) -> None:
-        """Send a packet to the spare as it is, with its descriptor; OSError when the spare has gone."""
+        """Send a packet to the spare unchanged, with its descriptor; OSError if the spare has ended."""
         fds = [] if packet.fd is None else [packet.fd]
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         self._socket.sendmsg([packet.data], rights)

@@ -1,10 +1,9 @@
-"""The launcher's loop: take an order, fork a shim; reap shims; answer whether a tree is empty.
+"""The launcher's loop: fork a shim for each order, reap shims, check whether process trees are empty.
 
-A fork takes a millisecond or two, so once orders pause one shim is forked ahead (see spare).
-Single-threaded, so a fork copies nothing half-done.  The order's content is read by the child alone: no
-run's secrets ever lie in this process.  INT and HUP, which a terminal sends to the whole foreground,
-do nothing; TERM and the end of the order socket end the launcher after the order in hand, and its
-shims live on.
+A fork takes 1 to 2 ms, so one shim is forked in advance when no order waits (see `spare`).  The launcher has
+one thread, so a fork never copies a half-finished change.  Only the child reads the content of an order: the
+launcher never has the secrets of a run.  TERM and the end of the order socket end the launcher after the
+current order; its shims stay alive.  INT and HUP, which a terminal sends to all its processes, do nothing.
 """
 
 import gc
@@ -30,47 +29,47 @@ from mosaicd.shim.run_cgroup import name_of
 from mosaicd.shim.signal_pipe import SignalPipe
 
 _TITLE = "mosaic-launcher"
-_ORDERS_A_ROUND = 64
-_LINGER_MS = 500
-_PAUSE_MS = 10  # without orders, before a spare is forked: not while others need the processors
+_ORDERS_PER_ROUND = 64
+_REMOVAL_RETRY_MS = 500
+_IDLE_MS = 10  # time without orders before a spare is forked, so that the fork does not delay runs
 
 
 class Launcher:
-    """The order socket, and the shims that were forked and not yet reaped."""
+    """The order socket, the spare, and the shims that are forked and not yet reaped."""
 
     def __init__(self, orders: OrderSocket, sweeper: CgroupSweeper) -> None:
         self._orders = orders
         self._sweeper = sweeper
-        self._lingering: set[str] = set()
+        self._cgroups_to_remove: set[str] = set()
         self._shims: dict[int, ForkShim] = {}
         self._spare: Spare | None = None
         self._is_leaving = False
         self._signals = SignalPipe()
 
     def run(self) -> None:
-        """Serve until the daemon has gone."""
+        """Serve until the daemon closes the order socket or SIGTERM arrives."""
         poll = select.poll()
         poll.register(self._orders.fd, select.POLLIN)
         poll.register(self._signals.fd, select.POLLIN)
-        self._tell_containment()
+        self._report_containment()
         while not self._is_leaving:
-            idle_ms = _LINGER_MS if self._lingering else None
-            ready = dict(poll.poll(idle_ms if self._spare else _PAUSE_MS))
+            retry_ms = _REMOVAL_RETRY_MS if self._cgroups_to_remove else None
+            ready = dict(poll.poll(retry_ms if self._spare else _IDLE_MS))
             if not ready and self._spare is None:
-                self._fork_ahead()
+                self._fork_spare()
             elif not ready:
-                self.clear_away()
+                self.remove_cgroups()
             if self._signals.fd in ready:
                 self._signals.drain()
                 self._is_leaving = self._signals.take_term()
                 self._reap()
             if self._orders.fd in ready:
-                self._take_orders()
+                self._read_orders()
 
-    def _take_orders(self) -> None:
-        """Carry out what waits; questions are kept for one look at the end."""
-        questions: list[CheckTree] = []
-        for _ in range(_ORDERS_A_ROUND):
+    def _read_orders(self) -> None:
+        """Carry out the waiting orders; the checks of process trees share one survey at the end."""
+        checks: list[CheckTree] = []
+        for _ in range(_ORDERS_PER_ROUND):
             try:
                 packet = self._orders.receive()
             except BlockingIOError:
@@ -80,22 +79,24 @@ class Launcher:
                 break
             order = packet.order()
             if isinstance(order, CheckTree):
-                questions.append(order)
+                checks.append(order)
                 packet.close()
             else:
                 self._fork(order, packet)
-        if questions and not self._is_leaving:
-            self._answer(questions)
+        if checks and not self._is_leaving:
+            self._reply_to_checks(checks)
 
-    def _answer(self, questions: list[CheckTree]) -> None:
-        """Reply to each question; what is left of an attempt with an empty process tree is removed."""
-        replies = emptiness.answer(questions, self._sweeper)
+    def _reply_to_checks(self, checks: list[CheckTree]) -> None:
+        """Reply to each check; remove control groups and temporary directories of empty process trees."""
+        replies = emptiness.answer(checks, self._sweeper)
         for reply in replies:
             self._orders.send(reply)
-        empty = {reply.id for reply in replies if reply.empty}
-        ended = [one for one in questions if one.id in empty]
-        self._lingering |= {name_of(one.run_id, one.attempt) for one in ended if one.attempt is not None}
-        self._remove_temporary(ended)
+        empty_ids = {reply.id for reply in replies if reply.empty}
+        empty_checks = [check for check in checks if check.id in empty_ids]
+        self._cgroups_to_remove |= {
+            name_of(check.run_id, check.attempt) for check in empty_checks if check.attempt is not None
+        }
+        self._remove_temp_dirs(empty_checks)
 
     def _fork(self, order: ForkShim | UnknownOrder, packet: Packet) -> None:
         if packet.fd is None or isinstance(order, UnknownOrder):
@@ -104,36 +105,36 @@ class Launcher:
             return
         crash_points.reach("launcher.order_taken")
         try:
-            pid = self._hand_to_spare(packet) or self._fork_for(packet.fd)
-        except OSError as error:  # no process to be had now; the daemon tries again later
+            pid = self._try_spare(packet) or self._fork_for(packet.fd)
+        except OSError as error:  # no free process; the daemon tries again later
             packet.close()
-            why = error.strerror or str(error)
-            self._orders.send(ForkFailed(id=order.id, error=why, errno=error.errno))
+            error_text = error.strerror or str(error)
+            self._orders.send(ForkFailed(id=order.id, error=error_text, errno=error.errno))
             return
         crash_points.reach("launcher.forked")
         packet.close()
         self._shims[pid] = order
         self._orders.send(Launched(id=order.id, pid=pid, start_ticks=procfs.read_start_ticks(pid)))
 
-    def _hand_to_spare(self, packet: Packet) -> int | None:
+    def _try_spare(self, packet: Packet) -> int | None:
         spare, self._spare = self._spare, None
-        return spare.pid if spare is not None and spare.hand(packet) else None
+        return spare.pid if spare is not None and spare.try_pass_order(packet) else None
 
     def _fork_for(self, order_fd: int) -> int:
         pid = os.fork()
         if pid == 0:
-            self._forget()
+            self._close_in_child()
             life.carry_out_and_exit(order_fd, self._sweeper.root)
         return pid
 
-    def _fork_ahead(self) -> None:
+    def _fork_spare(self) -> None:
         try:
-            self._spare = Spare(self._forget, self._sweeper.root)
+            self._spare = Spare(self._close_in_child, self._sweeper.root)
         except OSError:
-            pass  # no process to be had now: an order, or the next pause, tries again
+            pass  # no free process: the next order or idle time tries again
 
-    def _forget(self) -> None:
-        """In the child: give up everything that is the launcher's."""
+    def _close_in_child(self) -> None:
+        """Close the launcher's descriptors, in a forked child."""
         self._signals.close()
         if self._spare is not None:
             self._spare.close()
@@ -152,50 +153,50 @@ class Launcher:
                 self._spare = None
             order = self._shims.pop(pid, None)
             if order is not None:
-                self._lingering.add(name_of(order.run_id, order.attempt))
-                self.clear_away()
+                self._cgroups_to_remove.add(name_of(order.run_id, order.attempt))
+                self.remove_cgroups()
                 self._orders.send(Reaped(pid=pid, run_id=order.run_id, attempt=order.attempt, status=status))
 
-    def clear_away(self) -> None:
+    def remove_cgroups(self) -> None:
         """Remove the control groups of ended attempts; a group stays while a shim is in it."""
-        self._lingering = {name for name in self._lingering if not self._sweeper.remove(name)}
+        self._cgroups_to_remove = {name for name in self._cgroups_to_remove if not self._sweeper.remove(name)}
 
-    def _remove_temporary(self, questions: list[CheckTree]) -> None:
+    def _remove_temp_dirs(self, checks: list[CheckTree]) -> None:
         """Fork a child that removes the temporary directories of dead shims: a removal may take long."""
-        attempts = emptiness.orphaned(questions) if questions else []
-        left = [attempt for attempt in attempts if temp_cleanup.has_temp_dir(*attempt)]
-        if not left:
+        attempts = emptiness.attempts_without_shim(checks) if checks else []
+        with_temp_dir = [attempt for attempt in attempts if temp_cleanup.has_temp_dir(*attempt)]
+        if not with_temp_dir:
             return
         try:
             pid = os.fork()
         except OSError:
-            return  # no process to be had now
+            return  # no free process: upkeep removes the directories later
         if pid == 0:
-            self._forget()
-            temp_cleanup.remove_and_exit(left)
+            self._close_in_child()
+            temp_cleanup.remove_and_exit(with_temp_dir)
 
-    def _tell_containment(self) -> None:
+    def _report_containment(self) -> None:
         root = self._sweeper.root
-        self._orders.send(ContainmentFound(word=root.kind, enforces=tuple(root.enforces)))
+        self._orders.send(ContainmentFound(kind=root.kind, enforces=tuple(root.enforces)))
 
 
 def serve(fd: int, mode: str) -> int:
-    """Serve the order socket `fd` until its other end is closed; 0."""
+    """Serve the order socket `fd` until its other end is closed; return the exit status 0."""
     try:
-        os.setsid()  # out of the terminal's foreground group
+        os.setsid()  # leave the foreground group of the terminal
     except PermissionError:
-        pass  # the daemon has started us in a session of our own
+        pass  # the daemon has started this process in its own session
     sweeper = CgroupSweeper(cgroup_root.prepare(mode))
     sweeper.sweep()
     launcher = Launcher(OrderSocket(fd), sweeper)
     child.set_name(_TITLE)
     gc.collect()
-    gc.freeze()  # what is shared with every shim is never touched by a collection there
+    gc.freeze()  # so that a collection in a shim does not copy shared pages
     try:
         launcher.run()
     except (BrokenPipeError, ConnectionResetError):
-        pass  # the daemon went away while we answered
-    launcher.clear_away()
+        pass  # the daemon ended during a reply
+    launcher.remove_cgroups()
     sweeper.sweep()
     sweeper.close()
     return 0

@@ -1,7 +1,7 @@
-"""A shim forked ahead: it has left the launcher behind and waits for its order, so no run waits for a fork.
+"""The spare: a shim that is forked in advance and waits for its order, so that no run waits for a fork.
 
-The launcher passes the order on unread; what waits here holds nothing of any run.  A spare ends with its
-launcher, whose end of the channel no other process may keep open.
+The launcher passes the order on unread.  A waiting spare contains no data of a run.  It ends with its
+launcher, so no other process may keep the launcher's end of the channel open.
 """
 
 import os
@@ -19,10 +19,10 @@ _CRASHED = 70
 
 
 class Spare:
-    """The launcher's side: one child that waits."""
+    """The launcher's side of a spare: its pid and the channel to it."""
 
-    def __init__(self, forget: Callable[[], None], root: CgroupRoot) -> None:
-        """Fork it; OSError when there is no process to be had.  `forget` gives up what is the launcher's."""
+    def __init__(self, close_in_child: Callable[[], None], root: CgroupRoot) -> None:
+        """Fork the spare; OSError if the fork fails.  `close_in_child` closes the launcher's descriptors."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._channel = OrderSocket(ours.detach())
@@ -33,11 +33,11 @@ class Spare:
                 raise
             if self.pid == 0:
                 self._channel.close()
-                forget()
-                _become(OrderSocket(theirs.detach()), root)
+                close_in_child()
+                _run_spare(OrderSocket(theirs.detach()), root)
 
-    def hand(self, packet: Packet) -> bool:
-        """Pass the order on; False when the spare has gone."""
+    def try_pass_order(self, packet: Packet) -> bool:
+        """Pass the order on and close the channel; return False if the spare has ended."""
         try:
             self._channel.pass_on(packet)
         except OSError:
@@ -47,17 +47,17 @@ class Spare:
         return True
 
     def close(self) -> None:
-        """Let it go."""
+        """Close the channel; the spare then exits."""
         self._channel.close()
 
 
-def _become(channel: OrderSocket, root: CgroupRoot) -> None:
-    """Wait, carry out, and end: nothing of the parent's clean-up may happen here."""
+def _run_spare(channel: OrderSocket, root: CgroupRoot) -> None:
+    """Wait for an order, carry it out, and exit without the clean-up of the launcher's code."""
     status = _CRASHED
     try:
         signals = life.leave_launcher()
         child.set_name(_TITLE)
-        packet = _await(channel, signals)
+        packet = _wait_for_order(channel, signals)
         channel.close()
         order_fd = packet.fd if packet is not None else None
         status = life.carry_out(order_fd, signals, root) if order_fd is not None else 0
@@ -65,8 +65,8 @@ def _become(channel: OrderSocket, root: CgroupRoot) -> None:
         os._exit(status)
 
 
-def _await(channel: OrderSocket, signals: SignalPipe) -> Packet | None:
-    """Return the packet of the order, or None when the launcher has gone or we are told to."""
+def _wait_for_order(channel: OrderSocket, signals: SignalPipe) -> Packet | None:
+    """Return the packet of the order; None if the launcher has ended or SIGTERM arrives."""
     poll = select.poll()
     poll.register(channel.fd, select.POLLIN)
     poll.register(signals.fd, select.POLLIN)

@@ -271,7 +271,7 @@ class LauncherClient:
             case Reaped():
                 self._note_reaped(message)
             case ContainmentFound():
-                self.containment = {"holds": message.word, "enforces": list(message.enforces)}
+                self.containment = {"holds": message.kind, "enforces": list(message.enforces)}
             case Launched() | ForkFailed() | TreeChecked():
                 self._take_reply(message)
 

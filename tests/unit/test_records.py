@@ -61,7 +61,7 @@ def test_a_record_is_read_as_it_was_written(record: Record) -> None:
         ForkFailed(id=None, error="why"),
         TreeChecked(id=2, run_id="r", empty=False, pids=(7,)),
         Reaped(pid=3, run_id="r", attempt=2, status=9),
-        ContainmentFound(word="cgroup-v2", enforces=("memory",)),
+        ContainmentFound(kind="cgroup-v2", enforces=("memory",)),
     ],
 )
 def test_a_packet_is_read_by_its_name(packet: Record) -> None:

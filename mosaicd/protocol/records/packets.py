@@ -81,7 +81,7 @@ class ContainmentFound(Record):
     """What holds a run's processes together on this machine, and which limits are enforced."""
 
     fact: Literal["containment"] = "containment"
-    word: str
+    kind: str
     enforces: tuple[str, ...]
 
 
