@@ -21,7 +21,7 @@ def test_a_kill_at_the_memory_limit_is_oom(harness: ShimHarness, memory: str) ->
     assert record["oom"]["victims"] == 1
     assert 60 * MIB < record["oom"]["peak_bytes"] <= 64 * MIB
     assert "over its memory limit of 64 MiB" in record["error"]
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_run_below_its_memory_limit_has_no_fault(harness: ShimHarness, memory: str) -> None:
@@ -29,7 +29,7 @@ def test_a_run_below_its_memory_limit_has_no_fault(harness: ShimHarness, memory:
     run = harness.launch([*EATER, "20"], containment={"memory_bytes": 128 * MIB})
     record = run.exit()
     assert (record["fault"], record["exit_code"], record["oom"]) == (None, 0, None)
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_leader_that_survives_an_oom_kill_succeeds(harness: ShimHarness, memory: str) -> None:
@@ -39,7 +39,7 @@ def test_a_leader_that_survives_an_oom_kill_succeeds(harness: ShimHarness, memor
     run = harness.launch([sys.executable, "-c", code], containment={"memory_bytes": 96 * MIB})
     record = run.exit()
     assert (record["exit_code"], record["fault"], record["oom"]["victims"]) == (0, None, 1)
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_leader_that_fails_after_an_oom_kill_is_oom(harness: ShimHarness, memory: str) -> None:
@@ -48,7 +48,7 @@ def test_a_leader_that_fails_after_an_oom_kill_is_oom(harness: ShimHarness, memo
     run = harness.launch([sys.executable, "-c", code], containment={"memory_bytes": 96 * MIB})
     record = run.exit()
     assert (record["exit_code"], record["fault"]) == (1, "oom")
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_the_memory_limit_does_not_include_the_shim(harness: ShimHarness, memory: str) -> None:
@@ -57,11 +57,11 @@ def test_the_memory_limit_does_not_include_the_shim(harness: ShimHarness, memory
     script += "        x[::4096] = b'1' * len(x[::4096])\n        time.sleep(1000)\n"
     script += "while True:\n    os.wait()\n    print('lost one', flush=True)\n"
     run = harness.launch([sys.executable, "-c", script], containment={"memory_bytes": 64 * MIB})
-    run.says("lost one")
-    assert not run.shim_is_gone()
+    run.wait_for_output("lost one")
+    assert not run.has_shim_exited()
     run.control("stop", grace_s=0)
     record = run.exit()
     assert record["stop"]["kind"] == "by_user" and record["fault"] is None  # a stop has precedence
     assert record["oom"]["victims"] >= 1
-    run.ends_empty()
+    run.wait_until_tree_is_empty()
     harness.peer.until(lambda: not run_cgroups_of(run.run_id), shown=lambda: run_cgroups_of(run.run_id))

@@ -19,7 +19,7 @@ def test_each_run_has_a_private_temporary_directory(harness: ShimHarness) -> Non
     mode, path = (run.dir / "stdout.log").read_text().split()
     assert mode == "700"
     assert len(path) + RAY_SUFFIX_BYTES <= SOCKET_PATH_BYTES
-    run.leaves()
+    run.wait_until_shim_exits()
     assert not Path(path).exists()
     assert Path("/etc/passwd").exists()
     assert run.json("leftovers.json")["temporary"]["files"] == 2
@@ -31,7 +31,7 @@ def test_a_deep_temporary_directory(harness: ShimHarness) -> None:
     run = harness.python(f"import os; print(os.environ['TMPDIR']); {code}")
     run.exit()
     path = Path((run.dir / "stdout.log").read_text().strip())
-    run.leaves()
+    run.wait_until_shim_exits()
     assert not path.exists()
     assert not run.has("leftovers.json")
 
@@ -40,7 +40,7 @@ def test_a_run_without_leftovers_has_no_record_of_them(harness: ShimHarness) -> 
     """A run that leaves no file has no leftovers.json."""
     run = harness.launch(["true"])
     run.exit()
-    run.leaves()
+    run.wait_until_shim_exits()
     assert not run.has("leftovers.json")
 
 
@@ -48,7 +48,7 @@ def test_a_tmpdir_from_the_submit_is_kept(harness: ShimHarness, tmp_path: Path) 
     """If the submit sets TMPDIR, its files are kept."""
     run = harness.launch(["sh", "-c", "touch $TMPDIR/kept"], environment={"TMPDIR": str(tmp_path)})
     run.exit()
-    run.leaves()
+    run.wait_until_shim_exits()
     assert (tmp_path / "kept").exists()
 
 
@@ -60,7 +60,7 @@ def test_a_taken_name_of_a_temporary_directory_is_untouched(harness: ShimHarness
     try:
         harness.send(run)
         run.exit()
-        run.leaves()
+        run.wait_until_shim_exits()
         assert (run.dir / "stdout.log").read_text().strip() == str(run.dir / "tmp")
         assert not (run.dir / "tmp").exists()
         assert taken.is_symlink() and harness.root.exists()
@@ -80,7 +80,7 @@ def test_leftover_shared_memory_is_reported(harness: ShimHarness) -> None:
         with used.open():
             gate.open()
             run.exit()
-            run.leaves()
+            run.wait_until_shim_exits()
         named = run.json("leftovers.json")["shared_memory"]
         assert {"path": str(leftover), "bytes": 5000} in named
         assert str(used) not in [entry["path"] for entry in named]
@@ -95,10 +95,10 @@ def test_the_temporary_directory_of_a_lost_shim_is_removed(harness: ShimHarness)
     no process."""
     for has_tree in (True, False):
         run = harness.launch(["sh", "-c", "echo $TMPDIR; exec sleep 1000"])
-        run.says("/")
+        run.wait_for_output("/")
         path = Path((run.dir / "stdout.log").read_text().strip())
         harness.signal(run.shim_pid, signal.SIGKILL)
-        run.leaves()
+        run.wait_until_shim_exits()
         if has_tree:
             harness.teardown(run)
         else:

@@ -18,7 +18,7 @@ ESCAPED = (
 
 def escaped_pid(run: Run) -> int:
     """Return the pid that ESCAPED prints."""
-    run.says("up ")
+    run.wait_for_output("up ")
     return int((run.dir / "stdout.log").read_text().split("up ")[1].split()[0])
 
 
@@ -30,7 +30,7 @@ def run_group(run: Run) -> Path:
 def test_a_worker_starts_in_its_group(harness: ShimHarness) -> None:
     """From its first instruction the worker and its children are in run/, and the shim is in shim/."""
     run = harness.launch(["sh", "-c", "cat /proc/self/cgroup; echo end; sleep 1000"])
-    run.says("end")
+    run.wait_for_output("end")
     output = (run.dir / "stdout.log").read_text()
     outer = f"run-{run.run_id}-1"
     assert f"{outer}/run\n" in output
@@ -40,7 +40,7 @@ def test_a_worker_starts_in_its_group(harness: ShimHarness) -> None:
     assert group_of(run.shim_pid).endswith(f"{outer}/shim")
     assert version_2() in Path(started["cgroup"]).parents
     run.control("stop", grace_s=1)
-    run.ends_empty()
+    run.wait_until_tree_is_empty()
     harness.peer.until(lambda: not run_cgroups_of(run.run_id), shown=lambda: run_cgroups_of(run.run_id))
 
 
@@ -53,7 +53,7 @@ def test_a_stop_ends_all_processes_of_a_run(harness: ShimHarness) -> None:
     run.control("stop", grace_s=0.3)
     run.exit()
     harness.peer.until(lambda: not living([pid]), shown=lambda: living([pid]))
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_an_orphan_without_marker_and_kin_is_found(harness: ShimHarness) -> None:
@@ -63,7 +63,7 @@ def test_an_orphan_without_marker_and_kin_is_found(harness: ShimHarness) -> None
     pid = escaped_pid(run)
     harness.signal(run.shim_pid, signal.SIGKILL)
     harness.signal(run.json("started.json")["pid"], signal.SIGKILL)
-    run.leaves()
+    run.wait_until_shim_exits()
     harness.peer.until(lambda: not living([run.json("started.json")["pid"]]))
     reply = harness.is_empty(run)
     assert not reply["empty"] and pid in reply["pids"]
@@ -77,7 +77,7 @@ def test_an_orphan_without_marker_and_kin_is_found(harness: ShimHarness) -> None
 def test_a_fork_bomb_ends(harness: ShimHarness) -> None:
     """A fork bomb stays within the task limit, if there is one, and a stop ends it."""
     run = harness.python(BOMB, containment={"tasks": 200})
-    run.says("up")
+    run.wait_for_output("up")
     limits = run.json("started.json")["limits"]
     wanted = 150 if "tasks" in limits else 50
     group = str(run_group(run))
@@ -85,7 +85,7 @@ def test_a_fork_bomb_ends(harness: ShimHarness) -> None:
     if "tasks" in limits:
         assert limits["tasks"] == 200 and len(cgroup.pids(group)) <= 200
     run.control("stop", grace_s=0)
-    run.ends_empty()
+    run.wait_until_tree_is_empty()
     harness.peer.until(lambda: not run_cgroups_of(run.run_id), shown=lambda: run_cgroups_of(run.run_id))
 
 
@@ -103,7 +103,7 @@ def test_a_frozen_tree_is_frozen_by_the_kernel(harness: ShimHarness) -> None:
         assert "frozen 0" in events.read_text()
     assert living([pid])
     run.control("stop", grace_s=0)
-    run.ends_empty()
+    run.wait_until_tree_is_empty()
 
 
 @pytest.mark.parametrize("grace_s", [600.0, 0.0])
@@ -116,7 +116,7 @@ def test_a_stop_ends_a_frozen_tree(harness: ShimHarness, grace_s: float) -> None
     run.fact("paused")
     run.control("stop", grace_s=grace_s)
     assert run.exit()["signal"] == (signal.SIGTERM if grace_s else signal.SIGKILL)
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_frozen_orphan_is_ended(harness: ShimHarness) -> None:
@@ -126,7 +126,7 @@ def test_a_frozen_orphan_is_ended(harness: ShimHarness) -> None:
     run.control("pause", mode="freeze")
     run.fact("paused")
     harness.signal(run.shim_pid, signal.SIGKILL)
-    run.leaves()
+    run.wait_until_shim_exits()
     harness.teardown(run, grace_s=20)
     assert harness.is_empty(run)["empty"]
     assert not run.json("teardown.json")["forced"]
@@ -140,7 +140,7 @@ def test_a_traced_process_is_ended(harness: ShimHarness) -> None:
     run = harness.launch(["strace", "-f", "-o", "/dev/null", "-e", injection, "sleep", "1"])
     harness.peer.until(lambda: len(run.members()) >= 2)
     run.control("stop", grace_s=0.2)
-    run.ends_empty()
+    run.wait_until_tree_is_empty()
 
 
 @pytest.mark.slow
@@ -159,7 +159,7 @@ def test_stale_groups_are_removed(harness: ShimHarness) -> None:
     assert not stale.exists() and outer.exists()
     run.control("stop", grace_s=1)
     run.exit()
-    run.leaves()
+    run.wait_until_shim_exits()
     assert harness.is_empty(run)["empty"]
     # a new group may be about to get its worker, so it stays for some seconds
     harness.peer.until(lambda: not outer.exists(), 60)

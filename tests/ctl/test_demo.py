@@ -28,7 +28,7 @@ def start(home: Path) -> "subprocess.Popen[str]":
 
 
 def assert_nothing_is_left(home: Path) -> None:
-    wait_until(lambda: processes.naming(home), lambda left: not left, "no process is left", 30)
+    wait_until(lambda: processes.pids_with_path(home), lambda left: not left, "no process is left", 30)
     assert list(home.iterdir()) == []
 
 

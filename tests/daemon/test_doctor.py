@@ -37,7 +37,7 @@ def test_doctor_reports_a_healthy_daemon(harness: DaemonHarness) -> None:
     """With live, held and ended runs every check is made, all are ok, and the exit code is 0."""
     run_id = harness.submit("true")
     harness.ended(run_id)
-    harness.put_away(run_id)
+    harness.wait_until_cleaned_up(run_id)
     harness.until(harness.submit("sleep", "60"), "EXEC")
     harness.submit("true", hold=True)
     done = harness.ctl("-o", "json", "doctor")
@@ -69,7 +69,7 @@ def test_doctor_makes_no_file_after_an_orderly_stop(harness: DaemonHarness) -> N
     """The doctor makes no file beside a registry that was closed in order."""
     run_id = harness.submit("true")
     harness.ended(run_id)
-    harness.put_away(run_id)
+    harness.wait_until_cleaned_up(run_id)
     harness.stop()
     before = sorted(path.name for path in harness.state_dir.iterdir())
     assert list(examine(harness)[1]) == ["daemon"]
@@ -120,7 +120,7 @@ def test_doctor_removes_leftovers_and_never_results(harness: DaemonHarness) -> N
     harness.ended(run_id)
     runs = harness.state_dir / "runs"
     secret = runs / run_id / "environment.json"
-    harness.put_away(run_id)
+    harness.wait_until_cleaned_up(run_id)
     secret.write_text("{}")
     half, fresh = runs / run_id / "attempt-1" / "exit.json.tmp", runs / run_id / "attempt-1" / "x.tmp"
     for path in (half, fresh):

@@ -81,7 +81,7 @@ def test_pruned_runs_stay_pruned(
     harness.start()
     run_id = harness.submit("true")
     harness.ended(run_id)
-    harness.put_away(run_id)
+    harness.wait_until_cleaned_up(run_id)
     if is_intact:
         harness.stop()
     else:
@@ -145,7 +145,7 @@ def test_no_run_directory_prevents_the_start(build: Build) -> None:
     harness = build(gpus={"static": 4})
     model = harness.submit("sh", "-c", "exit 3", gpus=1, retries=1)
     harness.ended(model)
-    harness.put_away(model)
+    harness.wait_until_cleaned_up(model)
     harness.stop()
     harness.allow(
         Catalogue.REGISTRY_BEHIND,
@@ -197,7 +197,7 @@ def test_endless_files_do_not_block_the_start(build: Build) -> None:
     harness = build()
     model = harness.submit("sh", "-c", "exit 3")
     harness.ended(model)
-    harness.put_away(model)
+    harness.wait_until_cleaned_up(model)
     harness.stop()
     harness.allow(Catalogue.REGISTRY_BEHIND, Catalogue.DIRECTORY_NOT_RECOVERED, Catalogue.RECORD_TORN)
     runs = harness.state_dir / "runs"

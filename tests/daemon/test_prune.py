@@ -24,7 +24,7 @@ def ended_run(harness: DaemonHarness, *command: str, **params: Any) -> str:
     """Return the id of a run that has ended and whose shim has exited."""
     run_id = harness.submit(*(command or ("true",)), dedup="new", **params)
     harness.ended(run_id)
-    harness.put_away(run_id)  # a run with a live shim is not pruned
+    harness.wait_until_cleaned_up(run_id)  # a run with a live shim is not pruned
     return run_id
 
 
@@ -175,7 +175,7 @@ def test_prune_does_not_follow_links(harness: DaemonHarness) -> None:
     code = "import os, sys; os.symlink(sys.argv[1], os.environ['MOSAIC_RUN_DIR'] + '/link')"
     run_id = harness.python(code, str(outside))
     assert harness.ended(run_id)["outcome"] == "succeeded"
-    harness.put_away(run_id)
+    harness.wait_until_cleaned_up(run_id)
     assert harness.call("run.prune", runs=[run_id])["count"] == 1
     forget(harness, run_id)
     assert directories(harness) == set()

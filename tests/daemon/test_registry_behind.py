@@ -48,7 +48,7 @@ def test_lost_commits_lose_no_run(build: Build) -> None:
     before = harness.until(live, "EXEC")
     waiting, withdrawn = harness.submit("echo", "late", gpus=1), harness.submit("true", hold=True)
     harness.call("run.stop", run_id=withdrawn)
-    harness.put_away(failed["run_id"], stopped, withdrawn)
+    harness.wait_until_cleaned_up(failed["run_id"], stopped, withdrawn)
     old = harness.call("daemon.hello")
     lose_log(harness)
     harness.start()
@@ -111,7 +111,7 @@ def test_a_row_that_is_behind_is_recovered_from_its_directory(build: Build) -> N
     second = harness.program("ticker", str(gate), gpus=1, priority=100)
     harness.call("run.release", run_id=late)
     ended = harness.ended(late)
-    harness.put_away(late)
+    harness.wait_until_cleaned_up(late)
     for run_id in (tried, first):
         [pid] = [pid for pid in harness.shims() if str(harness.attempt(run_id)) in links(pid)]
         os.kill(pid, signal.SIGKILL)
@@ -181,7 +181,7 @@ def test_a_live_run_with_the_key_of_another_keeps_its_slot(build: Build) -> None
     empty_log(harness)
     first = harness.submit("true", key="once")
     harness.ended(first)
-    harness.put_away(first)
+    harness.wait_until_cleaned_up(first)
     lose_log(harness)
     shutil.move(harness.state_dir / "runs" / first, hidden)
     harness.start()
@@ -233,7 +233,7 @@ def check_crash_during_recovery(harness: DaemonHarness, point: str, *, is_damage
     allow(harness)
     empty_log(harness)
     failed = harness.ended(harness.submit("sh", "-c", "exit 3"))
-    harness.put_away(failed["run_id"])
+    harness.wait_until_cleaned_up(failed["run_id"])
     gate = harness.home / "gate"
     live = harness.program("ticker", str(gate))
     before = harness.until(live, "EXEC")
@@ -271,7 +271,7 @@ def test_a_restore_that_was_killed_is_finished_by_the_next_start(build: Build, p
     live = harness.program("ticker", str(gate))
     before = harness.until(live, "EXEC")
     ended = harness.ended(harness.submit("sh", "-c", "exit 3"))
-    harness.put_away(ended["run_id"])
+    harness.wait_until_cleaned_up(ended["run_id"])
     harness.kill()
     killed = harness.run_daemon("--restore", str(copy), environment={crash_points.VARIABLE: point})
     assert killed.returncode == -signal.SIGKILL

@@ -96,7 +96,7 @@ def test_a_damaged_registry_loses_no_run(build: Build, damage: Damage) -> None:
     waiting = harness.submit("sh", "-c", "echo late")
     withdrawn = harness.submit("true")
     harness.call("run.stop", run_id=withdrawn)
-    harness.put_away(failed["run_id"], killed["run_id"], withdrawn)
+    harness.wait_until_cleaned_up(failed["run_id"], killed["run_id"], withdrawn)
     epoch = harness.call("daemon.health")["epoch"]
     harness.kill()
     broken = break_registry(harness, damage)

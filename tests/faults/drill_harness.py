@@ -194,8 +194,11 @@ class DrillHarness(DaemonHarness):
 
     def _kill_found(self) -> set[int]:
         """Kill and return all processes of the drill; daemons and launchers are found by their stderr."""
-        pids = {pid for pid in processes.everything() if self._logs_to_journal(pid)}
-        pids |= {*self.shims(), *processes.marked(*(path.name for path in self.state_dir.glob("runs/*")))}
+        pids = {pid for pid in processes.all_pids() if self._logs_to_journal(pid)}
+        pids |= {
+            *self.shims(),
+            *processes.pids_with_marker(*(path.name for path in self.state_dir.glob("runs/*"))),
+        }
         for pid in pids:
             processes.kill(pid)
         return pids

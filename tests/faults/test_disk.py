@@ -154,7 +154,7 @@ def test_shim_start_with_few_inodes_succeeds_or_fails_with_disk_full(build_small
         kinds.add((run["cause"] or {}).get("kind"))
         assert run["outcome"] == "succeeded" or run["cause"]["kind"] == "disk_full", run["cause"]
         harness.disk.release()
-        harness.put_away(run_id)  # a later cleanup of this run must not free inodes for the next
+        harness.wait_until_cleaned_up(run_id)  # a later cleanup of this run must not free inodes for the next
     assert kinds == {None, "disk_full"}
 
 

@@ -107,7 +107,7 @@ def test_interrupted_drill_leaves_no_process_and_no_file() -> None:
     assert (process.returncode, output.splitlines()[-1]) == (130, "interrupted; everything is removed")
     assert not home.exists()
     assert [path for run_id in runs for path in run_cgroups_of(run_id)] == []
-    wait_until(lambda: processes.naming(home), lambda pids: not pids, "no process is left")
+    wait_until(lambda: processes.pids_with_path(home), lambda pids: not pids, "no process is left")
 
 
 def home_of(pid: int) -> tuple[Path, list[str]]:

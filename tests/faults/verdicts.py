@@ -170,6 +170,6 @@ def of_harness(harness: DrillHarness, cpus: int, gpus: int, has_failed_writes: b
         return harness.shims()
 
     wait_until(live_shims, lambda pids: pids == [], "no shim is left", 60)
-    if pids := processes.marked(*(path.name for path in (harness.state_dir / "runs").iterdir())):
+    if pids := processes.pids_with_marker(*(path.name for path in (harness.state_dir / "runs").iterdir())):
         wrong.append(f"processes of runs are left: {pids}")
     return wrong + loud_lines(harness.log, ALLOWED + ALLOWED_OF_DISKS * has_failed_writes)

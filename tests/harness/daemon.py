@@ -213,7 +213,7 @@ class DaemonHarness:
         assert run["state"] == "TERM", run
         return run
 
-    def put_away(self, *run_ids: str) -> None:
+    def wait_until_cleaned_up(self, *run_ids: str) -> None:
         """Wait until ended runs have nothing left to do: their directories say so from then on, and no shim
         has them, which may still have to hear that its last word arrived."""
         for run_id in run_ids:
@@ -264,7 +264,7 @@ class DaemonHarness:
 
     def pids(self, run_id: str) -> list[int]:
         """Return the living processes that carry the run's marker."""
-        return processes.marked(run_id)
+        return processes.pids_with_marker(run_id)
 
     def shims(self) -> list[int]:
         """Return the shims of this state directory."""

@@ -12,7 +12,7 @@ from mosaicd.shim.process_table import environment_of
 PROC = Path("/proc")
 
 
-def everything() -> Iterator[int]:
+def all_pids() -> Iterator[int]:
     """Yield the pid of every process."""
     return (int(name) for name in os.listdir(PROC) if name.isdigit())
 
@@ -39,16 +39,16 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def marked(*run_ids: str) -> list[int]:
+def pids_with_marker(*run_ids: str) -> list[int]:
     """Return the living processes that carry the marker of one of the runs."""
     markers = {f"{rundir.MARKER}={run_id}".encode() for run_id in run_ids}
-    return [pid for pid in everything() if not markers.isdisjoint(environment_of(pid).split(b"\0"))]
+    return [pid for pid in all_pids() if not markers.isdisjoint(environment_of(pid).split(b"\0"))]
 
 
-def naming(path: Path) -> list[int]:
+def pids_with_path(path: Path) -> list[int]:
     """Return the other processes that have a path in their arguments or their environment."""
     found = []
-    for pid in everything():
+    for pid in all_pids():
         with contextlib.suppress(OSError):
             words = (PROC / f"{pid}/cmdline").read_bytes() + (PROC / f"{pid}/environ").read_bytes()
             if str(path).encode() in words and pid != os.getpid():
@@ -62,7 +62,7 @@ def shims(state_dir: Path, but: int | None = None) -> list[int]:
     `but` is the daemon, which opens these directories too; a worker has the marker in its environment.
     """
     root = f"{state_dir / 'runs'}/"
-    return [pid for pid in everything() if pid != but and _holds_attempt(pid, root) and not _has_marker(pid)]
+    return [pid for pid in all_pids() if pid != but and _holds_attempt(pid, root) and not _has_marker(pid)]
 
 
 def _holds_attempt(pid: int, root: str) -> bool:

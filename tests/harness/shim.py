@@ -59,19 +59,19 @@ class Run:
         self.harness.peer.until(lambda: len(self.facts(name)) >= count, timeout_s, lambda: self.facts())
         return self.facts(name)[count - 1]
 
-    def ends_empty(self, timeout_s: float = PATIENCE_S) -> None:
+    def wait_until_tree_is_empty(self, timeout_s: float = PATIENCE_S) -> None:
         """Wait until the shim has reported an empty tree, and see that it is."""
         self.harness.peer.until(
             lambda: self.facts("emptied") or any(fact["swept"] for fact in self.facts("exited")), timeout_s,
             lambda: self.facts(),
         )  # fmt: skip
         assert self.members() == []
-        self.leaves()
+        self.wait_until_shim_exits()
 
     def telemetry(self) -> list[Json]:
         return [json.loads(line) for line in (self.dir / "telemetry.jsonl").read_bytes().splitlines()]
 
-    def pieces(self, name: str) -> dict[int, bytes]:
+    def segments(self, name: str) -> dict[int, bytes]:
         """Return what is kept of a log by the offset at which each piece begins."""
         found = {}
         for path in self.dir.iterdir():
@@ -83,7 +83,7 @@ class Run:
     def control(self, word: str, **params: Any) -> None:
         self.harness.peer.control(self.run_id, word, **params)
 
-    def says(self, text: str, timeout_s: float = PATIENCE_S, log: str = "stdout.log") -> None:
+    def wait_for_output(self, text: str, timeout_s: float = PATIENCE_S, log: str = "stdout.log") -> None:
         """Wait until the log holds `text`."""
         path = self.dir / log
         self.harness.peer.until(
@@ -91,16 +91,16 @@ class Run:
             lambda: path.read_bytes()[-500:] if path.exists() else "no log",
         )  # fmt: skip
 
-    def shim_is_gone(self) -> bool:
+    def has_shim_exited(self) -> bool:
         return procfs.read_start_ticks(self.shim_pid) != self.shim_start or self._is_zombie()
 
     def _is_zombie(self) -> bool:
         process = procfs.read_process(self.shim_pid)
         return process is not None and not process.is_alive
 
-    def leaves(self, timeout_s: float = PATIENCE_S) -> None:
+    def wait_until_shim_exits(self, timeout_s: float = PATIENCE_S) -> None:
         """Wait until the shim has gone."""
-        self.harness.peer.until(self.shim_is_gone, timeout_s, lambda: f"shim {self.shim_pid} lives")
+        self.harness.peer.until(self.has_shim_exited, timeout_s, lambda: f"shim {self.shim_pid} lives")
 
     def members(self) -> list[int]:
         """Return the living processes below the shim or with the run's marker."""
@@ -141,7 +141,7 @@ class ShimHarness:
         self.containment = containment
         self.peer = Peer(str(root / "sock"))
         self.runs: list[Run] = []
-        self.heard: list[Json] = []
+        self.messages: list[Json] = []
         self.orders: socket.socket | None = None
         self._ids = 0
         self._stamp = f"{os.getpid():x}{time.monotonic_ns():x}"
@@ -214,12 +214,12 @@ class ShimHarness:
             "pid": started.get("pid"), "start_ticks": started.get("start_ticks"),
         }  # fmt: skip
         reply = self.ask({"order": "teardown", "run_id": run.run_id, "attempt": 1}, order)
-        return self.hear(lambda m: m.get("fact") == "reaped" and m["pid"] == reply["pid"])
+        return self.receive(lambda m: m.get("fact") == "reaped" and m["pid"] == reply["pid"])
 
     def signal(self, pid: int, number: int) -> None:
         psutil.Process(pid).send_signal(number)
 
-    def wakes(self, pid: int) -> int:
+    def context_switches(self, pid: int) -> int:
         """How often a process has waited so far, whatever a wait costs on this machine."""
         return int(psutil.Process(pid).num_ctx_switches().voluntary)
 
@@ -227,7 +227,7 @@ class ShimHarness:
         times = psutil.Process(pid).cpu_times()
         return float(times.user + times.system)
 
-    def limit_files(self, pid: int, size_bytes: int) -> None:
+    def limit_file_size(self, pid: int, size_bytes: int) -> None:
         """Let a process write files of at most this size: a full disk, as far as it can tell."""
         hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (size_bytes, hard))
@@ -254,9 +254,9 @@ class ShimHarness:
         self.orders.sendmsg([json.dumps(packet).encode()], ancillary)
         if fd is not None:
             os.close(fd)
-        return self.hear(lambda message: message.get("id") == packet["id"])
+        return self.receive(lambda message: message.get("id") == packet["id"])
 
-    def hear(self, wanted: Callable[[Json], bool], timeout_s: float = PATIENCE_S) -> Json:
+    def receive(self, wanted: Callable[[Json], bool], timeout_s: float = PATIENCE_S) -> Json:
         """Return the first message of the launcher's that is `wanted`, once it has come."""
 
         orders = self.orders
@@ -265,29 +265,29 @@ class ShimHarness:
         def look() -> Json | None:
             try:
                 while data := orders.recv(4096):
-                    self.heard.append(json.loads(data))
+                    self.messages.append(json.loads(data))
             except BlockingIOError:
                 pass
-            return next((message for message in self.heard if wanted(message)), None)
+            return next((message for message in self.messages if wanted(message)), None)
 
-        found = self.peer.until(look, timeout_s, lambda: self.heard)
+        found = self.peer.until(look, timeout_s, lambda: self.messages)
         assert found is not None
         return found
 
-    def left_behind(self) -> list[str]:
+    def leaked_processes(self) -> list[str]:
         """Name every living process that a test of ours started."""
         table = process_table.survey()
         found = []
         for run in self.runs:
             found += [f"{p.pid} of {run.run_id}" for p in process_table.marked(table, run.run_id)]
-            if run.shim_pid and not run.shim_is_gone():
+            if run.shim_pid and not run.has_shim_exited():
                 found.append(f"{run.shim_pid}, the shim of {run.run_id}")
         return found
 
     def close(self) -> None:
         """End the launcher, then the peer; fail if anything is left alive."""
         deadline = time.monotonic() + PATIENCE_S
-        while (left := self.left_behind()) and time.monotonic() < deadline:
+        while (left := self.leaked_processes()) and time.monotonic() < deadline:
             self.peer.pump()
         self.close_orders()
         self.launcher.wait(PATIENCE_S)

@@ -93,7 +93,7 @@ class Peer:
         """Return the first true value of `what`; fail with `shown` when it does not come in time."""
         return wait_until(what, deadline_s=timeout_s, pause=self.pump, shown=shown)
 
-    def await_registers(self, count: int) -> None:
+    def wait_for_registers(self, count: int) -> None:
         """Wait until shims have registered so many times."""
         self.until(lambda: len(self.registers) == count, shown=lambda: self.registers)
 

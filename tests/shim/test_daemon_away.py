@@ -28,7 +28,7 @@ def test_a_run_ends_while_the_daemon_is_away_for_a_moment(harness: ShimHarness) 
     assert again["spawned"]["pid"] == run.json("started.json")["pid"]
     assert (again["exit"]["telemetry_seq"], again["swept"]) == (500, True)
     assert [line["seq"] for line in run.telemetry()] == list(range(1, 501))
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_the_daemon_comes_back_to_a_living_run(harness: ShimHarness) -> None:
@@ -39,7 +39,7 @@ def test_the_daemon_comes_back_to_a_living_run(harness: ShimHarness) -> None:
     for count in (2, 3):
         harness.peer.close()
         harness.peer.open()
-        harness.peer.await_registers(count)
+        harness.peer.wait_for_registers(count)
     assert harness.peer.registers[-1]["status"]["spawned"]["pid"] == pid
     run.control("pause", mode="freeze")
     run.fact("paused")
@@ -57,7 +57,7 @@ def test_the_daemon_comes_back_to_a_living_run(harness: ShimHarness) -> None:
     status = harness.peer.until(lambda: harness.peer.registers[4:])[0]["status"]
     assert (status["frozen"], status["thawed_at"]) == (False, thawed_at)
     run.control("stop", grace_s=1)
-    run.ends_empty()
+    run.wait_until_tree_is_empty()
 
 
 def test_what_was_wanted_meanwhile_is_done_at_the_register(harness: ShimHarness) -> None:
@@ -78,7 +78,7 @@ def test_what_was_wanted_meanwhile_is_done_at_the_register(harness: ShimHarness)
         harness.peer.open()
         run.fact(name)
     assert run.exit()["stop"]["who"] == "ada"
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_daemon_that_does_not_acknowledge(harness: ShimHarness) -> None:
@@ -92,7 +92,7 @@ def test_a_daemon_that_does_not_acknowledge(harness: ShimHarness) -> None:
     harness.peer.open()
     run.exit()
     assert [fact["fact"] for fact in run.facts()] == ["spawned", "started", "exited"]
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_the_shim_leaves_when_all_is_on_the_disk(harness: ShimHarness) -> None:
@@ -101,7 +101,7 @@ def test_the_shim_leaves_when_all_is_on_the_disk(harness: ShimHarness) -> None:
     run.fact("started")
     harness.peer.close()
     harness.peer.until(lambda: run.has("exit.json"))
-    run.leaves()
+    run.wait_until_shim_exits()
     assert run.json("exit.json")["exit_code"] == 9
 
 
@@ -110,16 +110,16 @@ def test_waiting_for_the_daemon_costs_next_to_nothing(harness: ShimHarness) -> N
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
     harness.peer.close()
-    before, began = harness.wakes(run.shim_pid), time.monotonic()
+    before, began = harness.context_switches(run.shim_pid), time.monotonic()
     spent_s = harness.cpu_s(run.shim_pid)
-    harness.peer.until(lambda: harness.wakes(run.shim_pid) >= before + 10)
+    harness.peer.until(lambda: harness.context_switches(run.shim_pid) >= before + 10)
     took_s = time.monotonic() - began
-    assert harness.wakes(run.shim_pid) - before <= 10 + 6 * took_s, took_s
+    assert harness.context_switches(run.shim_pid) - before <= 10 + 6 * took_s, took_s
     assert harness.cpu_s(run.shim_pid) - spent_s <= 0.05 + 0.02 * took_s, took_s
     harness.peer.open()
     harness.peer.until(lambda: len(harness.peer.registers) == 2)
     run.control("stop", grace_s=0)
-    run.ends_empty()
+    run.wait_until_tree_is_empty()
 
 
 def test_a_refused_register_leaves_a_living_tree_alone(harness: ShimHarness) -> None:
@@ -133,7 +133,7 @@ def test_a_refused_register_leaves_a_living_tree_alone(harness: ShimHarness) -> 
     harness.peer.answer = lambda _: {"order": "attach", "want": "run"}
     harness.peer.until(lambda: len(harness.peer.registers) >= 4)
     run.control("stop", grace_s=1)
-    run.ends_empty()
+    run.wait_until_tree_is_empty()
 
 
 def test_a_shim_whose_run_has_ended_leaves_when_it_is_refused(harness: ShimHarness) -> None:
@@ -145,5 +145,5 @@ def test_a_shim_whose_run_has_ended_leaves_when_it_is_refused(harness: ShimHarne
     before = len(harness.peer.registers)
     harness.peer.answer = lambda _: {"error": {"code": -32008, "message": "not known"}}
     harness.peer.open()
-    run.leaves()
+    run.wait_until_shim_exits()
     assert len(harness.peer.registers) == before + 1

@@ -21,7 +21,7 @@ def test_the_time_without_pauses(harness: ShimHarness) -> None:
     run.control("stop", grace_s=1)
     record = run.exit()
     assert record["active_s"] < record["finished_at"] - run.json("launch.json")["at"] - 0.7
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_whose_count_it_is(harness: ShimHarness) -> None:
@@ -31,7 +31,7 @@ def test_whose_count_it_is(harness: ShimHarness) -> None:
         run = harness.launch(["echo", step])
         record = run.exit()
         assert (record["steps"], record["steps_are_global"]) == ((5000, True) if is_global else (1, False))
-        run.leaves()
+        run.wait_until_shim_exits()
 
 
 def test_a_workers_own_words(harness: ShimHarness) -> None:
@@ -41,4 +41,4 @@ def test_a_workers_own_words(harness: ShimHarness) -> None:
     record = run.exit()
     assert record["last_word"] == "run_failed" and record["fault"] is None
     assert record["error"].startswith("no such map: x") and len(record["error"]) <= 256
-    run.leaves()
+    run.wait_until_shim_exits()

@@ -19,7 +19,7 @@ def test_the_exit_code_is_the_kernels(harness: ShimHarness, code: int) -> None:
     assert (run.dir / "stdout.log").read_bytes() == b"out\n"
     assert (run.dir / "stderr.log").read_bytes() == b"err\n"
     assert record["swept"] is True
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_segfault_is_signal_11(harness: ShimHarness) -> None:
@@ -38,7 +38,7 @@ def test_a_program_that_is_not_there(harness: ShimHarness) -> None:
     assert (record["fault"], record["exit_code"], record["swept"]) == ("spawn_failed", None, True)
     assert fact["exit"] == record
     assert not run.has("started.json")
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_start_that_fails_says_why(
     """Whatever keeps a program from starting is a spawn failure that names it, never a lost shim."""
     run = harness.launch(argv, **changes)
     assert words in run.fact("spawn_failed")["error"]
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_the_worker_gets_what_was_ordered_and_nothing_else(harness: ShimHarness) -> None:
@@ -112,4 +112,4 @@ def test_helpers_that_a_worker_leaves_behind_are_swept(harness: ShimHarness) -> 
     run.fact("emptied")
     assert run.members() == []
     assert harness.is_empty(run)["empty"] is True
-    run.leaves()
+    run.wait_until_shim_exits()

@@ -23,22 +23,22 @@ def test_a_repeated_order_starts_nothing(harness: ShimHarness) -> None:
     first, started = (run.shim_pid, run.shim_start), run.json("started.json")
     harness.send(run)
     second = run.shim_pid
-    fact = harness.hear(lambda m: m.get("fact") == "reaped" and m["pid"] == second)
+    fact = harness.receive(lambda m: m.get("fact") == "reaped" and m["pid"] == second)
     assert (fact["status"], fact["run_id"], fact["attempt"]) == (0, run.run_id, 1)
     run.shim_pid, run.shim_start = first
     assert run.json("started.json") == started
     assert len(harness.peer.registers) == 1
     run.control("stop", grace_s=1)
-    run.ends_empty()
+    run.wait_until_tree_is_empty()
 
 
 def test_an_attempt_is_never_started_twice(harness: ShimHarness) -> None:
     """With the lock free, launch.json alone shows that a shim has begun the attempt."""
     run = harness.launch(["true"])
     run.exit()
-    run.leaves()
+    run.wait_until_shim_exits()
     harness.send(run)
-    run.leaves()
+    run.wait_until_shim_exits()
     assert len(harness.peer.registers) == 1
 
 
@@ -46,7 +46,7 @@ def test_a_daemon_that_never_accepts(harness: ShimHarness) -> None:
     """After the handshake timeout the shim says so on the disk and leaves; nothing was started."""
     harness.peer.close()
     run = harness.launch(["touch", "made"], limits={"handshake_timeout_s": 0.3})
-    run.leaves()
+    run.wait_until_shim_exits()
     content = run.json("exit.json")
     assert (content["fault"], content["swept"]) == ("handshake_timeout", True)
     assert content["error"] == "the daemon did not accept this shim within 0.3 s"
@@ -60,7 +60,7 @@ def test_a_daemon_that_comes_late(harness: ShimHarness) -> None:
     harness.peer.until(lambda: run.has("launch.json"))
     harness.peer.open()
     assert run.exit()["exit_code"] == 0
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 @pytest.mark.parametrize("code", [-32008, -32003, -32001])
@@ -68,7 +68,7 @@ def test_a_refused_shim_leaves(harness: ShimHarness, code: int) -> None:
     """A shim that the daemon does not know, and that has started nothing, goes."""
     harness.peer.answer = lambda _: {"error": {"code": code, "message": "no"}}
     run = harness.launch(["touch", "made"])
-    run.leaves()
+    run.wait_until_shim_exits()
     assert not (harness.root / "made").exists()
     assert not run.has("exit.json")
 
@@ -98,7 +98,7 @@ def test_a_shim_holds_nothing_of_its_makers(harness: ShimHarness) -> None:
     assert os.getsid(run.shim_pid) == run.shim_pid
     assert Path(f"/proc/{run.shim_pid}/comm").read_text() == "mosaic-shim\n"
     run.control("stop", grace_s=1)
-    run.ends_empty()
+    run.wait_until_tree_is_empty()
 
 
 def test_a_killed_launcher_takes_nobody_along(harness: ShimHarness) -> None:
@@ -111,7 +111,7 @@ def test_a_killed_launcher_takes_nobody_along(harness: ShimHarness) -> None:
     harness.start_launcher()
     gate.open()
     assert run.exit()["exit_code"] == 6
-    run.leaves()
+    run.wait_until_shim_exits()
     assert harness.launch(["true"]).exit()["exit_code"] == 0
 
 
@@ -142,7 +142,7 @@ def test_the_launchers_environment_does_not_matter(tmp_path: Path) -> None:
 def test_is_empty_names_what_lives(harness: ShimHarness) -> None:
     """The answer covers marked processes and everything below the shim, disguised or not."""
     run = harness.launch(["sh", "-c", trees.DISGUISED])
-    run.says("ready")
+    run.wait_for_output("ready")
     # The three shells, and of their `sleep`s those that are there at the instant of the look.
     answer = wait_until(
         lambda: harness.is_empty(run), lambda found: len(found["pids"]) >= 5, "five processes live"
@@ -150,7 +150,7 @@ def test_is_empty_names_what_lives(harness: ShimHarness) -> None:
     assert answer["empty"] is False
     assert set(answer["pids"]) >= {run.json("started.json")["pid"]}
     run.control("stop", grace_s=0)
-    run.ends_empty()
+    run.wait_until_tree_is_empty()
     assert harness.is_empty(run)["empty"] is True
 
 
@@ -158,11 +158,11 @@ def test_is_empty_names_what_lives(harness: ShimHarness) -> None:
 def test_the_orphans_of_a_killed_shim_are_ended(harness: ShimHarness, tree: str) -> None:
     """A teardown shim finds the tree by leader, session, marker and descent, and ends all of it."""
     run = harness.launch(["sh", "-c", getattr(trees, tree)])
-    run.says("ready")
+    run.wait_for_output("ready")
     harness.peer.until(lambda: len(run.members()) >= 3)
     orphans = run.members()
     harness.signal(run.shim_pid, signal.SIGKILL)
-    run.leaves()
+    run.wait_until_shim_exits()
     assert harness.is_empty(run)["empty"] is False
     assert harness.teardown(run)["status"] == 0
     assert [pid for pid in orphans if (found := procfs.read_process(pid)) and found.is_alive] == []
@@ -179,7 +179,7 @@ def test_a_teardown_leaves_a_living_shim_alone(harness: ShimHarness) -> None:
     assert psutil.pid_exists(run.json("started.json")["pid"])
     assert not run.has("teardown.json")
     run.control("stop", grace_s=1)
-    run.ends_empty()
+    run.wait_until_tree_is_empty()
 
 
 def test_a_recycled_pid_is_not_hit(harness: ShimHarness) -> None:

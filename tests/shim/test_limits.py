@@ -22,7 +22,7 @@ def test_the_time_limit_ends_the_run(harness: ShimHarness) -> None:
     assert (fact["kind"], fact["ran_s"] >= 0.2) == ("time_limit", True)
     record = run.exit()
     assert (record["signal"], record["stop"]["kind"]) == (15, "time_limit")
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_the_time_limit_acts_while_the_daemon_is_down(harness: ShimHarness) -> None:
@@ -33,7 +33,7 @@ def test_the_time_limit_acts_while_the_daemon_is_down(harness: ShimHarness) -> N
     harness.peer.until(lambda: run.has("exit.json"))
     record = run.json("exit.json")
     assert (record["signal"], record["stop"]["kind"], record["swept"]) == (15, "time_limit", True)
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_step_records_are_counted(harness: ShimHarness) -> None:
@@ -47,7 +47,7 @@ def test_step_records_are_counted(harness: ShimHarness) -> None:
     assert (fact["kind"], fact["steps"]) == ("step_limit", 5)
     record = run.exit()
     assert (record["signal"], record["stop"]["kind"], record["steps"]) == (15, "step_limit", 5)
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_the_workers_own_step_counts(harness: ShimHarness) -> None:
@@ -60,7 +60,7 @@ def test_the_workers_own_step_counts(harness: ShimHarness) -> None:
     assert run.fact("limit_reached")["steps"] == 4000
     assert run.exit()["signal"] == 15
     assert len(run.telemetry()) == 5
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_progress_and_metrics(harness: ShimHarness) -> None:
@@ -79,7 +79,7 @@ def test_progress_and_metrics(harness: ShimHarness) -> None:
         "episode_return": 2.0, "mean_return_100": 1.0, "episode_length": 10, "loss": 0.25,
         "num_timesteps": 30,
     }  # fmt: skip
-    run.leaves()
+    run.wait_until_shim_exits()
     advance = harness.peer.until(
         lambda: [one for one in harness.peer.advances if one["telemetry_seq"] == 6],
         shown=lambda: harness.peer.last_advance(run.run_id),

@@ -20,12 +20,12 @@ def test_a_live_run_costs_at_most_five_megabytes(harness: ShimHarness) -> None:
     """With ten runs alive, a shim that has printed and frozen once has a PSS of 5 MB at most."""
     runs = [harness.launch(["sh", "-c", """echo '{"type": "step"}'; sleep 1000"""]) for _ in range(RUNS)]
     for run in runs:
-        run.says("step")
+        run.wait_for_output("step")
         run.control("pause", mode="freeze")
         run.fact("paused")
     sizes = [pss_kb(run.shim_pid) for run in runs]
     for run in runs:
         run.control("stop", grace_s=0)
     for run in runs:
-        run.ends_empty()
+        run.wait_until_tree_is_empty()
     assert sum(sizes) / RUNS <= PSS_LIMIT_KB, sizes

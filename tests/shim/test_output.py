@@ -23,7 +23,7 @@ def test_a_line_of_200_kb(harness: ShimHarness) -> None:
     assert record["telemetry_seq"] == 1
     assert len(run.telemetry()[0]["data"]["observation"]) == 200_000
     assert record["stdout_bytes"] > 200_000
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_forty_thousand_carriage_returns_on_stderr(harness: ShimHarness) -> None:
@@ -34,7 +34,7 @@ def test_forty_thousand_carriage_returns_on_stderr(harness: ShimHarness) -> None
     log = (run.dir / "stderr.log").read_bytes()
     assert log.count(b"\r") == 40_000
     assert log.endswith(b" 39999 it/s |######      |")
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_burst_of_20000_step_lines(harness: ShimHarness) -> None:
@@ -50,7 +50,7 @@ sys.stdout.write("".join(line % n for n in range(20_000)))
     assert [line["seq"] for line in lines] == list(range(1, 20_001))
     assert [line["data"]["step_index"] for line in lines] == list(range(20_000))
     assert (record["telemetry_seq"], record["steps"], record["unparsed_lines"]) == (20_000, 20_000, 0)
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 FLOOD = """
@@ -83,7 +83,7 @@ def test_ten_megabytes_a_second_on_both_pipes(harness: ShimHarness, seconds: flo
     assert seen["waited"] < 0.25
     assert os.path.getsize(run.dir / "stderr.log") == seen["written"] == record["stderr_bytes"]
     assert os.path.getsize(run.dir / "stdout.log") == record["stdout_bytes"] > seen["written"]
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_bare_nan_and_broken_text(harness: ShimHarness) -> None:
@@ -97,7 +97,7 @@ def test_bare_nan_and_broken_text(harness: ShimHarness) -> None:
     assert first["data"] == {"type": "episode", "total_reward": "NaN", "steps": 3}
     assert (second["data"]["note"], second["replaced"]) == ("\ufffd\ufffd", True)
     assert (record["unparsed_lines"], record["episodes"], record["metrics"]) == (1, 1, {"episode_length": 3})
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_record_after_progress_text_and_one_without_its_newline(harness: ShimHarness) -> None:
@@ -106,14 +106,14 @@ def test_a_record_after_progress_text_and_one_without_its_newline(harness: ShimH
     run = harness.python(f"import sys; sys.stdout.write('{text}')")
     assert run.exit()["last_word"] == "run_completed"
     assert [line["kind"] for line in run.telemetry()] == ["heartbeat", "step", "run_completed"]
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_last_word_counts_though_a_helper_holds_the_pipe(harness: ShimHarness) -> None:
     """The end is recorded when the leader ends, not when the last helper closes stdout."""
     run = harness.launch(["sh", "-c", """sleep 1000 & printf '%s' '{"event": "run_completed"}'"""])
     assert run.exit()["last_word"] == "run_completed"
-    run.ends_empty()
+    run.wait_until_tree_is_empty()
 
 
 def test_a_log_has_a_cap(harness: ShimHarness) -> None:
@@ -122,7 +122,7 @@ def test_a_log_has_a_cap(harness: ShimHarness) -> None:
     run = harness.python(code, limits={"stdout_limit_bytes": 12_000})
     record = run.exit()
     whole = b"".join(b"%049d\n" % n for n in range(2000))
-    pieces = run.pieces("stdout.log")
+    pieces = run.segments("stdout.log")
     kept = sum(len(data) for data in pieces.values())
     assert kept <= 12_000
     assert all(whole[start : start + len(data)] == data for start, data in pieces.items())
@@ -134,7 +134,7 @@ def test_a_log_has_a_cap(harness: ShimHarness) -> None:
     assert record["stderr_bytes"] == 20_000
     gaps = [line["data"] for line in run.telemetry()]
     assert gaps[-1] == {"stream": "stdout", "reason": "limit", "offset": 6_000, "lost_bytes": lost}
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_telemetry_has_a_cap(harness: ShimHarness) -> None:
@@ -142,7 +142,7 @@ def test_telemetry_has_a_cap(harness: ShimHarness) -> None:
     code = 'for n in range(20_000): print(\'{"type": "step", "step_index": %d}\' % n)'
     run = harness.python(code, limits={"telemetry_limit_bytes": 1 << 17})
     record = run.exit()
-    pieces = run.pieces("telemetry.jsonl")
+    pieces = run.segments("telemetry.jsonl")
     assert sum(map(len, pieces.values())) <= 1 << 17
     lines = [json.loads(line) for _, data in sorted(pieces.items()) for line in data.splitlines()]
     assert all(data.endswith(b"\n") for data in pieces.values())
@@ -155,7 +155,7 @@ def test_telemetry_has_a_cap(harness: ShimHarness) -> None:
     }  # fmt: skip
     assert record["steps"] == 20_000
     assert [line["data"]["step_index"] for line in lines if line["kind"] == "step"][-1] == 19_999
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_the_index_tells_when_an_offset_was_reached(harness: ShimHarness) -> None:
@@ -168,10 +168,10 @@ def test_the_index_tells_when_an_offset_was_reached(harness: ShimHarness) -> Non
         harness.peer.pump_for(1.1)
         begun = time.time()
         gate.open()
-        run.says(f"line {n}\n")
+        run.wait_for_output(f"line {n}\n")
         times.append((begun, time.time()))
     run.exit()
-    run.leaves()
+    run.wait_until_shim_exits()
     lines = [line.split() for line in (run.dir / "log.index").read_text().splitlines()]
     entries = [(int(offset), float(at)) for stream, offset, at in lines if stream == "stdout"]
     assert [offset for offset, _ in entries] == [7, 14, 21]
@@ -185,7 +185,7 @@ def test_telemetry_goes_on_beyond_the_cap_of_the_raw_log(harness: ShimHarness) -
     run = harness.python(code, limits={"stdout_limit_bytes": 100})
     run.exit()
     assert sorted({line["kind"] for line in run.telemetry()}) == ["gap", "step"]
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_full_disk_sheds_and_counts(harness: ShimHarness) -> None:
@@ -203,16 +203,16 @@ for _ in range(3):
     run = harness.python(code)
     run.fact("started")
     for limit_bytes, count in ((100_000, 1), (100_000, 2), (resource.RLIM_INFINITY, 3)):
-        harness.limit_files(run.shim_pid, limit_bytes)
+        harness.limit_file_size(run.shim_pid, limit_bytes)
         gate.open()
-        run.says("written\n" * count, log="stderr.log")
+        run.wait_for_output("written\n" * count, log="stderr.log")
     record = run.exit()
     assert record["exit_code"] == 0
     shed = record["shed"]
     assert shed["telemetry_records"] > 10_000
     sizes = [len('{"type": "step", "step_index": , "note": ""}\n') + 60 + len(str(n)) for n in range(20_000)]
     assert record["stdout_bytes"] == 3 * sum(sizes)
-    pieces = run.pieces("stdout.log")
+    pieces = run.segments("stdout.log")
     assert sum(map(len, pieces.values())) == record["stdout_bytes"] - shed["stdout_bytes"]
     note = "x" * 60
     text = "".join(f'{{"type": "step", "step_index": {n}, "note": "{note}"}}\n' for n in range(20_000))
@@ -229,7 +229,7 @@ for _ in range(3):
     assert sum(line["kind"] == "step" for line in lines) + shed["telemetry_records"] == 60_000
     lost = [gap["lost_bytes"] for gap in gaps if gap["stream"] == "stdout"]
     assert sum(lost) == shed["stdout_bytes"]
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_cursor_is_in_the_file_before_it_is_told(harness: ShimHarness) -> None:
@@ -258,7 +258,7 @@ for n in itertools.count():
 
     harness.peer.until(check)
     took_s = time.monotonic() - began
-    run.leaves()
+    run.wait_until_shim_exits()
     steps = run.exit()["steps"]
     last = harness.peer.until(lambda: [a for a in advances if a["steps"] == steps])[-1]
     assert (last["telemetry_seq"], last["worker_beat"]) == (steps, True)
@@ -275,17 +275,17 @@ def test_messages_are_small(harness: ShimHarness) -> None:
     run.control("stop", grace_s=0, kind="by_user", who="w" * 2000, reason="ä" * 3000)
     assert len(run.exit()["metrics"]) == 16
     assert harness.peer.longest_line < 4096
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_idle_costs_nothing(harness: ShimHarness) -> None:
     """A silent run's shim sleeps between beats."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
-    before, spent_s = harness.wakes(run.shim_pid), harness.cpu_s(run.shim_pid)
+    before, spent_s = harness.context_switches(run.shim_pid), harness.cpu_s(run.shim_pid)
     began = time.monotonic()
     harness.peer.pump_for(1)
-    assert harness.wakes(run.shim_pid) - before <= 5 + (time.monotonic() - began)
+    assert harness.context_switches(run.shim_pid) - before <= 5 + (time.monotonic() - began)
     assert harness.cpu_s(run.shim_pid) - spent_s <= 0.1
     run.control("stop", grace_s=0)
-    run.ends_empty()
+    run.wait_until_tree_is_empty()

@@ -66,7 +66,7 @@ def test_a_frozen_tree_stands_still_to_the_last_process(harness: ShimHarness) ->
     """`paused` means that leader, child and grandchild are stopped; `continued` that all run again."""
     run = harness.launch(["sh", "-c", TICKING])
     for word in ("leader", "child\n", "grandchild"):
-        run.says(word)
+        run.wait_for_output(word)
     run.control("pause", mode="freeze")
     assert run.fact("paused")["mode"] == "freeze"
     assert states(run) == {"T"}
@@ -77,13 +77,13 @@ def test_a_frozen_tree_stands_still_to_the_last_process(harness: ShimHarness) ->
     before = sizes(run)
     harness.peer.until(lambda: sizes(run) > before)
     run.control("stop", grace_s=1)
-    run.ends_empty()
+    run.wait_until_tree_is_empty()
 
 
 def test_a_tree_caught_between_vfork_and_exec(harness: ShimHarness) -> None:
     """Time and again, every member of a tree that starts programs all the time is really stopped."""
     run = harness.launch(["sh", "-c", "echo up; while :; do /bin/true; done & while :; do /bin/true; done"])
-    run.says("up")
+    run.wait_for_output("up")
     for count in range(1, 31):
         run.control("pause", mode="freeze")
         run.fact("paused", count=count)
@@ -91,7 +91,7 @@ def test_a_tree_caught_between_vfork_and_exec(harness: ShimHarness) -> None:
         run.control("resume")
         run.fact("continued", count=count)
     run.control("stop", grace_s=1)
-    run.ends_empty()
+    run.wait_until_tree_is_empty()
 
 
 def test_pause_and_resume_may_be_repeated(harness: ShimHarness) -> None:
@@ -110,20 +110,20 @@ def test_pause_and_resume_may_be_repeated(harness: ShimHarness) -> None:
     run.control("stop", grace_s=20)
     record = run.exit()
     assert (record["signal"], record["stop"]["forced"]) == (15, False)  # a stop thaws what is frozen
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_resume_overtakes_a_pause(harness: ShimHarness) -> None:
     """Pause and resume in one breath leave the run running."""
     run = harness.launch(["sh", "-c", TICKING])
-    run.says("grandchild")
+    run.wait_for_output("grandchild")
     run.control("pause", mode="freeze")
     run.control("resume")
     run.fact("continued")
     assert "T" not in states(run)
     run.control("resume")
     run.control("stop", grace_s=0)
-    run.ends_empty()
+    run.wait_until_tree_is_empty()
 
 
 def test_a_cooperative_worker_is_asked(harness: ShimHarness) -> None:
@@ -138,7 +138,7 @@ def test_a_cooperative_worker_is_asked(harness: ShimHarness) -> None:
     run.control("stop", grace_s=20)
     run.exit()
     assert [record["kind"] for record in run.telemetry()] == ["run_started", "paused", "resumed"]
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_pause_that_overtakes_the_reply_to_a_register_holds(harness: ShimHarness) -> None:
@@ -148,7 +148,7 @@ def test_a_pause_that_overtakes_the_reply_to_a_register_holds(harness: ShimHarne
 
     def overtaken(params: Json) -> Json:
         run.control("pause", mode="cooperative")
-        run.says('"kind":"paused"', log="telemetry.jsonl")
+        run.wait_for_output('"kind":"paused"', log="telemetry.jsonl")
         return default_answer(params)
 
     harness.peer.answer = overtaken
@@ -158,7 +158,7 @@ def test_a_pause_that_overtakes_the_reply_to_a_register_holds(harness: ShimHarne
     run.control("pause", mode="release")
     run.exit()
     assert [record["kind"] for record in run.telemetry()] == ["run_started", "paused", "checkpoint_saved"]
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_deaf_worker_is_frozen(harness: ShimHarness) -> None:
@@ -173,7 +173,7 @@ def test_a_deaf_worker_is_frozen(harness: ShimHarness) -> None:
     assert "T" not in states(run)
     run.control("stop", grace_s=1)
     run.exit()
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_worker_that_answers_late_finds_the_resume(harness: ShimHarness) -> None:
@@ -181,16 +181,16 @@ def test_a_worker_that_answers_late_finds_the_resume(harness: ShimHarness) -> No
     gate = harness.gate()
     code = COOPERATIVE.replace("for text in line:", "print('busy')\nopen('gate').read()\nfor text in line:")
     run = harness.python(code, kind="worker", cooperative=True, limits={"pause_ack_timeout_s": 0.1})
-    run.says("busy")
+    run.wait_for_output("busy")
     run.control("pause", mode="cooperative")
     assert run.fact("paused")["mode"] == "freeze"
     run.control("resume")
     run.fact("continued")
     gate.open()
-    run.says("told resume")
+    run.wait_for_output("told resume")
     run.control("stop", grace_s=1)
     run.exit()
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_stop_during_a_cooperative_pause(harness: ShimHarness) -> None:
@@ -202,7 +202,7 @@ def test_a_stop_during_a_cooperative_pause(harness: ShimHarness) -> None:
     run.control("stop", grace_s=20)
     assert run.exit()["signal"] == 15
     run.control("resume")
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_release_is_a_checkpoint_and_a_clean_leave(harness: ShimHarness) -> None:
@@ -213,18 +213,18 @@ def test_release_is_a_checkpoint_and_a_clean_leave(harness: ShimHarness) -> None
     record = run.exit()
     assert (record["exit_code"], record["released"], record["stop"]) == (0, True, None)
     assert [line["kind"] for line in run.telemetry()] == ["run_started", "checkpoint_saved"]
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_frozen_leader_that_is_killed_from_outside(harness: ShimHarness) -> None:
     """An out-of-memory kill of a frozen leader ends the run; its frozen children are thawed and swept."""
     run = harness.launch(["sh", "-c", TICKING])
-    run.says("grandchild")
+    run.wait_for_output("grandchild")
     run.control("pause", mode="freeze")
     run.fact("paused")
     harness.signal(run.json("started.json")["pid"], 9)
     assert run.exit()["signal"] == 9
-    run.ends_empty()
+    run.wait_until_tree_is_empty()
 
 
 def test_a_pause_does_not_count_towards_the_time_limit(harness: ShimHarness) -> None:
@@ -240,4 +240,4 @@ def test_a_pause_does_not_count_towards_the_time_limit(harness: ShimHarness) -> 
     fact = run.fact("limit_reached")
     assert 1.5 <= fact["ran_s"] <= fact["at"] - run.json("launch.json")["at"] - paused_s + 0.01
     run.exit()
-    run.leaves()
+    run.wait_until_shim_exits()

@@ -9,7 +9,7 @@ from tests.harness.shim import Run, ShimHarness
 
 def temp_dir(run: Run) -> Path:
     """Return the temporary directory of the run, which prints its path first."""
-    run.says("/")
+    run.wait_for_output("/")
     return Path((run.dir / "stdout.log").read_text().strip())
 
 
@@ -25,7 +25,7 @@ def test_a_shim_leaves_after_its_worker_has_ended(harness: ShimHarness) -> None:
     harness.peer.close()
     remove_run_dir(run)
     gate.open()
-    run.leaves()
+    run.wait_until_shim_exits()
     assert not temporary.exists()
     assert not run.dir.exists()
 
@@ -38,7 +38,7 @@ def test_the_daemon_still_gets_the_end(harness: ShimHarness) -> None:
     remove_run_dir(run)
     gate.open()
     assert run.fact("exited")["exit_code"] == 3
-    run.leaves()
+    run.wait_until_shim_exits()
     assert not temporary.exists()
 
 
@@ -51,9 +51,9 @@ def test_a_living_worker_goes_on(harness: ShimHarness) -> None:
     run.fact("paused")
     run.control("resume")
     run.fact("continued")
-    assert not run.shim_is_gone()
+    assert not run.has_shim_exited()
     run.control("stop", grace_s=1)
-    run.ends_empty()
+    run.wait_until_tree_is_empty()
 
 
 def test_a_shim_that_the_daemon_never_accepts_leaves(harness: ShimHarness) -> None:
@@ -63,5 +63,5 @@ def test_a_shim_that_the_daemon_never_accepts_leaves(harness: ShimHarness) -> No
     run = harness.launch(["touch", "made"], limits={"handshake_timeout_s": 2.0})
     harness.peer.until(lambda: len(harness.peer.registers) >= 2)
     remove_run_dir(run)
-    run.leaves()
+    run.wait_until_shim_exits()
     assert not (harness.root / "made").exists()

@@ -35,7 +35,7 @@ def test_a_spare_becomes_the_next_shim_and_is_replaced(harness: ShimHarness) -> 
     assert run.shim_pid == waiting
     assert run.exit()["exit_code"] == 0
     harness.peer.until(lambda: spares(harness) not in ([], [waiting]))
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_killed_spare_is_not_missed(harness: ShimHarness) -> None:
@@ -45,7 +45,7 @@ def test_a_killed_spare_is_not_missed(harness: ShimHarness) -> None:
     harness.peer.until(lambda: not ((found := procfs.read_process(waiting)) and found.is_alive))
     run = harness.launch(["true"])
     assert run.exit()["exit_code"] == 0
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_spare_holds_nothing_of_the_launcher(harness: ShimHarness) -> None:
@@ -67,4 +67,4 @@ def test_a_spare_goes_with_its_launcher(harness: ShimHarness) -> None:
     harness.peer.until(lambda: not ((found := procfs.read_process(waiting)) and found.is_alive))
     for run in (first, second):
         run.control("stop", grace_s=0)
-        run.ends_empty()
+        run.wait_until_tree_is_empty()

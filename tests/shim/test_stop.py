@@ -16,7 +16,7 @@ def stop(run: Run, grace_s: float, **more: object) -> float:
     """Ask for the end and return how long it took until the tree was reported empty."""
     asked = time.monotonic()
     run.control("stop", grace_s=grace_s, kind="by_user", who="ada", reason="enough", **more)
-    run.ends_empty()
+    run.wait_until_tree_is_empty()
     return time.monotonic() - asked
 
 
@@ -32,7 +32,7 @@ def test_a_plain_command_dies_of_term(harness: ShimHarness) -> None:
         "kind": "by_user", "who": "ada", "reason": "enough", "forced": False, "grace_s": 60.0,
     }  # fmt: skip
     assert took_s < SOON_S
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 @pytest.mark.parametrize("tree", ["STUBBORN", "DISGUISED"])
@@ -47,7 +47,7 @@ def test_a_stubborn_tree_is_gone_within_grace_plus_one_second(harness: ShimHarne
 def _ended(harness: ShimHarness, tree: str) -> float:
     """How long it took until a tree was gone for certain."""
     run = harness.launch(["sh", "-c", getattr(trees, tree)])
-    run.says("ready")
+    run.wait_for_output("ready")
     harness.peer.until(lambda: len(run.members()) >= 5, shown=run.members)
     assert harness.is_empty(run)["empty"] is False
     took_s = stop(run, GRACE_S)
@@ -56,7 +56,7 @@ def _ended(harness: ShimHarness, tree: str) -> float:
     assert harness.is_empty(run) | {"id": 0} == {
         "reply": "empty", "id": 0, "run_id": run.run_id, "empty": True, "pids": [],
     }  # fmt: skip
-    run.leaves()
+    run.wait_until_shim_exits()
     return took_s
 
 
@@ -64,31 +64,31 @@ def _ended(harness: ShimHarness, tree: str) -> float:
 def test_trees_that_outrun_a_survey(harness: ShimHarness, tree: str) -> None:
     """What repairs itself, multiplies, or changes its pid all the time ends too."""
     run = harness.launch([PYTHON, "-S", "-c", getattr(trees, tree)])
-    run.says("ready")
+    run.wait_for_output("ready")
     if tree == "BOMB":
         harness.peer.until(lambda: len(run.members()) > 100, shown=lambda: len(run.members()))
     took_s = stop(run, 0.2)
     assert took_s < 0.2 + SOON_S
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_grace_of_zero_kills_at_once(harness: ShimHarness) -> None:
     """`grace_s` 0 is legal."""
     run = harness.launch(["sh", "-c", trees.STUBBORN])
-    run.says("ready")
+    run.wait_for_output("ready")
     assert stop(run, 0.0) < SOON_S
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_second_stop_may_only_shorten_the_grace(harness: ShimHarness) -> None:
     """The first stop stays on the record; a longer grace afterwards changes nothing."""
     run = harness.launch(["sh", "-c", trees.STUBBORN])
-    run.says("ready")
+    run.wait_for_output("ready")
     run.control("stop", grace_s=60, kind="by_user", who="ada", reason="first")
     run.control("stop", grace_s=0.2, kind="by_user", who="bob", reason="second")
     assert stop(run, 60) < SOON_S
     assert run.exit()["stop"]["reason"] == "first"
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_worker_may_clean_up(harness: ShimHarness) -> None:
@@ -103,14 +103,14 @@ helper = subprocess.Popen([sys.executable, "-c", "import time; print('up', flush
 signal.pause()
 """
     run = harness.python(code, kind="worker")
-    run.says("up")
+    run.wait_for_output("up")
     run.control("stop", grace_s=30, kind="by_user", who="ada", reason=None)
     record = run.exit()
     assert (record["exit_code"], record["last_word"]) == (0, "run_cancelled")
     assert run.telemetry()[0]["data"]["payload"] == {"helper": True}
     assert record["stop"]["forced"] is False
     run.fact("emptied")
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_cooperative_worker_is_told_before_term(harness: ShimHarness) -> None:
@@ -123,11 +123,11 @@ print("ready")
 print(line.recv(100).decode())
 """
     run = harness.python(code, kind="worker", cooperative=True)
-    run.says("ready")
+    run.wait_for_output("ready")
     run.control("stop", grace_s=40, kind="by_user", who="ada", reason=None)
     assert run.exit()["exit_code"] == 0
     assert '{"control": "stop", "grace_s": 40.0}' in (run.dir / "stdout.log").read_text()
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 def test_a_stop_before_the_start(harness: ShimHarness) -> None:
@@ -141,7 +141,7 @@ def test_a_stop_before_the_start(harness: ShimHarness) -> None:
     assert (record["exit_code"], record["signal"], record["started_at"]) == (None, None, None)
     assert record["stop"]["who"] == "ada"
     assert not run.has("started.json")
-    run.leaves()
+    run.wait_until_shim_exits()
     assert not (harness.root / "made").exists()
 
 
@@ -153,7 +153,7 @@ def test_term_to_the_shim_stops_its_run(harness: ShimHarness) -> None:
     record = run.exit()
     assert record["signal"] == 15
     assert (record["stop"]["kind"], record["stop"]["reason"]) == ("by_user", "the shim received SIGTERM")
-    run.leaves()
+    run.wait_until_shim_exits()
 
 
 @pytest.mark.parametrize("number", [1, 2, 13])
@@ -165,4 +165,4 @@ def test_other_signals_do_nothing_to_the_shim(harness: ShimHarness, number: int)
     harness.signal(run.shim_pid, number)
     gate.open()
     assert run.exit()["exit_code"] == 4
-    run.leaves()
+    run.wait_until_shim_exits()
