@@ -18,8 +18,8 @@ from mosaicd.dispatch.scheduler import as_waiting
 from mosaicd.protocol.states import RunKind, State
 from mosaicd.store.registry import Registry
 from tests.harness.clock import ManualClock
+from tests.simulation.invariants import BrokenInvariant, check_order
 from tests.simulation.peers import Attempt
-from tests.simulation.promises import BrokenPromise, check_order
 
 CPUS, GPUS = 4, 2
 SETTLE_ROUNDS = 200
@@ -67,7 +67,7 @@ class Machine:
             await self._dispatch()
             if self.events == before:
                 return
-        raise BrokenPromise(
+        raise BrokenInvariant(
             f"the owed actions never end: {[(r.run_id, owed(r)) for r in self.registry.live.values()]}"
         )
 
@@ -108,16 +108,16 @@ class Machine:
             )
 
     async def _empty_tree(self, run: Run, attempt: Attempt | None) -> None:
-        if attempt is not None and attempt.is_mute:
+        if attempt is not None and attempt.is_silent:
             attempt.shim_alive &= (
                 self.clock.mono() - self._since[run.run_id][1] < PATIENCE_S
-            )  # later it is given up
+            )  # then the daemon kills the shim
         if attempt is not None and attempt.shim_alive and run.exit is None:
             attempt.orders["stop"] = {"kind": "by_user", "who": "daemon"}
             fact = attempt.next_fact(self.clock.wall()) if attempt.registered else None
             if fact is not None and fact["fact"] == "exited":
-                await self._tell(run, attempt, [fact])
-            elif not attempt.registered and not attempt.is_mute:
+                await self._record_facts(run, attempt, [fact])
+            elif not attempt.registered and not attempt.is_silent:
                 attempt.shim_alive = False  # the daemon refuses it, and it exits
             return
         if attempt is not None and not attempt.is_empty:
@@ -156,7 +156,7 @@ class Machine:
         events = missed_events.from_status(run, attempt.status(), self.clock.wall())
         await self._fold(run, *events)
 
-    async def _tell(self, run: Run, attempt: Attempt, facts: list[dict[str, Any]]) -> None:
+    async def _record_facts(self, run: Run, attempt: Attempt, facts: list[dict[str, Any]]) -> None:
         if run.attempt == attempt.number and run.is_holding:
             events, _ = missed_events.from_facts(run, facts)
             await self._fold(run, *events)

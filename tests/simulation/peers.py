@@ -31,7 +31,7 @@ class Attempt:
     helper_alive: bool = False
     frozen: bool = False
     is_stubborn: bool = False
-    is_mute: bool = False
+    is_silent: bool = False
     orders: dict[str, Any] = field(default_factory=dict)
     started: Json | None = None
     life_at: float | None = None
@@ -64,7 +64,7 @@ class Attempt:
 
     def next_fact(self, at: float) -> Json | None:
         """Do the next step of the shim, and return the fact that it reports, or None."""
-        if self.exit is not None or not self.shim_alive or self.is_mute:
+        if self.exit is not None or not self.shim_alive or self.is_silent:
             return None
         if "stop" in self.orders or self.will_exit is not None:
             return self._end(at)

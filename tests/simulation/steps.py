@@ -23,7 +23,7 @@ class Step(NamedTuple):
 WEIGHTS: dict[str, tuple[int, tuple[float, ...]]] = {
     "submit": (10, (1, 2, 3, 4, 9)),
     "submit_worker": (6, (1, 2, 3)),
-    "pass": (20, (0.1, 1, 10, 60, 600, 3600, 36000)),
+    "pass_time": (20, (0.1, 1, 10, 60, 600, 3600, 36000)),
     "shim": (60, (0,)),
     "exit": (12, (0, 0, 0, 1, 7, 200, -9, -11)),
     "stop": (5, (0, 5)),
@@ -33,10 +33,10 @@ WEIGHTS: dict[str, tuple[int, tuple[float, ...]]] = {
     "release": (3, (0,)),
     "set_priority": (2, (-5, 0, 5)),
     "repeat_status": (5, (0,)),
-    "late": (3, (0,)),
+    "check_previous": (3, (0,)),
     "kill_shim": (2, (0,)),
     "stubborn": (1, (0,)),
-    "mute": (1, (0,)),
+    "silence_shim": (1, (0,)),
     "crash": (3, (0,)),
     "reboot": (1, (0,)),
     "suspend": (1, (3600, 86400)),
@@ -46,12 +46,12 @@ WEIGHTS: dict[str, tuple[int, tuple[float, ...]]] = {
 
 def history(seed: int, length: int) -> list[Step]:
     """Return the random steps of a seed."""
-    luck = random.Random(seed)
+    rng = random.Random(seed)
     names = list(WEIGHTS)
     weights = [WEIGHTS[name][0] for name in names]
     return [
-        Step(name, luck.randrange(1000), luck.choice(WEIGHTS[name][1]))
-        for name in luck.choices(names, weights, k=length)
+        Step(name, rng.randrange(1000), rng.choice(WEIGHTS[name][1]))
+        for name in rng.choices(names, weights, k=length)
     ]
 
 

@@ -44,19 +44,19 @@ async def check_seed(seed: int) -> float:
                 return True
             return False
 
-        least = await shortest(steps, is_failing)
-        text = "\n".join(f"  {step}" for step in least)
+        minimal = await shortest(steps, is_failing)
+        text = "\n".join(f"  {step}" for step in minimal)
         raise AssertionError(f"seed {seed}: {error!r}; the shortest failing history:\n{text}") from error
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_promises_hold_in_simulated_life(seed: int) -> None:
+async def test_invariants_hold_in_random_histories(seed: int) -> None:
     """No run is lost, started twice or stuck; slots have one holder, TERM is final, ledger and rows agree."""
     await check_seed(seed)
 
 
-async def test_a_clock_that_is_set_back_changes_no_order(tmp_path: Path) -> None:
-    """Runs of one owner, priority and size start in the order of their submission, whatever the clock says,
+async def test_clock_that_is_set_back_does_not_change_the_order(tmp_path: Path) -> None:
+    """Runs of one owner, priority and size start in the order of submission after the clock was set back,
     also after a crash of the daemon."""
     world = World(tmp_path)
     await world.open()
@@ -72,8 +72,8 @@ async def test_a_clock_that_is_set_back_changes_no_order(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-async def test_thousands_of_simulated_hours() -> None:
-    """A hundred histories (see MOSAIC_SIMULATION_LIVES and _SEED): thousands of simulated hours a minute."""
+async def test_invariants_hold_for_thousands_of_simulated_hours() -> None:
+    """In a hundred histories (MOSAIC_SIMULATION_LIVES, _SEED) of thousands of hours every invariant holds."""
     lives, first = (int(os.environ.get(f"MOSAIC_SIMULATION_{name}", n)) for name, n in DEFAULTS)
     began, hours = time.monotonic(), 0.0
     for seed in range(first, first + lives):
@@ -83,7 +83,7 @@ async def test_thousands_of_simulated_hours() -> None:
     assert hours > 10 * lives
 
 
-async def test_a_failing_history_is_reduced_to_its_cause() -> None:
+async def test_failing_history_is_reduced_to_the_needed_steps() -> None:
     """The shortest history keeps only the steps that the failure needs."""
     steps = history(1, 200)
     wanted = {index for index, step in enumerate(steps) if step.what in ("crash", "reboot")}

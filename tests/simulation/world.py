@@ -6,8 +6,8 @@ from mosaicd.core.run import Run
 from mosaicd.protocol import ulid
 from mosaicd.protocol.states import Dedup, RunKind, State, Want
 from mosaicd.store.history import History
+from tests.simulation.invariants import check_end, check_tree, require
 from tests.simulation.machine import CPUS, Machine
-from tests.simulation.promises import check_end, check_tree, promise
 from tests.simulation.steps import Step
 
 
@@ -51,7 +51,7 @@ class World(Machine):
         stored, _ = await self.registry.add(event, dedup=Dedup.NEW)
         self.acknowledged[stored.run_id] = stored
 
-    async def _do_pass(self, seconds: float) -> None:
+    async def _do_pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
         for run in list(self.registry.live.values()):
             stands, since = self._since.get(run.run_id, (None, 0.0))
@@ -66,11 +66,11 @@ class World(Machine):
             await self._record(run, kind, {"kind": due.cause, "after_s": due.after_s})
 
     async def _do_suspend(self, seconds: float) -> None:
-        await self._do_pass(0.0)  # deadlines that were due before the suspend do not count
+        await self._do_pass_time(0.0)  # deadlines that were due before the suspend do not count
         before = dict(self.registry.live)
         self.clock.suspend(seconds)
-        await self._do_pass(0.0)
-        promise(before == dict(self.registry.live), "a suspended machine changed a run")
+        await self._do_pass_time(0.0)
+        require(before == dict(self.registry.live), "a suspended machine changed a run")
 
     async def _do_set_clock(self, seconds: float) -> None:
         """Set the wall clock of the machine."""
@@ -79,14 +79,14 @@ class World(Machine):
 
     async def _do_shim(self, run: Run, value: float) -> None:
         attempt = self._attempt(run)
-        if attempt is None or not attempt.shim_alive or attempt.is_mute:
+        if attempt is None or not attempt.shim_alive or attempt.is_silent:
             return
         if not attempt.registered:
             await self._register(run, attempt)
             return
         fact = attempt.next_fact(self.clock.wall())
         if fact is not None:
-            await self._tell(run, attempt, [fact])
+            await self._record_facts(run, attempt, [fact])
 
     async def _do_exit(self, run: Run, code: float) -> None:
         attempt = self._attempt(run)
@@ -100,17 +100,18 @@ class World(Machine):
 
     async def _do_repeat_status(self, run: Run, value: float) -> None:
         attempt = self._attempt(run)
-        if attempt is not None and attempt.shim_alive and attempt.registered and not attempt.is_mute:
+        if attempt is not None and attempt.shim_alive and attempt.registered and not attempt.is_silent:
             before = run
             attempt.registered = False
             await self._register(run, attempt)
-            promise(self._newest(run).rev - before.rev <= 1, "a repeated status was folded twice")
+            require(self._newest(run).rev - before.rev <= 1, "a repeated status was folded twice")
 
-    async def _do_late(self, run: Run, value: float) -> None:
+    async def _do_check_previous(self, run: Run, value: float) -> None:
         old = self.attempts.get((run.run_id, run.attempt - 1))
         if old is not None:
-            promise(
-                not old.worker_alive, f"attempt {old.number} of {run.run_id} still works beside its successor"
+            require(
+                not old.worker_alive,
+                f"attempt {old.number} of {run.run_id} still works beside the next attempt",
             )
 
     async def _do_stubborn(self, run: Run, value: float) -> None:
@@ -118,11 +119,11 @@ class World(Machine):
         if attempt is not None and attempt.worker_alive:
             attempt.helper_alive = attempt.is_stubborn = True
 
-    async def _do_mute(self, run: Run, value: float) -> None:
-        """Let the shim of a run live on without doing anything."""
+    async def _do_silence_shim(self, run: Run, value: float) -> None:
+        """Let the shim of a run stay alive and do nothing."""
         attempt = self._attempt(run)
         if attempt is not None and attempt.shim_alive:
-            attempt.is_mute = True
+            attempt.is_silent = True
 
     async def _do_kill_shim(self, run: Run, value: float) -> None:
         attempt = self._attempt(run)
@@ -164,7 +165,7 @@ class World(Machine):
         await self.registry.close()
         await self.open()
         for run_id, run in self.ended.items():
-            promise(run_id not in self.registry.live, f"{run.run_id} is alive again after a crash")
+            require(run_id not in self.registry.live, f"{run.run_id} is live again after a crash")
 
     async def _do_reboot(self, value: float) -> None:
         await self.registry.close()
@@ -173,21 +174,21 @@ class World(Machine):
             attempt.shim_alive = attempt.worker_alive = attempt.helper_alive = False
         await self.open()
 
-    # --- promises ---------------------------------------------------------------------------------
+    # --- invariants -------------------------------------------------------------------------------
 
     def check(self) -> None:
         """Check every invariant."""
         holding = [run for run in self.registry.live.values() if run.is_holding]
         slots = [slot for run in holding for slot in run.slots]
-        promise(len(slots) == len(set(slots)), f"a GPU slot has two owners: {slots}")
-        promise(sum(run.cpus_granted or 0 for run in holding) <= CPUS, "more CPUs are granted than there are")
+        require(len(slots) == len(set(slots)), f"a GPU slot has two owners: {slots}")
+        require(sum(run.cpus_granted or 0 for run in holding) <= CPUS, f"more than {CPUS} CPUs are granted")
         known = self.registry.live.keys() | self.ended.keys()
-        promise(self.acknowledged.keys() == known, "an acknowledged run is missing")
+        require(self.acknowledged.keys() == known, "an acknowledged run is missing")
         for run in self.registry.live.values():
-            promise((run.outcome is not None) == run.is_final, f"{run.run_id}: outcome without TERM")
+            require((run.outcome is not None) == run.is_final, f"{run.run_id}: outcome without TERM")
             check_tree(run, self.attempts.values())
         for attempt in self.attempts.values():
-            promise(attempt.worker_starts <= 1, f"{attempt.run_id}: attempt {attempt.number} started twice")
+            require(attempt.worker_starts <= 1, f"{attempt.run_id}: attempt {attempt.number} started twice")
 
     async def finish(self) -> float:
         """Let every run end; check the ends and the ledger; return the simulated hours."""
@@ -197,25 +198,25 @@ class World(Machine):
             for run in list(self.registry.live.values()):
                 newest = self.registry.live.get(run.run_id)
                 if newest is not None:
-                    await self._push_on(newest)
-            await self._do_pass(120.0)
+                    await self._advance(newest)
+            await self._do_pass_time(120.0)
             await self.settle()
             self.check()
-        promise(
+        require(
             not self.registry.live,
             f"these runs never end: {[(r.run_id, r.state, r.want) for r in self.registry.live.values()]}",
         )
         await self._check_ledger()
         return (self.clock.wall() - self.began_at) / 3600
 
-    async def _push_on(self, run: Run) -> None:
+    async def _advance(self, run: Run) -> None:
         if run.held:
             await self._do_release(run, 0)
         elif run.want is Want.PAUSE:
             await self._do_resume(run, 0)
         attempt = self._attempt(run)
-        if attempt is not None and attempt.is_mute:
-            await self._do_stop(self._newest(run), 0)  # a mute shim does not end its run
+        if attempt is not None and attempt.is_silent:
+            await self._do_stop(self._newest(run), 0)  # a silent shim does not end its run
         if attempt is not None and attempt.life_at is not None:
             await self._do_exit(self._newest(run), 0)
         newest = self.registry.live.get(run.run_id)
@@ -229,7 +230,7 @@ class World(Machine):
             for run_id, run in self.ended.items():
                 stored = await history.events(0, 10_000, run_id)
                 events = [Event(Kind(e.kind), e.at, e.who, e.data) for e in stored]
-                promise(replay(events) == run, f"the ledger of {run_id} does not lead to its row")
+                require(replay(events) == run, f"the events of {run_id} do not lead to its row")
                 check_end(run, self._attempt(run), stopped_early=run_id in self._stopped_early)
         finally:
             await history.close()

@@ -1,7 +1,7 @@
-"""The shape of every line that the SDK prints, as a check that both sides of the pipe agree on.
+"""A check of every line that the SDK prints.
 
-A line must be recognised by the daemon's classifier under the kind that the worker meant, and hold exactly
-the fields that existing readers know, plus those that are named here as ours.
+The daemon's classifier must recognise the line as the kind that the worker printed.  The line must have
+exactly the fields of the original protocol (LIFECYCLE, STEP, EPISODE, ERROR) and may have those of EXTRA.
 """
 
 import json
@@ -22,19 +22,19 @@ EPISODE = {
     "terminated": bool, "truncated": bool, "metadata_json": str, "ts_unix_ns": int,
 }  # fmt: skip
 ERROR = {"type": str, "run_id": str, "message": str, "ts_unix_ns": int}
-OURS = {"worker_id": str, "global_step": int, "metrics": dict, "severity": str, "path": str}
+EXTRA = {"worker_id": str, "global_step": int, "metrics": dict, "severity": str, "path": str}
 
 SHAPES = {"step": STEP, "episode": EPISODE, "error": ERROR}
 
 
 def refuse_constant(text: str) -> Any:
-    """Make bare NaN and Infinity an error: our lines are strict JSON."""
+    """Raise an error for NaN and Infinity: the lines must be strict JSON."""
     raise ValueError(f"not JSON: {text}")
 
 
 def checked(raw: bytes) -> Line:
-    """Return the line as an object; fail when anything about it is not as promised."""
-    assert raw.endswith(b"\n"), f"a torn line: {raw[-80:]!r}"
+    """Return the line as an object; fail if the line breaks the protocol."""
+    assert raw.endswith(b"\n"), f"an incomplete line: {raw[-80:]!r}"
     assert raw.isascii()
     record: Line = json.loads(raw, parse_constant=refuse_constant)
     kind = record.get("event") or record.get("type")
@@ -43,7 +43,7 @@ def checked(raw: bytes) -> Line:
     for name, expected in shape.items():
         assert type(record.get(name)) is expected, f"{kind}.{name}: {record.get(name)!r}"
     for name in record.keys() - shape.keys():
-        assert type(record[name]) is OURS[name], f"{kind}.{name}: {record[name]!r}"
+        assert type(record[name]) is EXTRA[name], f"{kind}.{name}: {record[name]!r}"
     for name in ("action_json", "observation_json", "metadata_json"):
         if name in record:
             json.loads(record[name], parse_constant=refuse_constant)

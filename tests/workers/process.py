@@ -1,4 +1,4 @@
-"""A real worker process: started, read line by line, asked over a real socket pair, never left behind."""
+"""A real worker process: its lines are read and checked, it gets control lines over a socket pair."""
 
 import json
 import os
@@ -19,14 +19,14 @@ from tests.harness.waiting import wait_until
 from tests.workers.lines import Line, checked
 
 DEADLINE_S = 20.0
-OURS = ("MOSAIC_", "WORKER_ID", "RUN_ID")
+MOSAIC_VARIABLES = ("MOSAIC_", "WORKER_ID", "RUN_ID")
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """Return an environment in which both packages are found, with nothing of a surrounding mosaicd in it."""
+    """Return an environment in which both packages are found, without variables of a surrounding mosaicd."""
     paths = [*mosaic_worker.__path__, *mosaic_tabular.__path__]
     parents = [str(Path(path).parent) for path in paths]
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(OURS)}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(MOSAIC_VARIABLES)}
     kept.pop("PYTHONUNBUFFERED", None)
     return {**kept, "PYTHONPATH": os.pathsep.join(dict.fromkeys(parents)), **extra}
 
@@ -67,25 +67,25 @@ class Worker:
         for reader in self._readers:
             reader.start()
 
-    def ask(self, order: str, **fields: Any) -> None:
+    def send(self, order: str, **fields: Any) -> None:
         """Send one control line."""
         assert self.control is not None
         self.control.sendall(json.dumps({"control": order, **fields}).encode() + b"\n")
 
-    def wait_for(self, wanted: Callable[[Line], bool], after: int = 0) -> int:
-        """Return the index of the first line from `after` on that is wanted."""
+    def wait_for(self, is_wanted: Callable[[Line], bool], after: int = 0) -> int:
+        """Wait for the first line from `after` on for which `is_wanted` is true; return its index."""
 
-        def look() -> int | None:
-            found = next((n for n in range(after, len(self.lines)) if wanted(self.lines[n])), None)
-            if found is None:
+        def first_wanted() -> int | None:
+            index = next((n for n in range(after, len(self.lines)) if is_wanted(self.lines[n])), None)
+            if index is None:
                 assert self.process.poll() is None or self._readers[0].is_alive(), self.tail()
-            return found
+            return index
 
         with self._news:
             index = wait_until(
-                look,
-                lambda found: found is not None,
-                "a line",
+                first_wanted,
+                lambda index: index is not None,
+                "a wanted line",
                 DEADLINE_S,
                 pause=lambda: self._news.wait(0.1),
                 shown=self.tail,
@@ -94,15 +94,15 @@ class Worker:
         return index
 
     def wait_for_event(self, name: str, after: int = 0) -> int:
-        """Return the index of the first lifecycle line called `name` from `after` on."""
+        """Wait for the first lifecycle line called `name` from `after` on; return its index."""
         return self.wait_for(lambda line: line.get("event") == name, after)
 
     def wait_for_episode(self, index: int) -> int:
-        """Return the index of the line of episode `index` or a later one."""
+        """Wait for the line of episode `index` or a later one; return the index of the line."""
         return self.wait_for(lambda line: line.get("type") == "episode" and line["episode_index"] >= index)
 
     def finish(self) -> int:
-        """Wait for the end and return the exit code; fail when a line was not as promised."""
+        """Wait for the end and return the exit code; fail if a line broke the protocol."""
         code = self.process.wait(DEADLINE_S)
         for reader in self._readers:
             reader.join(DEADLINE_S)
@@ -128,7 +128,7 @@ class Worker:
         return payload
 
     def tail(self) -> str:
-        """Return what a failure message should show."""
+        """Return the last lines and errors of the worker, for a failure message."""
         return f"lines: {self.lines[-3:]}\nstderr: {self.stderr.decode()[-2000:]}\n{self.failure}"
 
     def __enter__(self) -> "Worker":

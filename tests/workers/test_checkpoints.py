@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, verified by size and SHA-256, torn ones passed over."""
+"""Checkpoints are complete or absent, verified by size and SHA-256; damaged ones are skipped."""
 
 import errno
 import json
@@ -15,8 +15,8 @@ def store(tmp_path: Path) -> CheckpointStore:
     return CheckpointStore(tmp_path / "checkpoints", keep=2)
 
 
-def test_what_was_saved_is_read(store: CheckpointStore) -> None:
-    """The newest checkpoint comes back with its bytes, step, meta and a digest."""
+def test_newest_checkpoint_is_read_as_it_was_saved(store: CheckpointStore) -> None:
+    """The newest checkpoint is found with its bytes, step, meta and digest."""
     store.save(1, {"a": b"one"})
     saved = store.save(20, {"a": b"two", "b": lambda path: _write(path, b"three")}, {"episodes": 4})
     found, skipped = store.latest_verified()
@@ -35,8 +35,8 @@ def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def test_the_manifest_is_public(store: CheckpointStore) -> None:
-    """manifest.json says format, step, and size and SHA-256 of every file: anybody can verify it."""
+def test_manifest_has_size_and_digest_of_every_file(store: CheckpointStore) -> None:
+    """manifest.json has the format, the step, and size and SHA-256 of every file."""
     path = store.save(3, {"a": b"abc"}).path
     manifest = json.loads((path / "manifest.json").read_text())
     assert manifest["format"] == 1
@@ -47,32 +47,32 @@ def test_the_manifest_is_public(store: CheckpointStore) -> None:
     }
 
 
-def tear_short(path: Path) -> None:
+def shorten(path: Path) -> None:
     (path / "a").write_bytes(b"tw")
 
 
-def tear_flip(path: Path) -> None:
+def change_a_byte(path: Path) -> None:
     (path / "a").write_bytes(b"twp")
 
 
-def tear_missing(path: Path) -> None:
+def remove_file(path: Path) -> None:
     (path / "a").unlink()
 
 
-def tear_manifest(path: Path) -> None:
+def truncate_manifest(path: Path) -> None:
     (path / "manifest.json").write_bytes(b'{"format": 1, "st')
 
 
-def tear_empty(path: Path) -> None:
+def remove_manifest(path: Path) -> None:
     (path / "manifest.json").unlink()
 
 
-@pytest.mark.parametrize("tear", [tear_short, tear_flip, tear_missing, tear_manifest, tear_empty])
-def test_a_torn_one_is_passed_over(tear: object, store: CheckpointStore) -> None:
-    """Whatever is wrong with the newest, the one before it is loaded and the reason is told."""
+@pytest.mark.parametrize("damage", [shorten, change_a_byte, remove_file, truncate_manifest, remove_manifest])
+def test_damaged_checkpoint_is_skipped_with_a_reason(damage: object, store: CheckpointStore) -> None:
+    """If the newest checkpoint is damaged, the one before it is loaded and the reason is returned."""
     store.save(1, {"a": b"one"})
     newest = store.save(2, {"a": b"two"}).path
-    tear(newest)  # type: ignore[operator]
+    damage(newest)  # type: ignore[operator]
     found, skipped = store.latest_verified()
     assert found is not None
     assert found.step == 1
@@ -82,8 +82,8 @@ def test_a_torn_one_is_passed_over(tear: object, store: CheckpointStore) -> None
         verify(newest)
 
 
-def test_only_the_newest_are_kept(store: CheckpointStore) -> None:
-    """`keep` checkpoints stay; what an interrupted save left is removed by the next."""
+def test_only_the_newest_checkpoints_are_kept(store: CheckpointStore) -> None:
+    """`keep` checkpoints stay; the next save removes the files of an interrupted save."""
     store.directory.mkdir()
     (store.directory / ".checkpoint-000000000009.77.tmp").mkdir()
     for step in (1, 2, 10):
@@ -91,34 +91,36 @@ def test_only_the_newest_are_kept(store: CheckpointStore) -> None:
     assert sorted(os.listdir(store.directory)) == ["checkpoint-000000000002", "checkpoint-000000000010"]
 
 
-def test_the_same_step_again_replaces(store: CheckpointStore) -> None:
-    """A save at a step that exists replaces it; the replaced one counts until its successor is in place."""
+def test_save_at_the_same_step_replaces_the_checkpoint(store: CheckpointStore) -> None:
+    """A save at an existing step replaces the checkpoint; the old one is valid until the new one is."""
     first = store.save(5, {"a": b"old"}).path
     store.save(5, {"a": b"new"})
     found, _ = store.latest_verified()
     assert found is not None
     assert found.read("a") == b"new"
-    first.rename(store.directory / ".checkpoint-000000000005.77.old")  # as if the power failed in between
+    first.rename(store.directory / ".checkpoint-000000000005.77.old")  # as after a power failure
     found, _ = store.latest_verified()
     assert found is not None
     assert found.read("a") == b"new"
 
 
-def test_a_full_disk_harms_no_older_one(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A save that fails raises, leaves nothing behind and leaves the others as they were."""
+def test_save_on_a_full_disk_keeps_older_checkpoints(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A save on a full disk raises, leaves no file, and does not change the other checkpoints."""
     store.save(1, {"a": b"one"})
 
-    def full(path: Path, data: bytes) -> None:
+    def raise_no_space(path: Path, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "write_synced", full)
+    monkeypatch.setattr(module, "write_synced", raise_no_space)
     with pytest.raises(OSError, match="No space"):
         store.save(2, {"a": b"two"})
     assert os.listdir(store.directory) == ["checkpoint-000000000001"]
 
 
-def test_a_name_cannot_leave_the_directory(store: CheckpointStore) -> None:
-    """File names with a slash, and the manifest's own, are refused before anything is written."""
+def test_file_names_outside_the_checkpoint_are_refused(store: CheckpointStore) -> None:
+    """A file name with a slash, or the manifest's name, is refused before anything is written."""
     for name in ("../x", "a/b", "", "manifest.json"):
         with pytest.raises(ValueError, match="not a file name"):
             store.save(1, {name: b""})
@@ -131,22 +133,22 @@ def test_a_name_cannot_leave_the_directory(store: CheckpointStore) -> None:
         verify(path)
 
 
-def test_another_runs_checkpoints_are_the_last_resort(tmp_path: Path) -> None:
-    """`resume_from` is read where this run has nothing whole itself, torn ones skipped; it is not written."""
+def test_checkpoints_of_the_origin_are_used_without_own_ones(tmp_path: Path) -> None:
+    """Without a complete own checkpoint, the newest complete one of `resume_from` is used, and only read."""
     origin = CheckpointStore(tmp_path / "origin")
     good = origin.save(5, {"a": b"five"})
-    torn = origin.save(9, {"a": b"nine"}).path
-    tear_short(torn)
+    damaged = origin.save(9, {"a": b"nine"}).path
+    shorten(damaged)
     store = CheckpointStore(tmp_path / "own", resume_from=tmp_path / "origin")
     found, skipped = store.latest_verified()
     assert found == good
-    assert [entry.path for entry in skipped] == [torn]
+    assert [entry.path for entry in skipped] == [damaged]
     before = sorted(path.name for path in (tmp_path / "origin").iterdir())
     own = store.save(6, {"a": b"six"})
     assert store.latest_verified() == (own, [])
     assert sorted(path.name for path in (tmp_path / "origin").iterdir()) == before
 
 
-def test_an_origin_that_is_gone_is_none(tmp_path: Path) -> None:
-    """A directory that was pruned meanwhile is no checkpoint, and no error."""
+def test_removed_origin_has_no_checkpoint(tmp_path: Path) -> None:
+    """If the directory of `resume_from` was pruned, no checkpoint is found and no error is raised."""
     assert CheckpointStore(tmp_path / "own", resume_from=tmp_path / "gone").latest_verified() == (None, [])

@@ -1,4 +1,4 @@
-"""`python -m mosaic_tabular` by hand and as mosaicd starts it: flags, exit codes, files, lines."""
+"""`python -m mosaic_tabular`, started by hand and by mosaicd: flags, exit codes, files, lines."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ SHORT: dict[str, Any] = {"env_id": "FrozenLake", "episodes": 20}
 
 
 def call(directory: Path, *flags: str, **extra: str) -> "subprocess.CompletedProcess[str]":
-    """Run the worker to its end, whatever that is."""
+    """Run the worker to its end; any exit code is accepted."""
     return subprocess.run(
         [sys.executable, "-m", "mosaic_tabular", *flags],
         cwd=directory, env=environment(**extra), timeout=DEADLINE_S,
@@ -23,8 +23,8 @@ def call(directory: Path, *flags: str, **extra: str) -> "subprocess.CompletedPro
     )  # fmt: skip
 
 
-def test_a_whole_run(tmp_path: Path) -> None:
-    """run_started with totals and the full config; episodes; the last checkpoint; run_completed."""
+def test_run_prints_all_lifecycle_lines(tmp_path: Path) -> None:
+    """A run prints run_started with totals and config, its episodes, checkpoint_saved, run_completed."""
     worker = run_to_end(tmp_path, {**SHORT, "run_id": "r", "total_timesteps": 10**6, "worker_id": "w"})
     started = worker.lines[0]["payload"]
     assert (started["total_episodes"], started["total_steps"], started["start_episode"]) == (20, 10**6, 0)
@@ -38,8 +38,8 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert worker.last()["episodes"] == 20
 
 
-def test_files_go_where_mosaicd_says(tmp_path: Path) -> None:
-    """In mosaicd's environment its ids and directories win, and nothing is written elsewhere."""
+def test_mosaicd_variables_have_precedence(tmp_path: Path) -> None:
+    """Ids and directories in mosaicd's variables have precedence, and no file is written elsewhere."""
     files = tmp_path / "files"
     work = tmp_path / "work"
     worker = run_to_end(
@@ -58,8 +58,8 @@ def test_files_go_where_mosaicd_says(tmp_path: Path) -> None:
     assert [path.name for path in work.iterdir()] == ["config.json"]
 
 
-def test_steps_are_told_on_request(tmp_path: Path) -> None:
-    """step_telemetry prints a line for every step, in order, with the worker's own step count."""
+def test_step_telemetry_prints_every_step(tmp_path: Path) -> None:
+    """step_telemetry prints a line for every step, in order, with the total number of steps."""
     worker = run_to_end(tmp_path, {**SHORT, "episodes": 3, "step_telemetry": True})
     steps = [line for line in worker.lines if line.get("type") == "step"]
     assert [step["global_step"] for step in steps] == list(range(1, len(steps) + 1))
@@ -69,23 +69,23 @@ def test_steps_are_told_on_request(tmp_path: Path) -> None:
     assert steps[-1]["terminated"] or steps[-1]["truncated"]
 
 
-def test_telemetry_can_be_thinned(tmp_path: Path) -> None:
+def test_episode_telemetry_prints_every_nth_episode(tmp_path: Path) -> None:
     """episode_telemetry n prints every n-th episode and the last; 0 prints none."""
     worker = run_to_end(tmp_path / "some", {**SHORT, "episode_telemetry": 8})
     assert [episode["episode_index"] for episode in worker.episodes()] == [7, 15, 19]
     assert not run_to_end(tmp_path / "none", {**SHORT, "episode_telemetry": 0}).episodes()
 
 
-def test_a_budget_of_steps_is_exact(tmp_path: Path) -> None:
-    """total_timesteps ends the run at that very step, the last episode counted as truncated."""
+def test_total_timesteps_ends_the_run_exactly(tmp_path: Path) -> None:
+    """total_timesteps ends the run at exactly that step, and the last episode is truncated."""
     worker = run_to_end(tmp_path, {"env_id": "Taxi", "total_timesteps": 1050})
     assert worker.last()["global_step"] == 1050
     assert worker.episodes()[-1]["truncated"]
     assert worker.lines[0]["payload"]["total_episodes"] is None
 
 
-def test_a_dry_run_only_looks(tmp_path: Path) -> None:
-    """--dry-run checks and exits 0 without telemetry or files; --emit-summary prints what would be used."""
+def test_dry_run_checks_and_writes_nothing(tmp_path: Path) -> None:
+    """--dry-run checks and exits 0 without telemetry or files; --emit-summary prints the settings."""
     (tmp_path / "config.json").write_text(json.dumps(SHORT))
     done = call(tmp_path, "--config", "config.json", "--dry-run", "--emit-summary")
     assert done.returncode == 0
@@ -95,8 +95,8 @@ def test_a_dry_run_only_looks(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
-def test_a_bad_config_exits_2_with_everything(tmp_path: Path) -> None:
-    """All errors, those of the environment too, are on stderr and in run_failed; nothing is written."""
+def test_invalid_config_exits_2_with_all_errors(tmp_path: Path) -> None:
+    """All errors of a config are on stderr and in run_failed; no file is written, and the exit code is 2."""
     config = {"run_id": "r", "episodes": -1, "gama": 1, "env_id": "Taksi-v3"}
     with Worker(tmp_path, config) as worker:
         assert worker.finish() == 2
@@ -110,16 +110,16 @@ def test_a_bad_config_exits_2_with_everything(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flags", [["--config", "absent.json"], ["--config", "."]])
-def test_a_config_that_is_no_file(flags: list[str], tmp_path: Path) -> None:
-    """A config that cannot be read is one sentence, a run_failed line and exit 2."""
+def test_unreadable_config_exits_2_with_run_failed(flags: list[str], tmp_path: Path) -> None:
+    """A config that cannot be read gives one sentence, a run_failed line and exit code 2."""
     done = call(tmp_path, *flags)
     assert done.returncode == 2
     assert json.loads(done.stdout)["event"] == "run_failed"
     assert done.stderr.count("\n") == 1
 
 
-def test_flags_of_older_configs_are_harmless(tmp_path: Path) -> None:
-    """--grpc means nothing; --worker-id and --run-id are heard; the summary is the last line."""
+def test_flags_of_older_configs_are_accepted(tmp_path: Path) -> None:
+    """--grpc is ignored; --worker-id and --run-id are used; the summary is the last line."""
     config = {"metadata": {"worker": {"config": SHORT}}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     flags = ("--grpc", "--grpc-target", "x:1", "--worker-id", "w1", "--run-id", "r1", "--emit-summary")
@@ -129,8 +129,8 @@ def test_flags_of_older_configs_are_harmless(tmp_path: Path) -> None:
     assert lines[-1]["summary"]["episodes"] == 20
 
 
-def test_importing_it_is_light() -> None:
-    """Discovery imports the package: that loads neither numpy nor Gymnasium."""
+def test_import_loads_no_heavy_module() -> None:
+    """Importing the package, as discovery does, loads neither numpy nor Gymnasium."""
     code = "import sys, mosaic_tabular as worker; worker.get_worker_metadata(); worker.get_config_schema()\n"
     code += "sys.exit('numpy' in sys.modules or 'gymnasium' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], env=environment(), timeout=DEADLINE_S, check=True)

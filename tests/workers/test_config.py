@@ -1,4 +1,4 @@
-"""Worker configs: flat and nested, and every error at once with its path."""
+"""Worker configs: flat and nested forms, and all errors with their paths."""
 
 import json
 from pathlib import Path
@@ -21,22 +21,22 @@ FLAT = {"run_id": "r", "env_id": "Taxi", "seed": 3}
 @pytest.mark.parametrize(
     "data", [FLAT, {"run_name": "x", "metadata": {"worker": {"module": "m", "config": FLAT}}}]
 )
-def test_flat_and_nested(data: dict[str, Any], tmp_path: Path) -> None:
-    """A whole run config is unwrapped; a flat one is taken as it is; a byte-order mark is no error."""
+def test_flat_and_nested_configs_are_read(data: dict[str, Any], tmp_path: Path) -> None:
+    """A nested run config is unwrapped; a flat one is used as it is; a byte-order mark is accepted."""
     path = tmp_path / "config.json"
     path.write_text("\ufeff" + json.dumps(data), encoding="utf-8")
     assert load_worker_config_from_file(path) == FLAT
 
 
-def test_metadata_of_a_flat_config_is_kept() -> None:
-    """`metadata` without worker.config does not make a config nested."""
+def test_metadata_alone_does_not_make_a_config_nested() -> None:
+    """A config whose `metadata` has no worker.config counts as flat."""
     data = {"run_id": "r", "metadata": {"worker": {"module": "m"}}}
     assert extract_worker_config(data) == data
 
 
 @pytest.mark.parametrize(("text", "reason"), [("{", "not JSON"), ("[1]", "must be an object, not list")])
-def test_a_file_that_is_none(text: str, reason: str, tmp_path: Path) -> None:
-    """A file that is missing, not JSON or not an object gives one sentence."""
+def test_unreadable_config_file_is_refused_with_the_reason(text: str, reason: str, tmp_path: Path) -> None:
+    """A file that is missing, not JSON or not an object gives one error with the reason."""
     path = tmp_path / "config.json"
     with pytest.raises(InvalidWorkerConfig, match="No such file"):
         load_worker_config_from_file(path)
@@ -66,15 +66,15 @@ BROKEN: list[tuple[dict[str, Any], dict[str, str]]] = [
 
 
 @pytest.mark.parametrize(("data", "errors"), BROKEN)
-def test_each_error_has_its_path(data: dict[str, Any], errors: dict[str, str]) -> None:
-    """An error names the key and the rule."""
+def test_each_error_names_key_and_rule(data: dict[str, Any], errors: dict[str, str]) -> None:
+    """Each error names the key and the rule."""
     with pytest.raises(InvalidWorkerConfig) as caught:
         TabularConfig.from_dict(data)
     assert dict(caught.value.errors) == errors
 
 
-def test_all_errors_at_once() -> None:
-    """A config with many faults is refused with all of them."""
+def test_all_errors_are_reported_together() -> None:
+    """A config with many errors is refused with all of them together."""
     data: dict[str, Any] = {}
     expected: dict[str, str] = {}
     for broken, errors in BROKEN:
@@ -86,8 +86,8 @@ def test_all_errors_at_once() -> None:
     assert dict(caught.value.errors) == expected
 
 
-def test_a_config_goes_there_and_back() -> None:
-    """to_dict and from_dict are inverse; the class is a WorkerConfig; a float that is whole is an integer."""
+def test_config_round_trips_through_a_dict() -> None:
+    """from_dict reads what to_dict writes, and accepts a float without fraction as an integer."""
     config = TabularConfig.from_dict({"run_id": "r", "episodes": 20.0, "gamma": 1})
     assert isinstance(config, WorkerConfig)
     assert config.episodes == 20
@@ -95,8 +95,8 @@ def test_a_config_goes_there_and_back() -> None:
 
 
 @pytest.mark.parametrize("family", [*PRESETS, "Unknown"])
-def test_presets_fill_only_what_is_null(family: str) -> None:
-    """A given value stays; every null learning setting gets one; total_timesteps alone is enough."""
+def test_presets_fill_only_null_settings(family: str) -> None:
+    """Presets fill every null learning setting and keep given values; total_timesteps needs no episodes."""
     full = with_presets(TabularConfig(gamma=0.5), family)
     assert full.gamma == 0.5
     assert None not in (full.learning_rate, full.epsilon_start, full.epsilon_end, full.epsilon_decay_episodes)
@@ -107,9 +107,9 @@ def test_presets_fill_only_what_is_null(family: str) -> None:
     assert bounded.epsilon_end <= 0.01
 
 
-def test_the_schema_agrees() -> None:
-    """The published JSON Schema accepts the defaults and refuses what the parser refuses alone."""
-    jsonschema = pytest.importorskip("jsonschema")  # jsonrpcserver brings it
+def test_schema_and_parser_agree() -> None:
+    """The published JSON Schema accepts the defaults and refuses the configs that the parser refuses."""
+    jsonschema = pytest.importorskip("jsonschema")  # installed as a dependency of jsonrpcserver
     schema = get_config_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
@@ -119,8 +119,8 @@ def test_the_schema_agrees() -> None:
             assert not validator.is_valid(data), data
 
 
-def test_the_environment_is_decoded() -> None:
-    """mosaicd's variables are read; what is absent or no number is None."""
+def test_variables_of_mosaicd_are_decoded() -> None:
+    """mosaicd's variables are decoded; a variable that is absent or not a number is None."""
     assert WorkerEnvironment.from_environ({}) == WorkerEnvironment()
     env = WorkerEnvironment.from_environ(
         {"MOSAIC_RUN_ID": "r", "MOSAIC_RUN_DIR": "/d", "MOSAIC_ATTEMPT": "2", "MOSAIC_CONTROL_FD": "x"}

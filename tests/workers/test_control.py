@@ -1,4 +1,4 @@
-"""Orders to a worker: pause, resume, checkpoint and stop over a real socket, and signals."""
+"""Control of a worker: pause, resume, checkpoint and stop over a real socket, and signals."""
 
 import json
 import os
@@ -23,22 +23,22 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_pause_is_a_pause(tmp_path: Path) -> None:
-    """After `paused` no episode is played, a checkpoint can still be had, beats go on, until `resumed`."""
+def test_paused_worker_plays_no_episode_until_it_resumes(tmp_path: Path) -> None:
+    """Between `paused` and `resumed` no episode is played; checkpoints and heartbeats continue."""
     with Worker(tmp_path, CONFIG, has_control=True) as worker:
         worker.wait_for_episode(5)
-        worker.ask("pause")
+        worker.send("pause")
         paused = worker.wait_for_event("paused")
         position = worker.lines[paused]["payload"]
-        worker.ask("checkpoint")
+        worker.send("checkpoint")
         saved = worker.wait_for_event("checkpoint_saved", paused)
         beat = worker.wait_for(lambda line: line.get("payload", {}).get("status") == "paused", saved)
-        worker.ask("pause")  # asked again: answered again
+        worker.send("pause")  # a repeated pause is answered again
         again = worker.wait_for_event("paused", saved + 1)
-        worker.ask("resume")
+        worker.send("resume")
         resumed = worker.wait_for_event("resumed", max(beat, again))
         worker.wait_for(lambda line: line.get("type") == "episode", resumed)
-        worker.ask("stop", grace_s=5)
+        worker.send("stop", grace_s=5)
         assert worker.finish() == 0, worker.tail()
     assert not [line for line in worker.lines[paused:resumed] if line.get("type") == "episode"]
     assert worker.lines[resumed]["payload"]["episodes"] == position["episodes"]
@@ -46,26 +46,26 @@ def test_pause_is_a_pause(tmp_path: Path) -> None:
     assert worker.last()["reason"] == "control"
 
 
-def test_a_stop_ends_a_pause(tmp_path: Path) -> None:
-    """Stop and SIGTERM are heard while paused: checkpoint, run_cancelled, exit 0."""
+def test_stop_and_sigterm_end_a_paused_worker(tmp_path: Path) -> None:
+    """A stop or SIGTERM ends a paused worker with checkpoint_saved, run_cancelled and exit code 0."""
     for name in ("order", "signal"):
         with Worker(tmp_path / name, CONFIG, has_control=True) as worker:
             worker.wait_for_episode(1)
-            worker.ask("pause")
+            worker.send("pause")
             worker.wait_for_event("paused")
             if name == "order":
-                worker.ask("stop")
+                worker.send("stop")
             else:
                 worker.process.send_signal(signal.SIGTERM)
             assert worker.finish() == 0, worker.tail()
         assert worker.events()[-2:] == ["checkpoint_saved", "run_cancelled"]
 
 
-def test_a_lost_channel_under_a_pause_is_a_stop(tmp_path: Path) -> None:
+def test_closed_channel_ends_only_a_paused_worker(tmp_path: Path) -> None:
     """If the channel closes, a paused worker saves and exits; a running worker continues."""
     with Worker(tmp_path / "paused", CONFIG, has_control=True) as worker:
         worker.wait_for_episode(1)
-        worker.ask("pause")
+        worker.send("pause")
         worker.wait_for_event("paused")
         assert worker.control is not None
         worker.control.close()
@@ -78,20 +78,20 @@ def test_a_lost_channel_under_a_pause_is_a_stop(tmp_path: Path) -> None:
     assert worker.events()[-1] == "run_completed"
 
 
-def test_a_long_delay_does_not_delay_an_order(tmp_path: Path) -> None:
-    """A worker that sleeps between steps for a watcher is paused and stopped at once all the same."""
+def test_order_interrupts_a_step_delay(tmp_path: Path) -> None:
+    """A worker that sleeps between steps is paused and stopped immediately."""
     with Worker(tmp_path, {**CONFIG, "step_delay_s": 60, "step_telemetry": True}, has_control=True) as worker:
         worker.wait_for(lambda line: line.get("type") == "step")
-        asked_mono = time.monotonic()
-        worker.ask("pause")
+        sent_mono = time.monotonic()
+        worker.send("pause")
         worker.wait_for_event("paused")
         worker.process.send_signal(signal.SIGTERM)
         assert worker.finish() == 0
-        assert time.monotonic() - asked_mono < DEADLINE_S
+        assert time.monotonic() - sent_mono < DEADLINE_S
 
 
-def test_ctrl_c_exits_130(tmp_path: Path) -> None:
-    """A Ctrl-C in a terminal saves, says run_cancelled and exits 130."""
+def test_ctrl_c_saves_and_exits_130(tmp_path: Path) -> None:
+    """Ctrl-C in a terminal saves a checkpoint, prints run_cancelled and exits with 130."""
     with Worker(tmp_path, CONFIG) as worker:
         worker.wait_for_episode(1)
         worker.process.send_signal(signal.SIGINT)
@@ -99,8 +99,8 @@ def test_ctrl_c_exits_130(tmp_path: Path) -> None:
     assert worker.events()[-1] == "run_cancelled"
 
 
-def test_nobody_reads_any_more(tmp_path: Path) -> None:
-    """A worker whose stdout has no reader left ends by itself."""
+def test_worker_exits_when_its_stdout_is_closed(tmp_path: Path) -> None:
+    """A worker whose stdout was closed by the reader exits with an error."""
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     process = subprocess.Popen(
         [sys.executable, "-m", "mosaic_tabular", "--config", "config.json"],
@@ -112,14 +112,14 @@ def test_nobody_reads_any_more(tmp_path: Path) -> None:
     assert process.wait(DEADLINE_S) != 0
 
 
-def test_a_descriptor_that_is_no_socket(tmp_path: Path) -> None:
-    """A wrong MOSAIC_CONTROL_FD is said on stderr and otherwise ignored."""
+def test_control_fd_that_is_no_socket_is_reported(tmp_path: Path) -> None:
+    """A wrong MOSAIC_CONTROL_FD is reported on stderr and otherwise ignored."""
     worker = run_to_end(tmp_path, {**CONFIG, "episodes": 2}, MOSAIC_CONTROL_FD="57")
     assert b"MOSAIC_CONTROL_FD=57 is no socket" in worker.stderr
 
 
-class Said(TelemetryEmitter):
-    """An emitter that keeps names."""
+class RecordingEmitter(TelemetryEmitter):
+    """An emitter that records the names of events."""
 
     def __init__(self) -> None:
         super().__init__("r")
@@ -130,16 +130,18 @@ class Said(TelemetryEmitter):
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, Control, Said]]:
+def pair() -> Iterator[tuple[socket.socket, Control, RecordingEmitter]]:
     ours, theirs = socket.socketpair()
-    said = Said()
-    with ours, Control(said, theirs.detach(), poll_interval_s=0) as control:
-        yield ours, control, said
+    emitter = RecordingEmitter()
+    with ours, Control(emitter, theirs.detach(), poll_interval_s=0) as control:
+        yield ours, control, emitter
 
 
-def test_orders_may_come_in_pieces_and_heaps(pair: tuple[socket.socket, Control, Said]) -> None:
-    """Half a line waits for its rest; a pause that was taken back is answered by `resumed`."""
-    ours, control, said = pair
+def test_orders_may_arrive_in_pieces_and_together(
+    pair: tuple[socket.socket, Control, RecordingEmitter],
+) -> None:
+    """Lines may arrive in pieces or many together; a withdrawn pause is answered by `resumed`."""
+    ours, control, emitter = pair
     ours.sendall(b'{"control":"chec')
     saves: list[int] = []
     assert not control.checkpoint_point(lambda: saves.append(1))
@@ -148,12 +150,14 @@ def test_orders_may_come_in_pieces_and_heaps(pair: tuple[socket.socket, Control,
     )
     assert control.is_called()
     assert not control.checkpoint_point(lambda: saves.append(1))
-    assert (saves, said.names, control.is_paused) == ([1], ["resumed"], False)
+    assert (saves, emitter.names, control.is_paused) == ([1], ["resumed"], False)
     assert not control.is_called()
 
 
-def test_a_checkpoint_nobody_can_write_is_dropped(pair: tuple[socket.socket, Control, Said]) -> None:
-    """A worker without `save` is not called again and again for one order."""
+def test_checkpoint_order_without_save_is_dropped(
+    pair: tuple[socket.socket, Control, RecordingEmitter],
+) -> None:
+    """A worker that passes no `save` is not called repeatedly for one checkpoint order."""
     ours, control, _ = pair
     ours.sendall(b'{"control":"checkpoint"}\n')
     assert control.is_called()
@@ -161,8 +165,8 @@ def test_a_checkpoint_nobody_can_write_is_dropped(pair: tuple[socket.socket, Con
     assert not control.sleep(0)
 
 
-def test_sleep_ends_early(pair: tuple[socket.socket, Control, Said]) -> None:
-    """An order wakes a sleeping worker; without one it sleeps its time."""
+def test_order_wakes_a_sleeping_worker(pair: tuple[socket.socket, Control, RecordingEmitter]) -> None:
+    """An order wakes a sleeping worker; without an order the worker sleeps the given time."""
     ours, control, _ = pair
     assert not control.sleep(0.01)
     threading.Timer(0.02, ours.sendall, [b'{"control":"stop","grace_s":3}\n']).start()
@@ -174,21 +178,21 @@ def test_sleep_ends_early(pair: tuple[socket.socket, Control, Said]) -> None:
 
 
 @pytest.mark.usefixtures("descriptors_from_1024")
-def test_descriptors_above_1023_are_waited_for() -> None:
-    """A worker with many open files (environments, data loaders) pauses and is woken like any other."""
+def test_control_works_with_descriptors_above_1023() -> None:
+    """A control socket with a descriptor above 1023 pauses and wakes the worker."""
     ours, theirs = socket.socketpair()
-    said = Said()
-    with ours, Control(said, theirs.detach(), poll_interval_s=0) as control:
+    emitter = RecordingEmitter()
+    with ours, Control(emitter, theirs.detach(), poll_interval_s=0) as control:
         assert not control.sleep(0.01)
         threading.Timer(0.02, ours.sendall, [b'{"control":"pause"}\n']).start()
         assert control.sleep(60)
         threading.Timer(0.02, ours.sendall, [b'{"control":"resume"}\n']).start()
         assert not control.checkpoint_point()
-    assert said.names == ["paused", "resumed"]
+    assert emitter.names == ["paused", "resumed"]
 
 
-def test_a_line_without_end_is_dropped(pair: tuple[socket.socket, Control, Said]) -> None:
-    """A flood without a line break takes no memory, and the orders after it count."""
+def test_overlong_control_line_is_dropped(pair: tuple[socket.socket, Control, RecordingEmitter]) -> None:
+    """A very long line is dropped without taking memory, and the orders after it are obeyed."""
     ours, control, _ = pair
     for _ in range(40):
         ours.sendall(b"x" * 4096)
@@ -197,9 +201,9 @@ def test_a_line_without_end_is_dropped(pair: tuple[socket.socket, Control, Said]
     assert control.checkpoint_point()
 
 
-def test_asking_is_cheap() -> None:
-    """A point where nothing is asked costs about a microsecond: it may stand in an inner loop."""
-    with Control(Said()) as control:
+def test_checkpoint_point_without_an_order_is_fast() -> None:
+    """A checkpoint point without an order takes microseconds, so an inner loop may call it."""
+    with Control(RecordingEmitter()) as control:
         control.checkpoint_point()
         began_s = time.thread_time()
         for _ in range(100_000):
@@ -207,15 +211,15 @@ def test_asking_is_cheap() -> None:
         assert time.thread_time() - began_s < 1.0
 
 
-def test_a_forked_child_dies_of_its_signal() -> None:
-    """The handler is the worker's own: a child that a library forked still dies of SIGTERM."""
+def test_forked_child_of_a_worker_dies_of_sigterm() -> None:
+    """The signal handler works in the worker only: a forked child still dies of SIGTERM."""
     code = (
         "import os, select, signal\n"
         "from mosaic_worker import Control, TelemetryEmitter\n"
         "control = Control(TelemetryEmitter('r')); control.install_signals()\n"
-        "ready, told = os.pipe()\n"
+        "ready, started = os.pipe()\n"
         "pid = os.fork()\n"
-        "while pid == 0:\n    os.write(told, b'x'); select.select([], [], [], 0.01)\n"
+        "while pid == 0:\n    os.write(started, b'x'); select.select([], [], [], 0.01)\n"
         "os.read(ready, 1)\n"
         "os.kill(pid, signal.SIGTERM)\n"
         "print(os.waitpid(pid, 0)[1], control.stop_requested)\n"
@@ -231,24 +235,24 @@ def test_a_forked_child_dies_of_its_signal() -> None:
     assert done.stdout.split() == [str(int(signal.SIGTERM)), "False"]
 
 
-def test_the_channel_is_not_inherited() -> None:
-    """Programs that a worker starts neither hold the channel open nor believe that it is theirs."""
+def test_control_channel_is_not_inherited() -> None:
+    """Programs that a worker starts inherit neither the control socket nor MOSAIC_CONTROL_FD."""
     ours, theirs = socket.socketpair()
     os.set_inheritable(theirs.fileno(), True)
     os.environ["MOSAIC_CONTROL_FD"] = str(theirs.fileno())
-    with ours, Control(Said(), theirs.fileno()):
+    with ours, Control(RecordingEmitter(), theirs.fileno()):
         assert "MOSAIC_CONTROL_FD" not in os.environ
         assert not os.get_inheritable(theirs.fileno())
         theirs.detach()
 
 
-def test_a_nap_does_not_hide_an_order() -> None:
-    """An order that a sleep noticed is carried out by the very next point, however soon that comes."""
+def test_order_during_a_sleep_is_carried_out_next() -> None:
+    """An order that ended a sleep is carried out by the next checkpoint point, however soon it comes."""
     ours, theirs = socket.socketpair()
-    said = Said()
-    with ours, Control(said, theirs.detach(), poll_interval_s=3600) as control:
+    emitter = RecordingEmitter()
+    with ours, Control(emitter, theirs.detach(), poll_interval_s=3600) as control:
         ours.sendall(b'{"control":"resume"}\n')
         assert control.sleep(60)
         assert control.is_called()
         assert not control.checkpoint_point()
-    assert said.names == ["resumed"]
+    assert emitter.names == ["resumed"]

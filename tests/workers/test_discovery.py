@@ -24,9 +24,9 @@ NEIGHBOURS = {
         'print(\'{"not": "the answer"}\')\n'
         "WORKER_MODULE = 'talks.special'\n"
         "def get_config_schema():\n    return {'type': 'object'}\n"
-        "class Said:\n    def __init__(self, **fields):\n        self.__dict__.update(fields)\n"
+        "class Info:\n    def __init__(self, **fields):\n        self.__dict__.update(fields)\n"
         "def get_worker_metadata():\n"
-        "    return Said(name='Talks', version='2'), Said(worker_type='talks', action_spaces=('discrete',))\n"
+        "    return Info(name='Talks', version='2'), Info(worker_type='talks', action_spaces=('discrete',))\n"
     ),
 }
 
@@ -47,7 +47,7 @@ def install(
 
 
 def discover(site: Path, *flags: str, by_path: bool = False) -> dict[str, dict[str, Any]]:
-    """Ask a fresh interpreter whose path begins with `site`."""
+    """Run discovery in a new interpreter whose path begins with `site`; return kind -> worker."""
     env = environment()
     program = ["-m", "mosaic_worker.discovery"]
     env["PYTHONPATH"] = f"{site}:{env['PYTHONPATH']}"
@@ -67,8 +67,8 @@ def discover(site: Path, *flags: str, by_path: bool = False) -> dict[str, dict[s
     return {worker["kind"]: worker for worker in answer["workers"] if worker["distribution_version"] == "1.5"}
 
 
-def test_the_tabular_worker_is_found(tmp_path: Path) -> None:
-    """Metadata, capabilities, module and config schema are listed for a whole worker, beside broken ones."""
+def test_installed_worker_is_listed_beside_broken_ones(tmp_path: Path) -> None:
+    """Metadata, capabilities, module and config schema of a worker are listed, also beside broken workers."""
     install(tmp_path, "tabular", None, TABULAR, "mosaic-tabular")
     for name, code in NEIGHBOURS.items():
         install(tmp_path, name, code)
@@ -86,7 +86,7 @@ def test_the_tabular_worker_is_found(tmp_path: Path) -> None:
 
 
 def check_neighbours(found: dict[str, dict[str, Any]]) -> None:
-    """Each broken worker says what is wrong with it; a foreign class and stray output are no error."""
+    """Check that each broken worker has its error; a foreign class and stray output are no error."""
     expected = {
         "raises": "RuntimeError: no GPU library here (exit code 1)",
         "leaves": "no answer (exit code 3)",
@@ -106,8 +106,8 @@ def check_neighbours(found: dict[str, dict[str, Any]]) -> None:
     assert talks["capabilities"] == {"worker_type": "talks", "action_spaces": ["discrete"]}
 
 
-def test_a_worker_that_hangs_is_cut_off(tmp_path: Path) -> None:
-    """A worker that does not load in time is listed as such, and the others are listed beside it."""
+def test_worker_that_hangs_is_listed_with_an_error(tmp_path: Path) -> None:
+    """A worker that does not load in time is listed with an error; the other workers are listed too."""
     install(tmp_path, "hangs", "import threading\nthreading.Event().wait()\n")
     install(tmp_path, "talks", NEIGHBOURS["talks"])
     found = discover(tmp_path, "--timeout", "5")
@@ -115,8 +115,8 @@ def test_a_worker_that_hangs_is_cut_off(tmp_path: Path) -> None:
     assert found["talks"]["error"] is None
 
 
-def test_it_runs_where_the_sdk_is_not(tmp_path: Path) -> None:
-    """discovery.py run by its path lists the workers of an environment that has no mosaic_worker."""
+def test_discovery_works_without_the_sdk(tmp_path: Path) -> None:
+    """discovery.py, run by its path, lists the workers of an environment without mosaic_worker."""
     install(tmp_path, "talks", NEIGHBOURS["talks"])
     package = tmp_path / "older_worker"
     package.mkdir()
@@ -128,8 +128,8 @@ def test_it_runs_where_the_sdk_is_not(tmp_path: Path) -> None:
     assert found["older"]["module"] == "older_worker.cli"
 
 
-def test_one_name_twice_is_said(tmp_path: Path) -> None:
-    """Two distributions with one worker name are both listed, the second with an error."""
+def test_second_worker_of_one_name_has_an_error(tmp_path: Path) -> None:
+    """If two distributions have a worker of one name, both are listed, the second with an error."""
     install(tmp_path, "twin", NEIGHBOURS["talks"])
     install(tmp_path, "twin", None, None, "other-twin")
     done = subprocess.run(

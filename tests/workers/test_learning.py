@@ -1,4 +1,4 @@
-"""The tabular worker learns, fast, the same way every time, and by Gymnasium's own dynamics."""
+"""The tabular worker learns with its defaults, repeatably from a seed, with Gymnasium's dynamics."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from tests.workers.process import run_to_end
 
 
 @pytest.mark.parametrize(
-    ("config", "at_least", "at_first"),
+    ("config", "final_min", "early_max"),
     [
         ({"env_id": "Taxi"}, 6.0, -100.0),
         ({"env_id": "Taxi", "algo": "sarsa"}, 4.0, -100.0),
@@ -25,18 +25,20 @@ from tests.workers.process import run_to_end
     ],
     ids=str,
 )
-def test_defaults_learn(config: dict[str, Any], at_least: float, at_first: float, tmp_path: Path) -> None:
-    """With nothing but environment and rule given, the mean of 100 returns begins low and ends high."""
+def test_default_settings_learn(
+    config: dict[str, Any], final_min: float, early_max: float, tmp_path: Path
+) -> None:
+    """With default settings the mean of 100 returns begins low and ends high."""
     worker = run_to_end(tmp_path, {**config, "seed": 5})
     means = [episode["metrics"]["mean_return_100"] for episode in worker.episodes()]
-    assert means[9] < at_first
-    assert means[-1] > at_least
+    assert means[9] < early_max
+    assert means[-1] > final_min
     assert worker.last()["mean_return_100"] == means[-1]
     assert len(means) == worker.lines[0]["payload"]["total_episodes"]
 
 
-def test_a_seed_decides_everything(tmp_path: Path) -> None:
-    """One seed gives one table and one history, bit for bit; another seed another; null draws and says it."""
+def test_one_seed_gives_identical_runs(tmp_path: Path) -> None:
+    """One seed gives identical episodes and tables; a null seed is drawn and reported."""
     config = {"run_id": "r", "env_id": "Taxi", "episodes": 60, "seed": 3}
     first, again = (run_to_end(tmp_path / name, config) for name in ("a", "b"))
     assert first.episodes() == again.episodes()
@@ -60,8 +62,8 @@ def test_a_seed_decides_everything(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_the_fast_world_is_gymnasiums(env_id: str, env_kwargs: dict[str, Any]) -> None:
-    """The table's trajectories equal those of `step`, number by number, also across a saved random state."""
+def test_table_world_equals_gymnasium(env_id: str, env_kwargs: dict[str, Any]) -> None:
+    """Trajectories of the table equal those of Gymnasium's `step`, also after a saved random state."""
     resolved = worlds.resolve(env_id).env_id
     fast = worlds.make(resolved, env_kwargs, 11)
     slow = gymnasium.make(resolved, max_episode_steps=-1, **env_kwargs)
@@ -83,8 +85,8 @@ def test_the_fast_world_is_gymnasiums(env_id: str, env_kwargs: dict[str, Any]) -
             fast.restore(saved)
 
 
-def test_a_world_without_a_table(tmp_path: Path) -> None:
-    """An environment whose table does not say everything is played through `step` and resumes exactly."""
+def test_environment_without_a_complete_table_uses_step(tmp_path: Path) -> None:
+    """An environment with an incomplete table is played through `step` and resumes exactly."""
     world = worlds.make(worlds.resolve("Taxi").env_id, {"fickle_passenger": True}, 1)
     assert type(world) is worlds.GymWorld
     config = {
@@ -99,8 +101,8 @@ def test_a_world_without_a_table(tmp_path: Path) -> None:
     assert parts.last()["q_sha256"] == whole.last()["q_sha256"]
 
 
-def test_blocks_change_nothing() -> None:
-    """Numbers drawn in blocks are those drawn one by one, and the state is where the last one left it."""
+def test_random_numbers_do_not_depend_on_blocks() -> None:
+    """Numbers drawn in blocks equal numbers drawn one by one, and the random state is the same."""
     plain, blocks = np.random.default_rng(4), Uniforms(np.random.default_rng(4))
     for count in (0, 1, BLOCK - 1, 1, BLOCK, 5):
         assert [blocks.draw() for _ in range(count)] == [plain.random() for _ in range(count)]
@@ -110,8 +112,8 @@ def test_blocks_change_nothing() -> None:
     assert [other.draw() for _ in range(BLOCK + 3)] == [plain.random() for _ in range(BLOCK + 3)]
 
 
-def test_epsilon_falls_in_a_line() -> None:
-    """Epsilon goes from start to end over the given episodes and stays."""
+def test_epsilon_falls_linearly() -> None:
+    """Epsilon falls linearly from start to end over the given episodes and stays there."""
     assert [epsilon_at(episode, 1.0, 0.0, 4) for episode in range(6)] == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
     assert epsilon_at(0, 1.0, 0.2, 0) == 0.2
 
@@ -124,22 +126,22 @@ def test_epsilon_falls_in_a_line() -> None:
         ("CartPole-v1", "a table needs Discrete"),
     ],
 )
-def test_an_environment_that_cannot_be(env_id: str, sentence: str) -> None:
-    """An unknown environment, or one that no table fits, is refused with a sentence that helps."""
+def test_unsuitable_environment_is_refused_with_a_hint(env_id: str, sentence: str) -> None:
+    """An unknown environment, or one without discrete spaces, is refused with a hint."""
     (error,) = worlds.check(env_id, {})
     assert error.path == "env_id"
     assert sentence in error.message
 
 
-def test_an_argument_that_cannot_be() -> None:
-    """A wrong argument of the environment is an error of env_kwargs."""
+def test_wrong_environment_argument_is_an_error_of_env_kwargs() -> None:
+    """A wrong argument of the environment is reported as an error of env_kwargs."""
     for env_kwargs in ({"is_slipery": True}, {"map_name": "3x3"}):
         (error,) = worlds.check("FrozenLake", env_kwargs)
         assert error.path == "env_kwargs"
 
 
-def test_an_older_version_becomes_its_successor() -> None:
-    """An id without a version, or with one that is gone, means the newest, and the second is said."""
+def test_removed_environment_version_means_the_newest() -> None:
+    """An id without version, or with a removed version, means the newest; a removed version gives a note."""
     newest = worlds.resolve("Taxi")
     assert newest.note == ""
     assert worlds.resolve(newest.env_id) == newest

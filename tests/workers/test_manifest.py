@@ -1,4 +1,4 @@
-"""The analytics manifest: one shape written, every known shape read."""
+"""The analytics manifest: one format is written, every known format is read."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from mosaic_worker import ManifestInvalid, WorkerAnalyticsManifest, find_manifest
 
 
-def test_what_is_written(tmp_path: Path) -> None:
+def test_manifest_round_trips_through_its_file(tmp_path: Path) -> None:
     """analytics.json has run_id, worker_type, artifacts, metadata, and reads back equal."""
     manifest = WorkerAnalyticsManifest(
         "r", "tabular", {"checkpoints": {"directory": "checkpoints"}}, {"seed": 1}
@@ -33,8 +33,8 @@ CLEANRL: dict[str, Any] = {
 }
 
 
-def test_cleanrl_keys_are_understood() -> None:
-    """Flat keys fill the sections they belong to, never over a value that is there; the rest is metadata."""
+def test_flat_cleanrl_keys_fill_their_sections() -> None:
+    """Flat CleanRL keys fill their sections unless a value exists; the other keys become metadata."""
     manifest = WorkerAnalyticsManifest.from_dict(CLEANRL)
     assert manifest.artifacts == {
         "tensorboard": {"enabled": True, "relative_path": "tensorboard"},
@@ -45,20 +45,20 @@ def test_cleanrl_keys_are_understood() -> None:
 
 
 @pytest.mark.parametrize("data", [{}, {"artifacts": None}, {"artifacts": [1], "metadata": "x", "run_id": 3}])
-def test_odd_shapes_are_read(data: dict[str, Any]) -> None:
-    """What is missing or of a wrong type is empty, not an error."""
+def test_missing_or_wrong_fields_are_read_as_empty(data: dict[str, Any]) -> None:
+    """A field that is missing or has a wrong type is read as empty."""
     manifest = WorkerAnalyticsManifest.from_dict(data)
     assert manifest.artifacts == {}
 
 
-def test_sections_may_be_plain_strings() -> None:
-    """A section written as a path means that path."""
+def test_section_that_is_a_string_is_a_path() -> None:
+    """A section that is a string is read as a path."""
     manifest = WorkerAnalyticsManifest.from_dict({"artifacts": {"tensorboard": "tb", "videos_dir": "videos"}})
     assert manifest.artifacts == {"tensorboard": {"relative_path": "tb"}, "videos_dir": "videos"}
 
 
-def test_both_names_are_found(tmp_path: Path) -> None:
-    """analytics.json comes before <run_id>_analytics.json; neither is None; not JSON is an error."""
+def test_manifest_is_found_under_both_names(tmp_path: Path) -> None:
+    """analytics.json is preferred to <run_id>_analytics.json; an invalid file raises ManifestInvalid."""
     assert find_manifest(tmp_path) is None
     assert find_manifest(tmp_path / "absent") is None
     (tmp_path / "r1_analytics.json").write_text('{"run_id": "r1"}')

@@ -1,4 +1,4 @@
-"""The worker that mosaic-worker(7) shows is a worker: it runs, stops, resumes and prints what it should."""
+"""The example worker in mosaic-worker(7) runs, stops, resumes and prints valid lines."""
 
 import os
 import re
@@ -15,14 +15,14 @@ MANUAL = Path(__file__).parents[2] / "man" / "mosaic-worker.7"
 
 
 def example() -> str:
-    """Return the program of the manual's EXAMPLES."""
+    """Return the program in the section EXAMPLES of the manual."""
     blocks = re.findall(r"^\.Bd -literal\n(.*?)^\.Ed$", MANUAL.read_text(), re.MULTILINE | re.DOTALL)
     (program,) = [block for block in blocks if "def main" in block]
     return textwrap.dedent(program)
 
 
-def test_the_example_works(tmp_path: Path) -> None:
-    """Started, stopped by SIGTERM in the middle and started again, the example ends with run_completed."""
+def test_example_of_the_manual_stops_and_resumes(tmp_path: Path) -> None:
+    """The example stops on SIGTERM, resumes in the next start and ends with run_completed."""
     (tmp_path / "coin.py").write_text(example())
     (tmp_path / "config.json").write_text('{"run_id": "r", "episodes": 200000}')
     command = [sys.executable, "coin.py", "--config", "config.json"]
@@ -53,7 +53,7 @@ def test_the_example_works(tmp_path: Path) -> None:
     )
 
 
-def test_the_manual_knows_every_variable() -> None:
+def test_manual_has_every_variable_of_the_sdk() -> None:
     """Every variable that the SDK reads is in the manual."""
     source = (
         Path(environment()["PYTHONPATH"].split(os.pathsep)[0]) / "mosaic_worker" / "environment.py"

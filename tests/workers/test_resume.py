@@ -17,10 +17,10 @@ CONFIG: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("algo", ["q_learning", "sarsa"])
-def test_stopped_and_resumed(algo: str, tmp_path: Path) -> None:
-    """A run stopped by SIGTERM and started again has the same episodes and the same table, bit for bit."""
+def test_stopped_run_resumes_exactly(algo: str, tmp_path: Path) -> None:
+    """A run that SIGTERM stopped and that is started again has the same episodes and the same table."""
     config = {**CONFIG, "algo": algo}
-    whole = run_to_end(tmp_path / "whole", config)
+    complete = run_to_end(tmp_path / "complete", config)
     with Worker(tmp_path / "parts", {**config, "episode_delay_s": 0.02}) as first:
         first.wait_for_episode(55)
         first.process.send_signal(signal.SIGTERM)
@@ -30,14 +30,14 @@ def test_stopped_and_resumed(algo: str, tmp_path: Path) -> None:
     second = run_to_end(tmp_path / "parts", config)
     assert second.events()[:2] == ["run_started", "checkpoint_loaded"]
     assert second.lines[0]["payload"]["start_episode"] == len(first.episodes())
-    assert first.episodes() + second.episodes() == whole.episodes()
-    assert second.last()["q_sha256"] == whole.last()["q_sha256"]
+    assert first.episodes() + second.episodes() == complete.episodes()
+    assert second.last()["q_sha256"] == complete.last()["q_sha256"]
 
 
-def test_killed_and_resumed(tmp_path: Path) -> None:
-    """After kill -9 amid constant checkpoints the newest whole one is loaded, and the end is the same."""
+def test_killed_run_resumes_from_its_newest_complete_checkpoint(tmp_path: Path) -> None:
+    """After kill -9 during checkpoints the newest complete one is loaded, and the end is the same."""
     config = {**CONFIG, "checkpoint_every_episodes": 1}
-    whole = run_to_end(tmp_path / "whole", CONFIG)
+    complete = run_to_end(tmp_path / "complete", CONFIG)
     parts = tmp_path / "parts"
     for episode in (20, 60, 90):
         with Worker(parts, {**config, "episode_delay_s": 0.01}) as worker:
@@ -48,12 +48,12 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
     assert found is not None
     last = run_to_end(parts, config)
     assert last.lines[0]["payload"]["start_episode"] > 20
-    assert last.last()["q_sha256"] == whole.last()["q_sha256"]
+    assert last.last()["q_sha256"] == complete.last()["q_sha256"]
 
 
-def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
-    """A newest checkpoint that is torn is named and passed over; the run goes on from the one before."""
-    whole = run_to_end(tmp_path / "whole", {**CONFIG, "epsilon_decay_episodes": 300})
+def test_damaged_checkpoint_is_reported_and_skipped(tmp_path: Path) -> None:
+    """A damaged newest checkpoint is reported and skipped; the run resumes from the one before."""
+    complete = run_to_end(tmp_path / "complete", {**CONFIG, "epsilon_decay_episodes": 300})
     config = {**CONFIG, "episodes": 180, "epsilon_decay_episodes": 300}
     run_to_end(tmp_path / "parts", config)
     directory = tmp_path / "parts" / "runs" / "r" / "checkpoints"
@@ -64,11 +64,11 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
     assert "q_table.npy" in error["message"]
     assert error["path"].endswith(newest.name)
     assert second.lines[0]["payload"]["start_episode"] == 150
-    assert second.last()["q_sha256"] == whole.last()["q_sha256"]
+    assert second.last()["q_sha256"] == complete.last()["q_sha256"]
 
 
-def test_resume_by_path_and_not_at_all(tmp_path: Path) -> None:
-    """`resume` takes a checkpoint or a directory of them; "none" begins anew; another environment's fails."""
+def test_resume_accepts_a_checkpoint_a_directory_or_none(tmp_path: Path) -> None:
+    """`resume` accepts a checkpoint, a directory or "none"; a checkpoint of another environment fails."""
     run_to_end(tmp_path, {**CONFIG, "episodes": 120})
     moved = tmp_path / "moved"
     shutil.move(tmp_path / "runs" / "r" / "checkpoints", moved)
@@ -86,8 +86,8 @@ def test_resume_by_path_and_not_at_all(tmp_path: Path) -> None:
     assert worker.last()["error_type"] == "CheckpointInvalid"
 
 
-def test_a_full_disk_does_not_end_the_run(tmp_path: Path) -> None:
-    """Where no checkpoint can be written the run says so and goes on to its end."""
+def test_run_continues_if_no_checkpoint_can_be_written(tmp_path: Path) -> None:
+    """If no checkpoint can be written, the run prints an error line and continues to its end."""
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where a directory should be")
     worker = run_to_end(tmp_path, CONFIG, MOSAIC_CHECKPOINT_DIR=str(blocked / "checkpoints"))

@@ -1,4 +1,4 @@
-"""Python stacks on request: announced, written by faulthandler, and given back."""
+"""Python stacks on request: the worker announces a signal, faulthandler writes the stacks."""
 
 import os
 import signal
@@ -9,9 +9,8 @@ from pathlib import Path
 from mosaic_worker import Stacks
 
 
-def test_who_announces_is_answered(tmp_path: Path) -> None:
-    """The announcement names this process and the signal; the signal writes its stacks and ends no
-    process."""
+def test_announced_signal_writes_the_stacks(tmp_path: Path) -> None:
+    """The announcement has the pid and the signal; the signal writes the stacks and ends no process."""
     path = tmp_path / "stacks"
     stacks = Stacks(path)
     stacks.announce()
@@ -19,14 +18,14 @@ def test_who_announces_is_answered(tmp_path: Path) -> None:
         first = path.read_text()
         assert first == f"mosaic-stacks pid={os.getpid()} signal={signal.SIGUSR1:d}\n"
         os.kill(os.getpid(), signal.SIGUSR1)
-        assert "test_who_announces_is_answered" in path.read_text()
+        assert "test_announced_signal_writes_the_stacks" in path.read_text()
     finally:
         stacks.close()
     assert not stacks.is_announced
 
 
-def test_a_programs_own_signal_is_left_alone(tmp_path: Path) -> None:
-    """A worker that uses SIGUSR1 keeps it, and is asked with the other; one that uses both is not asked."""
+def test_signals_that_the_worker_uses_are_not_announced(tmp_path: Path) -> None:
+    """If the worker uses SIGUSR1, SIGUSR2 is announced; if it uses both, none is announced."""
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGUSR1, signal.SIGUSR2)}
     try:
         stacks = Stacks(tmp_path / "stacks")
@@ -41,8 +40,8 @@ def test_a_programs_own_signal_is_left_alone(tmp_path: Path) -> None:
             signal.signal(number, handler)
 
 
-def test_nothing_is_announced_in_vain(tmp_path: Path) -> None:
-    """Outside mosaicd, or where the file cannot be written, the worker works on without."""
+def test_nothing_is_announced_without_a_writable_file(tmp_path: Path) -> None:
+    """Outside mosaicd, or if the file cannot be written, no signal is announced and no error is raised."""
     for path in (None, tmp_path / "no" / "such" / "place"):
         stacks = Stacks(path)
         stacks.announce()
@@ -50,8 +49,8 @@ def test_nothing_is_announced_in_vain(tmp_path: Path) -> None:
         stacks.close()
 
 
-def test_a_given_back_signal_is_the_kernels_again(tmp_path: Path) -> None:
-    """After `close` the signal does what it did before: to a plain program, the end of it."""
+def test_closed_stacks_restore_the_signal(tmp_path: Path) -> None:
+    """After `close` the signal has its former effect: it ends a program without a handler."""
     code = (
         "import os, signal, sys; from pathlib import Path; from mosaic_worker import Stacks\n"
         "s = Stacks(Path(sys.argv[1])); s.announce(); s.close(); os.kill(os.getpid(), signal.SIGUSR1)\n"

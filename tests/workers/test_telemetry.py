@@ -1,4 +1,4 @@
-"""Telemetry lines: their exact fields, strict JSON whatever is in them, whole lines from many threads."""
+"""Telemetry lines: exact fields, strict JSON for any value, complete lines from many threads."""
 
 import io
 import json
@@ -32,14 +32,16 @@ def emitter(stream: io.StringIO) -> TelemetryEmitter:
 
 
 @pytest.mark.parametrize("name", LIFECYCLE_EVENTS)
-def test_a_lifecycle_line(name: str, emitter: TelemetryEmitter, stream: io.StringIO) -> None:
+def test_lifecycle_line_has_the_documented_fields(
+    name: str, emitter: TelemetryEmitter, stream: io.StringIO
+) -> None:
     """Each lifecycle method prints {event, run_id, timestamp, payload}."""
     getattr(emitter, name)({"episodes": 3})
     (line,) = printed(stream)
     assert (line["event"], line["run_id"], line["payload"]) == (name, "run-1", {"episodes": 3})
 
 
-def test_a_step_line(stream: io.StringIO) -> None:
+def test_step_line_has_the_documented_fields(stream: io.StringIO) -> None:
     """A step has the known fields; action and observation are JSON texts; extra fields are kept."""
     TelemetryEmitter("r", "w-1", stream=stream).step(
         episode_index=0, step_index=4, action=np.int64(3), observation={"grid": np.eye(2)}, reward=-1.0,
@@ -55,7 +57,7 @@ def test_a_step_line(stream: io.StringIO) -> None:
     assert json.loads(line["observation_json"]) == {"grid": [[1.0, 0.0], [0.0, 1.0]]}
 
 
-def test_an_episode_line(emitter: TelemetryEmitter, stream: io.StringIO) -> None:
+def test_episode_line_has_the_documented_fields(emitter: TelemetryEmitter, stream: io.StringIO) -> None:
     """An episode has the known fields; metadata is a JSON text."""
     emitter.episode(
         episode_index=7,
@@ -70,8 +72,8 @@ def test_an_episode_line(emitter: TelemetryEmitter, stream: io.StringIO) -> None
     assert json.loads(line["metadata_json"]) == {"epsilon": 0.1}
 
 
-def test_a_failure_names_its_error(emitter: TelemetryEmitter, stream: io.StringIO) -> None:
-    """run_failed carries text, type and traceback of the exception."""
+def test_run_failed_has_the_exception(emitter: TelemetryEmitter, stream: io.StringIO) -> None:
+    """run_failed has the text, type and traceback of the exception."""
     try:
         raise ZeroDivisionError("by zero")
     except ZeroDivisionError as error:
@@ -85,11 +87,11 @@ def test_a_failure_names_its_error(emitter: TelemetryEmitter, stream: io.StringI
     assert "test_telemetry.py" in payload["traceback"]
 
 
-class Odd:
-    """Something JSON has never heard of."""
+class Unknown:
+    """A type that JSON does not know."""
 
     def __repr__(self) -> str:
-        return "Odd()"
+        return "Unknown()"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ class Odd:
         (np.arange(3), "[0,1,2]"),
         (np.bool_(True), "true"),
         ({1: Path("a/b"), None: {2}, (1, 2): b"x\xff"}, '{"1":"a/b","null":[2],"(1, 2)":"x\\ufffd"}'),
-        (Odd(), '"Odd()"'),
+        (Unknown(), '"Unknown()"'),
         ("\ud800\u2028é", '"\\ud800\\u2028\\u00e9"'),
     ],
 )
@@ -111,15 +113,15 @@ def test_any_value_is_strict_json(value: Any, text: str) -> None:
     assert dumps(value) == text
 
 
-def test_a_value_that_holds_itself_is_cut() -> None:
-    """A cycle in a payload is cut off, not raised."""
+def test_cyclic_value_is_cut() -> None:
+    """A cycle in a payload is replaced by "..." and raises no error."""
     cycle: dict[str, Any] = {}
     cycle["self"] = cycle
     assert '"..."' in dumps(cycle)
 
 
-def test_lines_of_many_threads_stay_whole() -> None:
-    """Lines longer than a pipe's buffer, from several threads, do not mix; printed text keeps its place."""
+def test_lines_of_many_threads_stay_complete() -> None:
+    """Long lines from several threads do not mix, and earlier printed text stays before them."""
     read, write = os.pipe()
     writer = os.fdopen(write, "w")
     emitter = TelemetryEmitter("r", stream=writer)
@@ -147,8 +149,8 @@ def test_lines_of_many_threads_stay_whole() -> None:
     assert sorted(checked(line)["payload"]["n"] for line in lines) == sorted([0, 1, 2, 3] * 5)
 
 
-def test_a_non_blocking_stdout_loses_nothing() -> None:
-    """A library that makes stdout non-blocking does not tear a line."""
+def test_non_blocking_stdout_loses_nothing() -> None:
+    """If a library makes stdout non-blocking, lines are still complete."""
     read, write = os.pipe()
     os.set_blocking(write, False)
     lines: list[bytes] = []
@@ -166,13 +168,13 @@ def test_a_non_blocking_stdout_loses_nothing() -> None:
 
 
 @pytest.mark.usefixtures("descriptors_from_1024")
-def test_a_non_blocking_stdout_above_1023_loses_nothing() -> None:
-    """The number of the descriptor makes no difference."""
-    test_a_non_blocking_stdout_loses_nothing()
+def test_non_blocking_stdout_above_1023_loses_nothing() -> None:
+    """A non-blocking stdout with a descriptor above 1023 works too."""
+    test_non_blocking_stdout_loses_nothing()
 
 
-def test_a_log_constant_is_logged_too(stream: io.StringIO, caplog: pytest.LogCaptureFixture) -> None:
-    """A call with a log constant writes a log record beside the line, as workers of the original expect."""
+def test_log_constant_also_writes_a_log_record(stream: io.StringIO, caplog: pytest.LogCaptureFixture) -> None:
+    """A call with a log constant also writes a log record, as older workers expect."""
     import logging
 
     constant = SimpleNamespace(code="LOG431", level="WARNING", message="runtime started")
@@ -182,8 +184,8 @@ def test_a_log_constant_is_logged_too(stream: io.StringIO, caplog: pytest.LogCap
     assert len(printed(stream)) == 1
 
 
-class Beats:
-    """An emitter that only counts beats."""
+class RecordedHeartbeats:
+    """An emitter that records heartbeats."""
 
     def __init__(self) -> None:
         self.payloads: list[dict[str, Any]] = []
@@ -196,9 +198,9 @@ class Beats:
             self.news.set()
 
 
-def test_heartbeats_come_by_themselves() -> None:
-    """The thread beats at its interval with status and the worker's own words, and stops when closed."""
-    beats = Beats()
+def test_heartbeats_are_sent_at_their_interval() -> None:
+    """The thread sends heartbeats with status and the worker's fields at its interval, until closed."""
+    beats = RecordedHeartbeats()
     with Heartbeat(beats, 0.005, lambda: {"episodes": 2}):  # type: ignore[arg-type]
         assert beats.news.wait(30)
     count = len(beats.payloads)
@@ -208,9 +210,9 @@ def test_heartbeats_come_by_themselves() -> None:
     assert len(beats.payloads) == count
 
 
-def test_a_loop_that_hangs_falls_silent() -> None:
-    """With only_when_marked a beat needs a mark since the last one; a pause counts as life."""
-    beats, is_paused = Beats(), threading.Event()
+def test_hanging_loop_sends_no_heartbeat() -> None:
+    """With only_when_marked a heartbeat needs a mark since the last one, except while paused."""
+    beats, is_paused = RecordedHeartbeats(), threading.Event()
     with Heartbeat(beats, 0.005, only_when_marked=True, is_paused=is_paused.is_set):  # type: ignore[arg-type]
         assert beats.first.wait(30)
         assert not beats.news.wait(0.1)

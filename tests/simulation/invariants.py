@@ -7,28 +7,28 @@ from mosaicd.protocol.states import Outcome
 from tests.simulation.peers import Attempt
 
 
-class BrokenPromise(AssertionError):
+class BrokenInvariant(AssertionError):
     """An invariant does not hold."""
 
 
-def promise(holds: bool, what: str) -> None:
-    """Raise BrokenPromise unless it holds."""
+def require(holds: bool, what: str) -> None:
+    """Raise BrokenInvariant with the text `what` unless `holds`."""
     if not holds:
-        raise BrokenPromise(what)
+        raise BrokenInvariant(what)
 
 
 def check_tree(run: Run, attempts: Iterable[Attempt]) -> None:
-    """Only the attempt that holds the slots of a run has living processes."""
+    """Check that only the attempt that holds the slots of a run has living processes."""
     alive = {a.number for a in attempts if a.run_id == run.run_id and not a.is_empty}
     allowed = {run.attempt} if run.is_holding else set()
-    promise(alive <= allowed, f"{run.run_id} is {run.state} and attempts {alive} still have processes")
+    require(alive <= allowed, f"{run.run_id} is {run.state} and attempts {alive} still have processes")
 
 
 def check_order(started: Run, waiting: Iterable[Run], submitted: Sequence[str]) -> None:
-    """No run starts while an earlier submit of the same owner, priority and size waits."""
+    """Check that no run starts while an earlier submit of the same owner, priority and size waits."""
     earlier = frozenset(submitted[: submitted.index(started.run_id)])
     overtaken = [run.run_id for run in waiting if run.run_id in earlier and _rank(run) == _rank(started)]
-    promise(not overtaken, f"{started.run_id} starts before {overtaken}, which were submitted earlier")
+    require(not overtaken, f"{started.run_id} starts before {overtaken}, which were submitted earlier")
 
 
 def _rank(run: Run) -> tuple[int, int, int, int]:
@@ -36,14 +36,14 @@ def _rank(run: Run) -> tuple[int, int, int, int]:
 
 
 def check_end(run: Run, attempt: Attempt | None, *, stopped_early: bool) -> None:
-    """A run that ended by itself, and was neither stopped nor lost, ended as its process did.
+    """Check that the outcome of a run follows from its exit code, unless the run was stopped or lost.
 
-    A run that was stopped before its worker started is cancelled, whatever its shim did.
+    A run that was stopped before its worker started must be cancelled.
     """
     is_cancelled = run.outcome is Outcome.CANCELLED
-    promise(is_cancelled or not stopped_early, f"{run.run_id} was stopped early, and ended {run.cause}")
+    require(is_cancelled or not stopped_early, f"{run.run_id} was stopped early, and ended {run.cause}")
     exit = attempt.exit if attempt is not None else None
     if exit is None or exit["stop"] is not None or exit["released"] or run.fault is not None:
         return
     clean = exit["exit_code"] == 0
-    promise((run.outcome is Outcome.SUCCEEDED) == clean, f"{run.run_id} ended {run.outcome} with {exit}")
+    require((run.outcome is Outcome.SUCCEEDED) == clean, f"{run.run_id} ended {run.outcome} with {exit}")
