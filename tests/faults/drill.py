@@ -318,7 +318,7 @@ class Tally:
             "seed": self._seed, "kills": self.kills.total(), "by_kind": dict(sorted(by_kind.items())),
             "acknowledged": dict(sorted(self._acknowledged.items())),
             **{name: sum(tag in text for text in self.wrong) for name, tag in counted.items()},
-            "broken_promises": len(self.wrong), "seconds": round(time.monotonic() - self._began, 1),
+            "broken_guarantees": len(self.wrong), "seconds": round(time.monotonic() - self._began, 1),
             "failing_writes": dict(sorted(self._squeezes.items())), **dict(sorted(self._figures.items())),
             "at_points": {name: n for name, n in sorted(self.kills.items()) if name in crash_points.POINTS},
         }  # fmt: skip
