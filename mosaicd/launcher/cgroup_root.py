@@ -91,7 +91,7 @@ def _has_v2_features(directory: str) -> bool:
 
 def _own_parent(top: str) -> str | None:
     """Make the parent below the launcher's own group; daemon and launcher leave that group if needed."""
-    if os.path.basename(top) == _DAEMON:  # an earlier launcher moved the daemon, which started this one
+    if os.path.basename(top) == _DAEMON:  # an earlier launcher moved the daemon here
         top = os.path.dirname(top)
     available = frozenset((cgroup.read(top, "cgroup.controllers") or "").split()) & _CONTROLLERS
     if cgroup.enable(top, available) != available:

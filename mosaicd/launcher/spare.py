@@ -23,9 +23,9 @@ class Spare:
 
     def __init__(self, close_in_child: Callable[[], None], root: CgroupRoot) -> None:
         """Fork the spare; OSError if the fork fails.  `close_in_child` closes the launcher's descriptors."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._channel = OrderSocket(ours.detach())
+        launcher_end, spare_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with spare_end:
+            self._channel = OrderSocket(launcher_end.detach())
             try:
                 self.pid = os.fork()
             except OSError:
@@ -34,7 +34,7 @@ class Spare:
             if self.pid == 0:
                 self._channel.close()
                 close_in_child()
-                _run_spare(OrderSocket(theirs.detach()), root)
+                _run_spare(OrderSocket(spare_end.detach()), root)
 
     def try_pass_order(self, packet: Packet) -> bool:
         """Pass the order on and close the channel; return False if the spare has ended."""

@@ -1,8 +1,8 @@
 """log.index: at which time a log had which length, to find output by time.
 
-A line means: at time `at`, the worker had written the bytes before `offset`, and no others.  The shim writes
-a line when the next output arrives, so a quiet log costs nothing; the file's mtime is the time of its last
-byte.  The interval between lines grows with their number: 1 s in the first hour, half a minute after weeks.
+A line means: the worker had written `offset` bytes at the time `at`.  The shim writes a line when the next
+output arrives, so a quiet log costs nothing; the time of the last byte is the file's mtime.  The interval
+between lines grows with their number: 1 s in the first hour, half a minute after weeks.
 """
 
 import os
@@ -24,7 +24,7 @@ class Index:
         return max(_FIRST_INTERVAL_S, self._lines / _LINES_PER_EXTRA_SECOND)
 
     def add(self, stream: str, offset: int, at: float) -> None:
-        """Write that the bytes of `stream` before `offset` were written at the time `at`."""
+        """Write a line: the worker had written `offset` bytes to `stream` at the time `at`."""
         self._lines += 1
         try:
             os.write(self._fd, b"%b %d %.6f\n" % (stream.encode(), offset, at))

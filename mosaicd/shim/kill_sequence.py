@@ -98,8 +98,7 @@ class KillSequence:
             self._kill_children()
 
     def _kill_children(self) -> None:
-        """Kill direct children as fast as possible: a chain of fork and exit is faster than a survey of
-        /proc."""
+        """Kill direct children as fast as possible: a chain of forks can be faster than a survey of /proc."""
         for _ in range(_CHILDREN_PASSES):
             children = process_table.children_of_this_process()
             if not children:

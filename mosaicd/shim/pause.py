@@ -207,7 +207,9 @@ class Pause:
         for process in members if self._is_first_thaw else stopped:
             child.send(process, signal.SIGCONT)
         self._is_first_thaw = False
-        if not stopped or now >= self._thaw_deadline:  # a process that stops itself again is not our pause
+        if (
+            not stopped or now >= self._thaw_deadline
+        ):  # a process that stops itself again is not paused by the shim
             self._continued()
             return
         self._check_again(now)

@@ -2,8 +2,7 @@
 
 psutil lists the pids.  This module reads state, parent, group, session and start time of each process in one
 read; psutil would open files of /proc several times.
-Note: a survey may miss a process that is forked meanwhile.  The caller takes another survey after it has
-acted.
+Note: a survey may miss a process that is forked meanwhile, so a caller that acts on a survey takes another.
 """
 
 import os
@@ -48,8 +47,8 @@ def is_stopped_or_stopping(process: Process) -> bool:
 
 def survey() -> Survey:
     """Return all processes of the machine, including zombies."""
-    found = (procfs.read_process(pid) for pid in psutil.pids())
-    return {process.pid: process for process in found if process}
+    processes = (procfs.read_process(pid) for pid in psutil.pids())
+    return {process.pid: process for process in processes if process}
 
 
 def descendants(table: Survey, roots: Iterable[int]) -> list[Process]:
@@ -57,14 +56,14 @@ def descendants(table: Survey, roots: Iterable[int]) -> list[Process]:
     children: dict[int, list[Process]] = {}
     for process in table.values():
         children.setdefault(process.ppid, []).append(process)
-    found: dict[int, Process] = {}
+    below: dict[int, Process] = {}
     queue = list(roots)
     while queue:
         for process in children.get(queue.pop(), ()):
-            if process.pid not in found:
-                found[process.pid] = process
+            if process.pid not in below:
+                below[process.pid] = process
                 queue.append(process.pid)
-    return list(found.values())
+    return list(below.values())
 
 
 def children_of_this_process() -> list[int]:
@@ -82,13 +81,13 @@ def environment_of(pid: int) -> bytes:
 
     During an exec the kernel shows an empty environment for a moment; then it is read again.
     """
-    found = _environment(pid)
+    environment = _environment(pid)
     for _ in range(_EXEC_READS):
-        if found != b"" or not _has_environment(pid):
+        if environment != b"" or not _has_environment(pid):
             break
         time.sleep(_EXEC_PAUSE_S)
-        found = _environment(pid)
-    return found or b""
+        environment = _environment(pid)
+    return environment or b""
 
 
 def _has_environment(pid: int) -> bool:
@@ -105,15 +104,15 @@ def _environment(pid: int) -> bytes | None:
         fd = os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
-    found = b""
+    environment = b""
     try:
         while chunk := os.read(fd, _CHUNK_BYTES):
-            found += chunk
+            environment += chunk
     except OSError:
         pass  # the process has ended meanwhile: the bytes so far may contain the marker
     finally:
         os.close(fd)
-    return found
+    return environment
 
 
 def marker_of(pid: int) -> str | None:
@@ -156,6 +155,8 @@ def in_session(table: Survey, leader_pid: int, leader_start: int) -> list[Proces
 
 def exclusive_groups(table: Survey, members: Iterable[Process]) -> frozenset[int]:
     """Return the process groups whose living processes are all in `members`."""
-    ours = {process.pid for process in members}
-    foreign = {process.pgid for process in table.values() if process.is_alive and process.pid not in ours}
-    return frozenset(table[pid].pgid for pid in ours) - foreign
+    pids = {process.pid for process in members}
+    other_groups = {
+        process.pgid for process in table.values() if process.is_alive and process.pid not in pids
+    }
+    return frozenset(table[pid].pgid for pid in pids) - other_groups

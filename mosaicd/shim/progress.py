@@ -97,8 +97,8 @@ class Progress:
         self.total_episodes = None if total is None else int(total)
 
     def _merge(self, values: Json) -> None:
-        """Store last values, of the first 16 metrics with short, printable names: a message must stay
-        small."""
+        """Store last values; a message must stay small, so only the first 16 metrics with short names
+        count."""
         for name, value in values.items():
             if (name in self.metrics or self._has_room_for(name)) and telemetry.is_number(value):
                 self.metrics[name] = value

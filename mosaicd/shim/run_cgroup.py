@@ -151,11 +151,11 @@ class RunCgroup:
         return self._tree_dir is not None
 
     def freeze(self) -> None:
-        """Order the kernel to freeze all processes in it; `is_frozen` returns whether they are."""
+        """Order the kernel to freeze the process tree; `is_frozen` returns whether that is done."""
         self._set_frozen("1", "FROZEN")
 
     def thaw(self) -> None:
-        """Order the kernel to thaw all processes in it."""
+        """Order the kernel to thaw the process tree."""
         self._set_frozen("0", "THAWED")
 
     def _set_frozen(self, v2: str, v1: str) -> None:
@@ -165,7 +165,7 @@ class RunCgroup:
             cgroup.try_write(self._freezer, "freezer.state", v1)
 
     def is_frozen(self) -> bool:
-        """Return whether all processes in it are frozen."""
+        """Return whether all processes of the tree are frozen."""
         if self.run_dir:
             return cgroup.keyed(self.run_dir, "cgroup.events").get("frozen") == 1
         return bool(self._freezer) and cgroup.read(str(self._freezer), "freezer.state") == "FROZEN\n"
@@ -218,7 +218,7 @@ def make(root: CgroupRoot, run_id: str, attempt: int, limits: CgroupLimits) -> R
     """
     name = name_of(run_id, attempt)
     outer = f"{root.parents[V2]}/{name}" if V2 in root.parents else None
-    if outer and not _try_enter(outer, root):  # first: the launcher keeps groups with a shim
+    if outer and not _try_enter(outer, root):  # first: the launcher then keeps the groups of version 1
         outer = None
     v1 = {}
     for controller in root.parents.keys() - {V2}:

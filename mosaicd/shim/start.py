@@ -18,7 +18,7 @@ _CONTROL_FD = "MOSAIC_CONTROL_FD"
 
 
 class StartedWorker:
-    """A started worker, the control channel to it, and its record in started.json."""
+    """A started worker, its control channel, and its record in started.json."""
 
     def __init__(
         self, worker: child.Worker, control: ControlChannel | None, at: float, record: Started
@@ -41,20 +41,20 @@ def start(
             argv += ["--config", path]
     environment = dict(order.environment)
     temp_cleanup.prepare(environment)
-    ours = theirs = None
+    shim_end = worker_end = None
     if order.cooperative:
-        ours, theirs = socket.socketpair()
-        environment[_CONTROL_FD] = str(theirs.fileno())
+        shim_end, worker_end = socket.socketpair()
+        environment[_CONTROL_FD] = str(worker_end.fileno())
     try:
         with run_cgroup.entered():
-            worker = child.spawn(argv, order.cwd, environment, theirs)
+            worker = child.spawn(argv, order.cwd, environment, worker_end)
     except OSError:
-        if ours:
-            ours.close()
+        if shim_end:
+            shim_end.close()
         raise
     finally:
-        if theirs:
-            theirs.close()
+        if worker_end:
+            worker_end.close()
     crash_points.reach("shim.spawned")
     at = time.time()
     started = Started(
@@ -67,7 +67,7 @@ def start(
     except OSError:
         pass  # a full disk does not fail the run: the fact `spawned` contains the same record
     crash_points.reach("shim.started_written")
-    return StartedWorker(worker, ControlChannel(ours) if ours else None, at, started)
+    return StartedWorker(worker, ControlChannel(shim_end) if shim_end else None, at, started)
 
 
 def launch_record(order: LaunchOrder, shim_start_ticks: int) -> Launch:

@@ -56,8 +56,8 @@ class TelemetryFile:
     def add_gap(self, evidence: Json) -> None:
         """Add a gap record, which names missing bytes or records; it is never shed and waits for the disk.
 
-        A new gap of a size limit replaces the waiting one, which it includes.  Waiting gaps of a disk become
-        one.
+        A new gap of a size limit includes the waiting one and replaces it.  Waiting gaps of a full disk are
+        merged.
         """
         key = (evidence["stream"], evidence["reason"])
         earlier = self._pending_gaps.get(key)
@@ -115,8 +115,8 @@ class TelemetryFile:
         self.add(Recognised(telemetry.GAP, evidence, text, False))
 
     def _keep_waiting(self, data: bytes, is_cut: bool) -> None:
-        """Keep complete records in memory up to the limit, shed the others; the rest of a cut one always
-        waits."""
+        """Keep complete records in memory up to the limit, and always the rest of a cut one; shed the
+        others."""
         end = len(data)
         room = _WAITING_LIMIT_BYTES - len(self._waiting)
         if end > room:

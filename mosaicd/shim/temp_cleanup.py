@@ -84,7 +84,7 @@ class TempCleanup:
         new = {inode: name for name, inode in _shared_files() if (name, inode) not in self._shared}
         if not new:
             return []
-        found = []
+        listed = []
         in_use = _inodes_in_use()
         for inode, name in new.items():
             path = f"{_SHARED_MEMORY}/{name}"
@@ -93,8 +93,8 @@ class TempCleanup:
             except OSError:
                 continue
             if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and inode not in in_use:
-                found.append({"path": path, "bytes": status.st_size})
-        return found
+                listed.append({"path": path, "bytes": status.st_size})
+        return listed
 
 
 def _shared_files() -> list[tuple[str, int]]:
@@ -106,8 +106,9 @@ def _shared_files() -> list[tuple[str, int]]:
 
 
 def _inodes_in_use() -> set[int]:
-    """Return the inodes below /dev/shm that a process has open or mapped, of all processes we may read."""
-    found: set[int] = set()
+    """Return the inodes below /dev/shm that a process has open or mapped, of the processes that may be
+    read."""
+    listed: set[int] = set()
     for pid in psutil.pids():
         try:
             with open(f"/proc/{pid}/maps", "rb", buffering=0) as maps:
@@ -115,14 +116,14 @@ def _inodes_in_use() -> set[int]:
             links = [f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd")]
         except OSError:
             continue
-        found.update(int(row.split()[4]) for row in rows if b" /dev/shm/" in row)
+        listed.update(int(row.split()[4]) for row in rows if b" /dev/shm/" in row)
         for link in links:
             try:
                 if os.readlink(link).startswith(_SHARED_MEMORY + "/"):
-                    found.add(os.stat(link).st_ino)
+                    listed.add(os.stat(link).st_ino)
             except OSError:
                 continue
-    return found
+    return listed
 
 
 def _is_own_directory(path: str) -> bool:

@@ -75,21 +75,21 @@ class OrphanTree:
 
     def read_members(self) -> TreeMembers:
         table = process_table.survey()
-        found = {process.pid: process for process in process_table.marked(table, self._run_id)}
+        members_by_pid = {process.pid: process for process in process_table.marked(table, self._run_id)}
         if self._pid is not None and self._start_ticks is not None:
             for process in process_table.in_session(table, self._pid, self._start_ticks):
-                found[process.pid] = process
+                members_by_pid[process.pid] = process
         for pid in self.run_cgroup.pids() & table.keys():
-            found[pid] = table[pid]
+            members_by_pid[pid] = table[pid]
         for pid, start in self._known.items():
             now = table.get(pid)
             if now is not None and now.start_ticks == start:
-                found[pid] = now
-        for process in process_table.descendants(table, list(found)):
-            found[process.pid] = process
-        found.pop(os.getpid(), None)
-        self._known = {process.pid: process.start_ticks for process in found.values()}
-        return _members_of(table, list(found.values()))
+                members_by_pid[pid] = now
+        for process in process_table.descendants(table, list(members_by_pid)):
+            members_by_pid[process.pid] = process
+        members_by_pid.pop(os.getpid(), None)
+        self._known = {process.pid: process.start_ticks for process in members_by_pid.values()}
+        return _members_of(table, list(members_by_pid.values()))
 
     def leader(self) -> Process | None:
         process = procfs.read_process(self._pid) if self._pid is not None else None

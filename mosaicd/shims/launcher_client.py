@@ -110,19 +110,19 @@ class LauncherClient:
     def _launch_process(self) -> _Launcher:
         """Start a launcher process and return it; after an OSError no process of it remains."""
         with ExitStack() as undo:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            undo.callback(ours.close)
-            ours.setblocking(False)
-            with theirs:
+            daemon_end, launcher_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(daemon_end.close)
+            daemon_end.setblocking(False)
+            with launcher_end:
                 process = subprocess.Popen(
-                    launcher.command(theirs.fileno(), self.mode, self.soft_limit),
-                    pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
-                    env=LAUNCHER_ENVIRONMENT | self._take_crash_point(),
+                    launcher.command(launcher_end.fileno(), self.mode, self.soft_limit),
+                    pass_fds=(launcher_end.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True,
+                    cwd="/", env=LAUNCHER_ENVIRONMENT | self._take_crash_point(),
                 )  # fmt: skip
             undo.callback(_kill, process)
             pidfd = os.pidfd_open(process.pid)
             undo.pop_all()
-        return _Launcher(process, ours, pidfd)
+        return _Launcher(process, daemon_end, pidfd)
 
     def _take_crash_point(self) -> dict[str, str]:
         """Return the environment that arms a crash point of launcher or shims, for the first launcher."""

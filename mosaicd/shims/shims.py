@@ -43,7 +43,7 @@ class _Shim:
 class Shims:
     """The shims of all live runs, at most one for each run.
 
-    `on_gone(run_id)` is called on the loop when the process of a run's shim has ended and its connection is
+    `on_ended(run_id)` is called on the loop when the process of a run's shim has ended and its connection is
     closed.
     """
 
