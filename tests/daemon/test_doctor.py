@@ -13,7 +13,7 @@ import pytest
 from mosaicctl import doctor_checks
 from mosaicd.log import Catalogue
 from tests.harness.daemon import DaemonHarness
-from tests.store.test_quarantine import spoil
+from tests.store.test_quarantine import damage_file
 
 #: An incomplete file of this age is not in use any more.
 LONG_AGO = time.time() - 86400
@@ -200,7 +200,9 @@ def test_doctor_reports_a_quarantined_record(harness: DaemonHarness) -> None:
     harness.allow(Catalogue.ROW_QUARANTINED, Catalogue.SLOTS_WITHHELD)
     run_id = harness.submit("true", hold=True)
     harness.stop()
-    spoil(harness.state_dir / "registry.sqlite3", "UPDATE runs SET body = '{' WHERE run_id = :id", id=run_id)
+    damage_file(
+        harness.state_dir / "registry.sqlite3", "UPDATE runs SET body = '{' WHERE run_id = :id", id=run_id
+    )
     harness.run_ids.discard(run_id)
     harness.start()
     code, found, _ = examine(harness)

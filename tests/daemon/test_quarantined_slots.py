@@ -13,7 +13,7 @@ from mosaicd.rundirs.attempt_files import held_attempts
 from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
 from tests.harness.waiting import wait_until
-from tests.store.test_quarantine import SPOILT, spoil
+from tests.store.test_quarantine import DAMAGES, damage_file
 
 
 def quarantine(
@@ -23,7 +23,7 @@ def quarantine(
     harness.allow(Catalogue.ROW_QUARANTINED, Catalogue.SLOTS_WITHHELD)
     harness.kill()
     meanwhile()
-    spoil(harness.state_dir / "registry.sqlite3", SPOILT[damage], id=run_id)
+    damage_file(harness.state_dir / "registry.sqlite3", DAMAGES[damage], id=run_id)
     harness.run_ids.discard(run_id)
     harness.start()
 

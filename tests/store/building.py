@@ -31,7 +31,7 @@ def new_run(**fields: Any) -> Run:
 
 
 def submission(run: Run) -> Event:
-    """Return the event that makes `run`."""
+    """Return the event `submitted` of `run`."""
     return Event(Kind.SUBMITTED, run.created_at, run.owner, {"run": run.to_dict()})
 
 

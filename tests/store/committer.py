@@ -1,7 +1,7 @@
-"""Child process of test_kill: write to a registry and report each acknowledgement, until killed.
+"""Child process of test_kill: write to a registry and print each acknowledgement, until killed.
 
-Started once; every line on stdin forks a committer, so that a kill costs a fork and no interpreter start.
-Lines on stdout: `pid N`, then one `ack KIND RUN_ID REV` for each answer, written after the await returned.
+Each line on stdin forks a committer, so a kill costs a fork and not the start of an interpreter.
+Lines on stdout: `pid N`, then one `ack KIND RUN_ID REV` for each acknowledged write, and `dead N`.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ LOST = event(Kind.LOST, kind="shim_lost")
 GAVE_UP = event(Kind.GAVE_UP, outcome="interrupted", cause={"kind": "shim_lost"})
 
 
-def say(*words: object) -> None:
+def print_line(*words: object) -> None:
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
@@ -31,24 +31,24 @@ async def end(registry: Registry, run: Run) -> None:
     """End the runs of earlier committers, so that a start does not take longer each time."""
     events = [event(Kind.WITHDRAWN)] if run.state is State.INIT else [LOST, GAVE_UP]
     after = await registry.record(run.run_id, *events)
-    say("ack", "end", after.run_id, after.rev)
+    print_line("ack", "end", after.run_id, after.rev)
 
 
-async def live_and_die(path: Path, seed: int) -> None:
+async def commit_until_killed(path: Path, seed: int) -> None:
     registry = await Registry.open(path)
     assert not registry.quarantine
     await asyncio.gather(*(end(registry, run) for run in registry.live.values()))
-    luck = random.Random(seed)
+    random_numbers = random.Random(seed)
 
     async def caller() -> None:
         while True:
-            made = new_run(run_id=ulid.encode(seed, luck.randbytes(10)))
+            made = new_run(run_id=ulid.encode(seed, random_numbers.randbytes(10)))
             run, _ = await registry.add(submission(made), dedup=Dedup.NEW)
-            say("ack", "add", run.run_id, run.rev)
+            print_line("ack", "add", run.run_id, run.rev)
             for step in (*to_exec(), *to_term()):
                 run = await registry.record(run.run_id, step)
-                say("ack", step.kind, run.run_id, run.rev)
-                if luck.random() < 0.02:
+                print_line("ack", step.kind, run.run_id, run.rev)
+                if random_numbers.random() < 0.02:
                     break
 
     async def checkpoints() -> None:
@@ -63,10 +63,10 @@ def main() -> None:
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
-            say("pid", os.getpid())
-            asyncio.run(live_and_die(path, int(line)))
+            print_line("pid", os.getpid())
+            asyncio.run(commit_until_killed(path, int(line)))
         os.waitpid(pid, 0)
-        say("dead", pid)
+        print_line("dead", pid)
 
 
 if __name__ == "__main__":

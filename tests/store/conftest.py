@@ -1,4 +1,4 @@
-"""Real registries in real files; after each test no thread lives and the ledger gives the rows."""
+"""Fixtures: real registries in files, with checks for leaked threads, warnings, and rows that differ."""
 
 import logging
 import threading
@@ -16,13 +16,13 @@ from tests.store.building import ledger, row
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """The path of the registry of this test."""
+    """Return the path of the registry of this test."""
     return tmp_path / "registry.sqlite3"
 
 
 @pytest.fixture
 async def registry(path: Path) -> AsyncIterator[Registry]:
-    """An open registry; at the end the events of every live run must give its row."""
+    """Yield an open registry; at the end the events of every live run must give its row."""
     opened = await Registry.open(path)
     yield opened
     live = dict(opened.live)
@@ -33,7 +33,7 @@ async def registry(path: Path) -> AsyncIterator[Registry]:
 
 @pytest.fixture
 async def history(path: Path, registry: Registry) -> AsyncIterator[History]:
-    """Reads of the same registry."""
+    """Yield the history of the same registry."""
     opened = History(path, on_bad=registry.quarantine_ended)
     yield opened
     await opened.close()
@@ -41,16 +41,20 @@ async def history(path: Path, registry: Registry) -> AsyncIterator[History]:
 
 @pytest.fixture
 def may_warn() -> None:
-    """For tests that expect warnings."""
+    """Allow warnings in the log of this test."""
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left(caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest) -> Iterator[None]:
-    """No thread of the store lives after the test, and no warning was logged unexpectedly."""
+def no_thread_or_warning_remains(
+    caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """Check that no thread of the store lives after the test, and that no unexpected warning was logged."""
     before = set(threading.enumerate())
     yield
-    left = [t.name for t in set(threading.enumerate()) - before if t.name.startswith(("registry", "history"))]
-    assert not left
+    remaining = [
+        t.name for t in set(threading.enumerate()) - before if t.name.startswith(("registry", "history"))
+    ]
+    assert not remaining
     if "may_warn" not in request.fixturenames:
-        said = [r.getMessage() for r in caplog.get_records("call") if r.levelno >= logging.WARNING]
-        assert not said
+        warnings = [r.getMessage() for r in caplog.get_records("call") if r.levelno >= logging.WARNING]
+        assert not warnings

@@ -1,6 +1,6 @@
 """Make the frozen registry of this version: `python -m tests.store.freeze tests/store/frozen/vN.sqlite3`.
 
-Run once, before VERSION is raised, and never again: the file, not this script, is what must load for ever.
+Note: run this script once before VERSION is raised, and never again.  The file must load for ever.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ LOST = event(Kind.LOST, kind="shim_lost")
 LIMIT = event(Kind.LIMIT_REACHED, kind="time_limit", reason="1h")
 KILLED = {"signal": 15, "stop": {"kind": "time_limit", "forced": False}, "finished_at": AT + 9}
 
-#: name -> the events of a run that the frozen file holds.
-LIVES: dict[str, Sequence[Event]] = {
+#: name -> the events of a run in the frozen file.
+EVENTS_OF: dict[str, Sequence[Event]] = {
     "waits": (event(Kind.HOLD), event(Kind.SET, priority=7, labels={"a": "b"})),
     "shakes": (dispatched(1),),
     "ready": (dispatched(2), registered(), spawned()),
@@ -56,9 +56,9 @@ LIVES: dict[str, Sequence[Event]] = {
 
 
 async def freeze(path: Path) -> None:
-    """Write the runs of LIVES into a new registry at `path`, as one file without a WAL."""
+    """Write the runs of EVENTS_OF into a new registry at `path`, as one file without a WAL."""
     registry = await Registry.open(path)
-    for name, events in LIVES.items():
+    for name, events in EVENTS_OF.items():
         run = new_run(name=name, labels={"sweep": "ä"}, retries=1, key=f"key-{name}")
         await registry.add(submission(run), dedup=Dedup.NEW, key=run.key)
         await registry.record(run.run_id, *events)

@@ -105,7 +105,7 @@ async def test_history_never_holds_a_snapshot(registry: Registry, history: Histo
         assert (await registry.checkpoint())[0] == 0
 
 
-async def test_a_closed_registry_is_one_file(path: Path) -> None:
+async def test_a_closed_registry_has_no_wal(path: Path) -> None:
     """A clean close leaves no WAL, so the file can be copied."""
     registry = await Registry.open(path)
     history = History(path)

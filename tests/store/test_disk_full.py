@@ -135,14 +135,14 @@ def test_a_file_size_limit_refuses_writes_until_it_is_lifted(path: Path) -> None
     accepted = int(done.stdout)
     assert accepted > 0
 
-    async def look() -> dict[str, Run]:
+    async def live_runs() -> dict[str, Run]:
         registry = await Registry.open(path)
         live = dict(registry.live)
         assert registry.quarantine == []
         await registry.close()
         return live
 
-    live = asyncio.run(look())
+    live = asyncio.run(live_runs())
     assert len(live) == accepted
     for run_id, run in live.items():
         assert replay(ledger(path, run_id)) == run == read_run(row(path, run_id))

@@ -1,4 +1,4 @@
-"""Reads: pages, filters, references and the ledger, beside a writer and over ten thousand runs."""
+"""Reading: pages, filters, references and the ledger, also during writes and over ten thousand runs."""
 
 import asyncio
 import time
@@ -19,14 +19,14 @@ from mosaicd.store.registry import Registry
 from mosaicd.store.rows import event_values, run_values
 from mosaicd.store.statements import QUERIES
 from tests.store.building import AT, new_run, raw, submission, to_exec, to_term
-from tests.store.freeze import LIVES
+from tests.store.freeze import EVENTS_OF
 
 
 @pytest.fixture
 async def runs(registry: Registry) -> dict[str, Run]:
-    """One run in each situation (those of the frozen registry), by name; ada's, but two of bob's."""
+    """Return the runs of the frozen registry by name, one in each situation; two are bob's."""
     made = {}
-    for number, (name, events) in enumerate(LIVES.items()):
+    for number, (name, events) in enumerate(EVENTS_OF.items()):
         owner = {"owner_uid": 1001, "owner": "bob"} if name in ("works", "done") else {}
         run = new_run(
             name=name, labels={"n": str(number), "é": "x y"}, retries=1, created_at=AT + number, **owner
@@ -71,14 +71,14 @@ FILTERS: list[tuple[dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("filters", "expected"), FILTERS, ids=lambda value: str(value)[:40])
-async def test_filters(
+async def test_list_filters_are_combined_with_and(
     history: History, runs: dict[str, Run], filters: dict[str, Any], expected: list[str]
 ) -> None:
-    """Filters are joined by AND; legacy words are understood; without a filter, ended runs are included."""
+    """A run must fit all filters; legacy state names are accepted; the default includes ended runs."""
     assert await names(history, **filters) == expected
 
 
-async def test_an_owner_sees_only_their_own(history: History, runs: dict[str, Run]) -> None:
+async def test_an_owner_gets_only_own_runs(history: History, runs: dict[str, Run]) -> None:
     """With an owner, every filter selects from the runs of that owner only."""
     assert await names(history, 1001) == ["works", "done"]
     assert await names(history, 1001, live=True) == ["works"]
@@ -86,8 +86,8 @@ async def test_an_owner_sees_only_their_own(history: History, runs: dict[str, Ru
     assert await names(history, 7) == []
 
 
-async def test_every_unknown_word_is_named(history: History) -> None:
-    """One error names all unknown words with their paths."""
+async def test_unknown_filter_values_are_faults(history: History) -> None:
+    """One error has all unknown values with their paths."""
     with pytest.raises(InvalidParams) as caught:
         await history.list(ListRuns(state=["EXEC", "asleep"], outcome=["great"]))
     assert [error["path"] for error in caught.value.data["errors"]] == ["state[1]", "outcome[0]"]
@@ -101,7 +101,7 @@ async def test_every_unknown_word_is_named(history: History) -> None:
 async def test_pages_hold_each_run_once_while_runs_are_added(
     history: History, registry: Registry, runs: dict[str, Run], newest_first: bool
 ) -> None:
-    """Following cursors gives every run that was there at the start, once, in order."""
+    """The pages have every run that existed at the start, once and in order."""
     seen: list[str] = []
     cursor: str | None = None
     while True:
@@ -110,8 +110,8 @@ async def test_pages_hold_each_run_once_while_runs_are_added(
         if cursor is None:
             break
         if len(seen) < 10:
-            await registry.add(submission(new_run(name="late-comer")), dedup=Dedup.NEW)
-    old = [name for name in seen if name != "late-comer"]
+            await registry.add(submission(new_run(name="added-later")), dedup=Dedup.NEW)
+    old = [name for name in seen if name != "added-later"]
     assert old == (list(reversed(LIVE + ENDED)) if newest_first else LIVE + ENDED)
 
 
@@ -122,7 +122,7 @@ async def test_a_page_that_just_fits_has_no_cursor(history: History, runs: dict[
 
 
 async def test_a_run_is_found_by_id_prefix_and_name(history: History, registry: Registry) -> None:
-    """The full id in any case, a prefix that only it has, or the newest run of that name."""
+    """A reference is the id in any case, a unique prefix of the id, or a name (the newest run of it)."""
     first, _ = await registry.add(
         submission(new_run(run_id="01AAAAAAAA" + "0" * 16, name="x")), dedup=Dedup.NEW
     )
@@ -136,8 +136,10 @@ async def test_a_run_is_found_by_id_prefix_and_name(history: History, registry: 
         assert (await history.find(None, reference)).run_id == second.run_id
 
 
-async def test_an_ambiguous_prefix_names_the_candidates(history: History, registry: Registry) -> None:
-    """A prefix of several ids is a conflict that lists them, unless a run has exactly that name."""
+async def test_an_ambiguous_prefix_is_a_conflict_with_its_candidates(
+    history: History, registry: Registry
+) -> None:
+    """A prefix of several ids is a conflict that lists them, unless a run has the prefix as its name."""
     for letter in "ABC":
         await registry.add(submission(new_run(run_id=f"01{letter}" + "0" * 23)), dedup=Dedup.NEW)
     with pytest.raises(Conflict) as caught:
@@ -166,7 +168,9 @@ async def test_a_run_of_another_user_is_not_found(history: History, runs: dict[s
     assert (await history.find(1001, "works")).run_id == works.run_id
 
 
-async def test_the_ledger_from_a_cursor(history: History, registry: Registry, runs: dict[str, Run]) -> None:
+async def test_events_after_a_cursor_are_complete_and_in_order(
+    history: History, registry: Registry, runs: dict[str, Run]
+) -> None:
     """Pages of events are complete and in the order of seq, each with the state of the run after it."""
     everything = await history.events(0, 1000)
     assert [e.seq for e in everything] == list(range(1, registry.last_seq + 1))
@@ -186,21 +190,21 @@ async def test_the_ledger_from_a_cursor(history: History, registry: Registry, ru
     assert await history.events(registry.last_seq, 10) == []
 
 
-async def test_counts(history: History, runs: dict[str, Run]) -> None:
+async def test_counts_has_every_state(history: History, runs: dict[str, Run]) -> None:
     """Every state has a count, also 0."""
     expected = {"INIT": 2, "HSHK": 1, "RDY": 1, "EXEC": 1, "PAUSE": 2, "FAULT": 1, "TERM": 6}
     assert await history.counts() == expected
 
 
-async def test_an_empty_registry(history: History) -> None:
+async def test_reads_of_an_empty_registry_are_empty(history: History) -> None:
     """Reads of an empty registry return empty results."""
     assert await history.list() == ([], None)
     assert (await history.events(0, 10), await history.last_seq()) == ([], 0)
     assert sum((await history.counts()).values()) == 0
 
 
-async def test_reads_beside_a_writer_see_complete_commits(history: History, registry: Registry) -> None:
-    """While runs are added and end, no read fails or sees a row without its events or half a transaction."""
+async def test_reads_during_writes_see_complete_commits(history: History, registry: Registry) -> None:
+    """While runs are added and end, no read fails, and every read sees complete transactions."""
     done = False
 
     async def live() -> None:
@@ -209,7 +213,7 @@ async def test_reads_beside_a_writer_see_complete_commits(history: History, regi
             await registry.record(run.run_id, *to_exec())
             await registry.record(run.run_id, *to_term())
 
-    async def look() -> int:
+    async def read_repeatedly() -> int:
         rounds = 0
         while not done:
             page, _ = await history.list(ListRuns(newest_first=True, limit=5))
@@ -220,15 +224,15 @@ async def test_reads_beside_a_writer_see_complete_commits(history: History, regi
             rounds += 1
         return rounds
 
-    lookers = [asyncio.create_task(look()) for _ in range(3)]
+    readers = [asyncio.create_task(read_repeatedly()) for _ in range(3)]
     await asyncio.gather(*(live() for _ in range(8)))
     done = True
-    assert all(rounds > 0 for rounds in await asyncio.gather(*lookers))
+    assert all(rounds > 0 for rounds in await asyncio.gather(*readers))
     assert (await history.counts())["TERM"] == 320
 
 
 def fill(path: Path, count: int) -> None:
-    """Put `count` ended runs into a registry quickly."""
+    """Write `count` ended runs to a registry with direct SQL."""
     connection = raw(path)
     connection.execute("BEGIN")
     for _ in range(count):
@@ -250,19 +254,19 @@ async def test_a_page_of_ten_thousand_runs_is_read_quickly(
     run, _ = await registry.add(submission(new_run(name="needle")), dedup=Dedup.NEW)
 
     def page_of(filters: ListRuns, expected: int) -> Callable[[], Awaitable[None]]:
-        async def ask() -> None:
+        async def query() -> None:
             page, _ = await history.list(filters)
             for found, progress in page:
                 run_object(found, progress, "/x")
             assert len(page) == expected
 
-        return ask
+        return query
 
     async def count_and_find() -> None:
         assert (await history.counts())["TERM"] == 10_000
         assert (await history.find(None, run.run_id[:25])).run_id == run.run_id
 
-    questions: dict[str, tuple[float, Callable[[], Awaitable[None]]]] = {
+    queries: dict[str, tuple[float, Callable[[], Awaitable[None]]]] = {
         "oldest": (1.0, page_of(ListRuns(limit=1000), 1000)),
         "newest": (1.0, page_of(ListRuns(limit=1000, newest_first=True), 1000)),
         "live": (0.25, page_of(ListRuns(live=True), 1)),
@@ -270,13 +274,13 @@ async def test_a_page_of_ten_thousand_runs_is_read_quickly(
         "name": (0.25, page_of(ListRuns(name="needle"), 1)),
         "counts and find": (0.25, count_and_find),
     }
-    for name, (limit_s, ask) in questions.items():
+    for name, (limit_s, query) in queries.items():
         took: list[float] = []
         while not took or (
             min(took) > limit_s and len(took) < 5
         ):  # the fastest of five: other load does not count
             started = time.perf_counter()
-            await ask()
+            await query()
             took.append(time.perf_counter() - started)
         assert min(took) <= limit_s, (name, took)
 

@@ -24,10 +24,10 @@ def version_of(connection: sqlite3.Connection) -> int:
 
 
 def structure(connection: sqlite3.Connection) -> set[str]:
-    found = connection.execute(
+    statements = connection.execute(
         "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"
     )
-    return {" ".join(sql.split()) for (sql,) in found}
+    return {" ".join(sql.split()) for (sql,) in statements}
 
 
 def test_there_is_a_frozen_file_of_every_version() -> None:
@@ -69,8 +69,8 @@ async def test_a_frozen_registry_loads_for_ever(frozen: Path, path: Path) -> Non
 
 
 @pytest.mark.parametrize("frozen", FROZEN, ids=lambda path: path.stem)
-def test_a_migrated_file_is_like_a_new_one(frozen: Path, path: Path, tmp_path: Path) -> None:
-    """schema.sql and the steps give the same schema."""
+def test_a_migrated_file_has_the_schema_of_a_new_one(frozen: Path, path: Path, tmp_path: Path) -> None:
+    """schema.sql and the migration steps give the same schema."""
     shutil.copy(frozen, path)
     old, new = open_writer(path), open_writer(tmp_path / "new.sqlite3")
     assert structure(old) == structure(new)
@@ -79,8 +79,8 @@ def test_a_migrated_file_is_like_a_new_one(frozen: Path, path: Path, tmp_path: P
     new.close()
 
 
-def test_a_newer_registry_is_refused_untouched(path: Path) -> None:
-    """An older mosaicd names the version of the file and its own version, and writes nothing."""
+def test_a_newer_registry_is_refused_and_unchanged(path: Path) -> None:
+    """The error of an older mosaicd has the version of the file and advice; nothing is written."""
     connection = open_writer(path)
     connection.execute(f"PRAGMA user_version = {VERSION + 1}")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -93,7 +93,7 @@ def test_a_newer_registry_is_refused_untouched(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-#: Two steps beyond whatever version is today's.
+#: Two versions after the present one.
 NEXT, LAST = VERSION + 1, VERSION + 2
 STEPS = {
     NEXT: "CREATE TABLE two (a TEXT) STRICT;",
@@ -101,7 +101,7 @@ STEPS = {
 }
 
 
-def test_steps_are_taken_in_order(path: Path) -> None:
+def test_migration_steps_are_applied_in_order(path: Path) -> None:
     """A file that is two versions old gets both steps, and a second start applies none."""
     connection = open_writer(path)
     assert bring_up(connection, "x", version=LAST, steps=STEPS) == VERSION
@@ -111,12 +111,12 @@ def test_steps_are_taken_in_order(path: Path) -> None:
     connection.close()
 
 
-def test_a_failed_step_changes_nothing(path: Path) -> None:
-    """After a step that fails in its middle, the file has the last complete step."""
+def test_a_failed_migration_step_changes_nothing(path: Path) -> None:
+    """If a step fails in its middle, the file has the version of the last complete step."""
     connection = open_writer(path)
-    half = "INSERT INTO two VALUES ('x');\nCREATE TABLE three (a TEXT);\nSELECT nonsense;"
+    failing_step = "INSERT INTO two VALUES ('x');\nCREATE TABLE three (a TEXT);\nSELECT nonsense;"
     with pytest.raises(sqlite3.OperationalError, match="nonsense"):
-        bring_up(connection, "x", version=LAST, steps={**STEPS, LAST: half})
+        bring_up(connection, "x", version=LAST, steps={**STEPS, LAST: failing_step})
     assert version_of(connection) == NEXT
     assert connection.execute("SELECT count(*) FROM two").fetchone()[0] == 0
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
@@ -126,15 +126,15 @@ def test_a_failed_step_changes_nothing(path: Path) -> None:
     connection.close()
 
 
-def test_nothing_runs_a_script_that_commits_by_itself() -> None:
-    """The store never calls executescript, because it commits an open transaction."""
+def test_the_store_never_calls_executescript() -> None:
+    """executescript would commit an open transaction."""
     for source in Path(mosaicd.store.__path__[0]).rglob("*.py"):
         calls = [n for n in ast.walk(ast.parse(source.read_text())) if isinstance(n, ast.Attribute)]
         assert "executescript" not in {call.attr for call in calls}, source
 
 
-def test_a_script_is_split_with_its_triggers_whole() -> None:
-    """A trigger's inner statements stay inside it; comments and strings do not confuse the cut."""
+def test_split_keeps_triggers_complete() -> None:
+    """The statements of a trigger stay together; comments and strings do not change the split."""
     assert len(list(split(SCHEMA))) == SCHEMA.count("\nCREATE ")
     assert list(split("-- a;\nSELECT ';';\n\nSELECT 2;\n")) == ["SELECT ';';", "SELECT 2;"]
     with pytest.raises(ValueError, match="unfinished"):

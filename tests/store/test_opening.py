@@ -1,4 +1,4 @@
-"""Opening: the pragmas are set, and files that cannot be used are refused with a clear sentence."""
+"""Opening a registry: its pragmas and permissions, and the refusal of files that cannot be used."""
 
 import os
 import sqlite3
@@ -34,7 +34,7 @@ def test_the_pragmas_are_set(path: Path) -> None:
 
 
 def test_only_the_daemon_may_read_the_file(path: Path) -> None:
-    """The file and its WAL belong to the daemon alone, whatever the umask is."""
+    """The file and its WAL have mode 0600, whatever the umask is."""
     before = os.umask(0)
     try:
         connection = open_writer(path)
@@ -58,7 +58,7 @@ def test_a_reader_cannot_write(path: Path) -> None:
     reader.close()
 
 
-def test_a_path_is_taken_literally(tmp_path: Path) -> None:
+def test_any_characters_in_the_path_are_allowed(tmp_path: Path) -> None:
     """The path of the state directory may contain any characters."""
     path = tmp_path / "a dir?mode=rw#%41" / "registry.sqlite3"
     open_writer(path).close()
@@ -90,7 +90,7 @@ async def test_a_damaged_file_is_refused_with_advice(path: Path, damage: str) ->
     elif damage == "cut":
         os.truncate(path, path.stat().st_size // 2)
     else:
-        path.write_text("this is a letter to my aunt\n" * 100)
+        path.write_text("this is not a database\n" * 100)
     before = path.read_bytes()
     with pytest.raises(DamagedRegistry) as caught:
         await Registry.open(path)
@@ -99,7 +99,7 @@ async def test_a_damaged_file_is_refused_with_advice(path: Path, damage: str) ->
     assert path.read_bytes() == before
 
 
-def test_another_programs_database_is_refused_untouched(path: Path) -> None:
+def test_a_database_of_another_program_is_refused_and_unchanged(path: Path) -> None:
     """A SQLite file that is not a registry is refused and unchanged."""
     other = sqlite3.connect(path)
     other.execute("CREATE TABLE songs (title)")

@@ -1,4 +1,4 @@
-"""Pruned runs are deleted from rows and ledger, and are known as pruned."""
+"""Pruning deletes runs from rows and ledger, and records that they were pruned."""
 
 from pathlib import Path
 
@@ -57,10 +57,10 @@ async def test_id_and_key_of_a_pruned_run_are_not_used_again(registry: Registry)
         assert caught.value.data["run_id"] == run.run_id and caught.value.data["pruned_at"] > 0
 
 
-async def test_a_request_for_a_pruned_run_says_when_it_was_pruned(
+async def test_the_error_for_a_pruned_run_has_the_time_of_its_pruning(
     registry: Registry, history: History
 ) -> None:
-    """The error names the time of the pruning and the outcome, for users who were allowed to see the run."""
+    """The error has time of pruning and outcome, only for a user that was allowed to see the run."""
     run = await ended(registry)
     await registry.retention.prune({run.run_id: 5}, "bob")
     with pytest.raises(NotFound, match="bob") as caught:
@@ -72,20 +72,22 @@ async def test_a_request_for_a_pruned_run_says_when_it_was_pruned(
 
 
 async def test_pins_and_unfinished_removals_survive_a_restart(registry: Registry, path: Path) -> None:
-    """After a crash between row and directory, the next start knows which directories must be removed."""
-    pinned, gone, half = await ended(registry), await ended(registry), await ended(registry)
+    """After a crash between row and directory, the next start knows the directories to remove."""
+    pinned, removed, unfinished = await ended(registry), await ended(registry), await ended(registry)
     await registry.retention.pin(pinned.run_id, "ada")
-    await registry.retention.prune({gone.run_id: 1, half.run_id: 2}, "ada")
-    await registry.retention.note_removed([gone.run_id])
+    await registry.retention.prune({removed.run_id: 1, unfinished.run_id: 2}, "ada")
+    await registry.retention.note_removed([removed.run_id])
     await registry.flush()
     await registry.close()
     again = await Registry.open(path)
-    assert (again.retention.pins, again.retention.pruned_left) == ({pinned.run_id}, {half.run_id})
+    assert (again.retention.pins, again.retention.pruned_left) == ({pinned.run_id}, {unfinished.run_id})
     assert again.retention.pruned_seq == registry.retention.pruned_seq
     await again.close()
 
 
-async def test_candidates_are_the_ended_runs_that_fit(registry: Registry, history: History) -> None:
+async def test_candidates_for_pruning_are_the_ended_runs_that_fit(
+    registry: Registry, history: History
+) -> None:
     """Retention gets ended runs only, in the order of their ends, with pins and filters."""
     old, young = await ended(registry, name="a"), await ended(registry, name="b")
     await registry.add(submission(new_run(name="a")), dedup=Dedup.NEW)
@@ -98,7 +100,7 @@ async def test_candidates_are_the_ended_runs_that_fit(registry: Registry, histor
 
 
 @pytest.mark.usefixtures("may_warn")
-async def test_a_pinned_row_that_is_broken_goes_into_quarantine(path: Path) -> None:
+async def test_a_bad_row_of_a_pinned_run_is_quarantined(path: Path) -> None:
     """A bad row is quarantined although its run is pinned."""
     registry = await Registry.open(path)
     run, _ = await registry.add(submission(new_run()), dedup=Dedup.NEW)

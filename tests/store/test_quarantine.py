@@ -25,7 +25,7 @@ async def make(path: Path) -> tuple[Run, Run, Run]:
     return works, waits, ended
 
 
-def spoil(path: Path, statement: str, **values: str) -> None:
+def damage_file(path: Path, statement: str, **values: str) -> None:
     """Change the file without any constraint."""
     connection = raw(path)
     connection.execute("PRAGMA ignore_check_constraints = ON")
@@ -39,7 +39,7 @@ def spoil(path: Path, statement: str, **values: str) -> None:
     connection.close()
 
 
-SPOILT = {
+DAMAGES = {
     "body is no JSON": "UPDATE runs SET body = '{' WHERE run_id = :id",
     "body is not UTF-8": "UPDATE runs SET body = CAST(x'7b22ff227d' AS TEXT) WHERE run_id = :id",
     "name is not UTF-8": "UPDATE runs SET name = CAST(x'ff' AS TEXT) WHERE run_id = :id",
@@ -65,22 +65,22 @@ SPOILT = {
 }
 
 
-@pytest.mark.parametrize("damage", SPOILT)
+@pytest.mark.parametrize("damage", DAMAGES)
 async def test_a_bad_live_row_is_quarantined(path: Path, damage: str) -> None:
     """The daemon starts without the run; row, events and slots are kept, and its slots are reported."""
     works, waits, _ = await make(path)
-    spoil(path, SPOILT[damage], id=works.run_id)
+    damage_file(path, DAMAGES[damage], id=works.run_id)
     before = contents(path, "runs", "events")
     registry = await Registry.open(path)
     assert list(registry.live) == [waits.run_id]
     (entry,) = registry.quarantine
     assert entry["run_id"] == works.run_id
-    assert set(entry["slots"]) >= {0, 1} and entry["is_live"], "all that any of row, slots and events says"
+    assert set(entry["slots"]) >= {0, 1} and entry["is_live"], "the slots of row, table and events"
     assert entry["why"]
     assert contents(path, "quarantine", "quarantined_events") == before
-    await registry.record(waits.run_id, *to_exec(0, 1, 2))  # its slots are free as far as SQL is concerned
+    await registry.record(waits.run_id, *to_exec(0, 1, 2))  # SQL does not reserve slots of a quarantined run
     await registry.close()
-    registry = await Registry.open(path)  # it stays aside, and stays reported
+    registry = await Registry.open(path)  # the row stays quarantined and reported
     assert [entry["run_id"] for entry in registry.quarantine] == [works.run_id]
     assert list(registry.live) == [waits.run_id]
     await registry.close()
@@ -105,7 +105,7 @@ def contents(path: Path, runs: str, events: str) -> tuple[list[object], list[obj
 async def test_a_bad_row_of_an_ended_run_is_left_out_and_quarantined(path: Path, damage: str) -> None:
     """Lists show the other runs, get and find do not return it, and it is quarantined."""
     works, waits, ended = await make(path)
-    spoil(path, SPOILT[damage], id=ended.run_id)
+    damage_file(path, DAMAGES[damage], id=ended.run_id)
     registry = await Registry.open(path)
     history = History(path, on_bad=registry.quarantine_ended)
     page, _ = await history.list()
@@ -126,7 +126,7 @@ async def test_a_reader_does_not_quarantine_a_live_row(path: Path) -> None:
     """A live run stays live and keeps its row, even if a reader reports its row as bad."""
     works, waits, _ = await make(path)
     registry = await Registry.open(path)
-    registry.quarantine_ended(works.run_id, "a reader's opinion")
+    registry.quarantine_ended(works.run_id, "a reader reports the row")
     await registry.flush()
     assert registry.quarantine == []
     assert set(registry.live) == {works.run_id, waits.run_id}
@@ -136,7 +136,7 @@ async def test_a_reader_does_not_quarantine_a_live_row(path: Path) -> None:
 async def test_a_run_with_unreadable_last_values_is_kept(path: Path) -> None:
     """Last values that cannot be read are dropped, and the run is kept."""
     works, _, _ = await make(path)
-    spoil(path, "UPDATE runs SET progress = 'x' WHERE run_id = :id", id=works.run_id)
+    damage_file(path, "UPDATE runs SET progress = 'x' WHERE run_id = :id", id=works.run_id)
     registry = await Registry.open(path)
     assert registry.progress[works.run_id] == Progress()
     assert registry.quarantine == []
@@ -146,7 +146,7 @@ async def test_a_run_with_unreadable_last_values_is_kept(path: Path) -> None:
 async def test_an_unreadable_event_does_not_stop_a_replay(path: Path) -> None:
     """A watcher gets every seq; an unreadable event is marked as unreadable."""
     _, _, ended = await make(path)
-    spoil(path, "UPDATE events SET data = 'x' WHERE run_id = :id AND rev = 3", id=ended.run_id)
+    damage_file(path, "UPDATE events SET data = 'x' WHERE run_id = :id AND rev = 3", id=ended.run_id)
     history = History(path)
     events = await history.events(0, 100)
     assert len({event.seq for event in events}) == 13
@@ -158,7 +158,7 @@ async def test_an_unreadable_event_does_not_stop_a_replay(path: Path) -> None:
 async def test_a_row_that_differs_from_its_replay_is_kept(path: Path) -> None:
     """If revision and state agree, the row is kept: an older version may have folded otherwise."""
     works, _, _ = await make(path)
-    spoil(path, "UPDATE runs SET body = json_set(body, '$.pid', 1) WHERE run_id = :id", id=works.run_id)
+    damage_file(path, "UPDATE runs SET body = json_set(body, '$.pid', 1) WHERE run_id = :id", id=works.run_id)
     registry = await Registry.open(path)
     assert registry.live[works.run_id].pid == 1
     assert registry.quarantine == []
@@ -171,7 +171,7 @@ async def test_many_bad_rows_do_not_prevent_the_start(path: Path) -> None:
     for _ in range(100):
         await registry.add(submission(new_run()), dedup=Dedup.NEW)
     await registry.close()
-    spoil(path, "UPDATE runs SET body = '{' WHERE n % 2")
+    damage_file(path, "UPDATE runs SET body = '{' WHERE n % 2")
     registry = await Registry.open(path)
     assert (len(registry.live), len(registry.quarantine)) == (50, 50)
     await registry.close()

@@ -1,4 +1,4 @@
-"""The opening writes into the registry what it lacks; a lost registry lacks everything."""
+"""Opening recovers the runs and events that a lost or stale registry lacks."""
 
 import json
 import os
@@ -22,18 +22,18 @@ WHY = "the registry is damaged"
 
 
 def recovered(run: Run, *events: Event) -> RecoveredRun:
-    """A run as it is read from its directory."""
+    """Return a run as the reader of run directories gives it."""
     steps = [(submitted(submission(run)), submission(run))]
-    for one in events:
-        steps.append((apply(steps[-1][0], one), one))
+    for happened in events:
+        steps.append((apply(steps[-1][0], happened), happened))
     return RecoveredRun(steps, Progress())
 
 
 def finding(*runs: RecoveredRun, unreadable: int = 0) -> FindMissing:
-    """A reader that finds these runs, and `unreadable` directories."""
+    """Return a reader that finds these runs and a number of unreadable directories."""
 
     def find_missing(known: frozenset[str], live: Sequence[Run], has_loss: bool) -> MissingRuns:
-        unknown = [one for one in runs if one.run.run_id not in known]
+        unknown = [found for found in runs if found.run.run_id not in known]
         faults = {f"directory-{number}": "no spec" for number in range(unreadable if has_loss else 0)}
         return MissingRuns(without_row=unknown, unreadable=faults)
 
@@ -67,7 +67,7 @@ async def test_a_lost_registry_is_rebuilt(path: Path) -> None:
     assert report.set_aside == str(aside) and (aside / path.name).read_bytes() == before
     assert [run.name for run in registry.live.values()] == ["live", "waits"]
     assert registry.live[RUNS[1].run.run_id] == RUNS[1].run
-    assert ledger(path, RUNS[0].run.run_id) == [one for _, one in RUNS[0].steps]
+    assert ledger(path, RUNS[0].run.run_id) == [recorded for _, recorded in RUNS[0].steps]
     epoch = registry.epoch
     await registry.close()
 
@@ -82,7 +82,7 @@ async def test_a_lost_registry_is_rebuilt(path: Path) -> None:
 
 
 class Interrupted(Exception):
-    """The process is killed here."""
+    """Stands for a kill of the process."""
 
 
 @pytest.mark.parametrize("number", range(1, 8))
@@ -91,11 +91,11 @@ async def test_an_interrupted_replacement_is_finished_or_not_begun(
 ) -> None:
     """After a kill at any rename the next start finds the old registry or continues with the empty one."""
     before = await old_registry(path)
-    rename, left = os.rename, [number]
+    rename, remaining = os.rename, [number]
 
     def counting(*names: str | Path) -> None:
-        left[0] -= 1
-        if left[0] == 0:
+        remaining[0] -= 1
+        if remaining[0] == 0:
             raise Interrupted
         rename(*names)
 
@@ -113,8 +113,8 @@ async def test_an_interrupted_replacement_is_finished_or_not_begun(
     registry = await Registry.open(path, find_missing=finding(*RUNS))
     assert registry.recovery.new is not None and registry.recovery.new.live == 1
     await registry.close()
-    [kept] = (path.parent / ASIDE).iterdir()
-    assert (kept / path.name).read_bytes() == before
+    [aside_dir] = (path.parent / ASIDE).iterdir()
+    assert (aside_dir / path.name).read_bytes() == before
     assert not Path(f"{path}{RESTORED}").exists() and not list(path.parent.glob("*.part*"))
 
 
@@ -202,14 +202,14 @@ def test_a_report_is_stored_and_read() -> None:
     """The stored form equals the report; names are limited, counts are not; an invalid form is no report."""
     named = {f"directory-{number}": "no spec" for number in range(MOST_NAMED + 7)}
     report = RecoveryReport("why", AT, None, 1, 2, 3, 4, 5, named, {"A": "has a slot"})
-    kept = RecoveryReport.from_dict(report.to_dict())
-    assert kept is not None and kept.summary() == report.summary()
-    assert (len(kept.not_recovered), kept.unnamed) == (MOST_NAMED, 7)
-    assert RecoveryReport.from_dict(kept.to_dict()) == kept
-    for nonsense in ({}, {"at": "x"}, {"at": True}):
-        assert RecoveryReport.from_dict(nonsense) is None
-    spoilt = {"ended": [], "live": -1, "quarantined": 5, "not_recovered": {"a": 1}}
-    odd = RecoveryReport.from_dict({"at": AT, **spoilt})
+    stored = RecoveryReport.from_dict(report.to_dict())
+    assert stored is not None and stored.summary() == report.summary()
+    assert (len(stored.not_recovered), stored.unnamed) == (MOST_NAMED, 7)
+    assert RecoveryReport.from_dict(stored.to_dict()) == stored
+    for invalid in ({}, {"at": "x"}, {"at": True}):
+        assert RecoveryReport.from_dict(invalid) is None
+    invalid_values = {"ended": [], "live": -1, "quarantined": 5, "not_recovered": {"a": 1}}
+    odd = RecoveryReport.from_dict({"at": AT, **invalid_values})
     assert odd is not None and odd.is_empty and odd.not_recovered == {}
 
 
@@ -217,11 +217,18 @@ async def test_a_report_of_an_older_version_is_read(path: Path) -> None:
     """A registry that an older daemon rebuilt is still reported."""
     await old_registry(path)
     connection = raw(path)
-    kept = {"why": "gone", "at": AT, "set_aside": str(path.parent), "ended": 2, "live": 0, "waiting": 1}
-    connection.execute("INSERT INTO meta VALUES ('damage', ?)", (json.dumps(kept),))
+    stored = {
+        "why": "damaged",
+        "at": AT,
+        "set_aside": str(path.parent),
+        "ended": 2,
+        "live": 0,
+        "waiting": 1,
+    }
+    connection.execute("INSERT INTO meta VALUES ('damage', ?)", (json.dumps(stored),))
     connection.close()
     registry = await Registry.open(path)
     [report] = registry.recovery.reports
-    assert (report.why, report.ended, report.waiting) == ("gone", 2, 1)
+    assert (report.why, report.ended, report.waiting) == ("damaged", 2, 1)
     assert str(path.parent) in report.summary()
     await registry.close()

@@ -34,7 +34,7 @@ async def add(registry: Registry, **fields: object) -> Run:
 
 
 async def test_a_run_from_submit_to_term(registry: Registry, path: Path) -> None:
-    """Row, ledger, slots and live run agree after each event, and an ended run is not live any more."""
+    """Row, ledger, slots and live run agree after each event, and an ended run is not live any one_more."""
     run = await add(registry)
     assert (run.state, run.rev) == (State.INIT, 1)
     run = await registry.record(run.run_id, *to_exec(0, 1))
@@ -51,7 +51,7 @@ async def test_a_run_from_submit_to_term(registry: Registry, path: Path) -> None
 
 
 async def test_submit_order_does_not_depend_on_the_clock(path: Path) -> None:
-    """A later submit has a later number, whatever the clock says, also after a restart and a retry."""
+    """A later submit has a higher number, independent of the clock, also after a restart and a retry."""
     registry = await Registry.open(path)
     runs = [await add(registry, created_at=1e9 - number, retries=1) for number in range(4)]
     await registry.add(submission(runs[0]), dedup=Dedup.NEW)
@@ -105,7 +105,7 @@ async def test_a_lost_update_is_refused(path: Path) -> None:
 
 
 async def test_a_slot_has_one_owner(registry: Registry, path: Path) -> None:
-    """A second run cannot take a slot that is held; it can once the first has given it back."""
+    """A run cannot take a slot that another run holds; it can after the slot is free."""
     first, second = await add(registry), await add(registry)
     await registry.record(first.run_id, dispatched(0, 1))
     with pytest.raises(sqlite3.IntegrityError):
@@ -130,7 +130,7 @@ async def test_a_requeued_run_gives_its_slots_back_in_the_same_commit(registry: 
     assert (again.attempt, slots(path)) == (2, [(1, run.run_id)])
 
 
-async def test_64_tasks_on_one_run_lose_nothing(registry: Registry, path: Path) -> None:
+async def test_64_simultaneous_requests_for_one_run_are_all_recorded(registry: Registry, path: Path) -> None:
     """Each of 64 simultaneous requests gets its own revision, without a gap in the ledger."""
     run = await add(registry)
     done = await asyncio.gather(
@@ -142,8 +142,8 @@ async def test_64_tasks_on_one_run_lose_nothing(registry: Registry, path: Path) 
     assert registry.live[run.run_id].priority == stored[-1].data["priority"]
 
 
-async def test_64_tasks_on_many_runs(registry: Registry, path: Path) -> None:
-    """Runs that change at the same time do not affect each other, and each ledger replays to its row."""
+async def test_64_simultaneous_runs_do_not_affect_each_other(registry: Registry, path: Path) -> None:
+    """Runs that change at the same time all reach TERM, with complete ledgers."""
 
     async def life() -> Run:
         run = await add(registry)
@@ -157,14 +157,14 @@ async def test_64_tasks_on_many_runs(registry: Registry, path: Path) -> None:
     assert all(len(ledger(path, run.run_id)) == 7 for run in done)
 
 
-async def test_decide_sees_the_newest_row(registry: Registry) -> None:
-    """record_if decides under the lock of the run: 50 tasks that add one count to 50."""
+async def test_record_if_decides_on_the_newest_row(registry: Registry) -> None:
+    """record_if decides under the lock of the run, so 50 tasks that each add 1 reach 50."""
     run = await add(registry)
 
-    def more(now: Run) -> Sequence[Event]:
+    def one_more(now: Run) -> Sequence[Event]:
         return [event(Kind.SET, priority=now.priority + 1)]
 
-    await asyncio.gather(*(registry.record_if(run.run_id, more) for _ in range(50)))
+    await asyncio.gather(*(registry.record_if(run.run_id, one_more) for _ in range(50)))
     assert registry.live[run.run_id].priority == 50
 
 
@@ -181,16 +181,16 @@ async def test_no_events_write_nothing(registry: Registry) -> None:
     assert (await registry.record(run.run_id, event(Kind.HOLD))).held
 
 
-async def test_a_cancelled_caller_neither_loses_nor_blocks(registry: Registry, path: Path) -> None:
+async def test_the_write_of_a_cancelled_caller_still_happens(registry: Registry, path: Path) -> None:
     """The write of a cancelled caller still happens, changes the live run, and lets the next caller in."""
     run = await add(registry)
-    gone = asyncio.create_task(registry.record(run.run_id, event(Kind.SET, priority=1)))
+    dropped = asyncio.create_task(registry.record(run.run_id, event(Kind.SET, priority=1)))
     waits = asyncio.create_task(registry.record(run.run_id, event(Kind.SET, priority=2)))
     await asyncio.sleep(0)  # one task has sent its write, one waits for the lock
-    gone.cancel()
+    dropped.cancel()
     after = await registry.record(run.run_id, event(Kind.HOLD))
     await waits
-    assert gone.cancelled() or gone.cancelling()
+    assert dropped.cancelled() or dropped.cancelling()
     assert (after.rev, after.priority) == (4, 2)
     assert [e.kind for e in ledger(path, run.run_id)] == ["submitted", "set", "set", "hold"]
 
@@ -243,19 +243,19 @@ async def test_last_values_are_written_with_the_next_event(registry: Registry, h
     run = await add(registry)
     await registry.record(run.run_id, *to_exec())
     registry.advance(run.run_id, Progress(steps=10))
-    assert (await seen(history, run.run_id)).steps is None
+    assert (await stored_progress(history, run.run_id)).steps is None
     await registry.record(run.run_id, event(Kind.PAUSE_REQUESTED))
-    assert (await seen(history, run.run_id)).steps == 10
+    assert (await stored_progress(history, run.run_id)).steps == 10
     registry.advance(run.run_id, Progress(steps=20, metrics={"loss": float("nan")}))
     await registry.flush()
-    stored = await seen(history, run.run_id)
+    stored = await stored_progress(history, run.run_id)
     assert (stored.steps, stored.metrics) == (20, {"loss": "nan"})
     registry.advance(run.run_id, Progress(steps=30))
     await registry.record(run.run_id, *to_term())
-    assert (await seen(history, run.run_id)).steps == 30
+    assert (await stored_progress(history, run.run_id)).steps == 30
     registry.advance(run.run_id, Progress(steps=40))  # too late: the run has ended
     await registry.flush()
-    assert (await seen(history, run.run_id)).steps == 30
+    assert (await stored_progress(history, run.run_id)).steps == 30
 
 
 async def test_a_new_attempt_counts_its_output_from_zero(registry: Registry) -> None:
@@ -276,7 +276,7 @@ async def test_an_exit_has_the_final_count_in_its_transaction(registry: Registry
     await registry.record(run.run_id, *to_exec())
     registry.advance(run.run_id, Progress(steps=10, stdout_bytes=100))
     await registry.record(run.run_id, event(Kind.EXITED, **EXIT_0, steps=30, stdout_bytes=300))
-    stored = await seen(history, run.run_id)
+    stored = await stored_progress(history, run.run_id)
     assert (stored.steps, stored.stdout_bytes) == (30, 300)
     assert registry.progress[run.run_id] == stored
 
@@ -285,16 +285,16 @@ async def test_an_urgent_write_does_not_wait_for_the_delay(path: Path) -> None:
     """An urgent event of a run sends the write before it that is not urgent."""
     registry = await Registry.open(path, group_commit_s=3600)
     run = await add(registry)
-    patient = asyncio.create_task(registry.record(run.run_id, dispatched(), urgent=False))
+    not_urgent = asyncio.create_task(registry.record(run.run_id, dispatched(), urgent=False))
     await asyncio.sleep(0)
     assert registry.live[run.run_id].state is State.INIT
     async with asyncio.timeout(30):
         assert (await registry.record(run.run_id, registered())).state is State.RDY
-    assert (await patient).state is State.HSHK
+    assert (await not_urgent).state is State.HSHK
     await registry.close()
 
 
-async def test_want_changes_without_state(registry: Registry, path: Path) -> None:
+async def test_a_request_changes_the_want_and_not_the_state(registry: Registry, path: Path) -> None:
     """A request changes want and revision, and not the state."""
     run = await add(registry)
     await registry.record(run.run_id, *to_exec())
@@ -304,7 +304,7 @@ async def test_want_changes_without_state(registry: Registry, path: Path) -> Non
     assert (stored["state"], stored["want"]) == ("EXEC", "stop")
 
 
-async def seen(history: History, run_id: str) -> Progress:
+async def stored_progress(history: History, run_id: str) -> Progress:
     found = await history.get(run_id)
     assert found is not None
     return found[1]

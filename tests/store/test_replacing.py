@@ -1,4 +1,4 @@
-"""A restore is decided by one rename: before it nothing is changed, after it the next start finishes it."""
+"""A restore is decided by one rename: before it no_events changes, after it the next start finishes it."""
 
 import os
 from pathlib import Path
@@ -16,13 +16,13 @@ from tests.store.building import AT, new_run, raw, submission, to_exec, to_term
 FROZEN = sorted(Path(__file__).parent.glob("frozen/v*.sqlite3"))
 
 
-def nothing(run: Run) -> list[Event]:
+def no_events(run: Run) -> list[Event]:
     return []
 
 
 @pytest.fixture
 async def copy(path: Path, tmp_path: Path) -> Path:
-    """A copy with one ended and one waiting run; the registry has changed since."""
+    """Return a copy with an ended and a waiting run; the registry has changed since."""
     registry = await Registry.open(path)
     ended, _ = await registry.add(submission(new_run(name="ended")), dedup=Dedup.NEW)
     await registry.record(ended.run_id, *to_exec(), *to_term())
@@ -44,17 +44,17 @@ async def names(path: Path) -> list[str]:
 
 
 class Interrupted(Exception):
-    """The process is killed here."""
+    """Stands for a kill of the process."""
 
 
 def stop_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip the `number`-th rename from now on, and everything after it."""
-    left = [number]
+    """Raise Interrupted instead of the `number`-th rename from now on."""
+    remaining = [number]
     rename = os.rename
 
     def counting(*names: str | Path) -> None:
-        left[0] -= 1
-        if left[0] == 0:
+        remaining[0] -= 1
+        if remaining[0] == 0:
             raise Interrupted
         rename(*names)
 
@@ -70,7 +70,7 @@ async def test_an_interrupted_restore_is_finished_or_not_begun(
     stop_at(number, monkeypatch)
     is_decided = number > 1
     with pytest.raises(Interrupted):
-        stage_copy(copy, path, nothing, AT)
+        stage_copy(copy, path, no_events, AT)
         finish(path)
     monkeypatch.undo()
 
@@ -99,7 +99,7 @@ async def test_live_runs_are_changed_by_events_only(copy: Path, path: Path) -> N
 
 async def test_the_ledger_continues_after_the_copy(copy: Path, path: Path) -> None:
     """seq of the restored ledger continues that of the copy; no seq is used twice within the epoch."""
-    staged = stage_copy(copy, path, nothing, AT)
+    staged = stage_copy(copy, path, no_events, AT)
     finish(path)
     registry = await Registry.open(path)
     assert registry.last_seq == staged.last_seq
@@ -112,22 +112,22 @@ async def test_the_ledger_continues_after_the_copy(copy: Path, path: Path) -> No
 async def test_a_copy_of_every_version_can_be_restored(frozen: Path, path: Path) -> None:
     """An old copy is migrated when it is restored; the file of the copy is unchanged."""
     before = frozen.read_bytes()
-    staged = stage_copy(frozen, path, nothing, AT)
+    staged = stage_copy(frozen, path, no_events, AT)
     assert (len(run_ids(frozen)), len(staged.unchanged), staged.quarantined) == (14, 8, [])
     finish(path)
     assert len(await names(path)) == 14
     assert frozen.read_bytes() == before
 
 
-def spoilt(content: bytes) -> list[bytes]:
+def damaged_copies(content: bytes) -> list[bytes]:
     return [b"", b"x" * 5000, content[: len(content) // 2], content[:4096] + b"\xff" * 4096 + content[8192:]]
 
 
 @pytest.mark.parametrize("number", range(4))
 async def test_a_bad_copy_changes_nothing(copy: Path, path: Path, number: int) -> None:
-    """A bad copy is refused with a sentence, and nothing is staged."""
-    copy.write_bytes(spoilt(copy.read_bytes())[number])
-    for act in (lambda: run_ids(copy), lambda: stage_copy(copy, path, nothing, AT)):
+    """A bad copy raises InvalidCopy, and no_events is staged."""
+    copy.write_bytes(damaged_copies(copy.read_bytes())[number])
+    for act in (lambda: run_ids(copy), lambda: stage_copy(copy, path, no_events, AT)):
         with pytest.raises(InvalidCopy):
             act()
     assert finish(path) is None

@@ -60,7 +60,7 @@ def some_event(run: Run, kind: Kind, at: float, free: list[int]) -> Event:
 
 
 class Walk:
-    """Runs that numbers drive through legal and illegal events, and all that subscribers received."""
+    """A registry whose runs get events chosen by numbers, with all events that a subscriber received."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -120,10 +120,10 @@ async def walk(path: Path, choices: list[int], runs: int) -> None:
     walker = Walk(path)
     await walker.open()
     try:
-        made = [
+        added = [
             await walker.registry.add(submission(new_run(retries=3)), dedup=Dedup.NEW) for _ in range(runs)
         ]
-        ids = [run.run_id for run, _ in made]
+        ids = [run.run_id for run, _ in added]
         for step, choice in enumerate(choices):
             if step == len(choices) // 2:
                 await walker.reopen()
@@ -141,7 +141,9 @@ def test_replay_of_events_equals_rows(choices: list[int], runs: int) -> None:
         asyncio.run(walk(Path(folder) / "registry.sqlite3", choices, runs))
 
 
-def test_a_long_walk(tmp_path: Path) -> None:
-    """The same with many runs and a thousand events."""
-    luck = random.Random(4)
-    asyncio.run(walk(tmp_path / "registry.sqlite3", [luck.randrange(10_000) for _ in range(1000)], 12))
+def test_replay_equals_rows_after_a_thousand_events(tmp_path: Path) -> None:
+    """After a thousand random events on twelve runs, the ledger gives the rows."""
+    random_numbers = random.Random(4)
+    asyncio.run(
+        walk(tmp_path / "registry.sqlite3", [random_numbers.randrange(10_000) for _ in range(1000)], 12)
+    )

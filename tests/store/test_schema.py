@@ -14,12 +14,12 @@ from mosaicd.store.rows import event_values, run_values
 from mosaicd.store.statements import QUERIES, SCHEMA
 from tests.store.building import new_run, submission, to_exec, to_term
 
-INIT, EXEC, TERM, PINNED, SPENT = (f"0000000000000000000000000{letter}" for letter in "ABCEF")
+INIT, EXEC, TERM, PINNED, PRUNED = (f"0000000000000000000000000{letter}" for letter in "ABCEF")
 
 
 @pytest.fixture
 def db(path: Path) -> Iterator[sqlite3.Connection]:
-    """A registry with a run in INIT, one in EXEC with slot 3, and three ended: one pinned, one pruned."""
+    """Yield a registry with a run in INIT, one in EXEC with slot 3, and three ended runs (pinned, pruned)."""
     connection = open_writer(path)
     store(connection, INIT, 0)
     store(connection, EXEC, 4)
@@ -27,8 +27,8 @@ def db(path: Path) -> Iterator[sqlite3.Connection]:
     store(connection, TERM, 6)
     store(connection, PINNED, 6)
     connection.execute(QUERIES["pin"], (PINNED, "ada", 1.0))
-    store(connection, SPENT, 6)
-    assert prune({SPENT: 1}, "ada", 1.0, connection)[0] == [SPENT]
+    store(connection, PRUNED, 6)
+    assert prune({PRUNED: 1}, "ada", 1.0, connection)[0] == [PRUNED]
     yield connection
     connection.close()
 
@@ -76,7 +76,7 @@ REFUSED = [
     (CHANGE.format("priority = 'high'"), "cannot store TEXT"),
     (CHANGE.format("name = x'ff'"), "cannot store BLOB"),
     ("UPDATE runs SET progress = 'null' WHERE run_id = '" + EXEC + "'", "CHECK"),
-    # TERM is captive
+    # TERM is final
     (REVIVE.format("rev = 99, state = 'EXEC', outcome = NULL, finished_at = NULL"), "TERM does not change"),
     (REVIVE.format("rev = rev + 1, outcome = 'failed'"), "TERM does not change"),
     (REVIVE.format("progress = '{{\"steps\":1}}'"), "TERM does not change"),
@@ -110,12 +110,12 @@ REFUSED = [
     (f"DELETE FROM runs WHERE run_id = '{EXEC}'", "FOREIGN KEY"),
     # the ledger
     ("UPDATE events SET data = '{}' WHERE seq = 1", "do not change"),
-    # what retention may take, and what is left of it
+    # pruning
     (PRUNE.format(EXEC), "ended and is not pinned"),
     (PRUNE.format(PINNED), "ended and is not pinned"),
     ("INSERT INTO pins VALUES ('unknown', 'ada', 1.0)", "FOREIGN KEY"),
     (f"DELETE FROM runs WHERE run_id = '{PINNED}'", "FOREIGN KEY"),
-    (COPY.replace("SELECT run_id", f"SELECT '{SPENT}'"), "not used again"),
+    (COPY.replace("SELECT run_id", f"SELECT '{PRUNED}'"), "not used again"),
     (EVENT + f"('{EXEC}', 1, 5, 'set', 1.0, 'ada', '{{}}', 'EXEC', 'run', NULL)", "UNIQUE"),
     (EVENT + f"('{EXEC}', 1, 9, 'set', 1.0, 'ada', 'no', 'EXEC', 'run', NULL)", "CHECK"),
     (EVENT + f"('{EXEC}', 1, 9, 'set', 1.0, 'ada', '{{}}', 'TERM', 'run', NULL)", "CHECK"),
@@ -172,8 +172,8 @@ def test_every_table_is_strict(db: sqlite3.Connection) -> None:
     assert {name for name, strict in tables.fetchall() if not strict} == set()
 
 
-def test_every_trigger_has_a_case() -> None:
-    """Each trigger of schema.sql is tried by a case above."""
+def test_every_trigger_is_tested() -> None:
+    """REFUSED has a case for each trigger of schema.sql."""
     messages = re.findall(r"RAISE\(ABORT, '([^']+)'\)", SCHEMA)
     assert len(messages) == SCHEMA.count("CREATE TRIGGER")
     assert not [m for m in messages if not any(re.search(why, m) for _, why in REFUSED)]

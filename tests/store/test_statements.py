@@ -22,14 +22,14 @@ def db(path: Path) -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
-def test_all_are_loaded() -> None:
+def test_all_statements_are_loaded() -> None:
     """Every block of queries.sql is loaded."""
     assert len(QUERIES) == read("queries.sql").count(";\n")
 
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_a_statement_compiles(db: sqlite3.Connection, name: str) -> None:
-    """It compiles against the schema, with the parameters that it names."""
+    """Each statement compiles with the schema and its own parameters."""
     sql = QUERIES[name]
     named = set(re.findall(r":(\w+)", sql))
     values: Any = dict.fromkeys(named) if named else [None] * sql.count("?")
@@ -56,14 +56,14 @@ def test_a_frequent_statement_uses_an_index(db: sqlite3.Connection, name: str) -
     assert not [step for step in plan if step.startswith("SCAN") and "INDEX" not in step], plan
 
 
-NAMELESS = [
+INVALID_BLOCKS = [
     "\n-- name: a\nSELECT 1;",
     "\n-- name: a\n-- no stop\nSELECT 1;",
     "\n-- name: a\n-- One.\nSELECT 1;\n-- name: a\n-- Two.\nSELECT 2;",
 ]
 
 
-@pytest.mark.parametrize("text", NAMELESS)
+@pytest.mark.parametrize("text", INVALID_BLOCKS)
 def test_a_block_without_sentence_is_refused(text: str) -> None:
     """Each block needs a name, which is used once, and a sentence."""
     with pytest.raises(ValueError, match="statement"):

@@ -28,8 +28,8 @@ async def test_attach_returns_the_live_run(registry: Registry) -> None:
     assert registry.last_seq == 5
 
 
-async def test_fail_names_the_live_run(registry: Registry) -> None:
-    """dedup=fail names the live run with the same config, and stores nothing."""
+async def test_fail_refuses_a_duplicate_of_a_live_run(registry: Registry) -> None:
+    """dedup=fail refuses a duplicate of a live run; the error has its id, and nothing is stored."""
     first, _ = await add(registry, new_run())
     with pytest.raises(Conflict) as caught:
         await add(registry, new_run(digest=first.digest), Dedup.FAIL)
@@ -110,8 +110,8 @@ async def test_the_same_id_and_config_are_the_same_run(registry: Registry) -> No
 @pytest.mark.parametrize(
     "fields", [{"digest": "other"}, {"owner_uid": 1001, "owner": "bob"}], ids=["config", "owner"]
 )
-async def test_a_taken_id_is_a_conflict(registry: Registry, fields: dict[str, object]) -> None:
-    """The same id with another config, or of another user, is refused without any fact about the run."""
+async def test_an_id_of_another_run_is_a_conflict(registry: Registry, fields: dict[str, object]) -> None:
+    """The same id with another config or of another user is refused; the error has only the id."""
     run = new_run()
     await add(registry, run)
     with pytest.raises(Conflict) as caught:
@@ -135,8 +135,8 @@ async def test_50_submits_with_one_key_make_one_run(registry: Registry) -> None:
     assert len({run.run_id for run, _ in done}) == 1
 
 
-async def test_of_simultaneous_submits_with_fail_one_is_accepted(registry: Registry) -> None:
-    """In one batch one submit is accepted, and each other one fails alone."""
+async def test_one_of_simultaneous_submits_with_fail_is_accepted(registry: Registry) -> None:
+    """Of 20 equal submits in one batch one is accepted; unrelated submits of the batch all are."""
     digest = new_run().digest
     done = await asyncio.gather(
         *(add(registry, new_run(digest=digest), Dedup.FAIL) for _ in range(20)),

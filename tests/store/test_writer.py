@@ -1,4 +1,4 @@
-"""Group commit: work that is sent together shares one COMMIT; a failed piece does not affect the others."""
+"""Group commit: work that is sent together shares one COMMIT; a failed work does not affect the others."""
 
 import asyncio
 import sqlite3
@@ -17,7 +17,7 @@ Statements = list[str]
 
 
 class Bench:
-    """A writer for a table of numbers, and every SQL statement that it ran."""
+    """A writer for a table of numbers; records every SQL statement that it ran."""
 
     def __init__(self, path: Path, delay_s: float) -> None:
         self.connection = open_writer(path)
@@ -89,7 +89,7 @@ async def test_work_during_a_commit_shares_the_next(bench: Bench) -> None:
     assert bench.commits == 2
 
 
-async def test_a_failed_piece_does_not_affect_others(bench: Bench, path: Path) -> None:
+async def test_failed_work_does_not_affect_other_work(bench: Bench, path: Path) -> None:
     """In one batch, a broken constraint, a refusal and a wrong type undo only their own work."""
 
     def refuse(connection: sqlite3.Connection) -> None:
@@ -115,32 +115,32 @@ async def test_a_failed_piece_does_not_affect_others(bench: Bench, path: Path) -
 async def test_work_that_is_not_urgent_joins_urgent_work(path: Path) -> None:
     """Work that is not urgent waits, and shares the commit of the first urgent work."""
     bench = Bench(path, delay_s=3600)
-    patient = bench.insert(1, urgent=False)
+    not_urgent = bench.insert(1, urgent=False)
     await asyncio.sleep(0)
-    assert not patient.done()
+    assert not not_urgent.done()
     await bench.insert(2)
-    assert patient.done()
+    assert not_urgent.done()
     assert bench.commits == 1
     await bench.writer.close()
 
 
 async def test_work_that_is_not_urgent_waits_at_most_the_delay(bench: Bench, path: Path) -> None:
-    """Without urgent work it is written after the delay."""
+    """Without urgent work, other work is written after the delay."""
     async with asyncio.timeout(30):
         await asyncio.gather(bench.insert(1, urgent=False), bench.insert(2, urgent=False))
     assert bench.commits == 1
     assert numbers(path) == [1, 2]
 
 
-async def test_settled_is_called_in_order_before_any_result(bench: Bench) -> None:
-    """The pieces are settled in the order of the transaction; then the batch; then the futures resolve."""
+async def test_settled_callbacks_run_in_order_before_any_result(bench: Bench) -> None:
+    """`settled` runs for each work in order, then the batch callback; then the futures resolve."""
     order: list[str] = []
     bench.writer._on_batch = lambda: order.append("batch")
 
-    def noting(n: int) -> Callable[[Any, BaseException | None], None]:
+    def note(n: int) -> Callable[[Any, BaseException | None], None]:
         return lambda result, error: order.append(f"{n}:{type(error).__name__}")
 
-    sent = [bench.writer.send(inserting(n % 2), noting(n)) for n in range(3)]
+    sent = [bench.writer.send(inserting(n % 2), note(n)) for n in range(3)]
     sent[0].add_done_callback(lambda future: order.append("answer"))
     await asyncio.gather(*sent, return_exceptions=True)
     assert order == ["0:NoneType", "1:NoneType", "2:IntegrityError", "batch", "answer"]
@@ -156,7 +156,7 @@ async def test_a_cancelled_future_does_not_undo_the_work(bench: Bench, path: Pat
     assert numbers(path) == [5, 6]
 
 
-async def test_a_callback_that_fails_delays_no_result(bench: Bench) -> None:
+async def test_a_failing_callback_delays_no_result(bench: Bench) -> None:
     """An error in a callback is reported to the loop, and waiting callers get their results."""
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
@@ -214,7 +214,7 @@ async def test_work_outside_runs_between_transactions(bench: Bench) -> None:
     assert bench.commits == 1
 
 
-async def test_a_lock_of_another_process_is_awaited_then_reported(
+async def test_a_lock_of_another_process_is_reported(
     bench: Bench, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lock of another process fails the request with a clear error, and the next request succeeds."""
