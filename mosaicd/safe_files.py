@@ -60,7 +60,8 @@ def read_regular(
 ) -> bytes:
     """Return the content of a file that `open_regular` trusts."""
     with os.fdopen(open_regular(path, parent, owners=owners, limit_bytes=limit_bytes), "rb") as file:
-        return file.read(limit_bytes)
+        # no more than its size: read() sets memory aside for all that it is asked for
+        return file.read(min(limit_bytes, os.fstat(file.fileno()).st_size))
 
 
 # --- wait for the disk --------------------------------------------------------------------------------

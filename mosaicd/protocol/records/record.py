@@ -36,7 +36,8 @@ class Record:
 
     def __init__(self, **values: Any) -> None:
         """Make a record of these fields; TypeError for one that is missing or unknown."""
-        values = {**self.DEFAULTS, **values}
+        if len(values) != len(self.TYPES):
+            values = {**self.DEFAULTS, **values}
         if values.keys() != self.TYPES.keys():
             names = ", ".join(sorted(values.keys() ^ self.TYPES.keys()))
             raise TypeError(f"{type(self).__name__}: missing or unknown: {names}")
