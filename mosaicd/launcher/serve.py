@@ -124,18 +124,18 @@ class Launcher:
         pid = os.fork()
         if pid == 0:
             self._close_in_child()
-            life.carry_out_and_exit(order_fd, self._sweeper.root)
+            life.carry_out_and_exit(order_fd, self._signals, self._sweeper.root)
         return pid
 
     def _fork_spare(self) -> None:
         try:
-            self._spare = Spare(self._close_in_child, self._sweeper.root)
+            self._spare = Spare(self._close_in_child, self._signals, self._sweeper.root)
         except OSError:
             pass  # no free process: the next order or idle time tries again
 
     def _close_in_child(self) -> None:
-        """Close the launcher's descriptors, in a forked child."""
-        self._signals.close()
+        """Close the launcher's descriptors, in a forked child; signals come through a pipe of its own."""
+        self._signals.renew()
         if self._spare is not None:
             self._spare.close()
         self._orders.close()

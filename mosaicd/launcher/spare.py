@@ -21,8 +21,11 @@ _CRASHED = 70
 class Spare:
     """The launcher's side of a spare: its pid and the channel to it."""
 
-    def __init__(self, close_in_child: Callable[[], None], root: CgroupRoot) -> None:
-        """Fork the spare; OSError if the fork fails.  `close_in_child` closes the launcher's descriptors."""
+    def __init__(self, close_in_child: Callable[[], None], signals: SignalPipe, root: CgroupRoot) -> None:
+        """Fork the spare; OSError if the fork fails.
+
+        `close_in_child` closes the launcher's descriptors and renews `signals`.
+        """
         launcher_end, spare_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with spare_end:
             self._channel = OrderSocket(launcher_end.detach())
@@ -34,7 +37,7 @@ class Spare:
             if self.pid == 0:
                 self._channel.close()
                 close_in_child()
-                _run_spare(OrderSocket(spare_end.detach()), root)
+                _run_spare(OrderSocket(spare_end.detach()), signals, root)
 
     def try_pass_order(self, packet: Packet) -> bool:
         """Pass the order on and close the channel; return False if the spare has ended."""
@@ -51,11 +54,11 @@ class Spare:
         self._channel.close()
 
 
-def _run_spare(channel: OrderSocket, root: CgroupRoot) -> None:
+def _run_spare(channel: OrderSocket, signals: SignalPipe, root: CgroupRoot) -> None:
     """Wait for an order, carry it out, and exit without the clean-up of the launcher's code."""
     status = _CRASHED
     try:
-        signals = life.leave_launcher()
+        life.leave_launcher()
         child.set_name(_TITLE)
         packet = _wait_for_order(channel, signals)
         channel.close()

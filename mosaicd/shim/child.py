@@ -18,7 +18,6 @@ from mosaicd import procfs
 from mosaicd.procfs import Process
 from mosaicd.shim import cgroup
 
-_PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _KILL_WAIT_MS = 5000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -32,7 +31,11 @@ def become_subreaper() -> None:
 
 def set_name(name: str) -> None:
     """Set the name of this process in `ps -o comm`; at most 15 bytes."""
-    _libc.prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()), 0, 0, 0)
+    file = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(file, name.encode())
+    finally:
+        os.close(file)
 
 
 class Ended(NamedTuple):

@@ -26,13 +26,11 @@ _CRASHED = 70
 _TITLE = "mosaic-shim"
 
 
-def leave_launcher() -> SignalPipe:
-    """Leave the launcher's session, standard streams and signal handlers; the order is not needed yet."""
+def leave_launcher() -> None:
+    """Leave the launcher's session and standard streams; the order is not needed yet."""
     os.setsid()
     _redirect_standard_streams()
-    signals = SignalPipe()
     child.become_subreaper()
-    return signals
 
 
 def carry_out(order_fd: int, signals: SignalPipe, root: CgroupRoot) -> int:
@@ -117,10 +115,11 @@ def _write_crash(attempt_dir: str) -> None:
         pass
 
 
-def carry_out_and_exit(order_fd: int, root: CgroupRoot) -> NoReturn:
+def carry_out_and_exit(order_fd: int, signals: SignalPipe, root: CgroupRoot) -> NoReturn:
     """Carry out the order in a fresh fork, and exit without the clean-up of the launcher's code."""
     status = _CRASHED
     try:
-        status = carry_out(order_fd, leave_launcher(), root)
+        leave_launcher()
+        status = carry_out(order_fd, signals, root)
     finally:
         os._exit(status)

@@ -16,15 +16,19 @@ class SignalPipe:
     """A pipe that becomes readable when a signal arrives; at most one in a process."""
 
     def __init__(self) -> None:
-        self.fd, self._write_fd = os.pipe()
-        os.set_blocking(self.fd, False)
-        os.set_blocking(self._write_fd, False)
-        self._has_term = False
-        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        self._open()
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, _nothing)
         signal.signal(signal.SIGTERM, self._on_term)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+    def renew(self) -> None:
+        """In a forked child: use a pipe of its own from now on.  The handlers were inherited.
+
+        Note: a new SignalPipe would do the same, but `signal.signal` makes each shim 0.3 MB larger.
+        """
+        self.close()
+        self._open()
 
     def drain(self) -> None:
         """Empty the pipe."""
@@ -44,6 +48,13 @@ class SignalPipe:
         signal.set_wakeup_fd(-1)
         os.close(self.fd)
         os.close(self._write_fd)
+
+    def _open(self) -> None:
+        self._has_term: bool = False
+        self.fd, self._write_fd = os.pipe()
+        os.set_blocking(self.fd, False)
+        os.set_blocking(self._write_fd, False)
+        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
 
     def _on_term(self, number: int, frame: FrameType | None) -> None:
         del number, frame
