@@ -15,6 +15,9 @@ _READ_BYTES = 512
 class SignalPipe:
     """A pipe that becomes readable when a signal arrives; at most one in a process."""
 
+    fd: int
+    _has_term: bool
+
     def __init__(self) -> None:
         self._open()
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
@@ -50,7 +53,7 @@ class SignalPipe:
         os.close(self._write_fd)
 
     def _open(self) -> None:
-        self._has_term: bool = False
+        self._has_term = False
         self.fd, self._write_fd = os.pipe()
         os.set_blocking(self.fd, False)
         os.set_blocking(self._write_fd, False)
