@@ -1,4 +1,4 @@
-"""A scripted daemon at a short path, and the environment of a caller that finds it and nothing else."""
+"""Fixtures: a scripted daemon at $MOSAICD_SOCKET, and `ctl`, which runs mosaicctl in this process."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from tests.ctl.scripted import ScriptedDaemon
 
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedDaemon]:
-    """A daemon that knows no method yet, at $MOSAICD_SOCKET."""
+    """Yield a scripted daemon at $MOSAICD_SOCKET that answers only daemon.hello."""
     with tempfile.TemporaryDirectory() as directory, ScriptedDaemon(Path(directory) / "s") as scripted:
         monkeypatch.setenv("MOSAICD_SOCKET", str(scripted.path))
         yield scripted
@@ -20,7 +20,7 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedDaemon]:
 
 @pytest.fixture
 def ctl(capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., tuple[int, str, str]]:
-    """Run one command line; returns exit code, standard output and standard error."""
+    """Return a function that runs a command line and returns exit code, standard output, standard error."""
 
     def run(*argv: str) -> tuple[int, str, str]:
         try:

@@ -1,4 +1,4 @@
-"""A daemon that says what a test tells it to: JSON lines over a real Unix socket, in a thread."""
+"""A daemon whose replies the test defines: JSON lines over a real Unix socket, served by threads."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ class Hangup(Exception):
 
 
 class Peer:
-    """One client's connection, as a handler sees it."""
+    """The connection of a client, which the handlers receive."""
 
     def __init__(self, link: socket.socket) -> None:
         self.link = link
@@ -31,7 +31,7 @@ class Peer:
         self.link.sendall(json.dumps(message).encode() + b"\n")
 
     def notify(self, method: str, params: Json) -> None:
-        """Send a notification after the reply that is being composed."""
+        """Send a notification after the reply of the current request."""
         self.after.append((method, params))
 
 
@@ -39,7 +39,7 @@ Handler = Callable[[Json, Peer], Any]
 
 
 class ScriptedDaemon:
-    """Listens at `path`; `handlers` answer methods, `calls` keeps what was asked, in order."""
+    """A daemon at `path`; `handlers` answer the methods, `calls` records all requests in order."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -64,7 +64,7 @@ class ScriptedDaemon:
             thread.join(DEADLINE_S)
 
     def start(self) -> None:
-        """Listen (again)."""
+        """Begin (or begin again) to listen."""
         self.path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(self.path))
@@ -72,7 +72,7 @@ class ScriptedDaemon:
         self._spawn(self._accept, self._listener)
 
     def stop(self) -> None:
-        """Go away: the listener and every connection are closed."""
+        """Close the listener and every connection."""
         if self._listener is not None:
             self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
@@ -81,15 +81,15 @@ class ScriptedDaemon:
             try:
                 link.shutdown(socket.SHUT_RDWR)
             except OSError:
-                pass  # the client was faster
+                pass  # the client has closed the connection already
         self._links.clear()
 
-    def asked(self, method: str) -> list[Json]:
-        """Return the parameters of every call of a method."""
+    def requests(self, method: str) -> list[Json]:
+        """Return the parameters of every request of a method."""
         return [params for name, params in self.calls if name == method]
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Return when the condition holds; fails with what was asked so far."""
+        """Wait until the condition holds; fail with the requests so far at the deadline."""
         wait_until(condition, deadline_s=DEADLINE_S, shown=lambda: self.calls)
 
     def _spawn(self, target: Callable[..., None], *args: object) -> None:
@@ -130,8 +130,8 @@ class ScriptedDaemon:
             }
         peer.send(reply)
         after, peer.after = peer.after, []
-        for name, told in after:
-            peer.send({"jsonrpc": "2.0", "method": name, "params": told})
+        for name, notified in after:
+            peer.send({"jsonrpc": "2.0", "method": name, "params": notified})
 
 
 def a_run(number: int = 1, **changes: Any) -> Json:
@@ -155,7 +155,7 @@ def a_run(number: int = 1, **changes: Any) -> Json:
 
 
 def an_ended_run(number: int = 1, **changes: Any) -> Json:
-    """Return a run that has succeeded, unless `changes` say otherwise."""
+    """Return a run that has succeeded, with `changes`."""
     end = {
         "state": "TERM",
         "outcome": "succeeded",
@@ -181,7 +181,7 @@ def an_event(seq: int, kind: str, state: str, run_id: str = a_run()["run_id"], *
 
 
 def a_chunk(data: bytes, end: int, **fields: Any) -> Json:
-    """Return output as run.logs and run.log carry it."""
+    """Return output in the form of run.logs and run.log."""
     try:
         return {"data": data.decode(), "encoding": "utf-8", "cursor": end, **fields}
     except UnicodeDecodeError:

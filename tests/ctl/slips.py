@@ -1,9 +1,9 @@
-"""Mistakes on the command line, of every verb."""
+"""Wrong command lines of every verb, and the words that the error message must contain."""
 
 import shlex
 from pathlib import Path
 
-#: Command line (TMP: a directory with a bad.json in it, '' an empty word) | what the message must name.
+#: Command line (TMP: a directory with the file bad.json; '': an empty word) | words of the message.
 SLIPS = """
 submit | -f --worker
 submit -f TMP/a.json -- true | -f --worker
@@ -132,8 +132,8 @@ restore TMP | TMP
 restore TMP/bad.json --config TMP/none | --config TMP/none
 """
 
-#: What a verb needs so that the rest of its command line can be judged.
-SENSE = {
+#: The arguments that make a command line of the verb valid.
+VALID_ARGUMENTS = {
     **dict.fromkeys("pause resume stop hold release pin unpin".split(), "a"),
     "submit": "-- true", "run": "-- true", "set": "a -p 1", "daemon": "reexec",
     "import": "TMP/bad.json", "restore": "TMP/bad.json", "backup": "TMP/copy",
@@ -141,11 +141,11 @@ SENSE = {
 
 
 def rows() -> list[tuple[str, list[str]]]:
-    """Command line and the words that the message must have, of each mistake."""
+    """Return each command line and the words that its error message must contain."""
     pairs = (row.rpartition(" | ") for row in SLIPS.strip().splitlines())
     return [(line.strip(), words.split()) for line, _, words in pairs]
 
 
-def words_of(line: str, tmp: Path) -> list[str]:
-    """The words of a command line, with the place of TMP."""
+def split_line(line: str, tmp: Path) -> list[str]:
+    """Return the words of a command line, with TMP replaced by `tmp`."""
     return [word.replace("TMP", str(tmp)) for word in shlex.split(line)]

@@ -1,4 +1,4 @@
-"""The command line: what is understood, where options may stand, and what `--` means."""
+"""The parser of the command line: verbs, places of options, the word `--`, help and usage errors."""
 
 import argparse
 import re
@@ -13,7 +13,7 @@ from mosaicctl.cli import VERBS, build_parser, parse, verb_of
 
 
 def test_every_verb_has_a_module_and_examples_in_its_help() -> None:
-    """`--help` teaches: each verb's help shows at least one command to copy."""
+    """Each verb has a module, and its help shows at least one example command."""
     parser = build_parser()
     (verbs,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     assert list(verbs.choices) == list(VERBS)
@@ -25,14 +25,14 @@ def test_every_verb_has_a_module_and_examples_in_its_help() -> None:
 
 
 def commands(text: str) -> list[str]:
-    """The command lines of a help that are mosaicctl's, without what the shell does around them."""
+    """Return the mosaicctl command lines in the examples of a help text, without shell syntax."""
     examples = [line.strip().split("   ")[0] for line in text.splitlines() if line.startswith("  ")]
     parts = [part for line in examples for part in re.split(r"\|\|?|&&|;|\$\(|\)|>", line)]
     return [part.strip() for part in parts if part.strip().startswith("mosaicctl ")]
 
 
-def test_every_example_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What a help shows to copy is a command line that the program takes."""
+def test_parser_accepts_every_example_in_the_help(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The parser accepts every example in a help text."""
     for path in ("mosaicd-2026-11-20.sqlite3", "mosaic/var/trainer/trainer.sqlite"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
@@ -46,8 +46,8 @@ def test_every_example_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 @pytest.mark.parametrize("columns", [60, 80, 160])
-def test_help_is_filled_to_the_width(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prose is filled to the terminal's width; only examples, which are to be copied whole, may be longer."""
+def test_help_is_wrapped_at_the_terminal_width(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Help text is wrapped at the terminal's width; only examples may be longer."""
     monkeypatch.setenv("COLUMNS", str(columns))
     parser = build_parser()
     (verbs,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
@@ -66,7 +66,7 @@ def test_format_stands_before_or_after_the_verb(argv: list[str]) -> None:
 
 
 def test_an_option_before_the_verb_is_not_reset_by_the_verb() -> None:
-    """The verb's own defaults leave what was given before it."""
+    """Defaults of the verb do not overwrite options before the verb."""
     args = parse(["--socket", "/run/a", "-o", "name", "show", "x"])
     assert (args.socket, args.output, args.runs) == ("/run/a", "name", ["x"])
 
@@ -82,8 +82,8 @@ def test_an_option_before_the_verb_is_not_reset_by_the_verb() -> None:
         (["submit", "--", "--"], ["--"]),
     ],
 )
-def test_the_command_is_kept_word_for_word(argv: list[str], command: list[str]) -> None:
-    """Everything after -- , or after the first word that is no option, is the command's, later -- too."""
+def test_words_of_the_command_are_kept(argv: list[str], command: list[str]) -> None:
+    """Every word after `--`, or after the first word that is no option, belongs to the command."""
     assert parse(argv).command == command
 
 
@@ -100,18 +100,18 @@ def test_the_command_is_kept_word_for_word(argv: list[str], command: list[str]) 
         ([], None),
     ],
 )
-def test_the_verb_is_found_before_anything_is_built(argv: list[str], verb: str | None) -> None:
-    """Only the parser of the verb in use is built; an option's value is never taken for the verb."""
+def test_verb_is_found_without_building_the_parser(argv: list[str], verb: str | None) -> None:
+    """The verb is found without the parser; the value of an option is never taken for the verb."""
     assert verb_of(argv) == verb
 
 
 def test_two_dashes_end_the_options_of_any_verb() -> None:
-    """`show -- -odd-name` is about a run of that name."""
+    """In `show -- -odd-name`, `-odd-name` is the name of a run."""
     assert parse(["show", "--", "-odd-name"]).runs == ["-odd-name"]
 
 
 def test_options_are_not_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
-    """A script that wrote --gra would break when --graph comes: it is refused today."""
+    """An abbreviated option such as --gra is refused, since a new option could make it ambiguous."""
     with pytest.raises(SystemExit) as exit:
         parse(["stop", "--gra", "3", "x"])
     assert exit.value.code == 2
@@ -121,8 +121,8 @@ def test_options_are_not_abbreviated(capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     "argv", [["lits"], ["list", "--bogus"], ["-o", "xml", "list"], ["submit", "-c", "many"]]
 )
-def test_usage_errors_are_2_and_one_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """A command line that is not understood exits 2, with a sentence and where to find help."""
+def test_usage_error_exits_2_and_names_the_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong command line exits with 2, an error and the command for help."""
     with pytest.raises(SystemExit) as exit:
         parse(argv)
     err = capsys.readouterr().err
@@ -132,15 +132,15 @@ def test_usage_errors_are_2_and_one_line(argv: list[str], capsys: pytest.Capture
 
 
 def test_no_verb_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """Alone, mosaicctl says what there is and exits 2."""
+    """mosaicctl without a verb prints the help and exits with 2."""
     with pytest.raises(SystemExit) as exit:
         parse([])
     assert exit.value.code == 2
     assert "submit" in capsys.readouterr().out
 
 
-def test_version_is_the_distributions() -> None:
-    """`mosaicctl --version` names the version of the package, and the daemon's is the same."""
+def test_version_is_that_of_the_package() -> None:
+    """`mosaicctl --version` prints the version of the package, which is also the daemon's."""
     import mosaicctl
     import mosaicd
 
@@ -160,10 +160,10 @@ def test_version_is_the_distributions() -> None:
         (["--bogus", "list"], ["--bogus", "`mosaicctl list --help`"]),
     ],
 )
-def test_a_slip_is_told_shortly(
+def test_usage_error_suggests_the_nearest_verb_or_the_help(
     argv: list[str], named: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A mistyped verb brings the nearest one, an unknown option the help of its verb; 2 either way."""
+    """A mistyped verb gives the nearest verb, an unknown option the help command; both exit with 2."""
     with pytest.raises(SystemExit) as caught:
         parse(argv)
     err = capsys.readouterr().err

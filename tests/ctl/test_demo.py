@@ -1,4 +1,4 @@
-"""`make demo`: a stranger sees it happen, and nothing is left behind."""
+"""`make demo` runs to its end or is interrupted, and leaves no process and no file."""
 
 import os
 import signal
@@ -28,17 +28,17 @@ def start(home: Path) -> "subprocess.Popen[str]":
 
 
 def assert_nothing_is_left(home: Path) -> None:
-    wait_until(lambda: processes.pids_with_path(home), lambda left: not left, "no process is left", 30)
+    wait_until(lambda: processes.pids_with_path(home), lambda pids: not pids, "no process is left", 30)
     assert list(home.iterdir()) == []
 
 
-def test_the_demo_plays_without_a_terminal(tmp_path: Path) -> None:
-    """Under 40 s: every state is seen, a run is paused, one waits and is stopped, the taxi has learned."""
-    begun = time.monotonic()
+def test_demo_runs_to_its_end_without_a_terminal(tmp_path: Path) -> None:
+    """In under 40 s the demo shows every state, a paused and a stopped run, and a trained worker."""
+    began = time.monotonic()
     process = start(tmp_path)
     out, _ = process.communicate(timeout=100)
     assert process.returncode == 0, out
-    assert time.monotonic() - begun < 40
+    assert time.monotonic() - began < 40
     for word in (
         "INIT",
         "HSHK",
@@ -55,8 +55,8 @@ def test_the_demo_plays_without_a_terminal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    """Ctrl-C in the middle: runs, daemon and directory are gone."""
+def test_interrupted_demo_leaves_no_process_and_no_file(tmp_path: Path, number: signal.Signals) -> None:
+    """An interrupted demo stops its runs and its daemon, and removes its directory."""
     process = start(tmp_path)
     assert process.stdout is not None
     for line in process.stdout:

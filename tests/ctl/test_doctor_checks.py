@@ -1,4 +1,4 @@
-"""The doctor's judgement, from facts alone: what cannot be brought about on the machine that tests run on."""
+"""The checks of `doctor`, called with facts: covers states that a test machine cannot have."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ GIB = 1 << 30
 
 
 def facts(**changes: Any) -> dict[str, Any]:
-    """The facts of a healthy daemon; `registry` and `disk` are merged into their places."""
+    """Return the facts of a healthy daemon with `changes`; `registry` and `disk` are merged."""
     registry = {
         "path": "/s/registry.sqlite3", "faults": [], "version": 2, "known_version": 2, "bytes": 1,
         "wal_bytes": 0, "newest_at": 999.0, "quarantine": [], "pruned_left": [],
@@ -33,13 +33,13 @@ def facts(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def levels(found: dict[str, Any]) -> dict[str, str]:
-    """Check -> level of what is not ok."""
-    return {finding["check"]: finding["level"] for finding in judge(found) if finding["level"] != "ok"}
+def levels(given: dict[str, Any]) -> dict[str, str]:
+    """Return check -> level of the findings that are not ok."""
+    return {finding["check"]: finding["level"] for finding in judge(given) if finding["level"] != "ok"}
 
 
-def test_a_healthy_daemon() -> None:
-    """No finding but ok ones, one for each check."""
+def test_healthy_daemon_has_only_ok_findings() -> None:
+    """A healthy daemon has one finding for each check, and all are ok."""
     assert levels(facts()) == {}
     assert len(judge(facts())) == len({finding["check"] for finding in judge(facts())}) == 12
 
@@ -69,23 +69,23 @@ def test_a_healthy_daemon() -> None:
         ({"inspection": None, "trouble": "no"}, {"state": "problem"}),
     ],
 )
-def test_a_finding(changes: dict[str, Any], expected: dict[str, str]) -> None:
-    """Each fact leads to its finding at its level, says what it means and what to do, and to no other."""
-    found = judge(facts(**changes))
-    assert {f["check"]: f["level"] for f in found if f["level"] != "ok"} == expected
-    assert all(f["means"] and f["do"] for f in found if f["level"] != "ok")
+def test_each_fact_leads_to_its_finding(changes: dict[str, Any], expected: dict[str, str]) -> None:
+    """Each fact leads to exactly its finding, with the level, the meaning and the advice."""
+    findings = judge(facts(**changes))
+    assert {f["check"]: f["level"] for f in findings if f["level"] != "ok"} == expected
+    assert all(f["means"] and f["do"] for f in findings if f["level"] != "ok")
 
 
-def test_who_ended_with_its_run_is_no_orphan(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that began after the registry was read may end before it is asked about, processes and all."""
-    looks = [[{"pid": 7, "run_id": "X", "command": "a"}, {"pid": 8, "run_id": "X", "command": "b"}]]
-    looks.append(looks[0][1:])
-    monkeypatch.setattr(doctor, "marked", lambda state_dir: looks.pop(0))
+def test_process_that_ended_with_its_run_is_no_orphan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has ended at the second check is no orphan, though its run has ended meanwhile."""
+    scans = [[{"pid": 7, "run_id": "X", "command": "a"}, {"pid": 8, "run_id": "X", "command": "b"}]]
+    scans.append(scans[0][1:])
+    monkeypatch.setattr(doctor, "marked", lambda state_dir: scans.pop(0))
 
-    class Told:
+    class EndedRuns:
         def call(self, method: str, params: dict[str, str]) -> dict[str, str]:
             return {"state": "TERM"}
 
-    found: dict[str, Any] = {"inspection": {"live": [], "state_dir": "/s"}}
-    doctor._processes(found, Told())  # type: ignore[arg-type]
-    assert [one["pid"] for one in found["orphans"]] == [8]
+    gathered: dict[str, Any] = {"inspection": {"live": [], "state_dir": "/s"}}
+    doctor._processes(gathered, EndedRuns())  # type: ignore[arg-type]
+    assert [orphan["pid"] for orphan in gathered["orphans"]] == [8]

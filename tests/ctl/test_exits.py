@@ -1,4 +1,4 @@
-"""Exit codes: scripts branch on them, so each is pinned."""
+"""Exit codes and error messages of mosaicctl; scripts depend on every exit code."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,24 +22,24 @@ Ctl = Callable[..., tuple[int, str, str]]
         ({"outcome": "timeout", "exit_code": None, "signal": 15, "cause": {"kind": "time_limit"}}, 124),
         ({"outcome": "cancelled", "exit_code": 0, "cause": {"kind": "by_user"}}, 130),
         ({"outcome": "failed", "exit_code": None, "cause": {"kind": "spawn_failed"}}, 127),
-        # The budget is done: the signal that ended the process is ours.
+        # The step limit was reached: the daemon sent the signal that ended the worker.
         ({"outcome": "succeeded", "exit_code": None, "signal": 15, "cause": {"kind": "step_limit"}}, 0),
-        # The worker said run_failed and then exited 0: its word counts.
+        # The worker printed run_failed and then exited with 0: run_failed decides.
         ({"outcome": "failed", "exit_code": 0, "cause": {"kind": "worker_failed"}}, 1),
         ({"outcome": "interrupted", "exit_code": None, "cause": {"kind": "rebooted"}}, 125),
     ],
 )
-def test_code_of_a_run(end: dict[str, Any], code: int) -> None:
-    """`run` and `wait` exit with the run's own code, 128 + signal, 124, 127, 130."""
+def test_exit_code_of_a_run(end: dict[str, Any], code: int) -> None:
+    """`run` and `wait` exit with the exit code of the run, 128 + signal, 124, 125, 127 or 130."""
     assert code_of_run(an_ended_run(**end)) == code
 
 
 @pytest.mark.parametrize("kind", ERRORS.values(), ids=[kind.name for kind in ERRORS.values()])
-def test_code_of_an_error(
+def test_exit_code_of_an_error(
     kind: type[MosaicError], daemon: ScriptedDaemon, ctl: Ctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every error of the daemon has its exit code, and is told in one line on standard error."""
-    monkeypatch.setattr("mosaicctl.client.PATIENCE_S", 0.1)  # one that drains is asked again for a while
+    """Every error of the daemon has its exit code and one line on standard error."""
+    monkeypatch.setattr("mosaicctl.client.PATIENCE_S", 0.1)  # mosaicctl retries while a daemon drains
 
     def refuse(params: object, peer: object) -> None:
         raise kind("the reason")
@@ -48,8 +48,8 @@ def test_code_of_an_error(
     assert ctl("list") == (EXIT_CODES.get(kind.name, 125), "", "mosaicctl: the reason\n")
 
 
-def test_every_fault_is_told(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """A config with several faults gets them all, a line each, with path and rule."""
+def test_all_faults_of_a_config_are_printed(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """All faults of a config are printed, one a line, with path and rule."""
 
     def refuse(params: object, peer: object) -> None:
         faults = [{"path": "resources.cpus", "rule": "must be at least 1"}, {"path": "", "rule": "is empty"}]
@@ -65,8 +65,8 @@ def test_every_fault_is_told(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     ]
 
 
-def test_wait_exits_with_the_runs_code(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """`wait` takes the code of the first run that is not 0."""
+def test_wait_exits_with_the_first_failing_code(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`wait` for several runs exits with the first exit code that is not 0."""
     daemon.handlers["run.wait"] = lambda params, peer: (
         an_ended_run(2, outcome="failed", exit_code=7) if params["run_id"] == "b" else an_ended_run(1)
     )
@@ -74,8 +74,8 @@ def test_wait_exits_with_the_runs_code(daemon: ScriptedDaemon, ctl: Ctl) -> None
     assert ctl("wait", "a")[0] == 0
 
 
-def test_wait_for_a_state(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """--state: 0 when it was reached, 5 when the run ended first, which is waited for, too."""
+def test_wait_for_a_state_exits_with_0_or_5(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`wait --state` exits with 0 if the run reaches the state, and with 5 if the run ends before."""
 
     def wait(params: dict[str, str], peer: object) -> object:
         if params["run_id"] == "b":
@@ -85,11 +85,11 @@ def test_wait_for_a_state(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     daemon.handlers["run.wait"] = wait
     assert ctl("wait", "--state", "running", "a")[0] == 0
     assert ctl("wait", "--state", "PAUSE", "b")[0] == 5
-    assert daemon.asked("run.wait")[0]["states"] == ["EXEC"]
+    assert daemon.requests("run.wait")[0]["states"] == ["EXEC"]
 
 
-def test_wait_gives_up(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """--timeout is sent along, and its passing is 124."""
+def test_wait_timeout_exits_124(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`wait --timeout` sends the timeout to the daemon, and exits with 124 when it has passed."""
     from mosaicd.protocol.errors import TimedOut
 
     def refuse(params: object, peer: object) -> None:
@@ -99,13 +99,11 @@ def test_wait_gives_up(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     code, _, err = ctl("wait", "--timeout", "2m", "a")
     assert code == 124
     assert err == "mosaicctl: run a is not TERM after 120 s\n"
-    assert 60 < daemon.asked("run.wait")[0]["timeout_s"] <= 120
+    assert 60 < daemon.requests("run.wait")[0]["timeout_s"] <= 120
 
 
-def test_the_first_refusal_is_the_code_and_the_others_are_still_stopped(
-    daemon: ScriptedDaemon, ctl: Ctl
-) -> None:
-    """`stop a b c` with b gone stops a and c and exits 3."""
+def test_stop_continues_after_an_unknown_run_and_exits_3(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """If run b is unknown, `stop a b c` stops a and c and exits with 3."""
 
     def stop(params: dict[str, str], peer: object) -> object:
         if params["run_id"] == "b":
@@ -115,13 +113,13 @@ def test_the_first_refusal_is_the_code_and_the_others_are_still_stopped(
     daemon.handlers["run.stop"] = stop
     code, out, err = ctl("stop", "a", "b", "c")
     assert code == 3
-    assert [params["run_id"] for params in daemon.asked("run.stop")] == ["a", "b", "c"]
+    assert [params["run_id"] for params in daemon.requests("run.stop")] == ["a", "b", "c"]
     assert err.startswith("mosaicctl: b: ") and err.count("\n") == 1
     assert out.count("stopping (EXEC)") == 2
 
 
-def test_a_list_of_faults_does_not_repeat_its_first_line(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """The daemon's message is its first fault and a count; with a list of them all, that is said once."""
+def test_list_of_faults_does_not_repeat_the_first_fault(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """If all faults are listed, the first line does not repeat the first fault."""
     faults = [{"path": "a", "rule": "is required"}, {"path": "b", "rule": "must not be empty"}]
 
     def refuse(params: object, peer: object) -> None:
@@ -134,15 +132,15 @@ def test_a_list_of_faults_does_not_repeat_its_first_line(daemon: ScriptedDaemon,
     assert "is required" not in err.splitlines()[0]
 
 
-def test_an_ambiguous_beginning_is_told_with_what_it_could_mean() -> None:
-    """The candidates are listed, with names that cannot move the cursor."""
+def test_ambiguous_prefix_lists_the_candidates() -> None:
+    """For an ambiguous prefix the candidates are listed; control characters in names are replaced."""
     runs = [{"run_id": "01A", "name": "x\x1b[2J"}, {"run_id": "01B", "name": None}]
     error = Conflict("'01' is ambiguous: several runs begin with it", candidates=runs)
     assert explain(error, "01").splitlines()[1:] == ["  01A  x?[2J", "  01B"]
 
 
-def test_who_asks_an_ended_run_is_told_of_retry(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """An ended run can only be handed in once more; a refusal for another reason says no such thing."""
+def test_refusal_of_an_ended_run_suggests_retry(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """If a run has ended, the error suggests `retry`; other refusals do not."""
 
     def refuse(params: dict[str, str], peer: object) -> None:
         raise Conflict("no", state="TERM" if params["run_id"] == "a" else "INIT")
@@ -155,8 +153,8 @@ def test_who_asks_an_ended_run_is_told_of_retry(daemon: ScriptedDaemon, ctl: Ctl
     assert "`mosaicctl retry a`" in offer
 
 
-def test_nothing_is_said_twice() -> None:
-    """Neither a single fault that the message is about, nor a run that it names."""
+def test_error_repeats_neither_fault_nor_run() -> None:
+    """The error repeats neither a single fault nor a run that its message already contains."""
     faults = [{"path": "path", "rule": "is no file"}]
     assert explain(InvalidParams("path: /x is no file", errors=faults)) == "mosaicctl: path: /x is no file\n"
     assert explain(NotFound("there is no run 'x'"), "x") == "mosaicctl: there is no run 'x'\n"

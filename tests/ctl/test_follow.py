@@ -1,4 +1,4 @@
-"""Streams: logs byte for byte, events each once, over a daemon that goes away in the middle."""
+"""Streams: `logs` prints every byte once and `watch` every event once, over restarts of the daemon."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ RUN_ID = a_run()["run_id"]
 
 
 class Spool:
-    """Output in pieces, served as run.logs serves it; `hang_up_at` ends the connection at that call."""
+    """Output served in pieces like run.logs; calls in `hang_up_at` close the connection."""
 
     def __init__(self, data: bytes, chunk_bytes: int = 10) -> None:
         self.data = data
@@ -38,13 +38,13 @@ class Spool:
         return reply
 
     def _follow(self, peer: Peer, cursor: int) -> None:
-        """Tell the rest, one chunk twice and overlapping, then end."""
-        told = {"subscription": 1, "run_id": RUN_ID, "attempt": 1, "stream": "stdout"}
+        """Send the rest and a repeated, overlapping chunk, then the end."""
+        source = {"subscription": 1, "run_id": RUN_ID, "attempt": 1, "stream": "stdout"}
         while cursor < len(self.data):
             data = self.data[cursor : cursor + self.chunk_bytes]
             cursor += len(data)
-            peer.notify("run.log", a_chunk(data, cursor, **told))
-        peer.notify("run.log", a_chunk(self.data[-15:], len(self.data), **told))
+            peer.notify("run.log", a_chunk(data, cursor, **source))
+        peer.notify("run.log", a_chunk(self.data[-15:], len(self.data), **source))
         peer.notify("run.end", {"subscription": 1, "reason": "terminated", "cursor": cursor})
 
 
@@ -53,10 +53,10 @@ BINARY = bytes(range(256)) * 2 + b"\r\x1b[31m no newline at the end, \xe2\x82"
 
 @pytest.mark.parametrize("flags", [[], ["-f"]])
 @pytest.mark.parametrize("chunk_bytes", [1, 7, 4096])
-def test_logs_are_the_bytes_of_the_run(
+def test_logs_prints_exactly_the_bytes_of_the_run(
     flags: list[str], chunk_bytes: int, daemon: ScriptedDaemon, ctl: Ctl
 ) -> None:
-    """Whatever the chunks, repeats and overlaps, what is printed is what was written, byte for byte."""
+    """`logs` prints exactly the bytes of the run, over chunks of any size, repeats and overlaps."""
     daemon.handlers["run.get"] = lambda params, peer: a_run()
     daemon.handlers["run.logs"] = Spool(BINARY, chunk_bytes).read
     code, out, err = ctl("logs", *flags, "x")
@@ -64,15 +64,15 @@ def test_logs_are_the_bytes_of_the_run(
     assert out.encode(errors="surrogateescape") == BINARY
 
 
-def test_tail_begins_where_the_daemon_found_the_lines(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """--tail N prints the last N lines, once, and goes on from there."""
+def test_logs_tail_prints_the_last_lines(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """--tail N prints the last N lines once and continues from there."""
     daemon.handlers["run.get"] = lambda params, peer: a_run()
     daemon.handlers["run.logs"] = Spool(b"one\ntwo\nthree\nfour\n", 4).read
     assert ctl("logs", "--tail", "2", "x")[1] == "three\nfour\n"
 
 
-def test_both_goes_to_both(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """--both prints each stream to its own; --stderr prints it to standard output."""
+def test_logs_both_keeps_the_streams_apart(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """--both prints each stream to the same stream; --stderr prints it to standard output."""
     spools = {"stdout": Spool(b"out"), "stderr": Spool(b"err")}
     daemon.handlers["run.get"] = lambda params, peer: a_run()
     daemon.handlers["run.logs"] = lambda params, peer: spools[params["stream"]].read(params, peer)
@@ -81,14 +81,16 @@ def test_both_goes_to_both(daemon: ScriptedDaemon, ctl: Ctl) -> None:
 
 
 @pytest.mark.parametrize("hang_up_at", [{2}, {2, 3}])
-def test_logs_go_on_after_the_daemon_restarts(hang_up_at: set[int], daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """`logs -f` reconnects by itself, continues at its byte, and says so on standard error."""
+def test_logs_follow_continues_after_a_restart(
+    hang_up_at: set[int], daemon: ScriptedDaemon, ctl: Ctl
+) -> None:
+    """`logs -f` reconnects, continues at the right byte, and reports that on standard error."""
     spool = Spool(b"0123456789" * 20)
     spool.hang_up_at = hang_up_at
 
     def read(params: dict[str, Any], peer: Peer) -> object:
         reply = spool.read(params, peer)
-        if len(daemon.asked("run.logs")) == 1:
+        if len(daemon.requests("run.logs")) == 1:
             peer.after = [
                 *peer.after[:3],
                 ("run.end", {"subscription": 1, "reason": "draining", "cursor": 40}),
@@ -103,8 +105,8 @@ def test_logs_go_on_after_the_daemon_restarts(hang_up_at: set[int], daemon: Scri
     assert daemon.connections == 1 + len(hang_up_at)
 
 
-def test_a_skipped_piece_is_fetched(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """When a notification begins after the cursor, what lies between is read, not lost."""
+def test_logs_follow_fetches_missing_bytes(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """If a notification begins after the cursor, the client fetches the missing bytes."""
     spool = Spool(b"abcdefghijklmnopqrstuvwxyz", 5)
 
     def read(params: dict[str, Any], peer: Peer) -> object:
@@ -121,8 +123,8 @@ def test_a_skipped_piece_is_fetched(daemon: ScriptedDaemon, ctl: Ctl) -> None:
 NAMES = ["b", "a-sweep-of-17", "taxi", "y" * 60]
 
 
-def a_ledger(daemon: ScriptedDaemon, break_after: int | None) -> None:
-    """Serve five events of a run that ends; the first watcher is cut off after `break_after` of them."""
+def serve_events(daemon: ScriptedDaemon, break_after: int | None) -> None:
+    """Serve five events of a run; the first subscription ends after `break_after` events."""
     events = [
         an_event(11, "dispatched", "HSHK", slots=[0]),
         an_event(12, "registered", "RDY"),
@@ -133,45 +135,50 @@ def a_ledger(daemon: ScriptedDaemon, break_after: int | None) -> None:
 
     def watch(params: dict[str, Any], peer: Peer) -> object:
         fresh = [event for event in events if event["seq"] > params.get("since", 10)]
-        mine = len(daemon.asked("run.watch"))  # a connection's subscriptions are numbered
-        is_first = mine == 1
+        subscription = len(daemon.requests("run.watch"))  # a connection's subscriptions are numbered
+        is_first = subscription == 1
         if is_first and break_after is not None:
             fresh = fresh[:break_after]
         for event in fresh:
-            peer.notify("run.event", {**event, "subscription": mine})
+            peer.notify("run.event", {**event, "subscription": subscription})
         if is_first and break_after is not None:
             peer.notify("run.end", {"subscription": 1, "reason": "draining", "cursor": 10})
-        return {"epoch": "e1", "cursor": 10, "runs": [a_run(state="INIT", rev=1)], "subscription": mine}
+        return {
+            "epoch": "e1",
+            "cursor": 10,
+            "runs": [a_run(state="INIT", rev=1)],
+            "subscription": subscription,
+        }
 
     daemon.handlers["run.get"] = lambda params, peer: a_run(state="INIT", rev=1)
     daemon.handlers["run.watch"] = watch
 
 
 @pytest.mark.parametrize("break_after", [None, 0, 1, 3])
-def test_watch_tells_every_event_once(break_after: int | None, daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """Piped, watch prints a line an event, each once and in order, over a restart, and ends with the run."""
-    a_ledger(daemon, break_after)
+def test_watch_prints_every_event_once(break_after: int | None, daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """Piped, `watch` prints each event once and in order, over a restart, and ends with the run."""
+    serve_events(daemon, break_after)
     code, out, err = ctl("watch", "x")
     assert code == 0
     kinds = [line.split()[3] for line in out.splitlines()[1:]]
     assert kinds == ["dispatched", "registered", "started", "exited", "finished"]
     assert [line.split()[2] for line in out.splitlines()] == ["INIT", "HSHK", "RDY", "EXEC", "EXEC", "TERM"]
     if break_after is not None:
-        again = daemon.asked("run.watch")[1]
-        assert (again["since"], again["epoch"]) == (10 + break_after, "e1")
+        second = daemon.requests("run.watch")[1]
+        assert (second["since"], second["epoch"]) == (10 + break_after, "e1")
         assert "reconnected" in err
 
 
-def test_watch_as_jsonl(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """-o jsonl prints the events themselves."""
-    a_ledger(daemon, None)
+def test_watch_jsonl_prints_the_events(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`watch -o jsonl` prints the events as JSON."""
+    serve_events(daemon, None)
     events = [json.loads(line) for line in ctl("watch", "-o", "jsonl", "x")[1].splitlines()]
     assert [event["seq"] for event in events] == [11, 12, 13, 14, 15]
     assert events[0]["slots"] == [0]
 
 
-def test_columns_are_aligned(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """Names of any length (but a very long one) leave the states below one another."""
+def test_columns_of_watch_are_aligned(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """The states are in one column for names of different lengths, except very long ones."""
     runs = {str(n): a_run(n, name=name, state="TERM", outcome="failed") for n, name in enumerate(NAMES)}
     daemon.handlers["run.get"] = lambda params, peer: runs[params["run_id"]]
     lines = ctl("watch", *runs)[1].splitlines()
@@ -179,30 +186,30 @@ def test_columns_are_aligned(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     assert {line.index("TERM ") for line in lines[:3]} == {10 + len(NAMES[1]) + 2}
 
 
-def test_an_ended_run_is_one_line_in_every_form(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """-o jsonl: its last state, as an event would tell it; -o name: its id; nothing is waited for."""
+def test_watch_of_an_ended_run_prints_one_line_in_every_format(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`watch` of an ended run prints one line: its last state, as an event with -o jsonl, or its id."""
     cause = {"kind": "exit_code", "exit_code": 3}
     ended = an_ended_run(1, outcome="failed", exit_code=3, cause=cause)
     daemon.handlers["run.get"] = lambda params, peer: ended
     (line,) = ctl("watch", "-o", "jsonl", "x")[1].splitlines()
-    told = json.loads(line)
-    assert told["kind"] == "as_found" and told["at"] > 1e9
+    event = json.loads(line)
+    assert event["kind"] == "as_found" and event["at"] > 1e9
     keys = ("run_id", "state", "outcome", "cause", "exit_code", "signal", "attempt", "rev", "finished_at")
-    assert {key: told[key] for key in keys} == {key: ended[key] for key in keys}
+    assert {key: event[key] for key in keys} == {key: ended[key] for key in keys}
     assert ctl("watch", "-o", "name", "x")[1] == f"{ended['run_id']}\n"
     assert len(ctl("watch", "x")[1].splitlines()) == 1
 
 
-def test_a_live_run_is_told_by_its_events_alone(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """-o jsonl of a run that lives has its events and nothing else, its end too."""
-    a_ledger(daemon, None)
+def test_watch_jsonl_of_a_live_run_prints_only_its_events(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`watch -o jsonl` of a live run prints only its events, to its end."""
+    serve_events(daemon, None)
     kinds = [json.loads(line)["kind"] for line in ctl("watch", "-o", "jsonl", "x")[1].splitlines()]
     assert kinds == ["dispatched", "registered", "started", "exited", "finished"]
 
 
-def test_another_history_is_told_not_mixed(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """A daemon whose ledger was replaced meanwhile refuses the old cursor; watch says so and goes on."""
-    a_ledger(daemon, 1)
+def test_watch_reports_a_restored_registry(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """If the registry was restored meanwhile, the old cursor is refused; `watch` reports it and continues."""
+    serve_events(daemon, 1)
     ledger = daemon.handlers["run.watch"]
 
     def watch(params: dict[str, Any], peer: Peer) -> object:
@@ -216,14 +223,14 @@ def test_another_history_is_told_not_mixed(daemon: ScriptedDaemon, ctl: Ctl) -> 
     assert "restored" in err
 
 
-def test_a_gap_is_read_again(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """After a gap record the ledger is asked again from the cursor, and no event is lost."""
-    a_ledger(daemon, None)
+def test_watch_recovers_events_after_a_gap(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """After run.gap, `watch` subscribes again from its cursor, and no event is lost."""
+    serve_events(daemon, None)
     ledger = daemon.handlers["run.watch"]
 
     def watch(params: dict[str, Any], peer: Peer) -> object:
         reply = ledger(params, peer)
-        if len(daemon.asked("run.watch")) == 1:
+        if len(daemon.requests("run.watch")) == 1:
             peer.after = [
                 *peer.after[:1],
                 ("run.gap", {"subscription": 1, "from": 12, "to": 13}),
@@ -235,22 +242,22 @@ def test_a_gap_is_read_again(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     daemon.handlers["run.unwatch"] = lambda params, peer: {}
     out = ctl("watch", "x")[1]
     assert [line.split()[3] for line in out.splitlines()[1:]][:3] == ["dispatched", "registered", "started"]
-    assert daemon.asked("run.unwatch") == [{"subscription": 1}]
+    assert daemon.requests("run.unwatch") == [{"subscription": 1}]
 
 
-def test_watching_an_ended_run_returns_at_once(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """There is nothing to wait for: its end is told."""
+def test_watch_of_an_ended_run_returns_immediately(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`watch` of an ended run prints its end and returns immediately."""
     daemon.handlers["run.get"] = lambda params, peer: an_ended_run()
     code, out, _ = ctl("watch", "x")
     assert code == 0
     assert "ended succeeded" in out
 
 
-def test_wait_outlives_a_restart(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """wait asks again on a new connection, while the daemon is really away for a moment."""
+def test_wait_continues_after_a_restart(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`wait` repeats its request on a new connection after a restart of the daemon."""
 
     def wait(params: dict[str, Any], peer: Peer) -> object:
-        if len(daemon.asked("run.wait")) == 1:
+        if len(daemon.requests("run.wait")) == 1:
             daemon.stop()
             daemon.start()
             raise Hangup
@@ -259,11 +266,11 @@ def test_wait_outlives_a_restart(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     daemon.handlers["run.wait"] = wait
     code, _, _ = ctl("wait", "x")
     assert code == 3
-    assert len(daemon.asked("run.wait")) == 2
+    assert len(daemon.requests("run.wait")) == 2
 
 
-def test_a_retry_while_the_daemon_was_away(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """A new attempt that began unseen: the rest of the old one comes first, then the new one, whole."""
+def test_logs_follow_prints_an_attempt_that_began_during_a_restart(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """If an attempt begins during a restart, `logs -f` prints the rest of the old one, then the new one."""
     texts = {1: b"first attempt\n", 2: b"second\n"}
     newest = [1]
 

@@ -1,4 +1,4 @@
-"""The living line of a run."""
+"""The progress line of a live run."""
 
 from typing import Any
 
@@ -14,28 +14,28 @@ def progress(**counts: object) -> dict[str, object]:
 
 @pytest.mark.parametrize("unicode", [True, False])
 @pytest.mark.parametrize("fraction", [-1, 0, 0.001, 0.37, 0.999, 1, 7])
-def test_a_bar_has_always_the_same_length(fraction: float, unicode: bool) -> None:
-    """A line that is redrawn in place must not jump."""
+def test_bar_has_the_same_length_for_every_fraction(fraction: float, unicode: bool) -> None:
+    """The bar has the same length for every fraction, so that a redrawn line does not move."""
     assert len(bar(fraction, 20, unicode)) == 20
 
 
-def test_a_bar_is_full_at_the_end_and_only_then() -> None:
-    """100% is full; a fraction below is not."""
+def test_bar_is_full_only_at_100_percent() -> None:
+    """The bar is full at 100 % and not below."""
     assert bar(1, 10, False) == "#" * 10
     assert bar(0.999, 10, False) == "#" * 9 + "."
     assert bar(0, 10, False) == "." * 10
 
 
-def test_episodes_go_before_steps_and_a_total_before_both() -> None:
-    """The unit with a total is the one to show."""
+def test_unit_with_a_total_is_preferred() -> None:
+    """A unit with a total is preferred; otherwise episodes are preferred to steps."""
     both = {"steps": 5000, "episodes": 10, "total_steps": 10000, "total_episodes": None}
     assert measure(a_run(progress=progress(**both))) == (5000, 10000, "steps")
     assert measure(a_run(progress=progress(steps=50, episodes=3))) == (3, None, "episodes")
     assert measure(a_run()) == (0, None, "")
 
 
-def test_the_line_says_it_all() -> None:
-    """State, bar, counts, rate, last return, time to go."""
+def test_line_has_all_parts() -> None:
+    """The line has the name, state, bar, counts, rate, last return and remaining time."""
     rate = Rate()
     rate.add(0.0, 400)
     rate.add(1.0, 450)
@@ -58,8 +58,8 @@ def test_the_line_says_it_all() -> None:
 
 
 @pytest.mark.parametrize("width", [10, 20, 40, 60, 80, 120])
-def test_the_line_never_wraps(width: int) -> None:
-    """However narrow the terminal, the line fits, and the state is the last to go."""
+def test_line_fits_the_terminal(width: int) -> None:
+    """The line fits the width of the terminal, and the state is dropped last."""
     run = a_run(
         progress=progress(episodes=450, total_episodes=1000, steps_per_s=12.0), metrics={"episode_return": 1}
     )
@@ -76,13 +76,13 @@ def test_the_line_never_wraps(width: int) -> None:
         ({"state": "INIT"}, "waiting"),
     ],
 )
-def test_the_line_says_what_is_wanted(changes: dict[str, Any], words: str) -> None:
-    """What was asked for and has not happened is told."""
+def test_line_shows_open_requests_and_reasons(changes: dict[str, Any], words: str) -> None:
+    """The line shows a request that has not been carried out, or the reason of a wait."""
     assert words in line(a_run(**changes), Rate(), 120)
 
 
-def test_rate_forgets_a_pause_and_starts_anew_with_an_attempt() -> None:
-    """The rate is of the last seconds; a counter that went back (a retry) does not make it negative."""
+def test_rate_covers_the_last_seconds_and_restarts_with_an_attempt() -> None:
+    """The rate covers the last seconds; after a retry, which resets the counter, it begins again."""
     rate = Rate()
     for second in range(30):
         rate.add(float(second), 100.0 * second if second < 10 else 1000.0 + 10 * (second - 10))

@@ -1,4 +1,4 @@
-"""What is printed, in every format, to a terminal or not."""
+"""The output of mosaicctl in every format, on a terminal and in a pipe."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Ctl = Callable[..., tuple[int, str, str]]
 
 
 class Terminal:
-    """A stream that says it is a terminal."""
+    """A stream whose isatty() is true."""
 
     def isatty(self) -> bool:
         return True
@@ -32,8 +32,8 @@ def two_runs(daemon: ScriptedDaemon) -> None:
 
 
 @pytest.mark.usefixtures("two_runs")
-def test_the_table_is_plain_when_piped(ctl: Ctl) -> None:
-    """Piped: no colour, no cut line, and no control character out of anybody's run name."""
+def test_table_in_a_pipe_is_plain(ctl: Ctl) -> None:
+    """In a pipe the table has no colour, no cut line and no control character of a run name."""
     code, out, _ = ctl("list")
     assert code == 0
     header, first, second = out.splitlines()
@@ -45,24 +45,24 @@ def test_the_table_is_plain_when_piped(ctl: Ctl) -> None:
 
 
 @pytest.mark.usefixtures("two_runs")
-def test_machine_formats_hold_every_run(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """json is one array, jsonl an object a line, name the ids; none leaves out a run that ended long ago."""
+def test_machine_formats_have_every_run(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """json prints one array, jsonl one object a line, name the ids; all include every ended run."""
     ids = [a_run(1)["run_id"], a_run(2)["run_id"]]
     assert [run["run_id"] for run in json.loads(ctl("-o", "json", "list")[1])] == ids
     assert [json.loads(line)["run_id"] for line in ctl("-o", "jsonl", "list")[1].splitlines()] == ids
     assert ctl("-o", "name", "list")[1].split() == ids
-    assert daemon.asked("run.list") == [{}, {}, {}]
+    assert daemon.requests("run.list") == [{}, {}, {}]
 
 
-def test_show_is_one_object(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """`-o json show RUN` is the run object itself; of several runs, an array."""
+def test_show_json_prints_one_object_or_an_array(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`-o json show` prints the run object; for several runs it prints an array."""
     daemon.handlers["run.get"] = lambda params, peer: a_run(1)
     assert json.loads(ctl("-o", "json", "show", "a")[1]) == a_run(1)
     assert len(json.loads(ctl("-o", "json", "show", "a", "b")[1])) == 2
 
 
-def test_show_tells_what_is_known(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """The readable form has state, why, grants that fell short, command as one could type it."""
+def test_show_prints_the_readable_facts(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`show` prints state, want, granted and requested CPUs, and the command as the user can type it."""
     run = a_run(
         1, cpus={"requested": 4, "granted": 2}, command=["sh", "-c", "echo hi there"], want="stop",
         metrics={"loss": 0.123456, "episodes": 3.0}, labels={"team": "a"}, time_limit_s=5400,
@@ -93,15 +93,15 @@ def test_show_tells_what_is_known(daemon: ScriptedDaemon, ctl: Ctl) -> None:
 def test_show_prints_the_liveness_limits(
     limits: dict[str, Any], words: str | None, daemon: ScriptedDaemon, ctl: Ctl
 ) -> None:
-    """One line has the limits in the order in which they come; without any there is no such line."""
+    """`show` prints the liveness limits in one line, in the order of a run; without limits no line."""
     daemon.handlers["run.get"] = lambda params, peer: a_run(1, **limits)
     lines = [line for line in ctl("show", "a")[1].splitlines() if "liveness limits" in line]
-    told = [line.split("  ")[-1].strip() for line in lines]
-    assert told == ([] if words is None else [words])
+    limits_shown = [line.split("  ")[-1].strip() for line in lines]
+    assert limits_shown == ([] if words is None else [words])
 
 
-def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal gets colour, unless NO_COLOR is set or it is dumb."""
+def test_colour_needs_a_terminal_without_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal gets colour, unless NO_COLOR is set or TERM is dumb."""
     terminal: Any = Terminal()
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
@@ -152,8 +152,8 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
         ({"state": "TERM", "cause": {"kind": "shim_lost"}}, "shim lost"),
     ],
 )
-def test_note(changes: dict[str, Any], words: str) -> None:
-    """The note says the one thing worth knowing beside the state."""
+def test_note_has_the_request_reason_or_cause(changes: dict[str, Any], words: str) -> None:
+    """The note has the most important fact beside the state: request, reason or cause."""
     assert render.note(a_run(**changes)) == words
 
 
@@ -169,13 +169,13 @@ def test_note(changes: dict[str, Any], words: str) -> None:
         (True, "True"),
     ],
 )
-def test_number(value: object, text: str) -> None:
-    """Numbers are short; what is no number is told as it is."""
+def test_numbers_are_shortened(value: object, text: str) -> None:
+    """Numbers are shortened; other values are printed unchanged."""
     assert render.number(value) == text
 
 
-def test_a_closed_pipe_is_quiet(daemon: ScriptedDaemon) -> None:
-    """`mosaicctl list | head -1` prints no traceback and exits as SIGPIPE would."""
+def test_closed_pipe_exits_141_without_a_message(daemon: ScriptedDaemon) -> None:
+    """If the reader of a pipe exits, mosaicctl prints nothing and exits with 141, as after SIGPIPE."""
     import subprocess
     import sys
 

@@ -1,4 +1,4 @@
-"""metrics, workers, health and why: reports that the daemon's answers are turned into."""
+"""The reports of `metrics`, `workers`, `health`, `why` and `show`."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def an_episode(seq: int, value: object) -> dict[str, Any]:
 
 @pytest.fixture
 def learner(daemon: ScriptedDaemon) -> None:
-    """A run of two attempts with 150 and 50 episodes, in pages of 40; each returns its own number."""
+    """A run with 150 and 50 episodes in two attempts, in pages of 40; episode n returns n."""
     attempts = {
         1: [an_episode(n, n) for n in range(1, 151)],
         2: [an_episode(n, 150 + n) for n in range(1, 51)],
@@ -40,23 +40,23 @@ def learner(daemon: ScriptedDaemon) -> None:
 
 
 @pytest.mark.usefixtures("learner")
-def test_metrics_has_the_mean_of_the_last_hundred(ctl: Ctl) -> None:
-    """mean_return_100 is there for every worker that reports episodes, whether it says so itself or not."""
+def test_metrics_has_the_mean_of_the_last_hundred_returns(ctl: Ctl) -> None:
+    """`metrics` computes mean_return_100 if the worker reports episodes without it."""
     metrics = json.loads(ctl("-o", "json", "metrics", "x")[1])["metrics"]
     assert metrics == {"loss": 0.5, "mean_return_100": sum(range(101, 201)) / 100}
 
 
 @pytest.mark.usefixtures("learner")
-def test_a_curve_goes_over_all_attempts(ctl: Ctl) -> None:
-    """--plot draws the episodes of all attempts, --attempt those of one; unasked, a pipe gets no drawing."""
+def test_plot_covers_all_attempts(ctl: Ctl) -> None:
+    """--plot draws the episodes of all attempts, with --attempt of one; a pipe gets no plot by default."""
     assert "200 episodes" in ctl("metrics", "--plot", "x")[1]
     assert "50 episodes" in ctl("metrics", "--plot", "--attempt", "2", "x")[1]
     assert "└" not in ctl("metrics", "x")[1]
 
 
 @pytest.mark.usefixtures("learner")
-def test_jsonl_is_every_episode(ctl: Ctl) -> None:
-    """-o jsonl prints the records themselves."""
+def test_metrics_jsonl_prints_every_episode(ctl: Ctl) -> None:
+    """`metrics -o jsonl` prints every episode record."""
     lines = ctl("metrics", "-o", "jsonl", "x")[1].splitlines()
     assert len(lines) == 200
     assert json.loads(lines[-1])["data"]["total_reward"] == 200
@@ -71,22 +71,22 @@ def test_jsonl_is_every_episode(ctl: Ctl) -> None:
         ({"type": "episode"}, None),
     ],
 )
-def test_a_return_has_many_names(data: dict[str, Any], value: object) -> None:
-    """Each dialect's word for an episode's return is understood."""
+def test_return_is_found_under_every_known_name(data: dict[str, Any], value: object) -> None:
+    """The return of an episode is found under every known name."""
     assert return_of({"data": data}) == value
 
 
-def test_a_run_without_episodes_has_no_curve(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """That is told in words; telemetry is asked only for what has episodes or a plot."""
+def test_run_without_episodes_has_no_metrics_and_no_curve(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`metrics` of a run without episodes reports that there are no metrics, and with --plot no curve."""
     daemon.handlers["run.get"] = lambda params, peer: a_run(attempt=0)
-    head, told = ctl("metrics", "x")[1].splitlines()
-    assert "no metrics" in told
+    head, message = ctl("metrics", "x")[1].splitlines()
+    assert "no metrics" in message
     assert ": EXEC, " in head and "-," not in head
     assert "no curve" in ctl("metrics", "--plot", "x")[1]
 
 
-def test_workers(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """A broken worker is listed with its fault and hides no other; one kind is told in full."""
+def test_workers_lists_broken_workers_with_their_error(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """A broken worker is listed with its error beside the others; `workers KIND` prints all details."""
     schema = {"properties": {"alpha": {"type": "number", "default": 0.1, "description": "learning rate"}}}
     schema["properties"]["seed"] = {"type": ["integer", "null"], "description": "of all randomness"}
     good = {
@@ -113,8 +113,8 @@ def test_workers(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     assert ctl("-o", "name", "workers")[1] == "bad\ngood\n"
 
 
-def test_health(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """Ready is 0, still starting is 69, and warnings are told."""
+def test_health_exits_0_only_if_ready(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`health` exits with 0 if the daemon is ready and with 69 if it is starting; warnings are printed."""
     report = {"ready": True, "version": "1", "pid": 7, "uptime_s": 61, "counts": {"EXEC": 2, "TERM": 0}}
     report |= {"cpus": {"total": 4, "free": 1}, "warnings": ["the disk is full"], "quarantine": []}
     daemon.handlers["daemon.health"] = lambda params, peer: report
@@ -127,8 +127,8 @@ def test_health(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     assert ctl("health")[0] == 69
 
 
-def test_why(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """Facts with who holds what, and the alternatives that would start it."""
+def test_why_prints_reasons_holders_and_changes(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`why` prints the reasons, the holders of resources, and the changes that would start the run."""
     holder = {"run_id": "01X", "name": "big", "owner": "bob", "cpus": 1, "slots": [0]}
     answer = {
         "facts": [{"fact": "cpus", "text": "it needs 1 CPU; 0 of 1 are free", "held_by": [holder]}],
@@ -142,8 +142,8 @@ def test_why(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     assert "or ask for 0 GPUs" in out
 
 
-def test_a_refused_report_is_told(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """An unknown run is 3, with the daemon's words."""
+def test_why_of_an_unknown_run_exits_3(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`why` of an unknown run exits with 3 and the daemon's message."""
 
     def refuse(params: object, peer: object) -> None:
         raise NotFound("there is no run 'x'", reference="x")
@@ -152,15 +152,15 @@ def test_a_refused_report_is_told(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     assert ctl("why", "x") == (3, "", "mosaicctl: there is no run 'x'\n")
 
 
-def test_why_of_a_run_that_has_ended(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """It says that it has ended, and nothing of what keeps it waiting."""
+def test_why_of_an_ended_run_prints_the_outcome(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`why` of an ended run prints its outcome."""
     daemon.handlers["run.get"] = lambda params, peer: a_run(state="TERM", outcome="succeeded")
     daemon.handlers["run.explain"] = lambda params, peer: {"facts": [], "changes": []}
     assert ctl("why", "x")[1].endswith(": ended, succeeded\n")
 
 
-def test_show_of_an_imported_run(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """Its origin is no run, and nothing is said of when it began where that is not known."""
+def test_show_of_an_imported_run_has_no_origin(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`show` of an imported run prints no origin and no unknown start time."""
     run = a_run(state="TERM", outcome="succeeded", origin="import", started_at=None, finished_at=2000.0)
     daemon.handlers["run.get"] = lambda params, peer: run
     out = ctl("show", "x")[1]

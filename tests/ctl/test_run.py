@@ -1,4 +1,4 @@
-"""`run`: as if the program had been started right here."""
+"""`run` behaves like the program itself: output, exit code, Ctrl-C."""
 
 import os
 import signal
@@ -16,8 +16,8 @@ Ctl = Callable[..., tuple[int, str, str]]
 RUN_ID = a_run()["run_id"]
 
 
-class Life:
-    """A run on a scripted daemon: two attempts' output, ended by `end` or by run.stop."""
+class ScriptedRun:
+    """A run on a scripted daemon with two attempts; it ends with `end`, or at run.stop if it `stays`."""
 
     def __init__(self, daemon: ScriptedDaemon, end: dict[str, Any], stays: bool = False) -> None:
         self.end, self.stays = end, stays
@@ -43,12 +43,12 @@ class Life:
         assert (params["since"], params["run_id"]) == (0, RUN_ID)
         self._ids += 1
         self.watcher, self.watch_id = peer, self._ids
-        self._tell(an_event(1, "submitted", "INIT", attempt=0), peer)
-        self._tell(an_event(2, "dispatched", "HSHK", attempt=1), peer)
-        self._tell(an_event(3, "requeued", "INIT", attempt=1), peer)
-        self._tell(an_event(4, "dispatched", "HSHK", attempt=2), peer)
+        self._send(an_event(1, "submitted", "INIT", attempt=0), peer)
+        self._send(an_event(2, "dispatched", "HSHK", attempt=1), peer)
+        self._send(an_event(3, "requeued", "INIT", attempt=1), peer)
+        self._send(an_event(4, "dispatched", "HSHK", attempt=2), peer)
         if not self.stays:
-            self._tell(self._last(), peer)
+            self._send(self._last(), peer)
         return {"epoch": "e", "cursor": 5, "runs": [], "subscription": self._ids}
 
     def logs(self, params: dict[str, Any], peer: Peer) -> object:
@@ -61,19 +61,19 @@ class Life:
 
     def stop(self, params: dict[str, Any], peer: Peer) -> object:
         self.is_stopped.set()
-        self._tell(self._last(), peer)
+        self._send(self._last(), peer)
         return a_run(want="stop")
 
-    def _tell(self, event: dict[str, Any], peer: Peer) -> None:
+    def _send(self, event: dict[str, Any], peer: Peer) -> None:
         peer.notify("run.event", {**event, "subscription": self.watch_id})
 
     def _last(self) -> dict[str, Any]:
         return an_event(5, "finished", "TERM", attempt=2, outcome=self.end.get("outcome", "succeeded"))
 
 
-def test_output_is_the_runs_and_states_go_to_stderr(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """Standard output holds what the run wrote, in all its attempts, and nothing else."""
-    Life(daemon, {})
+def test_run_prints_output_on_stdout_and_states_on_stderr(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """Standard output has exactly the output of all attempts; the states go to standard error."""
+    ScriptedRun(daemon, {})
     code, out, err = ctl("run", "--", "x")
     assert code == 0
     assert out.encode(errors="surrogateescape") == b"first\nsecond \xff\n"
@@ -93,32 +93,32 @@ def test_output_is_the_runs_and_states_go_to_stderr(daemon: ScriptedDaemon, ctl:
         ({"outcome": "timeout", "exit_code": None, "signal": 15}, 124),
     ],
 )
-def test_it_exits_with_the_runs_code(
+def test_run_exits_with_the_code_of_the_run(
     end: dict[str, Any], code: int, daemon: ScriptedDaemon, ctl: Ctl
 ) -> None:
-    """The exit code is the run's own."""
-    Life(daemon, end)
+    """`run` exits with the exit code of the run, 128 + signal, or 124."""
+    ScriptedRun(daemon, end)
     assert ctl("run", "-q", "--", "x")[0] == code
 
 
-def test_quiet_is_quiet(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """-q leaves only what the run wrote itself."""
-    Life(daemon, {})
+def test_run_quiet_prints_only_the_output(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`run -q` prints only the output of the run."""
+    ScriptedRun(daemon, {})
     assert ctl("run", "-q", "--", "x")[2] == "no\n"
 
 
-def test_a_program_that_could_not_be_started(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """127, and the reason, even with -q: there is no output that would tell it."""
+def test_run_of_a_program_that_cannot_start_exits_127(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """If the program cannot start, `run` exits with 127 and prints the reason, also with -q."""
     cause = {"kind": "spawn_failed", "error": "no such file: x"}
-    Life(daemon, {"outcome": "failed", "exit_code": None, "cause": cause})
+    ScriptedRun(daemon, {"outcome": "failed", "exit_code": None, "cause": cause})
     code, _, err = ctl("run", "-q", "--", "x")
     assert code == 127
     assert "no such file: x" in err
 
 
-def test_json_is_the_ended_run(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """-o name and json print the run in place of its output."""
-    Life(daemon, {})
+def test_run_with_output_name_prints_the_id(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`run -o name` prints the id of the ended run instead of its output."""
+    ScriptedRun(daemon, {})
     assert ctl("run", "-o", "name", "--", "x")[1] == RUN_ID + "\n"
 
 
@@ -130,44 +130,44 @@ def start(*argv: str) -> "subprocess.Popen[str]":
     )  # fmt: skip
 
 
-def test_the_first_interrupt_stops_the_run_and_follows_it(daemon: ScriptedDaemon) -> None:
-    """Ctrl-C: the run is asked to stop, its end is awaited, and the code is 130."""
-    life = Life(daemon, {"outcome": "cancelled", "exit_code": None, "signal": 15}, stays=True)
+def test_first_ctrl_c_stops_the_run_and_waits(daemon: ScriptedDaemon) -> None:
+    """The first Ctrl-C stops the run; mosaicctl waits for its end and exits with 130."""
+    run = ScriptedRun(daemon, {"outcome": "cancelled", "exit_code": None, "signal": 15}, stays=True)
     process = start()
-    daemon.wait_for(lambda: len(daemon.asked("run.logs")) >= 4)
-    # The stop's event must come on the watcher's connection, which is the same one.
+    daemon.wait_for(lambda: len(daemon.requests("run.logs")) >= 4)
+    # The stop and the watch use one connection, so the event reaches the watcher.
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130
-    assert life.is_stopped.is_set()
+    assert run.is_stopped.is_set()
     assert "second Ctrl-C" in err
     assert out.startswith("first\n")
 
 
-def test_a_second_interrupt_leaves(daemon: ScriptedDaemon) -> None:
-    """Ctrl-C twice: the client leaves at once, the daemon ends the run in its own time."""
-    life = Life(daemon, {}, stays=True)
+def test_second_ctrl_c_ends_mosaicctl(daemon: ScriptedDaemon) -> None:
+    """The second Ctrl-C ends mosaicctl immediately; the daemon still stops the run."""
+    run = ScriptedRun(daemon, {}, stays=True)
 
-    def stop_in_its_own_time(params: dict[str, Any], peer: Peer) -> object:
-        life.is_stopped.set()
+    def accept_stop(params: dict[str, Any], peer: Peer) -> object:
+        run.is_stopped.set()
         return a_run(want="stop")
 
-    daemon.handlers["run.stop"] = stop_in_its_own_time
+    daemon.handlers["run.stop"] = accept_stop
     process = start()
-    daemon.wait_for(lambda: len(daemon.asked("run.logs")) >= 4)
+    daemon.wait_for(lambda: len(daemon.requests("run.logs")) >= 4)
     process.send_signal(signal.SIGINT)
-    assert life.is_stopped.wait(DEADLINE_S)
+    assert run.is_stopped.wait(DEADLINE_S)
     process.send_signal(signal.SIGINT)
     assert "run-1" in process.communicate(timeout=DEADLINE_S)[1].splitlines()[-1]
     assert process.returncode == 130
 
 
-def test_an_interrupt_can_detach(daemon: ScriptedDaemon) -> None:
-    """With --detach-on-interrupt the first Ctrl-C leaves the run alone."""
-    Life(daemon, {}, stays=True)
+def test_ctrl_c_can_detach(daemon: ScriptedDaemon) -> None:
+    """With --detach-on-interrupt, Ctrl-C ends mosaicctl and does not stop the run."""
+    ScriptedRun(daemon, {}, stays=True)
     process = start("--detach-on-interrupt")
-    daemon.wait_for(lambda: len(daemon.asked("run.logs")) >= 4)
+    daemon.wait_for(lambda: len(daemon.requests("run.logs")) >= 4)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130
-    assert not daemon.asked("run.stop")
+    assert not daemon.requests("run.stop")

@@ -1,4 +1,4 @@
-"""The table of `list` on terminals of any width: whole where there is room, useful where there is not."""
+"""The table of `list` on terminals of any width: complete if there is space, otherwise shortened."""
 
 import time
 from typing import Any
@@ -26,51 +26,51 @@ def fitted(limit: int, runs: list[dict[str, Any]] | None = None) -> Table:
     return table
 
 
-def test_a_wide_terminal_gets_everything() -> None:
-    """Nothing is cut where it fits, and nothing is left out."""
+def test_wide_terminal_gets_every_column_uncut() -> None:
+    """A wide terminal gets every column, with nothing cut."""
     table = fitted(160)
     assert list(table.columns) == "RUN NAME STATE OUTCOME PROGRESS TIME NOTE".split()
     assert table.columns["RUN"] == [run["run_id"] for run in RUNS]
 
 
 @pytest.mark.parametrize("limit", [90, 100, 110, 120, 140])
-def test_notes_are_whole_from_90_columns_on(limit: int) -> None:
-    """The note is the most useful column: names, ids and redundant words make room for it."""
+def test_notes_are_uncut_from_90_columns_on(limit: int) -> None:
+    """From 90 columns on, notes are not cut; names, ids and redundant words are shortened first."""
     table = fitted(limit)
     assert table.excess(limit) <= 0
     assert table.columns["NOTE"][1] == WAITS
 
 
-def test_an_outcome_takes_the_place_of_its_state() -> None:
-    """Where it is narrow, one column says both: an outcome means TERM."""
+def test_outcome_replaces_the_state_term() -> None:
+    """On a narrow terminal the outcome replaces the state TERM."""
     assert fitted(95).columns["STATE"] == ["EXEC", "INIT", "interrupted"]
 
 
 @pytest.mark.parametrize("limit", [20, 40, 60, 80, 90, 100])
-def test_a_cut_id_names_its_run_alone(limit: int) -> None:
-    """What is left of an id is a beginning of it that no other shown run shares."""
+def test_shortened_ids_are_unique(limit: int) -> None:
+    """A shortened id is a prefix that no other shown run has."""
     runs = [a_run(n, name="x" * 30, state="INIT", reason=WAITS) for n in range(200)]
     ids = fitted(limit, runs).columns["RUN"]
     assert len(set(ids)) == 200 and min(map(len, ids)) >= SHORTEST_ID
-    assert all(run["run_id"].startswith(found) for run, found in zip(runs, ids, strict=True))
+    assert all(run["run_id"].startswith(prefix) for run, prefix in zip(runs, ids, strict=True))
 
 
-def test_columns_that_say_nothing_go_first() -> None:
-    """Where nothing has ended or progressed, there is no column of dashes in the way of a note."""
+def test_empty_columns_are_dropped_first() -> None:
+    """On a narrow terminal the columns that have no value are dropped first."""
     runs = [a_run(1, state="INIT", reason=WAITS, **NOW)]
     assert list(fitted(90, runs).columns) == "RUN NAME STATE TIME NOTE".split()
     assert fitted(90, runs).columns["RUN"] == ["01J00000000000000000000001"]
 
 
-def test_no_runs_are_a_header() -> None:
-    """An empty table breaks nothing, at any width."""
+def test_table_without_runs_is_a_header() -> None:
+    """A table without runs is a header, at any width."""
     table = fitted(1, [])
     assert table.columns["RUN"] == []
     assert run_table([]).split()[:2] == ["RUN", "NAME"]
 
 
-def test_a_pipe_gets_everything() -> None:
-    """Piped, nothing is cut, whatever the width of anything."""
+def test_table_in_a_pipe_is_uncut() -> None:
+    """In a pipe nothing is cut."""
     line = run_table(RUNS).splitlines()[1]
     assert line.split()[:2] == [RUNS[0]["run_id"], "a-rather-long-name-of-a-sweep-17"]
     assert "1500/2000 episodes" in line

@@ -1,4 +1,4 @@
-"""Living lines on a terminal, plain lines elsewhere."""
+"""Lines that are redrawn in place on a terminal, and plain lines in a pipe."""
 
 import io
 
@@ -12,8 +12,8 @@ class Tty(io.StringIO):
         return True
 
 
-def seen(text: str) -> list[str]:
-    """What stands on a terminal after `text`: the two sequences that Screen uses are interpreted."""
+def shown(text: str) -> list[str]:
+    """Return the lines on a terminal after `text`; interprets the two escape sequences of Screen."""
     lines, row = [""], 0
     for part in text.split("\x1b["):
         if part[:1].isdigit() and part.lstrip("0123456789")[:1] == "A":
@@ -36,20 +36,20 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Tty:
     return Tty()
 
 
-def test_lines_that_stay_stand_above_those_that_live(terminal: Tty) -> None:
-    """Whatever is said goes above the block, and the block is redrawn in place, growing and shrinking."""
+def test_permanent_lines_are_above_the_live_lines(terminal: Tty) -> None:
+    """Permanent lines are printed above the live lines; the live lines are redrawn in place."""
     screen = Screen(terminal)
     screen.live(["a 1%", "b 1%"], now=True)
     screen.say("first")
     screen.live(["a 2%"], now=True)
     screen.say("second", ["a 3%", "c 3%"])
-    assert seen(terminal.getvalue()) == ["first", "second", "a 3%", "c 3%"]
+    assert shown(terminal.getvalue()) == ["first", "second", "a 3%", "c 3%"]
     screen.live([], now=True)
-    assert seen(terminal.getvalue()) == ["first", "second"]
+    assert shown(terminal.getvalue()) == ["first", "second"]
 
 
-def test_frames_are_limited(terminal: Tty) -> None:
-    """A thousand reports a second are not a thousand redraws."""
+def test_redraws_are_limited(terminal: Tty) -> None:
+    """A thousand updates in a moment cause few redraws."""
     screen = Screen(terminal)
     for number in range(1000):
         screen.live([f"{number}"])
@@ -57,7 +57,7 @@ def test_frames_are_limited(terminal: Tty) -> None:
 
 
 def test_a_pipe_gets_plain_lines_only() -> None:
-    """No escape ever reaches a file, and no living line either."""
+    """A pipe gets permanent lines only, without escape sequences and live lines."""
     pipe = io.StringIO()
     screen = Screen(pipe)
     screen.live(["50%"], now=True)

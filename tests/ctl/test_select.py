@@ -1,4 +1,4 @@
-"""Selectors and filters: which runs a verb is about."""
+"""Selectors and filters: the runs that a verb works on."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,40 +13,42 @@ Ctl = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def stopped(daemon: ScriptedDaemon) -> Callable[[], list[str]]:
-    """A daemon that stops anything, and which runs it was asked to stop."""
+    """Return a function that lists the runs that the daemon was requested to stop."""
     daemon.handlers["run.stop"] = lambda params, peer: a_run(want="stop", run_id=params["run_id"])
-    return lambda: [params["run_id"] for params in daemon.asked("run.stop")]
+    return lambda: [params["run_id"] for params in daemon.requests("run.stop")]
 
 
-def test_ids_prefixes_and_names_are_the_daemons_business(
+def test_ids_prefixes_and_names_are_sent_unchanged(
     daemon: ScriptedDaemon, ctl: Ctl, stopped: Callable[[], list[str]]
 ) -> None:
-    """What names one run is sent as it is, without another question; a word given twice is one."""
+    """Ids, prefixes and names go to the daemon unchanged and without run.list; duplicates are sent once."""
     assert ctl("stop", "01j0", "my-run", "01j0")[0] == 0
     assert stopped() == ["01j0", "my-run"]
-    assert not daemon.asked("run.list")
+    assert not daemon.requests("run.list")
 
 
-def test_at_is_my_last_run(daemon: ScriptedDaemon, ctl: Ctl, stopped: Callable[[], list[str]]) -> None:
-    """`@` is the newest run of the caller."""
+def test_at_means_the_newest_run_of_the_user(
+    daemon: ScriptedDaemon, ctl: Ctl, stopped: Callable[[], list[str]]
+) -> None:
+    """`@` means the newest run of the user."""
     daemon.handlers["run.list"] = lambda params, peer: {"runs": [a_run(8)], "cursor": "more"}
     assert ctl("stop", "@")[0] == 0
-    assert daemon.asked("run.list") == [{"user": me(), "newest_first": True, "limit": 1}]
+    assert daemon.requests("run.list") == [{"user": me(), "newest_first": True, "limit": 1}]
     assert stopped() == [a_run(8)["run_id"]]
 
 
-def test_at_without_any_run(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """`@` of a user without runs is "not found"."""
+def test_at_without_runs_exits_3(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """If the user has no runs, `@` exits with 3."""
     daemon.handlers["run.list"] = lambda params, peer: {"runs": [], "cursor": None}
     code, _, err = ctl("show")
     assert code == 3
     assert "@" in err
 
 
-def test_a_pattern_is_every_run_with_such_a_name(
+def test_pattern_selects_all_runs_with_a_matching_name(
     daemon: ScriptedDaemon, ctl: Ctl, stopped: Callable[[], list[str]]
 ) -> None:
-    """A quoted pattern selects by name, over all pages."""
+    """A pattern selects all runs with a matching name, over all pages of run.list."""
 
     def pages(params: dict[str, Any], peer: Peer) -> object:
         assert params["name"] == "sweep-*"
@@ -61,13 +63,13 @@ def test_a_pattern_is_every_run_with_such_a_name(
     assert stopped() == [a_run(1)["run_id"], a_run(2)["run_id"]]
 
 
-def test_filters_choose_among_my_live_runs(
+def test_filters_select_live_runs_of_the_user(
     daemon: ScriptedDaemon, ctl: Ctl, stopped: Callable[[], list[str]]
 ) -> None:
-    """--all, --state and -l are joined by AND, and never reach ended or foreign runs."""
+    """--all, --state and -l are combined with AND and select only live runs of the user."""
     daemon.handlers["run.list"] = lambda params, peer: {"runs": [a_run(1), a_run(2)], "cursor": None}
     assert ctl("stop", "--state", "paused,EXEC", "-l", "team=a", "-l", "x=1=2")[0] == 0
-    assert daemon.asked("run.list") == [
+    assert daemon.requests("run.list") == [
         {"live": True, "user": me(), "state": ["PAUSE", "EXEC"], "label": {"team": "a", "x": "1=2"}}
     ]
     assert len(stopped()) == 2
@@ -84,10 +86,8 @@ def test_filters_choose_among_my_live_runs(
         (["set", "x"], "--priority"),
     ],
 )
-def test_a_choice_that_makes_no_sense_is_2(
-    argv: list[str], words: str, daemon: ScriptedDaemon, ctl: Ctl
-) -> None:
-    """Nothing is stopped by a slip: no runs, two ways of choosing, an unknown state."""
+def test_invalid_selection_exits_2(argv: list[str], words: str, daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """A missing, contradictory or invalid selection exits with 2, and no request is sent."""
     code, out, err = ctl(*argv)
     assert (code, out) == (2, "")
     assert words in err
@@ -95,22 +95,22 @@ def test_a_choice_that_makes_no_sense_is_2(
 
 
 @pytest.mark.parametrize("verb", ["logs", "metrics"])
-def test_a_verb_about_one_run_wants_one(verb: str, daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """A pattern that fits several runs is refused in words, not by a traceback."""
+def test_verb_for_one_run_refuses_several(verb: str, daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """A verb for one run refuses a pattern that matches several runs, with exit code 2."""
     daemon.handlers["run.list"] = lambda params, peer: {"runs": [a_run(1), a_run(2)], "cursor": None}
     code, out, err = ctl(verb, "sweep-*")
     assert (code, out) == (2, "")
     assert "sweep-*" in err and "2 runs" in err and err.count("\n") == 1
 
 
-def test_an_older_word_for_an_end_says_which(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """`--state failed` means the failed, not every run that has ended: the daemon is asked by that word."""
+def test_state_failed_selects_failed_runs(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`list --state failed` selects failed runs, not all ended runs."""
     daemon.handlers["run.list"] = lambda params, peer: {"runs": [], "cursor": None}
     ctl("list", "-o", "name", "--state", "Failed,running", "--state", "TERM")
-    assert daemon.asked("run.list") == [{"state": ["failed", "EXEC", "TERM"]}]
+    assert daemon.requests("run.list") == [{"state": ["failed", "EXEC", "TERM"]}]
 
 
-def test_a_filter_without_a_match_is_3(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """A filter that fits no run is an error, never silently all or none."""
+def test_filter_without_a_match_exits_3(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """A filter that matches no run exits with 3."""
     daemon.handlers["run.list"] = lambda params, peer: {"runs": [], "cursor": None}
     assert ctl("stop", "--all")[0] == 3

@@ -1,4 +1,4 @@
-"""`set`, and how what was set is told: field, old value, new value."""
+"""`set`, and the output of changes: field, old value, new value."""
 
 import json
 from collections.abc import Callable
@@ -16,13 +16,13 @@ Ctl = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(daemon: ScriptedDaemon) -> dict[str, Any]:
-    """A run that can be set."""
+    """A run on a daemon that carries out run.set."""
     known = a_run(1, labels={"team": "a", "paper": "yes"})
 
     def change(params: dict[str, Any], peer: Peer) -> object:
         labels = {**known["labels"], **params.get("label", {})}
-        gone = params.get("unlabel", ())
-        known["labels"] = {key: value for key, value in labels.items() if key not in gone}
+        removed = params.get("unlabel", ())
+        known["labels"] = {key: value for key, value in labels.items() if key not in removed}
         known.update({key: params[key] for key in ("priority", "name") if key in params})
         return known
 
@@ -31,27 +31,29 @@ def run(daemon: ScriptedDaemon) -> dict[str, Any]:
     return known
 
 
-def test_what_was_set_is_said(run: dict[str, Any], ctl: Ctl) -> None:
-    """Each field with its old and its new value; what was so already is said, too."""
+def test_set_prints_old_and_new_values(run: dict[str, Any], ctl: Ctl) -> None:
+    """`set` prints each changed field with old and new value, or that there was nothing to change."""
     code, out, err = ctl("set", "x", "-p", "5", "-n", "base")
     assert (code, out, err) == (0, f"base ({run['run_id']}): name run-1 -> base, priority 0 -> 5\n", "")
     assert ctl("set", "x", "-p", "5")[1] == f"base ({run['run_id']}): nothing to change\n"
     assert json.loads(ctl("-o", "json", "set", "x", "-p", "6")[1])["priority"] == 6
 
 
-def test_a_label_leaves_the_others_alone(run: dict[str, Any], daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """The daemon is told what to add and what to remove, and not what there was when the client looked."""
+def test_set_sends_only_the_changed_labels(run: dict[str, Any], daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`set` sends only the labels to add and to remove, so other labels are not changed."""
     out = ctl("set", "x", "-l", "seed=7", "-l", "team=", "--unlabel", "paper", "--unlabel", "unknown")[1]
     added, removed = {"seed": "7", "team": ""}, ["paper", "unknown"]
-    assert daemon.asked("run.set") == [{"run_id": run["run_id"], "label": added, "unlabel": removed}]
+    assert daemon.requests("run.set") == [{"run_id": run["run_id"], "label": added, "unlabel": removed}]
     assert out.endswith(': label paper: yes -> (none), label seed: (none) -> 7, label team: a -> ""\n')
 
 
-def test_the_first_refusal_is_the_code(daemon: ScriptedDaemon, run: dict[str, Any], ctl: Ctl) -> None:
-    """A run that has ended cannot be set; the others are."""
+def test_set_continues_after_a_refusal_and_exits_with_its_code(
+    daemon: ScriptedDaemon, run: dict[str, Any], ctl: Ctl
+) -> None:
+    """If one run cannot be set, `set` sets the others and exits with the code of the first refusal."""
 
     def change(params: dict[str, Any], peer: Peer) -> object:
-        if len(daemon.asked("run.set")) == 1:
+        if len(daemon.requests("run.set")) == 1:
             raise Conflict("it has ended", state="TERM")
         return a_run(2, priority=5)
 
@@ -68,18 +70,18 @@ def test_the_first_refusal_is_the_code(daemon: ScriptedDaemon, run: dict[str, An
         ({"name": "b", "was": {"name": "\x1b[2J"}}, "set  name ?[2J -> b  by ada"),
         ({"labels": {"k": "v"}, "was": {"labels": {}}}, "set  label k: (none) -> v  by ada"),
         ({"labels": {}, "was": {"labels": {"k": "v"}}}, "set  label k: v -> (none)  by ada"),
-        # An older ledger says only what was set, and too many labels are left out of an event.
+        # An older ledger has only the new value, and an event leaves out too many labels.
         ({"priority": 7}, "set  priority 7  by ada"),
         ({"was": {}, "reduced": ["labels"]}, "set  (unknown change)  by ada"),
     ],
 )
-def test_a_set_event_says_what_was_set(event: dict[str, Any], words: str) -> None:
-    """`watch` tells old and new, and who asked."""
+def test_watch_prints_old_and_new_values_of_a_set_event(event: dict[str, Any], words: str) -> None:
+    """`watch` prints the old value, the new value and the user who requested the change."""
     assert describe(an_event(3, "set", "INIT", **{**event, "who": "ada"})) == words
 
 
-def test_a_renamed_run_goes_by_its_new_name() -> None:
-    """What a watcher knows of a run follows its set events; an old event changes nothing."""
+def test_renamed_run_is_shown_with_its_new_name() -> None:
+    """A watcher uses the new name of a run after its set event; an older event is ignored."""
     board = Board()
     board.put(a_run(1, rev=5))
     run_id = a_run(1)["run_id"]
@@ -89,7 +91,7 @@ def test_a_renamed_run_goes_by_its_new_name() -> None:
     assert board.runs[run_id]["name"] == "new"
 
 
-def test_changes_are_of_what_is_known() -> None:
-    """A run object that lacks a field, or has no labels, is compared by the rest."""
+def test_changes_compare_only_existing_fields() -> None:
+    """Run objects are compared by the fields that they have; missing labels are no change."""
     assert changes({}, {}) == []
     assert changes({"labels": None}, {"labels": None, "priority": 1}) == ["priority (none) -> 1"]

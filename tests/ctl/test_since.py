@@ -1,4 +1,4 @@
-"""--since: what people write, and what is said where output was not kept."""
+"""--since: its forms, and the message for output that was not kept."""
 
 import time
 from collections.abc import Callable
@@ -22,25 +22,25 @@ NOW = 1_800_000_000.0
         ("2026-11-22", datetime.fromisoformat("2026-11-22").timestamp()), ("9999w", 0.0),
     ],
 )  # fmt: skip
-def test_a_moment_is_understood(text: str, moment: float) -> None:
-    """How long ago, a date (local where it has no zone), or seconds since the epoch."""
+def test_every_form_of_a_time_is_accepted(text: str, moment: float) -> None:
+    """--since accepts a duration, a date (local without a zone) or seconds since the epoch."""
     assert parse_moment(text, NOW) == moment
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "@x", "-5m", "@1e300", "2026-13-01", "@nan"])
-def test_anything_else_is_refused(text: str) -> None:
-    """A word that means no time is an error that says what would."""
+def test_invalid_time_is_refused_with_valid_forms(text: str) -> None:
+    """An invalid time is an error that names valid forms."""
     with pytest.raises(ValueError, match=r"10m.*2026-11-22T10:30"):
         parse_moment(text, NOW)
 
 
-def test_logs_since_asks_once_and_tells_of_gaps(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """The time goes with the first request only, and what is missing is said on stderr, not in the output."""
-    asked: list[dict[str, Any]] = []
+def test_logs_since_reports_missing_output(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`logs --since` sends the time once; missing output is reported on standard error only."""
+    requests: list[dict[str, Any]] = []
 
     def logs(params: dict[str, Any], peer: Peer) -> object:
-        asked.append(params)
-        if len(asked) == 1:
+        requests.append(params)
+        if len(requests) == 1:
             return a_chunk(b"tail\n", 1005, offset=1000, gap={"from": 400, "to": 1000}, attempt=1, eof=True)
         return a_chunk(b"", 1005, offset=1005, gap=None, attempt=1, eof=True)
 
@@ -49,19 +49,19 @@ def test_logs_since_asks_once_and_tells_of_gaps(daemon: ScriptedDaemon, ctl: Ctl
     code, out, err = ctl("logs", "--since", "10m", a_run()["run_id"])
     assert (code, out) == (0, "tail\n")
     assert "600 B of stdout" in err and "400 to 1000" in err
-    assert abs(asked[0]["since"] - (time.time() - 600)) < 60
-    assert all("since" not in params and params["cursor"] == 1005 for params in asked[1:])
+    assert abs(requests[0]["since"] - (time.time() - 600)) < 60
+    assert all("since" not in params and params["cursor"] == 1005 for params in requests[1:])
 
 
-def test_a_bad_time_is_a_usage_error(ctl: Ctl) -> None:
-    """Exit code 2, and the sentence."""
+def test_invalid_time_exits_2(ctl: Ctl) -> None:
+    """An invalid time exits with 2, the option and the value."""
     code, _, err = ctl("logs", "--since", "yesterday", "x")
     assert code == 2
     assert "--since: 'yesterday'" in err
 
 
-def test_no_post_mortem_is_said(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """`logs --post-mortem` of a run that has none says so, on stderr."""
+def test_missing_post_mortem_is_reported(daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """`logs --post-mortem` of a run without one reports that on standard error."""
     daemon.handlers["run.get"] = lambda params, peer: a_run()
     daemon.handlers["run.logs"] = lambda params, peer: a_chunk(
         b"", 0, offset=0, gap=None, attempt=1, eof=True

@@ -1,4 +1,4 @@
-"""mosaicctl starts fast: it is typed at a prompt and called in loops."""
+"""mosaicctl starts fast, because it is used interactively and in loops."""
 
 import os
 import subprocess
@@ -17,8 +17,8 @@ TRIES = 60
 
 
 @pytest.mark.parametrize("argv", [["--version"], ["list"], ["-o", "json", "list"]])
-def test_nothing_heavy_is_imported(argv: list[str], daemon: ScriptedDaemon) -> None:
-    """--version and list load no module that costs milliseconds, and no verb but their own."""
+def test_no_slow_module_is_imported(argv: list[str], daemon: ScriptedDaemon) -> None:
+    """`--version` and `list` load no slow module and no module of another verb."""
     daemon.handlers["run.list"] = lambda params, peer: {"runs": [a_run()], "cursor": None}
     program = (
         "import sys\nfrom mosaicctl.__main__ import main\n"
@@ -32,10 +32,10 @@ def test_nothing_heavy_is_imported(argv: list[str], daemon: ScriptedDaemon) -> N
 def test_list_takes_less_than_five_bare_pythons(
     daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`list` costs less than 5 times a bare `python -c pass`: processor time, the best of as many tries as it
-    takes, since what else the machine does is not the client's doing."""
+    """`list` takes less than 5 times the processor time of `python -c pass` (best of up to 60 tries, because
+    other processes slow down single tries)."""
     daemon.handlers["run.list"] = lambda params, peer: {"runs": [a_run(n) for n in range(20)], "cursor": None}
-    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # an installed client is compiled
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # an installed client has compiled modules
     bare: list[float] = []
     listed: list[float] = []
     while len(bare) < 5 or (min(listed) >= 5 * min(bare) and len(bare) < TRIES):

@@ -1,4 +1,4 @@
-"""What `submit` sends: commands with a part of the environment, configs, and configs made for a worker."""
+"""The parameters that `submit` sends: commands with their environment, configs, configs for workers."""
 
 import json
 import os
@@ -31,19 +31,19 @@ WORKERS = [
 
 @pytest.fixture
 def submitted(daemon: ScriptedDaemon) -> Callable[[], dict[str, Any]]:
-    """A daemon that accepts anything, and the parameters it was given last."""
+    """Return a function that returns the parameters of the last submit; the daemon accepts every submit."""
     daemon.handlers["run.submit"] = lambda params, peer: a_run(state="INIT", kind="command")
     daemon.handlers["worker.list"] = lambda params, peer: {"workers": WORKERS}
-    return lambda: daemon.asked("run.submit")[-1]
+    return lambda: daemon.requests("run.submit")[-1]
 
 
 Submitted = Callable[[], dict[str, Any]]
 
 
-def test_a_command_runs_here_with_a_part_of_my_environment(
+def test_command_gets_directory_and_allowed_variables(
     submitted: Submitted, ctl: Ctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A plain command gets the working directory and the allow-listed environment, and -e on top."""
+    """A command gets the working directory, the allow-listed variables, and the variables of -e."""
     monkeypatch.setenv("VIRTUAL_ENV", "/v")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
     monkeypatch.setenv("WANDB_API_KEY", "k")
@@ -61,8 +61,8 @@ def test_a_command_runs_here_with_a_part_of_my_environment(
     assert "AWS_SECRET_ACCESS_KEY" not in environment
 
 
-def test_every_option_is_sent_under_its_name(submitted: Submitted, ctl: Ctl) -> None:
-    """-n -c -g -t -p --retries --grace --dedup -l --hold and the rest, with their units."""
+def test_every_option_is_sent_as_its_parameter(submitted: Submitted, ctl: Ctl) -> None:
+    """Every option is sent as its parameter, in the unit of the parameter."""
     argv = (
         "submit -n nm -c 2 -g 1 -t 1h30m -p 5 --retries 3 --retry-on oom --grace 0 "
         "--dedup fail -l a=b -l c=d --max-steps 10 --key k --cwd /tmp --hold -- true"
@@ -77,16 +77,16 @@ def test_every_option_is_sent_under_its_name(submitted: Submitted, ctl: Ctl) -> 
     }  # fmt: skip
 
 
-def test_nothing_is_sent_that_was_not_said(submitted: Submitted, ctl: Ctl) -> None:
-    """What the caller leaves open, the daemon decides; only a key is made, so that it may be asked twice."""
+def test_options_that_are_not_given_are_not_sent(submitted: Submitted, ctl: Ctl) -> None:
+    """Options that are not given are not sent, except a key, with which the submit can be repeated."""
     assert ctl("submit", "--", "true")[0] == 0
     assert set(submitted()) == {"command", "cwd", "environment", "key"}
 
 
-def test_the_shells_name_of_the_directory_is_kept(
+def test_pwd_is_sent_if_it_names_the_working_directory(
     submitted: Submitted, ctl: Ctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Where $PWD names the working directory through a link, that name is sent; a stale $PWD is not."""
+    """If $PWD is a path to the working directory, that path is sent; a wrong $PWD is ignored."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     monkeypatch.chdir(tmp_path / "real")
@@ -99,8 +99,8 @@ def test_the_shells_name_of_the_directory_is_kept(
 
 
 @pytest.mark.parametrize("name", ["c.json", "c.toml", "c.txt"])
-def test_a_config_is_json_or_toml(submitted: Submitted, ctl: Ctl, tmp_path: Path, name: str) -> None:
-    """-f takes both forms, by ending or by looks; -e merges into the config's environment."""
+def test_config_is_read_as_json_or_toml(submitted: Submitted, ctl: Ctl, tmp_path: Path, name: str) -> None:
+    """-f reads JSON and TOML, by suffix or by content; -e and --set change the config."""
     toml = (
         'run_name = "x"\n[environment]\nSEED = "1"\n'
         '[metadata.worker]\nmodule = "m"\n[metadata.worker.config]\na = 1\n'
@@ -112,7 +112,7 @@ def test_a_config_is_json_or_toml(submitted: Submitted, ctl: Ctl, tmp_path: Path
     assert config["metadata"]["worker"]["config"] == {"a": 1, "b": {"c": [1]}}
 
 
-def test_a_config_from_standard_input(
+def test_config_is_read_from_standard_input(
     submitted: Submitted, ctl: Ctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`-f -` reads standard input."""
@@ -125,10 +125,10 @@ def test_a_config_from_standard_input(
     assert submitted()["config"] == CONFIG
 
 
-def test_a_config_gets_only_what_describes_the_shell(
+def test_config_gets_only_variables_of_the_shell(
     submitted: Submitted, ctl: Ctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same config from two terminals stays one: PYTHONPATH and the like do not slip into it."""
+    """With a config only variables of the shell are sent, so two terminals submit the same config."""
     monkeypatch.setenv("PYTHONPATH", "/mine")
     monkeypatch.setenv("LANG", "C.UTF-8")
     (tmp_path / "c.json").write_text(json.dumps(CONFIG))
@@ -139,8 +139,8 @@ def test_a_config_gets_only_what_describes_the_shell(
     assert "PYTHONPATH" not in environment
 
 
-def test_a_worker_gets_a_config_of_its_own(submitted: Submitted, ctl: Ctl) -> None:
-    """--worker KIND --set K=V makes a TrainRunConfig: values are JSON where they parse, dots nest."""
+def test_worker_and_set_make_a_config(submitted: Submitted, ctl: Ctl) -> None:
+    """--worker KIND --set K=V makes a config; valid JSON values are parsed, dots make nested keys."""
     code, _, _ = ctl(
         "submit", "--worker", "tabular", *"--set env_id=Taxi-v3 --set n=2000 --set o.lr=0.5".split()
     )
@@ -161,8 +161,8 @@ def test_a_worker_gets_a_config_of_its_own(submitted: Submitted, ctl: Ctl) -> No
     }  # fmt: skip
 
 
-def test_a_worker_that_needs_a_gpu_asks_for_one(submitted: Submitted, ctl: Ctl) -> None:
-    """requires_gpu makes one mandatory GPU; -g says how many."""
+def test_worker_that_needs_a_gpu_requests_one(submitted: Submitted, ctl: Ctl) -> None:
+    """A worker with requires_gpu requests one mandatory GPU, or as many as -g says."""
     ctl("submit", "--worker", "deep")
     assert submitted()["config"]["resources"]["gpus"] == {"requested": 1, "mandatory": True}
     ctl("submit", "--worker", "deep", "-g", "4", "-n", "big")
@@ -186,14 +186,14 @@ def test_a_worker_that_needs_a_gpu_asks_for_one(submitted: Submitted, ctl: Ctl) 
         (["-t", "soon", "--", "true"], "-t/--time: 'soon'"),
     ],
 )
-def test_what_makes_no_sense_is_told_before_it_is_sent(
+def test_invalid_submit_exits_2_without_a_request(
     argv: list[str], words: str, submitted: Submitted, daemon: ScriptedDaemon, ctl: Ctl
 ) -> None:
-    """Exit 2, a sentence that helps, and no submit."""
+    """An invalid submit exits with 2 and an error with the option, and no submit is sent."""
     code, out, err = ctl("submit", *argv)
     assert (code, out) == (2, "")
     assert words in err
-    assert not daemon.asked("run.submit")
+    assert not daemon.requests("run.submit")
 
 
 @pytest.mark.parametrize(
@@ -205,18 +205,18 @@ def test_what_makes_no_sense_is_told_before_it_is_sent(
         ("c.json", b"\xff{}", "not UTF-8"),
     ],
 )
-def test_a_file_that_is_no_config(
+def test_file_that_is_no_config_exits_2(
     ctl: Ctl, daemon: ScriptedDaemon, tmp_path: Path, name: str, text: Any, words: str
 ) -> None:
-    """A file that cannot be read as a config is named with its fault."""
+    """A file that is no config exits with 2, its name and the error."""
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     code, _, err = ctl("submit", "-f", str(tmp_path / name))
     assert code == 2
     assert words in err
 
 
-def test_output_forms(submitted: Submitted, daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """-o name prints the id alone, -o json the run object, and an attached twin is told."""
+def test_submit_prints_id_object_or_duplicate(submitted: Submitted, daemon: ScriptedDaemon, ctl: Ctl) -> None:
+    """-o name prints the id, -o json the run object; a duplicate is reported as not submitted again."""
     assert ctl("submit", "-o", "name", "--", "true")[1] == a_run()["run_id"] + "\n"
     assert json.loads(ctl("submit", "-o", "json", "--", "true")[1])["run_id"] == a_run()["run_id"]
     daemon.handlers["run.submit"] = lambda params, peer: a_run(duplicate=True)
@@ -226,14 +226,18 @@ def test_output_forms(submitted: Submitted, daemon: ScriptedDaemon, ctl: Ctl) ->
     assert "ended, failed" in ctl("submit", "--key", "k", "--", "true")[1]
 
 
-def test_dry_run_asks_the_daemon(submitted: Submitted, daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """--dry-run lets the daemon check and prints its answer."""
+def test_dry_run_prints_the_answer_of_the_daemon(
+    submitted: Submitted, daemon: ScriptedDaemon, ctl: Ctl
+) -> None:
+    """--dry-run sends the submit with dry_run and prints the daemon's answer."""
     daemon.handlers["run.submit"] = lambda params, peer: {"argv": params["command"], "dry": params["dry_run"]}
     assert json.loads(ctl("submit", "--dry-run", "--", "true")[1]) == {"argv": ["true"], "dry": True}
 
 
-def test_dry_run_without_a_daemon(ctl: Ctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without a daemon, --dry-run prints what would be sent and says that it is unchecked."""
+def test_dry_run_without_a_daemon_prints_unchecked_parameters(
+    ctl: Ctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without a daemon, --dry-run prints the parameters and reports that they are not checked."""
     monkeypatch.setenv("MOSAICD_SOCKET", str(tmp_path / "none"))
     code, out, err = ctl("submit", "--dry-run", "-c", "3", "--", "true")
     assert code == 0
@@ -244,14 +248,14 @@ def test_dry_run_without_a_daemon(ctl: Ctl, monkeypatch: pytest.MonkeyPatch, tmp
 @pytest.mark.parametrize(
     "name", ["HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "SSH_AUTH_SOCK"]
 )
-def test_secrets_do_not_go_by_themselves(name: str) -> None:
-    """A variable whose name says secret is never handed over unasked."""
+def test_secrets_are_not_sent_by_default(name: str) -> None:
+    """A variable whose name looks like a secret is sent only if -e names it."""
     assert is_secret(name)
     assert handed_over({name: "x", "PATH": "/bin"}) == {"PATH": "/bin"}
 
 
 @pytest.mark.parametrize(
-    ("name", "goes"),
+    ("name", "is_sent"),
     [
         ("PATH", True), ("LC_ALL", True), ("CONDA_PREFIX", True), ("HF_HOME", True), ("https_proxy", True),
         ("LD_LIBRARY_PATH", True), ("XDG_CACHE_HOME", True), ("XDG_RUNTIME_DIR", False), ("DISPLAY", False),
@@ -259,11 +263,11 @@ def test_secrets_do_not_go_by_themselves(name: str) -> None:
         ("LD_PRELOAD", False),
     ],
 )  # fmt: skip
-def test_the_allow_list(name: str, goes: bool) -> None:
-    """What a run needs goes along; what belongs to the session, or to the slots, stays."""
-    assert (name in handed_over({name: "x"})) is goes
+def test_only_allowed_variables_are_sent(name: str, is_sent: bool) -> None:
+    """Variables that a run needs are sent; variables of the session or of slots are not."""
+    assert (name in handed_over({name: "x"})) is is_sent
 
 
-def test_values_that_cannot_be_sent_are_left_out() -> None:
-    """A value that is not UTF-8 does not break the submit."""
+def test_values_that_are_not_utf8_are_not_sent() -> None:
+    """A variable whose value is not UTF-8 is not sent."""
     assert shell_of({"PATH": "/bin", "LANG": "\udcff"}) == {"PATH": "/bin"}

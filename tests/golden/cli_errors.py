@@ -74,9 +74,9 @@ def lost(stage: Stage) -> None:
     with mock.patch("mosaicctl.client.REPLY_LIMIT_BYTES", 1 << 20):
         stage.ctl("list", {"run.list": _raw(b"x" * ((1 << 20) + 2))})
     with mock.patch("mosaicctl.client.Client._wait", lambda *_: False):
-        asked = len(stage.daemon.asked("run.list"))
+        asked = len(stage.daemon.requests("run.list"))
         stage.ctl("list", {"run.list": {"runs": [], "cursor": None}})
-        stage.daemon.wait_for(lambda: len(stage.daemon.asked("run.list")) > asked)
+        stage.daemon.wait_for(lambda: len(stage.daemon.requests("run.list")) > asked)
     with mock.patch("mosaicctl.verbs.daemon.PATIENCE_S", 0.05):
         stage.ctl("daemon reexec", {"daemon.reexec": {"version": "0.1.0"}})
 
