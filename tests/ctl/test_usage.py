@@ -7,7 +7,7 @@ import pytest
 
 from mosaicctl.cli import VERBS
 from tests.ctl.scripted import ScriptedDaemon
-from tests.ctl.slips import VALID_ARGUMENTS, rows, split_line
+from tests.ctl.usage_errors import VALID_ARGUMENTS, split_line, usage_errors
 
 Ctl = Callable[..., tuple[int, str, str]]
 
@@ -15,7 +15,7 @@ Ctl = Callable[..., tuple[int, str, str]]
 WITHOUT_DAEMON = {"doctor", "restore"}
 
 ROWS = [
-    *rows(),
+    *usage_errors(),
     *((f"{verb} --bogus {VALID_ARGUMENTS.get(verb, '')}", ["--bogus"]) for verb in VERBS),
     *((f"{verb} -o xml {VALID_ARGUMENTS.get(verb, '')}", ["--output", "xml", "jsonl"]) for verb in VERBS),
     *((f"{verb} --socket '' {VALID_ARGUMENTS.get(verb, '')}", ["--socket"]) for verb in VERBS),
@@ -29,8 +29,8 @@ def tmp(tmp_path: Path) -> Path:
 
 
 def test_every_verb_has_wrong_command_lines() -> None:
-    """tests/ctl/slips.py has wrong command lines for every verb."""
-    assert {line.split()[0] for line, _ in rows()} == set(VERBS)
+    """tests/ctl/usage_errors.py has wrong command lines for every verb."""
+    assert {line.split()[0] for line, _ in usage_errors()} == set(VERBS)
 
 
 @pytest.mark.parametrize("has_daemon", [False, True], ids=["no-daemon", "daemon"])

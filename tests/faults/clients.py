@@ -61,7 +61,7 @@ class Submitter(threading.Thread):
         self._book = book
         self._seed = seed
         self._request_number = 0
-        self._dice = random.Random(seed)
+        self._rng = random.Random(seed)
         self._name = seed.rpartition("/")[2]
         self._client: Client | None = None
         self._runs: list[dict[str, Any]] = []
@@ -116,57 +116,57 @@ class Submitter(threading.Thread):
         if self._client is None:  # without a daemon this raises, and the number is not used
             self._client = connect(str(self._book.socket))
         self._request_number += 1
-        self._dice = dice = random.Random(f"{self._seed}/{self._request_number}")
+        self._rng = rng = random.Random(f"{self._seed}/{self._request_number}")
         if self._in_doubt is not None:
             self._ask_for_run(*self._in_doubt)
-        elif len(self._runs) < LIVE_LIMIT and dice.random() < 0.6:
-            self._ask_for_run("run.submit", self._worker() if dice.random() < WORKERS else self._command())
+        elif len(self._runs) < LIVE_LIMIT and rng.random() < 0.6:
+            self._ask_for_run("run.submit", self._worker() if rng.random() < WORKERS else self._command())
         elif self._runs:
-            self._act(dice.choice(self._runs))
+            self._act(rng.choice(self._runs))
 
     # --- new runs ----------------------------------------------------------------------------------
 
     def _command(self) -> dict[str, Any]:
-        dice, self._count = self._dice, self._count + 1
-        mode = dice.choice(("new", "new", "key", "attach"))
-        mark = f"{self._name}-{self._count}" if mode != "attach" else f"like-{dice.randrange(3)}"
-        program = ["/bin/sh", str(PROGRAM), str(self._book.notes), dice.choice(SECONDS), dice.choice(ENDINGS)]
+        rng, self._count = self._rng, self._count + 1
+        mode = rng.choice(("new", "new", "key", "attach"))
+        mark = f"{self._name}-{self._count}" if mode != "attach" else f"like-{rng.randrange(3)}"
+        program = ["/bin/sh", str(PROGRAM), str(self._book.notes), rng.choice(SECONDS), rng.choice(ENDINGS)]
         params: dict[str, Any] = {
             "command": program, "cwd": "/", "dedup": "attach" if mode == "attach" else "new",
-            "gpus": dice.choice((0, 0, 1)), "labels": {"mark": mark, "dedup": mode},
-            "hold": dice.random() < 0.1, "grace_s": 0.3, "environment": {"MARK": mark},
+            "gpus": rng.choice((0, 0, 1)), "labels": {"mark": mark, "dedup": mode},
+            "hold": rng.random() < 0.1, "grace_s": 0.3, "environment": {"MARK": mark},
         }  # fmt: skip
         if mode == "attach":
             params |= {"command": [*program[:3], "0.1", "0"], "gpus": 0, "hold": False}
         if mode == "key":
             params["key"] = self._key(mark)
-        if dice.random() < 0.4:
-            params |= {"retries": dice.randrange(3), "retry_on": RETRY_ON}
+        if rng.random() < 0.4:
+            params |= {"retries": rng.randrange(3), "retry_on": RETRY_ON}
         return params
 
     def _worker(self) -> dict[str, Any]:
         """Return the parameters of a worker that may crash, meet a full disk or damage checkpoints."""
-        dice, self._count = self._dice, self._count + 1
-        mark, steps = f"{self._name}-{self._count}", dice.choice((4, 12, 30))
+        rng, self._count = self._rng, self._count + 1
+        mark, steps = f"{self._name}-{self._count}", rng.choice((4, 12, 30))
         config = {
             "mark": mark, "notes": str(self._book.notes), "steps": steps,
-            "step_s": dice.choice((0, 0.01, 0.05)), "save_every": dice.choice((1, 3, 7)),
-            "crashes": dice.choice((0, 0, 1, 2)),
-            "crash_after": dice.randrange(1, steps + 1), "crash": dice.choice(("KILL", "SEGV", "3", "TERM")),
-            "full_at": dice.sample(range(1, steps + 1), dice.choice((0, 0, 1, 3))),
-            "damage_at": dice.sample(range(1, steps + 1), dice.choice((0, 0, 1, 2))),
+            "step_s": rng.choice((0, 0.01, 0.05)), "save_every": rng.choice((1, 3, 7)),
+            "crashes": rng.choice((0, 0, 1, 2)),
+            "crash_after": rng.randrange(1, steps + 1), "crash": rng.choice(("KILL", "SEGV", "3", "TERM")),
+            "full_at": rng.sample(range(1, steps + 1), rng.choice((0, 0, 1, 3))),
+            "damage_at": rng.sample(range(1, steps + 1), rng.choice((0, 0, 1, 2))),
         }  # fmt: skip
-        resources = {"cpus": 1, "memory_mb": 512, "gpus": {"requested": dice.choice((0, 0, 1))}}
+        resources = {"cpus": 1, "memory_mb": 512, "gpus": {"requested": rng.choice((0, 0, 1))}}
         params: dict[str, Any] = {
             "config": {
                 "run_name": mark, "entry_point": "python", "arguments": [], "environment": {"MARK": mark},
                 "artifacts": {}, "resources": resources,
                 "metadata": {"worker": {"kind": WORKER, "config": config}},
             },
-            "dedup": "new", "labels": {"mark": mark, "dedup": "new"}, "hold": dice.random() < 0.05,
-            "grace_s": dice.choice((0.05, 1.0, 1.0)), "retries": dice.randrange(4), "retry_on": RETRY_ON,
+            "dedup": "new", "labels": {"mark": mark, "dedup": "new"}, "hold": rng.random() < 0.05,
+            "grace_s": rng.choice((0.05, 1.0, 1.0)), "retries": rng.randrange(4), "retry_on": RETRY_ON,
         }  # fmt: skip
-        if dice.random() < 0.5:
+        if rng.random() < 0.5:
             params["key"] = self._key(mark)
         return params
 
@@ -193,18 +193,18 @@ class Submitter(threading.Thread):
             self._book.fresh[run["run_id"]] = params["fresh"]
         if all(run["run_id"] != known["run_id"] for known in self._runs):
             self._runs.append(run)
-        if key and self._dice.random() < 0.3:
+        if key and self._rng.random() < 0.3:
             self._in_doubt = (method, params)  # repeat a request that was answered
 
     def _retry(self) -> None:
         """Retry an ended run; a worker resumes from its last complete checkpoint unless `fresh` is set."""
-        origin = self._dice.choice(self._ended)
+        origin = self._rng.choice(self._ended)
         self._count += 1
         params = {
-            "run_id": origin["run_id"], "fresh": self._dice.random() < 0.15,
+            "run_id": origin["run_id"], "fresh": self._rng.random() < 0.15,
             "environment": {"MARK": origin["labels"]["mark"]},
         }  # fmt: skip
-        if self._dice.random() < 0.5:
+        if self._rng.random() < 0.5:
             params["key"] = self._key(f"{self._name}-{self._count}")
         self._ask_for_run("run.retry", params)
 
@@ -212,7 +212,7 @@ class Submitter(threading.Thread):
 
     def _act(self, run: dict[str, Any]) -> None:
         is_worker, run_id = run["kind"] == "worker", run["run_id"]
-        verb = self._dice.choice(WORKER_VERBS if is_worker else VERBS)
+        verb = self._rng.choice(WORKER_VERBS if is_worker else VERBS)
         if verb == "retry":
             if self._ended and len(self._runs) < LIVE_LIMIT:
                 self._retry()
@@ -240,15 +240,15 @@ class Submitter(threading.Thread):
                 self._ended = [*self._ended[1 - RETRYABLE :], reply]
 
     def _params(self, verb: str, is_worker: bool) -> dict[str, Any]:
-        dice = self._dice
+        rng = self._rng
         if verb == "stop":
-            return dict(dice.choice(({}, {"grace_s": 0}, {"grace_s": 0.1})))
+            return dict(rng.choice(({}, {"grace_s": 0}, {"grace_s": 0.1})))
         if verb == "set":
             self._count += 1
             return {"priority": self._count % 50, "name": f"n{self._count}"}
         if verb == "wait":
-            return {"timeout_s": dice.choice((0.01, 0.2))}
-        mode = dice.choice(MODES) if verb == "pause" and is_worker else None
+            return {"timeout_s": rng.choice((0.01, 0.2))}
+        mode = rng.choice(MODES) if verb == "pause" and is_worker else None
         return {"mode": mode} if mode else {}
 
 

@@ -61,18 +61,18 @@ class Trainer:
 
     def resume(self) -> None:
         """Resume from the newest complete checkpoint, or begin at step 0."""
-        found, skipped = self._run.checkpoints.latest_verified()
+        checkpoint, skipped = self._run.checkpoints.latest_verified()
         self._run.emitter.run_started({"total_steps": self._config["steps"]})
         for entry in skipped:
             self.note("skipped", entry.path.name)
-        if found is None:
+        if checkpoint is None:
             self.note("fresh")
             return
-        self._run.emitter.checkpoint_loaded(found.payload())
-        self.note("resumed", found.step, found.sha256)
-        self.step, self.state = found.step, self._chain(found.step)
-        if found.read("state") != self._content():
-            self.note("wrong", f"the loaded state is not the state at step {found.step}")
+        self._run.emitter.checkpoint_loaded(checkpoint.payload())
+        self.note("resumed", checkpoint.step, checkpoint.sha256)
+        self.step, self.state = checkpoint.step, self._chain(checkpoint.step)
+        if checkpoint.read("state") != self._content():
+            self.note("wrong", f"the loaded state is not the state at step {checkpoint.step}")
 
     def _content(self) -> bytes:
         return self.state.encode() * COPIES

@@ -59,10 +59,10 @@ class Disk:
                 except OSError:  # another process wrote meanwhile, and less is free
                     continue
 
-    def fill_names(self, leave: int = 0) -> None:
-        """Use all inodes except `leave`."""
+    def fill_inodes(self, leave_count: int = 0) -> None:
+        """Use all inodes except `leave_count`."""
         for number in range(os.statvfs(self.path).f_ffree):
-            if os.statvfs(self.path).f_ffree <= leave:
+            if os.statvfs(self.path).f_ffree <= leave_count:
                 return  # another process creates files too
             try:
                 (self.path / f"name-{number}").touch()

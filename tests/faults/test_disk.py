@@ -130,7 +130,7 @@ def test_run_that_cannot_start_on_a_full_disk_fails_with_disk_full(build_small: 
     """If no file of an attempt can be created, the run fails with the cause disk_full and is retried."""
     harness = build_small()
     run_id = harness.submit("true", hold=True, retries=1, cwd="/")
-    harness.disk.fill_names()
+    harness.disk.fill_inodes()
     harness.call("run.release", run_id=run_id)
     events = harness.events(run_id)
     assert events[-1]["outcome"] == "failed"
@@ -146,9 +146,9 @@ def test_shim_start_with_few_inodes_succeeds_or_fails_with_disk_full(build_small
     """With any number of free inodes, a run succeeds or fails with the cause disk_full."""
     harness = build_small()
     kinds = set()
-    for leave in range(0, 12, 2):
+    for leave_count in range(0, 12, 2):
         run_id = harness.submit("true", hold=True, cwd="/")
-        harness.disk.fill_names(leave)
+        harness.disk.fill_inodes(leave_count)
         harness.call("run.release", run_id=run_id)
         run = harness.ended(run_id)
         kinds.add((run["cause"] or {}).get("kind"))

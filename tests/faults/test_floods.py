@@ -98,9 +98,9 @@ def peers(harness: DaemonHarness, kind: str, processes: int = 2) -> Iterator[Non
 
 
 def rss_kib(pid: int) -> int:
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None
-    return int(found[1])
+    match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert match is not None
+    return int(match[1])
 
 
 def runnable_s(harness: DaemonHarness) -> float:

@@ -91,9 +91,9 @@ def ledger(harness: DaemonHarness) -> tuple[int, int, int]:
 
 
 def peak_kib(pid: int) -> int:
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None
-    return int(found[1])
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert match is not None
+    return int(match[1])
 
 
 @pytest.mark.parametrize(

@@ -125,18 +125,18 @@ class Notes:
 
     def _candidates(self, run: Run) -> tuple[dict[int, str | None], bool]:
         """Return the checkpoints of the run or its nearest origin, and whether it may begin at step 0."""
-        found: dict[int, str | None] = {}
+        candidates: dict[int, str | None] = {}
         is_fresh = self._fresh.get(run.run_id)  # unknown if the reply to the retry was lost
         origin: Run | None = run
         while origin is not None:
             checkpoints = self.checkpoints[origin.run_id]
-            found |= checkpoints.candidates()
+            candidates |= checkpoints.candidates()
             if checkpoints.best is not None:
-                return found, origin is not run and is_fresh is None
+                return candidates, origin is not run and is_fresh is None
             if is_fresh:
                 break
             origin = self._ledger.revisions[origin.origin][-1] if origin.origin else None
-        return found, True
+        return candidates, True
 
 
 def of_workers(

@@ -65,16 +65,16 @@ class Zygote:
     """The process that forks daemons; one thread uses it."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
+        parent_end, child_end = socket.socketpair()
+        with child_end:
             path = os.pathsep.join(map(str, (ROOT, ROOT / "workers/sdk")))
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.zygote", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),), cwd=ROOT, env={**os.environ, "PYTHONPATH": path},
+                [sys.executable, "-m", "tests.faults.zygote", str(child_end.fileno())],
+                pass_fds=(child_end.fileno(),), cwd=ROOT, env={**os.environ, "PYTHONPATH": path},
                 process_group=0,  # Ctrl-C goes to the drill, which ends the zygote after its cleanup
             )  # fmt: skip
-        self._lines = ours.makefile("rw")
-        ours.close()
+        self._lines = parent_end.makefile("rw")
+        parent_end.close()
 
     def start(self, argv: list[str], log: Path, cwd: Path, crash_at: str | None = None) -> Forked:
         """Fork a daemon."""

@@ -8,7 +8,7 @@ from unittest import mock
 
 from mosaicd.protocol.errors import ERRORS, Conflict, InvalidParams, NotFound, TimedOut
 from tests.ctl.scripted import Hangup, Peer, a_run, an_ended_run
-from tests.ctl.slips import rows
+from tests.ctl.usage_errors import usage_errors
 from tests.golden.stage import Stage
 
 WORKER = {"kind": "tabular", "module": "m", "python": "/w/bin/python", "capabilities": {}}
@@ -21,7 +21,7 @@ def mistakes(stage: Stage) -> None:
     (stage.directory / "bad.json").write_text("{")
     for line in ("lits", "xyzzy", "list --bogus", "list -o xml", "--socket '' list", "list --gra", "-o"):
         stage.ctl(line)
-    for line, _ in rows():
+    for line, _ in usage_errors():
         stage.ctl(line.replace("TMP", str(stage.directory)))
 
 

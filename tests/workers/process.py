@@ -41,10 +41,10 @@ class Worker:
         (directory / "config.json").write_text(json.dumps(config))
         variables = environment(**extra)
         self.control: socket.socket | None = None
-        theirs: socket.socket | None = None
+        worker_end: socket.socket | None = None
         if has_control:
-            self.control, theirs = socket.socketpair()
-            variables["MOSAIC_CONTROL_FD"] = str(theirs.fileno())
+            self.control, worker_end = socket.socketpair()
+            variables["MOSAIC_CONTROL_FD"] = str(worker_end.fileno())
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mosaic_tabular", "--config", "config.json", *flags],
             cwd=directory,
@@ -52,10 +52,10 @@ class Worker:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            pass_fds=[theirs.fileno()] if theirs is not None else [],
+            pass_fds=[worker_end.fileno()] if worker_end is not None else [],
         )
-        if theirs is not None:
-            theirs.close()
+        if worker_end is not None:
+            worker_end.close()
         self.lines: list[Line] = []
         self.stderr = b""
         self.failure: AssertionError | None = None

@@ -19,8 +19,8 @@ def test_newest_checkpoint_is_read_as_it_was_saved(store: CheckpointStore) -> No
     """The newest checkpoint is found with its bytes, step, meta and digest."""
     store.save(1, {"a": b"one"})
     saved = store.save(20, {"a": b"two", "b": lambda path: _write(path, b"three")}, {"episodes": 4})
-    found, skipped = store.latest_verified()
-    assert found == saved
+    checkpoint, skipped = store.latest_verified()
+    assert checkpoint == saved
     assert not skipped
     assert (saved.read("a"), saved.read("b"), saved.step, saved.meta) == (
         b"two",
@@ -73,9 +73,9 @@ def test_damaged_checkpoint_is_skipped_with_a_reason(damage: object, store: Chec
     store.save(1, {"a": b"one"})
     newest = store.save(2, {"a": b"two"}).path
     damage(newest)  # type: ignore[operator]
-    found, skipped = store.latest_verified()
-    assert found is not None
-    assert found.step == 1
+    checkpoint, skipped = store.latest_verified()
+    assert checkpoint is not None
+    assert checkpoint.step == 1
     assert [entry.path for entry in skipped] == [newest]
     assert skipped[0].reason
     with pytest.raises(CheckpointInvalid):
@@ -95,13 +95,13 @@ def test_save_at_the_same_step_replaces_the_checkpoint(store: CheckpointStore) -
     """A save at an existing step replaces the checkpoint; the old one is valid until the new one is."""
     first = store.save(5, {"a": b"old"}).path
     store.save(5, {"a": b"new"})
-    found, _ = store.latest_verified()
-    assert found is not None
-    assert found.read("a") == b"new"
+    checkpoint, _ = store.latest_verified()
+    assert checkpoint is not None
+    assert checkpoint.read("a") == b"new"
     first.rename(store.directory / ".checkpoint-000000000005.77.old")  # as after a power failure
-    found, _ = store.latest_verified()
-    assert found is not None
-    assert found.read("a") == b"new"
+    checkpoint, _ = store.latest_verified()
+    assert checkpoint is not None
+    assert checkpoint.read("a") == b"new"
 
 
 def test_save_on_a_full_disk_keeps_older_checkpoints(
@@ -140,8 +140,8 @@ def test_checkpoints_of_the_origin_are_used_without_own_ones(tmp_path: Path) -> 
     damaged = origin.save(9, {"a": b"nine"}).path
     shorten(damaged)
     store = CheckpointStore(tmp_path / "own", resume_from=tmp_path / "origin")
-    found, skipped = store.latest_verified()
-    assert found == good
+    checkpoint, skipped = store.latest_verified()
+    assert checkpoint == good
     assert [entry.path for entry in skipped] == [damaged]
     before = sorted(path.name for path in (tmp_path / "origin").iterdir())
     own = store.save(6, {"a": b"six"})

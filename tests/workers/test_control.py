@@ -131,21 +131,21 @@ class RecordingEmitter(TelemetryEmitter):
 
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, Control, RecordingEmitter]]:
-    ours, theirs = socket.socketpair()
+    daemon_end, worker_end = socket.socketpair()
     emitter = RecordingEmitter()
-    with ours, Control(emitter, theirs.detach(), poll_interval_s=0) as control:
-        yield ours, control, emitter
+    with daemon_end, Control(emitter, worker_end.detach(), poll_interval_s=0) as control:
+        yield daemon_end, control, emitter
 
 
 def test_orders_may_arrive_in_pieces_and_together(
     pair: tuple[socket.socket, Control, RecordingEmitter],
 ) -> None:
     """Lines may arrive in pieces or many together; a withdrawn pause is answered by `resumed`."""
-    ours, control, emitter = pair
-    ours.sendall(b'{"control":"chec')
+    daemon_end, control, emitter = pair
+    daemon_end.sendall(b'{"control":"chec')
     saves: list[int] = []
     assert not control.checkpoint_point(lambda: saves.append(1))
-    ours.sendall(
+    daemon_end.sendall(
         b'kpoint"}\n{"control":"pause"}\nnonsense\n{"control":"dance"}\n[]\n\n{"control":"resume"}\n'
     )
     assert control.is_called()
@@ -158,8 +158,8 @@ def test_checkpoint_order_without_save_is_dropped(
     pair: tuple[socket.socket, Control, RecordingEmitter],
 ) -> None:
     """A worker that passes no `save` is not called repeatedly for one checkpoint order."""
-    ours, control, _ = pair
-    ours.sendall(b'{"control":"checkpoint"}\n')
+    daemon_end, control, _ = pair
+    daemon_end.sendall(b'{"control":"checkpoint"}\n')
     assert control.is_called()
     assert not control.checkpoint_point()
     assert not control.sleep(0)
@@ -167,9 +167,9 @@ def test_checkpoint_order_without_save_is_dropped(
 
 def test_order_wakes_a_sleeping_worker(pair: tuple[socket.socket, Control, RecordingEmitter]) -> None:
     """An order wakes a sleeping worker; without an order the worker sleeps the given time."""
-    ours, control, _ = pair
+    daemon_end, control, _ = pair
     assert not control.sleep(0.01)
-    threading.Timer(0.02, ours.sendall, [b'{"control":"stop","grace_s":3}\n']).start()
+    threading.Timer(0.02, daemon_end.sendall, [b'{"control":"stop","grace_s":3}\n']).start()
     began_mono = time.monotonic()
     assert control.sleep(60)
     assert time.monotonic() - began_mono < DEADLINE_S
@@ -180,24 +180,24 @@ def test_order_wakes_a_sleeping_worker(pair: tuple[socket.socket, Control, Recor
 @pytest.mark.usefixtures("descriptors_from_1024")
 def test_control_works_with_descriptors_above_1023() -> None:
     """A control socket with a descriptor above 1023 pauses and wakes the worker."""
-    ours, theirs = socket.socketpair()
+    daemon_end, worker_end = socket.socketpair()
     emitter = RecordingEmitter()
-    with ours, Control(emitter, theirs.detach(), poll_interval_s=0) as control:
+    with daemon_end, Control(emitter, worker_end.detach(), poll_interval_s=0) as control:
         assert not control.sleep(0.01)
-        threading.Timer(0.02, ours.sendall, [b'{"control":"pause"}\n']).start()
+        threading.Timer(0.02, daemon_end.sendall, [b'{"control":"pause"}\n']).start()
         assert control.sleep(60)
-        threading.Timer(0.02, ours.sendall, [b'{"control":"resume"}\n']).start()
+        threading.Timer(0.02, daemon_end.sendall, [b'{"control":"resume"}\n']).start()
         assert not control.checkpoint_point()
     assert emitter.names == ["paused", "resumed"]
 
 
 def test_overlong_control_line_is_dropped(pair: tuple[socket.socket, Control, RecordingEmitter]) -> None:
     """A very long line is dropped without taking memory, and the orders after it are obeyed."""
-    ours, control, _ = pair
+    daemon_end, control, _ = pair
     for _ in range(40):
-        ours.sendall(b"x" * 4096)
+        daemon_end.sendall(b"x" * 4096)
         assert not control.checkpoint_point()
-    ours.sendall(b'\n{"control":"stop"}\n')
+    daemon_end.sendall(b'\n{"control":"stop"}\n')
     assert control.checkpoint_point()
 
 
@@ -237,21 +237,21 @@ def test_forked_child_of_a_worker_dies_of_sigterm() -> None:
 
 def test_control_channel_is_not_inherited() -> None:
     """Programs that a worker starts inherit neither the control socket nor MOSAIC_CONTROL_FD."""
-    ours, theirs = socket.socketpair()
-    os.set_inheritable(theirs.fileno(), True)
-    os.environ["MOSAIC_CONTROL_FD"] = str(theirs.fileno())
-    with ours, Control(RecordingEmitter(), theirs.fileno()):
+    daemon_end, worker_end = socket.socketpair()
+    os.set_inheritable(worker_end.fileno(), True)
+    os.environ["MOSAIC_CONTROL_FD"] = str(worker_end.fileno())
+    with daemon_end, Control(RecordingEmitter(), worker_end.fileno()):
         assert "MOSAIC_CONTROL_FD" not in os.environ
-        assert not os.get_inheritable(theirs.fileno())
-        theirs.detach()
+        assert not os.get_inheritable(worker_end.fileno())
+        worker_end.detach()
 
 
 def test_order_during_a_sleep_is_carried_out_next() -> None:
     """An order that ended a sleep is carried out by the next checkpoint point, however soon it comes."""
-    ours, theirs = socket.socketpair()
+    daemon_end, worker_end = socket.socketpair()
     emitter = RecordingEmitter()
-    with ours, Control(emitter, theirs.detach(), poll_interval_s=3600) as control:
-        ours.sendall(b'{"control":"resume"}\n')
+    with daemon_end, Control(emitter, worker_end.detach(), poll_interval_s=3600) as control:
+        daemon_end.sendall(b'{"control":"resume"}\n')
         assert control.sleep(60)
         assert control.is_called()
         assert not control.checkpoint_point()

@@ -73,31 +73,31 @@ def test_installed_worker_is_listed_beside_broken_ones(tmp_path: Path) -> None:
     for name, code in NEIGHBOURS.items():
         install(tmp_path, name, code)
     install(tmp_path, "absent", None)
-    found = discover(tmp_path)
-    assert found.keys() == {"tabular", "absent", *NEIGHBOURS}
+    workers = discover(tmp_path)
+    assert workers.keys() == {"tabular", "absent", *NEIGHBOURS}
     metadata, capabilities = get_worker_metadata()
-    tabular = found["tabular"]
+    tabular = workers["tabular"]
     assert tabular["error"] is None
     assert tabular["metadata"] == metadata.to_dict()
     assert tabular["capabilities"] == capabilities.to_dict()
     assert (tabular["module"], tabular["accepts_worker_id"]) == ("mosaic_tabular", True)
     assert tabular["config_schema"]["properties"]["algo"]["enum"] == ["q_learning", "sarsa"]
-    check_neighbours(found)
+    check_neighbours(workers)
 
 
-def check_neighbours(found: dict[str, dict[str, Any]]) -> None:
+def check_neighbours(workers: dict[str, dict[str, Any]]) -> None:
     """Check that each broken worker has its error; a foreign class and stray output are no error."""
     expected = {
         "raises": "RuntimeError: no GPU library here (exit code 1)",
         "leaves": "no answer (exit code 3)",
         "exits": "bye (exit code 1)",
     }
-    assert {name: found[name]["error"] for name in expected} == expected
-    assert "killed by signal 6" in found["crashes"]["error"]
-    assert "must return (metadata, capabilities)" in found["shapeless"]["error"]
-    assert "no worker_type" in found["typeless"]["error"]
-    assert "No module named 'absent'" in found["absent"]["error"]
-    talks = found["talks"]
+    assert {name: workers[name]["error"] for name in expected} == expected
+    assert "killed by signal 6" in workers["crashes"]["error"]
+    assert "must return (metadata, capabilities)" in workers["shapeless"]["error"]
+    assert "no worker_type" in workers["typeless"]["error"]
+    assert "No module named 'absent'" in workers["absent"]["error"]
+    talks = workers["talks"]
     assert (talks["error"], talks["module"], talks["config_schema"]) == (
         None,
         "talks.special",
@@ -110,9 +110,9 @@ def test_worker_that_hangs_is_listed_with_an_error(tmp_path: Path) -> None:
     """A worker that does not load in time is listed with an error; the other workers are listed too."""
     install(tmp_path, "hangs", "import threading\nthreading.Event().wait()\n")
     install(tmp_path, "talks", NEIGHBOURS["talks"])
-    found = discover(tmp_path, "--timeout", "5")
-    assert found["hangs"]["error"] == "not loaded within 5 s"
-    assert found["talks"]["error"] is None
+    workers = discover(tmp_path, "--timeout", "5")
+    assert workers["hangs"]["error"] == "not loaded within 5 s"
+    assert workers["talks"]["error"] is None
 
 
 def test_discovery_works_without_the_sdk(tmp_path: Path) -> None:
@@ -123,9 +123,9 @@ def test_discovery_works_without_the_sdk(tmp_path: Path) -> None:
     (package / "cli.py").write_text("")
     (package / "__init__.py").write_text(NEIGHBOURS["talks"].replace("WORKER_MODULE = 'talks.special'\n", ""))
     install(tmp_path, "older", None, "older_worker:get_worker_metadata")
-    found = discover(tmp_path, by_path=True)
-    assert found["talks"]["error"] is None
-    assert found["older"]["module"] == "older_worker.cli"
+    workers = discover(tmp_path, by_path=True)
+    assert workers["talks"]["error"] is None
+    assert workers["older"]["module"] == "older_worker.cli"
 
 
 def test_second_worker_of_one_name_has_an_error(tmp_path: Path) -> None:

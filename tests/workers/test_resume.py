@@ -44,8 +44,8 @@ def test_killed_run_resumes_from_its_newest_complete_checkpoint(tmp_path: Path) 
             worker.wait_for_episode(episode)
             worker.process.send_signal(signal.SIGKILL)
             worker.process.wait()
-    found, _ = CheckpointStore(parts / "runs" / "r" / "checkpoints").latest_verified()
-    assert found is not None
+    checkpoint, _ = CheckpointStore(parts / "runs" / "r" / "checkpoints").latest_verified()
+    assert checkpoint is not None
     last = run_to_end(parts, config)
     assert last.lines[0]["payload"]["start_episode"] > 20
     assert last.last()["q_sha256"] == complete.last()["q_sha256"]

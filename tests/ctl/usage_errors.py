@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 #: Command line (TMP: a directory with the file bad.json; '': an empty word) | words of the message.
-SLIPS = """
+USAGE_ERRORS = """
 submit | -f --worker
 submit -f TMP/a.json -- true | -f --worker
 submit -f TMP/none.json | TMP/none.json
@@ -140,9 +140,9 @@ VALID_ARGUMENTS = {
 }  # fmt: skip
 
 
-def rows() -> list[tuple[str, list[str]]]:
+def usage_errors() -> list[tuple[str, list[str]]]:
     """Return each command line and the words that its error message must contain."""
-    pairs = (row.rpartition(" | ") for row in SLIPS.strip().splitlines())
+    pairs = (row.rpartition(" | ") for row in USAGE_ERRORS.strip().splitlines())
     return [(line.strip(), words.split()) for line, _, words in pairs]
 
 
