@@ -22,7 +22,7 @@ _STOP_BIT = 1 << (signal.SIGSTOP - 1)
 _EXEC_READS = 50
 _EXEC_PAUSE_S = 0.001
 #: Indexes of fields of /proc/PID/stat after the name.
-_SIZE, _ENV_START, _ENV_END = 20, 47, 48
+_SIZE, _END_CODE, _ENV_START, _ENV_END = 20, 24, 47, 48
 
 
 Survey = dict[int, Process]
@@ -95,7 +95,9 @@ def _has_environment(pid: int) -> bool:
     fields = procfs.read_stat_fields(pid, _ENV_END + 1)
     if len(fields) <= _ENV_END or fields[_SIZE] == b"0":  # a zombie or a kernel thread
         return False
-    return fields[_ENV_END] == b"0" or fields[_ENV_START] != fields[_ENV_END]
+    # An exec sets the bounds to the same address before it fills in the end, and the end of the code last.
+    is_in_exec = b"0" in (fields[_END_CODE], fields[_ENV_END])
+    return is_in_exec or fields[_ENV_START] != fields[_ENV_END]
 
 
 def _environment(pid: int) -> bytes | None:

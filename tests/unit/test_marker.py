@@ -40,6 +40,17 @@ def test_the_marker_of_a_process_is_found_during_an_exec() -> None:
         assert [process_table.marker_of(pid) for _ in range(CHECKS)] == [RUN_ID] * CHECKS
 
 
+@pytest.mark.parametrize(("end_code", "is_expected"), [(b"0", True), (b"4096", False)])
+def test_an_environment_is_expected_until_the_exec_is_complete(
+    monkeypatch: pytest.MonkeyPatch, end_code: bytes, is_expected: bool
+) -> None:
+    """During an exec the bounds of the environment are equal for a moment; afterwards that means empty."""
+    fields = [b"1"] * 49
+    fields[24], fields[47], fields[48] = end_code, b"8192", b"8192"
+    monkeypatch.setattr(procfs, "read_stat_fields", lambda pid, count: fields[:count])
+    assert process_table._has_environment(1) is is_expected
+
+
 def test_the_launcher_does_not_report_a_tree_in_an_exec_as_empty() -> None:
     """For a run with a dead shim, the launcher's check finds a process that is in an exec."""
     with running("sh", "-c", RESTLESS["AGAIN"], **RESTLESS, **{rundir.MARKER: RUN_ID}) as pid:
