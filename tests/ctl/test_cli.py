@@ -65,7 +65,7 @@ def test_format_stands_before_or_after_the_verb(argv: list[str]) -> None:
     assert parse(argv).output == "json"
 
 
-def test_an_option_before_the_verb_is_not_reset_by_the_verb() -> None:
+def test_option_before_the_verb_is_not_reset_by_the_verb() -> None:
     """Defaults of the verb do not overwrite options before the verb."""
     args = parse(["--socket", "/run/a", "-o", "name", "show", "x"])
     assert (args.socket, args.output, args.runs) == ("/run/a", "name", ["x"])

@@ -56,7 +56,7 @@ def test_redraws_are_limited(terminal: Tty) -> None:
     assert terminal.getvalue().count("\n") < 100
 
 
-def test_a_pipe_gets_plain_lines_only() -> None:
+def test_pipe_gets_plain_lines_only() -> None:
     """A pipe gets permanent lines only, without escape sequences and live lines."""
     pipe = io.StringIO()
     screen = Screen(pipe)

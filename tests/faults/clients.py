@@ -118,9 +118,9 @@ class Submitter(threading.Thread):
         self._request_number += 1
         self._rng = rng = random.Random(f"{self._seed}/{self._request_number}")
         if self._in_doubt is not None:
-            self._ask_for_run(*self._in_doubt)
+            self._request_run(*self._in_doubt)
         elif len(self._runs) < LIVE_LIMIT and rng.random() < 0.6:
-            self._ask_for_run("run.submit", self._worker() if rng.random() < WORKERS else self._command())
+            self._request_run("run.submit", self._worker() if rng.random() < WORKERS else self._command())
         elif self._runs:
             self._act(rng.choice(self._runs))
 
@@ -173,7 +173,7 @@ class Submitter(threading.Thread):
     def _key(self, mark: str) -> str:
         return f"{self._book.notes.parent.name}-{mark}"
 
-    def _ask_for_run(self, method: str, params: dict[str, Any]) -> None:
+    def _request_run(self, method: str, params: dict[str, Any]) -> None:
         key = params.get("key")
         self._in_doubt = (method, params) if key else None
         try:
@@ -206,7 +206,7 @@ class Submitter(threading.Thread):
         }  # fmt: skip
         if self._rng.random() < 0.5:
             params["key"] = self._key(f"{self._name}-{self._count}")
-        self._ask_for_run("run.retry", params)
+        self._request_run("run.retry", params)
 
     # --- everything else -----------------------------------------------------------------------------
 

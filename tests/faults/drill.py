@@ -27,7 +27,7 @@ from mosaicd.protocol.errors import MosaicError
 from tests.faults import drill_plan, smalldisk, verdicts, worker_verdicts
 from tests.faults.clients import CALL_TIMEOUT_S, Notebook, Submitter, Watcher
 from tests.faults.drill_harness import CPUS, GPUS, DrillHarness
-from tests.faults.drill_plan import Life, Trouble
+from tests.faults.drill_plan import FailingWrites, Life
 from tests.faults.ledger import LOST, REUSED, TWICE, Ledger
 from tests.faults.zygote import Zygote
 from tests.harness.waiting import wait_until
@@ -84,13 +84,13 @@ class Drill:
         self.harness.begin(life.crash_at)
         if life.is_answered:
             self._await_answer(answered)
-        if life.trouble is not None:
-            may_refuse = self._squeeze(life.trouble) or may_refuse
+        if life.failing_writes is not None:
+            may_refuse = self._squeeze(life.failing_writes) or may_refuse
         if life.crash_at is not None:
             self._await_crash(life.crash_at, life, may_refuse)
         else:
             self._end_life(life, may_refuse)
-        if life.trouble is None or not life.trouble.outlasts:
+        if life.failing_writes is None or not life.failing_writes.outlasts:
             self.harness.lift()
         if not self.harness.is_squeezed:
             self._compare()
@@ -114,15 +114,15 @@ class Drill:
             if _elapse(self.harness.process, min(0.01, max(seconds - passed_s, 0.001))):
                 return
 
-    def _squeeze(self, trouble: Trouble) -> bool:
+    def _squeeze(self, failing_writes: FailingWrites) -> bool:
         """Let writes fail for a while; return whether a process or the disk was limited."""
         assert self.harness.process is not None
-        _elapse(self.harness.process, trouble.after_s)
-        whose = self.harness.squeeze(trouble)
-        self.book.log("drill", "squeeze", whose, trouble.leave_bytes)
+        _elapse(self.harness.process, failing_writes.after_s)
+        whose = self.harness.squeeze(failing_writes)
+        self.book.log("drill", "squeeze", whose, failing_writes.leave_bytes)
         self.squeezes[whose or "none"] += 1
-        _elapse(self.harness.process, trouble.holds_s)
-        if not trouble.outlasts:
+        _elapse(self.harness.process, failing_writes.holds_s)
+        if not failing_writes.outlasts:
             self.harness.lift()
             self.book.log("drill", "lift")
         return whose is not None

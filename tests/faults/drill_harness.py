@@ -20,7 +20,7 @@ from mosaicd.shim import cgroup
 from tests.containment.groups import hierarchies
 from tests.faults import squeeze
 from tests.faults.clients import WORKER
-from tests.faults.drill_plan import Trouble
+from tests.faults.drill_plan import FailingWrites
 from tests.faults.squeeze import ElasticDisk
 from tests.faults.zygote import Zygote
 from tests.harness import processes
@@ -135,12 +135,12 @@ class DrillHarness(DaemonHarness):
 
     # --- writes that fail ----------------------------------------------------------------------------
 
-    def squeeze(self, trouble: Trouble) -> str | None:
+    def squeeze(self, failing_writes: FailingWrites) -> str | None:
         """Let writes fail; return of which process, or "disk", or None if there is no such process."""
         assert self.process is not None
-        whose = trouble.whose
+        whose = failing_writes.whose
         if whose == "disk" and self.disk is not None:
-            self.disk.shrink(trouble.leave_bytes)
+            self.disk.shrink(failing_writes.leave_bytes)
             return "disk"
         try:
             pids = {"launcher": self._launchers, "shim": self.shims_only}.get(whose, self._daemons)()
@@ -148,10 +148,10 @@ class DrillHarness(DaemonHarness):
             return None
         if not pids:
             return None
-        pid = pids[int(trouble.pick * len(pids))]
+        pid = pids[int(failing_writes.pick * len(pids))]
         self._squeezed.add(pid)
         self._was_limited = True
-        return whose if squeeze.try_limit(pid, trouble.leave_bytes) else None
+        return whose if squeeze.try_limit(pid, failing_writes.leave_bytes) else None
 
     def _daemons(self) -> list[int]:
         assert self.process is not None

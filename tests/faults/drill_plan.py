@@ -22,7 +22,7 @@ MOST_LIFE_S = 1.0
 
 
 @dataclass(frozen=True)
-class Trouble:
+class FailingWrites:
     """A time in which writes fail: of which process, after how many bytes, when and for how long."""
 
     whose: str  # disk, daemon, launcher or shim
@@ -46,7 +46,7 @@ class Life:
     kill_after_s: float
     linger_s: float
     pick: float
-    trouble: Trouble | None
+    failing_writes: FailingWrites | None
 
 
 def life(seed: str, number: int) -> Life:
@@ -67,13 +67,13 @@ def life(seed: str, number: int) -> Life:
         kill_after_s=rng.uniform(0, 0.25),
         linger_s=rng.uniform(0, 0.1),
         pick=rng.random(),
-        trouble=_trouble(rng) if rng.random() < 0.12 else None,
+        failing_writes=_failing_writes(rng) if rng.random() < 0.12 else None,
     )
 
 
-def _trouble(rng: random.Random) -> Trouble:
+def _failing_writes(rng: random.Random) -> FailingWrites:
     whose = rng.choice(("disk", "disk", "daemon", "launcher", "shim"))
-    return Trouble(
+    return FailingWrites(
         whose=whose,
         leave_bytes=rng.choice(LEFT_BYTES if whose == "disk" else LIMITS_BYTES),
         after_s=rng.uniform(0.05, 0.3),

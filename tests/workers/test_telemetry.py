@@ -120,7 +120,7 @@ def test_cyclic_value_is_cut() -> None:
     assert '"..."' in dumps(cycle)
 
 
-def test_lines_of_many_threads_stay_complete() -> None:
+def test_lines_of_many_threads_do_not_mix() -> None:
     """Long lines from several threads do not mix, and earlier printed text stays before them."""
     read, write = os.pipe()
     writer = os.fdopen(write, "w")
