@@ -2,8 +2,11 @@
 
 Only this check frees a slot; a shim's report does not.  A process belongs to a run if it is in the run's
 control group, has the run's marker in its environment, or descends from the run's living shim.  Zombies and
-the shim do not count.  Reading environments is slow.  No process of an attempt is older than its shim,
-because the tree of the earlier attempt was empty, so only environments of younger processes are read.
+the shim do not count.  If the marker is unknown, because an exec does not end, the process counts for every
+run: no slot is freed too early.
+
+Reading environments is slow.  No process of an attempt is older than its shim, because the tree of the
+earlier attempt was empty, so only environments of younger processes are read.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,13 +26,23 @@ def answer(orders: Sequence[CheckTree], sweeper: CgroupSweeper) -> list[TreeChec
     oldest_shim = min((order.shim_start or 0 for order in orders), default=0)
     for process in table.values():
         if process.is_alive and process.start_ticks >= oldest_shim:
-            run_id = process_table.marker_of(process.pid)
-            if run_id in member_pids:
-                member_pids[run_id].append(process.pid)
+            _add(process.pid, member_pids)
     for run_id, pids in sweeper.living().items():
         if run_id in member_pids:
             member_pids[run_id].extend(pids)
     return [_reply(order, table, member_pids[order.run_id]) for order in orders]
+
+
+def _add(pid: int, member_pids: dict[str, list[int]]) -> None:
+    """Add a process to the run whose marker it has; to every run if its marker is unknown."""
+    try:
+        run_id = process_table.marker_of(pid)
+    except process_table.InExec:
+        for pids in member_pids.values():
+            pids.append(pid)
+        return
+    if run_id in member_pids:
+        member_pids[run_id].append(pid)
 
 
 def attempts_without_shim(orders: Iterable[CheckTree]) -> list[tuple[str, int]]:

@@ -5,6 +5,7 @@ read; psutil would open files of /proc several times.
 Note: a survey may miss a process that is forked meanwhile, so a caller that acts on a survey takes another.
 """
 
+import contextlib
 import os
 import signal
 import time
@@ -26,6 +27,10 @@ _SIZE, _END_CODE, _ENV_START, _ENV_END = 20, 24, 47, 48
 
 
 Survey = dict[int, Process]
+
+
+class InExec(Exception):
+    """A process is in an exec that takes long, so its environment is unknown."""
 
 
 def is_stopped_or_stopping(process: Process) -> bool:
@@ -79,15 +84,15 @@ def children_of_this_process() -> list[int]:
 def environment_of(pid: int) -> bytes:
     """Return the environment of a process; empty if it has ended or may not be read.
 
-    During an exec the kernel shows an empty environment for a moment; then it is read again.
+    During an exec the kernel shows an empty environment for a moment; then it is read again.  InExec if the
+    exec does not end: the machine may be suspended or overloaded, or the program's disk may hang.
     """
-    environment = _environment(pid)
     for _ in range(_EXEC_READS):
-        if environment != b"" or not _has_environment(pid):
-            break
-        time.sleep(_EXEC_PAUSE_S)
         environment = _environment(pid)
-    return environment or b""
+        if environment != b"" or not _has_environment(pid):
+            return environment or b""
+        time.sleep(_EXEC_PAUSE_S)
+    raise InExec(pid)
 
 
 def _has_environment(pid: int) -> bool:
@@ -118,7 +123,7 @@ def _environment(pid: int) -> bytes | None:
 
 
 def marker_of(pid: int) -> str | None:
-    """Return the run id in the environment of `pid`, or None."""
+    """Return the run id in the environment of `pid`, or None; InExec if it is unknown."""
     environment = environment_of(pid)
     prefix = rundir.MARKER.encode() + b"="
     if prefix not in environment:
@@ -130,14 +135,18 @@ def marker_of(pid: int) -> str | None:
 
 
 def marked(table: Survey, run_id: str, skip: Iterable[int] = ()) -> list[Process]:
-    """Return the living processes outside `skip` whose environment names the run."""
-    skipped = set(skip)
-    skipped.add(os.getpid())
-    return [
-        process
-        for process in table.values()
-        if process.is_alive and process.pid not in skipped and marker_of(process.pid) == run_id
-    ]
+    """Return the living processes outside `skip` whose environment names the run.
+
+    Note: a process in an exec that takes long is left out.  The next survey finds it.
+    """
+    skipped = {os.getpid(), *skip}
+    found = []
+    for process in table.values():
+        if process.is_alive and process.pid not in skipped:
+            with contextlib.suppress(InExec):
+                if marker_of(process.pid) == run_id:
+                    found.append(process)
+    return found
 
 
 def in_session(table: Survey, leader_pid: int, leader_start: int) -> list[Process]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mosaicd.protocol import rundir
-from mosaicd.shim.process_table import environment_of
+from mosaicd.shim.process_table import InExec, environment_of
 
 PROC = Path("/proc")
 
@@ -42,7 +42,12 @@ def kill(pid: int) -> None:
 def pids_with_marker(*run_ids: str) -> list[int]:
     """Return the living processes that carry the marker of one of the runs."""
     markers = {f"{rundir.MARKER}={run_id}".encode() for run_id in run_ids}
-    return [pid for pid in all_pids() if not markers.isdisjoint(environment_of(pid).split(b"\0"))]
+    found = []
+    for pid in all_pids():
+        with contextlib.suppress(InExec):
+            if not markers.isdisjoint(environment_of(pid).split(b"\0")):
+                found.append(pid)
+    return found
 
 
 def pids_with_path(path: Path) -> list[int]:
