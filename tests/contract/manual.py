@@ -1,7 +1,6 @@
-"""The manual pages as tests see them: source, rendered text, sections, and what each documents.
+"""The manual pages for tests: source, rendered text, sections, items and flags.
 
-Pages are mdoc(7).  A section is found by its heading, an item by its `.It` line, a flag by how it is
-rendered: what a reader sees is what is compared with the program.
+Pages are mdoc(7).  Sections are found by their headings, items by `.It` lines, flags in the rendered text.
 """
 
 import os
@@ -22,7 +21,7 @@ _SHORT = re.compile(r"(?<![\w-])-[A-Za-z](?![\w-])")
 
 
 def need(program: str) -> str:
-    """Return the path of a program; its absence is a failure in CI and a skip elsewhere."""
+    """Return the path of a program; if it is missing, fail in CI and skip the test elsewhere."""
     found = shutil.which(program)
     if found is None:
         message = f"{program} is not installed (Debian: apt install mandoc groff-base)"
@@ -33,7 +32,7 @@ def need(program: str) -> str:
 
 
 def pages() -> list[Path]:
-    """Every manual page of the tree, by name."""
+    """Return the manual pages, sorted by name."""
     return sorted(MAN.glob("*.[1-9]"))
 
 
@@ -43,7 +42,7 @@ def source(page: str) -> str:
 
 @cache
 def rendered(page: str) -> str:
-    """The page as a terminal shows it, without bold and underline, in lines too long to break a flag."""
+    """Return the page as a terminal shows it, without bold and underline, in lines that break no flag."""
     argv = [need("mandoc"), "-T", "ascii", "-O", "width=500", str(MAN / page)]
     shown = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     return _OVERSTRIKE.sub("", shown)
@@ -51,7 +50,7 @@ def rendered(page: str) -> str:
 
 @cache
 def sections(page: str) -> dict[str, str]:
-    """Heading (of either level) -> the rendered text below it, up to the next heading of either level."""
+    """Return the rendered text below each heading of both levels."""
     found: dict[str, list[str]] = {}
     here: list[str] = []
     for line in rendered(page).splitlines():
@@ -67,12 +66,12 @@ def long_flags(text: str) -> set[str]:
 
 
 def flags(text: str) -> set[str]:
-    """Every flag that a text mentions, long and short."""
+    """Return the long and short flags in a text."""
     return long_flags(text) | set(_SHORT.findall(text))
 
 
 def items(page: str) -> dict[str, set[str]]:
-    """Heading -> the names that `.It` lines below it define (mdoc macros left out)."""
+    """Return for each heading the names in its `.It` lines, without mdoc macros."""
     found: dict[str, set[str]] = {}
     here: set[str] = set()
     for line in source(page).splitlines():

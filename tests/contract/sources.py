@@ -1,7 +1,7 @@
-"""The project's own Python source, parsed: what every structural test looks at.
+"""The parsed Python source of the project, for structural tests.
 
-Nothing here imports the code under test, so a module with a broken import is still judged.  A name is
-judged by what it means, not how it is written: `from os import kill as k; k()` is a use of `os.kill`.
+The code under test is not imported, so a module with a broken import is checked too.  Names are resolved:
+`from os import kill as k; k()` is a use of `os.kill`.
 """
 
 import ast
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.harness.places import ROOT
 
-#: Import name of a package -> the folder that holds it.
+#: Import name of a package -> its parent directory.
 PACKAGES = {
     "mosaicd": ROOT,
     "mosaicctl": ROOT,
@@ -23,7 +23,7 @@ PACKAGES = {
 
 @dataclass(frozen=True)
 class Import:
-    """One imported module; `for_types` when it stands under `if TYPE_CHECKING`."""
+    """An imported module; `for_types` if the import is under `if TYPE_CHECKING`."""
 
     target: str
     line: int
@@ -32,7 +32,7 @@ class Import:
 
 @dataclass(frozen=True)
 class Module:
-    """A parsed source file and the dotted name it is imported by."""
+    """A parsed source file and its dotted name."""
 
     name: str
     path: Path
@@ -49,7 +49,7 @@ class Module:
 
 
 def parse(name: str, text: str, path: Path | None = None) -> Module:
-    """Return the module that `text` would be if it were imported as `name`."""
+    """Return `text` parsed as the module `name`."""
     where = path or ROOT / (name.replace(".", "/") + ".py")
     return Module(name, where, text, ast.parse(text))
 
@@ -63,7 +63,7 @@ def module_name(path: Path, base: Path) -> str:
 
 @cache
 def modules(package: str) -> tuple[Module, ...]:
-    """Every module of one package, sorted by path; an empty tuple where the package does not exist."""
+    """Return the modules of a package, sorted by path; an empty tuple if the package does not exist."""
     base = PACKAGES[package]
     return tuple(
         parse(module_name(path, base), path.read_text(encoding="utf-8"), path)
@@ -76,7 +76,7 @@ def all_modules() -> tuple[Module, ...]:
 
 
 def python_files() -> list[Path]:
-    """Every Python file of the project, tests and tools included; nothing that was installed or built."""
+    """Return all Python files of the project, with tests and tools, without installed or built files."""
     left_out = {".venv", ".git", "build", "dist", "__pycache__", ".make"}
     return [
         path for path in sorted(ROOT.rglob("*.py")) if not left_out.intersection(path.relative_to(ROOT).parts)
@@ -102,7 +102,7 @@ def _walk(node: ast.AST, for_types: bool = False) -> Iterator[tuple[ast.AST, boo
 
 
 def _source_of(module: Module, node: ast.ImportFrom) -> str:
-    """The absolute name of what a `from` import reads from, dots resolved."""
+    """Return the absolute name of the module in a `from` import, with dots resolved."""
     if not node.level:
         return node.module or ""
     parts = module.name.split(".")
@@ -112,7 +112,7 @@ def _source_of(module: Module, node: ast.ImportFrom) -> str:
 
 
 def imports(module: Module, known: frozenset[str] = frozenset()) -> list[Import]:
-    """Every import anywhere in the file; `from a import b` is of `a.b` when that is a module in `known`."""
+    """Return all imports of the file; `from a import b` imports `a.b` if that is a module in `known`."""
     found = []
     for node, for_types in _walk(module.tree):
         if isinstance(node, ast.Import):
@@ -126,7 +126,7 @@ def imports(module: Module, known: frozenset[str] = frozenset()) -> list[Import]
 
 
 def _bindings(module: Module) -> dict[str, str]:
-    """Local name -> the dotted thing it was imported as."""
+    """Return the dotted name of each imported local name."""
     bound = {}
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Import):
@@ -153,9 +153,9 @@ def _dotted(node: ast.expr) -> str | None:
 
 
 def uses(module: Module) -> list[tuple[str, int]]:
-    """Every dotted name that the code mentions, with imports resolved, and its line.
+    """Return every dotted name in the code with its line, imports resolved.
 
-    A method on something that is not a plain name is `.method`: `self._process.kill` gives `.kill` too.
+    A method of an expression is `.method`: `self._process.kill` also gives `.kill`.
     """
     bound = _bindings(module)
     found = []

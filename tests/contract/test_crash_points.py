@@ -1,4 +1,4 @@
-"""Crash points: every name stands at one place in the code and in the manual, and the other way round."""
+"""Crash points: each name is used at one place in the code and listed in the manual."""
 
 import ast
 import re
@@ -11,8 +11,8 @@ from tests.contract import manual
 from tests.contract.sources import modules
 
 
-def reached() -> Counter[str]:
-    """How often each name is given to `reach`."""
+def uses_of_points() -> Counter[str]:
+    """Return how often the code calls `reach` with each name."""
     found: Counter[str] = Counter()
     for module in modules("mosaicd"):
         for node in ast.walk(module.tree):
@@ -21,13 +21,13 @@ def reached() -> Counter[str]:
     return found
 
 
-def test_every_point_is_one_place() -> None:
-    """A name that is in the table is passed in one place of the code, and no other name is passed."""
-    assert reached() == dict.fromkeys(crash_points.POINTS, 1)
+def test_every_crash_point_is_used_once() -> None:
+    """The code calls `reach` once with each name of the table, and with no other name."""
+    assert uses_of_points() == dict.fromkeys(crash_points.POINTS, 1)
 
 
-def test_the_manual_names_every_point() -> None:
-    """mosaicd(8) lists the points, each with the moment that it stands for."""
+def test_the_manual_lists_every_crash_point() -> None:
+    """mosaicd(8) lists the crash points with the moment of each."""
     section = re.search(r"^\.Sh CRASH POINTS\n(.*?)^\.Sh ", manual.source("mosaicd.8"), re.M | re.S)
     assert section
     told = dict(re.findall(r"^\.It Ic (\S+)\n(.*)\.$", section[1], re.M))
@@ -35,7 +35,7 @@ def test_the_manual_names_every_point() -> None:
 
 
 @pytest.mark.parametrize("spec", ["", "nowhere", "shim.locked:0", "shim.locked:x", "shim.locked:1001", ":3"])
-def test_a_wrong_name_is_refused(spec: str) -> None:
-    """A drill that could never happen is refused, not run without a crash."""
+def test_an_unknown_crash_point_is_refused(spec: str) -> None:
+    """An unknown name or a wrong count raises an error."""
     with pytest.raises(ValueError, match=r"crash point|count"):
         crash_points.parse(spec)

@@ -1,4 +1,4 @@
-"""mosaicd-guarantees(7): each promise says where it ends and names tests that are there and attack it."""
+"""mosaicd-guarantees(7): each guarantee has its limits and existing tests."""
 
 import ast
 import re
@@ -14,8 +14,8 @@ NUMBERS = range(1, 14)
 _TEST = re.compile(r"^(tests/\S+)::(\w+)$", re.MULTILINE)
 
 
-def promises(text: str) -> dict[int, tuple[str, str]]:
-    """Number -> (title, source) of every promise: a subsection of GUARANTEES that begins with a number."""
+def guarantees(text: str) -> dict[int, tuple[str, str]]:
+    """Return title and source of each guarantee by its number; a guarantee is a numbered subsection."""
     body = re.split(r"^\.Sh ", text, flags=re.MULTILINE)
     found = next(part for part in body if part.startswith("GUARANTEES"))
     parts = re.split(r"^\.Ss (\d+)\. (.*)\n", found, flags=re.MULTILINE)[1:]
@@ -25,14 +25,14 @@ def promises(text: str) -> dict[int, tuple[str, str]]:
     }
 
 
-def named_tests(text: str) -> list[tuple[str, str]]:
-    """(file, function) of every test that a promise names."""
+def listed_tests(text: str) -> list[tuple[str, str]]:
+    """Return file and function of every test that a text lists."""
     return _TEST.findall(text)
 
 
 @cache
 def functions_of(file: str) -> frozenset[str]:
-    """The test functions of a file that pytest would collect; none where there is no such file."""
+    """Return the test functions of a file that pytest collects; none if the file does not exist."""
     path = ROOT / file
     if not (path.is_file() and path.name.startswith("test_") and file.startswith("tests/")):
         return frozenset()
@@ -42,38 +42,38 @@ def functions_of(file: str) -> frozenset[str]:
 
 
 def faults(text: str) -> list[str]:
-    """Say what is wrong with a promise: no limits told, no test named, or one that does not exist."""
-    found = [] if "\n.Em Limits :\n" in text else ["it does not say where it ends"]
-    named = named_tests(text)
+    """Return the faults of a guarantee: no limits, no test, a test listed twice, or an unknown test."""
+    found = [] if "\n.Em Limits :\n" in text else ["it has no limits"]
+    named = listed_tests(text)
     if not named:
-        found.append("it names no test")
+        found.append("it lists no test")
     if len(set(named)) < len(named):
-        found.append("it names a test twice")
+        found.append("it lists a test twice")
     missing = [(file, name) for file, name in named if name not in functions_of(file)]
     return found + [f"{file}::{name} does not exist" for file, name in missing]
 
 
-def test_every_guarantee_is_there() -> None:
-    """The page has the thirteen promises, in order, and no other."""
-    assert list(promises(manual.source(PAGE))) == list(NUMBERS)
+def test_the_page_has_thirteen_guarantees() -> None:
+    """The guarantees have the numbers 1 to 13, in order."""
+    assert list(guarantees(manual.source(PAGE))) == list(NUMBERS)
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_a_guarantee_is_attacked(number: int) -> None:
-    """A promise tells its limits and names at least three tests, and every test that it names exists."""
-    _, text = promises(manual.source(PAGE))[number]
+def test_a_guarantee_has_limits_and_three_tests(number: int) -> None:
+    """Each guarantee has its limits and at least three tests, which all exist."""
+    _, text = guarantees(manual.source(PAGE))[number]
     assert not faults(text)
-    assert len(named_tests(text)) >= 3
+    assert len(listed_tests(text)) >= 3
 
 
-def test_every_reference_is_read() -> None:
-    """Nothing on the page that looks like a test escapes this file."""
+def test_every_test_on_the_page_is_checked() -> None:
+    """Each mention of a test on the page belongs to a guarantee and is checked."""
     text = manual.source(PAGE)
     mentioned = re.findall(r"tests/\S+", text)
-    assert len(mentioned) == sum(len(named_tests(inner)) for _, inner in promises(text).values())
+    assert len(mentioned) == sum(len(listed_tests(inner)) for _, inner in guarantees(text).values())
 
 
-EXISTS = "tests/contract/test_guarantees.py::test_every_guarantee_is_there\n"
+EXISTS = "tests/contract/test_guarantees.py::test_the_page_has_thirteen_guarantees\n"
 LIMITS = "x\n.Em Limits :\ny\n"
 
 
@@ -81,14 +81,14 @@ LIMITS = "x\n.Em Limits :\ny\n"
     ("text", "fault"),
     [
         (LIMITS, "no test"),
-        (EXISTS, "where it ends"),
+        (EXISTS, "no limits"),
         (LIMITS + EXISTS + EXISTS, "twice"),
-        (LIMITS + EXISTS.replace("every", "no"), "does not exist"),
-        (LIMITS + EXISTS.replace("guarantees.py", "promises.py"), "does not exist"),
+        (LIMITS + EXISTS.replace("thirteen", "no"), "does not exist"),
+        (LIMITS + EXISTS.replace("guarantees.py", "unknown.py"), "does not exist"),
         (LIMITS + "tests/contract/sources.py::modules\n", "does not exist"),
     ],
 )
-def test_an_empty_promise_is_seen(text: str, fault: str) -> None:
-    """The test above can fail: no test, one that is gone, one in a file that pytest does not collect."""
+def test_faults_of_a_guarantee_are_found(text: str, fault: str) -> None:
+    """Missing limits, missing tests, repeated tests and unknown tests are faults."""
     assert any(fault in found for found in faults(text))
     assert not faults(LIMITS + EXISTS)

@@ -1,4 +1,4 @@
-"""Imports go one way: from the words, through the pure core, outwards to the service that wires it all."""
+"""Imports go one way: each room imports only the rooms in its row of ARCHITECTURE.md."""
 
 import re
 import subprocess
@@ -12,17 +12,17 @@ from tests.harness.places import ROOT
 
 
 def rooms_of(text: str) -> dict[str, tuple[str, ...]]:
-    """Return the table of rooms in ARCHITECTURE.md: room -> the rooms that it imports, in its order."""
+    """Return the rooms in the table of ARCHITECTURE.md, in its order, with the rooms that each imports."""
     table = re.search(r"^\| room \|.*?\n\n", text, re.MULTILINE | re.DOTALL)
     assert table, "ARCHITECTURE.md has no table of rooms"
     rows = re.findall(r"^\| `(\w+)` \|.*\|([^|]*)\|$", table[0], re.MULTILINE)
     return {room: tuple(re.findall(r"`(\w+)`", imported)) for room, imported in rows}
 
 
-#: Room of mosaicd -> the rooms that it imports, as ARCHITECTURE.md has it.  The bare package has the version.
+#: Room of mosaicd -> the rooms that it may import.
 ROOMS = {"": (), **rooms_of((ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"))}
 
-#: Room -> the libraries it may import besides the standard one.
+#: Room -> the libraries that it may import besides the standard library.
 LIBRARIES: dict[str, frozenset[str]] = {
     "mosaicd.shim": frozenset({"psutil"}),
     "mosaicd.launcher": frozenset({"psutil"}),
@@ -31,7 +31,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "mosaic_tabular": frozenset({"numpy", "gymnasium"}),
 }
 
-#: What the pure core may not touch, however small the excuse.
+#: Modules and names that the pure core must not use.
 IMPURE = frozenset(
     """asyncio concurrent fcntl io logging multiprocessing os random secrets select selectors shutil
     signal socket sqlite3 subprocess sys tempfile threading time""".split()
@@ -39,7 +39,7 @@ IMPURE = frozenset(
 
 IMPURE_NAMES = frozenset("open print input pathlib.Path pathlib.PosixPath datetime.datetime.now".split())
 
-#: What mosaicctl may not have loaded once `--version` has been answered; each costs milliseconds a call.
+#: Modules that `mosaicctl --version` must not load; each would cost milliseconds.
 HEAVY = frozenset(
     """asyncio concurrent.futures ctypes curses dataclasses decimal email http importlib.metadata inspect
     logging multiprocessing sqlite3 ssl subprocess tempfile tomllib unittest urllib.request
@@ -47,12 +47,12 @@ HEAVY = frozenset(
 )
 
 
-#: Where an import stands that is for types only.
+#: Source before an import for types only.
 FOR_TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    "
 
 
 def room_of(name: str) -> tuple[str, str]:
-    """Split a dotted module into its package and its room: `mosaicd.core.fsm` -> mosaicd, core."""
+    """Return package and room of a dotted module: mosaicd and core for `mosaicd.core.fsm`."""
     package, _, rest = name.partition(".")
     return package, rest.split(".")[0]
 
@@ -61,7 +61,7 @@ KNOWN = frozenset(module.name for module in all_modules())
 
 
 def direction_faults(module: Module, known: frozenset[str] = KNOWN) -> list[str]:
-    """Say which imports of `module` go against the table."""
+    """Return the imports of `module` that the table does not allow."""
     package, room = room_of(module.name)
     faults = []
     for imported in imports(module, known):
@@ -84,7 +84,7 @@ def direction_faults(module: Module, known: frozenset[str] = KNOWN) -> list[str]
 
 
 def library_faults(module: Module) -> list[str]:
-    """Say which imports are of libraries that this room may not have."""
+    """Return the imports of libraries that the room of `module` must not use."""
     package, room = room_of(module.name)
     allowed = LIBRARIES.get(f"{package}.{room}", frozenset()) | LIBRARIES.get(package, frozenset())
     faults = []
@@ -97,20 +97,20 @@ def library_faults(module: Module) -> list[str]:
 
 
 def impurities(module: Module) -> list[str]:
-    """Say what `module` has that is no pure computation; a PurePosixPath is one, a Path is not."""
+    """Return the impure names in `module`; a PurePosixPath is pure, a Path is not."""
     imported = [(i.target, i.line) for i in imports(module) if i.target.split(".")[0] in IMPURE]
     named = [(name, line) for name, line in uses(module) if name in IMPURE_NAMES]
     return [f"{module.where(line)}: the core has {name}" for name, line in imported + named]
 
 
 def test_every_room_is_known() -> None:
-    """A new room of mosaicd is placed in the table before anything may import it, and no row is stale."""
+    """Every room of mosaicd is in the table, and every row of the table is a room."""
     found = {room_of(module.name)[1] for module in modules("mosaicd")}
     assert found == set(ROOMS)
 
 
 def test_no_room_imports_a_room_below_it() -> None:
-    """The table has no circle: each room imports only rooms that stand above it."""
+    """Each room imports only rooms above it in the table, so there is no circle."""
     order = list(ROOMS)
     below = [
         (room, imported)
@@ -121,8 +121,8 @@ def test_no_room_imports_a_room_below_it() -> None:
     assert not below
 
 
-def test_the_table_of_rooms_names_no_import_too_many() -> None:
-    """Each import in the table of ARCHITECTURE.md exists in the code."""
+def test_each_import_in_the_table_of_rooms_is_used() -> None:
+    """The table has no import that the code does not have."""
     used: dict[str, set[str]] = {room: set() for room in ROOMS}
     for module in modules("mosaicd"):
         targets = (room_of(imported.target) for imported in imports(module, KNOWN))
@@ -131,19 +131,19 @@ def test_the_table_of_rooms_names_no_import_too_many() -> None:
 
 
 def test_imports_go_one_way() -> None:
-    """No module imports a room that the row of its own room does not name."""
+    """Each module imports only rooms in the row of its own room."""
     assert not [fault for module in all_modules() for fault in direction_faults(module)]
 
 
 def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
-    """Return every largest group of modules that all import one another, directly or through others."""
+    """Return the groups of modules that all import each other, directly or indirectly."""
     reached = {name: _reached(name, graph) for name in graph}
     groups = {frozenset(other for other in reached[name] if name in reached[other]) for name in graph}
     return sorted(sorted(group) for group in groups if group)
 
 
 def _reached(start: str, graph: Mapping[str, set[str]]) -> set[str]:
-    """Return the modules that `start` imports, directly or through others."""
+    """Return the modules that `start` imports, directly or indirectly."""
     found: set[str] = set()
     waiting = [start]
     while waiting:
@@ -161,7 +161,7 @@ def import_graph(sources: Iterable[Module], known: frozenset[str]) -> dict[str, 
 
 
 def test_no_modules_import_each_other() -> None:
-    """No module imports a module that imports it, directly or through others, not even for its types."""
+    """No modules import each other, directly or indirectly, also not for types."""
     assert not circles(import_graph(all_modules(), KNOWN))
 
 
@@ -176,27 +176,27 @@ def test_no_modules_import_each_other() -> None:
         ),
     ],
 )
-def test_a_circle_of_imports_is_seen(texts: dict[str, str], expected: list[str]) -> None:
-    """The test of circles finds them at any length, also through type-only imports, and no others."""
+def test_circles_of_imports_are_found(texts: dict[str, str], expected: list[str]) -> None:
+    """Circles of any length are found, also through imports for types."""
     sources = [parse(f"mosaicd.rpc.{name}", text) for name, text in texts.items()]
     found = circles(import_graph(sources, frozenset(module.name for module in sources)))
     assert found == ([[f"mosaicd.rpc.{name}" for name in expected]] if expected else [])
 
 
 def test_libraries_stay_in_their_rooms() -> None:
-    """Words, core, client and SDK need the standard library alone; others what their row says."""
+    """Each room imports only the libraries in its row of LIBRARIES, besides the standard library."""
     assert not [fault for module in all_modules() for fault in library_faults(module)]
 
 
 def test_the_core_is_pure() -> None:
-    """The core does no I/O, reads no clock and knows no event loop."""
+    """The core does no I/O, reads no clock and uses no event loop."""
     core = [module for module in modules("mosaicd") if room_of(module.name)[1] == "core"]
     assert core
     assert not [fault for module in core for fault in impurities(module)]
 
 
-def test_shim_and_launcher_know_no_event_loop() -> None:
-    """A shim is small because it loads no asyncio, and neither does what it is forked from."""
+def test_shim_and_launcher_do_not_import_asyncio() -> None:
+    """Without asyncio, launcher and shims use little memory."""
     rooms = ("shim", "launcher", "protocol", "procfs", "safe_files", "catalogue", "journald")
     guilty = [
         module.where(i.line)
@@ -224,8 +224,8 @@ def test_shim_and_launcher_know_no_event_loop() -> None:
         ("mosaicd.store.registry", FOR_TYPES + "import mosaicd.rpc"),
     ],
 )
-def test_a_wrong_import_is_seen(name: str, text: str) -> None:
-    """The test of directions can fail: each of these would be reported."""
+def test_a_forbidden_import_is_reported(name: str, text: str) -> None:
+    """direction_faults reports each of these imports."""
     known = KNOWN | {"mosaicd.recovery.reconcile", "mosaicd.rpc.server", "mosaicd.clock", "mosaicd.config"}
     assert direction_faults(parse(name, text), known)
 
@@ -239,8 +239,8 @@ def test_a_wrong_import_is_seen(name: str, text: str) -> None:
         ("mosaicd.rpc.verbs.pause", "from . import router\nfrom mosaicd.dispatch import dispatcher"),
     ],
 )
-def test_a_right_import_is_not_reported(name: str, text: str) -> None:
-    """The test of directions lets through what the architecture allows."""
+def test_an_allowed_import_is_not_reported(name: str, text: str) -> None:
+    """direction_faults accepts imports in the row of a room."""
     assert not direction_faults(
         parse(name, text), KNOWN | {"mosaicd.host.auth", "mosaicd.dispatch.dispatcher"}
     )
@@ -254,19 +254,19 @@ def test_a_right_import_is_not_reported(name: str, text: str) -> None:
         ("mosaic_worker.x", "import numpy"),
     ],
 )
-def test_a_stray_library_is_seen(name: str, text: str) -> None:
-    """The test of libraries can fail."""
+def test_a_forbidden_library_is_reported(name: str, text: str) -> None:
+    """library_faults reports a library that the room must not import."""
     assert library_faults(parse(name, text))
 
 
 @pytest.mark.parametrize("text", ["def f():\n    import time", "import pathlib as p\np.Path()", "open()"])
-def test_an_impurity_is_seen(text: str) -> None:
-    """The test of purity can fail, also for an import inside a function."""
+def test_an_impure_name_is_reported(text: str) -> None:
+    """impurities reports impure names, also an import inside a function."""
     assert impurities(parse("mosaicd.core.x", text))
 
 
 def loaded_by(statement: str) -> set[str]:
-    """Names of the modules a fresh interpreter has loaded after `statement`, above what it starts with."""
+    """Return the modules that `statement` loads in a new interpreter."""
     code = f"import sys; before = set(sys.modules)\n{statement}\nprint('\\n'.join(set(sys.modules) - before))"
     root = PACKAGES["mosaicctl"]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
@@ -284,17 +284,17 @@ except SystemExit:
 """
 
 
-def test_the_client_starts_light() -> None:
-    """mosaicctl loads no heavy module before it knows the verb: `list` answers like a shell builtin."""
+def test_the_client_loads_no_heavy_module_at_its_start() -> None:
+    """`mosaicctl --version` loads none of the modules that would delay every call."""
     loaded = loaded_by(VERSION)
     assert "mosaicctl.__main__" in loaded
     assert not loaded & HEAVY
 
 
-def test_the_launcher_starts_light() -> None:
-    """What every shim is forked from holds no event loop, no logging and none of the daemon's libraries.
+def test_the_launcher_loads_no_heavy_module() -> None:
+    """The launcher, which forks shims, loads no event loop, no logging and no library of the daemon.
 
-    A dataclass there would load `inspect` and a dozen other modules: 1.3 MB.
+    A dataclass would load `inspect` and a dozen other modules (1.3 MB).
     """
     loaded = loaded_by("import mosaicd.launcher.__main__")
     heavy = {"asyncio", "logging", "sqlite3", "msgspec", "jsonrpcserver", "aiofiles", "ssl", "pathlib"}

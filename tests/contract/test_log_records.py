@@ -1,4 +1,4 @@
-"""The daemon logs by its catalogue: no free text but debug lines, no entry without use, no field left out."""
+"""Log records come from the catalogue; only debug lines are free text; all entries and fields are used."""
 
 import ast
 import string
@@ -10,7 +10,7 @@ _FREE_TEXT = frozenset("info warning error critical exception fatal log".split()
 
 
 def free_texts(module: Module) -> list[str]:
-    """Say where `module` logs a sentence that is no entry of the catalogue."""
+    """Return the calls in `module` that log free text above level debug."""
     return [
         f"{module.where(node.lineno)}: {ast.unparse(node.func)}"
         for node in ast.walk(module.tree)
@@ -22,7 +22,7 @@ def free_texts(module: Module) -> list[str]:
 
 
 def uses(module: Module) -> list[tuple[str, ast.Call | None, int]]:
-    """Return the name of each entry that `module` uses, with the call of log.event, if it is in one."""
+    """Return the name of each entry in `module`, with its call of log.event, or None outside of one."""
     calls = {
         id(node.args[0]): node
         for node in ast.walk(module.tree)
@@ -36,7 +36,7 @@ def uses(module: Module) -> list[tuple[str, ast.Call | None, int]]:
 
 
 def missing_fields(module: Module) -> list[str]:
-    """Say which calls of log.event leave out a field of the sentence; a call with ** may have it there."""
+    """Return the calls of log.event that lack a field of the sentence; a call with ** is accepted."""
     sentences = {entry.name: entry.sentence for entry in ENTRIES}
     faults = []
     for name, call, line in uses(module):
@@ -53,28 +53,28 @@ def product() -> list[Module]:
 
 
 def test_only_debug_lines_are_free_text() -> None:
-    """What an operator reads is an entry of the catalogue: it has a code, and its sentence is reviewed."""
+    """Records from level info on are entries of the catalogue, with a code and a reviewed sentence."""
     assert not [fault for module in product() for fault in free_texts(module)]
 
 
 def test_every_entry_is_used() -> None:
-    """An entry that nothing logs is no promise."""
+    """The code logs each entry of the catalogue."""
     used = {name for module in modules("mosaicd") for name, _, _ in uses(module) if name.isupper()}
     assert {entry.name for entry in ENTRIES} == used
 
 
 def test_every_field_of_a_sentence_is_given() -> None:
-    """A call of log.event gives each field that the sentence of its entry names."""
+    """Each call of log.event has all fields of its entry's sentence."""
     assert not [fault for module in product() for fault in missing_fields(module)]
 
 
-def test_free_text_is_seen() -> None:
-    """The test of free text can fail; a debug line is none."""
+def test_free_text_is_reported() -> None:
+    """free_texts reports a warning with free text, and no debug line."""
     assert free_texts(parse("mosaicd.x", "import logging\nlogging.getLogger(1)\nlogger.warning('x')"))
     assert not free_texts(parse("mosaicd.x", "logger.debug('x')"))
 
 
-def test_a_missing_field_is_seen() -> None:
-    """The test of fields can fail."""
+def test_a_missing_field_is_reported() -> None:
+    """missing_fields reports a call without a field of its sentence."""
     text = "log.event(Catalogue.RUN_ENDED, run_id=1)"
     assert missing_fields(parse("mosaicd.x", text)) == ["mosaicd/x.py:1: RUN_ENDED without outcome"]

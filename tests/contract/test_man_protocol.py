@@ -24,20 +24,20 @@ by_method = pytest.mark.parametrize("method", METHODS.values(), ids=lambda metho
 
 
 def section(heading: str) -> str:
-    """The source of one section."""
+    """Return the source of a section."""
     found = re.search(rf"^\.Sh {heading}\n(.*?)(?=^\.Sh )", manual.source(PAGE), re.MULTILINE | re.DOTALL)
     assert found, f"{PAGE} has no section {heading}"
     return found[1]
 
 
-def described(text: str) -> dict[str, str]:
-    """Dotted name -> what follows its `.It Ic` line, up to the next such line or subsection."""
+def items_of(text: str) -> dict[str, str]:
+    """Return the text after each `.It Ic` line by its dotted name."""
     parts = re.split(r"^(?=\.It Ic |\.Ss )", text, flags=re.MULTILINE)
     return {part.split()[2]: part for part in parts if part.startswith(".It Ic ")}
 
 
-def marked(text: str, macro: str) -> set[str]:
-    """Every word that stands after a macro, up to the next macro or the end of the line."""
+def words_after(text: str, macro: str) -> set[str]:
+    """Return the words between a macro and the next macro or the end of the line."""
     found = set()
     for line in text.splitlines():
         if line.startswith('.\\"') or not line.startswith("."):
@@ -60,56 +60,58 @@ def tool() -> ModuleType:
     return module
 
 
-def test_every_method_has_an_item_and_none_else() -> None:
-    """METHODS and the items of the section METHODS are the same names."""
-    assert set(described(section("METHODS"))) == set(METHODS)
+def test_the_items_are_exactly_the_methods() -> None:
+    """The section METHODS has an item for each method, and no other."""
+    assert set(items_of(section("METHODS"))) == set(METHODS)
 
 
 @by_method
-def test_params_are_described(method: Method) -> None:
-    """An item names every parameter of its method, and nothing that it does not take."""
-    item = described(section("METHODS"))[method.name]
-    assert marked(item, "Fa") == {field.name for field in fields(dataclass_of(method.params))}
+def test_each_item_has_exactly_the_params_of_its_method(method: Method) -> None:
+    """The item of a method has all its parameters, and no other."""
+    item = items_of(section("METHODS"))[method.name]
+    assert words_after(item, "Fa") == {field.name for field in fields(dataclass_of(method.params))}
 
 
 @by_method
-def test_roles_are_described(method: Method) -> None:
-    """The line under a method says its role, and whether it streams."""
-    line = described(section("METHODS"))[method.name].splitlines()[1]
+def test_each_item_has_the_role_of_its_method(method: Method) -> None:
+    """The line after a method has its role, and whether it streams."""
+    line = items_of(section("METHODS"))[method.name].splitlines()[1]
     streams = " , streams" if method.streams else ""
     assert line == f".Pq {method.role}{streams}"
 
 
-def test_every_notification_has_an_item_and_none_else() -> None:
-    """NOTIFICATIONS and the items of the section NOTIFICATIONS are the same names."""
-    assert set(described(section("NOTIFICATIONS"))) == set(NOTIFICATIONS)
+def test_the_items_are_exactly_the_notifications() -> None:
+    """The section NOTIFICATIONS has an item for each notification, and no other."""
+    assert set(items_of(section("NOTIFICATIONS"))) == set(NOTIFICATIONS)
 
 
-def test_every_event_kind_is_named() -> None:
-    """The kinds of ledger events are listed, all of them."""
-    item = described(section("NOTIFICATIONS"))["run.event"]
-    assert set(Kind) <= marked(item, "Li")
+def test_every_event_kind_is_listed() -> None:
+    """The item run.event lists all kinds of events."""
+    item = items_of(section("NOTIFICATIONS"))["run.event"]
+    assert set(Kind) <= words_after(item, "Li")
 
 
-def test_the_run_object_is_described() -> None:
-    """Every member that the daemon sends has its place in THE RUN OBJECT, and no other has."""
+def test_the_run_object_has_exactly_its_members() -> None:
+    """The section THE RUN OBJECT has all members of the run object, and no other."""
     run = Run(
         run_id="x", owner_uid=1, owner="ada", kind=RunKind.COMMAND, name="n", command=("true",), digest="d",
         created_at=1.0,
     )  # fmt: skip
     listed = [line for line in section("THE RUN OBJECT").splitlines() if line.startswith(".It ")]
-    assert set().union(*(marked(line, "Li") for line in listed)) == set(run_object(run, Progress(), "/r"))
+    assert set().union(*(words_after(line, "Li") for line in listed)) == set(
+        run_object(run, Progress(), "/r")
+    )
 
 
-def test_the_vocabularies_are_described() -> None:
-    """States, wants and outcomes are listed with the run object; causes in mosaicd(8)."""
-    words = marked(section("THE RUN OBJECT"), "Li")
+def test_states_wants_outcomes_and_causes_are_listed() -> None:
+    """States, wants and outcomes are in THE RUN OBJECT, causes in mosaicd(8)."""
+    words = words_after(section("THE RUN OBJECT"), "Li")
     assert {*State, *Want, *Outcome} <= words
-    assert set(CauseKind) <= marked(manual.source("mosaicd.8"), "Li")
+    assert set(CauseKind) <= words_after(manual.source("mosaicd.8"), "Li")
 
 
-def test_every_error_has_a_row_and_none_else() -> None:
-    """Name, code, exit code and meaning of each error are those of the code, in its order."""
+def test_the_rows_are_exactly_the_errors() -> None:
+    """The rows have name, code, exit code and meaning of each error, in the order of the code."""
     rows = re.findall(r"^\.It Li (\w+) Ta \\(-\d+) Ta (\d+) Ta (.*)$", section("ERROR REPLIES"), re.MULTILINE)
     assert rows == [
         (cls.name, str(code), str(errors.EXIT_CODES.get(cls.name, 125)), (cls.__doc__ or "").splitlines()[0])
@@ -117,8 +119,8 @@ def test_every_error_has_a_row_and_none_else() -> None:
     ]
 
 
-def test_limits_are_told() -> None:
-    """The numbers in Limits are those that hold by default."""
+def test_the_limits_are_the_defaults() -> None:
+    """The subsection Limits has the default limits."""
     told = re.search(r"^\.Ss Limits\n(.*?)^\.S", manual.source(PAGE), re.MULTILINE | re.DOTALL)
     assert told
     numbers = set(map(int, re.findall(r"\d+", told[1])))
@@ -131,14 +133,14 @@ def test_limits_are_told() -> None:
 
 
 @pytest.mark.parametrize("page", ["mosaicd.8", PAGE])
-def test_generated_places_are_current(page: str) -> None:
-    """What tools/mandiagram.py writes into a page is what stands there."""
+def test_generated_parts_are_up_to_date(page: str) -> None:
+    """The generated parts of a page equal the output of tools/mandiagram.py."""
     source = manual.source(page)
     assert tool().filled(page, source) == source
 
 
-def test_a_stale_place_is_seen() -> None:
-    """The comparison can fail: a part with other text is generated again, a missing one is an error."""
+def test_a_stale_part_is_generated_again() -> None:
+    """A part with other text is replaced; a missing part is an error."""
     module = tool()
     source = manual.source("mosaicd.8")
     assert module.filled("mosaicd.8", source.replace("withdrawn", "withdrew")) == source

@@ -1,4 +1,4 @@
-"""Each power has one owner: dangerous calls are made in one place, which is reviewed with care."""
+"""Each power (a group of dangerous calls) is used only by the modules that own it."""
 
 import ast
 import re
@@ -11,12 +11,12 @@ from tests.contract.sources import Module, all_modules, imports, parse, uses
 
 @dataclass(frozen=True)
 class Power:
-    """Names whose use is a power, and the modules (or packages) that alone may use them."""
+    """Names of dangerous calls, and the only modules or packages that may use them."""
 
     name: str
     names: str  # regular expression over resolved dotted names, matched in full
     owners: tuple[str, ...]
-    specimen: str  # code that must be caught when it stands anywhere else
+    specimen: str  # code that must be reported in any other module
 
 
 POWERS = (
@@ -27,7 +27,7 @@ POWERS = (
         "from os import killpg as k\nk(1, 9)",
     ),
     Power(
-        "end a process by its object",  # in the shim the object is the attempt, which asks its child
+        "end a process by its object",  # in the shim, the object is the attempt
         r".*\.(send_signal|terminate|kill)",
         (
             "mosaicd.shim",
@@ -86,7 +86,7 @@ POWERS = (
     ),
 )
 
-#: SQL that changes rows; reading is done in several places, writing in one.
+#: SQL that changes rows.
 WRITES = re.compile(
     r"^\s*(INSERT\s+(OR\s+\w+\s+)?INTO|UPDATE\s+\w+\s+SET|DELETE\s+FROM|REPLACE\s+INTO)\s", re.IGNORECASE
 )
@@ -96,8 +96,8 @@ def is_owner(module: Module, power: Power) -> bool:
     return any(module.name == owner or module.name.startswith(owner + ".") for owner in power.owners)
 
 
-def abuses(module: Module, power: Power) -> list[str]:
-    """Say where `module` uses a power that it does not own."""
+def violations(module: Module, power: Power) -> list[str]:
+    """Return the uses of a power in `module`, unless the module is an owner."""
     if is_owner(module, power):
         return []
     names = re.compile(power.names)
@@ -107,13 +107,13 @@ def abuses(module: Module, power: Power) -> list[str]:
 
 @pytest.mark.parametrize("power", POWERS, ids=lambda power: power.name)
 def test_a_power_has_one_owner(power: Power) -> None:
-    """Only its owner uses a power, also if it is imported under another name."""
-    assert not [abuse for module in all_modules() for abuse in abuses(module, power)]
+    """Only owners use a power, also under another name."""
+    assert not [violation for module in all_modules() for violation in violations(module, power)]
 
 
 @pytest.mark.parametrize("power", POWERS, ids=lambda power: power.name)
-def test_an_owner_exists(power: Power) -> None:
-    """A row names modules that are there: a rule about nothing protects nothing."""
+def test_every_owner_exists(power: Power) -> None:
+    """Every owner of a power is an existing module or package."""
     names = {module.name for module in all_modules()}
     assert not [
         owner
@@ -123,9 +123,9 @@ def test_an_owner_exists(power: Power) -> None:
 
 
 @pytest.mark.parametrize("power", POWERS, ids=lambda power: power.name)
-def test_an_abuse_is_seen(power: Power) -> None:
-    """The test of powers can fail: the specimen is caught in a module that owns nothing."""
-    assert abuses(parse("mosaicd.core.specimen", power.specimen), power)
+def test_a_violation_is_reported(power: Power) -> None:
+    """The specimen of each power is reported in a module that owns no power."""
+    assert violations(parse("mosaicd.core.specimen", power.specimen), power)
 
 
 def strings(module: Module) -> list[tuple[str, int]]:
@@ -137,21 +137,23 @@ def strings(module: Module) -> list[tuple[str, int]]:
 
 
 def test_only_the_store_writes_rows() -> None:
-    """SQL that changes rows stands in mosaicd/store and nowhere else."""
-    guilty = [
+    """SQL that changes rows is in mosaicd/store only."""
+    violations_found = [
         f"{module.where(line)}: {text.split()[0]}"
         for module in all_modules()
         if not module.name.startswith("mosaicd.store")
         for text, line in strings(module)
         if WRITES.match(text)
     ]
-    assert not guilty
+    assert not violations_found
 
 
 def test_nothing_swallows_every_exception() -> None:
-    """A blind `except` hides our mistakes; the router's, which answers with a reference, is
-    the only one.  Raising again, or handing the error to what ends the daemon, is not blind."""
-    guilty = []
+    """Only the router, which replies with a reference, has a blind `except`.
+
+    An `except` that raises again or calls on_fatal is not blind.
+    """
+    violations_found = []
     for module in all_modules():
         for node in ast.walk(module.tree):
             if not isinstance(node, ast.ExceptHandler):
@@ -164,5 +166,5 @@ def test_nothing_swallows_every_exception() -> None:
                 for inner in ast.walk(node)
             )
             if is_blind and not raises and module.name != "mosaicd.rpc.router":
-                guilty.append(f"{module.where(node.lineno)}: except {caught}")
-    assert not guilty
+                violations_found.append(f"{module.where(node.lineno)}: except {caught}")
+    assert not violations_found

@@ -1,4 +1,4 @@
-"""The way from a fresh machine to a running program: `make`, its environment, and the built wheel."""
+"""Setup on a new machine: `make`, its environment, and the built wheel."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ def fake_python(folder: Path, name: str, script: str) -> None:
 
 
 def set_up(tmp_path: Path, pythons: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run tools/environment.sh in a bare checkout on a machine that has only these pythons."""
+    """Run tools/environment.sh in an empty checkout, with only these Python interpreters in PATH."""
     (tmp_path / "tools").mkdir()
     shutil.copy(ROOT / "tools/environment.sh", tmp_path / "tools")
     programs = tmp_path / "bin"
@@ -37,38 +37,38 @@ def set_up(tmp_path: Path, pythons: dict[str, str]) -> subprocess.CompletedProce
     )  # fmt: skip
 
 
-def test_no_python_is_said_in_words(tmp_path: Path) -> None:
-    """Without Python 3.11 or newer the setup fails and says what to install."""
+def test_setup_without_python_says_what_to_install(tmp_path: Path) -> None:
+    """Without Python 3.11 or newer the setup fails; the error has the command that installs it."""
     done = set_up(tmp_path, {"python3": "exit 1", "python3.12": "exit 1"})
     assert done.returncode != 0
     assert "No Python 3.11 or newer" in done.stderr
     assert "apt install python3" in done.stderr
 
 
-def test_no_venv_is_said_in_words(tmp_path: Path) -> None:
-    """A Python without venv or ensurepip, as Debian ships it, is named together with the cure."""
+def test_setup_without_venv_says_what_to_install(tmp_path: Path) -> None:
+    """If Python lacks ensurepip, as on Debian, the error has the command that installs it."""
     done = set_up(tmp_path, {"python3": 'case "$2" in *ensurepip*) exit 1;; esac'})
     assert done.returncode != 0
     assert "apt install python3-venv" in done.stderr
 
 
 def test_a_failed_step_shows_its_log(tmp_path: Path) -> None:
-    """What pip or venv said is shown when it failed, and only then."""
+    """The output of pip or venv is printed if the step failed, on stderr."""
     done = set_up(tmp_path, {"python3": 'case "$2" in venv) echo deep trouble; exit 3;; -V) echo P;; esac'})
     assert done.returncode != 0
     assert "deep trouble" in done.stderr
     assert "deep trouble" not in done.stdout
 
 
-def test_make_says_what_there_is() -> None:
-    """A bare `make` installs nothing and lists the targets that the README and the papers name."""
+def test_make_without_a_target_lists_the_targets() -> None:
+    """`make` installs nothing and lists the targets that the documents mention."""
     done = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, check=True)
     for target in "demo test drill bench lint install-user uninstall-user clean".split():
         assert f"make {target} " in done.stdout
 
 
 def test_constraints_fit_the_requirements() -> None:
-    """Every library that pyproject.toml names is pinned in constraints.txt."""
+    """Every library in pyproject.toml is pinned in constraints.txt."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
     pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
@@ -77,8 +77,8 @@ def test_constraints_fit_the_requirements() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_wheel_is_whole(tmp_path: Path) -> None:
-    """The built wheel, installed in an environment of its own, has both programs, the SQL and the manual."""
+def test_the_wheel_is_complete(tmp_path: Path) -> None:
+    """The wheel, installed in a new environment, has both programs, the SQL files and the manual."""
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     environment = {**os.environ, "PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
     subprocess.run([*pip, "wheel", "--no-deps", "-w", str(tmp_path), str(ROOT)], check=True, env=environment)
@@ -98,7 +98,7 @@ def test_the_wheel_is_whole(tmp_path: Path) -> None:
 
 
 def test_an_interpreter_starts_without_import_hooks() -> None:
-    """An editable install is a line in a .pth file: a hook would cost the client 5 ms at every call."""
+    """The editable install uses a .pth file, because an import hook would cost 5 ms at every call."""
     asked = "import sys; print([name for name in sys.modules if name.startswith('__editable__')])"
     said = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True)
     assert said.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Files and functions stay small enough to be read in one go."""
+"""Limits for the length of files and functions."""
 
 import ast
 from pathlib import Path
@@ -24,22 +24,22 @@ def long_functions(text: str) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_is_readable(path: Path) -> None:
-    """No file passes 400 lines and no function 60; above that something wants to be split."""
+def test_files_and_functions_are_within_their_limits(path: Path) -> None:
+    """A file has at most 400 lines, a function at most 60."""
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") <= FILE_LINES
     assert not long_functions(text)
 
 
 @pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_says_what_it_owns(path: Path) -> None:
-    """Every module that holds code begins with a docstring."""
+def test_every_module_has_a_docstring(path: Path) -> None:
+    """A module with code begins with a docstring."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert not tree.body or ast.get_docstring(tree)
 
 
-def test_a_long_function_is_seen() -> None:
-    """The test of sizes can fail: 61 lines are reported and 60 are not."""
+def test_a_long_function_is_reported() -> None:
+    """long_functions reports a function of 61 lines and none of 60."""
     body = "def f():\n" + "    x = 1\n" * FUNCTION_LINES
     assert long_functions(body) == [("f", FUNCTION_LINES + 1)]
     assert not long_functions("def f():\n" + "    x = 1\n" * (FUNCTION_LINES - 1))

@@ -1,4 +1,4 @@
-"""One word for one thing, and no word that says where the project was built."""
+"""Names and paths that must not occur in the project."""
 
 import re
 import subprocess
@@ -9,10 +9,10 @@ import pytest
 from tests.contract.sources import python_files
 from tests.harness.places import ROOT
 
-#: Names that say nothing of what a module owns.
-EMPTY_NAMES = frozenset({"utils", "util", "helpers", "helper", "common", "manager", "base", "misc"})
+#: Names of modules that do not say what the module owns.
+MEANINGLESS_NAMES = frozenset({"utils", "util", "helpers", "helper", "common", "manager", "base", "misc"})
 
-#: Paths that exist on one machine only.  `/home/<name>` is allowed in prose as an example of ada, bob or you.
+#: Paths of one machine.  `/home/<name>` is allowed for the example users ada, bob, you and user.
 MACHINE_PATHS = re.compile(r"(?<![\w.~}-])(/root/|/Users/|/home/(?!ada\b|bob\b|you\b|user\b|%|\$|\{))")
 
 #: Marks of unfinished code.
@@ -22,12 +22,12 @@ BINARY = {".db", ".gz", ".png", ".sqlite", ".sqlite3"}
 
 
 def tracked() -> list[Path]:
-    """Every text file of the project that git knows or would add."""
+    """Return the text files of the project that git tracks or would add."""
     done = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    if done.returncode != 0:  # an unpacked source archive: the Python files are what there is to judge
+    if done.returncode != 0:  # an unpacked source archive: check the Python files
         return python_files()
     paths = [ROOT / name for name in done.stdout.split("\0") if name]
     return [path for path in paths if path.is_file() and path.suffix not in BINARY]
@@ -47,29 +47,29 @@ def lines_with(pattern: re.Pattern[str], skip: Path) -> list[str]:
     return found
 
 
-def test_no_module_has_an_empty_name() -> None:
-    """A module is named for what it owns: no utils, helpers, common, manager or base."""
+def test_no_module_has_a_meaningless_name() -> None:
+    """No module or package is named utils, helpers, common, manager, base or misc."""
     shown = [path.relative_to(ROOT) for path in python_files()]
-    assert not [str(path) for path in shown if EMPTY_NAMES.intersection((*path.parts[:-1], path.stem))]
+    assert not [str(path) for path in shown if MEANINGLESS_NAMES.intersection((*path.parts[:-1], path.stem))]
 
 
 def test_no_machine_paths() -> None:
-    """Nothing in the tree points at one particular machine."""
+    """No file contains a path of one machine."""
     assert not lines_with(MACHINE_PATHS, skip=Path(__file__))
 
 
-def test_nothing_is_left_for_later() -> None:
-    """What is not done is an issue, not a comment."""
+def test_no_file_has_a_mark_of_unfinished_code() -> None:
+    """Unfinished work is an issue, not a comment."""
     assert not lines_with(UNFINISHED, skip=Path(__file__))
 
 
 @pytest.mark.parametrize("text", ["cd /root/main", "'/root/.cache'", "see /home/carol/x", "/Users/carol"])
-def test_a_machine_path_is_seen(text: str) -> None:
-    """The test of paths can fail."""
+def test_a_machine_path_is_reported(text: str) -> None:
+    """MACHINE_PATHS matches each of these paths."""
     assert MACHINE_PATHS.search(text)
 
 
 @pytest.mark.parametrize("text", ["/home/ada/runs", "~/work/x", "https://x.org/work", "a.root/x", "/tmp/ve"])
-def test_a_harmless_path_is_not_reported(text: str) -> None:
-    """An example in a manual is no machine path."""
+def test_an_example_path_is_not_reported(text: str) -> None:
+    """MACHINE_PATHS matches no path of an example user and no part of another word."""
     assert not MACHINE_PATHS.search(text)

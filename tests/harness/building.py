@@ -1,4 +1,4 @@
-"""Make daemons for one test, and search each for trouble at its end."""
+"""Make daemon harnesses for one test, and check each for trouble at its end."""
 
 import shutil
 import tempfile
@@ -15,7 +15,7 @@ _SHOWN = 4000  # characters of a daemon's log
 
 
 class Builder(Protocol[H_co]):
-    """Makes a harness; a section of the settings is a keyword, its keys are a dictionary."""
+    """A function that makes a harness; each keyword is a section of the settings."""
 
     def __call__(self, start: bool = True, **settings: Mapping[str, Any]) -> H_co: ...
 
@@ -25,14 +25,14 @@ Build = Builder[DaemonHarness]
 
 @contextmanager
 def builder(kind: type[H]) -> Iterator[Builder[H]]:
-    """Give a function that makes harnesses of a kind; at the end, close each and fail if one had trouble."""
+    """Yield a function that makes harnesses; at the end, close each and fail if one had trouble."""
     harnesses: list[H] = []
 
     def make(start: bool = True, **settings: Mapping[str, Any]) -> H:
         home = Path(tempfile.mkdtemp(prefix="mosaic-"))
         try:
             harness = kind(home, settings)
-        except BaseException:  # a machine without what this kind needs skips the test
+        except BaseException:  # for example: the class skips the test on this machine
             shutil.rmtree(home)
             raise
         harnesses.append(harness)
@@ -49,5 +49,5 @@ def builder(kind: type[H]) -> Iterator[Builder[H]]:
             if found and harness.log.exists():
                 trouble.append(harness.log.read_text(errors="replace")[-_SHOWN:])
         finally:
-            harness.remove()  # also after trouble: the message has what the log says
+            harness.remove()  # also after trouble: the message has the log
     assert not trouble, "\n".join(trouble)

@@ -21,23 +21,23 @@ class ManualClock(Clock):
         return self._boot
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, awake; ValueError for a step back."""
+        """Move both clocks forward; raise ValueError for a negative step."""
         if seconds < 0:
             raise ValueError(f"time does not run backwards: {seconds}")
         self._wall += seconds
         self._mono += seconds
 
     def suspend(self, seconds: float) -> None:
-        """Let the machine sleep: the wall clock goes on, the monotonic one does not."""
+        """Move only the wall clock, like a suspend; raise ValueError for a negative step."""
         if seconds < 0:
             raise ValueError(f"time does not run backwards: {seconds}")
         self._wall += seconds
 
     def set_wall(self, at: float) -> None:
-        """Set the machine's time, forwards or back."""
+        """Set the wall clock, forwards or back."""
         self._wall = at
 
     def reboot(self, boot_id: str) -> None:
-        """Start another boot: a new boot id, the monotonic clock near zero."""
+        """Start another boot: a new boot id, and a monotonic clock near zero."""
         self._boot = boot_id
         self._mono = 1.0

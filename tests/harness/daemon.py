@@ -1,7 +1,6 @@
-"""A real daemon in a directory of its own, and what a test asks of it.
+"""A real daemon in its own directory, with real launcher, shims and workers, and requests to it.
 
-Everything is real: process, socket, registry, launcher, shims, workers.
-Note: the harness outlives its daemon on purpose (`kill`, `start`): most promises are about exactly that.
+The harness survives its daemon (`kill`, `start`), because most guarantees are about restarts.
 """
 
 import contextlib
@@ -28,7 +27,7 @@ from tests.harness.waiting import DEADLINE_S, wait_until
 Settings = Mapping[str, Mapping[str, Any]]
 Ended = subprocess.CompletedProcess[str]
 
-#: Time limits of the product, shortened.
+#: Settings with short time limits.
 SHORT_LIMITS: Settings = {
     "cpus": {"slots": 2},
     "gpus": {"static": 0},
@@ -38,7 +37,7 @@ SHORT_LIMITS: Settings = {
 
 
 class DaemonHarness:
-    """One state directory, one socket, and the daemon that serves them when it runs."""
+    """A state directory, a socket, and their daemon, which may run or not."""
 
     def __init__(
         self, home: Path, settings: Settings | None = None, defaults: Settings = SHORT_LIMITS
@@ -50,25 +49,25 @@ class DaemonHarness:
         self.log = home / "daemon.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.run_ids: set[str] = set()
-        #: Warnings that may be in the log at the end.  An attempt that fails is the fault of its program.
+        #: Warnings that may be in the log at the end; a failed attempt is normal in tests.
         self.allowed_warnings = {Catalogue.RUN_FAULTED}
         self._defaults = defaults
         self.configure(settings or {})
 
-    # --- its log ---------------------------------------------------------------------------------
+    # --- log ---------------------------------------------------------------------------------
 
     def allow(self, *entries: Entry) -> None:
-        """Let warnings of these kinds be in the log at the end of the test."""
+        """Allow warnings of these entries in the log at the end of the test."""
         self.allowed_warnings.update(entries)
 
     def logged(self, entry: Entry, *words: str) -> list[str]:
-        """The records of `entry` in the log that have each of `words` in them."""
+        """Return the records of `entry` in the log that contain all `words`."""
         return logged(self.log, entry, *words)
 
     # --- the daemon ------------------------------------------------------------------------------
 
     def configure(self, settings: Settings) -> None:
-        """Write the config file: the defaults of this harness, with `settings` over them."""
+        """Write the config file: the defaults of this harness, overridden by `settings`."""
         sections = {
             name: {**self._defaults.get(name, {}), **settings.get(name, {})}
             for name in {*self._defaults, *settings}
@@ -86,14 +85,14 @@ class DaemonHarness:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of the daemon and of the client: the product and its workers can be imported."""
+        """The environment of daemon and client, with the product and its workers in PYTHONPATH."""
         packages = (ROOT, ROOT / "workers/sdk", ROOT / "workers/tabular")
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, packages))}
         environment.pop("PYTHONUNBUFFERED", None)
         return environment
 
     def begin(self) -> None:
-        """Start the daemon and do not wait for anything."""
+        """Start the daemon without waiting until it is ready."""
         command = [sys.executable, "-m", "mosaicd", *self.arguments]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
@@ -101,7 +100,7 @@ class DaemonHarness:
             )
 
     def start(self) -> None:
-        """Start the daemon and return when it answers every client."""
+        """Start the daemon and wait until it answers all clients."""
         self.begin()
         wait_until(
             self._ready,
@@ -121,7 +120,7 @@ class DaemonHarness:
             return repr(error)
 
     def run_daemon(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Ended:
-        """Run one more daemon to its end, with `arguments` and `environment` on top of those of this one."""
+        """Run a second daemon to its end, with further `arguments` and `environment`."""
         return subprocess.run(
             [sys.executable, "-m", "mosaicd", *self.arguments, *arguments],
             env={**self.environment, **(environment or {})}, cwd=self.home, stdin=subprocess.DEVNULL,
@@ -129,19 +128,19 @@ class DaemonHarness:
         )  # fmt: skip
 
     def stop(self) -> int:
-        """End the daemon in good order; return its exit code."""
+        """Stop the daemon with SIGTERM and return its exit code."""
         assert self.process is not None
         self.process.terminate()
         return self.process.wait(DEADLINE_S)
 
     def kill(self) -> None:
-        """kill -9 of the daemon."""
+        """Kill the daemon with SIGKILL."""
         assert self.process is not None
         self.process.kill()
         self.process.wait(DEADLINE_S)
 
     def restart(self) -> None:
-        """kill -9, and start again."""
+        """Kill the daemon with SIGKILL and start it again."""
         self.kill()
         self.start()
 
@@ -155,7 +154,7 @@ class DaemonHarness:
         """Return the pid of the daemon's launcher."""
         found = processes.children(self.pid)
         for child in found:
-            with contextlib.suppress(OSError):  # an interpreter that lists the workers, and has just ended
+            with contextlib.suppress(OSError):  # for example a discovery that has just ended
                 if b"launcher" in Path(f"/proc/{child}/cmdline").read_bytes():
                     return child
         raise AssertionError(f"no launcher among {found}")
@@ -163,26 +162,26 @@ class DaemonHarness:
     # --- requests ---------------------------------------------------------------------------------
 
     def client(self) -> Client:
-        """A connection."""
+        """Return a new connection."""
         return connect(str(self.socket))
 
     def call(self, method: str, timeout_s: float = 30.0, **params: Any) -> Any:
-        """One request on a connection of its own."""
+        """Call a method on a new connection and return its result."""
         with self.client() as client:
             return client.call(method, params, timeout_s)
 
     def submit(self, *command: str, **params: Any) -> str:
-        """Submit a command (in the harness's own directory) and return the run id."""
+        """Submit a command that runs in the harness's directory, and return the run id."""
         run = self.call("run.submit", command=list(command), **{"cwd": str(self.home), **params})
         self.run_ids.add(run["run_id"])
         return str(run["run_id"])
 
     def python(self, code: str, *arguments: str, **params: Any) -> str:
-        """Submit a Python program."""
+        """Submit Python code and return the run id."""
         return self.submit(sys.executable, "-c", code, *arguments, **params)
 
     def program(self, name: str, *arguments: str, **params: Any) -> str:
-        """Submit one of the programs beside the tests."""
+        """Submit a program of PROGRAMS and return the run id."""
         return self.submit(sys.executable, str(PROGRAMS / f"{name}.py"), *arguments, **params)
 
     def submit_config(self, config: dict[str, Any], **params: Any) -> dict[str, Any]:
@@ -192,12 +191,12 @@ class DaemonHarness:
         return run
 
     def get(self, run_id: str) -> dict[str, Any]:
-        """The run as it is now."""
+        """Return the run as it is now."""
         found: dict[str, Any] = self.call("run.get", run_id=run_id)
         return found
 
     def until(self, run_id: str, state: str, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
-        """Wait until the run is seen in `state`."""
+        """Wait until the run is in `state`, and return it."""
         return wait_until(
             lambda: self.get(run_id),
             lambda run: run["state"] == state,
@@ -206,57 +205,58 @@ class DaemonHarness:
         )
 
     def ended(self, run_id: str, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
-        """Wait for TERM and return the run."""
-        with self.client() as client:  # the daemon says in time where the run is; it is asked for longer
-            asked = {"run_id": run_id, "timeout_s": deadline_s}
-            run: dict[str, Any] = client.call("run.wait", asked, deadline_s + DEADLINE_S)
+        """Wait until the run is in TERM, and return it."""
+        with self.client() as client:  # the daemon times out first
+            params = {"run_id": run_id, "timeout_s": deadline_s}
+            run: dict[str, Any] = client.call("run.wait", params, deadline_s + DEADLINE_S)
         assert run["state"] == "TERM", run
         return run
 
     def wait_until_cleaned_up(self, *run_ids: str) -> None:
-        """Wait until ended runs have nothing left to do: their directories say so from then on, and no shim
-        has them, which may still have to hear that its last word arrived."""
+        """Wait until the daemon has cleaned up after ended runs and their shims have exited."""
         for run_id in run_ids:
             directory = self.state_dir / "runs" / run_id
             environment = directory / rundir.ENVIRONMENT
-            wait_until(environment.exists, lambda there: not there, f"{run_id} is put away")
+            wait_until(
+                environment.exists, lambda exists: not exists, f"the environment of {run_id} is removed"
+            )
             held = partial(held_attempts, directory)
-            wait_until(held, lambda attempts: not attempts, f"the shim of {run_id} leaves")
+            wait_until(held, lambda attempts: not attempts, f"the shim of {run_id} exits")
 
     def ctl_command(self, *arguments: str) -> list[str]:
         """Return the command line of mosaicctl."""
         return [sys.executable, "-m", "mosaicctl", "--socket", str(self.socket), *arguments]
 
     def ctl(self, *arguments: str, stdin: str | None = None, timeout_s: float = 60.0) -> Ended:
-        """Run mosaicctl as a user would, with its output captured."""
+        """Run mosaicctl and capture its output."""
         return subprocess.run(
             self.ctl_command(*arguments), input=stdin, env=self.environment, cwd=self.home,
             capture_output=True, text=True, timeout=timeout_s, check=False,
         )  # fmt: skip
 
     def events(self, run_id: str) -> list[dict[str, Any]]:
-        """The ledger of an ended run, as run.watch tells it."""
-        told: list[dict[str, Any]] = []
+        """Return the ledger of an ended run, as run.watch sends it."""
+        events: list[dict[str, Any]] = []
         with self.client() as client:
             client.call("run.watch", {"since": 0, "run_id": run_id})
-            while not told or told[-1]["state"] != "TERM":
+            while not events or events[-1]["state"] != "TERM":
                 found = client.next_notification(DEADLINE_S)
-                assert found is not None, f"the ledger of {run_id} stops after {told}"
-                told.append(found[1])
-        return told
+                assert found is not None, f"the ledger of {run_id} stops after {events}"
+                events.append(found[1])
+        return events
 
     # --- files and processes -----------------------------------------------------------------------
 
     def attempt(self, run_id: str, number: int = 1) -> Path:
-        """An attempt's directory."""
+        """Return the directory of an attempt."""
         return Path(rundir.attempt_dir(str(self.state_dir / "runs" / run_id), number))
 
     def stdout(self, run_id: str, number: int = 1) -> bytes:
-        """What the attempt printed."""
+        """Return the stdout of an attempt."""
         return (self.attempt(run_id, number) / rundir.STDOUT).read_bytes()
 
     def telemetry(self, run_id: str, number: int = 1) -> list[dict[str, Any]]:
-        """The attempt's numbered records."""
+        """Return the telemetry records of an attempt."""
         return [
             json.loads(line)
             for line in (self.attempt(run_id, number) / rundir.TELEMETRY).read_bytes().splitlines()
@@ -270,56 +270,56 @@ class DaemonHarness:
         """Return the shims of this state directory."""
         return processes.shims(self.state_dir, self.process.pid if self.process is not None else None)
 
-    # --- the end: problems that no test asserts on ---------------------------------------------------
+    # --- end: trouble that no test asserts on ---------------------------------------------------
 
     def close(self) -> list[str]:
-        """End everything; return what was wrong."""
+        """Stop all runs and the daemon; return a sentence for each problem."""
         trouble = []
         if self.process is not None and self.process.poll() is None:
             try:
-                self._stop_runs()
-                self._shims_left()  # the last one would outlive the launcher, which clears up after it
+                self._stop_all_runs()
+                self._remaining_shims()  # wait: a shim that outlives the launcher is not cleaned up after
             except (AssertionError, MosaicError, NoDaemon, Disconnected, OSError) as error:
                 trouble.append(f"runs cannot be stopped: {error!r}")
             if self.stop() != 0:
-                trouble.append(f"the daemon left with {self.process.returncode}")
+                trouble.append(f"the daemon exited with {self.process.returncode}")
         for run_id in self.run_ids:
             for pid in self.pids(run_id):
-                trouble.append(f"process {pid} of run {run_id} was left")
+                trouble.append(f"process {pid} of run {run_id} remains")
                 processes.kill(pid)
-        for pid in self._shims_left():
-            trouble.append(f"shim {pid} was left")
+        for pid in self._remaining_shims():
+            trouble.append(f"shim {pid} remains")
             processes.kill(pid)
         self._remove_temp_dirs()
         registry = self.state_dir / "registry.sqlite3"
         return trouble + loud_lines(self.log, self.allowed_warnings) + replay_differs(registry)
 
-    def _stop_runs(self) -> None:
-        asked: set[str] = set()
+    def _stop_all_runs(self) -> None:
+        stopped: set[str] = set()
         with self.client() as client:
 
             def stop_live() -> list[str]:
                 live = [str(run["run_id"]) for run in client.call("run.list", {"live": True})["runs"]]
-                for run_id in {*live} - asked:
+                for run_id in {*live} - stopped:
                     client.call("run.stop", {"run_id": run_id, "grace_s": 0})
-                    asked.add(run_id)
+                    stopped.add(run_id)
                 return live
 
             wait_until(stop_live, lambda live: not live, "every run ends", 2 * DEADLINE_S)
-        self.run_ids |= asked
+        self.run_ids |= stopped
 
     def _remove_temp_dirs(self) -> None:
-        """Remove TMPDIRs of runs whose shims a test killed: no daemon is left that would come to it."""
+        """Remove the temporary directories of runs whose shims a test killed."""
         runs = self.state_dir / "runs"
         tails = {path.name[-rundir.TAIL_LENGTH :] for path in (runs.iterdir() if runs.is_dir() else ())}
         for path in Path(rundir.TEMPORARY_BASE).glob("mosaic-*"):
             if (found := rundir.temporary_tail(path.name)) and found[0] in tails:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _shims_left(self) -> list[int]:
-        """Wait until no shim is left; return those that are there at the deadline."""
+    def _remaining_shims(self) -> list[int]:
+        """Wait until no shim remains; return the shims that remain at the deadline."""
         with contextlib.suppress(AssertionError):
-            wait_until(self.shims, lambda left: not left, "the shims leave")
+            wait_until(self.shims, lambda remaining: not remaining, "the shims exit")
         return self.shims()
 
     def remove(self) -> None:

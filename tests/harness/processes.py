@@ -18,7 +18,7 @@ def all_pids() -> Iterator[int]:
 
 
 def children(pid: int) -> list[int]:
-    """Return the children of a process's first thread; none if the process is gone."""
+    """Return the children of a process's first thread; none if the process has ended."""
     try:
         return [int(word) for word in (PROC / f"{pid}/task/{pid}/children").read_text().split()]
     except OSError:
@@ -34,7 +34,7 @@ def is_alive(pid: int) -> bool:
 
 
 def kill(pid: int) -> None:
-    """Kill a process; a process that is gone is none to kill."""
+    """Send SIGKILL to a process, if it exists."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
@@ -87,6 +87,6 @@ def _has_marker(pid: int) -> bool:
     try:
         return rundir.MARKER.encode() in (PROC / f"{pid}/environ").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
-        return True  # gone meanwhile: no shim
+        return True  # ended meanwhile: no shim
     except OSError:
         return False

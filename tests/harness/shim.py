@@ -1,7 +1,7 @@
-"""A launcher, the peer that plays the daemon, and runs between them; leaves nothing behind.
+"""A real launcher with real shims, and a peer that stands for the daemon.
 
-Every process that a test starts through it carries the marker of one of its runs, or is a shim or a
-launcher whose pid it knows; `close` fails the test that left one alive, and ends it.
+Each process of a test has the marker of a run, or is a launcher or a shim with a known pid.
+`close` kills remaining processes and fails the test.
 """
 
 import array
@@ -25,12 +25,12 @@ from mosaicd.shim import process_table
 from tests.shim.peer import Peer
 
 PYTHON = sys.executable
-#: How long a test waits for what must happen; below what a shim waits for an answer that never comes.
+#: Timeout of every wait of a test; shorter than a shim waits for an answer of the daemon.
 PATIENCE_S = 25.0
 
 
 class Run:
-    """One ordered run and where its traces are."""
+    """A run that was ordered from the launcher, with its attempt directory."""
 
     def __init__(self, harness: "ShimHarness", run_id: str, order: Json) -> None:
         self.harness = harness
@@ -48,7 +48,7 @@ class Run:
         return (self.dir / name).exists()
 
     def exit(self, timeout_s: float = PATIENCE_S) -> Json:
-        """Return exit.json once the daemon was told, too."""
+        """Wait for the fact `exited` and return exit.json."""
         self.harness.peer.until(lambda: self.facts("exited"), timeout_s, lambda: self.facts())
         return self.json("exit.json")
 
@@ -60,7 +60,7 @@ class Run:
         return self.facts(name)[count - 1]
 
     def wait_until_tree_is_empty(self, timeout_s: float = PATIENCE_S) -> None:
-        """Wait until the shim has reported an empty tree, and see that it is."""
+        """Wait until the shim has reported an empty tree and exited; check that the tree is empty."""
         self.harness.peer.until(
             lambda: self.facts("emptied") or any(fact["swept"] for fact in self.facts("exited")), timeout_s,
             lambda: self.facts(),
@@ -72,7 +72,7 @@ class Run:
         return [json.loads(line) for line in (self.dir / "telemetry.jsonl").read_bytes().splitlines()]
 
     def segments(self, name: str) -> dict[int, bytes]:
-        """Return what is kept of a log by the offset at which each piece begins."""
+        """Return the segments of a log by their offset."""
         found = {}
         for path in self.dir.iterdir():
             start = rundir.segment_offset(name, path.name)
@@ -84,7 +84,7 @@ class Run:
         self.harness.peer.control(self.run_id, word, **params)
 
     def wait_for_output(self, text: str, timeout_s: float = PATIENCE_S, log: str = "stdout.log") -> None:
-        """Wait until the log holds `text`."""
+        """Wait until the log contains `text`."""
         path = self.dir / log
         self.harness.peer.until(
             lambda: path.exists() and text.encode() in path.read_bytes(), timeout_s,
@@ -99,7 +99,7 @@ class Run:
         return process is not None and not process.is_alive
 
     def wait_until_shim_exits(self, timeout_s: float = PATIENCE_S) -> None:
-        """Wait until the shim has gone."""
+        """Wait until the shim has exited."""
         self.harness.peer.until(self.has_shim_exited, timeout_s, lambda: f"shim {self.shim_pid} lives")
 
     def members(self) -> list[int]:
@@ -111,7 +111,7 @@ class Run:
 
 
 class Gate:
-    """Something a worker waits at (`read x < gate`) until the test lets it pass."""
+    """A FIFO at which a worker waits (`read x < gate`) until the test opens it."""
 
     def __init__(self, harness: "ShimHarness", path: Path) -> None:
         self._harness = harness
@@ -119,7 +119,7 @@ class Gate:
         os.mkfifo(path)
 
     def open(self) -> None:
-        """Let the reader pass, once it is there."""
+        """Wait for the reader and let it continue."""
 
         def try_to_write() -> bool:
             try:
@@ -134,7 +134,7 @@ class Gate:
 
 
 class ShimHarness:
-    """What one test needs."""
+    """A launcher, a peer, and the runs of one test."""
 
     def __init__(self, root: Path, containment: str = "process-group") -> None:
         self.root = root
@@ -162,14 +162,14 @@ class ShimHarness:
         self.peer.wake_for(ours)
 
     def close_orders(self) -> None:
-        """Hang up on the launcher."""
+        """Close the socket of the launcher."""
         if self.orders:
             self.peer.forget(self.orders)
             self.orders.close()
             self.orders = None
 
     def make(self, argv: list[str], **changes: Any) -> Run:
-        """Compose the order of a new run; nothing is sent."""
+        """Return a new run with its order, which is not sent."""
         run_id = f"run-{self._stamp}-{len(self.runs)}"
         run_dir = self.root / run_id
         limits = {
@@ -191,7 +191,7 @@ class ShimHarness:
         return run
 
     def launch(self, argv: list[str], **changes: Any) -> Run:
-        """Order a new run and wait until its shim is forked."""
+        """Order a new run, and return it when its shim is forked."""
         run = self.make(argv, **changes)
         self.send(run)
         return run
@@ -201,7 +201,7 @@ class ShimHarness:
         return self.launch([PYTHON, "-u", "-c", code], **changes)
 
     def send(self, run: Run) -> None:
-        reply = self.ask({"order": "launch", "run_id": run.run_id, "attempt": 1}, run.order)
+        reply = self.send_order({"order": "launch", "run_id": run.run_id, "attempt": 1}, run.order)
         assert reply["reply"] == "launched", reply
         run.shim_pid, run.shim_start = reply["pid"], reply["start_ticks"]
 
@@ -213,14 +213,14 @@ class ShimHarness:
             "attempt_dir": str(run.dir), "limits": {"grace_s": grace_s},
             "pid": started.get("pid"), "start_ticks": started.get("start_ticks"),
         }  # fmt: skip
-        reply = self.ask({"order": "teardown", "run_id": run.run_id, "attempt": 1}, order)
+        reply = self.send_order({"order": "teardown", "run_id": run.run_id, "attempt": 1}, order)
         return self.receive(lambda m: m.get("fact") == "reaped" and m["pid"] == reply["pid"])
 
     def signal(self, pid: int, number: int) -> None:
         psutil.Process(pid).send_signal(number)
 
     def context_switches(self, pid: int) -> int:
-        """How often a process has waited so far, whatever a wait costs on this machine."""
+        """Return the number of voluntary context switches of a process."""
         return int(psutil.Process(pid).num_ctx_switches().voluntary)
 
     def cpu_s(self, pid: int) -> float:
@@ -228,20 +228,20 @@ class ShimHarness:
         return float(times.user + times.system)
 
     def limit_file_size(self, pid: int, size_bytes: int) -> None:
-        """Let a process write files of at most this size: a full disk, as far as it can tell."""
+        """Limit the size of files that a process can write, like a full disk."""
         hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (size_bytes, hard))
 
     def gate(self, name: str = "gate") -> "Gate":
-        """Make a FIFO in the runs' directory that blocks its reader until it is opened."""
+        """Make a gate in the working directory of the runs."""
         return Gate(self, self.root / name)
 
     def is_empty(self, run: Run) -> Json:
         question = {"order": "is_empty", "run_id": run.run_id, "attempt": 1, "shim_pid": run.shim_pid}
-        return self.ask({**question, "shim_start": run.shim_start})
+        return self.send_order({**question, "shim_start": run.shim_start})
 
-    def ask(self, packet: Json, content: Json | None = None) -> Json:
-        """Send an order, with `content` in a descriptor, and return the reply to it."""
+    def send_order(self, packet: Json, content: Json | None = None) -> Json:
+        """Send an order, with `content` in a descriptor, and return its reply."""
         self._ids += 1
         packet = {**packet, "id": self._ids}
         ancillary = []
@@ -257,12 +257,12 @@ class ShimHarness:
         return self.receive(lambda message: message.get("id") == packet["id"])
 
     def receive(self, wanted: Callable[[Json], bool], timeout_s: float = PATIENCE_S) -> Json:
-        """Return the first message of the launcher's that is `wanted`, once it has come."""
+        """Wait for the first message of the launcher that is `wanted`, and return it."""
 
         orders = self.orders
         assert orders
 
-        def look() -> Json | None:
+        def try_receive() -> Json | None:
             try:
                 while data := orders.recv(4096):
                     self.messages.append(json.loads(data))
@@ -270,12 +270,12 @@ class ShimHarness:
                 pass
             return next((message for message in self.messages if wanted(message)), None)
 
-        found = self.peer.until(look, timeout_s, lambda: self.messages)
+        found = self.peer.until(try_receive, timeout_s, lambda: self.messages)
         assert found is not None
         return found
 
     def leaked_processes(self) -> list[str]:
-        """Name every living process that a test of ours started."""
+        """Return a description of every living process of the test's runs."""
         table = process_table.survey()
         found = []
         for run in self.runs:
@@ -285,15 +285,15 @@ class ShimHarness:
         return found
 
     def close(self) -> None:
-        """End the launcher, then the peer; fail if anything is left alive."""
+        """Stop the launcher and the peer; fail if a process remains."""
         deadline = time.monotonic() + PATIENCE_S
-        while (left := self.leaked_processes()) and time.monotonic() < deadline:
+        while (leaked := self.leaked_processes()) and time.monotonic() < deadline:
             self.peer.pump()
         self.close_orders()
         self.launcher.wait(PATIENCE_S)
         self.peer.close()
-        for entry in left:
+        for entry in leaked:
             psutil.Process(int(entry.split()[0].rstrip(","))).send_signal(signal.SIGKILL)
-        assert not left, f"left behind: {left}"
+        assert not leaked, f"leaked processes: {leaked}"
         crashes = [path.read_text() for path in self.root.rglob("shim-crash.txt")]
         assert not crashes, crashes[0]

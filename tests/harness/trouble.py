@@ -1,4 +1,4 @@
-"""Trouble that no test asserted on: loud log lines, and a ledger that does not lead to its rows."""
+"""Trouble that no test asserts on: warnings and errors in logs, and rows that differ from the replay."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ _CODE = re.compile(r"^\S+ [A-Z]+ (LOG\d{4}) ")
 
 
 def loud_lines(log: Path, allowed: Collection[Entry]) -> list[str]:
-    """Return the warnings and errors in a daemon's log that are no record of an allowed entry."""
+    """Return the warnings and errors in a daemon's log, without records of allowed entries."""
     if not log.exists():
         return []
     lines = [line for line in log.read_text(errors="replace").splitlines() if _LOUD.search(line)]
@@ -24,7 +24,7 @@ def loud_lines(log: Path, allowed: Collection[Entry]) -> list[str]:
 
 
 def logged(log: Path, entry: Entry, *words: str) -> list[str]:
-    """Return the records of `entry` in a daemon's log that have each of `words` in them."""
+    """Return the records of `entry` in a daemon's log that contain all `words`."""
     if not log.exists():
         return []
     lines = log.read_text(errors="replace").splitlines()
@@ -42,7 +42,7 @@ def _code_of(line: str) -> str | None:
 
 
 def replay_differs(path: Path) -> list[str]:
-    """Return the runs whose events, replayed, do not equal their row."""
+    """Return a sentence for each run whose replayed events differ from its row."""
     if not path.exists():
         return []
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
@@ -59,5 +59,5 @@ def replay_differs(path: Path) -> list[str]:
         run = replay(events[run_id])
         replayed = [run.state, run.rev, run.outcome]
         if replayed != row:
-            trouble.append(f"replay of {run_id} gives {replayed}, its row says {row}")
+            trouble.append(f"replay of {run_id} gives {replayed}, its row has {row}")
     return trouble

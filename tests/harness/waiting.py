@@ -1,4 +1,4 @@
-"""How tests and benchmarks wait: read a value again and again until it is wanted, with a deadline."""
+"""Waiting of tests and benchmarks: read a value repeatedly until it is wanted, with a deadline."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ PAUSE_S = 0.01
 
 
 class Deadline:
-    """The latest time by which something must have happened."""
+    """The time by which a condition must hold."""
 
     def __init__(self, what: str, after_s: float) -> None:
         self._what = what
@@ -25,22 +25,22 @@ class Deadline:
 
 
 def nap() -> None:
-    """Let the other processes work for a moment."""
+    """Sleep for a moment."""
     time.sleep(PAUSE_S)
 
 
 def wait_until(
     read: Callable[[], T],
     is_wanted: Callable[[T], bool] = bool,
-    what: str = "it comes true",
+    what: str = "the condition holds",
     deadline_s: float = DEADLINE_S,
     *,
     pause: Callable[[], object] = nap,
     shown: Callable[[], object] | None = None,
 ) -> T:
-    """Return the first value that is wanted; after the deadline, fail with what was seen last.
+    """Return the first wanted value; after the deadline, fail with the last value.
 
-    `pause` is called between two reads; `shown` says more about a failure than the value does.
+    `pause` is called between two reads; `shown` gives the value for the failure message.
     """
     deadline = Deadline(what, deadline_s)
     while not is_wanted(value := read()):
@@ -50,7 +50,7 @@ def wait_until(
 
 
 async def wait_in_loop(read: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
-    """Return the first true value, as `wait_until` does, while the event loop goes on."""
+    """Return the first true value, as `wait_until` does, while the event loop runs."""
     deadline = Deadline(what, deadline_s)
     while not (value := read()):
         deadline.check(value)

@@ -1,4 +1,4 @@
-"""One harness a test, closed and searched for leftovers afterwards."""
+"""Fixture: a shim harness for each test, with a check for leaked processes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.harness.shim import ShimHarness
 
 @pytest.fixture
 def harness(tmp_path: Path) -> Iterator[ShimHarness]:
-    """A launcher and a peer; the test fails if a process of its runs outlives it."""
+    """Yield a launcher and a peer; the test fails if a process of its runs remains."""
     harness = ShimHarness(tmp_path)
     try:
         yield harness

@@ -1,7 +1,6 @@
-"""The daemon's end of the shim's socket: a real JSON-RPC line server, driven by the thread that waits.
+"""A fake daemon on the shims' socket: a JSON-RPC line server that records messages and can be restarted.
 
-Not a stand-in for any code of ours: it speaks the wire, keeps what it was told, and can go away and
-come back.  There is no thread; `pump` does what has become possible, and every wait pumps.
+There is no thread: `pump` handles the messages that have arrived, and every wait pumps.
 """
 
 import json
@@ -19,7 +18,7 @@ T = TypeVar("T")
 
 
 class Connection:
-    """One shim's connection."""
+    """The connection of one shim."""
 
     def __init__(self, stream: socket.socket) -> None:
         stream.setblocking(False)
@@ -29,7 +28,7 @@ class Connection:
 
 
 class Peer:
-    """Registers, facts and advances of every run, in the order they came."""
+    """Registers, facts and advances of every run, in the order of their arrival."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -54,7 +53,7 @@ class Peer:
         self._listener = listener
 
     def close(self) -> None:
-        """Go away, as a killed daemon does."""
+        """Close the socket and all connections, like a killed daemon."""
         if self._listener:
             self._selector.unregister(self._listener)
             self._listener.close()
@@ -75,13 +74,13 @@ class Peer:
                 self._read(key.data)
 
     def pump_for(self, seconds: float) -> None:
-        """Answer what comes for so long."""
+        """Handle messages for `seconds`."""
         end_mono = time.monotonic() + seconds
         while (left_s := end_mono - time.monotonic()) > 0:
             self.pump(left_s)
 
     def wake_for(self, stream: socket.socket) -> None:
-        """End a pump when this can be read, too; who waits for it reads it."""
+        """End a pump also when `stream` can be read; the caller reads it."""
         self._selector.register(stream, selectors.EVENT_READ, None)
 
     def forget(self, stream: socket.socket) -> None:
@@ -90,11 +89,11 @@ class Peer:
     def until(
         self, what: Callable[[], T], timeout_s: float = 25.0, shown: Callable[[], Any] | None = None
     ) -> T:
-        """Return the first true value of `what`; fail with `shown` when it does not come in time."""
+        """Return the first true value of `what`; after the timeout, fail with `shown`."""
         return wait_until(what, deadline_s=timeout_s, pause=self.pump, shown=shown)
 
     def wait_for_registers(self, count: int) -> None:
-        """Wait until shims have registered so many times."""
+        """Wait until `count` registers have arrived."""
         self.until(lambda: len(self.registers) == count, shown=lambda: self.registers)
 
     def facts_of(self, run_id: str, name: str | None = None) -> list[Json]:
@@ -156,6 +155,6 @@ class Peer:
 
 
 def default_answer(params: Json) -> Json:
-    """Start what has not started; let the rest go on."""
+    """Return a reply that starts a new attempt, and lets a started one continue."""
     word = "attach" if params["status"]["spawned"] else "start"
     return {"order": word, "want": "run", "pause_mode": None, "grace_s": 1.0, "stop": None}

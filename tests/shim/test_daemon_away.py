@@ -1,4 +1,4 @@
-"""The daemon stops and comes back: no fact is lost or sent twice, and every wait ends."""
+"""The daemon is away for a while: no fact is lost or recorded twice, and every wait of the shim ends."""
 
 import time
 
@@ -13,8 +13,8 @@ sys.stdout.flush()
 """
 
 
-def test_a_run_ends_while_the_daemon_is_away_for_a_moment(harness: ShimHarness) -> None:
-    """The shim registers again with everything it did, and delivers what was not acknowledged."""
+def test_a_run_that_ends_without_a_daemon_is_reported_later(harness: ShimHarness) -> None:
+    """The shim registers status with its complete status, and sends the facts that were not acknowledged."""
     gate = harness.gate()
     run = harness.python("open('gate').read()\n" + STEPS % 500)
     run.fact("started")
@@ -24,15 +24,15 @@ def test_a_run_ends_while_the_daemon_is_away_for_a_moment(harness: ShimHarness) 
     harness.peer.open()
     assert run.exit()["exit_code"] == 0
     assert [fact["fact"] for fact in run.facts()] == ["spawned", "started", "exited"]
-    again = harness.peer.registers[-1]["status"]
-    assert again["spawned"]["pid"] == run.json("started.json")["pid"]
-    assert (again["exit"]["telemetry_seq"], again["swept"]) == (500, True)
+    status = harness.peer.registers[-1]["status"]
+    assert status["spawned"]["pid"] == run.json("started.json")["pid"]
+    assert (status["exit"]["telemetry_seq"], status["swept"]) == (500, True)
     assert [line["seq"] for line in run.telemetry()] == list(range(1, 501))
     run.wait_until_shim_exits()
 
 
-def test_the_daemon_comes_back_to_a_living_run(harness: ShimHarness) -> None:
-    """A restarted daemon finds the same process, and may pause and stop it as before."""
+def test_a_restarted_daemon_controls_a_living_run(harness: ShimHarness) -> None:
+    """After a restart of the daemon the run has the same process, and can be paused, resumed and stopped."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
     pid = run.json("started.json")["pid"]
@@ -60,8 +60,8 @@ def test_the_daemon_comes_back_to_a_living_run(harness: ShimHarness) -> None:
     run.wait_until_tree_is_empty()
 
 
-def test_what_was_wanted_meanwhile_is_done_at_the_register(harness: ShimHarness) -> None:
-    """A pause, a resume and a stop that were asked while no shim was connected act at the next register."""
+def test_a_request_without_a_connection_acts_at_the_next_register(harness: ShimHarness) -> None:
+    """The reply to a register carries a pause, resume or stop that was requested meanwhile."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
     answers: list[tuple[Json, str]] = [
@@ -81,8 +81,8 @@ def test_what_was_wanted_meanwhile_is_done_at_the_register(harness: ShimHarness)
     run.wait_until_shim_exits()
 
 
-def test_a_daemon_that_does_not_acknowledge(harness: ShimHarness) -> None:
-    """Facts that were sent and not acknowledged are sent again, in their order."""
+def test_unacknowledged_facts_are_sent_again_in_order(harness: ShimHarness) -> None:
+    """After a new connection the shim sends all facts that were not acknowledged."""
     harness.peer.acknowledges = False
     run = harness.launch(["true"])
     harness.peer.until(lambda: run.has("exit.json"))
@@ -95,8 +95,8 @@ def test_a_daemon_that_does_not_acknowledge(harness: ShimHarness) -> None:
     run.wait_until_shim_exits()
 
 
-def test_the_shim_leaves_when_all_is_on_the_disk(harness: ShimHarness) -> None:
-    """With the daemon away for long, an ended run needs no process any more."""
+def test_a_shim_without_a_daemon_exits_after_exit_json_is_written(harness: ShimHarness) -> None:
+    """If the daemon is away when the run ends, the shim writes exit.json and exits."""
     run = harness.launch(["sh", "-c", "sleep 0.1; exit 9"])
     run.fact("started")
     harness.peer.close()
@@ -105,25 +105,25 @@ def test_the_shim_leaves_when_all_is_on_the_disk(harness: ShimHarness) -> None:
     assert run.json("exit.json")["exit_code"] == 9
 
 
-def test_waiting_for_the_daemon_costs_next_to_nothing(harness: ShimHarness) -> None:
-    """The shim of a living run tries a few times a second, and no more."""
+def test_a_shim_without_a_daemon_retries_a_few_times_a_second(harness: ShimHarness) -> None:
+    """A shim that waits for the daemon makes at most six wake-ups a second and uses 2 % of a CPU."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
     harness.peer.close()
     before, began = harness.context_switches(run.shim_pid), time.monotonic()
     spent_s = harness.cpu_s(run.shim_pid)
     harness.peer.until(lambda: harness.context_switches(run.shim_pid) >= before + 10)
-    took_s = time.monotonic() - began
-    assert harness.context_switches(run.shim_pid) - before <= 10 + 6 * took_s, took_s
-    assert harness.cpu_s(run.shim_pid) - spent_s <= 0.05 + 0.02 * took_s, took_s
+    elapsed_s = time.monotonic() - began
+    assert harness.context_switches(run.shim_pid) - before <= 10 + 6 * elapsed_s, elapsed_s
+    assert harness.cpu_s(run.shim_pid) - spent_s <= 0.05 + 0.02 * elapsed_s, elapsed_s
     harness.peer.open()
     harness.peer.until(lambda: len(harness.peer.registers) == 2)
     run.control("stop", grace_s=0)
     run.wait_until_tree_is_empty()
 
 
-def test_a_refused_register_leaves_a_living_tree_alone(harness: ShimHarness) -> None:
-    """A daemon that does not know us yet (it is reading its registry) is asked again."""
+def test_a_refused_register_does_not_end_a_living_run(harness: ShimHarness) -> None:
+    """If the daemon refuses the register of a living run, the shim registers status."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
     harness.peer.close()
@@ -136,8 +136,8 @@ def test_a_refused_register_leaves_a_living_tree_alone(harness: ShimHarness) -> 
     run.wait_until_tree_is_empty()
 
 
-def test_a_shim_whose_run_has_ended_leaves_when_it_is_refused(harness: ShimHarness) -> None:
-    """A daemon that does not know an ended run refuses its shim once, and the shim leaves at once."""
+def test_a_shim_of_an_ended_run_exits_after_a_refused_register(harness: ShimHarness) -> None:
+    """If the daemon does not know an ended run, its shim exits after one refused register."""
     harness.peer.acknowledges = False
     run = harness.launch(["true"])
     harness.peer.until(lambda: run.has("exit.json"))

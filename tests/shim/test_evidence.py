@@ -1,4 +1,4 @@
-"""What exit.json has for the daemon: time without pauses, whose count of steps it is, a worker's words."""
+"""Fields of exit.json: active time, the source of the step count, and the worker's last word."""
 
 import json
 
@@ -9,8 +9,8 @@ def line(kind: str, **payload: object) -> str:
     return json.dumps({"event": kind, "run_id": "x", "timestamp": 1, "payload": payload})
 
 
-def test_the_time_without_pauses(harness: ShimHarness) -> None:
-    """active_s counts what ran, so a time limit can go on where it stood after a release."""
+def test_active_time_does_not_include_pauses(harness: ShimHarness) -> None:
+    """active_s is the time without pauses, so a time limit continues after a release."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
     run.control("pause", mode="freeze")
@@ -24,8 +24,8 @@ def test_the_time_without_pauses(harness: ShimHarness) -> None:
     run.wait_until_shim_exits()
 
 
-def test_whose_count_it_is(harness: ShimHarness) -> None:
-    """steps_are_global when the worker reported a step of its own; never for counted records."""
+def test_exit_json_has_the_source_of_the_step_count(harness: ShimHarness) -> None:
+    """steps_are_global is true if the worker reported global_step, false if step records were counted."""
     for data, is_global in (({"global_step": 5000}, True), ({}, False)):
         step = json.dumps({"type": "step", "run_id": "x", "step_index": 1, "episode_index": 1, **data})
         run = harness.launch(["echo", step])
@@ -34,10 +34,10 @@ def test_whose_count_it_is(harness: ShimHarness) -> None:
         run.wait_until_shim_exits()
 
 
-def test_a_workers_own_words(harness: ShimHarness) -> None:
-    """The text of run_failed is the error of the run, cut to what a message takes."""
-    said = line("run_failed", error="no such map: " + "x" * 1000)
-    run = harness.launch(["sh", "-c", f"echo '{said}'; exit 1"], kind="worker")
+def test_the_text_of_run_failed_is_the_error(harness: ShimHarness) -> None:
+    """The error is cut to 256 characters."""
+    failed_line = line("run_failed", error="no such map: " + "x" * 1000)
+    run = harness.launch(["sh", "-c", f"echo '{failed_line}'; exit 1"], kind="worker")
     record = run.exit()
     assert record["last_word"] == "run_failed" and record["fault"] is None
     assert record["error"].startswith("no such map: x") and len(record["error"]) <= 256

@@ -1,4 +1,4 @@
-"""How a plain command ends: exact codes and signals, in exit.json and in the facts."""
+"""The start and end of a plain command: exact codes, signals and records, in exit.json and in the facts."""
 
 import json
 
@@ -8,14 +8,14 @@ from tests.harness.shim import ShimHarness
 
 
 @pytest.mark.parametrize("code", [0, 1, 7, 200, 255])
-def test_the_exit_code_is_the_kernels(harness: ShimHarness, code: int) -> None:
-    """`exit N` is recorded as N, on the disk and on the wire, and the shim leaves."""
+def test_the_exit_code_is_exact(harness: ShimHarness, code: int) -> None:
+    """`exit N` gives exit code N in exit.json and in the fact, and the shim exits."""
     run = harness.launch(["sh", "-c", f"echo out; echo err >&2; exit {code}"])
     record = run.exit()
     assert (record["exit_code"], record["signal"]) == (code, None)
     assert [fact["fact"] for fact in run.facts()] == ["spawned", "started", "exited"]
-    told = run.fact("exited")
-    assert {key: told[key] for key in record} == record
+    reported = run.fact("exited")
+    assert {key: reported[key] for key in record} == record
     assert (run.dir / "stdout.log").read_bytes() == b"out\n"
     assert (run.dir / "stderr.log").read_bytes() == b"err\n"
     assert record["swept"] is True
@@ -23,13 +23,13 @@ def test_the_exit_code_is_the_kernels(harness: ShimHarness, code: int) -> None:
 
 
 def test_a_segfault_is_signal_11(harness: ShimHarness) -> None:
-    """A leader that dies of a signal has a signal and no code."""
+    """A leader that a signal ended has a signal and no exit code."""
     record = harness.launch(["sh", "-c", "kill -SEGV $$"]).exit()
     assert (record["exit_code"], record["signal"], record["stop"]) == (None, 11, None)
 
 
-def test_a_program_that_is_not_there(harness: ShimHarness) -> None:
-    """ENOENT is `spawn_failed` with the system's own words; nothing was started."""
+def test_a_missing_program_is_spawn_failed(harness: ShimHarness) -> None:
+    """ENOENT is `spawn_failed` with the text of the system, and no started.json exists."""
     run = harness.launch(["no-such-program-here"])
     fact = run.fact("spawn_failed")
     assert fact["errno"] == 2
@@ -50,17 +50,17 @@ def test_a_program_that_is_not_there(harness: ShimHarness) -> None:
         (["true", "x" * 200_000], {}, "Argument list too long"),
     ],
 )
-def test_a_start_that_fails_says_why(
+def test_a_failed_start_has_its_reason(
     harness: ShimHarness, argv: list[str], changes: dict[str, str], words: str
 ) -> None:
-    """Whatever keeps a program from starting is a spawn failure that names it, never a lost shim."""
+    """Each reason that prevents the start gives `spawn_failed` with that reason, never a lost shim."""
     run = harness.launch(argv, **changes)
     assert words in run.fact("spawn_failed")["error"]
     run.wait_until_shim_exits()
 
 
-def test_the_worker_gets_what_was_ordered_and_nothing_else(harness: ShimHarness) -> None:
-    """Environment, directory, session and group are the order's; stdin is empty; no descriptor leaks in."""
+def test_the_worker_has_only_the_ordered_environment_and_descriptors(harness: ShimHarness) -> None:
+    """The worker has the ordered environment and directory, its own session, and only 3 descriptors."""
     code = (
         "import os, json, signal, sys; print(json.dumps([dict(os.environ), os.getcwd(), "
         "os.getsid(0) == os.getpid() == os.getpgid(0), sys.stdin.read(), "
@@ -78,8 +78,8 @@ def test_the_worker_gets_what_was_ordered_and_nothing_else(harness: ShimHarness)
     assert fds == ["0", "1", "2"]
 
 
-def test_records_of_a_start(harness: ShimHarness) -> None:
-    """launch.json and started.json say what was ordered and what it became; no secret is on the disk."""
+def test_launch_and_started_records_have_order_and_process(harness: ShimHarness) -> None:
+    """launch.json has the order, started.json the process; no file has the launch secret."""
     run = harness.launch(["true"], slots=[1], cpus=2, kind="worker")
     run.exit()
     launch, started = run.json("launch.json"), run.json("started.json")
@@ -95,8 +95,8 @@ def test_records_of_a_start(harness: ShimHarness) -> None:
     assert files == {"checkpoints", "videos", "tensorboard"}
 
 
-def test_a_worker_config_is_written_and_named(harness: ShimHarness) -> None:
-    """The flat worker config lies in the attempt, and --config names it where the order says so."""
+def test_the_worker_config_is_written_and_passed(harness: ShimHarness) -> None:
+    """The worker config is in the attempt directory; with config_flag, the command gets --config."""
     run = harness.launch(["sh", "-c", 'echo "$@"', "sh"], worker_config={"seed": 3}, config_flag=True)
     run.exit()
     path = run.dir / "worker-config.json"
@@ -104,8 +104,8 @@ def test_a_worker_config_is_written_and_named(harness: ShimHarness) -> None:
     assert (run.dir / "stdout.log").read_text() == f"--config {path}\n"
 
 
-def test_helpers_that_a_worker_leaves_behind_are_swept(harness: ShimHarness) -> None:
-    """After a clean exit the rest of the tree is ended, and only then reported empty."""
+def test_leaked_processes_of_a_worker_are_ended(harness: ShimHarness) -> None:
+    """After the exit of the leader, the shim ends the rest of the tree and then reports it empty."""
     run = harness.launch(["sh", "-c", "setsid sleep 1000 & (trap '' TERM; sleep 1000; sleep 1000) & exit 3"])
     record = run.exit()
     assert (record["exit_code"], record["swept"], record["stop"]) == (3, False, None)

@@ -1,4 +1,4 @@
-"""Orders: locks, repeats, refusals, the launcher's own life, and teardown."""
+"""Launch and teardown orders: locks, repeated orders, refusals, and a killed launcher."""
 
 import os
 import signal
@@ -10,14 +10,13 @@ import pytest
 
 from mosaicd import launcher, procfs
 from mosaicd.protocol import Json
-from mosaicd.shim.attempt_dir import AttemptDir, AttemptTaken
 from tests.harness.shim import PATIENCE_S, PYTHON, ShimHarness
 from tests.harness.waiting import wait_until
 from tests.shim import trees
 
 
-def test_a_repeated_order_starts_nothing(harness: ShimHarness) -> None:
-    """A second shim finds the lock taken and leaves without a word."""
+def test_a_repeated_launch_order_starts_no_second_worker(harness: ShimHarness) -> None:
+    """A second shim of an attempt finds its lock held and exits with 0 without a register."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
     first, started = (run.shim_pid, run.shim_start), run.json("started.json")
@@ -33,7 +32,7 @@ def test_a_repeated_order_starts_nothing(harness: ShimHarness) -> None:
 
 
 def test_an_attempt_is_never_started_twice(harness: ShimHarness) -> None:
-    """With the lock free, launch.json alone shows that a shim has begun the attempt."""
+    """If launch.json exists, a later shim exits although the lock is free."""
     run = harness.launch(["true"])
     run.exit()
     run.wait_until_shim_exits()
@@ -42,8 +41,8 @@ def test_an_attempt_is_never_started_twice(harness: ShimHarness) -> None:
     assert len(harness.peer.registers) == 1
 
 
-def test_a_daemon_that_never_accepts(harness: ShimHarness) -> None:
-    """After the handshake timeout the shim says so on the disk and leaves; nothing was started."""
+def test_a_shim_exits_after_the_handshake_timeout(harness: ShimHarness) -> None:
+    """If the daemon never accepts it, the shim writes exit.json, starts no worker, and exits."""
     harness.peer.close()
     run = harness.launch(["touch", "made"], limits={"handshake_timeout_s": 0.3})
     run.wait_until_shim_exits()
@@ -53,8 +52,8 @@ def test_a_daemon_that_never_accepts(harness: ShimHarness) -> None:
     assert not (harness.root / "made").exists()
 
 
-def test_a_daemon_that_comes_late(harness: ShimHarness) -> None:
-    """A shim whose daemon restarts right after the order waits for it, and starts then."""
+def test_a_shim_waits_for_a_daemon_that_restarts(harness: ShimHarness) -> None:
+    """If the daemon restarts right after the order, the shim starts its worker when it is accepted."""
     harness.peer.close()
     run = harness.launch(["true"])
     harness.peer.until(lambda: run.has("launch.json"))
@@ -64,8 +63,8 @@ def test_a_daemon_that_comes_late(harness: ShimHarness) -> None:
 
 
 @pytest.mark.parametrize("code", [-32008, -32003, -32001])
-def test_a_refused_shim_leaves(harness: ShimHarness, code: int) -> None:
-    """A shim that the daemon does not know, and that has started nothing, goes."""
+def test_a_refused_shim_exits_without_a_worker(harness: ShimHarness, code: int) -> None:
+    """A shim that the daemon refuses before the start exits without exit.json."""
     harness.peer.answer = lambda _: {"error": {"code": code, "message": "no"}}
     run = harness.launch(["touch", "made"])
     run.wait_until_shim_exits()
@@ -73,16 +72,16 @@ def test_a_refused_shim_leaves(harness: ShimHarness, code: int) -> None:
     assert not run.has("exit.json")
 
 
-def test_an_unavailable_daemon_is_asked_again(harness: ShimHarness) -> None:
-    """Any other error is the daemon's trouble of the moment."""
+def test_a_shim_registers_again_if_the_daemon_is_unavailable(harness: ShimHarness) -> None:
+    """Errors other than a refusal are temporary."""
     later = {"code": -32005, "message": "later"}
     answers: list[Json] = [{"error": later}, {"order": "start", "want": "run"}]
     harness.peer.answer = lambda _: answers.pop(0)
     assert harness.launch(["true"]).exit()["exit_code"] == 0
 
 
-def test_a_shim_holds_nothing_of_its_makers(harness: ShimHarness) -> None:
-    """No terminal, no order socket, no output of the daemon's; a session and a name of its own."""
+def test_a_shim_has_no_descriptor_of_launcher_or_daemon(harness: ShimHarness) -> None:
+    """A shim has its own session and process name, /dev/null as stdio, and only its own files and sockets."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
     fds = {fd: os.readlink(f"/proc/{run.shim_pid}/fd/{fd}") for fd in os.listdir(f"/proc/{run.shim_pid}/fd")}
@@ -101,8 +100,8 @@ def test_a_shim_holds_nothing_of_its_makers(harness: ShimHarness) -> None:
     run.wait_until_tree_is_empty()
 
 
-def test_a_killed_launcher_takes_nobody_along(harness: ShimHarness) -> None:
-    """kill -9 of the launcher: shims and workers live on, and end as they should."""
+def test_shims_and_workers_survive_a_killed_launcher(harness: ShimHarness) -> None:
+    """After a kill -9 of the launcher, its shims and workers continue and end normally."""
     gate = harness.gate()
     run = harness.launch(["sh", "-c", "read x < gate; exit 6"])
     run.fact("started")
@@ -115,8 +114,8 @@ def test_a_killed_launcher_takes_nobody_along(harness: ShimHarness) -> None:
     assert harness.launch(["true"]).exit()["exit_code"] == 0
 
 
-def test_the_launcher_ends_with_its_socket(harness: ShimHarness) -> None:
-    """End of file is its order to go; a Ctrl-C in the daemon's terminal is not."""
+def test_the_launcher_exits_at_the_end_of_its_socket(harness: ShimHarness) -> None:
+    """The launcher ignores SIGINT and SIGHUP, and exits when its socket is closed."""
     harness.launch(["true"]).exit()
     for number in (signal.SIGINT, signal.SIGHUP):
         harness.signal(harness.launcher.pid, number)
@@ -127,8 +126,8 @@ def test_the_launcher_ends_with_its_socket(harness: ShimHarness) -> None:
     harness.start_launcher()
 
 
-def test_the_launchers_environment_does_not_matter(tmp_path: Path) -> None:
-    """`command` works from any directory, with any PYTHONPATH, also broken ones."""
+def test_the_launcher_ignores_pythonpath_and_working_directory(tmp_path: Path) -> None:
+    """The command of the launcher imports the installed mosaicd, from any directory with any PYTHONPATH."""
     (tmp_path / "mosaicd.py").write_text("raise SystemExit('the wrong one')")
     argv = launcher.command(0)
     done = subprocess.run(
@@ -139,11 +138,11 @@ def test_the_launchers_environment_does_not_matter(tmp_path: Path) -> None:
     assert "not a socket" in done.stderr.lower() or "non-socket" in done.stderr
 
 
-def test_is_empty_names_what_lives(harness: ShimHarness) -> None:
-    """The answer covers marked processes and everything below the shim, disguised or not."""
+def test_the_check_of_a_tree_lists_all_its_processes(harness: ShimHarness) -> None:
+    """The reply has processes with the marker and all descendants of the shim, also without the marker."""
     run = harness.launch(["sh", "-c", trees.DISGUISED])
     run.wait_for_output("ready")
-    # The three shells, and of their `sleep`s those that are there at the instant of the look.
+    # The three shells, and those of their `sleep` processes that exist at that moment.
     answer = wait_until(
         lambda: harness.is_empty(run), lambda found: len(found["pids"]) >= 5, "five processes live"
     )
@@ -155,8 +154,8 @@ def test_is_empty_names_what_lives(harness: ShimHarness) -> None:
 
 
 @pytest.mark.parametrize("tree", ["STUBBORN", "DISGUISED_CHILD"])
-def test_the_orphans_of_a_killed_shim_are_ended(harness: ShimHarness, tree: str) -> None:
-    """A teardown shim finds the tree by leader, session, marker and descent, and ends all of it."""
+def test_a_teardown_shim_ends_the_tree_of_a_killed_shim(harness: ShimHarness, tree: str) -> None:
+    """A teardown shim finds orphans by leader, session, marker and parents, and ends all of them."""
     run = harness.launch(["sh", "-c", getattr(trees, tree)])
     run.wait_for_output("ready")
     harness.peer.until(lambda: len(run.members()) >= 3)
@@ -171,8 +170,8 @@ def test_the_orphans_of_a_killed_shim_are_ended(harness: ShimHarness, tree: str)
     assert not run.has("exit.json")
 
 
-def test_a_teardown_leaves_a_living_shim_alone(harness: ShimHarness) -> None:
-    """If the lock is taken, another shim has the attempt."""
+def test_a_teardown_does_nothing_while_the_shim_lives(harness: ShimHarness) -> None:
+    """If the lock of the attempt is held, the teardown shim exits."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
     assert harness.teardown(run)["status"] == 0
@@ -182,8 +181,8 @@ def test_a_teardown_leaves_a_living_shim_alone(harness: ShimHarness) -> None:
     run.wait_until_tree_is_empty()
 
 
-def test_a_recycled_pid_is_not_hit(harness: ShimHarness) -> None:
-    """A teardown for a leader whose pid belongs to another process now signals no process."""
+def test_a_teardown_does_not_signal_a_reused_pid(harness: ShimHarness) -> None:
+    """If the pid of the leader belongs to another process now, no signal is sent."""
     argv = [PYTHON, "-S", "-c", "input()"]
     bystander = subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True)
     run = harness.make(["true"])
@@ -195,12 +194,3 @@ def test_a_recycled_pid_is_not_hit(harness: ShimHarness) -> None:
     assert bystander.poll() is None
     bystander.communicate(b"\n", timeout=PATIENCE_S)
     assert bystander.returncode == 0
-
-
-def test_a_lock_is_the_directorys(tmp_path: Path) -> None:
-    """Two holders of one attempt are impossible, in one process or two."""
-    attempt_dir = AttemptDir(str(tmp_path))
-    with pytest.raises(AttemptTaken):
-        AttemptDir(str(tmp_path))
-    os.close(attempt_dir.dir_fd)
-    os.close(AttemptDir(str(tmp_path)).dir_fd)

@@ -1,10 +1,10 @@
-"""The run's own limits: kept by the shim, whatever the daemon does."""
+"""Time and step limits of a run, which the shim enforces without the daemon."""
 
 import json
 
 from tests.harness.shim import ShimHarness
 
-#: Four steps, and at the gate's opening the fifth; then it would live on.
+#: Prints four steps, the fifth after the gate opens, and then sleeps.
 STEPPING = """
 import json, time
 for n in range(5):
@@ -36,8 +36,8 @@ def test_the_time_limit_acts_while_the_daemon_is_down(harness: ShimHarness) -> N
     run.wait_until_shim_exits()
 
 
-def test_step_records_are_counted(harness: ShimHarness) -> None:
-    """`max_steps` counts step records of a worker that reports no step of its own."""
+def test_max_steps_counts_step_records(harness: ShimHarness) -> None:
+    """For a worker without global_step, `max_steps` counts its step records."""
     gate = harness.gate()
     run = harness.python(STEPPING % "{}", kind="worker", limits={"max_steps": 5})
     harness.peer.until(lambda: (harness.peer.last_advance(run.run_id) or {}).get("steps") == 4)
@@ -50,8 +50,8 @@ def test_step_records_are_counted(harness: ShimHarness) -> None:
     run.wait_until_shim_exits()
 
 
-def test_the_workers_own_step_counts(harness: ShimHarness) -> None:
-    """One record that says `global_step` 4000 is four thousand steps."""
+def test_max_steps_uses_the_workers_global_step(harness: ShimHarness) -> None:
+    """A record with `global_step` 4000 counts as 4000 steps."""
     gate = harness.gate()
     run = harness.python(STEPPING % '{"global_step": 1000 * n}', limits={"max_steps": 4000})
     harness.peer.until(lambda: (harness.peer.last_advance(run.run_id) or {}).get("steps") == 3000)
@@ -63,8 +63,8 @@ def test_the_workers_own_step_counts(harness: ShimHarness) -> None:
     run.wait_until_shim_exits()
 
 
-def test_progress_and_metrics(harness: ShimHarness) -> None:
-    """Counts, totals and last values are told to the daemon and kept in the record."""
+def test_progress_and_metrics_are_reported_and_recorded(harness: ShimHarness) -> None:
+    """Counts, totals and last values are sent to the daemon and written to exit.json."""
     lines: list[dict[str, object]] = [
         {"event": "run_started", "payload": {"total_timesteps": 500, "num_episodes": 9}},
         *({"type": "episode", "episode_index": n, "total_reward": float(n), "steps": 10} for n in range(3)),
@@ -81,7 +81,7 @@ def test_progress_and_metrics(harness: ShimHarness) -> None:
     }  # fmt: skip
     run.wait_until_shim_exits()
     advance = harness.peer.until(
-        lambda: [one for one in harness.peer.advances if one["telemetry_seq"] == 6],
+        lambda: [advance for advance in harness.peer.advances if advance["telemetry_seq"] == 6],
         shown=lambda: harness.peer.last_advance(run.run_id),
     )[-1]
     assert (advance["total_steps"], advance["total_episodes"]) == (500, 9)

@@ -1,4 +1,4 @@
-"""The attempt's lock: one shim holds it, and a daemon that checks it does not take it away."""
+"""The lock of an attempt: one shim holds it, and the daemon's check does not disturb a new shim."""
 
 import fcntl
 import os
@@ -11,24 +11,24 @@ from mosaicd.shim.attempt_dir import AttemptDir, AttemptTaken
 
 
 @pytest.fixture
-def looked_at(tmp_path: Path) -> Iterator[int]:
-    """A directory whose lock is being checked."""
+def checked_lock(tmp_path: Path) -> Iterator[int]:
+    """Yield a directory whose lock is being checked."""
     descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     yield descriptor
     os.close(descriptor)
 
 
-def test_a_look_at_the_lock_does_not_send_a_shim_away(
-    tmp_path: Path, looked_at: int, monkeypatch: pytest.MonkeyPatch
+def test_a_shim_waits_while_the_daemon_checks_the_lock(
+    tmp_path: Path, checked_lock: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The daemon holds the lock for a moment to see whether it is held; a shim that begins then goes on."""
+    """While the daemon checks it, the lock is shared for a moment; a new shim retries and gets the lock."""
     waits: list[float] = []
 
     def wait(pause_s: float) -> None:
         waits.append(pause_s)
         if len(waits) == 4:
-            fcntl.flock(looked_at, fcntl.LOCK_UN)
+            fcntl.flock(checked_lock, fcntl.LOCK_UN)
 
     monkeypatch.setattr("mosaicd.shim.attempt_dir.time.sleep", wait)
     attempt_dir = AttemptDir(str(tmp_path))
@@ -36,9 +36,10 @@ def test_a_look_at_the_lock_does_not_send_a_shim_away(
     os.close(attempt_dir.dir_fd)
 
 
-def test_a_second_shim_leaves(tmp_path: Path) -> None:
-    """An order that was carried out is not carried out again."""
+def test_an_attempt_is_locked_by_one_shim(tmp_path: Path) -> None:
+    """A second AttemptDir of the same attempt raises AttemptTaken until the first is closed."""
     attempt_dir = AttemptDir(str(tmp_path))
     with pytest.raises(AttemptTaken):
         AttemptDir(str(tmp_path))
     os.close(attempt_dir.dir_fd)
+    os.close(AttemptDir(str(tmp_path)).dir_fd)

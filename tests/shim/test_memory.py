@@ -1,4 +1,4 @@
-"""What a live run costs."""
+"""The memory of a live run."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ PSS_LIMIT_KB = 5 * 1024
 
 
 def pss_kb(pid: int) -> int:
-    """Proportional set size: private pages, and a fair part of the shared ones."""
+    """Return the proportional set size: private pages, and a share of the shared pages."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1])

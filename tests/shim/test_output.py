@@ -1,4 +1,4 @@
-"""Output: never lost, never in the worker's way, every telemetry line numbered."""
+"""Output and telemetry: complete, numbered, limited, and never blocking the worker."""
 
 import json
 import os
@@ -14,8 +14,8 @@ def numbers(run: Run) -> list[int]:
     return [record["seq"] for record in run.telemetry()]
 
 
-def test_a_line_of_200_kb(harness: ShimHarness) -> None:
-    """A record's size does not matter."""
+def test_a_line_of_200_kb_is_recorded(harness: ShimHarness) -> None:
+    """A long record is kept_bytes with its complete data."""
     run = harness.python(
         "import json; print(json.dumps({'type': 'step', 'observation': 'x' * 200_000}), flush=True)"
     )
@@ -26,8 +26,8 @@ def test_a_line_of_200_kb(harness: ShimHarness) -> None:
     run.wait_until_shim_exits()
 
 
-def test_forty_thousand_carriage_returns_on_stderr(harness: ShimHarness) -> None:
-    """A progress bar without a newline does not block the program, and all of it is in the log."""
+def test_a_progress_bar_without_newlines_does_not_block_the_worker(harness: ShimHarness) -> None:
+    """40,000 carriage returns on stderr are all in the log."""
     code = "import sys\nfor n in range(40_000): sys.stderr.write(f'\\r{n:6d} it/s |######      |')"
     run = harness.python(code)
     assert run.exit()["exit_code"] == 0
@@ -37,8 +37,8 @@ def test_forty_thousand_carriage_returns_on_stderr(harness: ShimHarness) -> None
     run.wait_until_shim_exits()
 
 
-def test_a_burst_of_20000_step_lines(harness: ShimHarness) -> None:
-    """Every line has its number, in order, and its own object unchanged."""
+def test_a_burst_of_20000_step_lines_is_recorded(harness: ShimHarness) -> None:
+    """Every line has its seq in order and its unchanged object."""
     code = """
 import sys
 line = '{"type": "step", "step_index": %d, "reward": 0.5}\\n'
@@ -71,10 +71,10 @@ os.write(1, b'\\n{"event": "heartbeat", "payload": {"written": %%d, "waited": %%
 
 
 @pytest.mark.parametrize("seconds", [1.5, pytest.param(10, marks=pytest.mark.slow)])
-def test_ten_megabytes_a_second_on_both_pipes(harness: ShimHarness, seconds: float) -> None:
-    """The worker does not wait for its readers and not a byte is missing.
+def test_ten_megabytes_a_second_do_not_block_the_worker(harness: ShimHarness, seconds: float) -> None:
+    """Nine of ten writes take less than 250 ms, and every byte is in the logs.
 
-    One write in ten may take longer: that much a machine that has other things to do is allowed.
+    Other load on the machine may delay the tenth write.
     """
     run = harness.python(FLOOD % seconds)
     record = run.exit(seconds + PATIENCE_S)
@@ -86,8 +86,8 @@ def test_ten_megabytes_a_second_on_both_pipes(harness: ShimHarness, seconds: flo
     run.wait_until_shim_exits()
 
 
-def test_bare_nan_and_broken_text(harness: ShimHarness) -> None:
-    """NaN becomes a string, invalid UTF-8 is replaced and said so, the raw log keeps the worker's bytes."""
+def test_nan_and_invalid_utf8_are_recorded(harness: ShimHarness) -> None:
+    """NaN becomes a string, invalid UTF-8 is replaced and marked, and the log keeps the worker's bytes."""
     raw = b'{"type": "episode", "total_reward": NaN, "steps": 3}\n{"type": "step", "note": "\xff\xfe"}\n'
     raw += b'{"type": broken\n[1, 2]\n{"type": "Feature"}\n\xff\xff\x00\n'
     run = harness.python(f"import os; os.write(1, {raw!r})")
@@ -100,8 +100,8 @@ def test_bare_nan_and_broken_text(harness: ShimHarness) -> None:
     run.wait_until_shim_exits()
 
 
-def test_a_record_after_progress_text_and_one_without_its_newline(harness: ShimHarness) -> None:
-    """`\\r` ends a line as well, and the last line needs no end at all."""
+def test_records_end_with_a_carriage_return_a_newline_or_the_output(harness: ShimHarness) -> None:
+    """`\\r` ends a line too, and the last line needs no end."""
     text = '[##  ] 10%\\r{"event": "heartbeat"}\\r\\n  {"type": "step"}\\n{"event": "run_completed"}'
     run = harness.python(f"import sys; sys.stdout.write('{text}')")
     assert run.exit()["last_word"] == "run_completed"
@@ -109,36 +109,36 @@ def test_a_record_after_progress_text_and_one_without_its_newline(harness: ShimH
     run.wait_until_shim_exits()
 
 
-def test_a_last_word_counts_though_a_helper_holds_the_pipe(harness: ShimHarness) -> None:
-    """The end is recorded when the leader ends, not when the last helper closes stdout."""
+def test_the_last_word_counts_while_a_helper_holds_the_pipe(harness: ShimHarness) -> None:
+    """The exit is recorded when the leader ends, not when the last helper closes stdout."""
     run = harness.launch(["sh", "-c", """sleep 1000 & printf '%s' '{"event": "run_completed"}'"""])
     assert run.exit()["last_word"] == "run_completed"
     run.wait_until_tree_is_empty()
 
 
-def test_a_log_has_a_cap(harness: ShimHarness) -> None:
-    """Beyond its cap a log keeps its beginning and its end, the worker goes on, and a record has the rest."""
+def test_a_log_is_limited_and_the_gap_is_recorded(harness: ShimHarness) -> None:
+    """Above its limit a log keeps its beginning and its end; a gap record has the dropped bytes."""
     code = "import os\nfor n in range(2000): os.write(1, b'%049d\\n' % n); os.write(2, b'z' * 10)"
     run = harness.python(code, limits={"stdout_limit_bytes": 12_000})
     record = run.exit()
-    whole = b"".join(b"%049d\n" % n for n in range(2000))
+    expected = b"".join(b"%049d\n" % n for n in range(2000))
     pieces = run.segments("stdout.log")
-    kept = sum(len(data) for data in pieces.values())
-    assert kept <= 12_000
-    assert all(whole[start : start + len(data)] == data for start, data in pieces.items())
+    kept_bytes = sum(len(data) for data in pieces.values())
+    assert kept_bytes <= 12_000
+    assert all(expected[start : start + len(data)] == data for start, data in pieces.items())
     assert len(pieces[0]) == 6_000
-    assert kept - 6_000 > 12_000 * 3 // 8 - 50
-    assert max(start + len(data) for start, data in pieces.items()) == len(whole) == record["stdout_bytes"]
-    lost = len(whole) - kept
-    assert record["shed"] == {"stdout_bytes": lost, "stderr_bytes": 0, "telemetry_records": 0}
+    assert kept_bytes - 6_000 > 12_000 * 3 // 8 - 50
+    assert max(start + len(data) for start, data in pieces.items()) == len(expected) == record["stdout_bytes"]
+    dropped_bytes = len(expected) - kept_bytes
+    assert record["shed"] == {"stdout_bytes": dropped_bytes, "stderr_bytes": 0, "telemetry_records": 0}
     assert record["stderr_bytes"] == 20_000
     gaps = [line["data"] for line in run.telemetry()]
-    assert gaps[-1] == {"stream": "stdout", "reason": "limit", "offset": 6_000, "lost_bytes": lost}
+    assert gaps[-1] == {"stream": "stdout", "reason": "limit", "offset": 6_000, "lost_bytes": dropped_bytes}
     run.wait_until_shim_exits()
 
 
-def test_telemetry_has_a_cap(harness: ShimHarness) -> None:
-    """Beyond its cap telemetry keeps beginning and end, whole records, and one record has the rest."""
+def test_telemetry_is_limited_and_the_gap_is_recorded(harness: ShimHarness) -> None:
+    """Above its limit telemetry keeps complete records of its beginning and end, and a gap record."""
     code = 'for n in range(20_000): print(\'{"type": "step", "step_index": %d}\' % n)'
     run = harness.python(code, limits={"telemetry_limit_bytes": 1 << 17})
     record = run.exit()
@@ -147,8 +147,8 @@ def test_telemetry_has_a_cap(harness: ShimHarness) -> None:
     lines = [json.loads(line) for _, data in sorted(pieces.items()) for line in data.splitlines()]
     assert all(data.endswith(b"\n") for data in pieces.values())
     gap = [line["data"] for line in lines if line["kind"] == "gap"][-1]
-    told = [line["seq"] for line in lines] + list(range(gap["from"], gap["to"] + 1))
-    assert sorted(told) == list(range(1, record["telemetry_seq"] + 1))
+    accounted = [line["seq"] for line in lines] + list(range(gap["from"], gap["to"] + 1))
+    assert sorted(accounted) == list(range(1, record["telemetry_seq"] + 1))
     assert gap == {
         "stream": "telemetry", "reason": "limit", "from": gap["from"], "to": gap["to"],
         "records": record["shed"]["telemetry_records"],
@@ -158,8 +158,8 @@ def test_telemetry_has_a_cap(harness: ShimHarness) -> None:
     run.wait_until_shim_exits()
 
 
-def test_the_index_tells_when_an_offset_was_reached(harness: ShimHarness) -> None:
-    """Everything before an entry's offset was written by its time, and what follows came later."""
+def test_the_index_has_the_time_of_each_offset(harness: ShimHarness) -> None:
+    """Bytes before the offset of an entry were written before its time, later bytes after it."""
     gate = harness.gate()
     loop = "import os\nfor n in range(3):\n open('gate').read()\n os.write(1, b'line %d\\n' % n)"
     run = harness.python(loop)
@@ -179,8 +179,8 @@ def test_the_index_tells_when_an_offset_was_reached(harness: ShimHarness) -> Non
         assert begun < at < seen
 
 
-def test_telemetry_goes_on_beyond_the_cap_of_the_raw_log(harness: ShimHarness) -> None:
-    """The cap is the raw log's: records are still recognised and numbered."""
+def test_telemetry_continues_above_the_limit_of_the_log(harness: ShimHarness) -> None:
+    """Records are recognised and numbered although the log has reached its limit."""
     code = "print('q' * 5000); print('{\"type\": \"step\"}')"
     run = harness.python(code, limits={"stdout_limit_bytes": 100})
     run.exit()
@@ -188,8 +188,8 @@ def test_telemetry_goes_on_beyond_the_cap_of_the_raw_log(harness: ShimHarness) -
     run.wait_until_shim_exits()
 
 
-def test_a_full_disk_sheds_and_counts(harness: ShimHarness) -> None:
-    """A full disk never stops the worker; when there is room again, gap records say what is missing."""
+def test_a_full_disk_drops_and_counts_output(harness: ShimHarness) -> None:
+    """A full disk does not block the worker; when there is space again, gap records have the losses."""
     code = """
 import sys
 line = '{"type": "step", "step_index": %d, "note": "' + "x" * 60 + '"}\\n'
@@ -216,8 +216,8 @@ for _ in range(3):
     assert sum(map(len, pieces.values())) == record["stdout_bytes"] - shed["stdout_bytes"]
     note = "x" * 60
     text = "".join(f'{{"type": "step", "step_index": {n}, "note": "{note}"}}\n' for n in range(20_000))
-    whole = text.encode() * 3
-    assert all(whole[start : start + len(data)] == data for start, data in pieces.items())
+    expected = text.encode() * 3
+    assert all(expected[start : start + len(data)] == data for start, data in pieces.items())
     lines = run.telemetry()
     gaps = [line["data"] for line in lines if line["kind"] == "gap"]
     missing = [gap for gap in gaps if gap["stream"] == "telemetry"]
@@ -227,13 +227,13 @@ for _ in range(3):
     assert sorted(numbers) == list(range(1, record["telemetry_seq"] + 1))
     assert sum(gap["records"] for gap in missing) == shed["telemetry_records"]
     assert sum(line["kind"] == "step" for line in lines) + shed["telemetry_records"] == 60_000
-    lost = [gap["lost_bytes"] for gap in gaps if gap["stream"] == "stdout"]
-    assert sum(lost) == shed["stdout_bytes"]
+    dropped_bytes = [gap["lost_bytes"] for gap in gaps if gap["stream"] == "stdout"]
+    assert sum(dropped_bytes) == shed["stdout_bytes"]
     run.wait_until_shim_exits()
 
 
-def test_a_cursor_is_in_the_file_before_it_is_told(harness: ShimHarness) -> None:
-    """No advance names a record or a byte that a reader would not find."""
+def test_bytes_are_in_the_file_before_their_cursor_is_sent(harness: ShimHarness) -> None:
+    """No advance has a cursor beyond the end of its file."""
     code = """
 import os, time, itertools
 for n in itertools.count():
@@ -257,16 +257,18 @@ for n in itertools.count():
         return bool(run.facts("exited"))
 
     harness.peer.until(check)
-    took_s = time.monotonic() - began
+    elapsed_s = time.monotonic() - began
     run.wait_until_shim_exits()
     steps = run.exit()["steps"]
     last = harness.peer.until(lambda: [a for a in advances if a["steps"] == steps])[-1]
     assert (last["telemetry_seq"], last["worker_beat"]) == (steps, True)
-    assert len(advances) <= 10 * took_s + 3, "ten a second, the first and the last at once"
+    assert len(advances) <= 10 * elapsed_s + 3, (
+        "at most ten advances a second, besides the first and the last"
+    )
 
 
-def test_messages_are_small(harness: ShimHarness) -> None:
-    """However long names and texts are, no message of a shim passes 4 KiB."""
+def test_messages_of_a_shim_are_small(harness: ShimHarness) -> None:
+    """With long names and texts, no message of a shim exceeds 4 KiB."""
     metrics = {f"{n:02d}" * 20: 1e300 / 7 for n in range(100)}
     text = json.dumps({"event": "heartbeat", "payload": {**metrics, "\ud800": 1, "big": 10**30}})
     (harness.root / "given").write_text(text + "\n")
@@ -278,8 +280,8 @@ def test_messages_are_small(harness: ShimHarness) -> None:
     run.wait_until_shim_exits()
 
 
-def test_idle_costs_nothing(harness: ShimHarness) -> None:
-    """A silent run's shim sleeps between beats."""
+def test_the_shim_of_a_silent_run_is_idle(harness: ShimHarness) -> None:
+    """The shim of a silent run wakes about once a second."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
     before, spent_s = harness.context_switches(run.shim_pid), harness.cpu_s(run.shim_pid)

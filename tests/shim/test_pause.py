@@ -1,4 +1,4 @@
-"""Pause and resume: verified in /proc, or by the worker's own word."""
+"""Pause and resume: a frozen tree is verified in /proc, a cooperative pause by the worker's line."""
 
 from mosaicd import procfs
 from mosaicd.protocol import Json
@@ -12,7 +12,7 @@ setsid sh -c 'while :; do echo child; sleep 0.01; done' &
 while :; do echo leader; sleep 0.01; done
 """
 
-#: Answers on the control line as the SDK does, and prints an episode whenever it is not paused.
+#: Answers on the control channel as the SDK does.
 COOPERATIVE = """
 import json, os, socket
 line = socket.socket(fileno=int(os.environ["MOSAIC_CONTROL_FD"])).makefile("r")
@@ -21,14 +21,14 @@ def say(event):
 say("run_started")
 for text in line:
     word = json.loads(text)["control"]
-    print("told", word)
+    print("received", word)
     if word in ("pause", "resume"):
         say({"pause": "paused", "resume": "resumed"}[word])
     elif word == "checkpoint":
         say("checkpoint_saved")
 """
 
-#: Ends itself when the control line says so, and not before.
+#: Ignores SIGTERM, and ends after `stop` on the control channel.
 LEAVING = f"""
 import signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -37,8 +37,8 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
         break
 """
 
-#: Takes the control line and never answers.
-DEAF = """
+#: Has a control channel and never answers.
+SILENT = """
 import os, signal
 print('{"event": "run_started", "payload": {}, "run_id": "x", "timestamp": 1}')
 signal.pause()
@@ -46,15 +46,15 @@ signal.pause()
 
 
 def states(run: Run) -> set[str]:
-    """What the members are in; one that waits for a disk counts as stopped where it stops before it goes on.
+    """Return the states of all members, with T for a process that is stopped or about to stop.
 
-    One that waits for a child of its own, between vfork and exec, does not: it has been left so.
+    A process that waits in vfork for its child does not count as stopped.
     """
-    looks = [found for pid in run.members() if (found := procfs.read_process(pid))]
-    parents = {process.ppid for process in looks}
+    found_processes = [found for pid in run.members() if (found := procfs.read_process(pid))]
+    parents = {process.ppid for process in found_processes}
     return {
         "T" if process_table.is_stopped_or_stopping(process) and process.pid not in parents else process.state
-        for process in looks
+        for process in found_processes
     }
 
 
@@ -62,8 +62,8 @@ def sizes(run: Run) -> int:
     return (run.dir / "stdout.log").stat().st_size
 
 
-def test_a_frozen_tree_stands_still_to_the_last_process(harness: ShimHarness) -> None:
-    """`paused` means that leader, child and grandchild are stopped; `continued` that all run again."""
+def test_a_freeze_stops_every_process_of_the_tree(harness: ShimHarness) -> None:
+    """After `paused`, leader, child and grandchild are stopped; after `continued` all run again."""
     run = harness.launch(["sh", "-c", TICKING])
     for word in ("leader", "child\n", "grandchild"):
         run.wait_for_output(word)
@@ -80,8 +80,8 @@ def test_a_frozen_tree_stands_still_to_the_last_process(harness: ShimHarness) ->
     run.wait_until_tree_is_empty()
 
 
-def test_a_tree_caught_between_vfork_and_exec(harness: ShimHarness) -> None:
-    """Time and again, every member of a tree that starts programs all the time is really stopped."""
+def test_a_tree_that_forks_all_the_time_is_frozen(harness: ShimHarness) -> None:
+    """In each of 30 pauses, every process of a tree that starts programs all the time is stopped."""
     run = harness.launch(["sh", "-c", "echo up; while :; do /bin/true; done & while :; do /bin/true; done"])
     run.wait_for_output("up")
     for count in range(1, 31):
@@ -95,7 +95,7 @@ def test_a_tree_caught_between_vfork_and_exec(harness: ShimHarness) -> None:
 
 
 def test_pause_and_resume_may_be_repeated(harness: ShimHarness) -> None:
-    """Both are idempotent: asked again, the shim says again where it stands."""
+    """Pause and resume are idempotent: a repeated request gives the same fact again."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
     for count in (1, 2):
@@ -109,12 +109,12 @@ def test_pause_and_resume_may_be_repeated(harness: ShimHarness) -> None:
     assert states(run) == {"T"}
     run.control("stop", grace_s=20)
     record = run.exit()
-    assert (record["signal"], record["stop"]["forced"]) == (15, False)  # a stop thaws what is frozen
+    assert (record["signal"], record["stop"]["forced"]) == (15, False)  # a stop thaws the tree
     run.wait_until_shim_exits()
 
 
-def test_a_resume_overtakes_a_pause(harness: ShimHarness) -> None:
-    """Pause and resume in one breath leave the run running."""
+def test_a_resume_right_after_a_pause_wins(harness: ShimHarness) -> None:
+    """If a resume follows a pause immediately, the run continues."""
     run = harness.launch(["sh", "-c", TICKING])
     run.wait_for_output("grandchild")
     run.control("pause", mode="freeze")
@@ -126,8 +126,8 @@ def test_a_resume_overtakes_a_pause(harness: ShimHarness) -> None:
     run.wait_until_tree_is_empty()
 
 
-def test_a_cooperative_worker_is_asked(harness: ShimHarness) -> None:
-    """The worker's own lines `paused` and `resumed` are the facts; nothing is frozen."""
+def test_a_cooperative_pause_freezes_no_process(harness: ShimHarness) -> None:
+    """The worker's lines `paused` and `resumed` are the facts; no process is stopped."""
     run = harness.python(COOPERATIVE, kind="worker", cooperative=True)
     run.fact("started")
     run.control("pause", mode="cooperative")
@@ -141,17 +141,17 @@ def test_a_cooperative_worker_is_asked(harness: ShimHarness) -> None:
     run.wait_until_shim_exits()
 
 
-def test_a_pause_that_overtakes_the_reply_to_a_register_holds(harness: ShimHarness) -> None:
-    """A daemon is back, asked for a pause and tells it; its reply, made before that, comes after it."""
+def test_a_pause_before_the_reply_to_a_register_is_kept(harness: ShimHarness) -> None:
+    """If a pause arrives before an older reply to the register, the worker stays paused."""
     run = harness.python(LEAVING, kind="worker", cooperative=True)
     run.fact("started")
 
-    def overtaken(params: Json) -> Json:
+    def reply_after_pause(params: Json) -> Json:
         run.control("pause", mode="cooperative")
         run.wait_for_output('"kind":"paused"', log="telemetry.jsonl")
         return default_answer(params)
 
-    harness.peer.answer = overtaken
+    harness.peer.answer = reply_after_pause
     harness.peer.close()
     harness.peer.open()
     assert run.fact("paused")["mode"] == "cooperative"
@@ -161,9 +161,9 @@ def test_a_pause_that_overtakes_the_reply_to_a_register_holds(harness: ShimHarne
     run.wait_until_shim_exits()
 
 
-def test_a_deaf_worker_is_frozen(harness: ShimHarness) -> None:
-    """Without an answer in `pause_ack_timeout_s` the tree is frozen; on resume it is thawed."""
-    run = harness.python(DEAF, kind="worker", cooperative=True, limits={"pause_ack_timeout_s": 0.1})
+def test_a_worker_that_does_not_answer_is_frozen(harness: ShimHarness) -> None:
+    """Without an answer within `pause_ack_timeout_s` the tree is frozen; a resume thaws it."""
+    run = harness.python(SILENT, kind="worker", cooperative=True, limits={"pause_ack_timeout_s": 0.1})
     run.fact("started")
     run.control("pause", mode="cooperative")
     assert run.fact("paused")["mode"] == "freeze"
@@ -176,8 +176,8 @@ def test_a_deaf_worker_is_frozen(harness: ShimHarness) -> None:
     run.wait_until_shim_exits()
 
 
-def test_a_worker_that_answers_late_finds_the_resume(harness: ShimHarness) -> None:
-    """A worker that was frozen while it still had our question to read goes on after the thaw."""
+def test_a_frozen_worker_receives_the_resume_after_the_thaw(harness: ShimHarness) -> None:
+    """A worker that was frozen before it read the pause also receives the resume, and continues."""
     gate = harness.gate()
     code = COOPERATIVE.replace("for text in line:", "print('busy')\nopen('gate').read()\nfor text in line:")
     run = harness.python(code, kind="worker", cooperative=True, limits={"pause_ack_timeout_s": 0.1})
@@ -187,14 +187,14 @@ def test_a_worker_that_answers_late_finds_the_resume(harness: ShimHarness) -> No
     run.control("resume")
     run.fact("continued")
     gate.open()
-    run.wait_for_output("told resume")
+    run.wait_for_output("received resume")
     run.control("stop", grace_s=1)
     run.exit()
     run.wait_until_shim_exits()
 
 
-def test_a_stop_during_a_cooperative_pause(harness: ShimHarness) -> None:
-    """A paused worker ends like any other."""
+def test_a_paused_cooperative_worker_can_be_stopped(harness: ShimHarness) -> None:
+    """A stop during a cooperative pause ends the worker with SIGTERM."""
     run = harness.python(COOPERATIVE, kind="worker", cooperative=True)
     run.fact("started")
     run.control("pause", mode="cooperative")
@@ -205,8 +205,8 @@ def test_a_stop_during_a_cooperative_pause(harness: ShimHarness) -> None:
     run.wait_until_shim_exits()
 
 
-def test_release_is_a_checkpoint_and_a_clean_leave(harness: ShimHarness) -> None:
-    """Mode `release` asks for a checkpoint and the end; the record says released, not stopped."""
+def test_a_release_makes_a_checkpoint_and_ends_the_worker(harness: ShimHarness) -> None:
+    """Mode `release` requests a checkpoint and a stop; exit.json has `released` and no stop."""
     run = harness.python(LEAVING, kind="worker", cooperative=True)
     run.fact("started")
     run.control("pause", mode="release")
@@ -216,8 +216,8 @@ def test_release_is_a_checkpoint_and_a_clean_leave(harness: ShimHarness) -> None
     run.wait_until_shim_exits()
 
 
-def test_a_frozen_leader_that_is_killed_from_outside(harness: ShimHarness) -> None:
-    """An out-of-memory kill of a frozen leader ends the run; its frozen children are thawed and swept."""
+def test_a_killed_frozen_leader_ends_the_run(harness: ShimHarness) -> None:
+    """If a frozen leader is killed, its frozen children are thawed and ended."""
     run = harness.launch(["sh", "-c", TICKING])
     run.wait_for_output("grandchild")
     run.control("pause", mode="freeze")
@@ -228,7 +228,7 @@ def test_a_frozen_leader_that_is_killed_from_outside(harness: ShimHarness) -> No
 
 
 def test_a_pause_does_not_count_towards_the_time_limit(harness: ShimHarness) -> None:
-    """The limit's clock stands still while the tree is frozen."""
+    """The time limit counts only the time without pauses."""
     run = harness.launch(["sleep", "1000"], limits={"time_limit_s": 1.5})
     run.fact("started")
     run.control("pause", mode="freeze")

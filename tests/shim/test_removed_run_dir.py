@@ -1,4 +1,4 @@
-"""The run directory is removed under a living shim: a deleted home, an uninstalled machine."""
+"""The run directory is removed while the shim lives, for example with the home directory."""
 
 import shutil
 from pathlib import Path
@@ -17,8 +17,8 @@ def remove_run_dir(run: Run) -> None:
     shutil.rmtree(run.dir.parent)
 
 
-def test_a_shim_leaves_after_its_worker_has_ended(harness: ShimHarness) -> None:
-    """Without run directory and daemon the shim leaves soon, and removes the temporary directory."""
+def test_a_shim_without_run_dir_and_daemon_exits_after_its_worker(harness: ShimHarness) -> None:
+    """The shim removes the temporary directory and exits soon after its worker."""
     gate = harness.gate()
     run = harness.launch(["sh", "-c", "echo $TMPDIR; touch $TMPDIR/x; read x < gate"])
     temporary = temp_dir(run)
@@ -30,8 +30,8 @@ def test_a_shim_leaves_after_its_worker_has_ended(harness: ShimHarness) -> None:
     assert not run.dir.exists()
 
 
-def test_the_daemon_still_gets_the_end(harness: ShimHarness) -> None:
-    """Without a run directory the daemon gets the fact `exited`, and the shim leaves."""
+def test_the_end_is_reported_without_a_run_dir(harness: ShimHarness) -> None:
+    """The daemon gets the fact `exited`, and the shim exits."""
     gate = harness.gate()
     run = harness.launch(["sh", "-c", "echo $TMPDIR; read x < gate; exit 3"])
     temporary = temp_dir(run)
@@ -42,8 +42,8 @@ def test_the_daemon_still_gets_the_end(harness: ShimHarness) -> None:
     assert not temporary.exists()
 
 
-def test_a_living_worker_goes_on(harness: ShimHarness) -> None:
-    """The worker runs on, and the daemon can pause, resume and stop it."""
+def test_a_run_without_run_dir_can_be_paused_resumed_and_stopped(harness: ShimHarness) -> None:
+    """The worker continues, and the daemon can control it."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
     remove_run_dir(run)
@@ -56,8 +56,8 @@ def test_a_living_worker_goes_on(harness: ShimHarness) -> None:
     run.wait_until_tree_is_empty()
 
 
-def test_a_shim_that_the_daemon_never_accepts_leaves(harness: ShimHarness) -> None:
-    """After the handshake timeout the shim leaves, though exit.json cannot be written."""
+def test_the_handshake_timeout_ends_a_shim_without_run_dir(harness: ShimHarness) -> None:
+    """After the handshake timeout the shim exits, although exit.json cannot be written."""
     later: Json = {"error": {"code": -32005, "message": "later"}}
     harness.peer.answer = lambda _: later
     run = harness.launch(["touch", "made"], limits={"handshake_timeout_s": 2.0})

@@ -1,4 +1,4 @@
-"""Stop: TERM, CONT, grace, KILL, and nothing of the tree is left."""
+"""Stop: TERM, CONT, grace period, KILL, and an empty process tree."""
 
 import time
 
@@ -8,80 +8,82 @@ from tests.harness.shim import PYTHON, Run, ShimHarness
 from tests.shim import trees
 
 GRACE_S = 0.5
-#: Where something need not be waited for: far less than the grace, and than a stall of the machine is long.
+#: Bound for a stop that needs no wait: far below the grace period, above a short hang of the machine.
 SOON_S = 15.0
 
 
 def stop(run: Run, grace_s: float, **more: object) -> float:
-    """Ask for the end and return how long it took until the tree was reported empty."""
-    asked = time.monotonic()
+    """Stop the run and return the seconds until its tree was reported empty."""
+    asked_mono = time.monotonic()
     run.control("stop", grace_s=grace_s, kind="by_user", who="ada", reason="enough", **more)
     run.wait_until_tree_is_empty()
-    return time.monotonic() - asked
+    return time.monotonic() - asked_mono
 
 
-def test_a_plain_command_dies_of_term(harness: ShimHarness) -> None:
-    """The record of a stop names who and why, and that nothing had to be forced."""
+def test_a_plain_command_ends_with_sigterm(harness: ShimHarness) -> None:
+    """exit.json has user, reason and grace period of the stop, and that it was not forced."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
-    took_s = stop(run, 60.0)
+    elapsed_s = stop(run, 60.0)
     record = run.exit()
     assert (record["signal"], record["exit_code"]) == (15, None)
     assert record["stop"].pop("at") <= record["finished_at"]
     assert record["stop"] == {
         "kind": "by_user", "who": "ada", "reason": "enough", "forced": False, "grace_s": 60.0,
     }  # fmt: skip
-    assert took_s < SOON_S
+    assert elapsed_s < SOON_S
     run.wait_until_shim_exits()
 
 
 @pytest.mark.parametrize("tree", ["STUBBORN", "DISGUISED"])
-def test_a_stubborn_tree_is_gone_within_grace_plus_one_second(harness: ShimHarness, tree: str) -> None:
-    """Own sessions, double forks, a cleared environment, TERM ignored: gone, and not reported before."""
-    took_s = [_ended(harness, tree)]
-    while took_s[-1] >= GRACE_S + 1 and len(took_s) < 5:  # the machine had other things to do: measured again
-        took_s.append(_ended(harness, tree))
-    assert GRACE_S <= min(took_s) < GRACE_S + 1, took_s
+def test_a_tree_that_ignores_term_is_empty_one_second_after_the_grace_period(
+    harness: ShimHarness, tree: str
+) -> None:
+    """Trees with own sessions, double forks or an empty environment are ended by KILL and reported empty."""
+    elapsed_s = [_seconds_to_end(harness, tree)]
+    while elapsed_s[-1] >= GRACE_S + 1 and len(elapsed_s) < 5:  # other load on the machine: measure again
+        elapsed_s.append(_seconds_to_end(harness, tree))
+    assert GRACE_S <= min(elapsed_s) < GRACE_S + 1, elapsed_s
 
 
-def _ended(harness: ShimHarness, tree: str) -> float:
-    """How long it took until a tree was gone for certain."""
+def _seconds_to_end(harness: ShimHarness, tree: str) -> float:
+    """Run a tree, stop it, check that it is empty, and return the seconds of the stop."""
     run = harness.launch(["sh", "-c", getattr(trees, tree)])
     run.wait_for_output("ready")
     harness.peer.until(lambda: len(run.members()) >= 5, shown=run.members)
     assert harness.is_empty(run)["empty"] is False
-    took_s = stop(run, GRACE_S)
+    elapsed_s = stop(run, GRACE_S)
     record = run.exit()
     assert (record["signal"], record["stop"]["forced"]) == (9, True)
     assert harness.is_empty(run) | {"id": 0} == {
         "reply": "empty", "id": 0, "run_id": run.run_id, "empty": True, "pids": [],
     }  # fmt: skip
     run.wait_until_shim_exits()
-    return took_s
+    return elapsed_s
 
 
 @pytest.mark.parametrize("tree", ["REPAIRING", "BOMB", "COMET"])
-def test_trees_that_outrun_a_survey(harness: ShimHarness, tree: str) -> None:
-    """What repairs itself, multiplies, or changes its pid all the time ends too."""
+def test_trees_that_fork_all_the_time_are_ended(harness: ShimHarness, tree: str) -> None:
+    """Trees that restart processes, multiply, or change their pid all the time are ended too."""
     run = harness.launch([PYTHON, "-S", "-c", getattr(trees, tree)])
     run.wait_for_output("ready")
     if tree == "BOMB":
         harness.peer.until(lambda: len(run.members()) > 100, shown=lambda: len(run.members()))
-    took_s = stop(run, 0.2)
-    assert took_s < 0.2 + SOON_S
+    elapsed_s = stop(run, 0.2)
+    assert elapsed_s < 0.2 + SOON_S
     run.wait_until_shim_exits()
 
 
-def test_a_grace_of_zero_kills_at_once(harness: ShimHarness) -> None:
-    """`grace_s` 0 is legal."""
+def test_a_grace_period_of_zero_kills_at_once(harness: ShimHarness) -> None:
+    """With `grace_s` 0 the tree is killed without waiting."""
     run = harness.launch(["sh", "-c", trees.STUBBORN])
     run.wait_for_output("ready")
     assert stop(run, 0.0) < SOON_S
     run.wait_until_shim_exits()
 
 
-def test_a_second_stop_may_only_shorten_the_grace(harness: ShimHarness) -> None:
-    """The first stop stays on the record; a longer grace afterwards changes nothing."""
+def test_a_second_stop_can_only_shorten_the_grace_period(harness: ShimHarness) -> None:
+    """exit.json has the reason of the first stop; a later stop with a longer grace period changes nothing."""
     run = harness.launch(["sh", "-c", trees.STUBBORN])
     run.wait_for_output("ready")
     run.control("stop", grace_s=60, kind="by_user", who="ada", reason="first")
@@ -91,8 +93,8 @@ def test_a_second_stop_may_only_shorten_the_grace(harness: ShimHarness) -> None:
     run.wait_until_shim_exits()
 
 
-def test_a_worker_may_clean_up(harness: ShimHarness) -> None:
-    """TERM reaches a MOSAIC worker's leader alone, which ends in its own way with its children's help."""
+def test_a_worker_can_clean_up_after_term(harness: ShimHarness) -> None:
+    """Only the leader of a worker receives TERM, so its children can help with the clean-up."""
     code = """
 import subprocess, signal, sys
 def end(*_):
@@ -113,8 +115,8 @@ signal.pause()
     run.wait_until_shim_exits()
 
 
-def test_a_cooperative_worker_is_told_before_term(harness: ShimHarness) -> None:
-    """`stop` with its grace arrives on the control line."""
+def test_a_cooperative_worker_receives_stop_on_its_control_channel(harness: ShimHarness) -> None:
+    """The message `stop` has the grace period."""
     code = """
 import os, socket, signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -130,8 +132,8 @@ print(line.recv(100).decode())
     run.wait_until_shim_exits()
 
 
-def test_a_stop_before_the_start(harness: ShimHarness) -> None:
-    """An order `stop` at the register means that nothing is ever started, and says so on the disk."""
+def test_a_stop_before_the_start_starts_no_worker(harness: ShimHarness) -> None:
+    """If the reply to the register is `stop`, the shim writes exit.json and starts no worker."""
     harness.peer.answer = lambda _: {
         "order": "stop", "want": "stop", "pause_mode": None, "grace_s": 1,
         "stop": {"kind": "by_user", "who": "ada", "reason": "no"},
@@ -145,8 +147,8 @@ def test_a_stop_before_the_start(harness: ShimHarness) -> None:
     assert not (harness.root / "made").exists()
 
 
-def test_term_to_the_shim_stops_its_run(harness: ShimHarness) -> None:
-    """A user may end a run with a plain kill of its shim; the record says how it came."""
+def test_sigterm_to_the_shim_stops_its_run(harness: ShimHarness) -> None:
+    """A `kill` of the shim stops the run; exit.json has the reason."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
     harness.signal(run.shim_pid, 15)
@@ -157,8 +159,8 @@ def test_term_to_the_shim_stops_its_run(harness: ShimHarness) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 13])
-def test_other_signals_do_nothing_to_the_shim(harness: ShimHarness, number: int) -> None:
-    """A hang-up, a Ctrl-C in the daemon's terminal and a broken pipe are not the run's end."""
+def test_the_shim_ignores_other_signals(harness: ShimHarness, number: int) -> None:
+    """SIGHUP, SIGINT and SIGPIPE do not end the run."""
     gate = harness.gate()
     run = harness.launch(["sh", "-c", "read x < gate; exit 4"])
     run.fact("started")

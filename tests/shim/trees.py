@@ -1,6 +1,6 @@
-"""Process trees that do not want to end, as shell one-liners."""
+"""Programs whose process trees are hard to end."""
 
-#: Ignores TERM; a child in its own session and a double-forked grandchild do, too.
+#: Ignores TERM, as do a child in its own session and a double-forked grandchild.
 STUBBORN = """
 trap '' TERM
 setsid sh -c 'trap "" TERM; while :; do sleep 0.2; done' &
@@ -9,7 +9,7 @@ echo ready
 while :; do sleep 0.2; done
 """
 
-#: Grandchildren without our marker, in sessions of their own; the second one's parent is gone.
+#: Two descendants without the marker, in their own sessions; the parent of the second has ended.
 DISGUISED = """
 trap '' TERM
 env -i setsid /bin/sh -c 'trap "" TERM; while :; do /bin/sleep 0.2; done' &
@@ -18,7 +18,7 @@ echo ready
 while :; do sleep 0.2; done
 """
 
-#: Only the first of them: it has a parent that can be found.
+#: Only the first descendant of DISGUISED: its parent is alive.
 DISGUISED_CHILD = """
 trap '' TERM
 env -i setsid /bin/sh -c 'trap "" TERM; while :; do /bin/sleep 0.2; done' &
@@ -26,7 +26,7 @@ echo ready
 while :; do sleep 0.2; done
 """
 
-#: A child that starts a new sibling whenever one dies.
+#: Children that fork a new process whenever one of theirs ends.
 REPAIRING = """
 import os, sys, time, signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -48,7 +48,7 @@ print("ready", flush=True)
 signal.pause()
 """
 
-#: Two hundred processes that fork on and on, each in a session of its own.
+#: Two hundred processes that fork all the time, each in its own session.
 BOMB = """
 import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -68,7 +68,7 @@ while time.monotonic() < lives:
         time.sleep(0.01)
 """
 
-#: A process that is never the same for long: it forks, the parent ends, the child goes on.
+#: A process that changes its pid all the time: it forks, the parent ends, the child continues.
 COMET = """
 import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
