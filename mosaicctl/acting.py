@@ -6,22 +6,35 @@ The exit code is that of the first refusal.  So `stop a b c` stops a and c also 
 import sys
 from typing import Any
 
-from mosaicctl.client import Client
+from mosaicctl.client import Client, connect
 from mosaicctl.exits import DONE, code_of, explain
 from mosaicctl.render import clean, emit, label
+from mosaicctl.select import filter_arguments, selected_filters, selected_runs, selector_argument
 from mosaicd.protocol import Json
 from mosaicd.protocol.errors import MosaicError
 
 
-def ask_each(
-    client: Client,
-    args: Any,
-    references: list[str],
-    method: str,
-    params: Json,
-    settled: list[str] | None = None,
+def selector_arguments(parser: Any) -> None:
+    """Add the arguments that select runs: RUN, --all, --state and -l."""
+    selector_argument(parser)
+    filter_arguments(parser)
+
+
+def act_on_selected(
+    args: Any, method: str, params: Json | None = None, settled: list[str] | None = None
 ) -> int:
-    """Call `method` for each run, print the answers; with `settled`, wait for such a state first."""
+    """Call `method` for each selected run and print the answers; return the exit code.
+
+    With `settled`, wait first until each run is in one of these states.
+    """
+    filters = selected_filters(args)
+    with connect(args.socket) as client:
+        return _act_on_each(client, args, selected_runs(client, args, filters), method, params or {}, settled)
+
+
+def _act_on_each(
+    client: Client, args: Any, references: list[str], method: str, params: Json, settled: list[str] | None
+) -> int:
     runs, code = [], DONE
     for reference in references:
         try:

@@ -1,8 +1,7 @@
-"""Which runs a verb is about: selectors on the command line, or filters.
+"""The runs that a verb acts on: named by RUN arguments, or selected by filters.
 
-The daemon resolves ids, prefixes and names itself, so one of those costs no extra call; only `@`,
-patterns and filters are looked up here.  A pattern or filter that finds nothing is an error, never
-silently "all".
+The daemon resolves ids, prefixes and names, so they cost no extra request.  `@`, patterns and filters are
+resolved here.  A pattern or a filter without a match is an error.
 """
 
 import os
@@ -10,7 +9,7 @@ from typing import Any
 
 from mosaicctl.client import Client
 from mosaicctl.exits import UsageError
-from mosaicctl.values import pair, selector, states
+from mosaicctl.values import outcomes, pair, selector, states, text
 from mosaicd.protocol import Json
 from mosaicd.protocol.errors import NotFound
 
@@ -19,10 +18,10 @@ LAST = "@"
 
 def selector_argument(parser: Any, default_last: bool = False, many: bool = True) -> None:
     """Add the RUN argument; with `default_last`, leaving it out means `@`."""
-    text = "an id, a unique beginning of an id, a name, a pattern in quotes, or @ for your last run"
+    meaning = "an id, a unique beginning of an id, a name, a pattern in quotes, or @ for your last run"
     if default_last:
-        text += " (the default)"
-    parser.add_argument("runs", metavar="RUN", type=selector, nargs="*" if many else "?", help=text)
+        meaning += " (the default)"
+    parser.add_argument("runs", metavar="RUN", type=selector, nargs="*" if many else "?", help=meaning)
 
 
 def filter_arguments(parser: Any) -> None:
@@ -32,14 +31,34 @@ def filter_arguments(parser: Any) -> None:
     label_filter(parser, "your live runs with this label")
 
 
-def label_filter(parser: Any, text: str) -> None:
+def label_filter(parser: Any, meaning: str) -> None:
     """Add -l K=V as a filter."""
-    parser.add_argument("-l", "--label", metavar="K=V", type=pair, action="append", help=text)
+    parser.add_argument("-l", "--label", metavar="K=V", type=pair, action="append", help=meaning)
 
 
-def state_filter(parser: Any, text: str) -> None:
+def state_filter(parser: Any, meaning: str) -> None:
     """Add --state as a filter; `args.state` is a flat list of wire names."""
-    parser.add_argument("--state", metavar="STATE", type=states, action="extend", help=text)
+    parser.add_argument("--state", metavar="STATE", type=states, action="extend", help=meaning)
+
+
+def outcome_filter(parser: Any) -> None:
+    """Add --outcome as a filter; `args.outcome` is a flat list of wire names."""
+    parser.add_argument(
+        "--outcome", metavar="OUTCOME", type=outcomes, action="extend",
+        help="only runs with this outcome (repeatable)",
+    )  # fmt: skip
+
+
+def name_filter(parser: Any) -> None:
+    """Add --name as a filter."""
+    parser.add_argument(
+        "--name", metavar="PATTERN", type=text, help="only runs whose name matches this pattern"
+    )
+
+
+def user_filter(parser: Any) -> None:
+    """Add --user as a filter."""
+    parser.add_argument("--user", metavar="NAME", type=text, help="only the runs of this user")
 
 
 def me() -> str:
@@ -53,7 +72,7 @@ def me() -> str:
 
 
 def pages(client: Client, filters: Json) -> list[Json]:
-    """Return every run that fits `filters`, over as many pages as it takes (`limit` bounds the sum)."""
+    """Return all runs that match `filters`, from one or more pages; at most `limit` of the filters."""
     runs: list[Json] = []
     limit = filters.get("limit")
     params = dict(filters)
@@ -78,7 +97,7 @@ def last(client: Client) -> Json:
 
 
 def references(client: Client, selectors: list[str]) -> list[str]:
-    """Return what to call the runs in requests: ids where they were looked up, else the words as given."""
+    """Return a reference for each run: an id if `@` or a pattern was resolved, else the argument."""
     found: list[str] = []
     for word in selectors:
         if word == LAST:
@@ -94,17 +113,17 @@ def references(client: Client, selectors: list[str]) -> list[str]:
 
 
 def reference(client: Client, word: str | None) -> str:
-    """Return what to call the one run that is meant (none given: the last); UsageError for several."""
+    """Return a reference for one run, by default the last; UsageError if several runs match."""
     found = references(client, [word or LAST])
     if len(found) > 1:
         raise UsageError(f"{word} matches {len(found)} runs; name one of them")
     return found[0]
 
 
-def choice(args: Any) -> Json | None:
-    """Return the filters that choose the runs, None where they are named; UsageError when neither was given.
+def selected_filters(args: Any) -> Json | None:
+    """Return the filters, or None if the runs are named; UsageError if there is neither.
 
-    Asks no daemon: a mistake is reported also if none answers.
+    Sends no request: a usage error is reported also without a daemon.
     """
     filters: Json = {}
     if args.state:
@@ -122,8 +141,8 @@ def choice(args: Any) -> Json | None:
     return filters
 
 
-def chosen(client: Client, args: Any, filters: Json | None) -> list[str]:
-    """Return the references of the runs that `choice` speaks of; NotFound where none fits."""
+def selected_runs(client: Client, args: Any, filters: Json | None) -> list[str]:
+    """Return references for the runs of `selected_filters`; NotFound if none matches."""
     if filters is None:
         return references(client, args.runs)
     runs = pages(client, {"live": True, "user": me(), **filters})

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from mosaicctl.acting import ask_each
-from mosaicctl.client import connect
-from mosaicctl.select import choice, chosen, filter_arguments, selector_argument
+from mosaicctl.acting import act_on_selected, selector_arguments
 
 _EPILOG = """\
 A held run keeps its place in the queue; `release` allows it to start.
@@ -17,12 +15,9 @@ A held run keeps its place in the queue; `release` allows it to start.
 def arguments(parser: Any) -> None:
     """Add the options of `hold`."""
     parser.epilog = _EPILOG
-    selector_argument(parser)
-    filter_arguments(parser)
+    selector_arguments(parser)
 
 
 def execute(args: Any) -> int:
     """Hold the chosen runs."""
-    filters = choice(args)
-    with connect(args.socket) as client:
-        return ask_each(client, args, chosen(client, args, filters), "run.hold", {})
+    return act_on_selected(args, "run.hold")

@@ -1,7 +1,7 @@
-"""`list`: runs as a table, or all of them for a script.
+"""`list`: print runs, as a table or for a script.
 
-The table keeps to what a person asks about, live runs and those that ended last, so it stays fast with
-ten thousand past runs; the machine formats hold every run, since a script cannot see what was left out.
+The table has the live runs and those that ended last, so it stays fast with ten thousand ended runs.  The
+machine formats have all runs, because a script cannot see that runs are left out.
 """
 
 import sys
@@ -10,8 +10,8 @@ from typing import Any
 from mosaicctl.client import Client, connect
 from mosaicctl.render import emit
 from mosaicctl.runtable import run_table
-from mosaicctl.select import label_filter, me, pages, state_filter
-from mosaicctl.values import outcomes, text, whole
+from mosaicctl.select import label_filter, me, name_filter, outcome_filter, pages, state_filter, user_filter
+from mosaicctl.values import whole
 from mosaicd.protocol import Json
 
 ENDED_SHOWN = 20
@@ -33,15 +33,10 @@ def arguments(parser: Any) -> None:
     parser.add_argument("-a", "--all", action="store_true", help="all runs, also those that ended long ago")
     parser.add_argument("--live", action="store_true", help="only runs that have not ended")
     parser.add_argument("--mine", action="store_true", help="only your own runs")
-    parser.add_argument("--user", metavar="NAME", type=text, help="only the runs of this user")
+    user_filter(parser)
     state_filter(parser, "only runs in this state (repeatable)")
-    parser.add_argument(
-        "--outcome", metavar="OUTCOME", type=outcomes, action="extend",
-        help="only runs with this outcome (repeatable)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--name", metavar="PATTERN", type=text, help="only runs whose name matches this pattern"
-    )
+    outcome_filter(parser)
+    name_filter(parser)
     label_filter(parser, "only runs with this label (repeatable)")
     parser.add_argument("-n", "--limit", metavar="N", type=whole(1), help="only the newest N runs")
 

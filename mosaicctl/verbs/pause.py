@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from mosaicctl.acting import ask_each, wait_argument
-from mosaicctl.client import connect
-from mosaicctl.select import choice, chosen, filter_arguments, selector_argument
+from mosaicctl.acting import act_on_selected, selector_arguments, wait_argument
 from mosaicctl.values import one_of
 from mosaicd.protocol import Json
 
@@ -23,8 +21,7 @@ A run that has not started is held.
 def arguments(parser: Any) -> None:
     """Add the options of `pause`."""
     parser.epilog = _EPILOG
-    selector_argument(parser)
-    filter_arguments(parser)
+    selector_arguments(parser)
     parser.add_argument(
         "--mode", metavar="MODE", type=one_of(("freeze", "cooperative", "release"), "a mode"),
         help="freeze, cooperative or release",
@@ -36,7 +33,5 @@ def arguments(parser: Any) -> None:
 def execute(args: Any) -> int:
     """Pause the chosen runs."""
     params: Json = {key: value for key, value in (("mode", args.mode), ("reason", args.reason)) if value}
-    filters = choice(args)
-    with connect(args.socket) as client:
-        settled = ["PAUSE"] if args.wait else None
-        return ask_each(client, args, chosen(client, args, filters), "run.pause", params, settled)
+    settled = ["PAUSE"] if args.wait else None
+    return act_on_selected(args, "run.pause", params, settled)

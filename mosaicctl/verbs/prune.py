@@ -6,9 +6,16 @@ from typing import Any
 from mosaicctl.client import Client, connect
 from mosaicctl.exits import DONE, WRONG_STATE, UsageError
 from mosaicctl.render import clean, clock, columns, to_json
-from mosaicctl.select import label_filter, references, selector_argument
+from mosaicctl.select import (
+    label_filter,
+    name_filter,
+    outcome_filter,
+    references,
+    selector_argument,
+    user_filter,
+)
 from mosaicctl.sizes import counted, size
-from mosaicctl.values import duration, outcomes, text
+from mosaicctl.values import duration
 from mosaicd.protocol import Json
 from mosaicd.protocol.errors import EXIT_CODES
 
@@ -36,15 +43,10 @@ def arguments(parser: Any) -> None:
         type=duration,
         help="only runs that ended longer ago than this (0: all)",
     )
-    parser.add_argument(
-        "--outcome", metavar="OUTCOME", type=outcomes, action="extend",
-        help="only runs with this outcome (repeatable)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--name", metavar="PATTERN", type=text, help="only runs whose name matches this pattern"
-    )
+    outcome_filter(parser)
+    name_filter(parser)
     label_filter(parser, "only runs with this label (repeatable)")
-    parser.add_argument("--user", metavar="NAME", type=text, help="only the runs of this user")
+    user_filter(parser)
 
 
 def execute(args: Any) -> int:

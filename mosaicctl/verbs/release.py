@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from mosaicctl.acting import ask_each
-from mosaicctl.client import connect
-from mosaicctl.select import choice, chosen, filter_arguments, selector_argument
+from mosaicctl.acting import act_on_selected, selector_arguments
 
 _EPILOG = """\
   mosaicctl release @
@@ -15,12 +13,9 @@ _EPILOG = """\
 def arguments(parser: Any) -> None:
     """Add the options of `release`."""
     parser.epilog = _EPILOG
-    selector_argument(parser)
-    filter_arguments(parser)
+    selector_arguments(parser)
 
 
 def execute(args: Any) -> int:
     """Release the chosen runs."""
-    filters = choice(args)
-    with connect(args.socket) as client:
-        return ask_each(client, args, chosen(client, args, filters), "run.release", {})
+    return act_on_selected(args, "run.release")

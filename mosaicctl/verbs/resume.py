@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from mosaicctl.acting import ask_each, wait_argument
-from mosaicctl.client import connect
-from mosaicctl.select import choice, chosen, filter_arguments, selector_argument
+from mosaicctl.acting import act_on_selected, selector_arguments, wait_argument
 from mosaicd.protocol import Json
 
 _EPILOG = """\
@@ -18,8 +16,7 @@ A run without slots (pause --mode release) waits in the queue for new slots.
 def arguments(parser: Any) -> None:
     """Add the options of `resume`."""
     parser.epilog = _EPILOG
-    selector_argument(parser)
-    filter_arguments(parser)
+    selector_arguments(parser)
     parser.add_argument("--reason", metavar="TEXT", help="a text for the run's history")
     wait_argument(parser, "the runs execute again")
 
@@ -27,7 +24,5 @@ def arguments(parser: Any) -> None:
 def execute(args: Any) -> int:
     """Resume the chosen runs."""
     params: Json = {"reason": args.reason} if args.reason else {}
-    filters = choice(args)
-    with connect(args.socket) as client:
-        settled = ["EXEC"] if args.wait else None
-        return ask_each(client, args, chosen(client, args, filters), "run.resume", params, settled)
+    settled = ["EXEC"] if args.wait else None
+    return act_on_selected(args, "run.resume", params, settled)

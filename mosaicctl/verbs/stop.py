@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from mosaicctl.acting import ask_each, wait_argument
-from mosaicctl.client import connect
-from mosaicctl.select import choice, chosen, filter_arguments, selector_argument
+from mosaicctl.acting import act_on_selected, selector_arguments, wait_argument
 from mosaicctl.values import duration
 from mosaicd.protocol import Json
 
@@ -22,8 +20,7 @@ that saves checkpoints. A second stop can only shorten it. The reply comes at on
 def arguments(parser: Any) -> None:
     """Add the options of `stop`."""
     parser.epilog = _EPILOG
-    selector_argument(parser)
-    filter_arguments(parser)
+    selector_arguments(parser)
     parser.add_argument(
         "--grace", metavar="DUR", type=duration, help="time between TERM and KILL; 0 is allowed"
     )
@@ -38,7 +35,5 @@ def execute(args: Any) -> int:
         params["grace_s"] = args.grace
     if args.reason:
         params["reason"] = args.reason
-    filters = choice(args)
-    with connect(args.socket) as client:
-        settled = ["TERM"] if args.wait else None
-        return ask_each(client, args, chosen(client, args, filters), "run.stop", params, settled)
+    settled = ["TERM"] if args.wait else None
+    return act_on_selected(args, "run.stop", params, settled)
