@@ -30,8 +30,8 @@ def test_the_manual_lists_every_crash_point() -> None:
     """mosaicd(8) lists the crash points with the moment of each."""
     section = re.search(r"^\.Sh CRASH POINTS\n(.*?)^\.Sh ", manual.source("mosaicd.8"), re.M | re.S)
     assert section
-    told = dict(re.findall(r"^\.It Ic (\S+)\n(.*)\.$", section[1], re.M))
-    assert told == {name: text[0].upper() + text[1:] for name, text in crash_points.POINTS.items()}
+    listed = dict(re.findall(r"^\.It Ic (\S+)\n(.*)\.$", section[1], re.M))
+    assert listed == {name: text[0].upper() + text[1:] for name, text in crash_points.POINTS.items()}
 
 
 @pytest.mark.parametrize("spec", ["", "nowhere", "shim.locked:0", "shim.locked:x", "shim.locked:1001", ":3"])

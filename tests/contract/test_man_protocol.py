@@ -121,9 +121,9 @@ def test_the_rows_are_exactly_the_errors() -> None:
 
 def test_the_limits_are_the_defaults() -> None:
     """The subsection Limits has the default limits."""
-    told = re.search(r"^\.Ss Limits\n(.*?)^\.S", manual.source(PAGE), re.MULTILINE | re.DOTALL)
-    assert told
-    numbers = set(map(int, re.findall(r"\d+", told[1])))
+    limits = re.search(r"^\.Ss Limits\n(.*?)^\.S", manual.source(PAGE), re.MULTILINE | re.DOTALL)
+    assert limits
+    numbers = set(map(int, re.findall(r"\d+", limits[1])))
     default = Limits()
     assert {
         default.request_bytes, default.batch, default.in_flight, default.connections_per_user,

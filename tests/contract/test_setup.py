@@ -93,12 +93,12 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
     subprocess.run([own, *pip[1:], "install", str(wheel)], check=True, env=environment)
     for program in ("mosaicd", "mosaicctl"):
         argv = [str(fresh / "bin" / program), "--version"]
-        said = subprocess.run(argv, check=True, capture_output=True, text=True, cwd=tmp_path)
-        assert said.stdout.startswith(program + " ")
+        done = subprocess.run(argv, check=True, capture_output=True, text=True, cwd=tmp_path)
+        assert done.stdout.startswith(program + " ")
 
 
 def test_an_interpreter_starts_without_import_hooks() -> None:
     """The editable install uses a .pth file, because an import hook would cost 5 ms at every call."""
-    asked = "import sys; print([name for name in sys.modules if name.startswith('__editable__')])"
-    said = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True)
-    assert said.stdout.strip() == "[]"
+    code = "import sys; print([name for name in sys.modules if name.startswith('__editable__')])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"

@@ -26,7 +26,7 @@ from tests.shim.peer import Peer
 
 PYTHON = sys.executable
 #: Timeout of every wait of a test; shorter than a shim waits for an answer of the daemon.
-PATIENCE_S = 25.0
+TIMEOUT_S = 25.0
 
 
 class Run:
@@ -47,7 +47,7 @@ class Run:
     def has(self, name: str) -> bool:
         return (self.dir / name).exists()
 
-    def exit(self, timeout_s: float = PATIENCE_S) -> Json:
+    def exit(self, timeout_s: float = TIMEOUT_S) -> Json:
         """Wait for the fact `exited` and return exit.json."""
         self.harness.peer.until(lambda: self.facts("exited"), timeout_s, lambda: self.facts())
         return self.json("exit.json")
@@ -55,11 +55,11 @@ class Run:
     def facts(self, name: str | None = None) -> list[Json]:
         return self.harness.peer.facts_of(self.run_id, name)
 
-    def fact(self, name: str, timeout_s: float = PATIENCE_S, count: int = 1) -> Json:
+    def fact(self, name: str, timeout_s: float = TIMEOUT_S, count: int = 1) -> Json:
         self.harness.peer.until(lambda: len(self.facts(name)) >= count, timeout_s, lambda: self.facts())
         return self.facts(name)[count - 1]
 
-    def wait_until_tree_is_empty(self, timeout_s: float = PATIENCE_S) -> None:
+    def wait_until_tree_is_empty(self, timeout_s: float = TIMEOUT_S) -> None:
         """Wait until the shim has reported an empty tree and exited; check that the tree is empty."""
         self.harness.peer.until(
             lambda: self.facts("emptied") or any(fact["swept"] for fact in self.facts("exited")), timeout_s,
@@ -83,7 +83,7 @@ class Run:
     def control(self, word: str, **params: Any) -> None:
         self.harness.peer.control(self.run_id, word, **params)
 
-    def wait_for_output(self, text: str, timeout_s: float = PATIENCE_S, log: str = "stdout.log") -> None:
+    def wait_for_output(self, text: str, timeout_s: float = TIMEOUT_S, log: str = "stdout.log") -> None:
         """Wait until the log contains `text`."""
         path = self.dir / log
         self.harness.peer.until(
@@ -98,7 +98,7 @@ class Run:
         process = procfs.read_process(self.shim_pid)
         return process is not None and not process.is_alive
 
-    def wait_until_shim_exits(self, timeout_s: float = PATIENCE_S) -> None:
+    def wait_until_shim_exits(self, timeout_s: float = TIMEOUT_S) -> None:
         """Wait until the shim has exited."""
         self.harness.peer.until(self.has_shim_exited, timeout_s, lambda: f"shim {self.shim_pid} lives")
 
@@ -256,7 +256,7 @@ class ShimHarness:
             os.close(fd)
         return self.receive(lambda message: message.get("id") == packet["id"])
 
-    def receive(self, wanted: Callable[[Json], bool], timeout_s: float = PATIENCE_S) -> Json:
+    def receive(self, wanted: Callable[[Json], bool], timeout_s: float = TIMEOUT_S) -> Json:
         """Wait for the first message of the launcher that is `wanted`, and return it."""
 
         orders = self.orders
@@ -286,11 +286,11 @@ class ShimHarness:
 
     def close(self) -> None:
         """Stop the launcher and the peer; fail if a process remains."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while (leaked := self.leaked_processes()) and time.monotonic() < deadline:
             self.peer.pump()
         self.close_orders()
-        self.launcher.wait(PATIENCE_S)
+        self.launcher.wait(TIMEOUT_S)
         self.peer.close()
         for entry in leaked:
             psutil.Process(int(entry.split()[0].rstrip(","))).send_signal(signal.SIGKILL)

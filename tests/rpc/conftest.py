@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.rpc.serving import PATIENCE_S, Peer, Serving
+from tests.rpc.serving import TIMEOUT_S, Peer, Serving
 
 Start = Callable[..., Awaitable[Serving]]
 
@@ -32,7 +32,7 @@ async def start() -> AsyncIterator[Start]:
         await serving.close()
     remaining = [task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()]
     if remaining:
-        await asyncio.wait(remaining, timeout=PATIENCE_S)
+        await asyncio.wait(remaining, timeout=TIMEOUT_S)
     assert all(task.done() for task in remaining)
     for home in homes:
         shutil.rmtree(home)

@@ -36,7 +36,7 @@ from mosaicd.upkeep.wal_checkpoints import WalCheckpoints
 
 AT = 1_800_000_000.0
 #: Timeout of every wait of a test.
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 
 
 class FakeDispatcher:
@@ -236,7 +236,7 @@ class Peer:
 
     async def receive(self) -> Any:
         """Return the next message."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             line = await self.reader.readline()
         if not line:
             raise ConnectionResetError("the server closed the connection")
@@ -284,7 +284,7 @@ class Peer:
 
     async def wait_until_closed(self) -> None:
         """Read until the server closes the connection; raise TimeoutError if it does not."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             try:
                 while await self.reader.read(1 << 16):
                     pass

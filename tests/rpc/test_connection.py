@@ -13,7 +13,7 @@ from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 from tests.harness.waiting import wait_in_loop
 from tests.rpc.conftest import Start
-from tests.rpc.serving import PATIENCE_S, Peer, Serving
+from tests.rpc.serving import TIMEOUT_S, Peer, Serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ async def test_a_disconnect_ends_streams_and_waits_of_the_client(serving: Servin
 async def test_an_orderly_stop_ends_requests_and_streams(start: Start) -> None:
     """Requests in flight get replies, waits the error `draining`, streams run.end with their cursor."""
     steps = Steps()
-    serving = await start(extra=steps.extra("test.step"), timeouts={"shutdown_s": PATIENCE_S})
+    serving = await start(extra=steps.extra("test.step"), timeouts={"shutdown_s": TIMEOUT_S})
     run = await serving.add()
     peer = await serving.peer()
     watch = await peer.call("run.watch")
@@ -258,7 +258,7 @@ async def test_an_orderly_stop_ends_requests_and_streams(start: Start) -> None:
     steps.go(1)
     assert (await peer.reply(step))["result"] == {"number": 1}
     await peer.wait_until_closed()
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         await closing
 
 
@@ -280,7 +280,7 @@ async def test_a_stop_waits_for_slow_readers_within_its_time(start: Start) -> No
     while await peer.reader.readline():
         count += 1
     assert count >= 4
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         await closing
 
 

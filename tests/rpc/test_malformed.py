@@ -19,7 +19,7 @@ from mosaicd.protocol.methods import METHODS
 from mosaicd.rpc.validate import dataclass_of
 from tests.harness.waiting import wait_in_loop
 from tests.rpc.conftest import Start
-from tests.rpc.serving import PATIENCE_S, Peer, Serving
+from tests.rpc.serving import TIMEOUT_S, Peer, Serving
 
 HELLO = b'{"jsonrpc":"2.0","method":"daemon.hello","id":7}\n'
 
@@ -229,7 +229,7 @@ async def test_ten_thousand_idle_connections_do_not_stop_the_daemon(serving: Ser
             else:
                 link.close()
             if number % 1000 == 0:
-                async with asyncio.timeout(PATIENCE_S):
+                async with asyncio.timeout(TIMEOUT_S):
                     assert (await first.call("daemon.hello"))["ready"]
     finally:
         for link in idle:

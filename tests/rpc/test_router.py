@@ -17,7 +17,7 @@ from mosaicd.rpc.context import Services
 from mosaicd.rpc.router import Router
 from tests.harness.waiting import wait_in_loop
 from tests.rpc.conftest import Start
-from tests.rpc.serving import PATIENCE_S, Peer, Serving
+from tests.rpc.serving import TIMEOUT_S, Peer, Serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ async def test_a_writing_request_finishes_after_a_disconnect(start: Start) -> No
     peer.disconnect()
     await wait_in_loop(lambda: not serving.server.connections, "the connection is removed")
     go.set()
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         await done.wait()
 
 

@@ -15,13 +15,13 @@ from mosaicd.protocol.messages import NoParams
 from mosaicd.rpc.verbs import reexec as handler
 from tests.harness.waiting import wait_in_loop
 from tests.rpc.conftest import Start
-from tests.rpc.serving import PATIENCE_S, Serving
+from tests.rpc.serving import TIMEOUT_S, Serving
 from tests.rpc.test_connection import Steps
 
 
 async def test_a_stop_during_the_start_ends_waiting_requests(start: Start) -> None:
     """If the daemon is stopped while it starts, waiting requests get `draining` immediately."""
-    serving = await start(is_open=False, timeouts={"shutdown_s": 10 * PATIENCE_S})
+    serving = await start(is_open=False, timeouts={"shutdown_s": 10 * TIMEOUT_S})
     peer = await serving.peer()
     request_ids = [
         peer.send_request("run.list"),
@@ -31,7 +31,7 @@ async def test_a_stop_during_the_start_ends_waiting_requests(start: Start) -> No
     await wait_in_loop(
         lambda: [len(c._tasks) for c in serving.server.connections] == [len(request_ids)], "all requests wait"
     )
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         await serving.server.close()
     answers = {
         message["id"]: message["error"]["data"]["name"]

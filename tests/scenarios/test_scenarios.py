@@ -15,7 +15,7 @@ import pytest
 from mosaicd.core.fsm import Event, IllegalTransition, Kind, apply, breaking, conclude, owed, place
 from mosaicd.core.run import Run
 from mosaicd.protocol.states import RunKind
-from tests.unit.lives import AT, happening, new_run
+from tests.unit.lifecycle import AT, make_event, new_run
 
 SCENARIOS = sorted(Path(__file__).parent.glob("*.txt"))
 
@@ -53,7 +53,7 @@ def play(run: Run | None, mark: str, words: list[str]) -> Run:
         return apply(run, event_of(run, name, values))
     if mark == "!":
         with pytest.raises(IllegalTransition):
-            apply(run, happening(Kind(name), **values))
+            apply(run, make_event(Kind(name), **values))
         return run
     assert mark == "="
     expected = {"place": name, **values}
@@ -69,7 +69,7 @@ def event_of(run: Run, name: str, values: dict[str, Any]) -> Event:
     if name == "(empty)":
         assert owed(run) == "empty_tree"
         return conclude(run, AT, values.get("backoff_s", 0.0))
-    return happening(Kind(name), **values)
+    return make_event(Kind(name), **values)
 
 
 def shown_value(run: Run, key: str) -> Any:

@@ -14,7 +14,7 @@ sys.stdout.flush()
 
 
 def test_a_run_that_ends_without_a_daemon_is_reported_later(harness: ShimHarness) -> None:
-    """The shim registers status with its complete status, and sends the facts that were not acknowledged."""
+    """The shim registers again with its complete status, and sends the facts that were not acknowledged."""
     gate = harness.gate()
     run = harness.python("open('gate').read()\n" + STEPS % 500)
     run.fact("started")
@@ -123,7 +123,7 @@ def test_a_shim_without_a_daemon_retries_a_few_times_a_second(harness: ShimHarne
 
 
 def test_a_refused_register_does_not_end_a_living_run(harness: ShimHarness) -> None:
-    """If the daemon refuses the register of a living run, the shim registers status."""
+    """If the daemon refuses the register of a living run, the shim registers again."""
     run = harness.launch(["sleep", "1000"])
     run.fact("started")
     harness.peer.close()

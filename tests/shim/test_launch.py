@@ -10,7 +10,7 @@ import pytest
 
 from mosaicd import launcher, procfs
 from mosaicd.protocol import Json
-from tests.harness.shim import PATIENCE_S, PYTHON, ShimHarness
+from tests.harness.shim import PYTHON, TIMEOUT_S, ShimHarness
 from tests.harness.waiting import wait_until
 from tests.shim import trees
 
@@ -106,7 +106,7 @@ def test_shims_and_workers_survive_a_killed_launcher(harness: ShimHarness) -> No
     run = harness.launch(["sh", "-c", "read x < gate; exit 6"])
     run.fact("started")
     harness.signal(harness.launcher.pid, signal.SIGKILL)
-    harness.launcher.wait(PATIENCE_S)
+    harness.launcher.wait(TIMEOUT_S)
     harness.start_launcher()
     gate.open()
     assert run.exit()["exit_code"] == 6
@@ -122,7 +122,7 @@ def test_the_launcher_exits_at_the_end_of_its_socket(harness: ShimHarness) -> No
     harness.launch(["true"]).exit()
     assert os.getsid(harness.launcher.pid) == harness.launcher.pid
     harness.close_orders()
-    assert harness.launcher.wait(PATIENCE_S) == 0
+    assert harness.launcher.wait(TIMEOUT_S) == 0
     harness.start_launcher()
 
 
@@ -192,5 +192,5 @@ def test_a_teardown_does_not_signal_a_reused_pid(harness: ShimHarness) -> None:
     (run.dir / "started.json").write_text(f'{{"pid": {bystander.pid}, "start_ticks": {start - 1}}}')
     harness.teardown(run)
     assert bystander.poll() is None
-    bystander.communicate(b"\n", timeout=PATIENCE_S)
+    bystander.communicate(b"\n", timeout=TIMEOUT_S)
     assert bystander.returncode == 0

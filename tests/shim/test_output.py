@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.harness.shim import PATIENCE_S, Run, ShimHarness
+from tests.harness.shim import TIMEOUT_S, Run, ShimHarness
 
 
 def numbers(run: Run) -> list[int]:
@@ -15,7 +15,7 @@ def numbers(run: Run) -> list[int]:
 
 
 def test_a_line_of_200_kb_is_recorded(harness: ShimHarness) -> None:
-    """A long record is kept_bytes with its complete data."""
+    """A long record is kept with its complete data."""
     run = harness.python(
         "import json; print(json.dumps({'type': 'step', 'observation': 'x' * 200_000}), flush=True)"
     )
@@ -77,7 +77,7 @@ def test_ten_megabytes_a_second_do_not_block_the_worker(harness: ShimHarness, se
     Other load on the machine may delay the tenth write.
     """
     run = harness.python(FLOOD % seconds)
-    record = run.exit(seconds + PATIENCE_S)
+    record = run.exit(seconds + TIMEOUT_S)
     seen = run.telemetry()[0]["data"]["payload"]
     assert seen["written"] >= 10e6 * seconds
     assert seen["waited"] < 0.25

@@ -48,7 +48,7 @@ def test_single_bytes_give_the_same_candidates() -> None:
 
 
 def test_a_line_beyond_the_limit_is_counted_and_skipped() -> None:
-    """Memory is bounded, and the line after an oversized line is lines."""
+    """Memory is bounded, and the line after an oversized line is found."""
     text = b'{"a":1}\n{' + b"x" * 5000 + b'\n{"b":2}\n'
     lines, scanner = scan(text, list(range(100, len(text), 100)), limit_bytes=1000)
     assert lines == [b'{"a":1}', b'{"b":2}']

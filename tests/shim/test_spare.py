@@ -1,4 +1,4 @@
-"""The wait_for_spare: a shim that the launcher forks in advance, uses once, and replaces."""
+"""The spare: a shim that the launcher forks in advance, uses once, and replaces."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def title(pid: int) -> str:
 
 
 def wait_for_spare(harness: ShimHarness) -> int:
-    """Wait for the wait_for_spare and return its pid."""
+    """Wait for the spare and return its pid."""
     return harness.peer.until(lambda: spares(harness))[0]
 
 

@@ -35,7 +35,7 @@ def committer(path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def lines_of(child: subprocess.Popen[bytes], pending: bytearray) -> Iterator[list[str]]:
-    """Yield the lines of the child as lines_of."""
+    """Yield the lines of the child, split into words."""
     assert child.stdout is not None
     while True:
         line, found, rest = bytes(pending).partition(b"\n")

@@ -34,7 +34,7 @@ async def add(registry: Registry, **fields: object) -> Run:
 
 
 async def test_a_run_from_submit_to_term(registry: Registry, path: Path) -> None:
-    """Row, ledger, slots and live run agree after each event, and an ended run is not live any one_more."""
+    """Row, ledger, slots and live run agree after each event, and an ended run is not live any more."""
     run = await add(registry)
     assert (run.state, run.rev) == (State.INIT, 1)
     run = await registry.record(run.run_id, *to_exec(0, 1))

@@ -1,4 +1,4 @@
-"""A restore is decided by one rename: before it no_events changes, after it the next start finishes it."""
+"""A restore is decided by one rename: before it nothing changes, after it the next start finishes it."""
 
 import os
 from pathlib import Path
@@ -125,7 +125,7 @@ def damaged_copies(content: bytes) -> list[bytes]:
 
 @pytest.mark.parametrize("number", range(4))
 async def test_a_bad_copy_changes_nothing(copy: Path, path: Path, number: int) -> None:
-    """A bad copy raises InvalidCopy, and no_events is staged."""
+    """A bad copy raises InvalidCopy, and nothing is staged."""
     copy.write_bytes(damaged_copies(copy.read_bytes())[number])
     for act in (lambda: run_ids(copy), lambda: stage_copy(copy, path, no_events, AT)):
         with pytest.raises(InvalidCopy):

@@ -19,7 +19,7 @@ from mosaicd.core.fsm import (
 )
 from mosaicd.core.run import Run
 from mosaicd.protocol.states import Outcome, PauseMode, State, Want
-from tests.unit.lives import AT, EVIDENCE, PATHS, happening, new_run, run_in
+from tests.unit.lifecycle import AT, EVIDENCE, PATHS, make_event, new_run, run_in
 
 #: Written by hand from the design.  `=`: the place stays; `.`: illegal; else the place after the event.
 EXPECTED = """
@@ -74,10 +74,10 @@ def test_every_cell_of_the_table(where: Place, kind: Kind, target: Place | None)
     assert is_legal(run, kind) == (target is not None)
     if target is None:
         with pytest.raises(IllegalTransition, match=f"{kind} is not legal in {where}") as caught:
-            apply(run, happening(kind))
+            apply(run, make_event(kind))
         assert caught.value.run is run
         return
-    after = apply(run, happening(kind))
+    after = apply(run, make_event(kind))
     assert place(after) is target
     assert after.state is target.state
     assert after.rev == run.rev + 1
@@ -105,11 +105,11 @@ def test_the_diagram_is_drawn_from_the_table() -> None:
 
 def test_requests_change_the_want_and_never_the_state() -> None:
     """Want, pause mode, user and reason are stored; the newest request wins."""
-    run = apply(run_in(Place.EXEC), happening(Kind.PAUSE_REQUESTED, mode="freeze"))
+    run = apply(run_in(Place.EXEC), make_event(Kind.PAUSE_REQUESTED, mode="freeze"))
     assert (run.state, run.want, run.pause_mode) == (State.EXEC, Want.PAUSE, PauseMode.FREEZE)
-    run = apply(run, happening(Kind.RESUME_REQUESTED))
+    run = apply(run, make_event(Kind.RESUME_REQUESTED))
     assert (run.want, run.pause_mode) == (Want.RUN, None)
-    run = apply(run, happening(Kind.STOP_REQUESTED, who="bob", reason="enough", grace_s=0))
+    run = apply(run, make_event(Kind.STOP_REQUESTED, who="bob", reason="enough", grace_s=0))
     assert (run.state, run.want) == (State.EXEC, Want.STOP)
     assert run.stop == {"kind": "by_user", "who": "bob", "reason": "enough", "grace_s": 0}
 
@@ -117,23 +117,23 @@ def test_requests_change_the_want_and_never_the_state() -> None:
 def test_set_changes_only_its_own_fields() -> None:
     """Absent fields stay; fields that must not be set are ignored."""
     run = new_run(priority=1, labels={"a": "b"})
-    after = apply(run, happening(Kind.SET, priority=5, owner="eve"))
+    after = apply(run, make_event(Kind.SET, priority=5, owner="eve"))
     assert (after.priority, after.labels, after.name, after.owner) == (5, {"a": "b"}, "taxi", "ada")
-    assert apply(run, happening(Kind.SET, name="x", labels={})).labels == {}
+    assert apply(run, make_event(Kind.SET, name="x", labels={})).labels == {}
 
 
 def test_a_hold_ends_with_release_or_resume() -> None:
     """A run is held until it is released, or resumed before it ever ran."""
-    held = apply(new_run(), happening(Kind.HOLD))
+    held = apply(new_run(), make_event(Kind.HOLD))
     assert held.held
-    assert not apply(held, happening(Kind.RELEASE)).held
-    assert not apply(held, happening(Kind.RESUME_REQUESTED)).held
+    assert not apply(held, make_event(Kind.RELEASE)).held
+    assert not apply(held, make_event(Kind.RESUME_REQUESTED)).held
 
 
 def test_a_dispatch_clears_the_previous_attempt() -> None:
     """Slots, nonce and attempt are set; evidence of an earlier process and the back-off are cleared."""
     run = run_in(Place.RELEASED, not_before=AT + 5)
-    after = apply(run, happening(Kind.DISPATCHED, attempt=2, nonce="n2", slots=[3, 4], cpus=2))
+    after = apply(run, make_event(Kind.DISPATCHED, attempt=2, nonce="n2", slots=[3, 4], cpus=2))
     assert (after.attempt, after.nonce, after.slots) == (2, "n2", (3, 4))
     assert (after.cpus_granted, after.gpus_granted, after.not_before, after.dispatched_at) == (2, 2, None, AT)
     assert has_no_process(after)
@@ -141,30 +141,30 @@ def test_a_dispatch_clears_the_previous_attempt() -> None:
 
 def test_the_first_reason_to_stop_is_kept() -> None:
     """A limit that is reached after a stop changes only the revision."""
-    stopped = apply(run_in(Place.EXEC), happening(Kind.STOP_REQUESTED, reason="mine"))
-    after = apply(stopped, happening(Kind.LIMIT_REACHED))
+    stopped = apply(run_in(Place.EXEC), make_event(Kind.STOP_REQUESTED, reason="mine"))
+    after = apply(stopped, make_event(Kind.LIMIT_REACHED))
     assert (after.want, after.stop, after.rev) == (Want.STOP, stopped.stop, stopped.rev + 1)
-    limited = apply(run_in(Place.EXEC), happening(Kind.LIMIT_REACHED))
+    limited = apply(run_in(Place.EXEC), make_event(Kind.LIMIT_REACHED))
     assert limited.want is Want.STOP
     assert limited.stop == {"who": "daemon", "kind": "time_limit", "reason": "1h"}
 
 
 def test_started_at_is_the_first_start() -> None:
     """An attempt after a release does not change started_at."""
-    run = apply(run_in(Place.RDY), happening(Kind.STARTED, at=AT + 1))
-    run = apply(run, happening(Kind.EXITED))
-    run = apply(run, happening(Kind.RELEASED))
+    run = apply(run_in(Place.RDY), make_event(Kind.STARTED, at=AT + 1))
+    run = apply(run, make_event(Kind.EXITED))
+    run = apply(run, make_event(Kind.RELEASED))
     for kind in PATHS[Place.EXEC]:
-        run = apply(run, happening(kind, at=AT + 100))
+        run = apply(run, make_event(kind, at=AT + 100))
     assert run.started_at == AT + 1
 
 
 def test_a_release_keeps_steps_and_returns_the_slots() -> None:
     """Steps and active time are kept, slots and process are cleared, and no retry is used."""
     run = apply(
-        run_in(Place.EXEC, retries=1), happening(Kind.EXITED, steps=500, active_s=60.5, released=True)
+        run_in(Place.EXEC, retries=1), make_event(Kind.EXITED, steps=500, active_s=60.5, released=True)
     )
-    after = apply(run, happening(Kind.RELEASED))
+    after = apply(run, make_event(Kind.RELEASED))
     assert (after.steps_before, after.active_s, after.retries_used) == (500, 60.5, 0)
     assert after.slots == ()
     assert has_no_process(after)
@@ -172,10 +172,10 @@ def test_a_release_keeps_steps_and_returns_the_slots() -> None:
 
 def test_a_requeue_clears_the_attempt_and_keeps_the_steps() -> None:
     """Process, fault and slots are cleared; the time limit starts again; steps count over all attempts."""
-    run = apply(run_in(Place.EXEC, retries=1), happening(Kind.EXITED, steps=500, active_s=60.5))
-    run = apply(run, happening(Kind.LOST))
-    run = apply(run, happening(Kind.UNKILLABLE))
-    after = apply(run, happening(Kind.REQUEUED, not_before=AT + 30))
+    run = apply(run_in(Place.EXEC, retries=1), make_event(Kind.EXITED, steps=500, active_s=60.5))
+    run = apply(run, make_event(Kind.LOST))
+    run = apply(run, make_event(Kind.UNKILLABLE))
+    after = apply(run, make_event(Kind.REQUEUED, not_before=AT + 30))
     assert (after.state, after.not_before, after.retries_used) == (State.INIT, AT + 30, 1)
     assert (after.steps_before, after.active_s) == (500, 0.0)
     assert (after.fault, after.unkillable, after.slots) == (None, False, ())
@@ -185,27 +185,29 @@ def test_a_requeue_clears_the_attempt_and_keeps_the_steps() -> None:
 
 def test_a_fault_keeps_its_first_cause() -> None:
     """A later exit adds the signal or exit code to the fault and does not change its cause."""
-    run = apply(run_in(Place.EXEC), happening(Kind.DEADLINE_MISSED))
-    run = apply(run, happening(Kind.EXITED, exit_code=None, signal=9))
+    run = apply(run_in(Place.EXEC), make_event(Kind.DEADLINE_MISSED))
+    run = apply(run, make_event(Kind.EXITED, exit_code=None, signal=9))
     assert run.fault == {"kind": "heartbeat_lost", "signal": 9}
-    assert (apply(run, happening(Kind.LOST)).fault or {})["kind"] == "heartbeat_lost"
+    assert (apply(run, make_event(Kind.LOST)).fault or {})["kind"] == "heartbeat_lost"
 
 
 def test_an_unkillable_run_keeps_its_slots() -> None:
     """The event `unkillable` marks a run in FAULT and does not change its state."""
-    run = apply(run_in(Place.FAULT), happening(Kind.UNKILLABLE))
+    run = apply(run_in(Place.FAULT), make_event(Kind.UNKILLABLE))
     assert (run.state, run.unkillable, run.slots) == (State.FAULT, True, (0,))
     assert owed(run) is Action.EMPTY_TREE
 
 
 def test_finished_at_is_the_end_of_the_process() -> None:
     """finished_at comes from the exit record, or without one from the event that ends the run."""
-    run = apply(run_in(Place.EXEC), happening(Kind.EXITED, finished_at=AT + 7))
-    ended = apply(run, happening(Kind.FINISHED, at=AT + 9))
+    run = apply(run_in(Place.EXEC), make_event(Kind.EXITED, finished_at=AT + 7))
+    ended = apply(run, make_event(Kind.FINISHED, at=AT + 9))
     assert (ended.finished_at, ended.outcome, ended.slots) == (AT + 7, Outcome.SUCCEEDED, ())
-    lost = apply(run_in(Place.FAULT), happening(Kind.GAVE_UP, at=AT + 9))
+    lost = apply(run_in(Place.FAULT), make_event(Kind.GAVE_UP, at=AT + 9))
     assert lost.finished_at == AT + 9
-    withdrawn = apply(apply(new_run(), happening(Kind.STOP_REQUESTED, reason="r")), happening(Kind.WITHDRAWN))
+    withdrawn = apply(
+        apply(new_run(), make_event(Kind.STOP_REQUESTED, reason="r")), make_event(Kind.WITHDRAWN)
+    )
     assert (withdrawn.outcome, withdrawn.cause) == (
         Outcome.CANCELLED, {"kind": "by_user", "who": "ada", "reason": "r"},
     )  # fmt: skip
@@ -222,13 +224,13 @@ def test_replay_of_the_ledger_gives_the_run() -> None:
     """A replay from `submitted` gives the same run as the events one by one."""
     run = new_run(retries=1)
     events = [
-        happening(Kind.SUBMITTED, run=run.to_dict()),
-        *map(happening, PATHS[Place.EXEC]),
-        happening(Kind.LOST),
+        make_event(Kind.SUBMITTED, run=run.to_dict()),
+        *map(make_event, PATHS[Place.EXEC]),
+        make_event(Kind.LOST),
     ]
     assert replay(events) == run_in(Place.FAULT, retries=1)
     with pytest.raises(IllegalTransition):
-        replay([*events, happening(Kind.STARTED)])
+        replay([*events, make_event(Kind.STARTED)])
 
 
 def test_evidence_is_only_for_known_kinds() -> None:

@@ -1,4 +1,4 @@
-"""The attempts of a run that a living shim holds, attempt by the locks in the run directory."""
+"""The attempts of a run that a living shim holds, found by the locks in the run directory."""
 
 import errno
 import fcntl

@@ -11,7 +11,7 @@ from mosaicd.core.launch import LaunchFailed, NoProcess, refused
 from mosaicd.core.run import Run
 from mosaicd.dispatch.launches import FIRST_PAUSE_S, LAUNCH_TRIES, MOST_PAUSE_S, Launches
 from mosaicd.protocol.records.packets import ForkFailed
-from tests.unit.lives import happening, run_in
+from tests.unit.lifecycle import make_event, run_in
 
 NONE_LEFT = "Resource temporarily unavailable"
 
@@ -91,7 +91,7 @@ async def test_a_lack_of_descriptors_in_the_daemon_is_retried() -> None:
 async def test_a_launch_of_a_run_that_is_to_stop_is_not_retried() -> None:
     """If the run is to stop, the fork error is the evidence at once."""
     case = bench(NoProcess(NONE_LEFT))
-    stopped = apply(RUN, happening(Kind.STOP_REQUESTED))
+    stopped = apply(RUN, make_event(Kind.STOP_REQUESTED))
     assert await case.launches.order(stopped) == {"error": NONE_LEFT}
     assert case.pauses == []
 
@@ -100,7 +100,7 @@ async def test_a_new_attempt_starts_without_fork_errors() -> None:
     """Fork errors belong to one attempt, and are dropped when the run is forgotten."""
     case = bench(NoProcess(NONE_LEFT))
     await case.launches.order(RUN)
-    second = apply(run_in(Place.RELEASED), happening(Kind.DISPATCHED, attempt=2))
+    second = apply(run_in(Place.RELEASED), make_event(Kind.DISPATCHED, attempt=2))
     assert case.launches.fork_error(second) is None
     case.launches.forget(RUN.run_id)
     assert case.launches.fork_error(RUN) is None

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mosaicd.core.fsm import Kind, Place, apply, owed
-from tests.unit.lives import happening, run_in
+from tests.unit.lifecycle import make_event, run_in
 
 REQUEST_OF = {"run": Kind.RESUME_REQUESTED, "pause": Kind.PAUSE_REQUESTED, "stop": Kind.STOP_REQUESTED}
 
@@ -38,7 +38,7 @@ def test_owed_action_without_an_exit(line: str) -> None:
     where, want, action = line.split()
     run = run_in(Place(where))
     if run.want != want:
-        run = apply(run, happening(REQUEST_OF[want]))
+        run = apply(run, make_event(REQUEST_OF[want]))
     assert run.want == want
     assert str(owed(run) or "-") == action
     assert owed(run) is owed(run)
@@ -63,8 +63,8 @@ def test_owed_action_after_an_exit(where: Place, exit: dict[str, Any], want: str
     """After a clean or requested end the process tree is emptied; a failure becomes a fault first."""
     run = run_in(where)
     if run.want != want:
-        run = apply(run, happening(REQUEST_OF[want]))
-    run = apply(run, happening(Kind.EXITED, **{"exit_code": None, **exit}))
+        run = apply(run, make_event(REQUEST_OF[want]))
+    run = apply(run, make_event(Kind.EXITED, **{"exit_code": None, **exit}))
     assert owed(run) == action
 
 

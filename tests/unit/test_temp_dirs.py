@@ -22,11 +22,11 @@ class Launcher:
     """Stands for the launcher's client; records the checks, and how many wait at the same time."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, int | None]] = []
+        self.checked: list[tuple[str, int | None]] = []
         self.waiting = self.most_waiting = 0
 
     async def check_tree(self, run_id: str, shim: Any, attempt: int | None = None) -> tuple[bool, list[int]]:
-        self.asked.append((run_id, attempt))
+        self.checked.append((run_id, attempt))
         self.waiting += 1
         self.most_waiting = max(self.most_waiting, self.waiting)
         await asyncio.sleep(0)
@@ -60,7 +60,7 @@ async def test_temporary_directories_of_ended_runs_are_checked(
         for attempt in range(1, 11):
             os.mkdir(rundir.temporary_path(run_id, attempt))
     await temporary_dirs.remove_left()
-    assert sorted(launcher.asked) == [(ENDED, attempt) for attempt in range(1, 11)]
+    assert sorted(launcher.checked) == [(ENDED, attempt) for attempt in range(1, 11)]
     assert launcher.most_waiting == 4
 
 
@@ -80,7 +80,7 @@ async def test_foreign_entries_are_not_checked(
         os, "lstat", lambda path: other_users_stat if str(path).endswith(is_third) else stat_of(path)
     )
     await temporary_dirs.remove_left()
-    assert launcher.asked == []
+    assert launcher.checked == []
 
 
 async def test_the_directory_of_a_living_shim_is_not_checked(
@@ -95,4 +95,4 @@ async def test_the_directory_of_a_living_shim_is_not_checked(
         await temporary_dirs.remove_left()
     finally:
         os.close(held)
-    assert launcher.asked == [(ENDED, 1)]
+    assert launcher.checked == [(ENDED, 1)]

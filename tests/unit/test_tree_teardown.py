@@ -14,7 +14,7 @@ from mosaicd.dispatch.tree_teardown import MOST_PATIENCE_S, TreeTeardown
 from mosaicd.protocol.records.orders import TeardownOrder
 from mosaicd.rundirs.directories import RunDirs
 from tests.harness.clock import ManualClock
-from tests.unit.lives import run_in
+from tests.unit.lifecycle import run_in
 
 LONG_S = 6 * MOST_PATIENCE_S
 

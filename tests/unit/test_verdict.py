@@ -8,7 +8,7 @@ from mosaicd.core.fsm import Kind, Place, apply, breaking, conclude, owed, place
 from mosaicd.core.run import INFRASTRUCTURE_CAUSES, Run
 from mosaicd.core.verdict import verdict
 from mosaicd.protocol.states import CauseKind, Outcome, RunKind
-from tests.unit.lives import AT, INFRASTRUCTURE, exited, happening, new_run, run_in
+from tests.unit.lifecycle import AT, INFRASTRUCTURE, exited, make_event, new_run, run_in
 
 COMMAND, WORKER = RunKind.COMMAND, RunKind.WORKER
 
@@ -106,24 +106,24 @@ FAULTS = [(kind, "interrupted" if kind in ("shim_lost", "rebooted") else "failed
 @pytest.mark.parametrize(("cause", "outcome"), FAULTS)
 def test_the_outcome_of_a_fault_without_a_retry(cause: CauseKind, outcome: str) -> None:
     """shim_lost and rebooted end as interrupted, other faults as failed; the fault is the cause."""
-    run = ended(apply(run_in(Place.EXEC), happening(Kind.LOST, kind=cause)))
+    run = ended(apply(run_in(Place.EXEC), make_event(Kind.LOST, kind=cause)))
     assert (run.outcome, (run.cause or {})["kind"]) == (outcome, cause)
 
 
 @pytest.mark.parametrize("cause", list(CauseKind))
 def test_only_infrastructure_faults_are_retried_by_default(cause: CauseKind) -> None:
     """A run with retries is queued again after a fault of the machine and ends after other faults."""
-    run = ended(apply(run_in(Place.EXEC, retries=1), happening(Kind.LOST, kind=cause)))
+    run = ended(apply(run_in(Place.EXEC, retries=1), make_event(Kind.LOST, kind=cause)))
     assert place(run) is (Place.INIT if cause in INFRASTRUCTURE else Place.TERM)
     assert set(INFRASTRUCTURE) == set(INFRASTRUCTURE_CAUSES)
 
 
 def test_a_run_ends_after_its_last_retry() -> None:
     """A run with one retry is queued once, after its back-off, and then ends."""
-    run = ended(apply(run_in(Place.EXEC, retries=1), happening(Kind.LOST)))
+    run = ended(apply(run_in(Place.EXEC, retries=1), make_event(Kind.LOST)))
     assert (place(run), run.not_before, run.retries_used) == (Place.INIT, AT + 10, 1)
-    run = apply(run, happening(Kind.DISPATCHED, attempt=2))
-    run = ended(apply(run, happening(Kind.LOST)))
+    run = apply(run, make_event(Kind.DISPATCHED, attempt=2))
+    run = ended(apply(run, make_event(Kind.LOST)))
     assert (run.outcome, run.attempt) == ("interrupted", 2)
 
 
@@ -132,16 +132,16 @@ def test_retry_on_chooses_the_causes() -> None:
     fields = {"retries": 1, "retry_on": (CauseKind.EXIT_CODE,)}
     assert place(ended(exited({"exit_code": 1}, **fields))) is Place.INIT
     assert place(ended(exited({"signal": 9}, **fields))) is Place.TERM
-    assert place(ended(apply(run_in(Place.EXEC, **fields), happening(Kind.LOST)))) is Place.TERM
+    assert place(ended(apply(run_in(Place.EXEC, **fields), make_event(Kind.LOST)))) is Place.TERM
 
 
 def test_a_stop_beats_a_retry() -> None:
     """A stop prevents the retry of a faulted run, and withdraws a run that waits for its retry."""
-    run = apply(run_in(Place.EXEC, retries=1), happening(Kind.LOST))
-    assert ended(apply(run, happening(Kind.STOP_REQUESTED))).outcome is Outcome.INTERRUPTED
-    waiting = apply(ended(run), happening(Kind.STOP_REQUESTED))
+    run = apply(run_in(Place.EXEC, retries=1), make_event(Kind.LOST))
+    assert ended(apply(run, make_event(Kind.STOP_REQUESTED))).outcome is Outcome.INTERRUPTED
+    waiting = apply(ended(run), make_event(Kind.STOP_REQUESTED))
     assert owed(waiting) == "withdraw"
-    assert apply(waiting, happening(Kind.WITHDRAWN)).outcome is Outcome.CANCELLED
+    assert apply(waiting, make_event(Kind.WITHDRAWN)).outcome is Outcome.CANCELLED
 
 
 @pytest.mark.parametrize("wanted", [False, True])
@@ -149,17 +149,17 @@ def test_a_command_that_is_ended_by_a_stop_is_no_fault(wanted: bool) -> None:
     """A command that SIGTERM of the shim ended is cancelled, also if the daemon did not know the request."""
     run = run_in(Place.EXEC)
     if wanted:
-        run = apply(run, happening(Kind.STOP_REQUESTED))
-    run = apply(run, happening(Kind.EXITED, exit_code=None, signal=15, **stop("by_user")))
+        run = apply(run, make_event(Kind.STOP_REQUESTED))
+    run = apply(run, make_event(Kind.EXITED, exit_code=None, signal=15, **stop("by_user")))
     assert owed(run) == "empty_tree"
     assert ended(run).outcome is Outcome.CANCELLED
 
 
 def test_a_stop_after_the_exit_does_not_change_the_outcome() -> None:
     """If the process had ended before the stop, outcome and cause follow from its exit."""
-    run = apply(run_in(Place.EXEC), happening(Kind.STOP_REQUESTED))
-    assert ended(apply(run, happening(Kind.EXITED))).outcome is Outcome.SUCCEEDED
-    run = ended(apply(run, happening(Kind.EXITED, exit_code=7)))
+    run = apply(run_in(Place.EXEC), make_event(Kind.STOP_REQUESTED))
+    assert ended(apply(run, make_event(Kind.EXITED))).outcome is Outcome.SUCCEEDED
+    run = ended(apply(run, make_event(Kind.EXITED, exit_code=7)))
     assert (run.outcome, (run.cause or {})["kind"]) == (Outcome.FAILED, "exit_code")
 
 
@@ -168,9 +168,9 @@ def test_a_stop_after_the_exit_does_not_change_the_outcome() -> None:
 
 def released(**fields: Any) -> Run:
     run = apply(
-        run_in(Place.EXEC, can_checkpoint=True, **fields), happening(Kind.PAUSE_REQUESTED, mode="release")
+        run_in(Place.EXEC, can_checkpoint=True, **fields), make_event(Kind.PAUSE_REQUESTED, mode="release")
     )
-    return apply(run, happening(Kind.EXITED, released=True, steps=500))
+    return apply(run, make_event(Kind.EXITED, released=True, steps=500))
 
 
 def test_a_release_does_not_end_the_run() -> None:
@@ -182,22 +182,22 @@ def test_a_release_does_not_end_the_run() -> None:
 
 def test_a_resume_during_a_release_queues_the_run() -> None:
     """A run that is resumed before its tree is empty is released and then queued."""
-    run = ended(apply(released(), happening(Kind.RESUME_REQUESTED)))
+    run = ended(apply(released(), make_event(Kind.RESUME_REQUESTED)))
     assert (place(run), owed(run)) == (Place.RELEASED, "queue")
 
 
 def test_only_a_run_that_can_checkpoint_is_released() -> None:
     """`released` in an exit is ignored without checkpoints and before the run worked."""
     assert ended(exited({"exit_code": 0, "released": True})).is_final
-    early = apply(run_in(Place.HSHK, can_checkpoint=True), happening(Kind.EXITED, released=True))
+    early = apply(run_in(Place.HSHK, can_checkpoint=True), make_event(Kind.EXITED, released=True))
     assert ended(early).is_final
 
 
 @pytest.mark.parametrize(
     ("event", "outcome", "cause"),
     [
-        (happening(Kind.STOP_REQUESTED), "cancelled", "by_user"),
-        (happening(Kind.LIMIT_REACHED), "timeout", "time_limit"),
+        (make_event(Kind.STOP_REQUESTED), "cancelled", "by_user"),
+        (make_event(Kind.LIMIT_REACHED), "timeout", "time_limit"),
     ],
 )  # fmt: skip
 def test_a_stop_during_a_release_ends_the_run(event: Any, outcome: str, cause: str) -> None:

@@ -21,7 +21,7 @@ from mosaicd.core.fsm import (
 )
 from mosaicd.core.run import Run
 from mosaicd.protocol.states import CauseKind, RunKind, State, Want
-from tests.unit.lives import AT, happening, new_run, run_in
+from tests.unit.lifecycle import AT, make_event, new_run, run_in
 
 EXITS = st.fixed_dictionaries(
     {
@@ -64,7 +64,7 @@ def step(run: Run, kind: Kind, number: int, exit: dict[str, Any]) -> Event:
         data = {"attempt": run.attempt + 1, "slots": [number % 4]}
     elif kind is Kind.LOST:
         data = {"kind": list(CauseKind)[number % len(CauseKind)]}
-    return happening(kind, AT + number, **data)
+    return make_event(kind, AT + number, **data)
 
 
 def check(before: Run, after: Run) -> None:
@@ -100,9 +100,9 @@ def check_owed(run: Run) -> None:
         case Action.BREAK:
             assert apply(run, breaking(run, AT)).state is State.FAULT
         case Action.WITHDRAW:
-            assert apply(run, happening(Kind.WITHDRAWN)).outcome == "cancelled"
+            assert apply(run, make_event(Kind.WITHDRAWN)).outcome == "cancelled"
         case Action.QUEUE:
-            assert apply(run, happening(Kind.DISPATCHED)).state is State.HSHK
+            assert apply(run, make_event(Kind.DISPATCHED)).state is State.HSHK
         case _:
             assert run.is_holding
             assert run.exit is None
@@ -115,7 +115,7 @@ def test_random_walks_keep_the_invariants(
 ) -> None:
     """For events in any order the invariants hold, illegal events change nothing, and replay agrees."""
     run = new_run(**fields)
-    events = [happening(Kind.SUBMITTED, run=run.to_dict())]
+    events = [make_event(Kind.SUBMITTED, run=run.to_dict())]
     check_owed(run)
     for kind, number, exit in steps:
         event = step(run, kind, number, exit)
@@ -152,7 +152,7 @@ def test_every_exit_leads_to_an_end_a_retry_or_a_release(
         Want.PAUSE: Kind.PAUSE_REQUESTED,
         Want.STOP: Kind.STOP_REQUESTED,
     }[want]
-    run = apply(apply(run, happening(request)), Event(Kind.EXITED, AT, "shim", exit))
+    run = apply(apply(run, make_event(request)), Event(Kind.EXITED, AT, "shim", exit))
     if owed(run) is Action.BREAK:
         run = apply(run, breaking(run, AT))
     assert owed(run) is Action.EMPTY_TREE

@@ -45,7 +45,7 @@ def new_run(**fields: Any) -> Run:
     return Run(**{**values, **fields})
 
 
-def happening(kind: Kind, /, at: float = AT, who: str = "ada", **data: Any) -> Event:
+def make_event(kind: Kind, /, at: float = AT, who: str = "ada", **data: Any) -> Event:
     """Return an event with the least evidence that it needs."""
     return Event(kind, at, who, {**EVIDENCE.get(kind, {}), **data})
 
@@ -54,7 +54,7 @@ def run_in(where: Place, **fields: Any) -> Run:
     """Return a run that reached the place `where` by the events of PATHS."""
     run = new_run(**fields)
     for kind in PATHS[where]:
-        run = apply(run, happening(kind))
+        run = apply(run, make_event(kind))
     assert place(run) is where
     return run
 

@@ -53,7 +53,7 @@ def test_resume_ends_the_hold_of_a_released_run() -> None:
 
 @pytest.mark.parametrize("kinds", [(Kind.REGISTERED,), WORKS, (*WORKS, Kind.PAUSED)])
 def test_every_stop_has_a_deadline(kinds: tuple[Kind, ...]) -> None:
-    """A run that lives asked time after its grace period becomes unkillable."""
+    """A run that lives some time after its grace period becomes unkillable."""
     due = deadline(run_after(*kinds, Kind.STOP_REQUESTED), 100.0, 100.0, 10.0)
     assert due is not None and (due.cause, due.due_mono) == (CauseKind.UNKILLABLE, 113.0)
 
@@ -76,7 +76,7 @@ def try_run_after(kinds: tuple[Kind, ...]) -> Run | None:
         return None
 
 
-def lives() -> dict[tuple[fsm.Place, Want, bool, bool], Run]:
+def runs_in_every_place() -> dict[tuple[fsm.Place, Want, bool, bool], Run]:
     """Return a run for each reachable place, want, kind of pause, and exit known or not."""
     requests = (Kind.STOP_REQUESTED, Kind.PAUSE_REQUESTED, Kind.RESUME_REQUESTED)
     paths = [(), (Kind.REGISTERED,), WORKS, (*WORKS, Kind.PAUSED), (*WORKS, Kind.LOST)]
@@ -93,7 +93,9 @@ def lives() -> dict[tuple[fsm.Place, Want, bool, bool], Run]:
     return runs
 
 
-@pytest.mark.parametrize("run", lives().values(), ids=lambda run: f"{fsm.place(run)}-{run.want}-{owed(run)}")
+@pytest.mark.parametrize(
+    "run", runs_in_every_place().values(), ids=lambda run: f"{fsm.place(run)}-{run.want}-{owed(run)}"
+)
 def test_every_wait_of_a_run_with_slots_ends(run: Run) -> None:
     """A run with slots has a reason, and an action that is repeated or a deadline with a legal event."""
     action, due = owed(run), deadline(run, 0.0, 0.0)
@@ -115,8 +117,8 @@ def test_every_wait_of_a_run_with_slots_ends(run: Run) -> None:
 
 
 def test_the_runs_cover_every_place() -> None:
-    """lives() has a run in every place but INIT and TERM."""
-    assert {place for place, *_ in lives()} == set(fsm.Place) - {fsm.Place.INIT, fsm.Place.TERM}
+    """runs_in_every_place() has a run in every place but INIT and TERM."""
+    assert {place for place, *_ in runs_in_every_place()} == set(fsm.Place) - {fsm.Place.INIT, fsm.Place.TERM}
 
 
 @pytest.mark.parametrize(
