@@ -14,6 +14,7 @@ from mosaicd.protocol.errors import Unavailable
 from mosaicd.protocol.states import Dedup, State
 from mosaicd.store.registry import Registry
 from mosaicd.store.rows import read_run
+from tests.harness.places import ROOT
 from tests.store.building import event, ledger, new_run, row, submission, to_exec, to_term
 
 
@@ -129,7 +130,7 @@ def test_a_file_size_limit_refuses_writes_until_it_is_lifted(path: Path) -> None
     """If the WAL cannot grow during a commit, writes are refused; the file stays intact."""
     done = subprocess.run(
         [sys.executable, "-c", CHILD, str(path)],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     accepted = int(done.stdout)

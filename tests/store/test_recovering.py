@@ -1,7 +1,6 @@
 """Opening recovers the runs and events that a lost or stale registry lacks."""
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from mosaicd.store.recovery_report import MOST_NAMED, REPORTED_S, RecoveryReport
 from mosaicd.store.registry import Registry
 from mosaicd.store.replacing import ASIDE, RESTORED, finish, replace_with_empty
 from tests.store.building import AT, event, ledger, new_run, raw, submission, to_exec, to_term
+from tests.store.test_replacing import Interrupted, interrupt_at_rename
 
 WHY = "the registry is damaged"
 
@@ -81,25 +81,13 @@ async def test_a_lost_registry_is_rebuilt(path: Path) -> None:
     await registry.close()
 
 
-class Interrupted(Exception):
-    """Stands for a kill of the process."""
-
-
 @pytest.mark.parametrize("number", range(1, 8))
 async def test_an_interrupted_replacement_is_finished_or_not_begun(
     path: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a kill at any rename the next start finds the old registry or continues with the empty one."""
     before = await old_registry(path)
-    rename, remaining = os.rename, [number]
-
-    def counting(*names: str | Path) -> None:
-        remaining[0] -= 1
-        if remaining[0] == 0:
-            raise Interrupted
-        rename(*names)
-
-    monkeypatch.setattr(os, "rename", counting)
+    interrupt_at_rename(number, monkeypatch)
     if number < 7:
         with pytest.raises(Interrupted):
             replace_with_empty(path, WHY, AT)

@@ -47,7 +47,7 @@ class Interrupted(Exception):
     """Stands for a kill of the process."""
 
 
-def stop_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def interrupt_at_rename(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Raise Interrupted instead of the `number`-th rename from now on."""
     remaining = [number]
     rename = os.rename
@@ -67,7 +67,7 @@ async def test_an_interrupted_restore_is_finished_or_not_begun(
 ) -> None:
     """After a kill at any rename the registry is the old one or the copy; the old one is kept."""
     Path(f"{path}-wal").write_bytes(b"")
-    stop_at(number, monkeypatch)
+    interrupt_at_rename(number, monkeypatch)
     is_decided = number > 1
     with pytest.raises(Interrupted):
         stage_copy(copy, path, no_events, AT)

@@ -114,8 +114,8 @@ def test_a_run_whose_slots_were_given_away_has_ended(
     assert (again.state, again.outcome, again.slots) == (state, outcome, ())
 
 
-def test_a_released_run_stays_released() -> None:
-    """A released exit is a pause and no success; the run is live again only in a later attempt."""
+def test_a_released_exit_is_a_pause_and_no_success() -> None:
+    """After a released exit the want is pause with mode release; a later attempt sets the want to run."""
     run = caught_up(
         working(can_checkpoint=True), attempt(exit={"exit_code": 0, "released": True}), facts=LIVES
     )

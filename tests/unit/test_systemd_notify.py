@@ -12,6 +12,7 @@ import pytest
 
 from mosaicd.config import Supervisor
 from mosaicd.host.systemd import Notifier, listen_fds
+from tests.harness.places import ROOT
 
 
 @pytest.fixture
@@ -140,10 +141,9 @@ except ValueError as error:
 def output_with_passed(fd: int, count: int) -> str:
     """Return the output of a process that calls listen_fds() with `fd` as its descriptor 3."""
     command = ["bash", "-c", f'exec 3<&{fd}; exec "$@"', "bash", sys.executable, "-c", PASSED, str(count)]
-    root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
         command, pass_fds=[fd], capture_output=True, text=True, check=True,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     return done.stdout.strip()
 
