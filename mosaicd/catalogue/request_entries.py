@@ -11,8 +11,8 @@ class RequestEntries:
         "d5e64832a1878fff741550231e9fa7a1",
         ERROR,
         "request {method} failed because of an internal error, reference {reference}",
-        "The daemon has a defect. The caller was given the reference; the traceback is in this record; "
-        "please report it.",
+        "The daemon has a defect. The client got the reference if it still waited for the reply. "
+        "Please report the defect with the traceback, which is in this log record.",
         "Request",
         ("defect",),
     )

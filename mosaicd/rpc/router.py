@@ -1,4 +1,4 @@
-"""From a decoded line to the reply: role, params, deadline, handler, errors.
+"""From a decoded line to the reply: params, deadline, role, handler, errors.
 
 jsonrpcserver dispatches; what it leaves open is closed here.  Its own validator is slow and forgets ids,
 so messages are checked before; it runs the items of a batch at once, so they are handed over one by one
@@ -13,7 +13,7 @@ import inspect
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from jsonrpcserver import JsonRpcError, Success
@@ -46,7 +46,7 @@ from mosaicd.rpc.handlers import Handler
 
 #: The longest reply; whatever may be longer is paged by its verb.
 REPLY_LIMIT_BYTES = REQUEST_LIMIT_BYTES
-#: Answered while reconcile runs, as is the whole worker.* family.
+#: Answered before the daemon is ready; all other methods wait.
 EARLY = frozenset({"daemon.hello", "daemon.health", "worker.register", "worker.fact", "worker.advance"})
 
 T = TypeVar("T")
@@ -172,7 +172,7 @@ class Router:
                     await self._unless_stopping(self._services.ready.wait())
                 params = await self._authorise(row, caller, params)
                 if row.name not in handlers.READING:
-                    return await self._to_the_end(handler(self._services, caller, params))
+                    return await self._to_the_end(row.name, handler(self._services, caller, params))
                 if deadline_s is None:
                     return await self._unless_stopping(handler(self._services, caller, params))
                 return await handler(self._services, caller, params)
@@ -183,15 +183,19 @@ class Router:
                 raise Unavailable("the daemon is still starting; try again") from None
             raise TimedOut(f"{row.name} took longer than {deadline_s:g} s", limit_s=deadline_s) from None
 
-    async def _to_the_end(self, work: Awaitable[Json]) -> Json:
-        """Await `work`, which goes on when the waiting is given up: what writes is never left half done."""
+    async def _to_the_end(self, method: str, work: Awaitable[Json]) -> Json:
+        """Return the result of `work`; if this coroutine is cancelled, `work` still runs to its end.
+
+        The client's disconnect and the deadline of the request cancel it.  A handler that writes must
+        complete its changes in both cases.
+        """
         task: asyncio.Task[Json] = asyncio.ensure_future(work)
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            task.add_done_callback(_report_unheard)
+            task.add_done_callback(partial(_log_late_error, method))
             raise
 
     async def _unless_stopping(self, work: Awaitable[T]) -> T:
@@ -262,11 +266,11 @@ def _wire(error: MosaicError) -> JsonRpcError:
     return JsonRpcError(told["code"], told["message"], told["data"])
 
 
-def _report_unheard(task: "asyncio.Task[Json]") -> None:
-    """Log a mistake of ours that no caller waits for any more."""
+def _log_late_error(method: str, task: "asyncio.Task[Json]") -> None:
+    """Log an internal error of a request that was given up: its client disconnected, or its deadline passed."""
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, MosaicError):
-        _mistake("a request whose caller went away", error)
+        _mistake(method, error)
 
 
 def _mistake(method: str, error: BaseException) -> InternalError:

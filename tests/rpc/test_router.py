@@ -120,6 +120,36 @@ async def test_a_writing_request_finishes_after_a_disconnect(start: Start) -> No
         await done.wait()
 
 
+@pytest.mark.parametrize("given_up_by", ["disconnect", "deadline"])
+async def test_an_internal_error_after_the_caller_gave_up_is_logged_with_its_method(
+    given_up_by: str, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log names the method of a request that fails after a disconnect or after its deadline."""
+    go = asyncio.Event()
+
+    async def write(services: Services, caller: Caller, params: NoParams) -> dict[str, Any]:
+        await go.wait()
+        raise RuntimeError("a defect")
+
+    timeouts = {"request_s": 0.05} if given_up_by == "deadline" else {}
+    serving = await start(extra={method("test.write", NoParams): write}, timeouts=timeouts)
+    peer = await serving.peer()
+    request = peer.send_request("test.write")
+    if given_up_by == "deadline":
+        assert (await peer.reply(request))["error"]["data"]["name"] == "timed_out"
+    else:
+        await wait_in_loop(lambda: serving.server.router._writing, "the request has begun")
+        peer.disconnect()
+        await wait_in_loop(lambda: not serving.server.connections, "the connection is removed")
+    with caplog.at_level(logging.ERROR):
+        go.set()
+        await wait_in_loop(lambda: caplog.records, "the error is logged")
+    (record,) = caplog.records
+    assert record.getMessage().startswith("request test.write failed because of an internal error")
+    assert record.__dict__["mosaic_fields"]["method"] == "test.write"
+    assert record.exc_info is not None
+
+
 async def test_all_faults_of_the_params_are_reported(peer: Peer) -> None:
     """One error has all faults, each with its path and rule."""
     error = await peer.call_refused(
