@@ -1,7 +1,7 @@
 """The launcher: a small process with the shim's code preloaded, which forks one shim for each order.
 
-The daemon starts it with `command(fd)`.  `fd` is one end of an AF_UNIX SOCK_SEQPACKET pair, the only
-descriptor that the launcher inherits:
+The daemon starts it with `command(fd)`.  `fd` is one end of an AF_UNIX SOCK_SEQPACKET pair.  The launcher
+inherits only this descriptor, stdout and stderr:
 
     subprocess.Popen(launcher.command(fd), pass_fds=(fd,), stdin=subprocess.DEVNULL, start_new_session=True)
 

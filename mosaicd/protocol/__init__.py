@@ -1,7 +1,7 @@
 """The words that daemon, shim, launcher and client share: states, methods, errors, framing, file names.
 
 A leaf of the standard library: nothing here may import anything else of mosaicd, and nothing here
-does I/O.  mosaicctl, the shim and the launcher may import this package and no other.
+does I/O.  It is the only package of mosaicd that mosaicctl uses.
 """
 
 from typing import Any

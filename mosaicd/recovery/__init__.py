@@ -2,5 +2,5 @@
 
 Owns the opening of a registry that is lost or behind, reading the run directories for it, reconciling rows
 with run directories, the slots of quarantined runs, and `mosaicd --check` and `--restore`.  The core decides
-what the files mean; the store writes.  It may import everything but `dispatch` and `rpc`.
+what the files mean; the store writes.
 """

@@ -1,7 +1,7 @@
-"""Which function carries out which method: one file a verb, pairs share one.
+"""The handler of each method: one file in `verbs` for each verb, or for a pair such as pin and unpin.
 
-A handler of a method in READING may be given up half-way, when its caller hangs up or its time is up.
-All others write: once begun they are left to finish, whatever became of the caller.
+The handler of a method in READING is cancelled when its client disconnects or its deadline passes.
+All other handlers may write: they run to their end in both cases.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,8 +15,8 @@ from mosaicd.rpc.context import Services
 #: The third argument is an object of the method's class in protocol/messages.
 Handler = Callable[[Services, Caller, Any], Awaitable[Json]]
 
-#: Method -> module and function below mosaicd.rpc.
-FILES: Mapping[str, str] = {
+#: Method -> MODULE.FUNCTION in mosaicd.rpc.verbs.
+HANDLERS: Mapping[str, str] = {
     "daemon.hello": "hello.handle",
     "daemon.health": "health.handle",
     "daemon.inspect": "inspect.handle",
@@ -55,10 +55,10 @@ READING = frozenset(
 )
 
 
-def load() -> dict[str, Handler]:
-    """Return every method's handler."""
-    found: dict[str, Handler] = {}
-    for method, place in FILES.items():
-        module, _, function = place.partition(".")
-        found[method] = getattr(import_module(f"mosaicd.rpc.verbs.{module}"), function)
-    return found
+def load_handlers() -> dict[str, Handler]:
+    """Import the modules of the verbs; return the handler of every method, by the method's name."""
+    loaded: dict[str, Handler] = {}
+    for method, path in HANDLERS.items():
+        module, _, function = path.partition(".")
+        loaded[method] = getattr(import_module(f"mosaicd.rpc.verbs.{module}"), function)
+    return loaded

@@ -88,7 +88,7 @@ class Router:
         self._services = services
         self._writing: set[asyncio.Task[Json]] = set()
         self._stopping = asyncio.Event()
-        table = handlers.load() if table is None else table
+        table = handlers.load_handlers() if table is None else table
         if table.keys() != rows.keys():
             raise ValueError(f"methods without a handler or row: {sorted(table.keys() ^ rows.keys())}")
         self._methods = _Methods()

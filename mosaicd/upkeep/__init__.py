@@ -1,6 +1,5 @@
 """Upkeep: work that the daemon does in the background.
 
 Owns retention, the removal of temporary directories of ended runs, inspection for `doctor`, worker discovery
-and the journal lines for committed events.  Nothing here starts or ends a run.  It may import the core, the
-store, run directories and `shims`.
+and the journal lines for committed events.  Nothing here starts or ends a run.
 """

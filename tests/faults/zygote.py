@@ -127,7 +127,7 @@ def _serve(fd: int) -> None:
     import mosaicd.service  # noqa: F401 -- the modules that main would import in each daemon
     from mosaicd.rpc import handlers
 
-    handlers.load()
+    handlers.load_handlers()
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=fd) as link, link.makefile("rw") as lines:

@@ -136,7 +136,7 @@ class Serving:
             retention=retention, wal=WalCheckpoints(self.registry, clock, 60.0), started_mono=clock.mono(),
         )  # fmt: skip
         rows = {**METHODS, **{row.name: row for row in extra}}
-        table = {**handlers.load(), **{row.name: handler for row, handler in extra.items()}}
+        table = {**handlers.load_handlers(), **{row.name: handler for row, handler in extra.items()}}
         self.server = Server(self.services, Router(self.services, table, rows))
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(str(self.settings.socket))

@@ -280,13 +280,13 @@ async def test_every_call_of_a_shim_needs_its_session_token(spoil: str, start: S
 
 def test_every_method_has_a_handler() -> None:
     """Each row of METHODS has one handler, and each handler has a row."""
-    assert handlers.load().keys() == METHODS.keys()
+    assert handlers.load_handlers().keys() == METHODS.keys()
     assert METHODS.keys() >= handlers.READING
 
 
 async def test_a_missing_or_invalid_handler_raises(serving: Serving) -> None:
     """A row without a handler, or a handler that is no coroutine function, raises ValueError."""
-    table = handlers.load()
+    table = handlers.load_handlers()
     del table["run.get"]
     with pytest.raises(ValueError, match=r"run\.get"):
         Router(serving.services, table)
