@@ -1,6 +1,6 @@
 """The service: builds all objects, connects them, and starts and stops them in order.
 
-Start: answer worker.* -> open the registry -> reconcile from files -> carry out owed actions -> answer all
+Start: open the registry -> answer shims -> reconcile from files -> carry out owed actions -> answer all
 clients -> READY=1.  Stop: the reverse.  Note: a stop of the service stops no run; shims and workers stay.
 """
 

@@ -47,7 +47,7 @@ class RunEntries:
         "95a140918edbbd1b20f10d9fc814a1ad",
         INFO,
         "run {run_id} resumed",
-        "A paused run works again.",
+        "The run was paused and is running again.",
         "Run",
         ("lifecycle",),
     )
@@ -111,8 +111,9 @@ class RunEntries:
         "LOG2223",
         "5e1a0f7d8f8947ebafb675486260fb52",
         INFO,
-        "no process of the quarantined run {run_id} is alive; its slots are free",
-        "The slots that were reserved for a quarantined run can be given to other runs.",
+        "no process of the quarantined run {run_id} is alive; its CPUs and GPU slots are free",
+        "Other runs can get the CPUs and GPU slots that were reserved for the run. The run stays in "
+        "quarantine.",
         "Run",
         ("quarantine", "slots"),
     )
@@ -148,8 +149,9 @@ class RunEntries:
         "LOG2240",
         "232b3f4d77354479b30f2d55123556ae",
         WARNING,
-        "the environment of ended run {run_id} was not removed: {why}",
-        "environment.json of an ended run may hold secrets. `mosaicctl doctor --fix` removes it.",
+        "environment.json of ended run {run_id} was not removed: {why}",
+        "The file has the environment variables of the run, which may be secret. `mosaicctl doctor --fix` "
+        "removes it.",
         "Run",
         ("files",),
     )

@@ -11,7 +11,8 @@ class ServiceEntries:
         "a0590815e9b13459fda97026da638455",
         INFO,
         "mosaicd {version} started (pid {pid})",
-        "The daemon holds its locks and its socket. Before DAEMON_READY it answers only shims.",
+        "The daemon holds its locks and its socket. Before DAEMON_READY it answers only shims, daemon.hello "
+        "and daemon.health; other requests wait.",
         "Service",
         ("lifecycle",),
     )

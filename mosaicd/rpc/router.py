@@ -267,7 +267,7 @@ def _wire(error: MosaicError) -> JsonRpcError:
 
 
 def _log_late_error(method: str, task: "asyncio.Task[Json]") -> None:
-    """Log an internal error of a request that was given up: its client disconnected, or its deadline passed."""
+    """Log an internal error of a request whose client disconnected or whose deadline passed."""
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, MosaicError):
         _mistake(method, error)

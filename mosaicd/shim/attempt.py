@@ -1,7 +1,7 @@
 """One attempt of one run: `loop` waits for events, `Attempt` decides what the shim does on each.
 
-Three orders hold: a record is on the disk before its fact is sent; telemetry is in its file before a cursor
-covers it; the process tree is empty before the shim leaves.
+Three orders hold: a record is written before its fact is sent (if the write fails, the fact is sent all the
+same); telemetry is in its file before a cursor covers it; the process tree is empty before the shim leaves.
 """
 
 import time

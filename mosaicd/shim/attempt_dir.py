@@ -2,7 +2,8 @@
 
 All files are opened relative to one descriptor of the directory.  The descriptor holds the lock as long as
 the shim lives.  `write_durably` returns when its file is on the disk; its fsync of the directory also puts
-launch.json there.  A full disk cannot prevent exit.json: the shim reserves a block for it at the start.
+the name of launch.json there, but not its content.  A full disk cannot prevent exit.json: the shim reserves
+a block for it at the start.
 """
 
 import errno

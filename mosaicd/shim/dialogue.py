@@ -139,15 +139,18 @@ class Dialogue:
             return
         self._reply_by = None
         error = message.get("error")
-        code = error.get("code", 0) if isinstance(error, dict) else None
+        error_code = error.get("code", 0) if isinstance(error, dict) else None
         if method == "worker.register":
-            self._registered(message.get("result"), code, now)
+            self._register_answered(message.get("result"), error_code, now)
         else:
-            self._facts_answered(code, now)
+            self._facts_answered(error_code, now)
 
-    def _registered(self, result: object, code: int | None, now: float) -> None:
-        if code in _REFUSAL_CODES:
-            self._retry_at = now + _RETRY_S
+    def _register_answered(self, result: object, error_code: int | None, now: float) -> None:
+        """Handle the reply to register: the daemon accepts the shim, refuses it, or has another error."""
+        if error_code in _REFUSAL_CODES:
+            self._retry_at = (
+                now + _RETRY_S
+            )  # for a shim that stays: it has living processes, or no exit.json yet
             self._on_refused()
             return
         if not isinstance(result, dict) or not isinstance(result.get("session_token"), str):
@@ -160,11 +163,11 @@ class Dialogue:
         self._on_registered(reply)
         self._send_facts()
 
-    def _facts_answered(self, code: int | None, now: float) -> None:
-        if code == errors.Unauthenticated.code:  # the session token is no longer valid: register again
+    def _facts_answered(self, error_code: int | None, now: float) -> None:
+        if error_code == errors.Unauthenticated.code:  # the session token is no longer valid: register again
             self.drop_connection(now)
             return
-        if code is not None and code not in _REFUSAL_CODES:
+        if error_code is not None and error_code not in _REFUSAL_CODES:
             self._sent_facts = 0
             self._retry_at = now + _RETRY_S
             return

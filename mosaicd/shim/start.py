@@ -32,7 +32,11 @@ class StartedWorker:
 def start(
     order: LaunchOrder, attempt_dir: AttemptDir, run_cgroup: RunCgroup, temp_cleanup: TempCleanup
 ) -> StartedWorker:
-    """Start the worker and write started.json; OSError if the program cannot be executed."""
+    """Start the worker and write started.json.
+
+    OSError if the worker's config cannot be written, its control group cannot be entered, or the program
+    cannot be executed.
+    """
     crash_points.reach("shim.accepted")
     argv = list(order.argv)
     if order.worker_config is not None:
