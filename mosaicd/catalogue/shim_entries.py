@@ -48,9 +48,9 @@ class ShimEntries:
         "LOG2305",
         "b7002b7fff7342daa81e7fe31e368c1e",
         WARNING,
-        'the launcher has not answered the order "{order}" for run {run_id} for {silence_s:g} s and is killed',
-        "The daemon starts another launcher and sends it all orders without an answer. No run starts twice, and "
-        "live runs are not affected.",
+        'the launcher did not answer the order "{order}" of run {run_id} in {silence_s:g} s and is killed',
+        "The daemon starts another launcher and sends it all orders without an answer. No run starts twice, "
+        "and live runs are not affected.",
         "Shim",
         ("launcher",),
     )
