@@ -39,21 +39,22 @@ def mosaicd_says(*arguments: str) -> Json:
     raise Refused(words.removeprefix("mosaicd: "))
 
 
-def place_arguments(parser: Any, config: Callable[[str], str] = text) -> None:
-    """Add --state-dir and --config, for a state directory that is not where mosaicd looks by itself.
+def location_arguments(parser: Any, config: Callable[[str], str] = text) -> None:
+    """Add --state-dir and --config, for a state directory that is not the default one.
 
-    `config` reads the path of the settings: a report can tell of a file that is not there, an act wants it.
+    `config` is the argparse type of --config: `doctor` takes any path and reports a missing file, `restore`
+    refuses a file that cannot be read.
     """
     parser.add_argument(
-        "--state-dir", metavar="DIR", type=text, help="the state directory, if no daemon answers"
+        "--state-dir", metavar="DIR", type=text, help="the state directory, for work without a daemon"
     )
     parser.add_argument(
-        "--config", metavar="FILE", type=config, help="the daemon's settings, if no daemon answers"
+        "--config", metavar="FILE", type=config, help="the daemon's settings, for work without a daemon"
     )
 
 
-def places(args: Any) -> list[str]:
-    """Return the flags of mosaicd that say where everything is."""
+def location_flags(args: Any) -> list[str]:
+    """Return the flags of mosaicd for the state directory, the settings file and the socket."""
     socket = args.socket or os.environ.get("MOSAICD_SOCKET")
     flags = {"--state-dir": args.state_dir, "--config": args.config, "--socket": socket}
     return [word for flag, value in flags.items() if value for word in (flag, value)]

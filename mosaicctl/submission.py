@@ -10,12 +10,12 @@ from mosaicctl.configfile import assign, read_config
 from mosaicctl.environment import handed_over, shell_of
 from mosaicctl.exits import UsageError
 from mosaicctl.select import label_filter
-from mosaicctl.values import causes, duration, one_of, span, text, whole
+from mosaicctl.values import causes, duration, one_of, positive_duration, text, whole
 from mosaicd.protocol import Json
 
 
 def submission_arguments(parser: Any) -> None:
-    """Add what says what to run, and how."""
+    """Add the options that choose the program, its resources and limits, and its place in the queue."""
     what = parser.add_argument_group("program")
     what.add_argument("command", metavar="-- COMMAND", nargs="...", help="a program with its arguments")
     what.add_argument(
@@ -34,8 +34,8 @@ def submission_arguments(parser: Any) -> None:
     )  # fmt: skip
     places = "default for a command: here; for a worker: the run's files; for other configs: your home"
     what.add_argument("--cwd", metavar="DIR", type=text, help=f"the working directory ({places})")
-    _needs(parser.add_argument_group("resources and limits"))
-    _patience(parser.add_argument_group("liveness limits"))
+    _resources_and_limits(parser.add_argument_group("resources and limits"))
+    _liveness_limits(parser.add_argument_group("liveness limits"))
     how = parser.add_argument_group("queue")
     how.add_argument("-n", "--name", metavar="NAME", type=text, help="a name; need not be unique")
     how.add_argument(
@@ -61,12 +61,12 @@ def submission_arguments(parser: Any) -> None:
     )
 
 
-def _needs(group: Any) -> None:
-    group.add_argument("-c", "--cpus", metavar="CPUS", type=whole(1), help="processor slots")
-    group.add_argument("-g", "--gpus", metavar="GPUS", type=whole(0), help="GPUs")
+def _resources_and_limits(group: Any) -> None:
+    group.add_argument("-c", "--cpus", metavar="CPUS", type=whole(1), help="number of CPU slots")
+    group.add_argument("-g", "--gpus", metavar="GPUS", type=whole(0), help="number of GPU slots")
     group.add_argument(
-        "-t", "--time", metavar="DURATION", type=span,
-        help="time limit, without pauses: 90, 15m, 1h30m, 2d",
+        "-t", "--time", metavar="DURATION", type=positive_duration,
+        help="time limit; paused time does not count; 90 is seconds; also 15m, 1h30m, 2d",
     )  # fmt: skip
     group.add_argument(
         "--max-steps",
@@ -75,29 +75,44 @@ def _needs(group: Any) -> None:
         help="end the run after N steps, with the outcome succeeded",
     )
     group.add_argument(
-        "--grace", metavar="DUR", type=duration, help="time between TERM and KILL when the run is stopped"
+        "--grace",
+        metavar="DURATION",
+        type=duration,
+        help="time between TERM and KILL when the run is stopped",
     )
     group.add_argument(
-        "--retries", metavar="N", type=whole(0, 100), help="after a fault, start the run again, up to N times"
+        "--retries",
+        metavar="N",
+        type=whole(0, 100),
+        help="after a fault that --retry-on names, start the run again, up to N times (at most 100)",
     )
     group.add_argument(
         "--retry-on", metavar="CAUSE", type=causes, action="append",
-        help="retry only after this cause, any, or infrastructure (the default) (repeatable)",
+        help='retry only after this cause (repeatable); "infrastructure" (the default) is every fault of the '
+        'machine, "any" is every fault',
     )  # fmt: skip
 
 
-def _patience(group: Any) -> None:
+def _liveness_limits(group: Any) -> None:
     for option, read, meaning in (
         (
             "--heartbeat",
-            span,
+            positive_duration,
             "end the run if it has printed nothing for this long (default for workers: 5m)",
         ),
-        ("--start-timeout", span, "end the run if its worker shows no sign of life after its start (1m)"),
+        (
+            "--start-timeout",
+            positive_duration,
+            "end the run if its worker shows no sign of life after its start (1m)",
+        ),
         ("--stall", duration, "end the run if it has made no step for this long (0: no limit)"),
-        ("--handshake", span, "end the run if its shim has not registered after this long (30s)"),
+        (
+            "--handshake",
+            positive_duration,
+            "end the run if its shim has not registered after this long (30s)",
+        ),
     ):
-        group.add_argument(option, metavar="DUR", type=read, help=meaning)
+        group.add_argument(option, metavar="DURATION", type=read, help=meaning)
 
 
 def parameters(ask: Callable[[], Client], args: Any) -> Json:

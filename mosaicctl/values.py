@@ -33,7 +33,7 @@ def duration(word: str) -> float:
         raise ArgumentTypeError(str(error)) from None
 
 
-def span(word: str) -> float:
+def positive_duration(word: str) -> float:
     """Return seconds, more than 0."""
     seconds = duration(word)
     if not seconds:

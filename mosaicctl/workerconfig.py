@@ -12,14 +12,18 @@ MEMORY_FLOOR_MB = 256
 
 
 def train_run_config(ask: Callable[[], Client], args: Any) -> Json:
-    """Return the config of a run of worker `args.worker`; UsageError lists the kinds there are."""
-    config: Json = {}
-    assign(config, args.set)
+    """Return the TrainRunConfig for the installed worker `args.worker` (submit and run with --worker).
+
+    `ask` returns the connection to the daemon, which knows the workers.  UsageError if no worker has this
+    name, or if it cannot be used.
+    """
+    worker_config: Json = {}
+    assign(worker_config, args.set)
     worker = find_worker(ask().call("worker.list", {})["workers"], args.worker)
     capabilities = worker.get("capabilities") or {}
     gpus = args.gpus if args.gpus is not None else 1 if capabilities.get("requires_gpu") else 0
     return {
-        "run_name": args.name or default_name(args.worker, config),
+        "run_name": args.name or default_name(args.worker, worker_config),
         "entry_point": worker["python"],
         "arguments": ["-m", worker["module"]],
         "environment": {},
@@ -35,7 +39,7 @@ def train_run_config(ask: Callable[[], Client], args: Any) -> Json:
                 "kind": args.worker,
                 "module": worker["module"],
                 "python": worker["python"],
-                "config": config,
+                "config": worker_config,
             }
         },
     }

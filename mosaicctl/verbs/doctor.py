@@ -13,7 +13,7 @@ from mosaicctl.client import Client, Disconnected, NoDaemon, connect
 from mosaicctl.doctor_checks import OK, PROBLEM, WARNING, judge
 from mosaicctl.doctor_processes import marked
 from mosaicctl.exits import DONE, FAILED
-from mosaicctl.offline import Refused, mosaicd_says, place_arguments, places
+from mosaicctl.offline import Refused, location_arguments, location_flags, mosaicd_says
 from mosaicctl.render import clean, has_colour, paint, to_json
 from mosaicctl.select import me
 from mosaicctl.sizes import counted
@@ -38,7 +38,7 @@ def arguments(parser: Any) -> None:
     """Add the options of `doctor`."""
     parser.epilog = _EPILOG
     parser.add_argument("--fix", action="store_true", help="make the safe repairs, and print them")
-    place_arguments(parser)
+    location_arguments(parser)
 
 
 def execute(args: Any) -> int:
@@ -90,7 +90,7 @@ def _inspect_through(client: Client, args: Any, facts: Json) -> None:
 
 def _inspect_alone(args: Any, facts: Json) -> None:
     try:
-        facts["inspection"] = mosaicd_says("--check", *(["--fix"] if args.fix else []), *places(args))
+        facts["inspection"] = mosaicd_says("--check", *(["--fix"] if args.fix else []), *location_flags(args))
     except Refused as error:
         facts["trouble"] = str(error)
 

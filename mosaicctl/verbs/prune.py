@@ -39,7 +39,7 @@ def arguments(parser: Any) -> None:
     )
     parser.add_argument(
         "--older-than",
-        metavar="DUR",
+        metavar="DURATION",
         type=duration,
         help="only runs that ended longer ago than this (0: all)",
     )
@@ -67,14 +67,14 @@ def execute(args: Any) -> int:
 
 
 def _filters(args: Any) -> Json:
-    found: Json = {}
+    filters: Json = {}
     if args.older_than is not None:
-        found["older_than_s"] = args.older_than
+        filters["older_than_s"] = args.older_than
     if args.outcome:
-        found["outcome"] = args.outcome
+        filters["outcome"] = args.outcome
     if args.label:
-        found["label"] = dict(args.label)
-    return found | {name: getattr(args, name) for name in ("name", "user") if getattr(args, name)}
+        filters["label"] = dict(args.label)
+    return filters | {name: getattr(args, name) for name in ("name", "user") if getattr(args, name)}
 
 
 def _ask(client: Client, params: Json) -> Json:

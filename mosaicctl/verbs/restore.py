@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from mosaicctl.exits import DONE, WRONG_STATE
-from mosaicctl.offline import Refused, mosaicd_says, place_arguments, places
+from mosaicctl.offline import Refused, location_arguments, location_flags, mosaicd_says
 from mosaicctl.render import clean, to_json
 from mosaicctl.sizes import counted
 from mosaicctl.values import readable
@@ -35,13 +35,13 @@ def arguments(parser: Any) -> None:
     parser.add_argument(
         "file", metavar="FILE", type=readable, help="a file of `backup`, or a registry that was set aside"
     )
-    place_arguments(parser, config=readable)
+    location_arguments(parser, config=readable)
 
 
 def execute(args: Any) -> int:
     """Restore, and say what became of what."""
     try:
-        report = mosaicd_says("--restore", args.file, *places(args))
+        report = mosaicd_says("--restore", args.file, *location_flags(args))
     except Refused as error:
         sys.stderr.write(f"mosaicctl: not restored: {clean(error)}\n")
         if "already in use" in str(error):

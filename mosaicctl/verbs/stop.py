@@ -22,7 +22,7 @@ def arguments(parser: Any) -> None:
     parser.epilog = _EPILOG
     selector_arguments(parser)
     parser.add_argument(
-        "--grace", metavar="DUR", type=duration, help="time between TERM and KILL; 0 is allowed"
+        "--grace", metavar="DURATION", type=duration, help="time between TERM and KILL; 0 is allowed"
     )
     parser.add_argument("--reason", metavar="TEXT", help="a text that is stored with the cause of the end")
     wait_argument(parser, "the runs have ended")

@@ -33,7 +33,7 @@ def arguments(parser: Any) -> None:
     selector_argument(parser, default_last=True)
     parser.add_argument(
         "--timeout",
-        metavar="DUR",
+        metavar="DURATION",
         type=duration,
         help="stop waiting after this long, with exit code 124; the runs continue",
     )
