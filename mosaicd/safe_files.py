@@ -125,7 +125,7 @@ def _remove_top(path: str, removed: Removed) -> None:
     if _try_remove_file(path, None, removed):
         return
     failed = removed.failed
-    top = _open_up(path)
+    top = _open_with_access(path)
     try:
         _empty(top, removed)
     finally:
@@ -147,10 +147,14 @@ def _empty(top: int, removed: Removed) -> None:
 
 
 def _remove_entry(top: int, name: str, unused_names: Iterator[str], removed: Removed) -> None:
-    """Remove an entry of `top`; if it is a directory, move the directories in it up to `top`."""
+    """Remove an entry of `top`.
+
+    Of a directory, each directory in it that is not empty is moved up to `top`, where `_empty` removes it in
+    its next round.
+    """
     if _try_remove_file(name, top, removed) or _try_remove_directory(name, top):
         return
-    directory = _open_up(name, top)
+    directory = _open_with_access(name, top)
 
     def remove(inner: str) -> None:
         if not _try_remove_file(inner, directory, removed) and not _try_remove_directory(inner, directory):
@@ -200,7 +204,7 @@ def _try_remove_directory(name: str, parent: int) -> bool:
     return True
 
 
-def _open_up(name: str, parent: int | None = None) -> int:
+def _open_with_access(name: str, parent: int | None = None) -> int:
     """Open a directory; give its owner the rights to list and change it."""
     try:
         directory = open_directory(name, parent)

@@ -14,7 +14,7 @@ from mosaicd.broadcaster import Broadcaster
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
 from mosaicd.dispatch.dispatcher import Dispatcher
-from mosaicd.dispatch.orders import Orders
+from mosaicd.dispatch.orders import OrderBuilder
 from mosaicd.dispatch.scheduler import Scheduler
 from mosaicd.host.auth import Auth
 from mosaicd.host.background import background
@@ -119,10 +119,10 @@ class Service:
             settings.crash_at,
         )
         shims = Shims(launcher, on_ended=lambda run_id: dispatcher.handle_ended_shim(run_id))
-        orders = Orders(rundirs, auth, settings, settings.socket)
+        order_builder = OrderBuilder(rundirs, auth, settings, settings.socket)
         scheduler = Scheduler(registry, settings, clock)
         dispatcher = Dispatcher(
-            registry, scheduler, launcher, shims, rundirs, orders, settings, clock, self._on_fatal
+            registry, scheduler, launcher, shims, rundirs, order_builder, settings, clock, self._on_fatal
         )
         return Services(
             settings=settings, clock=clock, registry=registry, history=history, rundirs=rundirs, auth=auth,

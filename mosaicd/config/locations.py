@@ -59,7 +59,11 @@ def _home(environ: Mapping[str, str], uid: int) -> Path:
 
 
 def path_fault(path: Path, limit_bytes: int | None = None) -> str | None:
-    """Return the error of a configured path, or None."""
+    """Return what is wrong with a path of the daemon, as a phrase that follows its name; None if it is valid.
+
+    It is the path of the state directory or of the socket, from a flag, the settings or the defaults.
+    `limit_bytes` is given for the socket only.
+    """
     try:
         size = len(str(path).encode())
     except UnicodeEncodeError:

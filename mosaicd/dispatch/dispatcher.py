@@ -19,7 +19,7 @@ from mosaicd.core.run import Progress, Run
 from mosaicd.dispatch.deadline_watch import DeadlineWatch
 from mosaicd.dispatch.guarded_tasks import GuardedTasks
 from mosaicd.dispatch.launches import Launches
-from mosaicd.dispatch.orders import Orders
+from mosaicd.dispatch.orders import OrderBuilder
 from mosaicd.dispatch.recorder import Recorder
 from mosaicd.dispatch.scheduler import Scheduler
 from mosaicd.dispatch.shim_control import NOTIFIED, ShimControl
@@ -38,13 +38,13 @@ class Dispatcher:
 
     def __init__(
         self, registry: Registry, scheduler: Scheduler, launcher: LauncherClient, shims: Shims,
-        rundirs: RunDirs, orders: Orders, settings: Settings, clock: Clock,
+        rundirs: RunDirs, order_builder: OrderBuilder, settings: Settings, clock: Clock,
         on_fatal: Callable[[BaseException], None],
     ) -> None:  # fmt: skip
         self._registry = registry
         self._scheduler = scheduler
         self._shims = shims
-        self._orders = orders
+        self._order_builder = order_builder
         self._clock = clock
         self._silence_s = settings.timeouts.shim_silence_s
         self._tasks = GuardedTasks(clock, on_fatal)
@@ -54,10 +54,11 @@ class Dispatcher:
             clock, registry.live.get, self._record_miss, settings.timeouts.unkillable_s,
             settings.timeouts.pause_ack_s,
         )  # fmt: skip
-        self._launches = Launches(shims, orders, rundirs, self._carry_out_later)
+        self._launches = Launches(shims, order_builder, rundirs, self._carry_out_later)
         self._teardowns = TreeTeardown(
-            launcher, shims, orders, settings, clock, self._recorder, self._control, self._carry_out_later
-        )
+            launcher, shims, order_builder, settings, clock, self._recorder, self._control,
+            self._carry_out_later,
+        )  # fmt: skip
         self._shim_ends = ShimEnds(
             registry, shims, rundirs, self._recorder, self._tasks, clock, self.carry_out_owed
         )
@@ -115,7 +116,7 @@ class Dispatcher:
 
     def _remove_environment(self, run: Run) -> None:
         try:
-            self._orders.remove_environment(run)
+            self._order_builder.remove_environment(run)
         except OSError as error:
             log.event(Catalogue.ENVIRONMENT_LEFT, run_id=run.run_id, why=error)
 

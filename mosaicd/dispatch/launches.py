@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from mosaicd import log
 from mosaicd.core.launch import PASSING, LaunchFailed, NoProcess
 from mosaicd.core.run import Run
-from mosaicd.dispatch.orders import Orders
+from mosaicd.dispatch.orders import OrderBuilder
 from mosaicd.log import Catalogue
 from mosaicd.protocol import Json
 from mosaicd.protocol.backoff import Backoff
@@ -38,25 +38,29 @@ class _Launch:
 
 
 class Launches:
-    """Order the shims of runs; `retry_later(run_id, delay_s)` has a launch carried out again."""
+    """Tell the launcher to fork the shims of runs; `retry_later(run_id, delay_s)` repeats `order` later."""
 
     def __init__(
-        self, shims: Shims, orders: Orders, rundirs: RunDirs, retry_later: Callable[[str, float], object]
+        self,
+        shims: Shims,
+        order_builder: OrderBuilder,
+        rundirs: RunDirs,
+        retry_later: Callable[[str, float], object],
     ) -> None:
         self._shims = shims
-        self._orders = orders
+        self._order_builder = order_builder
         self._rundirs = rundirs
         self._retry_later = retry_later
-        self._launches: dict[str, _Launch] = {}
+        self._launches: dict[str, _Launch] = {}  # by run id
 
     async def order(self, run: Run) -> Json | None:
-        """Order a shim; return the evidence if that has failed finally, None otherwise."""
+        """Have the launcher fork a shim; return the evidence if that has failed finally, None otherwise."""
         launch = self._of(run) or _Launch(run.attempt)
         self._launches[run.run_id] = launch
         try:
             if launch.forks == LAUNCH_TRIES:
                 raise LaunchFailed(f"{LAUNCH_TRIES} shims ended without writing a record")
-            await self._shims.launch(self._orders.launch(run))
+            await self._shims.launch(self._order_builder.launch_order(run))
             launch.forks += 1
             launch.refusals, launch.fork_error = 0, None
             launch.backoff.reset()

@@ -31,8 +31,8 @@ class Secrets(Protocol):
     def launch_secret(self, run_id: str, attempt: int, nonce: str) -> str: ...
 
 
-class Orders:
-    """Build orders for live runs."""
+class OrderBuilder:
+    """Build the orders of live runs for the launcher."""
 
     def __init__(self, rundirs: RunDirs, secrets: Secrets, settings: Settings, socket: Path) -> None:
         self._rundirs = rundirs
@@ -55,7 +55,7 @@ class Orders:
             tasks=settings.containment.tasks,
         )
 
-    def launch(self, run: Run) -> LaunchOrder:
+    def launch_order(self, run: Run) -> LaunchOrder:
         """Return the launch order for the attempt; OSError or ValueError if its files are not valid."""
         assert run.nonce is not None, "a dispatched run has a nonce"
         spec = Spec.from_dict(self._rundirs.load_spec(run.run_id), self._rundirs.load_environment(run.run_id))
@@ -71,7 +71,7 @@ class Orders:
             used=Budget(run.active_s, run.steps_before),
         )
 
-    def teardown(self, run: Run, given_up_shim: tuple[int, int] | None = None) -> TeardownOrder:
+    def teardown_order(self, run: Run, given_up_shim: tuple[int, int] | None = None) -> TeardownOrder:
         """Return the order for a teardown shim, which first ends a shim that was given up."""
         return teardown_order(
             self._placement(run),

@@ -20,7 +20,7 @@ from mosaicd.core.deadlines import grace_s, retry_delay_s
 from mosaicd.core.fsm import Action, Event, Kind
 from mosaicd.core.launch import LaunchFailed
 from mosaicd.core.run import Run
-from mosaicd.dispatch.orders import Orders
+from mosaicd.dispatch.orders import OrderBuilder
 from mosaicd.dispatch.recorder import Recorder
 from mosaicd.dispatch.shim_control import ShimControl
 from mosaicd.log import Catalogue
@@ -52,12 +52,13 @@ class TreeTeardown:
     """Tear process trees down; `check_later(run_id, delay_s)` calls `check` again for a run."""
 
     def __init__(
-        self, launcher: LauncherClient, shims: Shims, orders: Orders, settings: Settings, clock: Clock,
-        recorder: Recorder, control: ShimControl, check_later: Callable[[str, float], asyncio.TimerHandle],
+        self, launcher: LauncherClient, shims: Shims, order_builder: OrderBuilder, settings: Settings,
+        clock: Clock, recorder: Recorder, control: ShimControl,
+        check_later: Callable[[str, float], asyncio.TimerHandle],
     ) -> None:  # fmt: skip
         self._launcher = launcher
         self._shims = shims
-        self._orders = orders
+        self._order_builder = order_builder
         self._settings = settings
         self._clock = clock
         self._recorder = recorder
@@ -86,7 +87,9 @@ class TreeTeardown:
             return
         if not alive:
             try:
-                await self._shims.teardown(self._orders.teardown(run, self._shims.given_up_shim(run.run_id)))
+                await self._shims.teardown(
+                    self._order_builder.teardown_order(run, self._shims.given_up_shim(run.run_id))
+                )
             except LaunchFailed as error:
                 log.event(Catalogue.TEARDOWN_FAILED, run_id=run.run_id, why=error)
         await self._wait_for(run, pids, is_shim_alive=alive)

@@ -23,7 +23,7 @@ class Bench:
         self._answers = list(answers)
         self._refusal = refusal
         self.pauses: list[float] = []
-        self.launches = Launches(self, Orders(), self, self._later)  # type: ignore[arg-type]
+        self.launches = Launches(self, FakeOrderBuilder(), self, self._later)  # type: ignore[arg-type]
 
     def _later(self, run_id: str, delay_s: float) -> None:
         self.pauses.append(delay_s)
@@ -37,10 +37,10 @@ class Bench:
         return self._refusal
 
 
-class Orders:
-    """Stands for the orders, which read spec and environment."""
+class FakeOrderBuilder:
+    """Build orders without the files of a run."""
 
-    def launch(self, run: Run) -> dict[str, Any]:
+    def launch_order(self, run: Run) -> dict[str, Any]:
         return {"run_id": run.run_id}
 
 

@@ -18,7 +18,7 @@ from mosaicd.config import Paths, Settings
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
 from mosaicd.dispatch.dispatcher import Dispatcher
-from mosaicd.dispatch.orders import Orders
+from mosaicd.dispatch.orders import OrderBuilder
 from mosaicd.dispatch.scheduler import Scheduler
 from mosaicd.host.background import background
 from mosaicd.host.reexec import Succession, Takeover, replace
@@ -93,7 +93,7 @@ class Bench:
         self.launcher = LauncherClient()
         self.shims = Shims(self.launcher, on_ended=unused)
         self.fatal: list[BaseException] = []
-        orders = Orders(rundirs, unused, settings, home / "s")
+        order_builder = OrderBuilder(rundirs, unused, settings, home / "s")
         clock = Clock()
         self.dispatcher = Dispatcher(
             registry,
@@ -101,7 +101,7 @@ class Bench:
             self.launcher,
             self.shims,
             rundirs,
-            orders,
+            order_builder,
             settings,
             clock,
             self.fatal.append,

@@ -9,7 +9,7 @@ import pytest
 from mosaicd.config import Paths, Settings
 from mosaicd.core.fsm import Action, Event, Kind, Place, apply
 from mosaicd.core.run import Run
-from mosaicd.dispatch.orders import Orders
+from mosaicd.dispatch.orders import OrderBuilder
 from mosaicd.dispatch.tree_teardown import MOST_PATIENCE_S, TreeTeardown
 from mosaicd.protocol.records.orders import TeardownOrder
 from mosaicd.rundirs.directories import RunDirs
@@ -25,14 +25,14 @@ class Bench:
     def __init__(self, home: Path, *, is_attached: bool) -> None:
         settings = Settings(paths=Paths(home / "state", home / "s"))
         unused: Any = None
-        orders = Orders(RunDirs(home / "runs"), unused, settings, home / "s")
+        order_builder = OrderBuilder(RunDirs(home / "runs"), unused, settings, home / "s")
         self.clock = ManualClock()
         self.graces: list[float] = []
         self._is_attached = is_attached
         self._is_given_up = False
         later: Any = lambda *_: None  # noqa: E731 -- the checks come from `watch`
         shims: Any = self
-        self.teardowns = TreeTeardown(shims, shims, orders, settings, self.clock, shims, shims, later)
+        self.teardowns = TreeTeardown(shims, shims, order_builder, settings, self.clock, shims, shims, later)
 
     async def record_outcome(self, run: Run, action: Action, event: Any) -> None:
         pass
