@@ -59,12 +59,12 @@ def assign(target: Json, items: list[str]) -> None:
         names = key.split(".")
         if not equals or not all(names):
             raise UsageError(f"--set {item}: write K=V; a dot in K separates levels (optimizer.lr=0.1)")
-        place = target
+        node = target
         for name in names[:-1]:
-            place = place.setdefault(name, {})
-            if not isinstance(place, dict):
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
                 raise UsageError(f"--set {item}: the value of {name} is not an object")
-        place[names[-1]] = _value(value)
+        node[names[-1]] = _value(value)
 
 
 def _value(text: str) -> Any:

@@ -32,8 +32,8 @@ def submission_arguments(parser: Any) -> None:
         "-e", "--env", metavar="K=V", action="append", default=[],
         help="an environment variable; K alone passes your own value (repeatable)",
     )  # fmt: skip
-    places = "default for a command: here; for a worker: the run's files; for other configs: your home"
-    what.add_argument("--cwd", metavar="DIR", type=text, help=f"the working directory ({places})")
+    default_cwd = "default for a command: here; for a worker: the run's files; for other configs: your home"
+    what.add_argument("--cwd", metavar="DIR", type=text, help=f"the working directory ({default_cwd})")
     _resources_and_limits(parser.add_argument_group("resources and limits"))
     _liveness_limits(parser.add_argument_group("liveness limits"))
     how = parser.add_argument_group("queue")
@@ -150,15 +150,15 @@ def hand_in(client: Client, params: Json, method: str = "run.submit") -> Json:
 
 def explicit_environment(items: list[str]) -> dict[str, str]:
     """Return the variables of -e; a bare name takes the caller's value, UsageError where there is none."""
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for item in items:
         name, equals, value = item.partition("=")
         if not name:
             raise UsageError(f"-e {item}: write K=V, or K to pass your own value")
         if not equals and name not in os.environ:
             raise UsageError(f"-e {name}: your environment has no variable {name}; write {name}=VALUE")
-        found[name] = value if equals else os.environ[name]
-    return found
+        variables[name] = value if equals else os.environ[name]
+    return variables
 
 
 def _command(args: Any) -> Json:
@@ -205,9 +205,9 @@ def _config(ask: Callable[[], Client], args: Any) -> Json:
 
 
 def _worker_config(config: Json) -> Json:
-    place: Any = config
+    node: Any = config
     for name in ("metadata", "worker", "config"):
-        place = place.setdefault(name, {}) if isinstance(place, dict) else None
-    if not isinstance(place, dict):
+        node = node.setdefault(name, {}) if isinstance(node, dict) else None
+    if not isinstance(node, dict):
         raise UsageError("--set: `metadata.worker.config` in the config is not an object")
-    return place
+    return node

@@ -70,17 +70,17 @@ def _fetch(client: Client, args: Any) -> tuple[list[Json], bool]:
 
 
 def _filters(args: Any) -> Json:
-    found: Json = {}
+    filters: Json = {}
     if args.live:
-        found["live"] = True
+        filters["live"] = True
     if args.mine or args.user:
-        found["user"] = args.user or me()
+        filters["user"] = args.user or me()
     if args.state:
-        found["state"] = args.state
+        filters["state"] = args.state
     if args.outcome:
-        found["outcome"] = args.outcome
+        filters["outcome"] = args.outcome
     if args.name:
-        found["name"] = args.name
+        filters["name"] = args.name
     if args.label:
-        found["label"] = dict(args.label)
-    return found
+        filters["label"] = dict(args.label)
+    return filters

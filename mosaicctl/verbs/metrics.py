@@ -89,10 +89,10 @@ def return_of(record: Json) -> object:
     """Return an episode's return under whichever name its worker uses; None where there is none."""
     data = record.get("data") or {}
     payload = data.get("payload")
-    for place in (data, payload if isinstance(payload, dict) else {}):
+    for node in (data, payload if isinstance(payload, dict) else {}):
         for key in _RETURN_KEYS:
-            if key in place:
-                value: object = place[key]
+            if key in node:
+                value: object = node[key]
                 return value
     return None
 

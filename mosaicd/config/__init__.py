@@ -57,12 +57,12 @@ def load(overrides: Overrides | None = None, environ: Mapping[str, str] | None =
     """Return the effective settings; raise ConfigError with every fault, and create and change nothing."""
     overrides = overrides or Overrides()
     environ = os.environ if environ is None else environ
-    places = locations.SYSTEM if overrides.system else locations.user_locations(environ, os.getuid())
-    file = _config_file(overrides, places.config_file)
+    defaults = locations.SYSTEM if overrides.system else locations.user_locations(environ, os.getuid())
+    file = _config_file(overrides, defaults.config_file)
     document = _parse(file) if file else {}
     faults = Faults()
     groups = read_groups(document, faults)
-    paths = _paths(overrides, document, places, faults)
+    paths = _paths(overrides, document, defaults, faults)
     if "retries" in groups and groups["retries"].backoff_max_s < groups["retries"].backoff_s:
         faults.add("[retries] backoff_max_s", "must not be less than backoff_s")
     if overrides.log_level is not None:
@@ -99,7 +99,7 @@ def _parse(file: Path) -> dict[str, Any]:
 
 
 def _paths(
-    overrides: Overrides, document: Mapping[str, Any], places: locations.Locations, faults: Faults
+    overrides: Overrides, document: Mapping[str, Any], defaults: locations.Locations, faults: Faults
 ) -> Paths:
     """Return both paths: from the flag, else the file, else the default, which can also be too long."""
     table = document.get("paths", {})
@@ -112,19 +112,19 @@ def _paths(
     for key, limit in (("state_dir", None), ("socket", locations.SOCKET_PATH_LIMIT_BYTES)):
         flag, value = getattr(overrides, key), table.get(key)
         if flag is not None:
-            said, path = "--" + key.replace("_", "-"), locations.absolute(flag)
+            subject, path = "--" + key.replace("_", "-"), locations.absolute(flag)
         elif value is None:
-            said, path = f"the default {key}", getattr(places, key)
+            subject, path = f"the default {key}", getattr(defaults, key)
         elif isinstance(value, str) and value:
-            said, path = f"[paths] {key}", Path(value)
+            subject, path = f"[paths] {key}", Path(value)
         else:
             faults.add(f"[paths] {key}", f"must be an absolute path, not {value!r}")
             continue
         fault = locations.path_fault(path, limit)
         if fault:
-            faults.add(said, fault)
+            faults.add(subject, fault)
         chosen[key] = path
-    return Paths(**{"state_dir": places.state_dir, "socket": places.socket, **chosen})
+    return Paths(**{"state_dir": defaults.state_dir, "socket": defaults.socket, **chosen})
 
 
 def _crash_at(environ: Mapping[str, str], faults: Faults) -> str | None:
