@@ -1,5 +1,6 @@
-"""The wire side: accept, frame, decode, authorise, dispatch; one file for each verb.
+"""The socket and JSON-RPC: accept, frame, decode, authorise, dispatch; `verbs` has one file for each verb.
 
-A line goes through server (accept, limit), connection (frame, back-pressure), fair_queue (which connection is
-next), router (params, deadline, role, errors) and a handler in `verbs`.  Only these modules know JSON-RPC.
+A line goes through `server` (accept, limit), `connection` (frame, back-pressure), `fair_queue` (choose the
+next connection), `router` (params, deadline, role, errors) and a handler in `verbs`.  Only these modules know
+JSON-RPC.
 """

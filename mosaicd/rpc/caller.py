@@ -1,7 +1,7 @@
-"""The user and process that sent a line, and the connection that the line came on.
+"""The user and process that sent a line, and the connection of the line.
 
-A `Caller` is made for each line, not for each connection.  So a handler can register work that begins only
-after the reply to this line has been sent (a stream).
+A `Caller` is made for each line, not for each connection.  So a stream that a handler opens starts after
+the reply to this line.
 """
 
 from collections.abc import Awaitable, Callable
@@ -14,7 +14,7 @@ from mosaicd.shims.shims import Connection as ShimConnection
 
 @dataclass(slots=True)
 class Caller:
-    """The sender of one line, as the kernel names it.  `connection` is for a shim that registers."""
+    """The sender of one line, identified by the kernel.  Only worker.register uses `connection`."""
 
     uid: int
     gid: int
@@ -24,20 +24,16 @@ class Caller:
     connection: ShimConnection
     streams: Streams
     seq_index: SeqIndex
-    _afterwards: list[Callable[[], None]] = field(default_factory=list)
+    _starts: list[Callable[[], None]] = field(default_factory=list)
 
     def open_stream(self, method: str, cursor: int, feed: Callable[[Stream], Awaitable[None]]) -> Stream:
-        """Return a stream that `feed` fills once the reply has been sent; Unavailable: too many are open."""
+        """Return a stream that `feed` fills after the reply; raise Unavailable if too many are open."""
         stream = self.streams.open(method, cursor)
-        self.when_answered(lambda: self.streams.start(stream, feed))
+        self._starts.append(lambda: self.streams.start(stream, feed))
         return stream
 
-    def when_answered(self, act: Callable[[], None]) -> None:
-        """Call `act` once the reply is on its way; never, if the caller hung up before."""
-        self._afterwards.append(act)
-
-    def answered(self) -> None:
-        """Call everything that waits for the reply; only the connection calls this."""
-        for act in self._afterwards:
-            act()
-        self._afterwards.clear()
+    def start_streams(self) -> None:
+        """Start the streams that were opened; the connection calls this after it has written the reply."""
+        for start in self._starts:
+            start()
+        self._starts.clear()

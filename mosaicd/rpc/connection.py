@@ -1,8 +1,8 @@
-"""One connection: lines in, lines out, never more of either than its limits.
+"""One connection: read lines and write lines, within the limits of the settings.
 
 Note: lines are cut lazily and taken one at a time (see fair_queue), and reading stops while a line waits.
-So what a peer sends faster than it is served stays in the kernel's buffer.  Replies leave in the order of
-completion; only requests of the worker.* family are worked on one after the other.
+If a peer sends faster than it is served, the excess stays in the kernel's buffer.  Replies leave in the order
+of completion; only messages of the worker.* family are handled one after the other.
 """
 
 import asyncio
@@ -25,8 +25,9 @@ from mosaicd.rpc.streams import Streams
 
 READ_BYTES = 16 << 10
 HIGH_WATER_BYTES = 256 << 10
+#: From one read with more lines than this, the blank lines are removed before the lines are cut.
 MANY_LINES = 64
-#: How often a peer that has shut its sending side is looked at: a full hang-up is not told apart otherwise.
+#: Between two checks of a peer that has shut its sending side; asyncio does not report its full hang-up.
 HALF_CLOSED_S = 1.0
 _BLANK_LINES = re.compile(rb"\n[ \t\r\n]*\n")
 
@@ -36,22 +37,22 @@ class Host(Protocol):
 
     @property
     def limits(self) -> Limits:
-        """How much one connection may send and hold."""
+        """Return the limits of one connection."""
 
-    def admit(self, connection: "Connection", link: HasOptions) -> Principal:
-        """Return the peer and count the connection; NotPermitted or Unavailable when it may not stay."""
+    def admit(self, connection: "Connection", peer_socket: HasOptions) -> Principal:
+        """Count the connection and return its peer; raise NotPermitted or Unavailable to refuse it."""
 
     def forget(self, connection: "Connection") -> None:
-        """Stop counting a connection that is gone."""
+        """Stop counting a connection that has ended."""
 
     def queue(self, connection: "Connection") -> None:
-        """Call `take_line` of the connection soon, if it has a line to serve."""
+        """Call `take_line` of the connection soon if the connection has a line to serve."""
 
-    def refusal(self, error: MosaicError) -> bytes:
-        """Return the line that answers a request which cannot be read, or a peer that may not stay."""
+    def error_reply(self, error: MosaicError) -> bytes:
+        """Return the reply line to a line that cannot be read, or to a peer that is refused."""
 
     async def answer(self, message: Envelope, caller: Caller) -> bytes | None:
-        """Return the reply line of a request or batch; None for notifications."""
+        """Return the reply line to a request or batch; None for notifications."""
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -80,38 +81,40 @@ class Connection(asyncio.BufferedProtocol):
     # --- what handlers use ---------------------------------------------------------------------------
 
     def notify(self, method: str, params: Mapping[str, Any]) -> bool:
-        """Send a notification without waiting; False when the peer is gone, or cut off for not reading."""
+        """Send a notification without waiting and return whether it was written.
+
+        If the peer has not read for so long that the write buffer is full, the connection is aborted.
+        """
         if self.is_closed or self._transport.is_closing():
             return False
         line = encode(request(method, dict(params), None))
         if self._transport.get_write_buffer_size() + len(line) > self._limits.write_buffer_bytes:
-            self._transport.abort()
-            self._gone()
+            self.abort()
             return False
         self._transport.write(line)
         return True
 
     async def send(self, data: bytes) -> None:
-        """Send whole lines once the peer has read enough of the earlier; ConnectionResetError: it is gone."""
+        """Send complete lines once the write buffer has room; ConnectionResetError if the peer hung up."""
         await self._can_write.wait()
         if not self._write(data):
             raise ConnectionResetError("the peer hung up")
 
     def _write(self, data: bytes) -> bool:
-        """Send; False when the peer is gone, also if asyncio has not called `connection_lost` yet."""
+        """Send; return False if the peer hung up, also if asyncio has not called `connection_lost` yet."""
         if self.is_closed or self._transport.is_closing():
             return False
         self._transport.write(data)
         return True
 
     def on_close(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once when the connection ends, at once when it already has."""
+        """Call `callback` once when the connection ends; immediately if it has ended."""
         if self.is_closed:
             callback()
         else:
             self._on_close.append(callback)
 
-    # --- asyncio's side ------------------------------------------------------------------------------
+    # --- called by asyncio ---------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -122,7 +125,7 @@ class Connection(asyncio.BufferedProtocol):
             self.peer = self._host.admit(self, transport.get_extra_info("socket"))
         except MosaicError as refusal:
             self.is_closed = True
-            transport.write(self._host.refusal(refusal))
+            transport.write(self._host.error_reply(refusal))
             transport.close()
 
     def get_buffer(self, sizehint: int) -> bytearray:
@@ -131,7 +134,7 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         data = bytes(memoryview(self._received)[:nbytes])
         if data.count(b"\n") > MANY_LINES:
-            data = _BLANK_LINES.sub(b"\n", data)  # a flood of empty lines is cut here, not one by one
+            data = _BLANK_LINES.sub(b"\n", data)  # much faster than to serve each blank line
         lines = self._reader.feed(data)
         self._source = lines if self._line is None else itertools.chain(self._source, lines)
         if self._line is None:
@@ -139,7 +142,7 @@ class Connection(asyncio.BufferedProtocol):
         self._host.queue(self)
 
     def eof_received(self) -> bool:
-        """Keep a peer that only shut its sending side until it has its answers; drop one that hung up."""
+        """Keep the connection until all replies are sent if the peer shut only its sending side."""
         self._is_half_closed = True
         self._watch_half_closed()
         return not self.is_closed
@@ -150,17 +153,16 @@ class Connection(asyncio.BufferedProtocol):
         poll = select.poll()
         poll.register(self._transport.get_extra_info("socket").fileno(), 0)
         if poll.poll(0):
-            self._transport.abort()
-            self._gone()
+            self.abort()
         else:
-            self.close_when_done()
+            self.close_if_done()
             asyncio.get_running_loop().call_later(HALF_CLOSED_S, self._watch_half_closed)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._gone()
+        self._end()
 
-    def _gone(self) -> None:
-        """Stop what is done for the peer alone; requests that write go on (see router)."""
+    def _end(self) -> None:
+        """Cancel the streams and requests of the peer; requests that write continue (see router)."""
         if self.is_closed:
             return
         self.is_closed = True
@@ -186,10 +188,12 @@ class Connection(asyncio.BufferedProtocol):
     # --- one line at a time -------------------------------------------------------------------------
 
     def line_bytes(self) -> int | None:
+        """Return the length of the next line; None if there is no line, or if it may not be taken yet."""
         is_full = self._in_flight >= self._limits.in_flight or not self._can_write.is_set()
         return None if self._line is None or is_full else len(self._line)
 
     def take_line(self) -> None:
+        """Begin to handle the next line; stop reading from the socket while another line waits."""
         line = self._line
         assert line is not None
         self._line = next(self._source, None)
@@ -205,32 +209,33 @@ class Connection(asyncio.BufferedProtocol):
                 )
             message = envelope.read(line, self._limits.batch)
         except MosaicError as fault:
-            self._write(self._host.refusal(fault))
-            self.close_when_done()
+            self._write(self._host.error_reply(fault))
+            self.close_if_done()
         else:
-            self._begin(message)
+            self._start_answer(message)
 
-    def _begin(self, message: Envelope) -> None:
+    def _start_answer(self, message: Envelope) -> None:
         self._in_flight += len(message.items)
         if not message.is_ordered:
-            self._spawn(self._work(message))
+            self._start_task(self._answer(message))
         else:
             self._in_order.append(message)
             if len(self._in_order) == 1:
-                self._spawn(self._work_in_order())
+                self._start_task(self._answer_in_order())
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _work_in_order(self) -> None:
+    async def _answer_in_order(self) -> None:
         while self._in_order:
-            await self._work(self._in_order[0])
+            await self._answer(self._in_order[0])
             if self._in_order:
                 self._in_order.popleft()
 
-    async def _work(self, message: Envelope) -> None:
+    async def _answer(self, message: Envelope) -> None:
+        """Have the message handled, send the reply, and start the streams that the handler opened."""
         peer = self.peer
         assert peer is not None
         caller = Caller(
@@ -242,19 +247,19 @@ class Connection(asyncio.BufferedProtocol):
             self._in_flight -= len(message.items)
         if self.is_closed or not self._write(reply or b""):
             return
-        caller.answered()
+        caller.start_streams()
         self._host.queue(self)
-        self.close_when_done()
+        self.close_if_done()
 
     # --- the end -------------------------------------------------------------------------------------
 
-    def close_when_done(self) -> None:
-        """Hang up on a peer that will ask nothing more, once it has everything it asked for."""
+    def close_if_done(self) -> None:
+        """Close the connection if its peer has shut its sending side and nothing remains to be sent."""
         if self._is_half_closed and not self._in_flight and self._line is None and not self.streams:
             self._transport.close()
 
     async def close(self, grace_s: float) -> None:
-        """Take no more lines, end the streams, give answers in flight `grace_s` to get there, and hang up."""
+        """Take no more lines, end the streams, wait up to `grace_s` for replies in flight, and close."""
         deadline = asyncio.get_running_loop().time() + grace_s
         self._line, self._source = None, iter(())
         self.streams.end("draining")
@@ -262,15 +267,15 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.pause_reading()
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=grace_s)
-        await self.streams.finish("draining", deadline - asyncio.get_running_loop().time())  # late ones, too
+        await self.streams.finish("draining", deadline - asyncio.get_running_loop().time())  # also new ones
         self._transport.close()
         try:
             async with asyncio.timeout_at(deadline):
-                await self._ended.wait()  # what is in the buffer has left
+                await self._ended.wait()  # until the write buffer is empty
         except TimeoutError:
             self.abort()
 
     def abort(self) -> None:
-        """Hang up at once."""
+        """Close the connection immediately; unsent data is dropped."""
         self._transport.abort()
-        self._gone()
+        self._end()

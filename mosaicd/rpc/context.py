@@ -26,7 +26,7 @@ from mosaicd.upkeep.wal_checkpoints import WalCheckpoints
 class Services:
     """Everything that a handler may use.
 
-    `ready` is set when reconcile has ended.  `quarantine` and `warnings` are what daemon.health shows.
+    `ready` is set when reconcile has ended.  daemon.health shows `quarantine` and `warnings`.
     """
 
     settings: Settings
@@ -48,7 +48,7 @@ class Services:
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     warnings: list[str] = field(default_factory=list)
     succession: Succession | None = None
-    #: Live runs that were recovered and whose shims have not registered since: one may be paused.
+    #: Recovered live runs whose shims have not registered since; the tree of such a run may be frozen.
     unconfirmed: set[str] = field(default_factory=set)
     files: Files = field(init=False)
     runs: Runs = field(init=False)

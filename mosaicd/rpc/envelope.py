@@ -1,7 +1,7 @@
-"""The JSON-RPC envelope: bytes to a checked message or batch, before anything is dispatched.
+"""The JSON-RPC envelope: decode a line into a message or a batch, and check its form.
 
-Each fault raises the error that the caller is answered.  JSON is taken strictly: no NaN, no lone
-surrogates, no bytes that are not UTF-8, so whatever passes can be sent back to anybody.
+Each fault raises the error that the caller receives.  JSON is decoded strictly: no NaN, no lone surrogates,
+no bytes that are not UTF-8.  So every accepted value can be sent to any client.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ import msgspec
 from mosaicd.protocol.errors import InvalidRequest, ParseError, TooLarge
 
 ID_CHARACTERS = 128
-#: Lists and objects in one line (brackets in texts count too): a line of nothing else takes 100 times as long
-#: to decode as one of text, and everybody waits for it.
+#: The most arrays and objects in one line; brackets in strings are counted too.  A line of brackets takes 100
+#: times as long to decode as a line of text, and all connections wait for it.
 CONTAINERS = 50_000
 _INT64 = 1 << 63
 
@@ -30,12 +30,12 @@ class Envelope:
 
     @property
     def is_ordered(self) -> bool:
-        """Whether something in it may not overtake what came before (facts of a shim)."""
+        """Return whether the line must be handled after earlier lines of the shim."""
         return any(is_ordered(item) for item in self.items)
 
 
 def read(line: bytes, batch_limit: int) -> Envelope:
-    """Return the decoded line; ParseError, InvalidRequest or TooLarge (a limit of its own)."""
+    """Return the decoded line; raise ParseError, InvalidRequest or TooLarge."""
     if len(line) > CONTAINERS and line.count(b"[") + line.count(b"{") > CONTAINERS:
         raise TooLarge(f"a line can have at most {CONTAINERS} arrays and objects", limit=CONTAINERS)
     try:
@@ -72,14 +72,14 @@ def fault_of(message: object) -> str | None:
     return None
 
 
-def known_id(message: object) -> Id:
-    """Return the id of a message, however broken the rest is; None where none can be sent back."""
-    number = message.get("id") if isinstance(message, dict) else None
-    return number if _is_id(number) else None
+def id_of(message: object) -> Id:
+    """Return the id of a message that may break other rules; None if it has no valid id."""
+    message_id = message.get("id") if isinstance(message, dict) else None
+    return message_id if _is_id(message_id) else None
 
 
 def is_ordered(message: object) -> bool:
-    """Whether the message is of the worker.* family, whose order on a connection is kept."""
+    """Return whether the message is of the worker.* family, whose order on a connection is kept."""
     method = message.get("method") if isinstance(message, Mapping) else None
     return isinstance(method, str) and method.startswith("worker.")
 

@@ -1,7 +1,8 @@
-"""Read the logs of attempts, from directories that the run's owner can change: with distrust, never blocking.
+"""Open the logs of attempts safely, although the run's owner can change the directory of an attempt.
 
-Opened relative to directory descriptors, through no link, only regular files of the owner or of ours,
-and read in a few threads of their own, so that a dead disk delays readers of logs and no other client.
+Files are opened relative to directory descriptors and never through a link.  Only regular files of the owner
+or of the daemon's user are read.  A few threads do this, so a disk that hangs delays only clients that read
+logs.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ THREADS = 4
 
 
 class Files:
-    """Opens and reads the logs of attempts, in a few threads of its own."""
+    """Open the logs of attempts, in a few threads of its own."""
 
     def __init__(self, rundirs: RunDirs) -> None:
         self._rundirs = rundirs
@@ -33,14 +34,14 @@ class Files:
 
     @asynccontextmanager
     async def attempt_log(self, run: Run, attempt: int, name: str) -> AsyncIterator[Output | None]:
-        """Open a log of an attempt; None if it does not exist yet, Unavailable if it cannot be trusted."""
+        """Yield an open log of an attempt; None if it does not exist yet, Unavailable if it is refused."""
         owners = (run.owner_uid, os.getuid())
-        place = (self._rundirs.path(run.run_id), rundir.attempt_name(attempt), name)
-        opening = asyncio.ensure_future(_open(*place, owners, self.pool, executor=self.pool))
+        names = (self._rundirs.path(run.run_id), rundir.attempt_name(attempt), name)
+        opening = asyncio.ensure_future(_open(*names, owners, self.pool, executor=self.pool))
         try:
             output: Output = await asyncio.shield(opening)
         except asyncio.CancelledError:
-            opening.add_done_callback(_close_unwanted)
+            opening.add_done_callback(_close_opened)
             raise
         except (FileNotFoundError, NotADirectoryError):
             yield None
@@ -53,7 +54,8 @@ class Files:
             output.close()
 
 
-def _close_unwanted(opening: "asyncio.Future[Output]") -> None:
+def _close_opened(opening: "asyncio.Future[Output]") -> None:
+    """Close a log that was opened for a cancelled caller."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
 
@@ -61,7 +63,7 @@ def _close_unwanted(opening: "asyncio.Future[Output]") -> None:
 def _open_carefully(
     run_dir: Path, attempt: str, name: str, owners: tuple[int, ...], pool: ThreadPoolExecutor
 ) -> Output:
-    """Return the log; OSError for anything but regular files of one of `owners`."""
+    """Return the log; raise OSError unless the file is a regular file of one of `owners`."""
     outer = open_directory(run_dir)
     try:
         inner = open_directory(attempt, outer)
@@ -74,6 +76,6 @@ def _open_carefully(
         raise
 
 
-# aiofiles' way to a thread; its file objects would need two hops a read, and are not closed when a caller is
-# cancelled in the middle of one.
+# Only `wrap` of aiofiles is used: its file objects need two calls of a thread for each read, and stay open if
+# a caller is cancelled during a read.
 _open = wrap(_open_carefully)

@@ -1,7 +1,7 @@
-"""Following one run's files: which attempt is read, when it is over, and what wakes the reader.
+"""Follow a file of a run: choose the attempt, read until the attempt is over, wake when the run changes.
 
-A follower that named no attempt goes on to the next one when the run is tried again.  "Over" is judged
-before the file is read: what was written by then is all there is, and it is read to its end.
+If the request names no attempt, the follower continues with the next attempt when the run is retried.
+Whether the attempt is over is decided before the file is read, so the last read reaches the end of the file.
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,23 +11,23 @@ from mosaicd.protocol.errors import NotFound
 from mosaicd.rpc.context import Services
 from mosaicd.rpc.segments import Output
 
-#: Reads on from where it was and sends it; False when there was nothing to read.
+#: Reads the next part of the file and sends it; returns False if there was nothing to read.
 Step = Callable[[Output, int], Awaitable[bool]]
 
 
-def chosen_attempt(run: Run, asked: int | None) -> int:
-    """Return the attempt to read (0: there is none yet); NotFound for one that there is not."""
-    if asked is not None and asked > run.attempt:
+def attempt_to_read(run: Run, requested: int | None) -> int:
+    """Return the requested or the newest attempt (0: none has begun); NotFound if it does not exist."""
+    if requested is not None and requested > run.attempt:
         newest = f"its newest is {run.attempt}" if run.attempt else "none has begun"
-        raise NotFound(f"run {run.run_id} has no attempt {asked}; {newest}", attempts=run.attempt)
-    return run.attempt if asked is None else asked
+        raise NotFound(f"run {run.run_id} has no attempt {requested}; {newest}", attempts=run.attempt)
+    return run.attempt if requested is None else requested
 
 
 async def follow(
-    services: Services, run_id: str, attempt: int, asked: int | None, name: str, step: Step,
+    services: Services, run_id: str, attempt: int, requested: int | None, name: str, step: Step,
     restart: Callable[[int], None],
 ) -> None:  # fmt: skip
-    """Call `step` whenever there may be more, until all was read; `restart(attempt)` before another one."""
+    """Call `step` whenever the file may have grown, and `restart(attempt)` before the next attempt."""
     with services.broadcaster.changed(run_id) as changes:
         while True:
             run, _ = await services.runs.newest(run_id)
@@ -44,10 +44,10 @@ async def follow(
                         break
                     await changes.wait()
                     if file is None:
-                        break  # it may be there by now
+                        break  # the file may exist by now
             if not is_over:
                 continue
-            if asked is not None or run.attempt <= attempt:
+            if requested is not None or run.attempt <= attempt:
                 return
             attempt += 1
             restart(attempt)

@@ -1,7 +1,7 @@
 """The handler of each method: one file in `verbs` for each verb, or for a pair such as pin and unpin.
 
 The handler of a method in READING is cancelled when its client disconnects or its deadline passes.
-All other handlers may write: they run to their end in both cases.
+Every other handler may write, and runs to its end in both cases.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

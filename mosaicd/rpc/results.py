@@ -1,6 +1,7 @@
-"""What each method answers, as JSON Schema: the other half of the OpenRPC document.
+"""The result of each method as JSON Schema, for the OpenRPC document.
 
-A schema names what a caller may rely on; replies may hold more.  Keys are METHODS' result names.
+A schema has the fields that a caller may rely on; a reply may have more.  The keys of RESULTS are the result
+names in METHODS.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,9 +10,9 @@ from mosaicd.protocol import Json
 from mosaicd.protocol.states import Outcome, State, Want
 
 TEXT: Json = {"type": "string"}
-WHOLE: Json = {"type": "integer"}
+INT: Json = {"type": "integer"}
 NUMBER: Json = {"type": "number"}
-FLAG: Json = {"type": "boolean"}
+BOOL: Json = {"type": "boolean"}
 OBJECT: Json = {"type": "object"}
 
 
@@ -24,26 +25,26 @@ def _list(schema: Json) -> Json:
 
 
 def _object(**properties: Json) -> Json:
-    """Return the schema of an object that has all of `properties`, and perhaps more."""
+    """Return the schema of an object that has all of `properties` and may have more."""
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def _words(words: Iterable[str]) -> Json:
-    return {"type": "string", "enum": [str(word) for word in words]}
+def _enum(values: Iterable[str]) -> Json:
+    return {"type": "string", "enum": [str(value) for value in values]}
 
 
-SLOTS = _object(total=WHOLE, free=WHOLE)
+SLOTS = _object(total=INT, free=INT)
 
 RUN = _object(
-    run_id=TEXT, name=TEXT, owner=TEXT, owner_uid=WHOLE, kind=_words(("worker", "command")),
-    state=_words(State), want=_words(Want), outcome=_or_null(_words(Outcome)),
+    run_id=TEXT, name=TEXT, owner=TEXT, owner_uid=INT, kind=_enum(("worker", "command")),
+    state=_enum(State), want=_enum(Want), outcome=_or_null(_enum(Outcome)),
     cause=_or_null({**_object(kind=TEXT)}),
-    exit_code=_or_null({"type": "integer", "minimum": 0, "maximum": 255}), signal=_or_null(WHOLE),
-    pid=_or_null(WHOLE), attempt=WHOLE, slots=_list(WHOLE), priority=WHOLE,
-    labels={"type": "object", "additionalProperties": TEXT}, digest=TEXT, duplicate=FLAG,
+    exit_code=_or_null({"type": "integer", "minimum": 0, "maximum": 255}), signal=_or_null(INT),
+    pid=_or_null(INT), attempt=INT, slots=_list(INT), priority=INT,
+    labels={"type": "object", "additionalProperties": TEXT}, digest=TEXT, duplicate=BOOL,
     created_at=NUMBER, dispatched_at=_or_null(NUMBER), started_at=_or_null(NUMBER),
     finished_at=_or_null(NUMBER), last_heartbeat_at=_or_null(NUMBER), run_dir=TEXT,
-    command=_list(TEXT), progress=OBJECT, metrics=OBJECT, rev=WHOLE,
+    command=_list(TEXT), progress=OBJECT, metrics=OBJECT, rev=INT,
 )  # fmt: skip
 
 _RUN: Json = {"$ref": "#/components/schemas/Run"}
@@ -51,52 +52,52 @@ _RUN: Json = {"$ref": "#/components/schemas/Run"}
 RESULTS: Mapping[str, Json] = {
     "Run": RUN,
     "Hello": _object(
-        protocol=WHOLE, version=TEXT, epoch=TEXT, last_seq=WHOLE, ready=FLAG, user=TEXT, uid=WHOLE,
-        is_admin=FLAG,
+        protocol=INT, version=TEXT, epoch=TEXT, last_seq=INT, ready=BOOL, user=TEXT, uid=INT,
+        is_admin=BOOL,
     ),
     "Health": _object(
-        pid=WHOLE, version=TEXT, protocol=WHOLE, ready=FLAG, draining=FLAG, uptime_s=NUMBER, socket=TEXT,
-        state_dir=TEXT, epoch=TEXT, last_seq=WHOLE, counts=OBJECT, cpus=SLOTS, gpus=SLOTS,
-        containment=OBJECT, wal=_or_null(OBJECT), writes=OBJECT, watchers=WHOLE,
+        pid=INT, version=TEXT, protocol=INT, ready=BOOL, draining=BOOL, uptime_s=NUMBER, socket=TEXT,
+        state_dir=TEXT, epoch=TEXT, last_seq=INT, counts=OBJECT, cpus=SLOTS, gpus=SLOTS,
+        containment=OBJECT, wal=_or_null(OBJECT), writes=OBJECT, watchers=INT,
         quarantine=_list(OBJECT), warnings=_list(TEXT),
     ),
     "Inspection": _object(
         version=TEXT, socket=TEXT, state_dir=TEXT, registry=OBJECT, live=_list(OBJECT), modes=_list(OBJECT),
         directories=OBJECT, disk=OBJECT, at=NUMBER, fixed=_list(TEXT),
     ),
-    "BackedUp": _object(path=TEXT, bytes=WHOLE, seconds=NUMBER, runs=WHOLE, last_seq=WHOLE, epoch=TEXT),
+    "BackedUp": _object(path=TEXT, bytes=INT, seconds=NUMBER, runs=INT, last_seq=INT, epoch=TEXT),
     "Imported": _object(
-        path=TEXT, dry_run=FLAG, rows=WHOLE, imported=WHOLE, known=WHOLE, skipped=WHOLE, outcomes=OBJECT,
+        path=TEXT, dry_run=BOOL, rows=INT, imported=INT, known=INT, skipped=INT, outcomes=OBJECT,
         run_ids=_list(TEXT), unknown_columns=_list(TEXT), missing_columns=_list(TEXT), notes=_list(OBJECT),
     ),
-    "Reexec": _object(pid=WHOLE, version=TEXT, to_version=TEXT),
+    "Reexec": _object(pid=INT, version=TEXT, to_version=TEXT),
     "Pruned": _object(
-        dry_run=FLAG, runs=_list(_object(run_id=TEXT, bytes=WHOLE, why=TEXT)),
-        kept=_list(_object(run_id=TEXT, why=TEXT)), count=WHOLE, bytes=WHOLE, complete=FLAG,
+        dry_run=BOOL, runs=_list(_object(run_id=TEXT, bytes=INT, why=TEXT)),
+        kept=_list(_object(run_id=TEXT, why=TEXT)), count=INT, bytes=INT, complete=BOOL,
     ),
     "OpenRPC": _object(openrpc=TEXT, info=OBJECT, methods=_list(OBJECT), components=OBJECT),
     "RunPage": _object(runs=_list(_RUN), cursor=_or_null(TEXT)),
     "WatchStart": _object(
-        subscription=WHOLE, epoch=TEXT, cursor=WHOLE, last_seq=WHOLE, pruned_seq=WHOLE, runs=_list(_RUN),
-        complete=FLAG,
+        subscription=INT, epoch=TEXT, cursor=INT, last_seq=INT, pruned_seq=INT, runs=_list(_RUN),
+        complete=BOOL,
     ),
-    "Unwatched": _object(subscription=WHOLE, cursor=WHOLE),
+    "Unwatched": _object(subscription=INT, cursor=INT),
     "LogChunk": _object(
-        run_id=TEXT, attempt=WHOLE, stream=_words(("stdout", "stderr")), offset=WHOLE, cursor=WHOLE,
-        data=TEXT, encoding=_words(("utf-8", "base64")), size=WHOLE, eof=FLAG, gap=_or_null(OBJECT),
+        run_id=TEXT, attempt=INT, stream=_enum(("stdout", "stderr")), offset=INT, cursor=INT,
+        data=TEXT, encoding=_enum(("utf-8", "base64")), size=INT, eof=BOOL, gap=_or_null(OBJECT),
     ),
     "TelemetryPage": _object(
-        run_id=TEXT, attempt=WHOLE, cursor=WHOLE, records=_list(_object(seq=WHOLE)), eof=FLAG,
-        unreadable=WHOLE,
+        run_id=TEXT, attempt=INT, cursor=INT, records=_list(_object(seq=INT)), eof=BOOL,
+        unreadable=INT,
     ),
     "Explanation": _object(
         run_id=TEXT, reason=_or_null(TEXT), facts=_list(OBJECT), changes=_list(_list(OBJECT))
     ),
     "Workers": _object(workers=_list(_object(kind=TEXT, python=TEXT))),
     "Registered": _object(
-        accepted_version=WHOLE, session_token=TEXT, order=_words(("start", "attach", "stop")),
-        want=_words(Want), pause_mode=_or_null(TEXT), grace_s=NUMBER, stop=_or_null(OBJECT),
+        accepted_version=INT, session_token=TEXT, order=_enum(("start", "attach", "stop")),
+        want=_enum(Want), pause_mode=_or_null(TEXT), grace_s=NUMBER, stop=_or_null(OBJECT),
     ),
-    "FactsAccepted": _object(accepted=WHOLE, rejected=_list(TEXT)),
+    "FactsAccepted": _object(accepted=INT, rejected=_list(TEXT)),
     "Nothing": OBJECT,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The runs as requests see them: found by a reference, changed by events, shown as run objects."""
+"""The runs for handlers: find a run by a reference, change it by events, return its run object."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +13,7 @@ from mosaicd.rundirs.directories import RunDirs
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
 
-#: Characters of an id, prefix or name that is looked up; no name is as long.
+#: The most characters of an id, prefix or name in a request; no run has a longer name.
 LONGEST_REFERENCE = 512
 
 
@@ -29,9 +29,9 @@ class Runs:
         self._rundirs = rundirs
 
     async def find(self, caller: Caller, reference: str) -> Run:
-        """Return the run that an id, a unique prefix or a name means; NotFound for another user's run.
+        """Return the run with this id, unique prefix of an id, or name; NotFound for another user's run.
 
-        The caller's own runs come first; only admins may mean a run of another user.
+        The caller's own runs come first; only an admin can find a run of another user.
         """
         if len(reference) > LONGEST_REFERENCE:
             raise NotFound("no run has a name as long as this")
@@ -47,7 +47,7 @@ class Runs:
         return await self._history.find(None, reference)
 
     async def newest(self, run_id: str) -> tuple[Run, Progress]:
-        """Return a run and its last values as of now; NotFound."""
+        """Return the present state of a run and its last values; NotFound if it does not exist."""
         live = self._registry.live.get(run_id)
         if live is not None:
             return live, self._registry.progress.get(run_id) or Progress()
@@ -71,7 +71,7 @@ class Runs:
         return self.view(run)
 
     def view(self, run: Run, *, progress: Progress | None = None, duplicate: bool = False) -> Json:
-        """Return the wire's run object."""
+        """Return the run object of the wire."""
         known = progress or self._registry.progress.get(run.run_id) or Progress()
         return run_object(
             run, known, str(self._rundirs.path(run.run_id)), duplicate=duplicate,

@@ -1,9 +1,9 @@
-"""Remember where in a telemetry file which record is, so that the next page needs no scan from the start."""
+"""Remember places in telemetry files, so that the next page needs no scan from the start of the file."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
 
-#: Files that are remembered, and places in one of them.
+#: The most files that are remembered, and the most places in one file.
 FILES = 64
 PLACES = 256
 
@@ -17,13 +17,13 @@ class Place:
 
 
 class SeqIndex:
-    """The known places in telemetry files that one connection has read, by run id and attempt."""
+    """The known places in the telemetry files that one connection has read; the key is run id and attempt."""
 
     def __init__(self) -> None:
         self._places: dict[tuple[str, int], list[Place]] = {}
 
     def before(self, key: tuple[str, int], seq: int) -> Place:
-        """Return the last known place that is not behind `seq`."""
+        """Return the last known place whose seq is at most `seq`; the start of the file if there is none."""
         places = self._places.get(key, [])
         index = bisect_right(places, seq, key=lambda place: place.seq)
         return Place(places[index - 1].seq, places[index - 1].offset) if index else Place()

@@ -1,7 +1,7 @@
-"""The streams of one connection: watches and followed output.
+"""The streams of one connection: watches, followed output and followed telemetry.
 
-A stream begins after the reply that names it has left, writes with back-pressure, and ends with
-`run.end` {subscription, reason, cursor}, from which the client can always continue.
+A stream starts after the reply that has its number, and writes with back-pressure.  It ends with the
+notification `run.end` {subscription, reason, cursor}; the client can continue from that cursor.
 """
 
 import asyncio
@@ -16,29 +16,29 @@ from mosaicd.protocol import Json
 from mosaicd.protocol.errors import MosaicError, NotFound, Unavailable
 from mosaicd.protocol.framing import encode, request
 
-#: How many streams one connection may have open.
+#: The most open streams of one connection.
 STREAMS = 64
-_numbers = count(1)
+_subscriptions = count(1)
 
 
 class Outlet(Protocol):
     """The sending side of the connection that carries the streams."""
 
     async def send(self, data: bytes) -> None:
-        """Send whole lines with back-pressure; ConnectionResetError when the peer is gone."""
+        """Send complete lines with back-pressure; ConnectionResetError if the peer hung up."""
 
     def notify(self, method: str, params: Mapping[str, Any]) -> bool:
         """Send a notification without waiting."""
 
-    def close_when_done(self) -> None:
-        """Close the connection if its peer has shut its sending side and nothing is left to send."""
+    def close_if_done(self) -> None:
+        """Close the connection if its peer has shut its sending side and nothing remains to be sent."""
 
 
 class Stream:
-    """One subscription.  The function that feeds it sets `cursor` to what was sent last."""
+    """One subscription.  The function that feeds it sets `cursor` to the position after each write."""
 
     def __init__(self, outlet: Outlet, method: str, cursor: int) -> None:
-        self.subscription = next(_numbers)
+        self.subscription = next(_subscriptions)
         self.method = method
         self.cursor = cursor
         self.reason = "terminated"
@@ -46,16 +46,16 @@ class Stream:
         self._outlet = outlet
 
     async def send(self, method: str, params: Mapping[str, Any]) -> None:
-        """Send a notification that names this subscription; ConnectionResetError when the peer is gone."""
+        """Send a notification that names this subscription; ConnectionResetError if the peer hung up."""
         await self.write(encode(request(method, {"subscription": self.subscription, **params}, None)))
 
     async def write(self, lines: bytes) -> None:
-        """Send whole lines that are already encoded."""
+        """Send complete, encoded lines; ConnectionResetError if the peer hung up."""
         await self._outlet.send(lines)
 
 
 class Streams:
-    """All streams of a connection, by their number."""
+    """All open streams of a connection, by subscription number."""
 
     def __init__(self, outlet: Outlet) -> None:
         self._outlet = outlet
@@ -65,7 +65,7 @@ class Streams:
         return len(self._open)
 
     def open(self, method: str, cursor: int) -> Stream:
-        """Return a new stream, to be started once its number is sent; Unavailable: too many are open."""
+        """Return a new stream, which is started after the reply; Unavailable if too many are open."""
         if len(self._open) >= STREAMS:
             raise Unavailable(f"a connection can have at most {STREAMS} streams", limit=STREAMS)
         stream = Stream(self._outlet, method, cursor)
@@ -73,15 +73,15 @@ class Streams:
         return stream
 
     def start(self, stream: Stream, feed: Callable[[Stream], Awaitable[None]]) -> None:
-        """Have `feed` fill an open stream; if the stream has ended meanwhile, only say so."""
+        """Have `feed` fill an open stream; if the stream has ended meanwhile, send only its end."""
         if stream.subscription not in self._open:
-            self._say_end(stream)
+            self._send_end(stream)
             return
 
-        async def fed() -> None:
+        async def feed_stream() -> None:
             await feed(stream)
 
-        stream.task = asyncio.get_running_loop().create_task(fed())
+        stream.task = asyncio.get_running_loop().create_task(feed_stream())
         stream.task.add_done_callback(lambda task: self._ended(stream, task))
 
     def _ended(self, stream: Stream, task: asyncio.Task[None]) -> None:
@@ -91,15 +91,15 @@ class Streams:
             return
         if error is not None:
             stream.reason = "error"
-        self._say_end(stream, **_told(stream, error))
+        self._send_end(stream, **_error_fields(stream, error))
 
-    def _say_end(self, stream: Stream, **more: Any) -> None:
+    def _send_end(self, stream: Stream, **error_fields: Any) -> None:
         end = {"subscription": stream.subscription, "reason": stream.reason, "cursor": stream.cursor}
-        self._outlet.notify("run.end", {**end, **more})
-        self._outlet.close_when_done()
+        self._outlet.notify("run.end", {**end, **error_fields})
+        self._outlet.close_if_done()
 
     def unsubscribe(self, subscription: int) -> int:
-        """End one stream and return its cursor; NotFound when it is none of this connection's."""
+        """End one stream and return its cursor; NotFound if this connection has no such stream."""
         stream = self._open.get(subscription)
         if stream is None:
             raise NotFound(f"this connection has no stream {subscription}")
@@ -107,19 +107,19 @@ class Streams:
         return stream.cursor
 
     def end(self, reason: str) -> None:
-        """End every stream, saying why."""
+        """End every stream; each `run.end` has the reason."""
         for stream in list(self._open.values()):
             self._cancel(stream, reason)
 
     async def finish(self, reason: str, grace_s: float) -> None:
-        """End every stream and return when each end was told, after `grace_s` at the latest."""
+        """End every stream and wait until each `run.end` is sent, at most `grace_s`."""
         self.end(reason)
         tasks = [stream.task for stream in self._open.values() if stream.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=grace_s)
 
     def close(self) -> None:
-        """End every stream of a connection that is gone."""
+        """End every stream of a connection that has ended; `run.end` can no longer be sent."""
         self.end("gone")
 
     def _cancel(self, stream: Stream, reason: str) -> None:
@@ -130,8 +130,8 @@ class Streams:
             stream.task.cancel()
 
 
-def _told(stream: Stream, error: BaseException | None) -> Json:
-    """Return what the peer may know of the error that ended its stream; a mistake of ours is logged here."""
+def _error_fields(stream: Stream, error: BaseException | None) -> Json:
+    """Return the fields of `run.end` for the error of a stream; an internal error is logged here."""
     if error is None:
         return {}
     if isinstance(error, MosaicError):

@@ -27,7 +27,7 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a parameter class takes."""
+    """The parameters of a class: their types, the required ones, and the integers."""
 
     types: Mapping[str, Any]
     required: tuple[str, ...]
@@ -36,7 +36,7 @@ class Shape:
 
 @cache
 def dataclass_of(cls: type) -> type:
-    """Return a parameter class as msgspec decodes it: itself, or for a record a dataclass of its fields."""
+    """Return the class that msgspec decodes into: `cls`, or for a record a dataclass with its fields."""
     if not issubclass(cls, Record):
         return cls
     defaults = {name: (field(default=value),) for name, value in cls.DEFAULTS.items()}
@@ -54,7 +54,7 @@ def shape_of(cls: type) -> Shape:
 
 
 def decode(cls: type[T], params: Mapping[str, Any]) -> T:
-    """Return `params` as a `cls`; InvalidParams with every fault in `data["errors"]` otherwise."""
+    """Return `params` as a `cls`; raise InvalidParams with every fault in `data["errors"]`."""
     decoded = dataclass_of(cls)  # type: ignore[arg-type]  # a class is hashable
     shape = shape_of(decoded)
     if params.keys() <= shape.types.keys() and _fits_64_bits(shape, params):
@@ -102,7 +102,7 @@ def _check_params(shape: Shape, params: Mapping[str, Any], faults: Faults) -> No
 
 
 def _check_value(path: Path, hint: Any, value: Any, faults: Faults) -> None:
-    """Add every fault of `value`, which a type of protocol/messages declares."""
+    """Add every fault of `value`; `hint` is its declared type."""
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
         return
@@ -126,6 +126,7 @@ def _check_value(path: Path, hint: Any, value: Any, faults: Faults) -> None:
 
 
 def _is_a(value: object, cls: type) -> bool:
+    """Return whether a JSON value is of the type; an integer is a number too, a boolean is not."""
     if cls in (int, float):
         allowed = (int, float) if cls is float else (int,)
         return isinstance(value, allowed) and not isinstance(value, bool) and math.isfinite(value)
@@ -133,6 +134,7 @@ def _is_a(value: object, cls: type) -> bool:
 
 
 def _shown(value: object) -> str:
+    """Return a JSON value for an error message, shortened; of a list or an object only its type."""
     if value is None:
         return "null"
     if isinstance(value, bool):

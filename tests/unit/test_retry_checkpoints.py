@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mosaic_worker.checkpoints import CheckpointStore
 
-from mosaicd.rpc.verbs.retry import _look_into
+from mosaicd.rpc.verbs.retry import _find_checkpoints
 
 
 def test_a_checkpoint_that_was_renamed_for_its_successor_counts(tmp_path: Path) -> None:
@@ -14,7 +14,7 @@ def test_a_checkpoint_that_was_renamed_for_its_successor_counts(tmp_path: Path) 
     path = checkpoints.save(7, {"model": b"weights"}).path
     path.rename(tmp_path / f".{path.name}.123.old")
     assert checkpoints.latest_verified()[0] is not None
-    assert _look_into(tmp_path) == (True, True)
+    assert _find_checkpoints(tmp_path) == (True, True)
 
 
 @pytest.mark.parametrize("leftover", [".checkpoint-000000000007.123.tmp", ".hidden.old", "notes"])
@@ -23,4 +23,4 @@ def test_an_unfinished_checkpoint_does_not_count(tmp_path: Path, leftover: str) 
     checkpoints = CheckpointStore(tmp_path)
     checkpoints.save(7, {"model": b"weights"}).path.rename(tmp_path / leftover)
     assert checkpoints.latest_verified()[0] is None
-    assert _look_into(tmp_path) == (False, False)
+    assert _find_checkpoints(tmp_path) == (False, False)

@@ -1,7 +1,7 @@
 """worker.advance: cursors, last values and signs of life of a live attempt.
 
-Input: see records/reports.  Output: nothing (sent as a notification).  Caveats: no ledger event and no
-commit of its own; values only overwrite what is in memory, and are written with the next event.
+Input: see records/reports.  Output: nothing (sent as a notification).  Caveats: makes no event and no commit;
+the values replace those in memory, and the registry writes them with its next batch.
 """
 
 from mosaicd.core.evidence import checkpoint
@@ -18,7 +18,7 @@ MOST_RATE = 1e12
 
 
 async def handle(services: Services, caller: Caller, params: Advance) -> Json:
-    """Overwrite the run's progress, push its deadline back, tell followers."""
+    """Replace the run's progress, restart its deadlines, and wake its followers."""
     before = services.registry.progress.get(params.run_id) or Progress()
     progress = Progress(
         telemetry_seq=params.telemetry_seq,
@@ -45,10 +45,11 @@ async def handle(services: Services, caller: Caller, params: Advance) -> Json:
 
 
 def _rate(before: Progress, now: Advance) -> float | None:
+    """Return the smoothed steps per second."""
     passed = now.beat_at - (before.last_heartbeat_at or now.beat_at)
     if now.steps is None or before.steps is None or passed <= 0 or now.steps < before.steps:
         return before.steps_per_s
-    newest = min((now.steps - before.steps) / passed, MOST_RATE)  # a clock that stands still is no speed
+    newest = min((now.steps - before.steps) / passed, MOST_RATE)  # `passed` may be tiny
     if before.steps_per_s is None:
         return round(newest, 3)
     return round(SMOOTHING * newest + (1 - SMOOTHING) * before.steps_per_s, 3)

@@ -1,8 +1,8 @@
 """daemon.backup: write a copy of the registry while it is in use.
 
 Input: path (absolute), force (replace a regular file).  Output: what is in the copy, and seconds.
-Caveats: the daemon writes the file, as its own user, 0600.  Not inside the state directory, but for its
-`backups`: a slip must never hit the registry itself.  Run directories are files and are not in it.
+Caveats: the daemon writes the file as its own user, mode 0600.  In the state directory, only `backups` is
+allowed, so that a mistake never replaces the registry.  The copy has no run directories.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 from mosaicd.store.backup import Cancelled, Copy, write_copy
 
-#: The one directory of the state directory that copies may be written to.
-OWN = "backups"
+#: The only directory in the state directory that a copy may be written to.
+BACKUPS = "backups"
 
 
 async def handle(services: Services, caller: Caller, params: Backup) -> Json:
-    """Write the copy and say what is in it."""
+    """Write the copy and return its contents in numbers."""
     target = _target(params.path, services.settings.state_dir)
     cancelled = threading.Event()
     began = services.clock.mono()
@@ -32,19 +32,20 @@ async def handle(services: Services, caller: Caller, params: Backup) -> Json:
         return write_copy(services.registry.path, target, replace=params.force, is_cancelled=cancelled.is_set)
 
     try:
-        made = await asyncio.to_thread(write)
+        copy = await asyncio.to_thread(write)
     except asyncio.CancelledError:
         cancelled.set()
         raise
     except Cancelled:
         raise Conflict("the copy was cancelled") from None
     return {
-        "path": made.path, "bytes": made.bytes, "runs": made.runs, "last_seq": made.last_seq,
-        "epoch": made.epoch, "seconds": round(services.clock.mono() - began, 3),
+        "path": copy.path, "bytes": copy.bytes, "runs": copy.runs, "last_seq": copy.last_seq,
+        "epoch": copy.epoch, "seconds": round(services.clock.mono() - began, 3),
     }  # fmt: skip
 
 
 def _target(text: str, state_dir: Path) -> Path:
+    """Return the path of the copy without symbolic links; raise InvalidParams if it is not allowed."""
     path = Path(text)
     rule = None
     if not path.is_absolute() or "\0" in text:
@@ -55,9 +56,9 @@ def _target(text: str, state_dir: Path) -> Path:
         raise invalid("path", rule)
     real = Path(os.path.realpath(path.parent)) / path.name
     state_dir = Path(os.path.realpath(state_dir))
-    own = state_dir / OWN
-    if real.is_relative_to(state_dir) and real.parent != own:
-        raise invalid("path", f"must not lie in the state directory, but for {own}")
-    if real.parent == own:
-        own.mkdir(mode=0o700, exist_ok=True)
+    backups = state_dir / BACKUPS
+    if real.is_relative_to(state_dir) and real.parent != backups:
+        raise invalid("path", f"must not be in the state directory, except in {backups}")
+    if real.parent == backups:
+        backups.mkdir(mode=0o700, exist_ok=True)
     return real

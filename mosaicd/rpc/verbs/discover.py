@@ -1,4 +1,4 @@
-"""rpc.discover: the whole wire as one OpenRPC document, generated from METHODS and the dataclasses."""
+"""rpc.discover: the protocol as one OpenRPC document, generated from METHODS and the parameter classes."""
 
 from functools import cache
 
@@ -25,7 +25,7 @@ async def handle(services: Services, caller: Caller, params: NoParams) -> Json:
 
 @cache
 def document() -> Json:
-    """Return the OpenRPC document; not to be changed."""
+    """Return the OpenRPC document; the caller must not change it."""
     classes = sorted({dataclass_of(row.params) for row in METHODS.values()}, key=lambda cls: cls.__name__)
     _, schemas = msgspec.json.schema_components(classes, ref_template=_REF)
     for schema in schemas.values():

@@ -1,6 +1,7 @@
 """run.explain: every fact that keeps a run from starting, and the smallest changes that would start it.
 
-Input: run_id.  Output: {run_id, reason, facts, changes}; no facts: it does not wait, or starts next.
+Input: run_id.  Output: {run_id, reason, facts, changes}.  If there are no facts, the run does not wait, or it
+starts next.
 """
 
 from mosaicd.protocol import Json
@@ -10,6 +11,6 @@ from mosaicd.rpc.context import Services
 
 
 async def handle(services: Services, caller: Caller, params: RunRef) -> Json:
-    """Return what keeps the run from starting now."""
+    """Return the explanation for the run."""
     owners = {run.owner_uid: run.owner for run in services.registry.live.values()}
     return services.scheduler.explain(params.run_id, owners).to_dict()

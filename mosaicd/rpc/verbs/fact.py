@@ -1,8 +1,8 @@
-"""worker.fact: facts of an attempt, in order, folded in one transaction.
+"""worker.fact: facts of an attempt, in order, recorded in one transaction.
 
-Input: session token and facts.  Output: how many were taken, and those that have no row where the run
-stands (refused, logged, nothing changed).  Caveats: a fact told twice is accepted and ignored; of a pause and
-a going on that come together only the ledger knows whether they were told before.
+Input: session token and facts.  Output: the number of accepted facts, and the rejected facts, which are not
+legal in the run's state; they are logged and change nothing.  Caveats: a repeated fact is accepted and
+ignored.  If pauses and resumes come together, only the ledger shows which were recorded before.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from mosaicd.rpc.context import Services
 
 
 async def handle(services: Services, caller: Caller, params: Facts) -> Json:
-    """Fold the facts; then look whether the tree is empty, where one says so."""
+    """Record the facts; if one hints that the process tree is empty, carry out what the run is owed."""
     rejected: list[str] = []
     facts = await _not_recorded(services, params)
 
@@ -44,7 +44,7 @@ async def handle(services: Services, caller: Caller, params: Facts) -> Json:
 
 
 async def _not_recorded(services: Services, params: Facts) -> Sequence[Mapping[str, Any]]:
-    """Return the facts less those that were recorded by a daemon that died before it could say so."""
+    """Return the facts without those that an earlier daemon recorded and died before it replied."""
     if sum(fact.get("fact") in missed_events.PAUSE_FACTS for fact in params.facts) < 2:
         return params.facts
     newest = await services.history.newest_pause_fact(params.run_id)

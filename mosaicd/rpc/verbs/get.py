@@ -1,4 +1,4 @@
-"""run.get: one run, live or ended."""
+"""run.get: return one run, live or ended."""
 
 from mosaicd.protocol import Json
 from mosaicd.protocol.messages import RunRef

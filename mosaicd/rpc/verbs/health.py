@@ -1,7 +1,7 @@
-"""daemon.health: whether the daemon is up, ready and well.
+"""daemon.health: the state of the daemon.
 
-Input: nothing.  Output: who and where it is, runs by state, slots, registry, quarantine, warnings.
-Caveats: answered while the daemon is still starting; `ready` says so.
+Input: nothing.  Output: pid, version, paths, runs by state, slots, registry, quarantine, warnings.
+Caveats: also answered while the daemon starts; `ready` is then false.
 """
 
 import os
@@ -46,18 +46,18 @@ async def handle(services: Services, caller: Caller, params: NoParams) -> Json:
 
 
 def _quarantine(services: Services) -> list[Json]:
-    """Records that are set aside, by the registry and by reconcile."""
+    """Return the quarantined runs: rows that are not valid, and runs whose files contradict their row."""
     contradictory = [{"run_id": run_id, "why": why} for run_id, why in services.quarantine.items()]
     return [*services.registry.quarantine, *contradictory][:200]
 
 
 def _withheld(services: Services) -> list[str]:
-    """Return a warning for each run that is set aside and whose slots stay reserved."""
-    found = services.scheduler.withheld.values()
-    return [log.with_code(Catalogue.SLOTS_WITHHELD, withheld.summary()) for withheld in found]
+    """Return a warning for each quarantined run whose slots stay reserved."""
+    runs = services.scheduler.withheld.values()
+    return [log.with_code(Catalogue.SLOTS_WITHHELD, withheld.summary()) for withheld in runs]
 
 
 def _start_error(services: Services) -> list[str]:
-    """Return why there is no launcher, as a warning, while none can be started."""
+    """Return a warning with the reason while no launcher can be started."""
     error = services.launcher.start_error
     return [] if error is None else [log.with_code(Catalogue.LAUNCHER_NOT_STARTED, error)]

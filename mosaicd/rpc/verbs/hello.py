@@ -1,7 +1,8 @@
-"""daemon.hello: versions, and what a cursor means here.
+"""daemon.hello: check the protocol version of a client.
 
-Input: the client's protocol version and name.  Output: ours, the ledger's epoch, who the caller is.
-Caveats: answered while the daemon is still starting; a version we do not speak is refused.
+Input: the client's protocol version and name.  Output: the daemon's versions, the epoch and last seq of the
+ledger, the caller's user.  Caveats: also answered while the daemon starts; Conflict for another protocol
+version.
 """
 
 from mosaicd import __version__
@@ -13,7 +14,7 @@ from mosaicd.rpc.context import Services
 
 
 async def handle(services: Services, caller: Caller, params: Hello) -> Json:
-    """Return who we are."""
+    """Return versions, ledger and user."""
     if params.proto_version != PROTOCOL_VERSION:
         raise Conflict(
             f"this daemon speaks protocol {PROTOCOL_VERSION}, not {params.proto_version}",

@@ -1,7 +1,7 @@
-"""run.hold and run.release: keep a waiting run from starting, and let it go again.
+"""run.hold and run.release: keep a waiting run from starting, and let it start again.
 
-Input: run_id.  Output: the run.  Caveats: only a run that waits can be held; a run that holds slots is
-paused instead.  Both are no-ops where they are already true.
+Input: run_id.  Output: the run.  Caveats: only a waiting run can be held; Conflict for a run that has slots,
+which can be paused instead.  A hold of a held run, or a release of another run, changes nothing.
 """
 
 from mosaicd.core.fsm import Event, Kind
@@ -14,12 +14,12 @@ from mosaicd.rpc.context import Services
 
 
 async def handle(services: Services, caller: Caller, params: RunRef) -> Json:
-    """Hold."""
+    """Hold the run and return it."""
     return await _set_held(services, caller, params.run_id, True)
 
 
 async def handle_release(services: Services, caller: Caller, params: RunRef) -> Json:
-    """Release."""
+    """Release the run and return it."""
     return await _set_held(services, caller, params.run_id, False)
 
 

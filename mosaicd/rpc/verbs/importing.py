@@ -1,8 +1,8 @@
-"""daemon.import: take the runs of a registry of the original MOSAIC over as history.
+"""daemon.import: copy the runs of a registry of the original MOSAIC into the history.
 
-Input: path (absolute) of its SQLite file, dry_run.  Output: how many runs came, which were there already, and
-what was not understood.  Caveats: the file is only read; nothing is ever started; what was live there is
-`interrupted` here.  Doing it again brings only what is new.
+Input: path (absolute) of its SQLite file, dry_run.  Output: the numbers of new, known and skipped runs, and
+notes about data that was not understood.  Caveats: the file is only read, and no run is started.  A run that
+was live there gets the outcome `interrupted`.  A second import adds only new runs.
 """
 
 import asyncio
@@ -19,27 +19,27 @@ from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 from mosaicd.store.importing import Read, read
 
-#: Sentences about what was not understood, each with how many rows it is of.
+#: The most different notes in a reply.
 MOST_NOTES = 50
 
 
 async def handle(services: Services, caller: Caller, params: Import) -> Json:
-    """Read, understand, and store what is not there yet."""
+    """Read the file, convert its rows, and store the runs that the history does not have."""
     path = Path(params.path)
     if not path.is_absolute() or "\0" in params.path:
         raise invalid("path", "must be an absolute path")
-    found = await asyncio.to_thread(read, path)
+    table = await asyncio.to_thread(read, path)
     notes: Counter[str] = Counter()
-    runs = _understood(found, (caller.uid, caller.name), services.clock.wall(), notes)
+    runs = _convert(table, (caller.uid, caller.name), services.clock.wall(), notes)
     outcomes: Counter[str] = Counter()
     imported: list[str] = []
     known = 0
-    for made in runs:
-        run = made.steps[-1][0]
+    for converted in runs:
+        run = converted.steps[-1][0]
         if params.dry_run:
             is_new = await services.history.get(run.run_id) is None
         else:
-            is_new = await services.registry.add_history(made.steps, Progress())
+            is_new = await services.registry.add_history(converted.steps, Progress())
         known += not is_new
         if is_new:
             imported.append(run.run_id)
@@ -47,21 +47,22 @@ async def handle(services: Services, caller: Caller, params: Import) -> Json:
     if not params.dry_run:
         log.event(log.Catalogue.HISTORY_IMPORTED, who=caller.name, path=path, count=len(imported))
     return {
-        "path": str(path), "dry_run": params.dry_run, "rows": len(found.rows), "imported": len(imported),
-        "known": known, "skipped": len(found.rows) - len(imported) - known, "outcomes": dict(outcomes),
-        "run_ids": imported[:1000], "unknown_columns": found.unknown, "missing_columns": found.missing,
+        "path": str(path), "dry_run": params.dry_run, "rows": len(table.rows), "imported": len(imported),
+        "known": known, "skipped": len(table.rows) - len(imported) - known, "outcomes": dict(outcomes),
+        "run_ids": imported[:1000], "unknown_columns": table.unknown, "missing_columns": table.missing,
         "notes": [{"note": note, "rows": count} for note, count in notes.most_common(MOST_NOTES)],
     }  # fmt: skip
 
 
-def _understood(found: Read, owner: tuple[int, str], now: float, notes: Counter[str]) -> list[Understood]:
+def _convert(table: Read, owner: tuple[int, str], now: float, notes: Counter[str]) -> list[Understood]:
+    """Return the runs of the rows; a row that cannot be converted is only counted in `notes`."""
     runs = []
-    for row in found.rows:
+    for row in table.rows:
         try:
-            made = understand(row, owner, now)
+            converted = understand(row, owner, now)
         except ValueError as error:
             notes[str(error)] += 1
             continue
-        notes.update(made.notes)
-        runs.append(made)
+        notes.update(converted.notes)
+        runs.append(converted)
     return runs

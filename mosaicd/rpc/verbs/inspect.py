@@ -1,8 +1,8 @@
-"""daemon.inspect: look over registry and state directory, for the doctor.
+"""daemon.inspect: inspect the registry and the state directory, for `mosaicctl doctor`.
 
-Input: fix (repair what is safe to).  Output: facts: registry, live runs, modes, directories, disk, and what
-was fixed.  Caveats: reads the whole registry and every run directory, in a thread, over a connection of its
-own; requests go on meanwhile.
+Input: fix (make the safe repairs).  Output: facts about the registry, live runs, modes, directories and the
+disk, and the repairs made.  Caveats: reads the complete registry and every run directory, in a thread and
+over its own connection to SQLite; other requests are answered meanwhile.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from mosaicd.upkeep.inspection import inspect
 async def handle(services: Services, caller: Caller, params: Inspect) -> Json:
     """Return the facts."""
     report = await asyncio.to_thread(inspect, services.settings, services.clock.wall(), fix=params.fix)
-    live = services.registry.live  # newer than what was read: an end in between is no fault
+    live = services.registry.live  # a run that ended during the inspection is no fault
     report["live"] = [run for run in report["live"] if run["run_id"] in live]
     if params.fix and services.registry.retention.pruned_left:
         await services.retention.finish()

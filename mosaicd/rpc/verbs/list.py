@@ -1,8 +1,8 @@
-"""run.list: runs, ended ones too, oldest first, in pages.
+"""run.list: live and ended runs in pages, oldest first.
 
-Input: filters, joined by AND.  Output: {runs, cursor}; cursor null: that was all.
-Caveats: users who are no admins see their own.  A page ends early where its runs are large, so only the
-cursor says whether there are more.
+Input: filters, joined by AND.  Output: {runs, cursor}; on the last page, cursor is null.
+Caveats: only an admin sees runs of other users.  A page of large runs has fewer runs than the limit, so only
+the cursor shows whether more runs follow.
 """
 
 import json
@@ -17,7 +17,7 @@ from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 
 PAGE_BYTES = REQUEST_LIMIT_BYTES * 3 // 4
-#: An object without its command and labels, generously.
+#: An upper bound for a run object without its command and labels.
 PLAIN_BYTES = 4096
 
 
@@ -36,15 +36,16 @@ async def handle(services: Services, caller: Caller, params: ListRuns) -> Json:
 
 
 def _fitting(page: Sequence[tuple[Run, Progress]]) -> int:
-    """Return how many runs of the page go into one reply: at least one."""
-    left = PAGE_BYTES
+    """Return how many runs of the page fit into one reply: at least one."""
+    free_bytes = PAGE_BYTES
     for count, (run, _) in enumerate(page):
-        left -= PLAIN_BYTES + _size(run)
-        if left < 0:
+        free_bytes -= PLAIN_BYTES + _size(run)
+        if free_bytes < 0:
             return max(1, count)
     return len(page)
 
 
 def _size(run: Run) -> int:
+    """Return the bytes of the run's command and labels; 0 if they are short."""
     texts = [*run.command, *run.labels, *run.labels.values()]
     return len(json.dumps(texts)) if sum(map(len, texts)) > PLAIN_BYTES // 8 else 0

@@ -2,9 +2,9 @@
 
 Input: stream, attempt (default: the newest), cursor (offset), tail_lines, since, limit_bytes, follow.
 Output: {run_id, attempt, stream, offset, cursor, data, encoding, size, eof, gap} and, when followed,
-`subscription`; then `run.log` notifications.  `data` lies at offset..cursor; the next cursor is `cursor`.
-Caveats: text is sent as it is where it is UTF-8 and base64 otherwise; a character is never split.  Where
-bytes were not kept, `gap` {from, to} says which: `data` then begins at `to`.
+`subscription`; then `run.log` notifications.  `data` has the bytes from `offset` to `cursor`, which is the
+cursor of the next request.  Caveats: output is sent as text if it is UTF-8, otherwise as base64; a character
+is never split.  If bytes were not kept, `gap` {from, to} names them, and `data` begins at `to`.
 """
 
 import base64
@@ -18,30 +18,30 @@ from mosaicd.protocol.rundir import LOG_INDEX, STREAMS
 from mosaicd.rpc import validate
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
-from mosaicd.rpc.follow import chosen_attempt, follow
+from mosaicd.rpc.follow import attempt_to_read, follow
 from mosaicd.rpc.segments import Output, Piece, offset_at
 from mosaicd.rpc.streams import Stream
 
-#: Bytes of a chunk: in base64 and with its envelope it stays below the limit of a message.
+#: Bytes of a chunk; as base64 and with its envelope it stays below CHUNK_LIMIT_BYTES.
 CHUNK_BYTES = 47 << 10
-#: How far back `tail_lines` looks.
+#: The most bytes that are read for `tail_lines`.
 TAIL_BYTES = 16 << 20
 
 
 async def handle(services: Services, caller: Caller, params: ReadLogs) -> Json:
-    """Return the first chunk; the rest follows where it was asked for."""
+    """Return the first chunk; with `follow`, start a stream of the rest."""
     validate.at_least(params, 0, "cursor", "tail_lines", "since")
     validate.at_least(params, 1, "attempt", "limit_bytes")
     run, _ = await services.runs.newest(params.run_id)
-    attempt = chosen_attempt(run, params.attempt)
-    reply = await _first(services, run, attempt, params)
+    attempt = attempt_to_read(run, params.attempt)
+    reply = await _first_chunk(services, run, attempt, params)
     if params.follow:
-        stream = _open(services, caller, params, attempt, reply["cursor"])
+        stream = _open_stream(services, caller, params, attempt, reply["cursor"])
         reply["subscription"] = stream.subscription
     return reply
 
 
-async def _first(services: Services, run: Run, attempt: int, params: ReadLogs) -> Json:
+async def _first_chunk(services: Services, run: Run, attempt: int, params: ReadLogs) -> Json:
     limit = min(params.limit_bytes or CHUNK_BYTES, CHUNK_BYTES)
     cursor, size, piece = params.cursor, 0, Piece(params.cursor, b"")
     async with services.files.attempt_log(run, attempt, STREAMS[params.stream]) as log:
@@ -50,7 +50,7 @@ async def _first(services: Services, run: Run, attempt: int, params: ReadLogs) -
                 async with services.files.attempt_log(run, attempt, LOG_INDEX) as index:
                     cursor = await offset_at(log, index, params.stream, params.since)
             if params.tail_lines is not None:
-                cursor = max(cursor, await _tail(log, params.tail_lines))
+                cursor = max(cursor, await _tail_start(log, params.tail_lines))
             piece = await log.read(cursor, limit)
             size, _ = await log.end()
     chunk = _chunk(cursor, piece)
@@ -60,11 +60,12 @@ async def _first(services: Services, run: Run, attempt: int, params: ReadLogs) -
     }  # fmt: skip
 
 
-async def _tail(log: Output, lines: int) -> int:
+async def _tail_start(log: Output, lines: int) -> int:
     return await log.start_of_last_lines(lines, TAIL_BYTES) if lines else (await log.end())[0]
 
 
 def _chunk(cursor: int, piece: Piece) -> Json:
+    """Return the fields of a chunk that was read at `cursor`."""
     text, encoding, taken = as_text(piece.data)
     return {
         "offset": piece.offset, "cursor": piece.offset + taken, "data": text, "encoding": encoding,
@@ -72,19 +73,19 @@ def _chunk(cursor: int, piece: Piece) -> Json:
     }  # fmt: skip
 
 
-def _open(services: Services, caller: Caller, params: ReadLogs, attempt: int, cursor: int) -> Stream:
+def _open_stream(services: Services, caller: Caller, params: ReadLogs, attempt: int, cursor: int) -> Stream:
     async def feed(stream: Stream) -> None:
-        async def step(log: Output, now: int) -> bool:
+        async def step(log: Output, current: int) -> bool:
             piece = await log.read(stream.cursor, CHUNK_BYTES)
             chunk = _chunk(stream.cursor, piece)
             if chunk["cursor"] == stream.cursor:
                 return False
-            named = {"run_id": params.run_id, "attempt": now, "stream": params.stream}
+            named = {"run_id": params.run_id, "attempt": current, "stream": params.stream}
             await stream.send("run.log", {**named, **chunk})
             stream.cursor = chunk["cursor"]
             return True
 
-        def restart(now: int) -> None:
+        def restart(next_attempt: int) -> None:
             stream.cursor = 0
 
         name = STREAMS[params.stream]
@@ -94,7 +95,7 @@ def _open(services: Services, caller: Caller, params: ReadLogs, attempt: int, cu
 
 
 def as_text(data: bytes) -> tuple[str, str, int]:
-    """Return (data, encoding, bytes taken): text up to its last whole character, or base64."""
+    """Return (data, encoding, bytes used): text up to its last complete character, or base64."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -102,7 +103,7 @@ def as_text(data: bytes) -> tuple[str, str, int]:
             return base64.b64encode(data).decode(), "base64", len(data)
         text = data[: error.start].decode()
         data = data[: error.start]
-    # Control characters swell sixfold in JSON; then base64 is the shorter one.
+    # A control character takes six bytes in JSON; with many of them base64 is shorter.
     may_swell = len(data) * 6 > CHUNK_LIMIT_BYTES
     if may_swell and len(json.dumps(text, ensure_ascii=False).encode()) > CHUNK_BYTES * 4 // 3:
         return base64.b64encode(data).decode(), "base64", len(data)

@@ -1,8 +1,8 @@
-"""run.pause: ask for a pause.
+"""run.pause: request a pause of a run.
 
-Input: run_id, mode (absent: cooperative where the worker can, else freeze), reason.  Output: the run.
-Caveats: the reply says what is wanted, not that it has happened; a run that waits is held instead; a
-run that is starting remembers it until it works.
+Input: run_id, mode (default: cooperative if the worker supports it, otherwise freeze), reason.  Output: the
+run.  Caveats: the reply shows that the pause is wanted, not that the run is paused.  A waiting run is held
+instead.  A run that is starting is paused once it works.
 """
 
 from mosaicd.core.fsm import Event, Kind
@@ -16,10 +16,10 @@ from mosaicd.rpc.context import Services
 
 
 async def handle(services: Services, caller: Caller, params: Pause) -> Json:
-    """Record the wish and return the run."""
+    """Record the request and return the run."""
 
     def decide(run: Run) -> list[Event]:
-        refuse(run, params.mode)
+        check_can_pause(run, params.mode)
         at = services.clock.wall()
         if run.is_waiting and run.state is State.INIT:
             return [] if run.held else [Event(Kind.HOLD, at, caller.name, reason_of(params.reason))]
@@ -36,8 +36,8 @@ def default_mode(run: Run) -> PauseMode:
     return PauseMode.COOPERATIVE if run.can_pause else PauseMode.FREEZE
 
 
-def refuse(run: Run, mode: str | None) -> None:
-    """Raise Conflict where a pause makes no sense."""
+def check_can_pause(run: Run, mode: str | None) -> None:
+    """Raise Conflict if the run is ending or its worker does not support the mode."""
     if run.state is State.FAULT:
         raise Conflict(f"run {run.run_id} is in FAULT: its process tree is being ended", state=run.state)
     if run.want is Want.STOP:

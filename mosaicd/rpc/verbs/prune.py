@@ -1,10 +1,11 @@
 """run.prune: remove ended runs for good: directory, row and events.
 
 Input: `runs` (references), or filters joined by AND (older_than_s, outcome, name, label, user), or neither:
-then what the settings give up now.  `dry_run` removes nothing.
-Output: {dry_run, runs: what goes or went, kept: what was meant and stays, with why, count, bytes, complete}.
-Caveats: live and pinned runs, and ended ones that a live run names, stay.  One call removes PAGE_RUNS at
-most; `complete` false: ask again.  `count` and `bytes` of a dry run are of all.
+then the runs that [retention] of the settings selects.  `dry_run` removes nothing.
+Output: {dry_run, runs: the pruned runs, or with `dry_run` the runs to prune, kept: the runs that stay, with
+the reason, count, bytes, complete}.
+Caveats: live runs, pinned runs, and ended runs that a live run refers to stay.  One call prunes at most
+PAGE_RUNS runs; if more remain, `complete` is false.  A dry run counts all selected runs.
 """
 
 from collections.abc import Sequence
@@ -26,26 +27,26 @@ Kept = list[dict[str, str]]
 
 
 async def handle(services: Services, caller: Caller, params: PruneRuns) -> Json:
-    """Choose, and unless this is a dry run, remove."""
+    """Select runs and, unless this is a dry run, prune them."""
     _check(params)
     kept: Kept = []
     if params.runs is not None:
-        choices = await _named(services, caller, params.runs, kept)
+        choices = await _select_named(services, caller, params.runs, kept)
     elif _filters(params) or params.older_than_s is not None:
-        choices = await _fitting(services, caller, params, kept)
+        choices = await _select_matching(services, caller, params, kept)
     else:
-        choices = await _by_policy(services, caller)
+        choices = await _select_by_policy(services, caller)
     page, is_complete = choices[:PAGE_RUNS], len(choices) <= PAGE_RUNS
     if params.dry_run:
-        told, count, size_bytes = page, len(choices), sum(choice.size_bytes for choice in choices)
+        listed, count, size_bytes = page, len(choices), sum(choice.size_bytes for choice in choices)
     else:
-        told = await services.retention.prune(page, caller.name)
-        gone = {choice.run.run_id for choice in told}
-        kept += [_stays(c.run, "it was pinned, or its shim has not exited yet") for c in page
-                 if c.run.run_id not in gone]  # fmt: skip
-        count, size_bytes = len(told), sum(choice.size_bytes for choice in told)
+        listed = await services.retention.prune(page, caller.name)
+        pruned = {choice.run.run_id for choice in listed}
+        kept += [_kept(c.run, "it was pinned, or its shim has not exited yet") for c in page
+                 if c.run.run_id not in pruned]  # fmt: skip
+        count, size_bytes = len(listed), sum(choice.size_bytes for choice in listed)
     return {
-        "dry_run": params.dry_run, "runs": [_shown(choice) for choice in told], "kept": kept[:PAGE_RUNS],
+        "dry_run": params.dry_run, "runs": [_view(choice) for choice in listed], "kept": kept[:PAGE_RUNS],
         "count": count, "bytes": size_bytes, "complete": is_complete,
     }  # fmt: skip
 
@@ -62,28 +63,31 @@ def _check(params: PruneRuns) -> None:
 
 
 def _filters(params: PruneRuns) -> Json:
-    asked = {"outcome": params.outcome, "name": params.name, "label": params.label, "user": params.user}
-    return {name: value for name, value in asked.items() if value is not None}
+    filters = {"outcome": params.outcome, "name": params.name, "label": params.label, "user": params.user}
+    return {name: value for name, value in filters.items() if value is not None}
 
 
-async def _by_policy(services: Services, caller: Caller) -> list[Choice]:
+async def _select_by_policy(services: Services, caller: Caller) -> list[Choice]:
     if services.retention.policy.is_off:
         rule = "[retention] has no limits, so no run is selected; name runs, or give an age or another filter"
         raise invalid("runs", rule)
     return await services.retention.runs_to_prune(None if caller.is_admin else caller.uid)
 
 
-async def _fitting(services: Services, caller: Caller, params: PruneRuns, kept: Kept) -> list[Choice]:
-    """Every ended run that fits; an admin who names no user means everybody's."""
+async def _select_matching(services: Services, caller: Caller, params: PruneRuns, kept: Kept) -> list[Choice]:
+    """Return the ended runs that match the filters; for an admin, runs of all users."""
     filters = replace(ListRuns(), **_filters(params))
     runs = await services.history.ended(filters, None if caller.is_admin else caller.uid)
     if params.older_than_s is not None:
         before = services.clock.wall() - params.older_than_s
         runs = [run for run in runs if run.finished_at < before]
-    return await _free(services.retention, runs, "chosen", kept)
+    return await _without_kept(services.retention, runs, "chosen", kept)
 
 
-async def _named(services: Services, caller: Caller, references: list[str], kept: Kept) -> list[Choice]:
+async def _select_named(
+    services: Services, caller: Caller, references: list[str], kept: Kept
+) -> list[Choice]:
+    """Return the ended runs with these references; the other references go to `kept`."""
     wanted: dict[str, None] = {}
     for reference in references:
         try:
@@ -96,29 +100,30 @@ async def _named(services: Services, caller: Caller, references: list[str], kept
         else:
             wanted[run.run_id] = None
     runs = await services.history.ended(ListRuns(), None if caller.is_admin else caller.uid)
-    return await _free(services.retention, [run for run in runs if run.run_id in wanted], "named", kept)
+    selected = [run for run in runs if run.run_id in wanted]
+    return await _without_kept(services.retention, selected, "named", kept)
 
 
-async def _free(retention: Retention, runs: Sequence[Ended], why: str, kept: Kept) -> list[Choice]:
-    """Return those of `runs` that nothing keeps, measured; the others go to `kept`."""
+async def _without_kept(retention: Retention, runs: Sequence[Ended], why: str, kept: Kept) -> list[Choice]:
+    """Return the runs that may be pruned, measured; pinned runs and runs in use go to `kept`."""
     in_use = await retention.in_use()
     free: list[Ended] = []
     for run in runs:
         if run.pinned:
-            kept.append(_stays(run, "it is pinned"))
+            kept.append(_kept(run, "it is pinned"))
         elif run.run_id in in_use:
-            kept.append(_stays(run, "a live run refers to it"))
+            kept.append(_kept(run, "a live run refers to it"))
         else:
             free.append(run)
     sizes = await retention.measure([run.run_id for run in free])
     return [Choice(run, sizes[run.run_id], why) for run in free]
 
 
-def _stays(run: Ended, why: str) -> dict[str, str]:
+def _kept(run: Ended, why: str) -> dict[str, str]:
     return {"run_id": run.run_id, "why": why, "error": "conflict"}
 
 
-def _shown(choice: Choice) -> Json:
+def _view(choice: Choice) -> Json:
     run = choice.run
     return {
         "run_id": run.run_id, "name": run.name, "owner": run.owner, "outcome": run.outcome,

@@ -1,9 +1,9 @@
-"""daemon.reexec: have the daemon become the program that is installed now, in the same process.
+"""daemon.reexec: replace the daemon with the program that is installed now, in the same process.
 
-Input: nothing.  Output: pid, the version that answers and the one that comes.
-Caveats: the reply leaves first.  The program is asked before anything is stopped whether it starts; where it
-does not, nothing happens and the error says why.  Connections are hung up; a client that connects meanwhile
-waits.
+Input: nothing.  Output: pid, the running version and the installed version.
+Caveats: the reply leaves first.  Before anything is stopped, the installed program is run with `--check`; if
+that fails, nothing changes and the error has the reason.  Connections are closed; a client that connects
+meanwhile waits.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from mosaicd.rpc.context import Services
 
 
 async def handle(services: Services, caller: Caller, params: NoParams) -> Json:
-    """Look at the program that would come, and begin once the reply is on its way."""
+    """Check the installed program, and begin the replacement after the reply."""
     succession = services.succession
     if succession is None:
         raise Conflict("this daemon cannot replace itself; stop it and start it again")

@@ -1,11 +1,11 @@
-"""worker.register: a shim's handshake, at its start and again after every lost connection.
+"""worker.register: the handshake of a shim, at its start and again after every lost connection.
 
-Input: the attempt, its launch secret, capabilities, and the status of all that was done so far.
-Output: a fresh session token (the newest is valid) and what to do: start, attach or stop.
-Caveats: the reply leaves after `registered` is committed, so a worker never runs before the ledger
-knows its shim.  What the status tells and the row lacks is folded in the same transaction.  The reply is of
-the row at the moment from which the shim is told of every change; a change may still reach it before the
-reply does, and then the shim goes by the change.
+Input: the attempt, its launch secret, and the status of the attempt.
+Output: a new session token (only the newest is valid) and the order: start, attach or stop.
+Caveats: the reply leaves after `registered` is committed, so no worker runs before the ledger knows its
+shim.  Facts of the status that the row lacks are recorded in the same transaction.  The reply has the state
+of the row at the moment when the connection is attached.  A later notification may reach the shim before the
+reply; the shim then follows the notification.
 """
 
 from functools import reduce
@@ -28,7 +28,7 @@ from mosaicd.rpc.context import Services
 
 
 async def handle(services: Services, caller: Caller, params: Register) -> Json:
-    """Fold what was missed and bind the connection; the router has checked the launch secret."""
+    """Record the missed facts and attach the connection; the router has checked the launch secret."""
     if params.proto_version != PROTOCOL_VERSION:
         rule = f"this daemon speaks version {PROTOCOL_VERSION}, not {params.proto_version}"
         raise invalid("proto_version", rule)
@@ -36,13 +36,15 @@ async def handle(services: Services, caller: Caller, params: Register) -> Json:
     crash_points.reach("register.before_record")
     is_unconfirmed = params.run_id in services.unconfirmed
     try:
-        await services.registry.record_if(params.run_id, lambda now: _missed(services, now, params, status))
+        await services.registry.record_if(
+            params.run_id, lambda now: _missed_events(services, now, params, status)
+        )
     except MosaicError:
-        if is_unconfirmed:  # nothing was recorded: the next register is the first that is
+        if is_unconfirmed:  # nothing was recorded: the next register counts as the first
             services.unconfirmed.add(params.run_id)
         raise
     run = services.registry.live.get(params.run_id)  # more may have been recorded since
-    if run is None or not _is_of(run, params):  # it may have been requeued while its lock was waited for
+    if run is None or not _is_of(run, params):  # the run may have ended or been requeued
         raise NotFound(f"there is no live attempt {params.attempt} of run {params.run_id}")
     token = services.auth.issue_token(params.run_id)
     services.shims.attach(
@@ -62,17 +64,18 @@ def _is_of(run: Run, params: Register) -> bool:
 
 
 def _want(run: Run) -> Want:
-    """Return what is wanted now: a pause of a run that is only starting waits until it works."""
+    """Return the want for the shim; a pause of a run that is starting is sent once the run works."""
     return Want.RUN if run.want is Want.PAUSE and run.state is State.RDY else run.want
 
 
-def _missed(services: Services, run: Run, params: Register, status: Status) -> list[Event]:
+def _missed_events(services: Services, run: Run, params: Register, status: Status) -> list[Event]:
+    """Return the events that the row lacks: `registered`, and those that follow from the status."""
     if not _is_of(run, params):
         return []
     events: list[Event] = []
     if run.run_id in services.unconfirmed:
         services.unconfirmed.discard(run.run_id)
-        events += _pause_that_was_wanted(services, run, status)
+        events += _lost_pause_request(services, run, status)
         run = reduce(apply, events, run)
     if run.state is State.HSHK:
         identity = {"shim_pid": params.shim_pid, "shim_start_ticks": params.shim_start_ticks}
@@ -81,11 +84,11 @@ def _missed(services: Services, run: Run, params: Register, status: Status) -> l
     return events + missed_events.from_status(run, status, services.clock.wall())
 
 
-def _pause_that_was_wanted(services: Services, run: Run, status: Status) -> list[Event]:
-    """Return the pause that a frozen tree implies; the registry that held the request is lost."""
+def _lost_pause_request(services: Services, run: Run, status: Status) -> list[Event]:
+    """Return the pause request that a frozen tree implies; the registry that had the request is lost."""
     mode = status.paused_mode
-    is_asked_for = run.want is Want.RUN and run.state is not State.FAULT
-    if not is_asked_for or _has_values(status.exit) or not (status.frozen or mode):
+    may_run = run.want is Want.RUN and run.state is not State.FAULT
+    if not may_run or _has_values(status.exit) or not (status.frozen or mode):
         return []
     data = {"mode": mode if mode in (PauseMode.FREEZE, PauseMode.COOPERATIVE) else PauseMode.FREEZE}
     return [Event(Kind.PAUSE_REQUESTED, services.clock.wall(), WHO, data)]
@@ -96,7 +99,7 @@ def _has_values(record: Started | Exit | None) -> bool:
 
 
 def _order(run: Run, status: Status) -> str:
-    """Return what the shim is to do; a shim that has a worker, or its end, goes on with it."""
+    """Return the order for the shim; a shim that has started its worker attaches."""
     has_worker = _has_values(status.spawned) or _has_values(status.exit)
     if run.want is Want.STOP or run.state is State.FAULT:
         return STOP

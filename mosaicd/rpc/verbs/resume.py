@@ -1,7 +1,7 @@
-"""run.resume: ask a paused or pausing run to go on.
+"""run.resume: request that a paused or pausing run continues.
 
-Input: run_id, reason.  Output: the run.  Caveats: a run that waits and is held is released; a released
-run goes back to the queue and stays PAUSE until its turn; a run that runs already is no error.
+Input: run_id, reason.  Output: the run.  Caveats: a held waiting run is released.  A run that gave up its
+slots in the pause waits in the queue, in the state PAUSE.  A run that runs already is no error.
 """
 
 from mosaicd.core.fsm import Event, Kind
@@ -16,7 +16,7 @@ from mosaicd.rpc.verbs.pause import reason_of
 
 
 async def handle(services: Services, caller: Caller, params: Resume) -> Json:
-    """Record the wish and return the run."""
+    """Record the request and return the run."""
 
     def decide(run: Run) -> list[Event]:
         if run.state is State.FAULT or run.want is Want.STOP:

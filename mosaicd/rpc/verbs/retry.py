@@ -1,10 +1,9 @@
-"""run.retry: a new run of what an ended one was.
+"""run.retry: submit an ended run again as a new run.
 
-Input: run_id of a run in TERM, the variables that its caller still has, `fresh`, `key`.  Output: the new
-run; `origin` names the old one.  Caveats: once a run has ended its variables are kept by name only, so the
-values come from the caller again; what is missing and could change the work is an error that lists it.
-Unless `fresh`, the worker finds the checkpoints of the nearest run in the chain of origins that has a whole
-one.
+Input: run_id of a run in TERM, environment variables, `fresh`, `key`.  Output: the new run; its `origin` is
+the old run.  Caveats: of an ended run, the daemon keeps only the names of its variables, so the caller gives
+the values again.  Missing variables that could change the work are an error that lists them.  Unless `fresh`,
+the worker gets the checkpoints of the nearest run in the chain of origins that has a complete checkpoint.
 """
 
 import asyncio
@@ -30,7 +29,7 @@ from mosaicd.rundirs.directories import RunDirs
 from mosaicd.safe_files import read_regular
 from mosaicd.store.history import History
 
-#: How many origins back a checkpoint is looked for.
+#: The most runs in the chain of origins that are searched for checkpoints.
 MOST_ORIGINS = 100
 CHECKPOINT_PREFIX = "checkpoint-"
 MOVED_ASIDE = ".old"
@@ -39,7 +38,7 @@ MANIFEST_LIMIT_BYTES = 1 << 20
 
 
 async def handle(services: Services, caller: Caller, params: Retry) -> Json:
-    """Make the new run from the old one's directory, and accept it as any other."""
+    """Make the new run from the old run's directory, and accept it like a submitted run."""
     origin, _ = await services.runs.newest(params.run_id)
     if not origin.is_final:
         raise Conflict(
@@ -49,7 +48,7 @@ async def handle(services: Services, caller: Caller, params: Retry) -> Json:
         rule = f"run {origin.run_id} is {origin.owner}'s: a retry would run as you"
         raise Conflict(rule, owner=origin.owner)
     spec, names = await _spec_of(services.rundirs, origin)
-    environment = chosen_environment(names, params)
+    environment = new_environment(names, params)
     check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.scheduler.capacity())
     resume_from = None if params.fresh else await _checkpoints(services.rundirs, services.history, origin)
     spec = replace(
@@ -60,15 +59,17 @@ async def handle(services: Services, caller: Caller, params: Retry) -> Json:
     return await accept(services, caller, make_run(services, caller, spec, origin.run_id), spec)
 
 
-def chosen_environment(names: Sequence[str], params: Retry) -> dict[str, str]:
-    """Return the variables of the new run; InvalidParams lists those that only the origin had."""
+def new_environment(names: Sequence[str], params: Retry) -> dict[str, str]:
+    """Return the variables of the new run; InvalidParams lists the missing variables of the origin."""
     faults = Faults()
     check_params({"environment": {**params.environment, **params.extra}, "key": params.key}, faults)
     faults.refuse()
     given = {name: params.environment[name] for name in names if name in params.environment}
     ambient = {name: value for name, value in params.environment.items() if is_ambient(name)}
-    found = {**ambient, **given, **params.extra}
-    missing = [name for name in names if name not in found and not is_ambient(name) and name not in OURS]
+    environment = {**ambient, **given, **params.extra}
+    missing = [
+        name for name in names if name not in environment and not is_ambient(name) and name not in OURS
+    ]
     if missing and not params.allow_missing:
         for name in missing:
             faults.add(
@@ -78,14 +79,14 @@ def chosen_environment(names: Sequence[str], params: Retry) -> dict[str, str]:
         raise InvalidParams(
             f"missing variables: {', '.join(missing)}", errors=faults.to_dicts(), missing=missing
         )
-    return found
+    return environment
 
 
 async def _spec_of(rundirs: RunDirs, origin: Run) -> tuple[Spec, list[str]]:
     """Return the origin's spec and the names of the variables that it was submitted with."""
     try:
-        found = await asyncio.to_thread(rundirs.load_spec, origin.run_id)
-        return Spec.from_dict(found), list(found["env_names"])
+        spec = await asyncio.to_thread(rundirs.load_spec, origin.run_id)
+        return Spec.from_dict(spec), list(spec["env_names"])
     except FileNotFoundError:
         raise NotFound(
             f"the directory of run {origin.run_id} does not exist, so the run cannot be retried"
@@ -95,44 +96,44 @@ async def _spec_of(rundirs: RunDirs, origin: Run) -> tuple[Spec, list[str]]:
 
 
 async def _checkpoints(rundirs: RunDirs, history: History, origin: Run) -> str | None:
-    """Return the checkpoint directory of the nearest origin that has a whole one in it.
+    """Return the checkpoint directory of the nearest origin that has a complete checkpoint.
 
-    Where none looks whole it is the nearest that has any: a worker may write them in a form of its own.
+    If no origin has one, return the nearest with any checkpoint: a worker may use a format of its own.
     """
     run: Run | None = origin
-    other: str | None = None
+    nearest: str | None = None
     for _ in range(MOST_ORIGINS):
         if run is None:
             break
         directory = rundirs.path(run.run_id) / rundir.FILES / rundir.CHECKPOINTS
-        has_any, has_whole = await asyncio.to_thread(_look_into, directory)
-        if has_whole:
+        has_any, has_complete = await asyncio.to_thread(_find_checkpoints, directory)
+        if has_complete:
             return str(directory)
         if has_any:
-            other = other or str(directory)
+            nearest = nearest or str(directory)
         found = await history.get(run.origin) if run.origin is not None else None
         run = found[0] if found is not None else None
-    return other
+    return nearest
 
 
-def _look_into(directory: Path) -> tuple[bool, bool]:
-    """Whether there are checkpoints in it, and whether one looks whole."""
+def _find_checkpoints(directory: Path) -> tuple[bool, bool]:
+    """Return whether the directory has checkpoints, and whether one of them looks complete."""
     try:
-        found = [entry for entry in directory.iterdir() if _is_checkpoint(entry.name)]
+        checkpoints = [entry for entry in directory.iterdir() if _is_checkpoint(entry.name)]
     except OSError:
         return False, False
-    return bool(found), any(map(_looks_whole, found))
+    return bool(checkpoints), any(map(_looks_complete, checkpoints))
 
 
 def _is_checkpoint(name: str) -> bool:
-    """Whether it is one, or one that was moved aside for a successor which a crash may have kept away."""
+    """Return whether the name is of a checkpoint, or of one that the worker was replacing at a crash."""
     return name.startswith(CHECKPOINT_PREFIX) or (
         name.startswith(f".{CHECKPOINT_PREFIX}") and name.endswith(MOVED_ASIDE)
     )
 
 
-def _looks_whole(checkpoint: Path) -> bool:
-    """Whether every file is as long as the manifest says; what is in them is for the worker to verify."""
+def _looks_complete(checkpoint: Path) -> bool:
+    """Return whether every file has the size in the manifest; the worker verifies the contents."""
     try:
         files = json.loads(read_regular(checkpoint / MANIFEST, limit_bytes=MANIFEST_LIMIT_BYTES))["files"]
         return all((checkpoint / name).stat().st_size == files[name]["size_bytes"] for name in files)

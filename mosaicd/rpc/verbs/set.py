@@ -1,8 +1,8 @@
 """run.set: change priority, labels or name of a run that has not ended.
 
-Input: run_id and any of priority, name, and labels (all of them: what is not given goes) or label and unlabel
-(added to and taken from those it has when this is recorded, so that two who do so lose nothing).  Output: the
-run.  The event says what was there before, so that a reader of the ledger need not look for it.
+Input: run_id and any of priority, name, and labels (replaces all labels) or label and unlabel (added to and
+removed from the labels at the time of the commit, so concurrent requests lose nothing).  Output: the run.
+The event has the new and the old values.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ async def handle(services: Services, caller: Caller, params: SetFields) -> Json:
         }
         if not changed:
             return []
-        was = {name: _plain(getattr(run, name)) for name in changed}
+        was = {name: _as_json(getattr(run, name)) for name in changed}
         return [Event(Kind.SET, services.clock.wall(), caller.name, {**changed, "was": was})]
 
     return await services.runs.change(params.run_id, decide)
@@ -44,13 +44,13 @@ def _check(params: SetFields, labels: Mapping[str, str], faults: Faults) -> None
     faults.refuse()
 
 
-def _labels(params: SetFields, those: Mapping[str, str]) -> dict[str, str] | None:
-    """Return the labels that the run is to have; None: the ones it has."""
+def _labels(params: SetFields, present: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the new labels of the run; None if they stay as they are."""
     if params.label or params.unlabel:
-        gone = frozenset(params.unlabel)
-        return {key: value for key, value in {**those, **params.label}.items() if key not in gone}
+        removed = frozenset(params.unlabel)
+        return {key: value for key, value in {**present, **params.label}.items() if key not in removed}
     return params.labels
 
 
-def _plain(value: object) -> object:
+def _as_json(value: object) -> object:
     return dict(value) if isinstance(value, Mapping) else value

@@ -1,8 +1,9 @@
-"""run.stop: ask for the end of a run: TERM, CONT, grace, KILL over its whole tree.
+"""run.stop: request the end of a run: TERM, CONT, grace period, KILL for its process tree.
 
-Input: run_id, grace_s (0 is legal; absent: the run's own), reason.  Output: the run.
-Caveats: asynchronous; the outcome is `cancelled` unless the run ended by itself before the shim began.
-A second stop may only shorten the grace.  A stop of an ended run is no error: it returns the run.
+Input: run_id, grace_s (0 is allowed; default: the run's own), reason.  Output: the run.
+Caveats: the reply does not wait for the end.  The outcome is `cancelled`, unless the run ended by itself
+before the shim began to stop it.  A second stop can only shorten the grace period.  A stop of an ended run is
+no error and returns the run.
 """
 
 from mosaicd.core.fsm import Event, Kind
@@ -19,7 +20,7 @@ from mosaicd.rpc.verbs.pause import reason_of
 
 
 async def handle(services: Services, caller: Caller, params: Stop) -> Json:
-    """Record the wish and return the run."""
+    """Record the request and return the run."""
     faults = Faults()
     check_params({"grace_s": params.grace_s}, faults)
     faults.refuse()
@@ -36,13 +37,13 @@ async def handle(services: Services, caller: Caller, params: Stop) -> Json:
     try:
         return services.runs.view(await services.registry.record_if(params.run_id, decide))
     except NotFound:
-        found = await services.history.get(params.run_id)
-        if found is None:
+        ended = await services.history.get(params.run_id)
+        if ended is None:
             raise
-        return services.runs.view(found[0], progress=found[1])
+        return services.runs.view(ended[0], progress=ended[1])
 
 
 def is_shorter(run: Run, grace_s: float | None) -> bool:
-    """Whether a further stop with this grace asks for more haste than the run was promised."""
-    promised = (run.stop or {}).get("grace_s", run.grace_s)
-    return grace_s is not None and (promised is None or grace_s < promised)
+    """Return whether a further stop has a shorter grace period than the present stop of the run."""
+    present_s = (run.stop or {}).get("grace_s", run.grace_s)
+    return grace_s is not None and (present_s is None or grace_s < present_s)

@@ -1,6 +1,7 @@
-"""run.submit: accept a run.
+"""run.submit: accept a new run.
 
-Input: a config or a command, and parameters that apply to both.  Output: the run; `duplicate`: it existed.
+Input: a config or a command, and parameters that apply to both.  Output: the run; `duplicate` is true if it
+existed before.
 Caveats: the reply leaves after COMMIT and means that the run is saved.  The files are written first.  A crash
 between them and the COMMIT leaves the directory of a run that no client knows.  A file in the directory marks
 it as such and is removed between COMMIT and reply.  So the next start removes the directory, also if the
@@ -40,7 +41,7 @@ async def handle(services: Services, caller: Caller, params: Submit) -> Json:
     if params.dry_run:
         return services.runs.view(run, progress=Progress())
     async with _UNDER_WAY.setdefault(run.run_id, asyncio.Lock()):
-        known = await _known(services, caller, spec)
+        known = await _run_with_same_id(services, caller, spec)
         if known is not None:
             return services.runs.view(known, duplicate=True)
         return await accept(services, caller, run, spec)
@@ -64,14 +65,14 @@ async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> Js
     except MosaicError:  # after any other error the row may be stored: the next start decides
         await asyncio.to_thread(directories.remove, run.run_id)
         raise
-    settle = directories.remove if duplicate else directories.acknowledge
-    await asyncio.to_thread(settle, run.run_id)
+    finish = directories.remove if duplicate else directories.acknowledge
+    await asyncio.to_thread(finish, run.run_id)
     crash_points.reach("submit.before_reply")
     return services.runs.view(stored, duplicate=duplicate)
 
 
-async def _known(services: Services, caller: Caller, spec: Spec) -> Run | None:
-    """Return the run that this submit already is, by its own id; Conflict for another config."""
+async def _run_with_same_id(services: Services, caller: Caller, spec: Spec) -> Run | None:
+    """Return the run that an earlier submit with this id made; Conflict if its config is another."""
     if spec.run_id is None:
         return None
     live = services.registry.live.get(spec.run_id)
@@ -91,9 +92,9 @@ def make_run(services: Services, caller: Caller, spec: Spec, origin: str | None 
 
 
 async def _defaults(services: Services, caller: Caller, params: Submit) -> Defaults:
-    """Return what a submit leaves open; workers are looked up only where a config may name one."""
+    """Return the defaults of a submit; workers are listed only if a config may name one."""
     home = _HOMES.get(caller.uid)
-    if home is None:  # a directory service may take its time
+    if home is None:  # in a thread: a directory service may be slow
         home = _HOMES[caller.uid] = await asyncio.to_thread(_home_of, caller.uid)
     workers: dict[str, WorkerProgram] = {}
     if params.config is not None and worker_section(params.config):

@@ -2,9 +2,9 @@
 
 Input: attempt (default: the newest), cursor, since (the records' own `at`), kinds, limit, follow.
 Output: {run_id, attempt, cursor, records, eof, unreadable} and, when followed, `subscription`; then
-`run.telemetry` notifications.  `eof`: nothing more was there; else ask again from `cursor`.
-Caveats: a page may hold no record of the kinds asked for and still not be the last.  A message has at
-most 64 KiB of records, or one record that is larger; one that no message can hold comes without its data.
+`run.telemetry` notifications.  If `eof` is false, more records follow `cursor`.
+Caveats: a page without records of the requested kinds may not be the last.  A message has at most 64 KiB of
+records, or one larger record; a record that is too large for a message is sent without its data.
 """
 
 import re
@@ -18,30 +18,30 @@ from mosaicd.protocol.rundir import TELEMETRY
 from mosaicd.rpc import validate
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
-from mosaicd.rpc.follow import chosen_attempt, follow
+from mosaicd.rpc.follow import attempt_to_read, follow
 from mosaicd.rpc.segments import READ_BYTES, Output
 from mosaicd.rpc.seq_index import Place
 from mosaicd.rpc.streams import Stream
 
 PAGE_BYTES = 60 << 10
 PAGE_RECORDS = 1000
-#: A record above this comes without its data.
+#: A record above this is sent without its data.
 RECORD_BYTES = 960 << 10
-#: What one request looks through behind its cursor at most.
+#: The most bytes that one request reads after its cursor.
 SCAN_BYTES = 64 << 20
 _SEQ = re.compile(rb'\{"seq":(\d{1,18}),')
 _TIME = re.compile(rb'\{"seq":\d{1,18},"at":(\d{1,12}(?:\.\d{1,9})?),')
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Which records are wanted."""
+class Filter:
+    """The records that a client requested."""
 
     kinds: list[str] | None = None
     since: float | None = None
 
-    def has(self, record: Json) -> bool:
-        """Whether the record is one of them; one without a time is."""
+    def matches(self, record: Json) -> bool:
+        """Return whether the record matches; a record without a time matches every `since`."""
         if self.kinds is not None and record.get("kind") not in self.kinds:
             return False
         at = record.get("at")
@@ -50,7 +50,7 @@ class Chosen:
 
 @dataclass
 class Page:
-    """What one reading gave."""
+    """The records of one page, and counts; `seen_bytes` includes records that do not match."""
 
     records: list[Json] = field(default_factory=list)
     size_bytes: int = 0
@@ -60,44 +60,46 @@ class Page:
 
 
 async def handle(services: Services, caller: Caller, params: ReadTelemetry) -> Json:
-    """Return the first page; the rest follows where it was asked for."""
+    """Return the first page; with `follow`, start a stream of the rest."""
     validate.at_least(params, 0, "cursor", "since")
     validate.at_least(params, 1, "attempt", "limit")
     run, _ = await services.runs.newest(params.run_id)
-    attempt = chosen_attempt(run, params.attempt)
-    chosen = Chosen(params.kinds, params.since)
+    attempt = attempt_to_read(run, params.attempt)
+    wanted = Filter(params.kinds, params.since)
     key, seq_index = (run.run_id, attempt), caller.seq_index
     place, page = Place(params.cursor), Page(eof=True)
     async with services.files.attempt_log(run, attempt, TELEMETRY) as file:
         if file is not None:
             known = seq_index.before(key, params.cursor)
-            place.offset = known.offset if await _is_a_start(file, known.offset) else 0
+            place.offset = known.offset if await _is_record_start(file, known.offset) else 0
             if params.since is not None:
                 place.offset = max(place.offset, await _offset_at(file, params.since))
-            page = await read_page(file, place, chosen, params.limit or PAGE_RECORDS)
+            page = await read_page(file, place, wanted, params.limit or PAGE_RECORDS)
             seq_index.add(key, place)
     reply = {
         "run_id": run.run_id, "attempt": attempt, "cursor": place.seq, "records": page.records,
         "eof": page.eof, "unreadable": page.unreadable,
     }  # fmt: skip
     if params.follow:
-        reply["subscription"] = _open(services, caller, params, attempt, place).subscription
+        reply["subscription"] = _open_stream(services, caller, params, attempt, place).subscription
     return reply
 
 
-def _open(services: Services, caller: Caller, params: ReadTelemetry, attempt: int, place: Place) -> Stream:
-    chosen = Chosen(params.kinds, params.since)
+def _open_stream(
+    services: Services, caller: Caller, params: ReadTelemetry, attempt: int, place: Place
+) -> Stream:
+    wanted = Filter(params.kinds, params.since)
 
     async def feed(stream: Stream) -> None:
-        async def step(file: Output, now: int) -> bool:
-            page = await read_page(file, place, chosen, PAGE_RECORDS)
+        async def step(file: Output, current: int) -> bool:
+            page = await read_page(file, place, wanted, PAGE_RECORDS)
             if page.records:
-                sent = {"run_id": params.run_id, "attempt": now, "cursor": place.seq, "records": page.records}
-                await stream.send("run.telemetry", sent)
+                named = {"run_id": params.run_id, "attempt": current, "cursor": place.seq}
+                await stream.send("run.telemetry", {**named, "records": page.records})
             stream.cursor = place.seq
             return not page.eof
 
-        def restart(now: int) -> None:
+        def restart(next_attempt: int) -> None:
             place.seq = place.offset = stream.cursor = 0
 
         await follow(services, params.run_id, attempt, params.attempt, TELEMETRY, step, restart)
@@ -105,8 +107,8 @@ def _open(services: Services, caller: Caller, params: ReadTelemetry, attempt: in
     return caller.open_stream("run.telemetry", place.seq, feed)
 
 
-async def _is_a_start(file: Output, offset: int) -> bool:
-    """Whether a record can begin there: the file is its owner's, who may have cut it."""
+async def _is_record_start(file: Output, offset: int) -> bool:
+    """Return whether a record can begin at `offset`; the run's owner may have changed the file."""
     if offset == 0:
         return True
     piece = await file.read(offset - 1, 1)
@@ -114,11 +116,11 @@ async def _is_a_start(file: Output, offset: int) -> bool:
 
 
 async def _offset_at(file: Output, since: float) -> int:
-    """Return a place before the first record that came at `since` or later, by halving."""
+    """Return an offset at or before the first record with a time of `since` or later (binary search)."""
     low, high = 0, (await file.end())[0]
     while high - low > READ_BYTES:
         middle = (low + high) // 2
-        at = await _time_behind(file, middle, high)
+        at = await _time_after(file, middle, high)
         if at is None or at >= since:
             high = middle
         else:
@@ -126,29 +128,29 @@ async def _offset_at(file: Output, since: float) -> int:
     return await _next_start(file, low)
 
 
-async def _time_behind(file: Output, offset: int, end: int) -> float | None:
-    """Return the time of the first record that begins behind `offset`; None where there is none."""
+async def _time_after(file: Output, offset: int, end: int) -> float | None:
+    """Return the time of the first record at or after `offset`; None if there is none before `end`."""
     start = await _next_start(file, offset)
-    found = _TIME.match((await file.read(start, 64)).data) if start < end else None
-    return float(found[1]) if found else None
+    match = _TIME.match((await file.read(start, 64)).data) if start < end else None
+    return float(match[1]) if match else None
 
 
 async def _next_start(file: Output, offset: int) -> int:
-    """Return where the first record begins at or behind `offset`."""
+    """Return the offset of the first record at or after `offset`."""
     position = max(0, offset - 1)
     while offset:
         piece = await file.read(position, READ_BYTES)
         if piece.offset > position or not piece.data:
             return piece.offset
-        at = piece.data.find(b"\n")
-        position = piece.offset + (at + 1 if at >= 0 else len(piece.data))
-        if at >= 0:
+        newline = piece.data.find(b"\n")
+        position = piece.offset + (newline + 1 if newline >= 0 else len(piece.data))
+        if newline >= 0:
             break
     return position
 
 
-async def read_page(file: Output, place: Place, chosen: "Chosen", limit: int) -> Page:
-    """Return the next page and move `place` behind it; an unfinished line at the end waits for its rest."""
+async def read_page(file: Output, place: Place, wanted: Filter, limit: int) -> Page:
+    """Return the next page and move `place` after it; an incomplete last line is read by a later call."""
     page = Page()
     buffer = b""
     skipped = 0
@@ -158,7 +160,7 @@ async def read_page(file: Output, place: Place, chosen: "Chosen", limit: int) ->
         if not data:
             page.eof = True
             return page
-        if offset > position:  # segments were dropped; the next begins with a whole record
+        if offset > position:  # segments were removed; the next begins with a complete record
             page.unreadable += 1 if buffer else 0
             buffer, skipped, place.offset = b"", 0, offset
         position = offset + len(data)
@@ -166,36 +168,36 @@ async def read_page(file: Output, place: Place, chosen: "Chosen", limit: int) ->
         start = 0
         while (end := buffer.find(b"\n", start)) >= 0:
             line = buffer[start:end]
-            if not _take(page, place, line, skipped + len(line), chosen):
+            if not _try_add(page, place, line, skipped + len(line), wanted):
                 return page
             place.offset += skipped + end + 1 - start
             start, skipped = end + 1, 0
             if len(page.records) >= limit or page.seen_bytes >= SCAN_BYTES:
                 return page
         buffer = buffer[start:]
-        if len(buffer) > RECORD_BYTES + READ_BYTES:  # keep what tells its number, not what it says
+        if len(buffer) > RECORD_BYTES + READ_BYTES:  # keep the beginning, which has the seq
             skipped += len(buffer) - RECORD_BYTES
             buffer = buffer[:RECORD_BYTES]
-        if skipped + len(buffer) >= SCAN_BYTES:  # no record is as long: its rest will be unreadable
+        if skipped + len(buffer) >= SCAN_BYTES:  # no record is so long: the rest will be unreadable
             place.offset += skipped + len(buffer)
             page.unreadable += 1
             return page
 
 
-def _take(page: Page, place: Place, line: bytes, size_bytes: int, chosen: "Chosen") -> bool:
-    """Take one line into the page and count it as seen; False when it belongs to the next page."""
-    found = _SEQ.match(line)
-    if found is None:
+def _try_add(page: Page, place: Place, line: bytes, size_bytes: int, wanted: Filter) -> bool:
+    """Add the record of a line if it is wanted, and count it; return False if the page is full."""
+    match = _SEQ.match(line)
+    if match is None:
         page.unreadable += 1 if line else 0
         return True
-    seq = int(found[1])
+    seq = int(match[1])
     if seq <= place.seq:
         return True
     page.seen_bytes += size_bytes
-    record = _decoded(line, size_bytes, seq)
+    record = _decode(line, size_bytes, seq)
     if record is None:
         page.unreadable += 1
-    elif chosen.has(record):
+    elif wanted.matches(record):
         size = min(size_bytes, RECORD_BYTES)
         if page.records and page.size_bytes + size > PAGE_BYTES:
             return False
@@ -205,7 +207,8 @@ def _take(page: Page, place: Place, line: bytes, size_bytes: int, chosen: "Chose
     return True
 
 
-def _decoded(line: bytes, size_bytes: int, seq: int) -> Json | None:
+def _decode(line: bytes, size_bytes: int, seq: int) -> Json | None:
+    """Return the record, without its data if it is too large; None if the line is not a JSON object."""
     if size_bytes > RECORD_BYTES:
         return {"seq": seq, "at": None, "kind": "event", "data": None, "reduced": True, "bytes": size_bytes}
     try:

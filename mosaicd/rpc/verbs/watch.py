@@ -1,11 +1,11 @@
-"""run.watch and run.unwatch: ledger events from a cursor, then live.
+"""run.watch and run.unwatch: events of the ledger from a cursor on, then live.
 
-Input: `since` (0: the whole ledger; absent: from now) or `since_at` (a time), `epoch` (of the cursor), one
-run, progress or not.
-Output: subscription, epoch, cursor, last_seq, pruned_seq (a replay from before it has holes) and, when it
-begins now, the live runs as of that cursor.
-Caveats: Conflict for another epoch or a cursor that is ahead of the ledger.  The snapshot is bounded:
-`complete` false means that run.list has more.
+Input: `since` (0: the complete ledger; default: from now on) or `since_at` (a time), `epoch` (of the cursor),
+`run_id` (only this run), `progress` (progress notifications too).
+Output: subscription, epoch, cursor, last_seq, pruned_seq (events up to it may be missing because of pruned
+runs) and, if the watch begins now, the live runs at that cursor.
+Caveats: Conflict for another epoch, or for a cursor after the end of the ledger.  If `complete` is false,
+there are more live runs than the reply has; run.list returns all.
 """
 
 from dataclasses import replace
@@ -28,12 +28,14 @@ async def handle(services: Services, caller: Caller, params: WatchRuns) -> Json:
     broadcaster = services.broadcaster
     if params.epoch is not None and params.epoch != broadcaster.epoch:
         raise Conflict(
-            f"the cursor is of epoch {params.epoch[:64]}, this ledger is {broadcaster.epoch}: begin again",
+            f"the cursor is of epoch {params.epoch[:64]}, but the ledger has epoch {broadcaster.epoch}; "
+            "begin again without a cursor",
             epoch=broadcaster.epoch, yours=params.epoch[:64],
         )  # fmt: skip
     if params.since is not None and params.since > broadcaster.last_seq:
         raise Conflict(
-            f"the ledger ends at {broadcaster.last_seq}, before your cursor {params.since}: begin again",
+            f"the ledger ends at {broadcaster.last_seq}, before your cursor {params.since}; "
+            "begin again without a cursor",
             epoch=broadcaster.epoch, last_seq=broadcaster.last_seq,
         )  # fmt: skip
     run_id = None
@@ -46,7 +48,7 @@ async def handle(services: Services, caller: Caller, params: WatchRuns) -> Json:
 
 
 def _begin(services: Services, caller: Caller, params: WatchRuns, run_id: str | None) -> Json:
-    # Nothing is awaited from here on: snapshot and cursor are of one moment.
+    # This function awaits nothing, so the live runs are those at the cursor.
     broadcaster = services.broadcaster
     cursor = broadcaster.last_seq if params.since is None else params.since
     owner_uid = None if caller.is_admin else caller.uid
@@ -61,7 +63,7 @@ def _begin(services: Services, caller: Caller, params: WatchRuns, run_id: str | 
         await broadcaster.feed(watch, write)
 
     stream = caller.open_stream("run.watch", cursor, feed)
-    shown = [
+    matching = [
         run
         for run in services.registry.live.values()
         if params.since is None and run_id in (None, run.run_id) and owner_uid in (None, run.owner_uid)
@@ -72,8 +74,8 @@ def _begin(services: Services, caller: Caller, params: WatchRuns, run_id: str | 
         "cursor": cursor,
         "last_seq": broadcaster.last_seq,
         "pruned_seq": services.registry.retention.pruned_seq,
-        "runs": [services.runs.view(run) for run in shown[-SNAPSHOT_RUNS:]],
-        "complete": len(shown) <= SNAPSHOT_RUNS,
+        "runs": [services.runs.view(run) for run in matching[-SNAPSHOT_RUNS:]],
+        "complete": len(matching) <= SNAPSHOT_RUNS,
     }
 
 

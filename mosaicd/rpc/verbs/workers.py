@@ -1,6 +1,6 @@
-"""worker.list: the installed workers, what each can do, and what its config takes.
+"""worker.list: the installed workers with their capabilities and the schemas of their configs.
 
-Input: refresh (ask the interpreters again).  Output: {workers}; a broken one is listed with its error.
+Input: refresh (query the interpreters again).  Output: {workers}; a broken worker is listed with its error.
 """
 
 from mosaicd.protocol import Json
@@ -10,5 +10,5 @@ from mosaicd.rpc.context import Services
 
 
 async def handle(services: Services, caller: Caller, params: ListWorkers) -> Json:
-    """Return what discovery knows."""
+    """Return the list of discovery."""
     return {"workers": await services.discovery.list(params.refresh)}
