@@ -111,8 +111,8 @@ class RunEntries:
         "LOG2223",
         "5e1a0f7d8f8947ebafb675486260fb52",
         INFO,
-        "no process of the quarantined run {run_id} is alive; its CPUs and GPU slots are free",
-        "Other runs can get the CPUs and GPU slots that were reserved for the run. The run stays in "
+        "no process of the quarantined run {run_id} is alive; its CPU and GPU slots are free",
+        "Other runs can get the CPU and GPU slots that were reserved for the run. The run stays in "
         "quarantine.",
         "Run",
         ("quarantine", "slots"),

@@ -49,8 +49,9 @@ class ShimEntries:
         "b7002b7fff7342daa81e7fe31e368c1e",
         WARNING,
         'the launcher did not answer the order "{order}" of run {run_id} in {silence_s:g} s and is killed',
-        "The daemon starts another launcher and sends it all orders without an answer. No run starts twice, "
-        "and live runs are not affected.",
+        "Orders are launch, teardown and is_empty (is the process tree empty?). The daemon starts another "
+        "launcher and sends it all orders without an answer. No run starts twice, and live runs are not "
+        "affected.",
         "Shim",
         ("launcher",),
     )
