@@ -103,6 +103,7 @@ class Dialogue:
     def drop_connection(self, now: float) -> None:
         """Close the connection, and forget which requests wait for a reply."""
         self._link.drop(now)
+        self._is_changed |= self._token is not None  # the daemon may have died with the last values
         self._token = None
         self._pending_methods.clear()
         self._sent_facts = 0

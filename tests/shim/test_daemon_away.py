@@ -5,6 +5,7 @@ import time
 from mosaicd.protocol import Json
 from tests.harness.shim import ShimHarness
 
+HEARTBEAT_S = 5.0  # an advance without new values is sent this often
 STEPS = """
 import sys
 for n in range(%d):
@@ -28,6 +29,24 @@ def test_a_run_that_ends_without_a_daemon_is_reported_later(harness: ShimHarness
     assert status["spawned"]["pid"] == run.json("started.json")["pid"]
     assert (status["exit"]["telemetry_seq"], status["swept"]) == (500, True)
     assert [line["seq"] for line in run.telemetry()] == list(range(1, 501))
+    run.wait_until_shim_exits()
+
+
+def test_a_restarted_daemon_receives_the_last_values_at_once(harness: ShimHarness) -> None:
+    """The daemon may have died before it saved an advance: the shim sends the values after its next register."""
+    gate = harness.gate()
+    run = harness.python(STEPS % 3 + "open('gate').read()")
+    harness.peer.until(lambda: (harness.peer.last_advance(run.run_id) or {}).get("telemetry_seq") == 3)
+    steps = harness.peer.advances[-1]["steps"]
+    harness.peer.close()
+    harness.peer.advances.clear()
+    harness.peer.open()
+    harness.peer.wait_for_registers(2)
+    registered_at = time.time()
+    advance = harness.peer.until(lambda: harness.peer.last_advance(run.run_id))
+    assert (advance["telemetry_seq"], advance["steps"]) == (3, steps)
+    assert advance["beat_at"] - registered_at < 0.8 * HEARTBEAT_S
+    gate.open()
     run.wait_until_shim_exits()
 
 
