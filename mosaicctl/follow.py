@@ -50,7 +50,10 @@ class Stream:
 
 
 class EventStream(Stream):
-    """Ledger events, of one run or of all; `on_runs` gets the snapshot of each (re)opening."""
+    """Ledger events, of one run or of all.
+
+    `on_runs` gets the snapshot of the runs if the stream is opened without a cursor, else an empty list.
+    """
 
     def __init__(
         self, run_id: str | None = None, since: int | None = None, progress: bool = False,

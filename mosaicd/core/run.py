@@ -1,7 +1,8 @@
 """The run record: all facts about one run that must survive a crash of the daemon.
 
 A `Run` is immutable; only `core.fsm.apply` returns the next one.  Values that change too often to be events
-(heartbeats, cursors, last values) are in `Progress`, which is kept in memory and written with the next event.
+(heartbeats, cursors, last values) are in `Progress`, which is kept in memory and written with the
+next event, or within about a second.
 """
 
 from collections.abc import Mapping
