@@ -33,7 +33,7 @@ def test_a_run_that_ends_without_a_daemon_is_reported_later(harness: ShimHarness
 
 
 def test_a_restarted_daemon_receives_the_last_values_at_once(harness: ShimHarness) -> None:
-    """The daemon may have died before it saved an advance: the shim sends the values after its next register."""
+    """The daemon may die before it saves an advance; the shim sends the values after its next register."""
     gate = harness.gate()
     run = harness.python(STEPS % 3 + "open('gate').read()")
     harness.peer.until(lambda: (harness.peer.last_advance(run.run_id) or {}).get("telemetry_seq") == 3)

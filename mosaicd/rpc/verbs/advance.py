@@ -1,7 +1,8 @@
 """worker.advance: cursors, last values and signs of life of a live attempt.
 
 Input: see records/reports.  Output: nothing (sent as a notification).  Caveats: makes no event and no commit;
-the values replace those in memory, and the registry writes them with the run's next event, or within about a second.
+the values replace those in memory, and the registry writes them with the run's next
+event, or within about a second.
 """
 
 from mosaicd.core.evidence import checkpoint
