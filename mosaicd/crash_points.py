@@ -12,7 +12,7 @@ import signal
 POINTS: dict[str, str] = {
     "startup.listening": "the socket is bound; the registry is not open yet",
     "startup.loaded": "the registry is open; nothing is reconciled yet",
-    "startup.reconciled": "the events that live runs missed are recorded; the other runs are not carried on yet",
+    "startup.reconciled": "the events that live runs missed are recorded; other runs still wait",
     "startup.ready": "from now on the daemon answers all clients",
     "replace.staged": "the file that replaces the registry is complete; its use is not decided yet",
     "replace.decided": "the file that replaces the registry has its name; the registry is still there",
