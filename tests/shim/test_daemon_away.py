@@ -44,6 +44,7 @@ def test_a_restarted_daemon_receives_the_last_values_at_once(harness: ShimHarnes
     harness.peer.wait_for_registers(2)
     registered_at = time.time()
     advance = harness.peer.until(lambda: harness.peer.last_advance(run.run_id))
+    assert advance is not None
     assert (advance["telemetry_seq"], advance["steps"]) == (3, steps)
     assert advance["beat_at"] - registered_at < 0.8 * HEARTBEAT_S
     gate.open()
