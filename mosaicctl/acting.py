@@ -21,19 +21,21 @@ def selector_arguments(parser: Any) -> None:
 
 
 def act_on_selected(
-    args: Any, method: str, params: Json | None = None, settled: list[str] | None = None
+    args: Any, method: str, params: Json | None = None, wait_for: list[str] | None = None
 ) -> int:
     """Call `method` for each selected run and print the answers; return the exit code.
 
-    With `settled`, wait first until each run is in one of these states.
+    With `wait_for`, first wait until each run is in one of these states.
     """
     filters = selected_filters(args)
     with connect(args.socket) as client:
-        return _act_on_each(client, args, selected_runs(client, args, filters), method, params or {}, settled)
+        return _act_on_each(
+            client, args, selected_runs(client, args, filters), method, params or {}, wait_for
+        )
 
 
 def _act_on_each(
-    client: Client, args: Any, references: list[str], method: str, params: Json, settled: list[str] | None
+    client: Client, args: Any, references: list[str], method: str, params: Json, wait_for: list[str] | None
 ) -> int:
     runs, code = [], DONE
     for reference in references:
@@ -46,8 +48,8 @@ def _act_on_each(
             code = code or code_of(error)
             continue
         runs.append(run)
-    if settled:
-        runs, late = _settle(client, runs, settled)
+    if wait_for:
+        runs, late = _wait_for_each(client, runs, wait_for)
         code = code or late
     single = len(args.runs) == 1 and len(references) == 1
     if single and not runs:
@@ -56,11 +58,13 @@ def _act_on_each(
     return code
 
 
-def _settle(client: Client, runs: list[Json], settled: list[str]) -> tuple[list[Json], int]:
+def _wait_for_each(client: Client, runs: list[Json], wait_for: list[str]) -> tuple[list[Json], int]:
     done, code = [], DONE
     for run in runs:
         try:
-            done.append(client.call("run.wait", {"run_id": run["run_id"], "states": settled}, timeout_s=None))
+            done.append(
+                client.call("run.wait", {"run_id": run["run_id"], "states": wait_for}, timeout_s=None)
+            )
         except MosaicError as error:
             sys.stderr.write(explain(error, run["run_id"]))
             code = code or code_of(error)
@@ -82,6 +86,6 @@ def status(run: Json) -> str:
     return "resuming (PAUSE)" if state == "PAUSE" else state
 
 
-def wait_argument(parser: Any, what: str) -> None:
-    """Add --wait."""
-    parser.add_argument("--wait", action="store_true", help=f"return only when {what}")
+def wait_argument(parser: Any, condition: str) -> None:
+    """Add --wait; `condition` completes the help text "return only when ..."."""
+    parser.add_argument("--wait", action="store_true", help=f"return only when {condition}")

@@ -58,7 +58,7 @@ def plot(
     axis, corner, floor = ("┤│", "└", "─") if unicode else ("+|", "+", "-")
     lines = [title.rjust(margin + 2 + (width + len(title)) // 2)] if title else []
     for row in range(rows):
-        text = _braille(dots, row, width) if unicode else _plain(dots, row, width)
+        text = _braille(dots, row, width) if unicode else _ascii(dots, row, width)
         lines.append(f"{ticks.get(row, '').rjust(margin)} {axis[0 if row in ticks else 1]}{text}".rstrip())
     lines.append(f"{' ' * margin} {corner}{floor * width}")
     last = f"{len(values)} {unit}"
@@ -102,7 +102,8 @@ def _braille(dots: set[tuple[int, int]], row: int, width: int) -> str:
     return "".join(cells)
 
 
-def _plain(dots: set[tuple[int, int]], row: int, width: int) -> str:
+def _ascii(dots: set[tuple[int, int]], row: int, width: int) -> str:
+    """Return a row of the plot in ASCII, with `*` for each dot."""
     return "".join("*" if (column, row) in dots else " " for column in range(width))
 
 

@@ -50,11 +50,14 @@ class Service:
         self._settings = settings
         self._succession = succession
         self._clock = clock
-        #: Done when the daemon is to end; its error is one that the daemon must not survive.
+        #: Done when a reexec is requested; a fatal error ends it with that error.
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, listening: socket.socket) -> int:
-        """Serve until cancelled (a normal stop), or raise the error that the daemon must not survive."""
+        """Serve until cancelled (a stop by a signal), or until a reexec is requested: then return 0.
+
+        A fatal error ends the service and is raised.
+        """
         notifier = Notifier(self._settings.supervisor)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(notifier.close)
@@ -73,8 +76,10 @@ class Service:
             supervision.begin()
             waiting = services.scheduler.waiting
             log.event(Catalogue.DAEMON_READY, live=len(services.registry.live), waiting=waiting)
-            stack.callback(server.stop_accepting)  # new clients wait for the next daemon, if
-            stack.callback(self._notify_stop, notifier)  # systemd holds the socket
+            # Last in, first out: notify, then stop accepting.  If the socket outlives the service (systemd's,
+            # or at a reexec), new clients wait in its queue for the next daemon.
+            stack.callback(server.stop_accepting)
+            stack.callback(self._notify_stop, notifier)
             gc.collect()
             gc.freeze()  # modules and services stay: later garbage collections skip them
             works = (

@@ -10,7 +10,7 @@ _EPILOG = """\
 freeze stops every process of the run where it is. cooperative asks the worker to pause by itself. Both
 keep the slots. release lets the worker save a checkpoint and exit, and frees the slots until `resume`.
 The default is cooperative for a worker that supports it, and freeze for all other runs.
-A run that has not started is held.
+A run that has not started is held. A held run is not paused: --wait waits until the run pauses or ends.
 
   mosaicctl pause @
   mosaicctl pause --wait my-run && cp -r "$dir" backup && mosaicctl resume my-run
@@ -19,12 +19,12 @@ A run that has not started is held.
 
 
 def arguments(parser: Any) -> None:
-    """Add the options of `pause`."""
+    """Add the arguments of `pause`."""
     parser.epilog = _EPILOG
     selector_arguments(parser)
     parser.add_argument(
         "--mode", metavar="MODE", type=one_of(("freeze", "cooperative", "release"), "a mode"),
-        help="freeze, cooperative or release",
+        help="how to pause: freeze, cooperative or release",
     )  # fmt: skip
     parser.add_argument("--reason", metavar="TEXT", help="a text for the run's history")
     wait_argument(parser, "the runs have paused")
@@ -33,5 +33,5 @@ def arguments(parser: Any) -> None:
 def execute(args: Any) -> int:
     """Pause the chosen runs."""
     params: Json = {key: value for key, value in (("mode", args.mode), ("reason", args.reason)) if value}
-    settled = ["PAUSE"] if args.wait else None
-    return act_on_selected(args, "run.pause", params, settled)
+    wait_for = ["PAUSE"] if args.wait else None
+    return act_on_selected(args, "run.pause", params, wait_for)

@@ -24,5 +24,5 @@ def arguments(parser: Any) -> None:
 def execute(args: Any) -> int:
     """Resume the chosen runs."""
     params: Json = {"reason": args.reason} if args.reason else {}
-    settled = ["EXEC"] if args.wait else None
-    return act_on_selected(args, "run.resume", params, settled)
+    wait_for = ["EXEC"] if args.wait else None
+    return act_on_selected(args, "run.resume", params, wait_for)

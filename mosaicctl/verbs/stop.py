@@ -35,5 +35,5 @@ def execute(args: Any) -> int:
         params["grace_s"] = args.grace
     if args.reason:
         params["reason"] = args.reason
-    settled = ["TERM"] if args.wait else None
-    return act_on_selected(args, "run.stop", params, settled)
+    wait_for = ["TERM"] if args.wait else None
+    return act_on_selected(args, "run.stop", params, wait_for)

@@ -95,7 +95,7 @@ class Watcher:
         self.has_ended = bool(runs) and all(run.get("state") == "TERM" for run in runs)
         self._name_size = 0
         for run in runs:
-            self._widen(run)
+            self._widen_name_column(run)
         for run in runs:
             # A replay tells a run from its beginning: what it is now comes last.
             self._take_run({**run, "state": "INIT", "outcome": None, "rev": 0} if self._is_replay else run)
@@ -136,18 +136,19 @@ class Watcher:
         screen = self.screen
         return line(run, rate, screen.width, screen.has_colour, screen.has_unicode, name_size)
 
-    def _is_ours(self, run_id: str) -> bool:
+    def _is_watched(self, run_id: str) -> bool:
         return not self._chosen or run_id in self._chosen
 
     def _take_runs(self, runs: list[Json]) -> None:
         for run in runs:
-            if self._is_ours(run["run_id"]):
-                self._widen(run)
+            if self._is_watched(run["run_id"]):
+                self._widen_name_column(run)
         for run in runs:
-            if self._is_ours(run["run_id"]):
+            if self._is_watched(run["run_id"]):
                 self._take_run(run)
 
     def _take_run(self, run: Json) -> None:
+        """Put a run on the board; print it if it is new there, and this is not a replay."""
         before = self.board.runs.get(run["run_id"])
         self.board.put(run)
         if before is not None or self._is_replay:
@@ -160,7 +161,7 @@ class Watcher:
             self._tell_as(as_found(run))
 
     def _take_event(self, event: Json) -> None:
-        if not self._is_ours(event["run_id"]):
+        if not self._is_watched(event["run_id"]):
             return
         if event["rev"] <= self._first_revs.get(event["run_id"], 0):
             return
@@ -172,7 +173,7 @@ class Watcher:
             self._tell_as({key: event[key] for key in event if key != "subscription"})
 
     def _tell(self, run: Json, words: str, at: float, lines: list[str] | None = None) -> None:
-        self._widen(run)
+        self._widen_name_column(run)
         self.screen.say(told(run, words, at, self.screen.has_colour, self._name_size), lines)
 
     def _tell_as(self, event: Json) -> None:
@@ -183,13 +184,13 @@ class Watcher:
             sys.stdout.write(to_json(event, None))
             sys.stdout.flush()
 
-    def _widen(self, run: Json) -> None:
-        """Have the column of names fit this one, too; one that is very long stands out alone."""
+    def _widen_name_column(self, run: Json) -> None:
+        """Widen the column of names for this name; a very long name is ignored and overflows it."""
         if (size := len(called(run))) <= LONGEST_NAME:
             self._name_size = max(self._name_size, size)
 
     def _take_progress(self, progress: Json) -> None:
-        if not self._is_ours(progress["run_id"]):
+        if not self._is_watched(progress["run_id"]):
             return
         self.board.advance(progress)
         run = self.board.runs.get(progress["run_id"])

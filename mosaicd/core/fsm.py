@@ -112,8 +112,8 @@ class Action(StrEnum):
     WITHDRAW = "withdraw"
     QUEUE = "queue"
     LAUNCH = "launch"
-    BREAK = "break"
-    EMPTY_TREE = "empty_tree"
+    BREAK = "break"  # record `broke`: the attempt has failed, and the run enters FAULT
+    EMPTY_TREE = "empty_tree"  # have the process tree ended, then conclude the attempt
     STOP = "stop"
     PAUSE = "pause"
     RESUME = "resume"

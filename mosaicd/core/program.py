@@ -1,8 +1,8 @@
-"""The program of a config: `metadata.worker` (module or script), else `entry_point` + `arguments`.
+"""The program of a config: `metadata.worker` (module, script or kind), else `entry_point` + `arguments`.
 
 Note: `metadata` may hold anything, so a `worker` that is not an object is no fault; only an object is read,
-and then strictly.  `metadata.worker.config` alone makes no worker (a module or a script does), but the
-program still gets it with `--config`.
+and then strictly.  `metadata.worker.config` alone makes no worker (a module, a script or a kind does),
+but the program still gets it with `--config`, unless its arguments have that flag.
 """
 
 import re
@@ -87,7 +87,10 @@ def check_worker(config: Mapping[str, Any], defaults: Defaults, faults: Faults) 
 
 
 def config_program(config: Mapping[str, Any], environment: Mapping[str, str], defaults: Defaults) -> Program:
-    """Return what a valid config runs; `environment` is the submitted one."""
+    """Return the program of a valid config.
+
+    `environment` is the environment of the run: that of the submit, and that of the config.
+    """
     section = worker_section(config)
     has_config = "config" in section
     if not section.keys() & {"module", "script", "kind"}:
@@ -140,7 +143,11 @@ def command_name(argv: tuple[str, ...]) -> str:
 
 
 def _worker_kind(section: Mapping[str, Any], defaults: Defaults) -> str:
-    """Return the given kind, else that of the installed worker with that package, else the package's name."""
+    """Return the given kind, or the kind that follows from the module or the script.
+
+    For a script it is the name of its file.  For a module it is the kind of the installed worker of the same
+    package, else the package's name without `_worker`.
+    """
     if "kind" in section:
         return str(section["kind"])
     if "module" not in section:

@@ -114,7 +114,7 @@ class Run:
 
     def to_dict(self) -> Json:
         """Return a JSON-safe dictionary that `from_dict` converts to an equal run."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return {f.name: _to_json(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -127,9 +127,14 @@ class Run:
         return cls(**values)
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
+    """Return the value of a field as `json.dumps` takes it and `from_dict` reads it.
+
+    Tuples become lists, and words of an enum become str.  A mapping is copied one level deep: its values are
+    JSON already.
+    """
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [_to_json(item) for item in value]
     if isinstance(value, Mapping):
         return dict(value)
     return str(value) if isinstance(value, str) else value

@@ -89,7 +89,7 @@ def _word(word: str | None) -> str | None:
 def _cause(run: Run) -> Json | None:
     """Return the cause of the end; before the end, that of the fault."""
     cause = run.cause if run.is_final else run.fault
-    return {name: _plain(value) for name, value in cause.items()} if cause else None
+    return {name: _without_enum(value) for name, value in cause.items()} if cause else None
 
 
 def _unkillable(run: Run) -> str | None:
@@ -122,7 +122,8 @@ def _waits_for(run: Run) -> str | None:
     return "its worker has shown no sign of life yet" if run.state is State.RDY else None
 
 
-def _plain(value: Any) -> Any:
+def _without_enum(value: Any) -> Any:
+    """Return a word of an enum as str, and every other value unchanged."""
     return str(value) if isinstance(value, str) else value
 
 

@@ -185,14 +185,15 @@ class Dispatcher:
                 self._again.discard(run_id)
                 action = owed(run)
                 if action is not None and action is not Action.QUEUE:
-                    await self._do(action, run)
+                    await self._carry_out_action(action, run)
                 if run_id not in self._again:
                     return
         finally:
             self._busy.discard(run_id)
             self._again.discard(run_id)
 
-    async def _do(self, action: Action, run: Run) -> None:
+    async def _carry_out_action(self, action: Action, run: Run) -> None:
+        """Carry out one owed action; it ends in an event, or in a notification to the shim."""
         match action:
             case Action.WITHDRAW:
                 withdrawn = Event(Kind.WITHDRAWN, self._clock.wall())
@@ -203,8 +204,8 @@ class Dispatcher:
                 at = self._clock.wall()
                 await self._recorder.record_outcome(run, action, lambda now: fsm.breaking(now, at))
             case Action.EMPTY_TREE:
-                await self._teardowns.check(run)
-            case _:
+                await self._teardowns.conclude_or_tear_down(run)
+            case _:  # STOP, PAUSE, RESUME: owed since this task began
                 self._control.send(action, run)
 
     async def _launch(self, run: Run) -> None:

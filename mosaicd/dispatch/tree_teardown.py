@@ -49,7 +49,11 @@ class _Tree:
 
 
 class TreeTeardown:
-    """Tear process trees down; `check_later(run_id, delay_s)` calls `check` again for a run."""
+    """Have shims end process trees, and conclude a run whose tree is empty; sends no signal itself.
+
+    `check_later(run_id, delay_s)` has the dispatcher call `conclude_or_tear_down` again for the run, unless
+    the run is no longer owed it.
+    """
 
     def __init__(
         self, launcher: LauncherClient, shims: Shims, order_builder: OrderBuilder, settings: Settings,
@@ -70,7 +74,7 @@ class TreeTeardown:
         """Drop the tree of a run that has ended."""
         self._trees.pop(run_id, None)
 
-    async def check(self, run: Run) -> None:
+    async def conclude_or_tear_down(self, run: Run) -> None:
         """Conclude the run if its tree is empty; otherwise have a shim end the tree and check again."""
         run = missed_events.of_this_boot(run, self._clock.boot_id())
         alive = self._shims.is_alive(run.run_id, run.attempt)

@@ -18,7 +18,7 @@ from aiofiles.os import wrap
 from mosaicd.core.run import Run
 from mosaicd.protocol import rundir
 from mosaicd.protocol.errors import Unavailable
-from mosaicd.rpc.segments import Output
+from mosaicd.rpc.segments import AttemptLog
 from mosaicd.rundirs.directories import RunDirs
 from mosaicd.safe_files import open_directory, open_regular
 
@@ -33,13 +33,13 @@ class Files:
         self.pool = ThreadPoolExecutor(THREADS, "files")
 
     @asynccontextmanager
-    async def attempt_log(self, run: Run, attempt: int, name: str) -> AsyncIterator[Output | None]:
+    async def attempt_log(self, run: Run, attempt: int, name: str) -> AsyncIterator[AttemptLog | None]:
         """Yield an open log of an attempt; None if it does not exist yet, Unavailable if it is refused."""
         owners = (run.owner_uid, os.getuid())
         names = (self._rundirs.path(run.run_id), rundir.attempt_name(attempt), name)
         opening = asyncio.ensure_future(_open(*names, owners, self.pool, executor=self.pool))
         try:
-            output: Output = await asyncio.shield(opening)
+            output: AttemptLog = await asyncio.shield(opening)
         except asyncio.CancelledError:
             opening.add_done_callback(_close_opened)
             raise
@@ -54,7 +54,7 @@ class Files:
             output.close()
 
 
-def _close_opened(opening: "asyncio.Future[Output]") -> None:
+def _close_opened(opening: "asyncio.Future[AttemptLog]") -> None:
     """Close a log that was opened for a cancelled caller."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
@@ -62,7 +62,7 @@ def _close_opened(opening: "asyncio.Future[Output]") -> None:
 
 def _open_carefully(
     run_dir: Path, attempt: str, name: str, owners: tuple[int, ...], pool: ThreadPoolExecutor
-) -> Output:
+) -> AttemptLog:
     """Return the log; raise OSError unless the file is a regular file of one of `owners`."""
     outer = open_directory(run_dir)
     try:
@@ -70,7 +70,7 @@ def _open_carefully(
     finally:
         os.close(outer)
     try:
-        return Output(inner, name, partial(open_regular, parent=inner, owners=owners), pool)
+        return AttemptLog(inner, name, partial(open_regular, parent=inner, owners=owners), pool)
     except BaseException:
         os.close(inner)
         raise

@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 from mosaicd.core.run import Run
 from mosaicd.protocol.errors import NotFound
 from mosaicd.rpc.context import Services
-from mosaicd.rpc.segments import Output
+from mosaicd.rpc.segments import AttemptLog
 
 #: Reads the next part of the file and sends it; returns False if there was nothing to read.
-Step = Callable[[Output, int], Awaitable[bool]]
+Step = Callable[[AttemptLog, int], Awaitable[bool]]
 
 
 def attempt_to_read(run: Run, requested: int | None) -> int:

@@ -1,8 +1,8 @@
 """Read a log of an attempt, which has a first file and segments that continue it, as one sequence of bytes.
 
-`Output.read` returns the bytes at an offset, or at the next offset that was kept; the shim removed the bytes
-in between.  A segment that the shim removes during a read can still be read to its end.  Files are read in
-the threads of `files`, one read at a time.
+`AttemptLog.read` returns the bytes at an offset, or at the next offset that was kept; the shim removed the
+bytes in between.  A segment that the shim removes during a read can still be read to its end.  Files are read
+in the threads of `files`, one read at a time.
 """
 
 import asyncio
@@ -32,16 +32,22 @@ class Piece(NamedTuple):
     data: bytes
 
 
-class Output:
-    """A log that grows.  Its descriptors are closed only when no thread uses them."""
+class AttemptLog:
+    """A reader of a growing file of an attempt (stdout, stderr, their index, telemetry) with its segments.
+
+    It writes nothing.  Its descriptors are closed only when no thread uses them.
+    """
 
     def __init__(self, directory: int, name: str, open_file: Open, pool: Executor) -> None:
-        """Open the log's first file; raise what `open_file` raises."""
+        """Open the log's first file; an error of `open_file` is raised unchanged.
+
+        `close` closes the descriptor `directory`.  After an error the caller closes it.
+        """
         self._directory = directory
         self._name = name
         self._open_file = open_file
         self._pool = pool
-        self._start = 0
+        self._start = 0  # offset in the log of the first byte of `_file`
         self._file = open_file(name)
         self._pending: asyncio.Future[Any] | None = None
 
@@ -169,7 +175,7 @@ class Output:
                 return self._start + status.st_size, status.st_mtime
 
 
-async def offset_at(log: Output, index: Output | None, stream: str, since: float) -> int:
+async def offset_at(log: AttemptLog, index: AttemptLog | None, stream: str, since: float) -> int:
     """Return an offset shortly before the first byte that was written at `since` or later.
 
     `index` is the open log index of the attempt, which has times and offsets.
@@ -190,7 +196,7 @@ async def offset_at(log: Output, index: Output | None, stream: str, since: float
     return 0
 
 
-async def _start_of_line(log: Output, offset: int) -> int:
+async def _start_of_line(log: AttemptLog, offset: int) -> int:
     """Return where the line at `offset` begins; `offset` itself if that is too far back or was not kept."""
     start = max(0, offset - READ_BYTES)
     piece = await log.read(start, offset - start)

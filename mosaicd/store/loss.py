@@ -8,7 +8,7 @@ import json
 import sqlite3
 from dataclasses import dataclass
 
-from mosaicd.store.recovery_report import read_meta
+from mosaicd.store.recovery_report import read_meta_object
 from mosaicd.store.statements import QUERIES
 
 #: A name in the registry's table `meta`: stored, never renamed.
@@ -49,7 +49,7 @@ def find_loss(connection: sqlite3.Connection, mark: tuple[str, int] | None, epoc
 
     `mark` is the commit mark beside the registry; `epoch` is None for a new registry.
     """
-    kept = read_meta(connection, _LOSS)
+    kept = read_meta_object(connection, _LOSS)
     if kept:
         set_aside = kept.get("set_aside")
         return Loss(str(kept.get("why")), set_aside, is_restored_copy=set_aside is None)

@@ -112,12 +112,12 @@ def write_report(connection: sqlite3.Connection, report: RecoveryReport) -> None
 
 def read_reports(connection: sqlite3.Connection, now: float) -> list[RecoveryReport]:
     """Return the reports that are still shown at the time `now`."""
-    reports = (RecoveryReport.from_dict(read_meta(connection, name)) for name in (_LOST, _BEHIND))
+    reports = (RecoveryReport.from_dict(read_meta_object(connection, name)) for name in (_LOST, _BEHIND))
     return [report for report in reports if report is not None and _is_shown(report, now)]
 
 
-def read_meta(connection: sqlite3.Connection, name: str) -> Json:
-    """Return a JSON object of the table `meta`; an empty one if it is absent or unreadable."""
+def read_meta_object(connection: sqlite3.Connection, name: str) -> Json:
+    """Return the JSON object that the table `meta` has under `name`; {} if there is no JSON object."""
     found = connection.execute(QUERIES["meta"], (name,)).fetchone()
     try:
         value = json.loads(found[0]) if found else None

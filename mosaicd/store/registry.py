@@ -171,11 +171,11 @@ class Registry:
                     return None
             return insert_run(connection, steps, progress).seqs
 
-        def settled(seqs: Sequence[int] | None, error: BaseException | None) -> None:
+        def add_if_committed(seqs: Sequence[int] | None, error: BaseException | None) -> None:
             if seqs is not None and error is None:
                 self._add_fresh(seqs, steps)
 
-        return await self._writer.send(work, settled) is not None
+        return await self._writer.send(work, add_if_committed) is not None
 
     def advance(self, run_id: str, progress: Progress) -> None:
         """Set the last values of a live run; written with its next event, or within about a second."""
@@ -197,13 +197,13 @@ class Registry:
             quarantine.quarantine_row(connection, found[0], why, at)
             return found[0]
 
-        def settled(n: int | None, error: BaseException | None) -> None:
+        def note_quarantined(n: int | None, error: BaseException | None) -> None:
             if n is not None and error is None:
                 entry = {"run_id": run_id, "why": why, "at": at, "is_live": False, "slots": [], "cpus": 0}
                 self.quarantine.append(entry)
                 log.event(Catalogue.ROW_QUARANTINED, run_id=run_id, why=why)
 
-        self._writer.post(work, settled)
+        self._writer.post(work, note_quarantined)
 
     # --- the file ------------------------------------------------------------------------------
 
@@ -296,11 +296,11 @@ class Registry:
         def work(connection: sqlite3.Connection) -> None:
             connection.executemany(QUERIES["update_progress"], values)
 
-        def settled(_: object, error: BaseException | None) -> None:
+        def keep_unwritten(_: object, error: BaseException | None) -> None:
             if isinstance(error, Unavailable):  # the newest values go with the next advance or event
                 self._live.mark_unwritten(taken)
 
-        self._writer.post(work, settled)
+        self._writer.post(work, keep_unwritten)
 
 
 def _say_fatal(error: BaseException) -> None:

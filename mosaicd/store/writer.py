@@ -5,8 +5,9 @@ All work that is sent in one iteration of the event loop, or while the thread is
 disk error fails the complete batch; the next batch tries again.  Work that is not urgent waits up to
 `delay_s` for urgent work to share its COMMIT; other work is never delayed.
 
-Note: `settled` is called on the loop after the COMMIT, for each piece in order, also if the waiting caller
-was cancelled: the work was done all the same.
+Note: `on_settled` is called on the loop when the batch has ended: with the result after the COMMIT, or with
+the error after a failure.  It is called for each piece in order, before any future gets its result, and also
+if the waiting caller was cancelled.
 """
 
 import asyncio
@@ -43,14 +44,14 @@ _OWN_FAULTS = (
 class Piece:
     """One piece of work that was sent: the work, its future and callback, and its result or error."""
 
-    __slots__ = ("error", "future", "is_outside", "result", "settled", "work")
+    __slots__ = ("error", "future", "is_outside", "on_settled", "result", "work")
 
     def __init__(
-        self, work: Work, future: asyncio.Future[Any] | None, settled: Settled | None, is_outside: bool
+        self, work: Work, future: asyncio.Future[Any] | None, on_settled: Settled | None, is_outside: bool
     ) -> None:
         self.work = work
         self.future = future
-        self.settled = settled
+        self.on_settled = on_settled
         self.is_outside = is_outside
         self.result: Any = None
         self.error: BaseException | None = None
@@ -107,18 +108,20 @@ class Writer:
         self._thread = threading.Thread(target=self._serve, name="registry-writer", daemon=True)
         self._thread.start()
 
-    def send(self, work: Work, settled: Settled | None = None, *, urgent: bool = True) -> asyncio.Future[Any]:
+    def send(
+        self, work: Work, on_settled: Settled | None = None, *, urgent: bool = True
+    ) -> asyncio.Future[Any]:
         """Do `work` in a transaction; the future gets the result when it is on disk."""
         future = self._loop.create_future()
-        self._add(Piece(work, future, settled, is_outside=False), urgent)
+        self._add(Piece(work, future, on_settled, is_outside=False), urgent)
         return future
 
-    def post(self, work: Work, settled: Settled, *, urgent: bool = False) -> None:
-        """Do `work` without a future; a closed or dead writer calls `settled` with the error immediately."""
+    def post(self, work: Work, on_settled: Settled, *, urgent: bool = False) -> None:
+        """Do `work` without a future; a closed or dead writer calls `on_settled` with the error now."""
         if self._refusal is not None:
-            settled(None, self._refusal)
+            on_settled(None, self._refusal)
             return
-        self._add(Piece(work, None, settled, is_outside=False), urgent)
+        self._add(Piece(work, None, on_settled, is_outside=False), urgent)
 
     def send_outside(self, work: Work) -> asyncio.Future[Any]:
         """Do `work` (a checkpoint) between transactions."""
@@ -162,11 +165,15 @@ class Writer:
     # --- on the loop, after a batch ------------------------------------------------------------
 
     def _settle(self, batch: list[Piece]) -> None:
+        """Call the callbacks of a batch that has ended, committed or failed, then `on_batch`.
+
+        Then resolve the futures, also if a callback raises.
+        """
         self.last_batch_mono = self._loop.time()
         try:
             for piece in batch:
-                if piece.settled is not None:
-                    piece.settled(piece.result, piece.error)
+                if piece.on_settled is not None:
+                    piece.on_settled(piece.result, piece.error)
             self._on_batch()
         finally:
             for piece in batch:

@@ -106,7 +106,7 @@ class Ledger:
             if self._verified.get(run_id) == rev == len(self.revisions.get(run_id, ())):
                 continue
             folded = self.revisions[run_id][-1]
-            if _plain(read_run(row)) != _plain(folded):
+            if _via_json(read_run(row)) != _via_json(folded):
                 wrong.append(f"the row of {run_id} is {read_run(row)}, its events lead to {folded}")
             self._verified[run_id] = rev
         missing = self.revisions.keys() - {row["run_id"] for row in stored}
@@ -132,7 +132,7 @@ class Ledger:
         return f"{reply['run_id']} at revision {reply['rev']}: the reply has {replied}, the ledger {folded}"
 
 
-def _plain(run: Run) -> dict[str, Any]:
-    """Return the run as plain JSON, so that tuples and lists compare equal."""
+def _via_json(run: Run) -> dict[str, Any]:
+    """Return the run after a way through JSON, so that tuples and lists compare equal."""
     plain: dict[str, Any] = json.loads(json.dumps(run.to_dict()))
     return plain

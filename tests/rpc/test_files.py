@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.run import Run
-from mosaicd.rpc.segments import Output, Piece
+from mosaicd.rpc.segments import AttemptLog, Piece
 from mosaicd.rpc.verbs.logs import CHUNK_BYTES, as_text
 from tests.harness.waiting import wait_in_loop
 from tests.rpc.serving import AT, Peer, Serving
@@ -247,15 +247,15 @@ async def test_a_long_file_is_not_read_again_for_each_page(
     lines = [record(seq, "episode", reward=1.5) for seq in range(1, 100_001)]
     serving.file(run, "telemetry.jsonl").write_bytes(b"".join(lines))
     read_bytes = 0
-    read_output = Output.read
+    read_output = AttemptLog.read
 
-    async def read(file: Output, offset: int, size: int) -> Piece:
+    async def read(file: AttemptLog, offset: int, size: int) -> Piece:
         nonlocal read_bytes
         piece = await read_output(file, offset, size)
         read_bytes += len(piece.data)
         return piece
 
-    monkeypatch.setattr(Output, "read", read)
+    monkeypatch.setattr(AttemptLog, "read", read)
     seen = 0
     cursor = 0
     while True:

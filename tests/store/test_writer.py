@@ -133,7 +133,7 @@ async def test_work_that_is_not_urgent_waits_at_most_the_delay(bench: Bench, pat
 
 
 async def test_settled_callbacks_run_in_order_before_any_result(bench: Bench) -> None:
-    """`settled` runs for each work in order, then the batch callback; then the futures resolve."""
+    """`on_settled` runs for each work in order, then the batch callback; then the futures resolve."""
     order: list[str] = []
     bench.writer._on_batch = lambda: order.append("batch")
 
@@ -147,7 +147,7 @@ async def test_settled_callbacks_run_in_order_before_any_result(bench: Bench) ->
 
 
 async def test_a_cancelled_future_does_not_undo_the_work(bench: Bench, path: Path) -> None:
-    """The work of a cancelled caller is done, and `settled` gets its result."""
+    """The work of a cancelled caller is done, and `on_settled` gets its result."""
     received: list[Any] = []
     future = bench.writer.send(inserting(5), lambda result, error: received.append(result))
     future.cancel()

@@ -62,9 +62,9 @@ class Bench:
     async def watch(self, run: Run, seconds: float) -> None:
         """Check the tree 100 times during `seconds`."""
         for _ in range(100):
-            await self.teardowns.check(run)
+            await self.teardowns.conclude_or_tear_down(run)
             self.clock.advance(seconds / 100)
-        await self.teardowns.check(run)
+        await self.teardowns.conclude_or_tear_down(run)
 
 
 @pytest.fixture

@@ -69,13 +69,13 @@ class Record:
 
     def to_json(self) -> Json:
         """Return the JSON object of this record."""
-        told = self.values()
+        data = self.values()
         for name in self._READERS:
-            told[name] = _plain(told[name])
+            data[name] = _to_json(data[name])
         for name in self.OMITTED:
-            if told[name] is None:
-                del told[name]
-        return told
+            if data[name] is None:
+                del data[name]
+        return data
 
     def known(self) -> Json:
         """Return the JSON object without the keys that have no value, in this record and in those within."""
@@ -115,7 +115,8 @@ def _reader(declared: Any) -> Callable[[Any], Any] | None:
     return tuple if get_origin(declared) is tuple else None
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
+    """Return an inner record as a JSON object, a tuple as a list, and every other value unchanged."""
     if isinstance(value, Record):
         return value.to_json()
     return list(value) if isinstance(value, tuple) else value

@@ -19,7 +19,7 @@ from mosaicd.rpc import validate
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 from mosaicd.rpc.follow import attempt_to_read, follow
-from mosaicd.rpc.segments import Output, Piece, offset_at
+from mosaicd.rpc.segments import AttemptLog, Piece, offset_at
 from mosaicd.rpc.streams import Stream
 
 #: Bytes of a chunk; as base64 and with its envelope it stays below CHUNK_LIMIT_BYTES.
@@ -60,7 +60,7 @@ async def _first_chunk(services: Services, run: Run, attempt: int, params: ReadL
     }  # fmt: skip
 
 
-async def _tail_start(log: Output, lines: int) -> int:
+async def _tail_start(log: AttemptLog, lines: int) -> int:
     return await log.start_of_last_lines(lines, TAIL_BYTES) if lines else (await log.end())[0]
 
 
@@ -75,7 +75,7 @@ def _chunk(cursor: int, piece: Piece) -> Json:
 
 def _open_stream(services: Services, caller: Caller, params: ReadLogs, attempt: int, cursor: int) -> Stream:
     async def feed(stream: Stream) -> None:
-        async def step(log: Output, current: int) -> bool:
+        async def step(log: AttemptLog, current: int) -> bool:
             piece = await log.read(stream.cursor, CHUNK_BYTES)
             chunk = _chunk(stream.cursor, piece)
             if chunk["cursor"] == stream.cursor:

@@ -33,7 +33,7 @@ async def handle(services: Services, caller: Caller, params: SetFields) -> Json:
         }
         if not changed:
             return []
-        was = {name: _as_json(getattr(run, name)) for name in changed}
+        was = {name: _as_dict(getattr(run, name)) for name in changed}
         return [Event(Kind.SET, services.clock.wall(), caller.name, {**changed, "was": was})]
 
     return await services.runs.change(params.run_id, decide)
@@ -52,5 +52,6 @@ def _labels(params: SetFields, present: Mapping[str, str]) -> dict[str, str] | N
     return params.labels
 
 
-def _as_json(value: object) -> object:
+def _as_dict(value: object) -> object:
+    """Return a mapping (the labels) as a dict for the event, and every other value unchanged."""
     return dict(value) if isinstance(value, Mapping) else value

@@ -19,7 +19,7 @@ from mosaicd.rpc import validate
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 from mosaicd.rpc.follow import attempt_to_read, follow
-from mosaicd.rpc.segments import READ_BYTES, Output
+from mosaicd.rpc.segments import READ_BYTES, AttemptLog
 from mosaicd.rpc.seq_index import Place
 from mosaicd.rpc.streams import Stream
 
@@ -91,7 +91,7 @@ def _open_stream(
     wanted = Filter(params.kinds, params.since)
 
     async def feed(stream: Stream) -> None:
-        async def step(file: Output, current: int) -> bool:
+        async def step(file: AttemptLog, current: int) -> bool:
             page = await read_page(file, place, wanted, PAGE_RECORDS)
             if page.records:
                 named = {"run_id": params.run_id, "attempt": current, "cursor": place.seq}
@@ -107,7 +107,7 @@ def _open_stream(
     return caller.open_stream("run.telemetry", place.seq, feed)
 
 
-async def _is_record_start(file: Output, offset: int) -> bool:
+async def _is_record_start(file: AttemptLog, offset: int) -> bool:
     """Return whether a record can begin at `offset`; the run's owner may have changed the file."""
     if offset == 0:
         return True
@@ -115,7 +115,7 @@ async def _is_record_start(file: Output, offset: int) -> bool:
     return piece.offset >= offset or piece.data == b"\n"
 
 
-async def _offset_at(file: Output, since: float) -> int:
+async def _offset_at(file: AttemptLog, since: float) -> int:
     """Return an offset at or before the first record with a time of `since` or later (binary search)."""
     low, high = 0, (await file.end())[0]
     while high - low > READ_BYTES:
@@ -128,14 +128,14 @@ async def _offset_at(file: Output, since: float) -> int:
     return await _next_start(file, low)
 
 
-async def _time_after(file: Output, offset: int, end: int) -> float | None:
+async def _time_after(file: AttemptLog, offset: int, end: int) -> float | None:
     """Return the time of the first record at or after `offset`; None if there is none before `end`."""
     start = await _next_start(file, offset)
     match = _TIME.match((await file.read(start, 64)).data) if start < end else None
     return float(match[1]) if match else None
 
 
-async def _next_start(file: Output, offset: int) -> int:
+async def _next_start(file: AttemptLog, offset: int) -> int:
     """Return the offset of the first record at or after `offset`."""
     position = max(0, offset - 1)
     while offset:
@@ -149,7 +149,7 @@ async def _next_start(file: Output, offset: int) -> int:
     return position
 
 
-async def read_page(file: Output, place: Place, wanted: Filter, limit: int) -> Page:
+async def read_page(file: AttemptLog, place: Place, wanted: Filter, limit: int) -> Page:
     """Return the next page and move `place` after it; an incomplete last line is read by a later call."""
     page = Page()
     buffer = b""

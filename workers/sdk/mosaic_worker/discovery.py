@@ -160,7 +160,7 @@ def _describe(value: str) -> dict[str, Any]:
     said = function()
     if not isinstance(said, tuple) or len(said) != 2:
         raise TypeError(f"{value} must return (metadata, capabilities)")
-    metadata, capabilities = (_plain(_fields(part)) for part in said)
+    metadata, capabilities = (_to_json(_fields(part)) for part in said)
     if not capabilities.get("worker_type"):
         raise ValueError(f"{value}: capabilities have no worker_type")
     schema = getattr(package, "get_config_schema", None)
@@ -168,7 +168,7 @@ def _describe(value: str) -> dict[str, Any]:
         "module": getattr(package, "WORKER_MODULE", None) or _module(package_name.strip()),
         "metadata": metadata,
         "capabilities": capabilities,
-        "config_schema": _plain(schema()) if callable(schema) else None,
+        "config_schema": _to_json(schema()) if callable(schema) else None,
         "accepts_worker_id": getattr(package, "ACCEPTS_WORKER_ID", False) is True,
     }
 
@@ -196,11 +196,12 @@ def _fields(record: Any) -> dict[str, Any]:
     return {name: getattr(record, name) for name in names if not name.startswith("_")}
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
+    """Return a value as JSON at every depth; a set becomes a sorted list, any other object its str."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_to_json(item) for item in value]
     if isinstance(value, (set, frozenset)):
         return sorted(str(item) for item in value)
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
