@@ -11,9 +11,9 @@ class RegistryEntries:
         "b0f2a7c4d81e4f0f9d2f6a5c3e7b9184",
         ERROR,
         "{summary}",
-        "The registry opened without an error but knew less than the run directories: its newest commits "
-        "were lost, or an older copy was put in its place. The daemon wrote the missing runs into it and "
-        "changed the epoch. `mosaicctl health` shows this for a week.",
+        "The registry opened without an error but knew less than the run directories. Most often its "
+        "newest commits were lost, or an older copy was put in its place. The daemon recovered runs from "
+        "their directories and changed the epoch. `mosaicctl health` shows this for a week.",
         "Registry",
         ("recovery",),
     )
@@ -22,9 +22,9 @@ class RegistryEntries:
         "df92ee7ef70145c19f0372e1eff687fb",
         ERROR,
         "{summary}",
-        "The registry was missing or damaged. The daemon set the damaged file aside and made a new "
-        "registry from the run directories. `mosaicctl health` shows this until the set-aside directory is "
-        "moved away.",
+        "The registry was missing, empty or damaged. The daemon set the old file aside, if there was "
+        "one, and made a new registry from the run directories. `mosaicctl health` shows this until the "
+        "set-aside directory is moved away.",
         "Registry",
         ("recovery",),
     )
@@ -33,8 +33,9 @@ class RegistryEntries:
         "1708f872978d45bd800441b827c6d826",
         WARNING,
         "no run is recovered from directory {directory}: {why}",
-        "A run directory has no record in the registry and its files do not describe a complete run. The "
-        "daemon changes nothing in it. `mosaicctl doctor` lists such directories.",
+        "The files in the directory do not describe a complete run, or the run cannot be stored in the "
+        "registry. The daemon changes nothing in the directory. `mosaicctl doctor` lists the directories "
+        "that have no record in the registry.",
         "Registry",
         ("recovery", "files"),
     )
@@ -42,9 +43,10 @@ class RegistryEntries:
         "LOG2104",
         "338dba34fe11471499a480f2c7334572",
         ERROR,
-        "run {run_id} is not recovered: {why}; its slots stay reserved",
-        "A live run that the registry does not know needs slots, or has a key, that another run has. The "
-        "daemon does not manage it. Look at its processes and end those that should not run.",
+        "run {run_id} is quarantined and not recovered: {why}",
+        "The registry did not know this run, and another run has its slots or its key. The run is "
+        "quarantined: the daemon does not manage it, and its slots, if it has any, stay reserved while a "
+        "process of it is alive. Check its processes and end those that should not run.",
         "Registry",
         ("recovery",),
     )
@@ -53,8 +55,9 @@ class RegistryEntries:
         "1a4d8adbfbf922cbdbe2496d7e074aab",
         ERROR,
         "run {run_id} is quarantined: {why}",
-        "The record of the run in the registry is not valid. The daemon moves the record aside and does not "
-        "manage the run. `mosaicctl health` lists it under quarantine.",
+        "The record of the run in the registry cannot be read, or contradicts the events or the slots of "
+        "the run. The daemon moves the record into the quarantine unchanged and does not manage the run. "
+        "`mosaicctl health` lists it under quarantine.",
         "Registry",
         ("quarantine",),
     )
@@ -73,8 +76,8 @@ class RegistryEntries:
         "b00c60dc12594147a318f9a022956ca6",
         WARNING,
         "a change of a run could not be saved: {why}; the daemon tries again until it is saved",
-        "Most often the disk is full. New requests are refused meanwhile. This is logged at most once "
-        "in 30 s.",
+        "Most often the disk is full. While the registry cannot be written, requests that change "
+        "something are refused. This is logged at most once in 30 s.",
         "Registry",
         ("disk",),
     )
@@ -82,7 +85,7 @@ class RegistryEntries:
         "LOG2108",
         "ee290559e7d34533ab1ce83708c81b3e",
         WARNING,
-        "what run {run_id} did while no daemon ran could not be saved yet: {why}",
+        "the events of run {run_id} from the time without a daemon cannot be saved yet: {why}",
         "Most often the disk is full. The daemon reads the run's files again until the change is saved.",
         "Registry",
         ("recovery", "disk"),
@@ -92,7 +95,9 @@ class RegistryEntries:
         "87b6ef103430d7f712df9f99fed550b1",
         DEBUG,
         "checkpoint: busy {busy}, log {log_pages}, checkpointed {checkpointed}",
-        "SQLite's answer to a checkpoint: the write-ahead log was copied into the registry.",
+        "The result of PRAGMA wal_checkpoint(TRUNCATE). With busy 0, the write-ahead log was copied into "
+        "the registry and is empty. With busy 1, another connection used it, and the next checkpoint "
+        "continues.",
         "Registry",
         ("checkpoint",),
     )
@@ -100,10 +105,10 @@ class RegistryEntries:
         "LOG2121",
         "4dbb44d748baefac2631a2a00157eb2b",
         WARNING,
-        "{rounds} checkpoints in a row did not empty the registry's write-ahead log: a reader holds it; it "
-        "has {log_pages} pages",
-        "A process reads the registry for a long time (a backup, an sqlite3 shell). The write-ahead log "
-        "grows until that reader ends.",
+        "{rounds} checkpoints in a row did not empty the registry's write-ahead log, because another "
+        "connection uses it; it has {log_pages} pages",
+        "Most often a process reads the registry for a long time (a backup, an sqlite3 shell). The "
+        "write-ahead log grows until that process ends its transaction.",
         "Registry",
         ("checkpoint",),
     )

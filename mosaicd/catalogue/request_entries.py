@@ -21,8 +21,8 @@ class RequestEntries:
         "f31082aab6b21aee44af6335fcaff047",
         WARNING,
         "a connection of uid {uid} is refused: {why}",
-        "The daemon does not serve this user, or the user has too many connections. This is logged once, "
-        "until the user has a connection again.",
+        "The daemon does not serve this user, or the user has too many connections. This is logged again "
+        "only after an accepted connection of the user has closed.",
         "Request",
         ("access",),
     )
@@ -31,8 +31,9 @@ class RequestEntries:
         "7bbfca3c650e43d3d57f959a6c013b6a",
         WARNING,
         "watcher {subscription} of uid {uid} is too slow: events {first} to {last} are left out",
-        "A client does not read the events that it asked for. It was told which events are left out and "
-        "can read them again from its cursor. This is logged once, until the client has caught up.",
+        "A client reads the events of its subscription too slowly. The daemon reports the gap to it, and "
+        "the client can read these events again from its cursor. This is logged once, until the client "
+        "has caught up.",
         "Request",
         ("watch",),
     )

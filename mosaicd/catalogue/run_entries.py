@@ -20,7 +20,7 @@ class RunEntries:
         "b7f2cc9b70181c25fa68df36378b59b6",
         INFO,
         "run {run_id} attempt {attempt} dispatched",
-        "The run has its slots, and the launcher was ordered to start a shim.",
+        "The run got its slots. The daemon now orders the launcher to start a shim.",
         "Run",
         ("lifecycle",),
     )
@@ -56,7 +56,7 @@ class RunEntries:
         "db4c652ff7f5ad001458c1c66ff540da",
         INFO,
         "run {run_id} waits for its next attempt",
-        "The run is retried after a back-off. NOT_BEFORE is the earliest time.",
+        "The attempt failed, and the run is retried. NOT_BEFORE is the earliest time of the next attempt.",
         "Run",
         ("lifecycle", "retry"),
     )
@@ -74,7 +74,8 @@ class RunEntries:
         "4b3d2d8ecd9ffa18373faf09e960e8f2",
         INFO,
         "{who} requested {request} of run {run_id}",
-        "A user asked for a stop, a pause, a resume or another change of a run.",
+        "A stop, a pause, a resume, a hold or another change of a run was requested: by a user, or by "
+        "the daemon, which resumes a run that did not pause in time.",
         "Run",
         ("request",),
     )
@@ -91,9 +92,10 @@ class RunEntries:
         "LOG2221",
         "500ebb5f61be56142f45b1272b3a9af9",
         ERROR,
-        "run {run_id} cannot be killed; it keeps slots {slots}",
-        "Processes of the run are alive after SIGKILL. Most often they wait in the kernel for a disk or a "
-        "GPU. The slots stay reserved until the processes end. PIDS names them.",
+        "run {run_id} cannot be killed; it keeps its CPUs and GPU slots {slots}",
+        "Processes of the run are alive long after its grace period (see unkillable_s in "
+        "mosaicd.toml(5)). Most often they wait in the kernel for a disk or a GPU and do not react to "
+        "SIGKILL. The slots stay reserved until the processes end. PIDS names up to 20 of them.",
         "Run",
         ("processes", "slots"),
     )
@@ -102,8 +104,8 @@ class RunEntries:
         "3d3dcfc380af43d5896510ab04f50571",
         WARNING,
         "{summary}",
-        "The run may be alive. Its slots stay reserved until no process of it is alive and no shim holds "
-        "one of its attempts.",
+        "The run is quarantined, and processes of it are alive or may be alive. Its slots stay reserved "
+        "until no process of it is alive and no shim holds one of its attempts.",
         "Run",
         ("quarantine", "slots"),
     )
@@ -122,8 +124,8 @@ class RunEntries:
         "8d25cac715f747c89e08f9801f46bfdf",
         WARNING,
         "run {run_id} continues: {why}",
-        "The worker did not pause in time, so the request to pause is withdrawn. See pause_ack_s in "
-        "mosaicd.toml(5).",
+        "The worker did not pause, or the shim did not freeze the process tree, within pause_ack_s + "
+        "unkillable_s (see mosaicd.toml(5)). The daemon withdraws the request to pause.",
         "Run",
         ("pause",),
     )
@@ -141,7 +143,8 @@ class RunEntries:
         "500ef585be264891bd29fbb5cff73402",
         WARNING,
         "the processes of run {run_id} cannot be looked up: {why}",
-        "The run is quarantined, and its slots stay reserved until a later look succeeds.",
+        "Most often the daemon has no free file descriptor. The run is quarantined; its slots stay "
+        "reserved until a later check finds no process of the run.",
         "Run",
         ("quarantine", "processes"),
     )
@@ -160,8 +163,9 @@ class RunEntries:
         "2d6d2fcc831a4569a60e55c769c4b468",
         WARNING,
         "the mark `unacknowledged` of run {run_id} was not removed: {why}",
-        "The run is saved. Only if the registry is lost is this run not recovered, because its directory "
-        "still says that its submitter had no answer.",
+        "The mark says that the submit got no reply, but the run is saved. Only if the registry is lost, "
+        "a run with this mark is not recovered. The next start of the daemon tries again to remove the "
+        "mark.",
         "Run",
         ("files",),
     )
@@ -170,8 +174,9 @@ class RunEntries:
         "fbb7cf1557eb4cdca52f1e5763e7f13b",
         WARNING,
         "attempt {attempt} of run {run_id} cannot be read: {why}",
-        "The attempt's directory was replaced by a link or a file, or its owner closed it. The daemon "
-        "continues as if the attempt had written nothing.",
+        "Most often the attempt's directory was replaced by a link or a file, or its owner removed the "
+        "permission. The daemon continues as if a shim had begun the attempt and had written nothing "
+        "else.",
         "Run",
         ("files",),
     )
@@ -180,8 +185,9 @@ class RunEntries:
         "272a98f7d09843c2901b681c0d533006",
         WARNING,
         "{file} of run {run_id} attempt {attempt} is ignored: {why}",
-        "A record in an attempt's directory cannot be opened, or is not a regular file of the run's owner, "
-        "or is too large. The daemon continues as if the record said nothing.",
+        "A record of an attempt (launch.json, started.json or exit.json) cannot be opened or read, or is "
+        "not a regular file of the run's owner, or is too large. The daemon continues as if the file "
+        "existed without values.",
         "Run",
         ("files",),
     )
@@ -190,8 +196,9 @@ class RunEntries:
         "4e2ebbc4389e4a78960643d0fb3c533c",
         WARNING,
         "{file} of run {run_id} attempt {attempt} is ignored: it is not complete",
-        "The shim, or the machine, stopped while the record was written. The daemon continues as if the "
-        "record said nothing.",
+        "A record of an attempt (launch.json, started.json or exit.json) is not JSON. Most often the "
+        "machine stopped while the shim wrote it. The daemon continues as if the file existed without "
+        "values.",
         "Run",
         ("files",),
     )

@@ -21,7 +21,7 @@ class ServiceEntries:
         "e2c015f249b9351004f210e44f562165",
         INFO,
         "ready; live runs: {live}, waiting: {waiting}",
-        "Recovery is complete. The daemon answers every request.",
+        "The daemon answers every request. Recovery is complete, unless RECONCILE_LATE was logged.",
         "Service",
         ("lifecycle",),
     )
@@ -30,7 +30,8 @@ class ServiceEntries:
         "731da59ff9fc2836b7bb00589647a091",
         INFO,
         "stopping ({reason})",
-        "The daemon was asked to stop. Runs continue in their shims.",
+        "The daemon received the signal that is named, or (reexec) was asked to replace itself. Runs "
+        "continue in their shims.",
         "Service",
         ("lifecycle",),
     )
@@ -58,9 +59,10 @@ class ServiceEntries:
         "9e97b749eef6a5bb6b4035ea65d736ab",
         INFO,
         "reconciled in {seconds:.3f} s; runs: {runs}, alive: {alive}, ended: {ended}, lost: {lost}",
-        "At the start, the daemon compared the registry with the run directories and the living shims. "
-        "ENDED counts runs that ended while no daemon ran; LOST counts runs whose shim is gone without an "
-        "exit record.",
+        "At the start, the daemon compared the runs that hold slots with their run directories and "
+        "living shims. ALIVE: a shim holds the attempt. ENDED: the shim has ended and its worker's exit "
+        "is recorded. LOST: the shim has ended without an exit record. TO_LAUNCH: the order to start the "
+        "shim is sent again.",
         "Service",
         ("lifecycle", "recovery"),
     )
@@ -69,8 +71,8 @@ class ServiceEntries:
         "2f21a907191f477087cb56a9dd54bf06",
         ERROR,
         "the daemon was not replaced: {why}; it continues as version {version}",
-        "The installed program could not be executed. Repair the installation, then call `mosaicctl daemon "
-        "reexec` again. Runs are not affected.",
+        "The installed program could not be executed. Most often the installation is broken: repair it, "
+        "then call `mosaicctl daemon reexec` again. Runs are not affected.",
         "Service",
         ("lifecycle",),
     )
@@ -79,8 +81,8 @@ class ServiceEntries:
         "6e01b6eda02d4ee5917fc9f602ee5cff",
         ERROR,
         "the run directories were not all read within {timeout_s:g} s; the daemon starts without the rest",
-        "A disk is slow, or there are very many runs. The dispatcher reads the remaining run directories "
-        "while the daemon already answers.",
+        "Most often a disk is slow, or there are very many runs. The dispatcher reads the remaining run "
+        "directories while the daemon already answers.",
         "Service",
         ("recovery", "disk"),
     )
@@ -108,9 +110,10 @@ class ServiceEntries:
         "LOG2024",
         "0d47e42aa2c84784a92704e04abb4ad5",
         WARNING,
-        "no process listens on the notify socket {path}; systemd is not informed",
-        "NOTIFY_SOCKET names a socket that nothing reads. The daemon works without it, but the service "
-        "manager does not learn that it is ready.",
+        "cannot connect to the notify socket {path}; systemd is not informed",
+        "NOTIFY_SOCKET names a socket that does not exist, that no process reads, or that the daemon may "
+        "not use. The daemon answers requests, but sends neither READY=1 nor watchdog messages: systemd "
+        "stops a unit with Type=notify when its start times out.",
         "Service",
         ("systemd",),
     )
@@ -118,7 +121,7 @@ class ServiceEntries:
         "LOG2025",
         "c0abf78051c9ecaf8bace5b22e9e7664",
         ERROR,
-        "no watchdog tick was sent: the registry has not committed for {watchdog_s:g} s",
+        "no watchdog message was sent: the registry has not committed for {watchdog_s:g} s",
         "The event loop works, but the thread that writes the registry does not. If it does not recover, "
         "the service manager stops the daemon and starts it again. Runs are not affected.",
         "Service",
@@ -129,7 +132,7 @@ class ServiceEntries:
         "2821bc0c39bc5b438267a262be855064",
         WARNING,
         "{count} log records are lost because the journal did not accept them",
-        "The journal was too slow. The daemon never waits for it.",
+        "Most often the journal was too slow. The daemon never waits for it.",
         "Service",
         ("journal",),
     )

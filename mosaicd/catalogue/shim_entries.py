@@ -11,7 +11,7 @@ class ShimEntries:
         "62fa6be6d300c3545d133ea5aabd458b",
         DEBUG,
         "launcher started (pid {pid})",
-        "The process that forks shims is there.",
+        "The process that forks shims was started.",
         "Shim",
         ("launcher", "lifecycle"),
     )
@@ -20,8 +20,8 @@ class ShimEntries:
         "2a63eb432445f23bac0b2037076b283b",
         WARNING,
         "the launcher (pid {pid}) ended with status {status}; another one is started",
-        "The process that forks shims ended. Live runs are not affected; starts of runs wait for the next "
-        "launcher.",
+        "The process that forks shims ended. Live runs are not affected; starts of runs wait for the "
+        "next launcher, which starts after a back-off.",
         "Shim",
         ("launcher",),
     )
@@ -30,8 +30,8 @@ class ShimEntries:
         "2fa142277efe420f816878831cb63e16",
         ERROR,
         "the launcher cannot be started: {why}; the daemon tries again",
-        "The machine has no process or file descriptor for the launcher. No run starts until there is a "
-        "launcher; live runs continue.",
+        "Most often the machine has no free process, memory or file descriptor. No run starts until "
+        "there is a launcher; live runs continue.",
         "Shim",
         ("launcher", "resources"),
     )
@@ -59,8 +59,9 @@ class ShimEntries:
         "LOG2320",
         "d563a8372b9cd56541a413b5f832dd4c",
         WARNING,
-        "the shim of run {run_id} attempt {attempt} is gone",
-        "A shim ended and left no exit record. The daemon ends the rest of the process tree.",
+        "run {run_id} attempt {attempt} has lost its shim ({cause})",
+        "The shim ended without an exit record, or was silent for too long (SHIM_SILENT), or (rebooted) "
+        "the machine was restarted. The daemon ends the rest of the process tree.",
         "Shim",
         ("shim",),
     )
@@ -78,7 +79,7 @@ class ShimEntries:
         "ed32391a86514cdaaab1bbc2e079bed0",
         WARNING,
         "the shim of run {run_id} does not end its process tree; the launcher starts a teardown shim",
-        "The daemon gives up the shim. A teardown shim ends what is left of the process tree.",
+        "The daemon gives up the shim. A teardown shim ends it and the rest of the process tree.",
         "Shim",
         ("shim", "processes"),
     )
@@ -87,7 +88,8 @@ class ShimEntries:
         "dd414125bc7a466c98b070ee9cdc7b4d",
         INFO,
         "the shim of run {run_id} (pid {pid}) was ended by signal {signal}",
-        "A shim was killed. SHIM_LOST follows if it left no exit record.",
+        "A shim or a teardown shim was killed. If the run has not failed yet and has no exit record, "
+        "SHIM_LOST follows.",
         "Shim",
         ("shim",),
     )
@@ -96,8 +98,8 @@ class ShimEntries:
         "4f22e02b122a47799256f11ba5723b5f",
         ERROR,
         "the shim of run {run_id} (pid {pid}) failed with exit code {exit_code}",
-        "A shim has a defect. Its traceback is in shim-crash.txt in the attempt's directory; please report "
-        "it.",
+        "A shim or a teardown shim has a defect. Its traceback, if the disk had room, is in "
+        "shim-crash.txt in the attempt's directory; please report it.",
         "Shim",
         ("shim", "defect"),
     )
@@ -106,7 +108,8 @@ class ShimEntries:
         "a30326251c3c400dbc411141aa3616c6",
         ERROR,
         "run {run_id} cannot be launched: {why}",
-        "No shim was started. The attempt fails with the cause spawn_failed.",
+        "The launcher could not start the shim, or several shims ended without a record. The attempt "
+        "fails with the cause spawn_failed or, if the run directory is on a full disk, disk_full.",
         "Shim",
         ("launch",),
     )
@@ -115,7 +118,8 @@ class ShimEntries:
         "0880c805bcb84e769c2d0bf4d718fe33",
         WARNING,
         "run {run_id} cannot be launched yet: {why}; the daemon tries again until the handshake timeout",
-        "The machine has no process, descriptor or memory for a shim. This is logged once an attempt.",
+        "The machine has no process, file descriptor or memory for a shim. This is logged once for an "
+        "attempt, and again only after a shim was forked.",
         "Shim",
         ("launch", "resources"),
     )
@@ -124,7 +128,7 @@ class ShimEntries:
         "ba8409bebeac450bb74cd0ec43a5e271",
         ERROR,
         "no teardown shim could be started for run {run_id}: {why}",
-        "The process tree of a run is not empty. The daemon tries again.",
+        "The process tree of the run is not empty, or its shim has not ended. The daemon tries again.",
         "Shim",
         ("processes",),
     )
@@ -133,7 +137,7 @@ class ShimEntries:
         "2a28e1281378392121d7d69a71ec0683",
         WARNING,
         "facts of run {run_id} are refused because they cannot happen in state {state}: {facts}",
-        "A shim reported something that its run's state does not allow. Nothing was changed.",
+        "A shim reported something that its run's state does not allow. These facts changed nothing.",
         "Shim",
         ("protocol",),
     )
@@ -142,7 +146,8 @@ class ShimEntries:
         "c921a12e585941ff9c51749977a35a9f",
         INFO,
         "facts of run {run_id} came too late and are ignored: {facts}",
-        "The attempt had just failed. Nothing was changed.",
+        "The shim reported them after the attempt had failed (state FAULT). These facts changed nothing; "
+        "other facts of the same message may have been recorded.",
         "Shim",
         ("protocol",),
     )

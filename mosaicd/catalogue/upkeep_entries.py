@@ -47,8 +47,9 @@ class UpkeepEntries:
         "LOG2520",
         "c574cd035fe049ba9ee570629e80b2f7",
         INFO,
-        "leftover temporary directories cannot be looked up: {why}; the daemon tries again later",
-        "A killed shim leaves its run's temporary directory. The daemon removes it once it can be found.",
+        "leftover temporary directories cannot be listed: {why}; the daemon tries again later",
+        "A killed shim does not remove its run's temporary directory. The daemon removes the directory "
+        "when it can list such directories again.",
         "Upkeep",
         ("files",),
     )
@@ -66,8 +67,8 @@ class UpkeepEntries:
         "2b2de74e4d9a36ccb8871527a6add25e",
         WARNING,
         "worker {kind} cannot be used: {why}",
-        "The worker's interpreter did not report its installed workers in time or in a form that can be "
-        "read. Other workers are not affected.",
+        "The interpreter did not start, did not list its installed workers in time and readably, or does "
+        "not have this worker; or the worker itself cannot be loaded. Other workers are not affected.",
         "Upkeep",
         ("workers",),
     )
@@ -75,8 +76,10 @@ class UpkeepEntries:
         "LOG2541",
         "1cd28cffe4bb48e9a4416eaedea5d37d",
         INFO,
-        "no workers are installed beside the daemon: {why}",
-        "Only workers of the interpreters in [workers] of mosaicd.toml(5) can be used.",
+        "the workers in the daemon's own Python environment cannot be listed: {why}",
+        "The SDK is not installed there, or its interpreter did not answer. Until `mosaicctl workers "
+        "--refresh` queries it again, only the workers of the sections [workers.KIND] of mosaicd.toml(5) "
+        "are known by kind.",
         "Upkeep",
         ("workers",),
     )

@@ -120,7 +120,7 @@ def _read_answer(python: str, code: int | None, out: bytes, err: bytes) -> Rows 
 
 
 def _rows(answer: Rows | str, python: str) -> Rows:
-    """Return the workers in the environment of the daemon; without an SDK there it is only logged."""
+    """Return the workers in the daemon's environment; if they cannot be listed, log why and return none."""
     if isinstance(answer, str):
         log.event(Catalogue.NO_OWN_WORKERS, why=answer)
         return []
