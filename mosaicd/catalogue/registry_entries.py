@@ -1,6 +1,6 @@
 """Log records about the registry: its loss and recovery, quarantined runs, its write-ahead log."""
 
-from mosaicd.catalogue.entry import CRITICAL, DEBUG, ERROR, WARNING, Entry
+from mosaicd.catalogue.entry import DEBUG, ERROR, WARNING, Entry
 
 
 class RegistryEntries:
@@ -60,16 +60,6 @@ class RegistryEntries:
         "`mosaicctl health` lists it under quarantine.",
         "Registry",
         ("quarantine",),
-    )
-    REGISTRY_FAILED = Entry(
-        "LOG2106",
-        "575c1afc63bd6febafc6dfc7d089d9f7",
-        CRITICAL,
-        "the registry cannot be written any more: {why}",
-        "The daemon cannot save what it accepts, so it stops; the service manager starts it again. Runs "
-        "continue in their shims.",
-        "Registry",
-        ("disk",),
     )
     COMMIT_RETRIED = Entry(
         "LOG2107",

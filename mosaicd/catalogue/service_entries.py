@@ -91,8 +91,9 @@ class ServiceEntries:
         "31cb6eab3a6c4bccbf53f8eb5f10120d",
         CRITICAL,
         "the daemon stops because of an internal error: {why}",
-        "The daemon has a defect, or its disk has failed. The service manager starts it again. Runs "
-        "continue in their shims. The traceback is in this record; please report it.",
+        "Most often the daemon has a defect, or the disk of the registry has failed. The service manager "
+        "starts the daemon again. Runs continue in their shims. The traceback is in this record; please "
+        "report it.",
         "Service",
         ("defect",),
     )

@@ -54,14 +54,14 @@ async def reconcile(
         async with asyncio.timeout(timeout_s):
             for run in list(registry.live.values()):
                 if run.is_holding:
-                    await _take_up(run, registry, rundirs, shims, clock, report)
+                    await _reconcile_run(run, registry, rundirs, shims, clock, report)
             await _tidy(registry, history, rundirs)
     except TimeoutError:  # the dispatcher examines every run without a known shim
         log.event(Catalogue.RECONCILE_LATE, timeout_s=timeout_s)
     return report
 
 
-async def _take_up(
+async def _reconcile_run(
     run: Run, registry: Registry, rundirs: RunDirs, shims: Shims,
     clock: Clock, report: Report,
 ) -> None:  # fmt: skip
@@ -108,13 +108,13 @@ async def _tidy(registry: Registry, history: History, rundirs: RunDirs) -> None:
         if not is_marked and (is_live or not outline.has_environment):
             continue
         if is_live or await history.get(name) is not None:
-            await asyncio.to_thread(_settle, rundirs, name, is_over=not is_live)
+            await asyncio.to_thread(_remove_marks, rundirs, name, is_over=not is_live)
         elif outline.is_unacknowledged or outline.is_remnant:
             await asyncio.to_thread(rundirs.remove, name)
 
 
-def _settle(rundirs: RunDirs, name: str, *, is_over: bool) -> None:
-    """Remove the marks from the directory of a run that has a row: its submit is committed."""
+def _remove_marks(rundirs: RunDirs, name: str, *, is_over: bool) -> None:
+    """Remove the marks of a run whose submit is committed, and its environment if it ended (`is_over`)."""
     rundirs.acknowledge(name)
     rundirs.unmark_pruned(name)
     if is_over:

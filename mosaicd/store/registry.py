@@ -102,7 +102,7 @@ class Registry:
         """
         clock = clock or Clock()
         loaded = await asyncio.to_thread(load, path, clock.wall(), find_missing)
-        return cls(path, loaded, clock, group_commit_s, on_fatal or _say_fatal)
+        return cls(path, loaded, clock, group_commit_s, on_fatal or _log_fatal)
 
     def subscribe(self, callback: Callable[[Sequence[Committed]], None]) -> None:
         """Call `callback` on the loop after every commit that has events, in the order of seq."""
@@ -303,5 +303,5 @@ class Registry:
         self._writer.post(work, keep_unwritten)
 
 
-def _say_fatal(error: BaseException) -> None:
-    log.event(Catalogue.REGISTRY_FAILED, why=error)
+def _log_fatal(error: BaseException) -> None:
+    log.event(Catalogue.FATAL_ERROR, error=error, why=repr(error))

@@ -77,7 +77,7 @@ class Discovery:
     async def _ask_all(self) -> Rows:
         pythons = {sys.executable, *(worker.python for worker in self._workers.values())}
         answers = dict(zip(pythons, await asyncio.gather(*map(self._ask, pythons)), strict=True))
-        rows = {row["kind"]: row for row in _rows(answers[sys.executable], sys.executable)}
+        rows = {row["kind"]: row for row in _own_workers(answers[sys.executable], sys.executable)}
         for kind, worker in self._workers.items():
             rows[kind] = _configured(kind, worker, answers[worker.python])
         for row in rows.values():
@@ -119,7 +119,7 @@ def _read_answer(python: str, code: int | None, out: bytes, err: bytes) -> Rows 
     return [worker for worker in workers if isinstance(worker, dict)]
 
 
-def _rows(answer: Rows | str, python: str) -> Rows:
+def _own_workers(answer: Rows | str, python: str) -> Rows:
     """Return the workers in the daemon's environment; if they cannot be listed, log why and return none."""
     if isinstance(answer, str):
         log.event(Catalogue.NO_OWN_WORKERS, why=answer)

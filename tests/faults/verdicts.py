@@ -30,7 +30,6 @@ ALLOWED_OF_DISKS = (
     Catalogue.COMMIT_RETRIED, Catalogue.RUN_NOT_RECORDED, Catalogue.CHECKPOINT_FAILED, Catalogue.PRUNE_FAILED,
     Catalogue.LAUNCH_FAILED, Catalogue.LAUNCH_DELAYED, Catalogue.TEARDOWN_FAILED, Catalogue.ENVIRONMENT_LEFT,
     Catalogue.SHIM_CRASHED, Catalogue.RECORD_TORN,
-    Catalogue.REGISTRY_FAILED,
 )  # fmt: skip
 
 
