@@ -1,7 +1,7 @@
-"""Entry point: parse, run one verb, and turn every way to fail into one line and an exit code.
+"""Entry point: parse the command line, execute its verb, and print an error with its exit code.
 
-Only here do exceptions become exit codes.  A `BrokenPipeError` that gets this far is our own standard
-output (`mosaicctl list | head`): the connection's faults are `Disconnected`.
+No other module turns exceptions into exit codes.  A `BrokenPipeError` here means that the reader of standard
+output has exited (`mosaicctl list | head`); a lost connection to the daemon is `Disconnected`.
 """
 
 import os
@@ -14,20 +14,21 @@ from mosaicd.protocol.errors import MosaicError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Carry out one command line (default: the process's own) and return its exit code."""
+    """Execute one command line (default: `sys.argv`) and return its exit code."""
     try:
-        code = _carry_out(sys.argv[1:] if argv is None else argv)
+        code = _execute(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The interpreter flushes once more at exit; it must find somewhere to write.
+        # Python flushes standard output again at exit; into /dev/null, that cannot fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
-def _carry_out(argv: list[str]) -> int:
+def _execute(argv: list[str]) -> int:
+    """Parse the command line and execute its verb; print an error and return its exit code."""
     args = parse(argv)
     try:
         code: int = args.execute(args)

@@ -1,6 +1,6 @@
-"""Verbs about several runs: request each in turn, continue after a refusal, print the answers at the end.
+"""One request for each selected run: continue after a refusal, and print all answers at the end.
 
-The exit code is that of the first refusal.  So `stop a b c` stops a and c also if b does not exist.
+The exit code is that of the first refusal.  `stop a b c` stops a and c also if b does not exist.
 """
 
 import sys
@@ -49,8 +49,8 @@ def _act_on_each(
             continue
         runs.append(run)
     if wait_for:
-        runs, late = _wait_for_each(client, runs, wait_for)
-        code = code or late
+        runs, wait_code = _wait_for_states(client, runs, wait_for)
+        code = code or wait_code
     single = len(args.runs) == 1 and len(references) == 1
     if single and not runs:
         return code
@@ -58,7 +58,8 @@ def _act_on_each(
     return code
 
 
-def _wait_for_each(client: Client, runs: list[Json], wait_for: list[str]) -> tuple[list[Json], int]:
+def _wait_for_states(client: Client, runs: list[Json], wait_for: list[str]) -> tuple[list[Json], int]:
+    """Wait for each run; return the runs after the wait, and the exit code of the first error."""
     done, code = [], DONE
     for run in runs:
         try:
@@ -73,7 +74,7 @@ def _wait_for_each(client: Client, runs: list[Json], wait_for: list[str]) -> tup
 
 
 def status(run: Json) -> str:
-    """Return the state of a run and the request that is under way, in a few words."""
+    """Return the state of a run, and a request that is not yet carried out, in a few words."""
     state, want = str(run.get("state")), run.get("want")
     if state == "TERM":
         return f"ended, {run.get('outcome')}"

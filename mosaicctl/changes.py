@@ -1,21 +1,21 @@
-"""What `set` changed, in words: `priority 0 -> 10`, `label team: a -> b`."""
+"""The changes of `set` as text: `priority 0 -> 10`, `label team: a -> b`."""
 
 from mosaicctl.render import clean
 from mosaicd.protocol import Json
 
 
-def changes(was: Json, now: Json) -> list[str]:
-    """Return a phrase for each field of `now` that `was` has otherwise, or does not have."""
-    names = [name for name in ("name", "priority") if name in now and now[name] != was.get(name)]
-    before = was.get("labels") or {}
-    after = now.get("labels", before) or {}
+def changes(old: Json, new: Json) -> list[str]:
+    """Return a text for each field of `new` that is missing in `old` or has another value there."""
+    names = [name for name in ("name", "priority") if name in new and new[name] != old.get(name)]
+    before = old.get("labels") or {}
+    after = new.get("labels", before) or {}
     keys = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
     return [
-        *(f"{name} {_word(was, name)} -> {_word(now, name)}" for name in names),
-        *(f"label {clean(key)}: {_word(before, key)} -> {_word(after, key)}" for key in keys),
+        *(f"{name} {_value_text(old, name)} -> {_value_text(new, name)}" for name in names),
+        *(f"label {clean(key)}: {_value_text(before, key)} -> {_value_text(after, key)}" for key in keys),
     ]
 
 
-def _word(values: Json, key: str) -> str:
-    """Return a value; an empty one, and one that is not there, are told apart."""
+def _value_text(values: Json, key: str) -> str:
+    """Return the value of `key`: `""` if it is empty, `(none)` if it is missing."""
     return (clean(values[key]) or '""') if key in values else "(none)"

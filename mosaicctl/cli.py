@@ -1,8 +1,8 @@
-"""The command line: one table of verbs, and the parser of the verb that is used.
+"""The command line: the table of verbs, and the parser of the verb that is used.
 
-Building every verb's parser costs more than `list` itself takes, so a command line gets only its own;
-`build_parser()` makes them all, for --help, for tests and for the manual.  Everything after `--` is cut
-off before argparse sees it: versions of argparse differ in what they do with it.
+To build the parsers of all verbs takes longer than `list` itself, so a command line builds only the parser of
+its verb; `build_parser()` builds all, for --help, tests and the manual.  Arguments after `--` are removed
+before argparse parses the rest, because versions of argparse treat them differently.
 """
 
 import argparse
@@ -12,11 +12,11 @@ from importlib import import_module
 from typing import NoReturn
 
 from mosaicctl import __version__
-from mosaicctl.values import one_of, text
+from mosaicctl.values import nonempty, one_of
 
 FORMATS = ("table", "json", "jsonl", "name")
 
-#: Verb -> what it does, in the order of `mosaicctl --help`.  A verb is the module of its name.
+#: Verb -> its summary, in the order of `mosaicctl --help`.  The module of a verb has its name.
 VERBS: dict[str, str] = {
     "submit": "submit a run and return at once",
     "run": "submit a run, follow it, and exit with its code",
@@ -46,7 +46,7 @@ VERBS: dict[str, str] = {
     "restore": "put a copy of the registry in its place (the daemon must be stopped)",
 }
 
-#: Verbs that cannot be the name of a module.
+#: Verb -> its module, if Python does not allow the verb as the name of a module.
 _MODULES = {"import": "importing"}
 
 _EPILOG = """\
@@ -62,9 +62,9 @@ last run.
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Fills prose to the width, and leaves indented lines, the examples, as they are.
+    """Wraps prose at the width of the terminal; indented lines (the examples) stay unchanged.
 
-    Finds the width without shutil, whose import takes two milliseconds of every call.
+    Note: the width is found without shutil, because its import takes two milliseconds.
     """
 
     def __init__(self, prog: str) -> None:
@@ -82,7 +82,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         return ", ".join(action.option_strings) + value
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        from textwrap import fill  # only who asks for help pays for it
+        from textwrap import fill  # only --help needs this import
 
         filled: list[str] = []
         prose: list[str] = []
@@ -98,14 +98,14 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Prints in one line what is wrong, and in a second one which help to read."""
+    """A parser whose errors are two lines: the fault, and the command that prints the help."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"mosaicctl: {_in_plain_words(message)}\nSee `{self.prog} --help`.\n")
+        self.exit(2, f"mosaicctl: {_simplify_message(message)}\nSee `{self.prog} --help`.\n")
 
 
-def _in_plain_words(message: str) -> str:
-    """Return argparse's message as a sentence of our own; those of our readers stay as they are."""
+def _simplify_message(message: str) -> str:
+    """Return a message of argparse in the words of mosaicctl; messages of mosaicctl itself stay unchanged."""
     if message.startswith("argument VERB: invalid choice: "):
         return _unknown_verb(message.split("'")[1])
     missing = message.removeprefix("the following arguments are required: ")
@@ -119,14 +119,15 @@ def _in_plain_words(message: str) -> str:
 
 
 def _unknown_verb(word: str) -> str:
-    from difflib import get_close_matches  # only a mistyped verb pays for this import
+    """Return the message for an unknown verb, with the most similar verb."""
+    from difflib import get_close_matches  # only a mistyped verb needs this import
 
-    near = get_close_matches(word, VERBS, n=1)
-    return f"{word!r} is not a verb{f'; did you mean {near[0]}?' if near else ''}"
+    similar = get_close_matches(word, VERBS, n=1)
+    return f"{word!r} is not a verb{f'; did you mean {similar[0]}?' if similar else ''}"
 
 
-def _parsed(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
-    """Parse; for an unknown argument, name the help of the verb, not that of the whole program."""
+def _parse_all(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Parse `argv`; the error for an unknown argument names the help of the verb."""
     args, extra = parser.parse_known_args(argv)
     if extra:
         parser.prog = " ".join(["mosaicctl", *([args.verb] if hasattr(args, "verb") else [])])
@@ -135,7 +136,7 @@ def _parsed(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namesp
 
 
 def build_parser(verbs: Iterable[str] = VERBS) -> argparse.ArgumentParser:
-    """Return the parser; it understands the given verbs only, and imports no others."""
+    """Return a parser of the given verbs; the modules of other verbs are not imported."""
     parser = _Parser(
         prog="mosaicctl",
         usage="mosaicctl [--socket PATH] [-o FORMAT] VERB ...",
@@ -151,7 +152,11 @@ def build_parser(verbs: Iterable[str] = VERBS) -> argparse.ArgumentParser:
     for verb in verbs:
         summary = VERBS[verb]
         child = children.add_parser(
-            verb, help=summary, description=_sentence(summary), formatter_class=_Formatter, allow_abbrev=False
+            verb,
+            help=summary,
+            description=_as_sentence(summary),
+            formatter_class=_Formatter,
+            allow_abbrev=False,
         )
         module = import_module(f"mosaicctl.verbs.{_MODULES.get(verb, verb)}")
         module.arguments(child)
@@ -161,7 +166,7 @@ def build_parser(verbs: Iterable[str] = VERBS) -> argparse.ArgumentParser:
 
 
 def verb_of(argv: list[str]) -> str | None:
-    """Return the verb of a command line, or None where only the whole parser can say what is meant."""
+    """Return the verb of a command line; None if the first argument after -o and --socket is not a verb."""
     words = iter(argv)
     for word in words:
         if word in ("-o", "--output", "--socket"):
@@ -177,15 +182,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = build_parser([verb] if verb else [] if argv == ["--version"] else VERBS)
     head, tail = argv, None
     if "--" in argv:
-        cut = argv.index("--")
-        head, tail = argv[:cut], argv[cut + 1 :]
-    args = _parsed(parser, head)
+        separator = argv.index("--")
+        head, tail = argv[:separator], argv[separator + 1 :]
+    args = _parse_all(parser, head)
     if tail is not None:
         if hasattr(args, "command"):
-            # `run git log -- FILE`: the command had begun, so this -- is its own.
+            # `run git log -- FILE`: the command began before, so this `--` is part of the command.
             args.command = [*args.command, "--", *tail] if args.command else tail
         else:
-            args = _parsed(parser, argv)
+            args = _parse_all(parser, argv)
     if not hasattr(args, "execute"):
         parser.print_help()
         parser.exit(2)
@@ -193,8 +198,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _shared_options(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """Add the options that are allowed before and after the verb."""
     parser.add_argument(
-        "--socket", metavar="PATH", type=text, default=default, help="the daemon's socket ($MOSAICD_SOCKET)"
+        "--socket",
+        metavar="PATH",
+        type=nonempty,
+        default=default,
+        help="the daemon's socket ($MOSAICD_SOCKET)",
     )
     parser.add_argument(
         "-o", "--output", metavar="FORMAT", type=one_of(FORMATS, "a format"),
@@ -203,5 +213,5 @@ def _shared_options(parser: argparse.ArgumentParser, default: str | None) -> Non
     )  # fmt: skip
 
 
-def _sentence(summary: str) -> str:
+def _as_sentence(summary: str) -> str:
     return f"{summary[0].upper()}{summary[1:]}."

@@ -1,7 +1,7 @@
-"""One blocking connection to the daemon: find the socket, call methods, take notifications.
+"""One blocking connection to the daemon: find the socket, call methods, receive notifications.
 
-A connection carries replies and notifications mixed; `call` keeps the notifications that it meets for
-`next_notification`, in order.  If the daemon goes away before it answers (a restart), `call` connects again
+Replies and notifications arrive mixed; while `call` waits for its reply, it keeps notifications for
+`next_notification`, in order.  If the daemon exits before it answers (a restart), `call` connects again
 and repeats the request, unless that could start a second run.
 Note: once a stream is open, `call` repeats nothing, because only the stream knows its cursor.  The streams
 reconnect themselves (`reconnecting`).
@@ -25,17 +25,18 @@ from mosaicd.protocol.framing import LineReader, Oversized, encode, request
 
 SOCKET_NAME = "mosaicd/mosaicd.sock"
 SYSTEM_SOCKET = "/run/mosaicd/mosaicd.sock"
-#: The longest reply that is believed; the daemon pages long before.
+#: The longest message that the client accepts; the daemon splits long answers into much smaller pages.
 REPLY_LIMIT_BYTES = 64 << 20
 #: How long a call waits for its reply: a little more than the daemon's own longest deadline.
 CALL_TIMEOUT_S = 65.0
-#: If the daemon goes away in the middle of a call, how long it may take to come back.
-PATIENCE_S = 10.0
-_PAUSE_FIRST_S = 0.02
-_PAUSE_MOST_S = 0.5
-_POLL_MOST_S = 3600.0
-#: Methods that are not repeated: they make a new run (unless a key names it), or belong to one connection.
-_ONCE = frozenset(
+#: How long a call tries to connect again after the daemon has closed the connection.
+RECONNECT_TIMEOUT_S = 10.0
+_BACKOFF_FIRST_S = 0.02
+_BACKOFF_MAX_S = 0.5
+_POLL_MAX_S = 3600.0
+#: Methods that are not repeated on a new connection: they make a new run (unless the request has a key), or
+#: their effect or answer belongs to one connection or one daemon process.
+_NOT_REPEATED = frozenset(
     "daemon.hello daemon.health daemon.backup daemon.reexec run.submit run.retry run.watch".split()
 )
 
@@ -45,9 +46,9 @@ class NoDaemon(Exception):
 
     def __init__(self, tried: list[tuple[str, str]]) -> None:
         self.tried = tried
-        places = "\n".join(f"  {path}: {reason}" for path, reason in tried)
+        attempts = "\n".join(f"  {path}: {reason}" for path, reason in tried)
         super().__init__(
-            f"no daemon answers\n{places}\n"
+            f"no daemon answers\n{attempts}\n"
             "  Live runs continue without a daemon.\n"
             "  To start one: `systemctl --user start mosaicd`, or `mosaicd` in a terminal.\n"
             "  To use another socket: --socket PATH or $MOSAICD_SOCKET."
@@ -59,7 +60,7 @@ class Disconnected(Exception):
 
 
 def user_socket(environment: Any = os.environ) -> str:
-    """Return where a daemon of this user listens, by the daemon's own rule."""
+    """Return the default socket of this user's daemon, by the same rule as the daemon."""
     runtime = environment.get("XDG_RUNTIME_DIR")
     if runtime and runtime.startswith("/"):
         return f"{runtime}/{SOCKET_NAME}"
@@ -69,26 +70,27 @@ def user_socket(environment: Any = os.environ) -> str:
     return f"/tmp/mosaicd-{uid}/mosaicd.sock"
 
 
-def candidates(option: str | None, environment: Any = os.environ) -> list[str]:
-    """Return the sockets to try, in order; a socket that was named is the only one."""
-    named = option or environment.get("MOSAICD_SOCKET")
-    if named:
-        return [named]
+def socket_paths(option: str | None, environment: Any = os.environ) -> list[str]:
+    """Return the sockets to try, in order; if --socket or $MOSAICD_SOCKET names one, only that one."""
+    explicit = option or environment.get("MOSAICD_SOCKET")
+    if explicit:
+        return [explicit]
     return [user_socket(environment), SYSTEM_SOCKET]
 
 
 def connect(option: str | None = None) -> "Client":
-    """Return a connection to the first socket that answers; NoDaemon says why none did."""
+    """Return a connection to the first socket that answers; NoDaemon has the reason for each socket."""
     tried: list[tuple[str, str]] = []
-    for path in candidates(option):
+    for path in socket_paths(option):
         try:
-            return Client(_connected(path), path)
+            return Client(_open_socket(path), path)
         except OSError as error:
-            tried.append((path, _reason(error)))
+            tried.append((path, _failure_reason(error)))
     raise NoDaemon(tried)
 
 
-def _connected(path: str) -> socket.socket:
+def _open_socket(path: str) -> socket.socket:
+    """Return a stream socket that is connected to `path`."""
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         link.connect(path)
@@ -98,14 +100,16 @@ def _connected(path: str) -> socket.socket:
     return link
 
 
-def _readable(descriptors: list[int], timeout_s: float) -> list[int]:
+def _wait_readable(descriptors: list[int], timeout_s: float) -> list[int]:
+    """Wait until a descriptor is readable, or for `timeout_s`; return the readable descriptors."""
     poll = select.poll()  # select would refuse descriptors above 1023
     for descriptor in descriptors:
         poll.register(descriptor, select.POLLIN)
     return [descriptor for descriptor, _ in poll.poll(ceil(timeout_s * 1000))]
 
 
-def _reason(error: OSError) -> str:
+def _failure_reason(error: OSError) -> str:
+    """Return why a connection failed, for the user."""
     if error.errno is None:
         return "the path is too long for a socket"
     reason = error.strerror or str(error)
@@ -114,20 +118,20 @@ def _reason(error: OSError) -> str:
     return f"{reason}: the socket belongs to another user" if error.errno == EACCES else reason
 
 
-class OnDemand:
-    """A connection that is made when it is first called for; nothing is asked of anybody before."""
+class OnDemandClient:
+    """A connection that is opened at the first call of this object."""
 
     def __init__(self, option: str | None) -> None:
         self._option = option
         self._client: Client | None = None
 
     def __call__(self) -> "Client":
-        """Return the connection; NoDaemon says why there is none."""
+        """Return the connection, opened at the first call; raise NoDaemon if no socket answers."""
         if self._client is None:
             self._client = connect(self._option)
         return self._client
 
-    def __enter__(self) -> "OnDemand":
+    def __enter__(self) -> "OnDemandClient":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -136,7 +140,7 @@ class OnDemand:
 
 
 class Client:
-    """A connection: requests out, replies and notifications in."""
+    """A connection to the daemon."""
 
     def __init__(self, link: socket.socket, path: str = "") -> None:
         self.path = path
@@ -146,7 +150,7 @@ class Client:
         self._replies: dict[int, Json] = {}
         self._last_id = 0
         self._has_streams = False
-        #: How many connections there were: subscriptions belong to one of them.
+        #: The number of this connection; a subscription belongs to one connection.
         self.generation = 1
         #: A descriptor that is readable after a signal: `next_notification` and `reconnect` then end early.
         self.wake_fd: int | None = None
@@ -158,51 +162,52 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._socket.close()
 
     def call(self, method: str, params: Json | None = None, timeout_s: float | None = CALL_TIMEOUT_S) -> Any:
-        """Return the method's result; the daemon's error, TimedOut or Disconnected otherwise."""
+        """Return the method's result; raise the error of the daemon, TimedOut or Disconnected."""
         params = params or {}
         self._has_streams |= method == "run.watch" or bool(params.get("follow"))
-        give_up_mono: float | None = None
+        deadline_mono: float | None = None
         while True:
             try:
-                return self._ask(method, params, timeout_s)
+                return self._call_once(method, params, timeout_s)
             except (Disconnected, Draining) as error:
                 if not self._may_repeat(method, params):
                     raise
-                give_up_mono = give_up_mono or time.monotonic() + PATIENCE_S
+                deadline_mono = deadline_mono or time.monotonic() + RECONNECT_TIMEOUT_S
                 try:
-                    self.reconnect(give_up_mono)
+                    self.reconnect(deadline_mono)
                 except TimedOut:
                     raise error from None
 
     def _may_repeat(self, method: str, params: Json) -> bool:
+        """Return whether a request may be sent again on a new connection."""
         if self._has_streams or not self.path:
             return False
-        return method not in _ONCE or params.get("key") is not None
+        return method not in _NOT_REPEATED or params.get("key") is not None
 
     def reconnect(
-        self, give_up_mono: float | None = None, on_failure: Callable[[], None] = lambda: None
+        self, deadline_mono: float | None = None, on_failure: Callable[[], None] = lambda: None
     ) -> None:
-        """Connect to the same daemon again and return when it answers; TimedOut at `give_up_mono`.
+        """Connect to the same daemon again and return when it answers; TimedOut at `deadline_mono`.
 
-        `on_failure` is called after each try that failed.  KeyboardInterrupt if a signal arrives.
+        `on_failure` is called after each failed attempt.  A signal raises KeyboardInterrupt (see `sleep`).
         """
         self._socket.close()
-        backoff = Backoff(_PAUSE_FIRST_S, _PAUSE_MOST_S)
+        backoff = Backoff(_BACKOFF_FIRST_S, _BACKOFF_MAX_S)
         while True:
-            if give_up_mono is not None and time.monotonic() >= give_up_mono:
+            if deadline_mono is not None and time.monotonic() >= deadline_mono:
                 raise TimedOut("no daemon answered within the time limit")
-            self.pause(backoff.next_s())
+            self.sleep(backoff.next_s())
             try:
-                self._socket = _connected(self.path)
+                self._socket = _open_socket(self.path)
                 self._reader = LineReader(REPLY_LIMIT_BYTES)
                 self._notifications.clear()
                 self._has_streams = False
-                # A daemon that is about to exit may still accept a connection: only an answer counts.
-                self._ask("daemon.hello", {"client": "mosaicctl"}, CALL_TIMEOUT_S)
+                # A daemon that is about to exit may still accept a connection, so wait for an answer.
+                self._call_once("daemon.hello", {"client": "mosaicctl"}, CALL_TIMEOUT_S)
             except (OSError, Disconnected, Draining):
                 self._socket.close()
                 on_failure()
@@ -210,14 +215,15 @@ class Client:
                 self.generation += 1
                 return
 
-    def pause(self, seconds: float) -> None:
-        """Wait; KeyboardInterrupt if `wake_fd` says that a signal has arrived."""
+    def sleep(self, seconds: float) -> None:
+        """Wait; raise KeyboardInterrupt if `wake_fd` becomes readable (a signal has arrived)."""
         if self.wake_fd is None:
             time.sleep(seconds)
-        elif _readable([self.wake_fd], seconds):
+        elif _wait_readable([self.wake_fd], seconds):
             raise KeyboardInterrupt
 
-    def _ask(self, method: str, params: Json, timeout_s: float | None) -> Any:
+    def _call_once(self, method: str, params: Json, timeout_s: float | None) -> Any:
+        """Send one request on this connection and return its result."""
         self._last_id += 1
         number = self._last_id
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -226,36 +232,37 @@ class Client:
         except OSError as error:
             raise Disconnected(f"the connection to the daemon was lost: {error.strerror}") from error
         while number not in self._replies:
-            if not self._wait(deadline, ()):
+            if not self._wait_for_data(deadline, ()):
                 raise TimedOut(f"the daemon did not answer {method} within {timeout_s:g} s")
-            self._receive()
+            self._receive_messages()
         reply = self._replies.pop(number)
         if "error" in reply:
             raise from_wire(reply["error"])
         return reply.get("result")
 
     def next_notification(self, timeout_s: float | None = None) -> tuple[str, Json] | None:
-        """Return the next (method, params); None when the time passed or `wake_fd` spoke first."""
+        """Return the next (method, params); None after `timeout_s`, or if `wake_fd` is readable first."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._notifications:
             wake = () if self.wake_fd is None else (self.wake_fd,)
-            if not self._wait(deadline, wake):
+            if not self._wait_for_data(deadline, wake):
                 return None
-            self._receive()
+            self._receive_messages()
         return self._notifications.popleft()
 
-    def _wait(self, deadline: float | None, wake: tuple[int, ...]) -> bool:
-        """Wait until the socket has something; False when the deadline or a wake-up came first."""
+    def _wait_for_data(self, deadline: float | None, wake: tuple[int, ...]) -> bool:
+        """Wait until the socket is readable; return False at the deadline, or if `wake` is readable first."""
         while True:
-            left_s = inf if deadline is None else deadline - time.monotonic()
-            ready = _readable([self._socket.fileno(), *wake], min(max(0.0, left_s), _POLL_MOST_S))
+            remaining_s = inf if deadline is None else deadline - time.monotonic()
+            ready = _wait_readable([self._socket.fileno(), *wake], min(max(0.0, remaining_s), _POLL_MAX_S))
             if any(fd in ready for fd in wake):
                 os.read(wake[0], 512)
                 return False
-            if ready or left_s <= _POLL_MOST_S:
+            if ready or remaining_s <= _POLL_MAX_S:
                 return bool(ready)
 
-    def _receive(self) -> None:
+    def _receive_messages(self) -> None:
+        """Read from the socket once and store each complete message."""
         try:
             data = self._socket.recv(1 << 18)
         except OSError as error:
@@ -265,9 +272,10 @@ class Client:
         for line in self._reader.feed(data):
             if isinstance(line, Oversized):
                 raise Disconnected(f"the daemon sent a message of more than {REPLY_LIMIT_BYTES >> 20} MiB")
-            self._sort(line)
+            self._store_message(line)
 
-    def _sort(self, line: bytes) -> None:
+    def _store_message(self, line: bytes) -> None:
+        """Store one message as a notification or a reply; raise an error that has no request id."""
         try:
             message = json.loads(line)
         except ValueError as error:
@@ -279,5 +287,5 @@ class Client:
         elif isinstance(message.get("id"), int):
             self._replies[message["id"]] = message
         elif "error" in message:
-            # An error without an id answers a line that the daemon could not read: it ends the talk.
+            # An error without an id answers a line that the daemon could not parse; it closes the connection.
             raise from_wire(message["error"])

@@ -1,6 +1,6 @@
 """Reading a TrainRunConfig from a file or from standard input, as JSON or TOML; and `--set`.
 
-What the config may hold is the daemon's business: here only the text is checked.
+This module checks only the syntax; the daemon checks the content.
 """
 
 import json
@@ -30,7 +30,10 @@ def read_config(path: str) -> Json:
 
 
 def parse_config(text: str, name: str) -> Json:
-    """Return the object in `text`: TOML for a name that ends so, JSON where it begins so."""
+    """Return the object in `text`.
+
+    The ending of `name` (.toml or .json) selects the format; otherwise text that begins with { or [ is JSON.
+    """
     looks_like_json = text.lstrip()[:1] in ("{", "[")
     if name.endswith(".toml") or not (name.endswith(".json") or looks_like_json):
         return _parse_toml(text, name)
@@ -53,7 +56,7 @@ def _parse_toml(text: str, name: str) -> Json:
 
 
 def assign(target: Json, items: list[str]) -> None:
-    """Put each K=V into `target`; dots in K nest, V is JSON where it parses as such, else a string."""
+    """Store each K=V in `target`: a dot in K separates levels; V is JSON if it is valid, else a string."""
     for item in items:
         key, equals, value = item.partition("=")
         names = key.split(".")
@@ -64,10 +67,10 @@ def assign(target: Json, items: list[str]) -> None:
             node = node.setdefault(name, {})
             if not isinstance(node, dict):
                 raise UsageError(f"--set {item}: the value of {name} is not an object")
-        node[names[-1]] = _value(value)
+        node[names[-1]] = _parse_value(value)
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:

@@ -1,7 +1,6 @@
-"""The doctor's checks: from facts to findings, each with what it means and what to do.
+"""The checks of `doctor`: each returns findings with their meaning and the repair.
 
-Pure: the facts go in, the findings come out.  A check without a problem gives an `ok` finding that says what
-was checked.
+The checks only read the facts that `doctor` has gathered.  A check without a problem gives an `ok` finding.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +18,7 @@ CLOCK_SLACK_S, CLOCK_WRONG_S = 60.0, 86400.0
 
 
 def finding(check: str, level: str, found: str, means: str = "", do: str = "") -> Json:
-    """Return one line of the report."""
+    """Return one entry of the report: the check, its level, the fact, its meaning and the repair."""
     return {"check": check, "level": level, "found": found, "means": means, "do": do}
 
 
@@ -39,7 +38,7 @@ def judge(facts: Mapping[str, Any]) -> list[Json]:
         return findings
     for check in _CHECKS:
         found = list(check(facts))
-        findings += found or [finding(_NAMES[check], OK, _FINE[check])]
+        findings += found or [finding(_NAMES[check], OK, _OK_TEXTS[check])]
     return findings
 
 
@@ -55,15 +54,15 @@ def _daemon(facts: Mapping[str, Any]) -> Iterator[Json]:
             "end: journalctl --user -u mosaicd",
         )
         return
-    who = f"mosaicd {health['version']} (pid {health['pid']})"
+    program = f"mosaicd {health['version']} (pid {health['pid']})"
     if health["ready"]:
-        yield finding("daemon", OK, f"{who} answers at {health['socket']}")
+        yield finding("daemon", OK, f"{program} answers at {health['socket']}")
     else:
         yield finding(
             "daemon",
             WARNING,
-            f"{who} is still starting",
-            "It reads the run directories.",
+            f"{program} is still starting",
+            "The daemon reads the run directories.",
             "Wait a moment and try again.",
         )
     for warning in health.get("warnings") or []:
@@ -150,48 +149,53 @@ def _wal(facts: Mapping[str, Any]) -> Iterator[Json]:
 
 def _quarantine(facts: Mapping[str, Any]) -> Iterator[Json]:
     health = facts["health"] or {}
-    told = health.get("quarantine") or facts["inspection"]["registry"]["quarantine"]
-    if told:
-        shown = "; ".join(f"{row['run_id']}: {row['why']}" for row in told[:3])
+    rows = health.get("quarantine") or facts["inspection"]["registry"]["quarantine"]
+    if rows:
+        shown = "; ".join(f"{row['run_id']}: {row['why']}" for row in rows[:3])
         yield finding(
             "quarantine",
             WARNING,
-            f"{counted(len(told), 'run is', 'runs are')} quarantined ({shown})",
+            f"{counted(len(rows), 'run is', 'runs are')} quarantined ({shown})",
             "Their records in the registry are not valid. The daemon does not manage these runs.",
             "Their run directories have the output of the runs; keep the registry for a repair.",
         )
 
 
-def _to_be_taken_up(facts: Mapping[str, Any]) -> set[str]:
+def _recoverable_runs(facts: Mapping[str, Any]) -> set[str]:
     """Return live runs without a record: the next start of the daemon recovers them."""
     unknown = facts["inspection"]["directories"]["unknown"]
-    return {one["name"] for one in unknown if one["is_held"]} if facts["health"] is None else set()
+    return {entry["name"] for entry in unknown if entry["is_held"]} if facts["health"] is None else set()
 
 
 def _orphans(facts: Mapping[str, Any]) -> Iterator[Json]:
-    found = [one for one in facts["orphans"] if one["run_id"] not in _to_be_taken_up(facts)]
-    if found:
-        shown = "; ".join(f"{one['pid']} ({one['command'][:60]}, run {one['run_id']})" for one in found[:5])
+    processes = [process for process in facts["orphans"] if process["run_id"] not in _recoverable_runs(facts)]
+    if processes:
+        shown = "; ".join(
+            f"{process['pid']} ({process['command'][:60]}, run {process['run_id']})"
+            for process in processes[:5]
+        )
         yield finding(
             "orphans",
             PROBLEM,
-            f"{counted(len(found), 'process', 'processes')} of runs that are not live: {shown}",
+            f"{counted(len(processes), 'process', 'processes')} of runs that are not live: {shown}",
             "No daemon watches them. Their slots are free for other runs, unless the run is quarantined.",
-            f"Check them, then end them: kill {' '.join(str(one['pid']) for one in found[:20])}",
+            f"Check them, then end them: kill {' '.join(str(process['pid']) for process in processes[:20])}",
         )
 
 
 def _shims(facts: Mapping[str, Any]) -> Iterator[Json]:
     directories = facts["inspection"]["directories"]
-    waiting = _to_be_taken_up(facts)
+    recoverable = _recoverable_runs(facts)
     held = directories["held_after_end"] + [
-        one["name"] for one in directories["unknown"] if one["is_held"] and one["name"] not in waiting
+        entry["name"]
+        for entry in directories["unknown"]
+        if entry["is_held"] and entry["name"] not in recoverable
     ]
-    if waiting:
+    if recoverable:
         yield finding(
             "shims",
             WARNING,
-            f"{counted(len(waiting), 'live run')} without a record: {' '.join(sorted(waiting)[:5])}",
+            f"{counted(len(recoverable), 'live run')} without a record: {' '.join(sorted(recoverable)[:5])}",
             "The registry is behind, or an older copy was restored.",
             "Start the daemon: it recovers them.",
         )
@@ -209,16 +213,16 @@ def _shims(facts: Mapping[str, Any]) -> Iterator[Json]:
             PROBLEM,
             f"{counted(directories['missing_count'], 'live run')} without a directory: "
             f"{' '.join(directories['missing'][:5])}",
-            "They were removed by another program; such a run cannot be started or read.",
+            "Another program removed the directories; such a run cannot be started or read.",
             "Stop these runs: mosaicctl stop " + " ".join(directories["missing"][:5]),
         )
 
 
 def _directories(facts: Mapping[str, Any]) -> Iterator[Json]:
     inspection = facts["inspection"]
-    directories, left = inspection["directories"], inspection["registry"]["pruned_left"]
+    directories, pruned = inspection["directories"], inspection["registry"]["pruned_left"]
     if directories["unknown_count"]:
-        names = " ".join(one["name"] for one in directories["unknown"][:5])
+        names = " ".join(entry["name"] for entry in directories["unknown"][:5])
         count = counted(directories["unknown_count"], "directory", "directories")
         found = f"{count} in {inspection['state_dir']}/runs"
         if facts["health"] is None:
@@ -235,14 +239,14 @@ def _directories(facts: Mapping[str, Any]) -> Iterator[Json]:
             WARNING,
             f"{counted(directories['strays_count'], 'leftover file')}, for example "
             f"{first['path']} ({first['why']})",
-            "A crash left them; environments may have secrets of their users.",
+            "They remain from a crash; an environment file may contain secrets of its user.",
             "--fix",
         )
-    if left:
+    if pruned:
         yield finding(
             "directories",
             WARNING,
-            f"{counted(len(left), 'pruned run')} with a directory: {left[0]}",
+            f"{counted(len(pruned), 'pruned run')} with a directory: {pruned[0]}",
             "Their removal was interrupted or failed; the daemon tries again.",
             "--fix, while the daemon runs; its log has the reason",
         )
@@ -264,25 +268,26 @@ def _clock(facts: Mapping[str, Any]) -> Iterator[Json]:
 
 
 def _disk(facts: Mapping[str, Any]) -> Iterator[Json]:
-    disk, where = facts["inspection"]["disk"], facts["inspection"]["state_dir"]
+    disk, state_dir = facts["inspection"]["disk"], facts["inspection"]["state_dir"]
     if "error" in disk:
         yield finding(
             "disk",
             PROBLEM,
-            f"{where}: {disk['error']}",
+            f"{state_dir}: {disk['error']}",
             "The state directory cannot be used.",
             "The first start of mosaicd creates it; if it existed before, check that it is mounted.",
         )
         return
     free, total = disk["free_bytes"], max(1, disk["total_bytes"])
-    inodes, free_inodes = disk["total_inodes"], disk["free_inodes"]  # none at all: it counts none
+    # Both are 0 on a file system that does not count inodes.
+    inodes, free_inodes = disk["total_inodes"], disk["free_inodes"]
     few_inodes = inodes and free_inodes < INODES_LOW_SHARE * inodes
     if free < DISK_LOW_BYTES or free < DISK_LOW_SHARE * total or few_inodes:
         is_out = free < DISK_OUT_BYTES or (inodes and not free_inodes)
         yield finding(
             "disk",
             PROBLEM if is_out else WARNING,
-            f"{size(free)} of {size(total)} and {free_inodes} inodes are free below {where}",
+            f"{size(free)} of {size(total)} and {free_inodes} inodes are free below {state_dir}",
             "If the disk is full, requests are refused and output is cut; runs continue.",
             "mosaicctl prune --dry-run --older-than 30d; or set [retention] in mosaicd.toml",
         )
@@ -302,18 +307,18 @@ def _lingering(facts: Mapping[str, Any]) -> Iterator[Json]:
 Check = Callable[[Mapping[str, Any]], Iterator[Json]]
 
 #: Check -> the sentence of its `ok` finding.
-_FINE: dict[Check, str] = {
+_OK_TEXTS: dict[Check, str] = {
     _versions: "client, daemon and registry have compatible versions",
-    _permissions: "socket, state directory, launch key and environments are yours alone",
+    _permissions: "only you can access socket, state directory, launch key and environments",
     _registry: "every page, index and reference is intact",
     _wal: "the write-ahead log is small",
     _quarantine: "no run is quarantined",
     _orphans: "no process of a run that is not live",
-    _shims: "every shim has a live run, and every live run its directory",
+    _shims: "every shim has a live run, and every live run has a directory",
     _directories: "no leftover files or directories",
     _clock: "no event of the ledger is in the future",
     _disk: "the disk has free space",
     _lingering: "a logout does not end the daemon",
 }
-_CHECKS = tuple(_FINE)
+_CHECKS = tuple(_OK_TEXTS)
 _NAMES = {check: check.__name__.lstrip("_") for check in _CHECKS}

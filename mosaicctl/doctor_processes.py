@@ -1,7 +1,7 @@
-"""Processes that carry a run's marker, as /proc shows them to this user.
+"""The processes of runs, found in /proc by the marker in their environment.
 
-Note: the marker alone is not enough.  A daemon with another state directory has runs of
-its own, so only processes whose run directory lies below the given one count.
+Note: the marker alone is not enough.  Another daemon with another state directory also has runs, so a process
+counts only if its run directory is in the given state directory.
 """
 
 import os
@@ -10,30 +10,31 @@ from collections.abc import Iterator
 from mosaicd.protocol import Json, rundir
 
 
-def marked(state_dir: str, proc: str = "/proc") -> list[Json]:
-    """Return {pid, run_id, command} of every living process of a run of this state directory."""
+def marked_processes(state_dir: str, proc: str = "/proc") -> list[Json]:
+    """Return {pid, run_id, command} of every live process of a run of this state directory."""
     runs = os.path.realpath(os.path.join(state_dir, "runs")) + os.sep
-    return [found for pid in _pids(proc) if (found := _of_run(proc, pid, runs)) is not None]
+    return [process for pid in _process_ids(proc) if (process := _run_process(proc, pid, runs)) is not None]
 
 
-def _pids(proc: str) -> Iterator[str]:
+def _process_ids(proc: str) -> Iterator[str]:
     with os.scandir(proc) as entries:
         yield from (entry.name for entry in entries if entry.name.isdigit())
 
 
-def _of_run(proc: str, pid: str, runs: str) -> Json | None:
+def _run_process(proc: str, pid: str, runs: str) -> Json | None:
+    """Return {pid, run_id, command} if the process belongs to a run in the directory `runs`, else None."""
     try:
         with open(f"{proc}/{pid}/environ", "rb") as file:
             environment = file.read()
         if rundir.MARKER.encode() not in environment:
             return None
-        names = dict(item.partition(b"=")[::2] for item in environment.split(b"\0") if item)
-        run_id = names.get(rundir.MARKER.encode(), b"").decode(errors="replace")
-        where = os.path.realpath(names.get(b"MOSAIC_RUN_DIR", b"").decode(errors="surrogateescape"))
-        if not where.startswith(runs + run_id + os.sep):
+        variables = dict(item.partition(b"=")[::2] for item in environment.split(b"\0") if item)
+        run_id = variables.get(rundir.MARKER.encode(), b"").decode(errors="replace")
+        run_dir = os.path.realpath(variables.get(b"MOSAIC_RUN_DIR", b"").decode(errors="surrogateescape"))
+        if not run_dir.startswith(runs + run_id + os.sep):
             return None
         with open(f"{proc}/{pid}/cmdline", "rb") as file:
             command = file.read(200).replace(b"\0", b" ").decode(errors="replace").strip()
-    except OSError:  # it belongs to another user, or has ended
+    except OSError:  # the process belongs to another user, or has ended
         return None
     return {"pid": int(pid), "run_id": run_id, "command": command}

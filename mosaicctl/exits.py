@@ -1,7 +1,7 @@
 """Exit codes: of mosaicctl itself, and of a run as `run` and `wait` report it.
 
-The two share one number space on purpose (as env(1), timeout(1) and the shells do): a script that wants
-to tell a run's 5 from our own `wrong state` asks `show -o json`.
+Both use the same numbers, as env(1), timeout(1) and the shells do.  A script that must distinguish exit code
+5 of a run from exit code 5 of mosaicctl (wrong state) reads `mosaicctl show -o json`.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ BROKEN_PIPE = 141
 
 
 class UsageError(Exception):
-    """The command line has a mistake; the text says which, and what to write instead."""
+    """The command line has a mistake; the text has the mistake and the rule."""
 
 
 def code_of(error: MosaicError) -> int:
@@ -31,38 +31,47 @@ def code_of(error: MosaicError) -> int:
 
 
 def explain(error: MosaicError, subject: str = "") -> str:
-    """Return what to print for `error`: one line, and one more for each fault the daemon found."""
+    """Return the text for `error`: one line, and a line for each fault, each matching run and the advice."""
     is_named = subject in error.message.replace("'", " ").replace(":", " ").split()
-    lead = f"mosaicctl: {subject}: " if subject and not is_named else "mosaicctl: "
-    lines = [lead + error.message]
+    prefix = f"mosaicctl: {subject}: " if subject and not is_named else "mosaicctl: "
+    lines = [prefix + error.message]
     faults = error.data.get("errors")
-    told = [_fault(fault) for fault in faults if isinstance(fault, dict)] if isinstance(faults, list) else []
-    if told and told[0].partition(": ")[2] in error.message:
-        # The message is the first fault, or all of them in a row; a list begins with it anyway.
-        lines = lines if len(told) == 1 else [f"mosaicctl: the request has {len(told)} faults:"]
-        told = told if len(told) > 1 else []
-    lines += [f"  {fault}" for fault in told]
-    lines += [f"  {_candidate(run)}" for run in error.data.get("candidates") or () if isinstance(run, dict)]
+    faults_text = (
+        [_fault_text(fault) for fault in faults if isinstance(fault, dict)]
+        if isinstance(faults, list)
+        else []
+    )
+    if faults_text and faults_text[0].partition(": ")[2] in error.message:
+        # The message repeats the first fault, or all faults, so the list of faults replaces it.
+        lines = lines if len(faults_text) == 1 else [f"mosaicctl: the request has {len(faults_text)} faults:"]
+        faults_text = faults_text if len(faults_text) > 1 else []
+    lines += [f"  {fault}" for fault in faults_text]
+    lines += [
+        f"  {_candidate_text(run)}" for run in error.data.get("candidates") or () if isinstance(run, dict)
+    ]
     advice = error.data.get("help")
     if isinstance(advice, str):
         lines.append(f"  {advice}")
     return "\n".join(lines) + "\n"
 
 
-def _candidate(run: dict[str, Any]) -> str:
+def _candidate_text(run: dict[str, Any]) -> str:
+    """Return the id and name of a run that an ambiguous RUN matches."""
     name = "".join(c if c.isprintable() else "?" for c in str(run.get("name") or ""))
     return f"{run.get('run_id')}  {name}".rstrip()
 
 
-def _fault(fault: dict[str, Any]) -> str:
+def _fault_text(fault: dict[str, Any]) -> str:
+    """Return `path: rule` of a fault in a request."""
     return f"{fault.get('path') or '(top level)'}: {fault.get('rule', '')}"
 
 
 def code_of_run(run: dict[str, Any]) -> int:
-    """Return the exit code that stands for an ended run: its own, 128 + signal, 124, 127 or 130.
+    """Return the exit code of mosaicctl for an ended run: that of the run, 128 + signal, 124, 127 or 130.
 
-    What was decided goes before what the kernel said: a run that ended at its step limit succeeded,
-    although a signal ended its process; a worker that said `run_failed` failed, although it exited 0.
+    The outcome has priority over the exit status of the process: a run that reached its step limit succeeded,
+    although a signal ended its process; a worker that reported `run_failed` failed, although it exited with
+    0.
     """
     outcome = run.get("outcome")
     cause = (run.get("cause") or {}).get("kind")

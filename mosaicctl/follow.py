@@ -1,8 +1,8 @@
-"""Streams that outlive a restart of the daemon: events of the ledger, and output, from a cursor on.
+"""Streams of ledger events and of output that continue after a restart of the daemon.
 
+Each stream has a cursor: the seq of the last event, or a byte offset in the output of one attempt.
 Note: the reply to a subscription and its first notifications may overlap, and a new connection may repeat
-them.  A stream drops everything before its cursor, and fetches what was skipped.
-Cursors of output are byte offsets of one attempt; cursors of events are `seq`.
+them.  A stream drops data before its cursor, and fetches missing data.
 """
 
 import time
@@ -15,25 +15,27 @@ from mosaicd.protocol import Json
 from mosaicd.protocol.errors import Conflict, Draining, InternalError, Unavailable
 
 
-def raw(chunk: Json) -> bytes:
-    """Return the bytes of a chunk of output, whichever way they were sent."""
+def chunk_bytes(chunk: Json) -> bytes:
+    """Return the bytes of a chunk of output, which is sent as text or as base64."""
     data = str(chunk.get("data") or "")
     return b64decode(data) if chunk.get("encoding") == "base64" else data.encode("utf-8", "surrogateescape")
 
 
-def is_over(end: Json) -> bool:
-    """Whether all was told; Disconnected when the daemon leaves, InternalError when it failed."""
+def check_end(end: Json) -> None:
+    """Return if the stream has ended completely.
+
+    Raise Disconnected if the daemon is stopping, and InternalError if the stream failed.
+    """
     reason = end.get("reason")
     if reason == "error":
         reference = end.get("reference")
         raise InternalError(f"the daemon has an internal error; its log has it as reference {reference}")
     if reason not in ("terminated", "unsubscribed"):
         raise Disconnected(f"the daemon ended the stream: {reason}")
-    return True
 
 
 class Stream:
-    """One subscription; `is_open` is false until it (again) has one, `is_done` when it wants none."""
+    """One subscription: `is_open` while the daemon sends it, `is_done` after its complete end."""
 
     def __init__(self) -> None:
         self.subscription: object = None
@@ -41,11 +43,11 @@ class Stream:
         self.is_done = False
 
     def open(self, client: Client) -> None:
-        """Subscribe, from the cursor on."""
+        """Subscribe from the cursor on."""
         raise NotImplementedError
 
-    def take(self, client: Client, method: str, params: Json) -> None:
-        """Take in one notification of this subscription."""
+    def handle(self, client: Client, method: str, params: Json) -> None:
+        """Process one notification of this subscription."""
         raise NotImplementedError
 
 
@@ -95,7 +97,7 @@ class EventStream(Stream):
         self.is_open = True
         self.on_runs(reply.get("runs") or [])
 
-    def take(self, client: Client, method: str, params: Json) -> None:
+    def handle(self, client: Client, method: str, params: Json) -> None:
         if method == "run.event":
             if self.cursor is None or params["seq"] > self.cursor:
                 self.on_event(params)
@@ -103,15 +105,16 @@ class EventStream(Stream):
         elif method == "run.progress":
             self.on_progress(params)
         elif method == "run.gap":
-            # The ledger still has what a slow reader missed: ask for it again from the cursor.
+            # This client was too slow and missed events: subscribe again from the cursor.
             self.is_open = False
             client.call("run.unwatch", {"subscription": self.subscription})
         elif method == "run.end":
-            self.is_done = is_over(params)
+            check_end(params)
+            self.is_done = True
 
 
 class LogStream(Stream):
-    """Output, byte for byte, to `write`: of one attempt, or of the newest and all that follow."""
+    """The output of one attempt, or of the newest and all later attempts, passed to `write` byte for byte."""
 
     def __init__(
         self, run_id: str, stream: str, write: Callable[[bytes], object], attempt: int | None = None,
@@ -121,81 +124,88 @@ class LogStream(Stream):
         self.run_id, self.stream = run_id, stream
         self.on_gap: Callable[[int, int], None] = lambda first, end: None
         self.cursor = 0
-        self._asked = attempt
-        self._attempt = attempt or 0  # the one that `cursor` is an offset of; 0: none yet
+        self._requested_attempt = attempt
+        self._attempt = attempt or 0  # `cursor` is an offset in its output; 0: not known yet
         self._write = write
-        begin: Json = {"tail_lines": tail_lines, "since": since}
-        self._begin = {name: value for name, value in begin.items() if value is not None}
+        start: Json = {"tail_lines": tail_lines, "since": since}
+        self._start_params = {name: value for name, value in start.items() if value is not None}
 
     def open(self, client: Client) -> None:
-        self._catch_up(client)
-        params = {"follow": True} if self._asked is None else {"follow": True, "attempt": self._asked}
-        reply = self._ask(client, params)
+        self._finish_ended_attempts(client)
+        params = (
+            {"follow": True}
+            if self._requested_attempt is None
+            else {"follow": True, "attempt": self._requested_attempt}
+        )
+        reply = self._fetch(client, params)
         self.subscription = reply.get("subscription")
         self.is_open = True
 
-    def take(self, client: Client, method: str, params: Json) -> None:
+    def handle(self, client: Client, method: str, params: Json) -> None:
         if method == "run.log":
-            self._accept(client, params)
+            self._write_chunk(client, params)
         elif method == "run.gap":
             self.drain(client)
         elif method == "run.end":
             self.drain(client)
-            self.is_done = is_over(params)
+            check_end(params)
+            self.is_done = True
 
     def drain(self, client: Client) -> None:
-        """Write all that there is by now after the cursor, of the attempt that is being read."""
+        """Write all available output after the cursor, of the current attempt of this stream."""
         while True:
             before = self.cursor
-            self._ask(client, {"attempt": self._attempt} if self._attempt else {})
+            self._fetch(client, {"attempt": self._attempt} if self._attempt else {})
             if self.cursor <= before:
                 return
 
-    def _catch_up(self, client: Client) -> None:
-        """Finish attempts that ended while we had no connection: the cursor must be of the newest attempt."""
-        if self._asked is not None or not self._attempt:
+    def _finish_ended_attempts(self, client: Client) -> None:
+        """Write the rest of attempts that ended while there was no connection, up to the newest attempt."""
+        if self._requested_attempt is not None or not self._attempt:
             return
         newest = client.call("run.get", {"run_id": self.run_id})["attempt"]
         while self._attempt < newest:
             self.drain(client)
             self._attempt, self.cursor = self._attempt + 1, 0
 
-    def _ask(self, client: Client, more: Json) -> Json:
-        params: Json = {"run_id": self.run_id, "stream": self.stream, "cursor": self.cursor, **more}
-        params |= self._begin
+    def _fetch(self, client: Client, extra: Json) -> Json:
+        """Request output from the cursor on, write it and return the reply."""
+        params: Json = {"run_id": self.run_id, "stream": self.stream, "cursor": self.cursor, **extra}
+        params |= self._start_params
         reply: Json = client.call("run.logs", params)
-        data = raw(reply)
+        data = chunk_bytes(reply)
         gap = reply.get("gap")
-        if self._begin:
-            # The first reply begins where the daemon found that; from here on the cursor counts.
-            self._begin = {}
+        if self._start_params:
+            # The daemon chose where the first reply begins (--tail, --since); later requests use the cursor.
+            self._start_params = {}
             self.cursor = gap["from"] if gap else reply["cursor"] - len(data)
         self._attempt = reply.get("attempt") or self._attempt
         if gap and gap["to"] > self.cursor:
             self.on_gap(self.cursor, gap["to"])
             self.cursor = gap["to"]
-        self._advance(reply["cursor"], data)
+        self._write_new(reply["cursor"], data)
         return reply
 
-    def _accept(self, client: Client, chunk: Json) -> None:
+    def _write_chunk(self, client: Client, chunk: Json) -> None:
+        """Write a notified chunk; fetch missing output before it first."""
         attempt = chunk.get("attempt") or self._attempt
         if attempt != self._attempt:
             self._attempt, self.cursor = attempt, 0
-        data = raw(chunk)
+        data = chunk_bytes(chunk)
         if chunk["cursor"] - len(data) > self.cursor:
             self.drain(client)
-        self._advance(chunk["cursor"], data)
+        self._write_new(chunk["cursor"], data)
 
-    def _advance(self, end: int, data: bytes) -> None:
-        """Write the part of `data`, which ends at offset `end`, that the cursor has not passed."""
-        fresh = end - self.cursor
-        if fresh > 0:
-            self._write(data[-fresh:] if fresh < len(data) else data)
+    def _write_new(self, end: int, data: bytes) -> None:
+        """Write the part of `data` after the cursor; `data` ends at offset `end`."""
+        new_count = end - self.cursor
+        if new_count > 0:
+            self._write(data[-new_count:] if new_count < len(data) else data)
             self.cursor = end
 
 
 class Streams:
-    """Several streams of one client: `step` opens what is closed, takes one notification, reconnects."""
+    """The streams of one client: `step` subscribes, processes one notification, and may reconnect."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -203,13 +213,13 @@ class Streams:
         self._generation = client.generation
 
     def add(self, stream: Stream) -> None:
-        """Let `stream` be opened at the next step."""
+        """Add a stream; the next step opens it."""
         self._streams.append(stream)
 
     def step(self, timeout_s: float | None = None) -> bool:
-        """Return whether a notification was taken within the time."""
+        """Process one notification; return False if none arrived within the time."""
         try:
-            self._open()
+            self._open_streams()
             item = self.client.next_notification(timeout_s)
             if item is None:
                 return False
@@ -220,7 +230,8 @@ class Streams:
             time.sleep(0.1)
         return True
 
-    def _open(self) -> None:
+    def _open_streams(self) -> None:
+        """Subscribe every stream that is not open and not done; a new connection has no subscriptions."""
         if self._generation != self.client.generation:
             self._generation = self.client.generation
             for stream in self._streams:
@@ -228,10 +239,11 @@ class Streams:
         for stream in list(self._streams):
             if not stream.is_open and not stream.is_done:
                 stream.open(self.client)
-                self._generation = self.client.generation  # the first one may have reconnected
+                self._generation = self.client.generation  # opening a stream may have reconnected the client
 
     def _deliver(self, method: str, params: Json) -> None:
+        """Pass a notification to the stream of its subscription."""
         for stream in self._streams:
             if stream.is_open and not stream.is_done and stream.subscription == params.get("subscription"):
-                stream.take(self.client, method, params)
+                stream.handle(self.client, method, params)
                 return

@@ -1,4 +1,4 @@
-"""A moment as people write it after --since: a duration before now, or a date and time."""
+"""The time after --since: a duration before now, a date and time, or seconds since the epoch."""
 
 import time
 from datetime import datetime

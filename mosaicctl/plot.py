@@ -1,7 +1,7 @@
 """A learning curve in the terminal: any number of values, drawn with braille dots or plain characters.
 
-Values are averaged into as many points as there are dots across before anything is drawn, so a hundred
-thousand episodes cost one pass; what is drawn is that mean, never a single lucky episode.
+Neighbouring values are averaged first, so that there is one point for each column of dots: a hundred thousand
+episodes cost one pass, and a single lucky episode does not dominate the curve.
 """
 
 import math
@@ -50,7 +50,7 @@ def plot(
     across, down = (2, 4) if unicode else (1, 1)
     low, high = _bounds(squeeze(values, 4 * columns))
     middle = high - (high - low) * (rows // 2) / max(1, rows - 1)
-    ticks = {0: _short(high), rows // 2: _short(middle), rows - 1: _short(low)}
+    ticks = {0: _tick_text(high), rows // 2: _tick_text(middle), rows - 1: _tick_text(low)}
     margin = max(len(tick) for tick in ticks.values())
     width = max(8, columns - margin - 2)
     points = squeeze(values, width * across)
@@ -67,6 +67,7 @@ def plot(
 
 
 def _bounds(values: Sequence[float]) -> tuple[float, float]:
+    """Return the lowest and highest value; if both are (nearly) equal, 1 below and 1 above."""
     low, high = min(values), max(values)
     if high - low < 1e-9 * max(1.0, abs(high), abs(low)):
         return low - 1.0, high + 1.0
@@ -74,14 +75,14 @@ def _bounds(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _trace(points: Sequence[float], width: int, height: int, low: float, high: float) -> set[tuple[int, int]]:
-    """Return the (x, y) dots, y from the top, of a line through `points` with no holes in it."""
+    """Return the (x, y) dots of a line through `points` without gaps; y counts from the top."""
     dots: set[tuple[int, int]] = set()
     before: int | None = None
     for x in range(width):
-        place = x * (len(points) - 1) / (width - 1) if width > 1 else 0.0
-        left = int(place)
+        position = x * (len(points) - 1) / (width - 1) if width > 1 else 0.0
+        left = int(position)
         right = min(left + 1, len(points) - 1)
-        value = points[left] + (points[right] - points[left]) * (place - left)
+        value = points[left] + (points[right] - points[left]) * (position - left)
         y = round((high - value) / (high - low) * (height - 1))
         y = min(height - 1, max(0, y))
         first = y if before is None else before + (1 if y > before else -1 if y < before else 0)
@@ -91,6 +92,7 @@ def _trace(points: Sequence[float], width: int, height: int, low: float, high: f
 
 
 def _braille(dots: set[tuple[int, int]], row: int, width: int) -> str:
+    """Return a row of braille characters, each with 2 x 4 dots."""
     cells = []
     for column in range(width):
         bits = 0
@@ -107,7 +109,7 @@ def _ascii(dots: set[tuple[int, int]], row: int, width: int) -> str:
     return "".join("*" if (column, row) in dots else " " for column in range(width))
 
 
-def _short(value: float) -> str:
+def _tick_text(value: float) -> str:
     """Return an axis label of few characters."""
     if value == 0:
         return "0"

@@ -1,7 +1,7 @@
-"""One line for a living run: state, bar, counts, rate, last return, time to go.
+"""The progress line of a live run: state, bar, counts, rate, last return, remaining time.
 
-Pure: a run object and the time go in, text comes out; `Rate` is the only memory, because the time to go
-must follow how fast the run is now and not how long it has been paused.
+The line is computed from the run object and a `Rate`, which keeps the last seconds of progress: the remaining
+time depends on the current speed of the run, and a pause does not change it.
 """
 
 from mosaicctl.render import clean, colour, paint
@@ -9,46 +9,46 @@ from mosaicd.protocol import Json
 from mosaicd.protocol.durations import format_duration
 
 BAR_COLUMNS = 20
-#: Characters of a name at the beginning of a line.
-HEAD_SIZE = 24
-#: Metric names that mean "how well it does", best first.
+#: The longest name at the beginning of a line, in characters.
+NAME_SIZE = 24
+#: Names of metrics for the return of an episode; the first one that a run has is shown.
 _RETURNS = ("mean_return_100", "episode_return", "return", "episode_reward", "total_reward", "mean_reward")
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
 class Rate:
-    """Units a second over the last few seconds, of one counter."""
+    """The speed of one counter over the last seconds, in units per second."""
 
     WINDOW_S = 8.0
 
     def __init__(self) -> None:
-        self._marks: list[tuple[float, float]] = []
+        self._samples: list[tuple[float, float]] = []
 
     def add(self, at: float, done: float) -> None:
-        """Note that `done` units were done at time `at`; a counter that went back starts anew."""
-        if self._marks and done < self._marks[-1][1]:
-            self._marks.clear()
-        self._marks.append((at, done))
-        while len(self._marks) > 2 and at - self._marks[0][0] > self.WINDOW_S:
-            self._marks.pop(0)
+        """Record the counter value `done` at time `at` (seconds); a lower value than before starts again."""
+        if self._samples and done < self._samples[-1][1]:
+            self._samples.clear()
+        self._samples.append((at, done))
+        while len(self._samples) > 2 and at - self._samples[0][0] > self.WINDOW_S:
+            self._samples.pop(0)
 
     def per_s(self) -> float | None:
-        """Return the rate; None while it cannot be known."""
-        if len(self._marks) < 2:
+        """Return the rate in units per second; None before there are two samples."""
+        if len(self._samples) < 2:
             return None
-        (first_at, first), (last_at, last) = self._marks[0], self._marks[-1]
+        (first_at, first), (last_at, last) = self._samples[0], self._samples[-1]
         return (last - first) / (last_at - first_at) if last_at > first_at else None
 
 
 def measure(run: Json) -> tuple[float, float | None, str]:
-    """Return (done, total, unit): episodes or steps, whichever has a total; total None where neither has."""
-    found = run.get("progress") or {}
+    """Return (done, total, unit) in episodes or steps: the unit that has a total, else total is None."""
+    counters = run.get("progress") or {}
     for unit in ("episodes", "steps"):
-        if found.get(f"total_{unit}"):
-            return float(found.get(unit) or 0), float(found[f"total_{unit}"]), unit
+        if counters.get(f"total_{unit}"):
+            return float(counters.get(unit) or 0), float(counters[f"total_{unit}"]), unit
     for unit in ("episodes", "steps"):
-        if found.get(unit):
-            return float(found[unit]), None, unit
+        if counters.get(unit):
+            return float(counters[unit]), None, unit
     return 0.0, None, ""
 
 
@@ -63,14 +63,19 @@ def bar(fraction: float, columns: int = BAR_COLUMNS, unicode: bool = True) -> st
     return ("█" * full + (_BLOCKS[rest] if rest else "")).ljust(columns, "·")
 
 
-def line(
+def progress_line(
     run: Json, rate: Rate, width: int, colours: bool = False, unicode: bool = True, name_size: int = 0
 ) -> str:
-    """Return the run's line, at most `width` columns: what matters least is left out first."""
+    """Return the progress line of a run; parts that do not fit `width` are dropped, the last one first."""
     done, total, unit = measure(run)
-    name = clean(run.get("name") or run["run_id"])[:HEAD_SIZE].ljust(name_size)
+    name = clean(run.get("name") or run["run_id"])[:NAME_SIZE].ljust(name_size)
     state = str(run.get("state"))
-    parts = [_counts(done, total, unit), _rate(run), _last_return(run), _to_go(done, total, rate, state)]
+    parts = [
+        _counts_text(done, total, unit),
+        _rate_text(run),
+        _last_return(run),
+        _time_left(done, total, rate, state),
+    ]
     if run.get("want") == "stop":
         parts.insert(0, "stopping")
     elif run.get("want") == "pause" and state != "PAUSE":
@@ -78,28 +83,28 @@ def line(
     elif state == "INIT":
         parts.insert(0, clean(run.get("reason") or "waiting"))
     shown = [part for part in parts if part]
-    drawn = bar(done / total, unicode=unicode) if total else ""
+    bar_text = bar(done / total, unicode=unicode) if total else ""
     while True:
-        text = "  ".join(part for part in (name, f"{state:<5}", drawn, *shown) if part)
-        if len(text) <= width or not (shown or drawn):
+        text = "  ".join(part for part in (name, f"{state:<5}", bar_text, *shown) if part)
+        if len(text) <= width or not (shown or bar_text):
             break
         if shown:
             shown.pop()
         else:
-            drawn = ""
+            bar_text = ""
     text = text[:width]
-    # The state is behind the name, which may have the same word in it.
+    # Colour only the state: the name before it may contain the same word.
     at = len(name) + 2
     return text[:at] + text[at:].replace(state, paint(state, colour(run), colours), 1) if colours else text
 
 
-def _counts(done: float, total: float | None, unit: str) -> str:
+def _counts_text(done: float, total: float | None, unit: str) -> str:
     if total:
         return f"{int(100 * done / total)}%  {int(done)}/{int(total)} {unit}"
     return f"{int(done)} {unit}" if unit else ""
 
 
-def _rate(run: Json) -> str:
+def _rate_text(run: Json) -> str:
     per_s = (run.get("progress") or {}).get("steps_per_s")
     if not per_s or run.get("state") != "EXEC":
         return ""
@@ -114,7 +119,8 @@ def _last_return(run: Json) -> str:
     return ""
 
 
-def _to_go(done: float, total: float | None, rate: Rate, state: str) -> str:
+def _time_left(done: float, total: float | None, rate: Rate, state: str) -> str:
+    """Return `12m to go`; an empty text if the remaining time is unknown."""
     per_s = rate.per_s()
     if not total or not per_s or per_s <= 0 or state != "EXEC" or done >= total:
         return ""

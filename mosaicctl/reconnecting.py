@@ -1,7 +1,7 @@
-"""Calls and streams that outlive a restart of the daemon, however long it takes.
+"""Reconnecting calls: they wait until a restarted daemon answers again, without a time limit by default.
 
-Note: only requests that may be sent twice go through `repeat_until_answered`.  A submit does not: if its
-reply is lost, the run may exist (the key that `submission` sends lets `client` repeat it).
+Note: use `repeat_until_answered` only for requests that may be sent twice.  Not for a submit: if its reply is
+lost, the run may exist.  `submission` sends a key with a submit, and then `client` may repeat it.
 """
 
 import sys
@@ -12,7 +12,7 @@ from typing import TypeVar
 from mosaicctl.client import Client, Disconnected
 from mosaicd.protocol.errors import Draining, Unavailable
 
-#: A restart that takes less is not reported.
+#: A shorter wait for the daemon is not reported.
 QUIET_S = 0.3
 _NOT_READY_PAUSE_S = 0.25
 
@@ -20,32 +20,32 @@ T = TypeVar("T")
 
 
 def reconnect(client: Client, deadline: float | None = None) -> None:
-    """Connect to the same daemon again; report a long wait on standard error; TimedOut at the deadline."""
-    begun, is_told = time.monotonic(), False
+    """Connect to the same socket again; report a long wait on standard error; TimedOut at `deadline`."""
+    began_mono, is_reported = time.monotonic(), False
 
-    def tell_once() -> None:
-        nonlocal is_told
-        if not is_told and time.monotonic() - begun >= QUIET_S:
-            is_told = True
-            _say("no daemon answers; waiting for it (Ctrl-C exits; runs continue)")
+    def report_once() -> None:
+        nonlocal is_reported
+        if not is_reported and time.monotonic() - began_mono >= QUIET_S:
+            is_reported = True
+            _print_message("no daemon answers; waiting for it (Ctrl-C exits; runs continue)")
 
-    client.reconnect(deadline, tell_once)
-    _say("reconnected to the daemon")
+    client.reconnect(deadline, report_once)
+    _print_message("reconnected to the daemon")
 
 
-def repeat_until_answered(client: Client, ask: Callable[[], T], deadline: float | None = None) -> T:
-    """Return what `ask` returns; repeat it on a new connection each time the daemon goes away."""
+def repeat_until_answered(client: Client, call: Callable[[], T], deadline: float | None = None) -> T:
+    """Return the result of `call`; repeat it on a new connection each time the daemon disconnects."""
     while True:
         try:
-            return ask()
+            return call()
         except Disconnected:
             reconnect(client, deadline)
         except (Unavailable, Draining):  # the daemon is starting or stopping
             if deadline is not None and time.monotonic() >= deadline:
                 raise
-            client.pause(_NOT_READY_PAUSE_S)
+            client.sleep(_NOT_READY_PAUSE_S)
 
 
-def _say(text: str) -> None:
+def _print_message(text: str) -> None:
     sys.stderr.write(f"mosaicctl: {text}\n")
     sys.stderr.flush()

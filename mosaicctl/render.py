@@ -1,7 +1,8 @@
-"""Printing: run objects as a table, as JSON, or as bare ids.
+"""Runs as text: a table, JSON or ids.
 
 Output to a terminal has colour and is cut to its width; output into a pipe is plain and complete.  Names and
-reasons come from other users, so all text goes through `clean`: a run's name must not move the cursor.
+reasons come from other users, so all text goes through `clean`: control characters in a name must not reach
+the terminal.
 """
 
 import json
@@ -21,34 +22,34 @@ _OUTCOME_COLOURS = {
     "interrupted": "31",
     "cancelled": "33",
 }
-_STOPPED = {
+_STOP_TEXTS = {
     "by_user": "stopped",
     "time_limit": "time limit reached",
     "step_limit": "step limit reached",
     "preempted": "preempted",
 }
-#: Cause of a liveness limit -> what did not come.
-_SILENT = {
+#: Cause of the end -> the text before the length of the liveness limit.
+_LIVENESS_TEXTS = {
     "handshake_timeout": "no shim registered for",
     "start_timeout": "no sign of life for",
     "heartbeat_lost": "no output for",
     "stuck": "no step for",
 }
-_WANTED = {"stop": "stopping", "pause": "pausing", "run": "resuming"}
+_WANT_TEXTS = {"stop": "stopping", "pause": "pausing", "run": "resuming"}
 
 
 def has_colour(stream: TextIO) -> bool:
-    """Whether `stream` is a terminal that wants colour (NO_COLOR and TERM=dumb say no)."""
+    """Return whether to use colour: `stream` is a terminal, $NO_COLOR is not set, and $TERM is not `dumb`."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def paint(text: str, colour: str | None, on: bool) -> str:
-    """Return `text` in an SGR colour, or as it is."""
+    """Return `text` in the SGR colour `colour` if `on` is true, else unchanged."""
     return f"\x1b[{colour}m{text}\x1b[0m" if on and colour else text
 
 
 def clean(value: object) -> str:
-    """Return one line of printable text: control characters, escapes too, become `?`."""
+    """Return one line of printable text: control characters (also escapes) become `?`."""
     text = str(value)
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
@@ -64,7 +65,7 @@ def width(default: int = 100) -> int:
 def columns(
     header: Sequence[str], rows: Sequence[Sequence[str]], colour_of: Any = None, stream: TextIO | None = None
 ) -> str:
-    """Return aligned columns under `header`; only a terminal cuts lines to its width.
+    """Return aligned columns under `header`; lines are cut to the width only on a terminal.
 
     `colour_of(row_index, column_index)` gives a cell's colour or None.
     """
@@ -89,7 +90,7 @@ def columns(
 
 
 def ago(at: float | None, until: float | None = None) -> str:
-    """Return the time from `at` to `until` (default: now) in short form; `-` when it never began."""
+    """Return the time from `at` to `until` (default: now) in short form; `-` if `at` is None."""
     from mosaicd.protocol.durations import format_duration
 
     if at is None:
@@ -103,7 +104,7 @@ def clock(at: float | None) -> str:
 
 
 def number(value: object) -> str:
-    """Return a number as people read it: integers and large ones whole, others with four digits."""
+    """Return a number as text: integers and numbers from 10,000 without decimals, others with four digits."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return clean(value)
     is_whole = float(value).is_integer() or abs(value) >= 1e4
@@ -111,7 +112,7 @@ def number(value: object) -> str:
 
 
 def cause(run: Json) -> str:
-    """Return why a run ended or broke, in words, with its evidence; empty when there is nothing to say."""
+    """Return the cause of an end or a fault with its details as text; an empty text without a cause."""
     found = run.get("cause")
     if not found:
         return ""
@@ -119,34 +120,34 @@ def cause(run: Json) -> str:
         count, rest = found.get("attempts"), {**found, "crash_loop": None, "attempts": None}
         return f"{cause({**run, 'cause': rest})}; crash loop: {count} attempts in a row ended at once"
     kind = str(found.get("kind", ""))
-    hidden = ("kind", "post_mortem")  # `show` has a line of its own for what was found
+    hidden = ("kind", "post_mortem")  # `show` prints the post-mortem in a separate line
     details = {key: value for key, value in found.items() if key not in hidden and value is not None}
     if kind == "exit_code":
         return f"exit code {details.pop('exit_code', run.get('exit_code'))}"
     if kind == "signal":
         return f"signal {details.pop('signal', run.get('signal'))}"
-    if kind in _STOPPED:
-        return _stopped(kind, details, run.get("time_limit_s"))
+    if kind in _STOP_TEXTS:
+        return _stop_text(kind, details, run.get("time_limit_s"))
     if isinstance(details.get("error"), str):
         return f"{kind.replace('_', ' ')}: {clean(details['error'])}"
-    if kind in _SILENT and isinstance(details.get("after_s"), int | float):
-        return _silent(kind, details)
-    words = ", ".join(_evidence(key, value) for key, value in details.items())
+    if kind in _LIVENESS_TEXTS and isinstance(details.get("after_s"), int | float):
+        return _liveness_text(kind, details)
+    words = ", ".join(_detail_text(key, value) for key, value in details.items())
     return f"{kind.replace('_', ' ')}: {words}" if words else kind.replace("_", " ")
 
 
-def _silent(kind: str, details: Json) -> str:
-    """Return what did not come for how long.  The signal that then ended the process is ours: left out."""
+def _liveness_text(kind: str, details: Json) -> str:
+    """Return the missed liveness limit with its length.  The shim's signal that ended the run is omitted."""
     from mosaicd.protocol.durations import format_duration
 
-    text = f"{kind.replace('_', ' ')}: {_SILENT[kind]} {format_duration(details['after_s'])}"
+    text = f"{kind.replace('_', ' ')}: {_LIVENESS_TEXTS[kind]} {format_duration(details['after_s'])}"
     return f"{text}; killed" if details.get("forced") else text
 
 
-def _stopped(kind: str, details: Json, time_limit_s: float | None) -> str:
-    """Return which user or which limit ended a run.  The signal that ended it is ours: left out."""
+def _stop_text(kind: str, details: Json, time_limit_s: float | None) -> str:
+    """Return the user or the limit that ended a run.  The shim's signal that ended the run is omitted."""
     who = "its worker" if details.get("who") == "worker" else clean(details.get("who") or "its owner")
-    text = f"stopped by {who}" if kind == "by_user" else _STOPPED[kind]
+    text = f"stopped by {who}" if kind == "by_user" else _STOP_TEXTS[kind]
     if kind == "time_limit" and time_limit_s is not None:
         from mosaicd.protocol.durations import format_duration
 
@@ -156,23 +157,24 @@ def _stopped(kind: str, details: Json, time_limit_s: float | None) -> str:
     return f"{text}; killed after the grace period" if details.get("forced") else text
 
 
-def ending_words(run: Json) -> str:
-    """Return how a run ended and why: `succeeded`, `failed (exit code 7)`."""
+def ending_text(run: Json) -> str:
+    """Return outcome and cause of an ended run: `succeeded`, `failed (exit code 7)`."""
     why = cause(run)
     outcome = run.get("outcome")
     return f"{outcome} ({why})" if outcome and why else str(outcome) if outcome else why
 
 
-def _evidence(key: str, value: object) -> str:
-    """Return `key value`; a size, which is in bytes on the wire, as people read it."""
+def _detail_text(key: str, value: object) -> str:
+    """Return `key value`; a number of bytes is printed with a unit (KiB, MiB)."""
     if key.endswith("_bytes") and isinstance(value, int | float):
         from mosaicctl.sizes import size
 
         return f"{key.removesuffix('_bytes')} {size(value)}"
-    return f"{key.replace('_', ' ')} {_brief(value)}"
+    return f"{key.replace('_', ' ')} {_value_text(value)}"
 
 
-def _brief(value: object) -> str:
+def _value_text(value: object) -> str:
+    """Return a value as text; objects and lists as JSON."""
     return json.dumps(value) if isinstance(value, dict | list) else clean(value)
 
 
@@ -190,14 +192,14 @@ def progress(run: Json) -> str:
 
 
 def note(run: Json) -> str:
-    """Return the most important fact about a run beside its state."""
+    """Return the text for the NOTE column: the most important fact about a run after its state."""
     state, want = run.get("state"), run.get("want")
     if state == "FAULT" and run.get("reason"):
         return clean(run["reason"])
     if state == "TERM" or state == "FAULT":
         return cause(run)
     if want == "stop" or (want == "pause" and state != "PAUSE") or (want == "run" and state == "PAUSE"):
-        return _WANTED[str(want)]
+        return _WANT_TEXTS[str(want)]
     if run.get("held"):
         return "held"
     if state == "PAUSE" and run.get("released"):
@@ -206,20 +208,20 @@ def note(run: Json) -> str:
 
 
 def took(run: Json) -> str:
-    """Return how long a run has worked, or waited when it never started."""
+    """Return the time since the start of a run (until its end); if it has not started, the time it waits."""
     begun = run.get("started_at") or (None if run.get("finished_at") else run.get("created_at"))
     return ago(begun, run.get("finished_at"))
 
 
 def colour(run: Json) -> str | None:
-    """Return the colour that stands for a run's state or outcome."""
+    """Return the SGR colour of the run's outcome, or of its state if it has not ended."""
     if run.get("outcome"):
         return _OUTCOME_COLOURS.get(str(run["outcome"]))
     return _STATE_COLOURS.get(str(run.get("state")))
 
 
 def label(run: Json) -> str:
-    """Return a run's name and id, as sentences use them."""
+    """Return `name (id)` of a run; the id alone if the run has no name."""
     name = clean(run.get("name") or "")
     return f"{name} ({run['run_id']})" if name else str(run["run_id"])
 
@@ -230,7 +232,7 @@ def to_json(value: object, indent: int | None = 2) -> str:
 
 
 def emit(output: str, runs: Sequence[Json], text: str, single: bool = False) -> None:
-    """Print runs in the asked format; `text` is the table form, `single` makes json one object."""
+    """Print runs in the format `output`; `text` is the table; `single` prints one JSON object, not a list."""
     if output == "json":
         sys.stdout.write(to_json(runs[0] if single and len(runs) == 1 else list(runs)))
     elif output == "jsonl":
@@ -242,7 +244,7 @@ def emit(output: str, runs: Sequence[Json], text: str, single: bool = False) -> 
 
 
 def facts(rows: Iterable[tuple[str, object]]) -> str:
-    """Return `name  value` lines, aligned; rows whose value is None or empty are left out."""
+    """Return `name  value` lines, aligned; rows whose value is None or empty are omitted."""
     kept = [(name, clean(value)) for name, value in rows if value is not None and value != ""]
     size = max((len(name) for name, _ in kept), default=0)
     return "".join(f"{name.ljust(size)}  {value}\n" for name, value in kept)

@@ -1,8 +1,8 @@
-"""The table of `list`, and how it gives way on a terminal that is too narrow for it.
+"""The table of `list`, which is shortened on a narrow terminal.
 
-What is piped is always whole.  A terminal gets every column too, as long as they fit; else, one after the
-other until the notes fit, columns that say nothing go, ids are cut to a beginning that still names the run,
-an outcome takes the place of TERM, progress becomes per cent, and names are cut.
+In a pipe the table is always complete.  On a terminal that is too narrow, these steps follow one after the
+other until all lines fit: remove empty columns; cut ids to a unique beginning; show the outcome in place of
+TERM; show progress as a percentage; cut names.
 """
 
 import sys
@@ -19,7 +19,7 @@ from mosaicctl.render import (
 )
 from mosaicd.protocol import Json
 
-#: Characters of an id that are kept at least: its time, and a little of what is random in it.
+#: An id is not cut to fewer characters: its time (10 characters) and 2 random ones.
 SHORTEST_ID = 12
 SHORTEST_NAME = 12
 
@@ -39,7 +39,7 @@ def run_table(runs: Sequence[Json]) -> str:
 
 
 class Table:
-    """Columns by their heading, of which some can be done without."""
+    """The columns of the table, by heading."""
 
     def __init__(self, runs: Sequence[Json]) -> None:
         cells = {
@@ -57,17 +57,23 @@ class Table:
         self.columns = cells
 
     def excess(self, limit: int) -> int:
-        """Return by how many characters the longest line is too long; at most 0 where all fit."""
+        """Return the excess of the longest line in characters; 0 or less if all lines fit."""
         sizes = [max(map(len, [heading, *cells])) for heading, cells in self.columns.items()]
         return sum(sizes) + 2 * (len(sizes) - 1) - limit
 
     def fit(self, limit: int) -> None:
-        """Give way until every line has at most `limit` characters, or nothing is left that could go."""
-        for give_way in (self._drop_empty, self._cut_ids, self._merge_ends, self._percent, self._cut_names):
+        """Shorten the table until every line has at most `limit` characters, or all steps are done."""
+        for shorten in (
+            self._drop_empty,
+            self._cut_ids,
+            self._merge_outcomes,
+            self._show_percentages,
+            self._cut_names,
+        ):
             excess = self.excess(limit)
             if excess <= 0:
                 return
-            give_way(excess)
+            shorten(excess)
 
     def _drop_empty(self, excess: int) -> None:
         for heading in ("OUTCOME", "PROGRESS"):
@@ -81,16 +87,16 @@ class Table:
             size += 1
         self.columns["RUN"] = [run_id[:size] for run_id in ids]
 
-    def _merge_ends(self, excess: int) -> None:
+    def _merge_outcomes(self, excess: int) -> None:
         outcomes = self.columns.pop("OUTCOME", None)
         if outcomes is not None:
             pairs = zip(self.columns["STATE"], outcomes, strict=True)
             self.columns["STATE"] = [state if outcome == "-" else outcome for state, outcome in pairs]
 
-    def _percent(self, excess: int) -> None:
+    def _show_percentages(self, excess: int) -> None:
         done = self.columns.get("PROGRESS")
         if done is not None:
-            self.columns["PROGRESS"] = [_share(told) for told in done]
+            self.columns["PROGRESS"] = [_percentage(text) for text in done]
 
     def _cut_names(self, excess: int) -> None:
         names = self.columns["NAME"]
@@ -98,8 +104,8 @@ class Table:
         self.columns["NAME"] = [name if len(name) <= size else f"{name[: size - 1]}…" for name in names]
 
 
-def _share(told: str) -> str:
-    """Return `75%` for `1500/2000 episodes`, and what has no total as it is."""
-    done, slash, rest = told.partition("/")
+def _percentage(text: str) -> str:
+    """Return `75%` for `1500/2000 episodes`; a text without a total is returned unchanged."""
+    done, slash, rest = text.partition("/")
     total = rest.split(" ")[0]
-    return f"{100 * int(done) // int(total)}%" if slash and int(total) else told
+    return f"{100 * int(done) // int(total)}%" if slash and int(total) else text

@@ -1,7 +1,7 @@
-"""A terminal with lines that stay and lines that live: plain ANSI, no library.
+"""Terminal output with permanent lines and, below them, a block of lines that is redrawn (ANSI sequences).
 
-`say` prints a line for good; `live` replaces the block under it.  On anything but a terminal `live`
-does nothing and `say` prints.
+`print_line` prints a permanent line; `draw` replaces the block.  If the output is not a terminal, `draw` does
+nothing.
 """
 
 import os
@@ -13,7 +13,7 @@ from mosaicctl.render import has_colour
 
 
 class Screen:
-    """A stream with at most one block of live lines at its end."""
+    """An output stream with a block of redrawn lines at its end."""
 
     FRAME_S = 0.1
 
@@ -28,34 +28,34 @@ class Screen:
 
     @property
     def width(self) -> int:
-        """Columns a live line may fill: one less than there are, lest the terminal wrap."""
+        """The longest line of the block: one column less than the terminal, so that no line wraps."""
         return shutil.get_terminal_size((100, 24)).columns - 1
 
     @property
     def height(self) -> int:
-        """Live lines there is room for."""
+        """The largest number of lines in the block."""
         return max(1, shutil.get_terminal_size((100, 24)).lines - 2)
 
-    def say(self, text: str, lines: list[str] | None = None) -> None:
-        """Print a line that stays, above the live block (which becomes `lines`, if given)."""
-        wipe = self._wiped()
+    def print_line(self, text: str, lines: list[str] | None = None) -> None:
+        """Print a permanent line above the block; `lines`, if given, becomes the new block."""
+        erase = self._erase_sequence()
         if lines is not None and self.is_live:
             self._block, self._drawn_mono = lines, time.monotonic()
-        self.stream.write(f"{wipe}{text}\n{''.join(f'{line}{chr(10)}' for line in self._block)}")
+        self.stream.write(f"{erase}{text}\n{''.join(f'{line}{chr(10)}' for line in self._block)}")
         self.stream.flush()
 
-    def live(self, lines: list[str], now: bool = False) -> None:
-        """Show `lines` as the live block; draws at most ten times a second unless `now`."""
+    def draw(self, lines: list[str], now: bool = False) -> None:
+        """Replace the block with `lines`; without `now`, at most ten times a second."""
         if not self.is_live:
             return
         at = time.monotonic()
         if not now and at - self._drawn_mono < self.FRAME_S:
             return
-        wipe = self._wiped()
+        erase = self._erase_sequence()
         self._block, self._drawn_mono = lines, at
-        self.stream.write(wipe + "".join(f"{line}\n" for line in lines))
+        self.stream.write(erase + "".join(f"{line}\n" for line in lines))
         self.stream.flush()
 
-    def _wiped(self) -> str:
-        """Return what moves the cursor to the block's first line and clears to the end."""
+    def _erase_sequence(self) -> str:
+        """Return the escape sequence that removes the block from the terminal."""
         return f"\x1b[{len(self._block)}A\r\x1b[J" if self.is_live and self._block else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 from mosaicctl.client import Client
 from mosaicctl.exits import UsageError
-from mosaicctl.values import outcomes, pair, selector, states, text
+from mosaicctl.values import label_pair, nonempty, outcomes, selector, states
 from mosaicd.protocol import Json
 from mosaicd.protocol.errors import NotFound
 
@@ -17,7 +17,7 @@ LAST = "@"
 
 
 def selector_argument(parser: Any, default_last: bool = False, many: bool = True) -> None:
-    """Add the RUN argument; with `default_last`, leaving it out means `@`."""
+    """Add the RUN argument; with `default_last`, the default is `@`."""
     meaning = "an id, a unique beginning of an id, a name, a pattern in quotes, or @ for your last run"
     if default_last:
         meaning += " (the default)"
@@ -25,7 +25,7 @@ def selector_argument(parser: Any, default_last: bool = False, many: bool = True
 
 
 def filter_arguments(parser: Any) -> None:
-    """Add --all, --state and -l, which choose among your live runs."""
+    """Add --all, --state and -l, which select from the live runs of the caller."""
     parser.add_argument("--all", action="store_true", help="all your live runs")
     state_filter(parser, "your live runs in this state (repeatable)")
     label_filter(parser, "your live runs with this label")
@@ -33,7 +33,7 @@ def filter_arguments(parser: Any) -> None:
 
 def label_filter(parser: Any, meaning: str) -> None:
     """Add -l K=V as a filter."""
-    parser.add_argument("-l", "--label", metavar="K=V", type=pair, action="append", help=meaning)
+    parser.add_argument("-l", "--label", metavar="K=V", type=label_pair, action="append", help=meaning)
 
 
 def state_filter(parser: Any, meaning: str) -> None:
@@ -52,17 +52,17 @@ def outcome_filter(parser: Any) -> None:
 def name_filter(parser: Any) -> None:
     """Add --name as a filter."""
     parser.add_argument(
-        "--name", metavar="PATTERN", type=text, help="only runs whose name matches this pattern"
+        "--name", metavar="PATTERN", type=nonempty, help="only runs whose name matches this pattern"
     )
 
 
 def user_filter(parser: Any) -> None:
     """Add --user as a filter."""
-    parser.add_argument("--user", metavar="NAME", type=text, help="only the runs of this user")
+    parser.add_argument("--user", metavar="NAME", type=nonempty, help="only the runs of this user")
 
 
-def me() -> str:
-    """Return the caller's user name (its number where it has none)."""
+def own_user_name() -> str:
+    """Return the user name of the caller; the uid if it has no name."""
     import pwd
 
     try:
@@ -71,8 +71,8 @@ def me() -> str:
         return str(os.getuid())
 
 
-def pages(client: Client, filters: Json) -> list[Json]:
-    """Return all runs that match `filters`, from one or more pages; at most `limit` of the filters."""
+def list_runs(client: Client, filters: Json) -> list[Json]:
+    """Return all runs that match `filters`, at most `limit` if the filters have it; read page by page."""
     runs: list[Json] = []
     limit = filters.get("limit")
     params = dict(filters)
@@ -87,9 +87,9 @@ def pages(client: Client, filters: Json) -> list[Json]:
             params["limit"] = limit - len(runs)
 
 
-def last(client: Client) -> Json:
-    """Return the caller's newest run; NotFound when there is none."""
-    runs = client.call("run.list", {"user": me(), "newest_first": True, "limit": 1})["runs"]
+def last_run(client: Client) -> Json:
+    """Return the newest run of the caller; raise NotFound if there is none."""
+    runs = client.call("run.list", {"user": own_user_name(), "newest_first": True, "limit": 1})["runs"]
     if not runs:
         raise NotFound("@ is your last run, but you have no run")
     run: Json = runs[0]
@@ -99,24 +99,24 @@ def last(client: Client) -> Json:
 def references(client: Client, selectors: list[str]) -> list[str]:
     """Return a reference for each run: an id if `@` or a pattern was resolved, else the argument."""
     found: list[str] = []
-    for word in selectors:
-        if word == LAST:
-            found.append(last(client)["run_id"])
-        elif any(character in word for character in "*?["):
-            runs = pages(client, {"name": word})
+    for selector_text in selectors:
+        if selector_text == LAST:
+            found.append(last_run(client)["run_id"])
+        elif any(character in selector_text for character in "*?["):
+            runs = list_runs(client, {"name": selector_text})
             if not runs:
-                raise NotFound(f"no run has a name that matches {word}")
+                raise NotFound(f"no run has a name that matches {selector_text}")
             found.extend(run["run_id"] for run in runs)
         else:
-            found.append(word)
+            found.append(selector_text)
     return list(dict.fromkeys(found))
 
 
-def reference(client: Client, word: str | None) -> str:
+def reference(client: Client, selector_text: str | None) -> str:
     """Return a reference for one run, by default the last; UsageError if several runs match."""
-    found = references(client, [word or LAST])
+    found = references(client, [selector_text or LAST])
     if len(found) > 1:
-        raise UsageError(f"{word} matches {len(found)} runs; name one of them")
+        raise UsageError(f"{selector_text} matches {len(found)} runs; name one of them")
     return found[0]
 
 
@@ -145,7 +145,7 @@ def selected_runs(client: Client, args: Any, filters: Json | None) -> list[str]:
     """Return references for the runs of `selected_filters`; NotFound if none matches."""
     if filters is None:
         return references(client, args.runs)
-    runs = pages(client, {"live": True, "user": me(), **filters})
+    runs = list_runs(client, {"live": True, "user": own_user_name(), **filters})
     if not runs:
         raise NotFound("none of your live runs matches")
     return [run["run_id"] for run in runs]

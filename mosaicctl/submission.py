@@ -7,63 +7,68 @@ from typing import Any
 
 from mosaicctl.client import Client
 from mosaicctl.configfile import assign, read_config
-from mosaicctl.environment import handed_over, shell_of
+from mosaicctl.environment import inherited_environment, shell_environment
 from mosaicctl.exits import UsageError
 from mosaicctl.select import label_filter
-from mosaicctl.values import causes, duration, one_of, positive_duration, text, whole
+from mosaicctl.values import duration, nonempty, one_of, positive_duration, retry_cause, whole_number
 from mosaicd.protocol import Json
 
 
 def submission_arguments(parser: Any) -> None:
     """Add the options that choose the program, its resources and limits, and its place in the queue."""
-    what = parser.add_argument_group("program")
-    what.add_argument("command", metavar="-- COMMAND", nargs="...", help="a program with its arguments")
-    what.add_argument(
-        "-f", "--file", metavar="FILE", type=text, help="a TrainRunConfig, JSON or TOML; - is standard input"
+    program = parser.add_argument_group("program")
+    program.add_argument("command", metavar="-- COMMAND", nargs="...", help="a program with its arguments")
+    program.add_argument(
+        "-f",
+        "--file",
+        metavar="FILE",
+        type=nonempty,
+        help="a TrainRunConfig, JSON or TOML; - is standard input",
     )
-    what.add_argument(
-        "--worker", metavar="KIND", type=text, help="an installed worker (see `mosaicctl workers`)"
+    program.add_argument(
+        "--worker", metavar="KIND", type=nonempty, help="an installed worker (see `mosaicctl workers`)"
     )
-    what.add_argument(
+    program.add_argument(
         "--set", metavar="K=V", action="append", default=[],
         help="a value in the worker's own config; a dot in K separates levels, V may be JSON (repeatable)",
     )  # fmt: skip
-    what.add_argument(
+    program.add_argument(
         "-e", "--env", metavar="K=V", action="append", default=[],
         help="an environment variable; K alone passes your own value (repeatable)",
     )  # fmt: skip
     default_cwd = "default for a command: here; for a worker: the run's files; for other configs: your home"
-    what.add_argument("--cwd", metavar="DIR", type=text, help=f"the working directory ({default_cwd})")
+    program.add_argument("--cwd", metavar="DIR", type=nonempty, help=f"the working directory ({default_cwd})")
     _resources_and_limits(parser.add_argument_group("resources and limits"))
     _liveness_limits(parser.add_argument_group("liveness limits"))
-    how = parser.add_argument_group("queue")
-    how.add_argument("-n", "--name", metavar="NAME", type=text, help="a name; need not be unique")
-    how.add_argument(
+    queue = parser.add_argument_group("queue")
+    queue.add_argument("-n", "--name", metavar="NAME", type=nonempty, help="a name; need not be unique")
+    queue.add_argument(
         "-p",
         "--priority",
         metavar="PRIORITY",
-        type=whole(-1000, 1000),
+        type=whole_number(-1000, 1000),
         help="a run with a higher number starts first (default 0)",
     )
-    label_filter(how, "a label (repeatable)")
-    how.add_argument(
+    label_filter(queue, "a label (repeatable)")
+    queue.add_argument(
         "--dedup",
         metavar="HOW",
         type=one_of(("attach", "new", "fail"), "a choice"),
         help="if the same run is live: attach returns it (the default for configs), "
         "new starts another (the default for commands), fail refuses",
     )
-    how.add_argument(
+    queue.add_argument(
         "--key",
         metavar="KEY",
-        type=text,
+        type=nonempty,
         help="a submit with a key that was used before returns that run, live or ended",
     )
 
 
 def _resources_and_limits(group: Any) -> None:
-    group.add_argument("-c", "--cpus", metavar="CPUS", type=whole(1), help="number of CPU slots")
-    group.add_argument("-g", "--gpus", metavar="GPUS", type=whole(0), help="number of GPU slots")
+    """Add the options for resources, the time and step limits, the grace period and retries."""
+    group.add_argument("-c", "--cpus", metavar="CPUS", type=whole_number(1), help="number of CPU slots")
+    group.add_argument("-g", "--gpus", metavar="GPUS", type=whole_number(0), help="number of GPU slots")
     group.add_argument(
         "-t", "--time", metavar="DURATION", type=positive_duration,
         help="time limit; paused time does not count; 90 is seconds; also 15m, 1h30m, 2d",
@@ -71,7 +76,7 @@ def _resources_and_limits(group: Any) -> None:
     group.add_argument(
         "--max-steps",
         metavar="N",
-        type=whole(1),
+        type=whole_number(1),
         help="end the run after N steps, with the outcome succeeded",
     )
     group.add_argument(
@@ -83,17 +88,18 @@ def _resources_and_limits(group: Any) -> None:
     group.add_argument(
         "--retries",
         metavar="N",
-        type=whole(0, 100),
+        type=whole_number(0, 100),
         help="after a fault that --retry-on names, start the run again, up to N times (at most 100)",
     )
     group.add_argument(
-        "--retry-on", metavar="CAUSE", type=causes, action="append",
+        "--retry-on", metavar="CAUSE", type=retry_cause, action="append",
         help='retry only after this cause (repeatable); "infrastructure" (the default) is every fault of the '
         'machine, "any" is every fault',
     )  # fmt: skip
 
 
 def _liveness_limits(group: Any) -> None:
+    """Add the options for the liveness limits."""
     for option, read, meaning in (
         (
             "--heartbeat",
@@ -115,14 +121,14 @@ def _liveness_limits(group: Any) -> None:
         group.add_argument(option, metavar="DURATION", type=read, help=meaning)
 
 
-def parameters(ask: Callable[[], Client], args: Any) -> Json:
-    """Return run.submit's parameters; `ask` gives the daemon that knows --worker, and is used for that alone.
+def submit_parameters(get_client: Callable[[], Client], args: Any) -> Json:
+    """Return the parameters of run.submit.
 
-    All that can be told without a daemon is told before it is asked.
+    `get_client` is called only for --worker.  Mistakes that need no daemon are reported before that.
     """
     if sum((bool(args.command), args.file is not None, args.worker is not None)) != 1:
         raise UsageError("give exactly one of -- COMMAND, -f FILE and --worker KIND")
-    params = _command(args) if args.command else _config(ask, args)
+    params = _command_parameters(args) if args.command else _config_parameters(get_client, args)
     for name, value in (
         ("cpus", args.cpus), ("gpus", args.gpus), ("max_steps", args.max_steps), ("retries", args.retries),
         ("priority", args.priority), ("name", args.name), ("dedup", args.dedup), ("key", args.key),
@@ -137,19 +143,19 @@ def parameters(ask: Callable[[], Client], args: Any) -> Json:
     return params
 
 
-def hand_in(client: Client, params: Json, method: str = "run.submit") -> Json:
-    """Submit and return the run; a key of our own makes it safe to ask again when the daemon is restarted."""
+def submit_with_key(client: Client, params: Json, method: str = "run.submit") -> Json:
+    """Submit and return the run; a random key allows the client to repeat the request after a restart."""
     began_at, generation = time.time(), client.generation
     if params.get("key") is None:
         params = {**params, "key": f"mosaicctl-{os.urandom(12).hex()}"}
     run: Json = client.call(method, params)
     if client.generation > generation and run.get("duplicate") and run["created_at"] >= began_at:
-        run["duplicate"] = False  # of our own first try, whose answer was lost
+        run["duplicate"] = False  # this call made the run; the reply was lost
     return run
 
 
 def explicit_environment(items: list[str]) -> dict[str, str]:
-    """Return the variables of -e; a bare name takes the caller's value, UsageError where there is none."""
+    """Return the variables of -e; a bare name takes the value of the caller; UsageError if it has none."""
     variables: dict[str, str] = {}
     for item in items:
         name, equals, value = item.partition("=")
@@ -161,19 +167,20 @@ def explicit_environment(items: list[str]) -> dict[str, str]:
     return variables
 
 
-def _command(args: Any) -> Json:
+def _command_parameters(args: Any) -> Json:
+    """Return the parameters of a submit with `-- COMMAND`."""
     if args.set:
         raise UsageError("--set needs --worker or -f: it changes the config of a worker")
-    cwd = os.path.abspath(args.cwd) if args.cwd is not None else _here()
+    cwd = os.path.abspath(args.cwd) if args.cwd is not None else _working_directory()
     return {
         "command": args.command,
         "cwd": cwd,
-        "environment": {**handed_over(os.environ), **explicit_environment(args.env)},
+        "environment": {**inherited_environment(os.environ), **explicit_environment(args.env)},
     }
 
 
-def _here() -> str:
-    """Return the working directory by the name the shell calls it, where that name is true."""
+def _working_directory() -> str:
+    """Return the working directory: $PWD (it keeps symbolic links) if it is correct, else the real path."""
     logical = os.environ.get("PWD", "")
     try:
         if os.path.isabs(logical) and os.path.samefile(logical, "."):
@@ -183,12 +190,13 @@ def _here() -> str:
         raise UsageError(f"your working directory cannot be used ({error.strerror}); give --cwd") from error
 
 
-def _config(ask: Callable[[], Client], args: Any) -> Json:
+def _config_parameters(get_client: Callable[[], Client], args: Any) -> Json:
+    """Return the parameters of a submit with -f or --worker."""
     own = explicit_environment(args.env)
     if args.worker is not None:
         from mosaicctl.workerconfig import train_run_config
 
-        config = train_run_config(ask, args)
+        config = train_run_config(get_client, args)
     else:
         config = read_config(args.file)
         if args.set:
@@ -198,13 +206,14 @@ def _config(ask: Callable[[], Client], args: Any) -> Json:
         if not isinstance(environment, dict):
             raise UsageError("-e: `environment` in the config is not an object")
         environment.update(own)
-    params: Json = {"config": config, "environment": shell_of(os.environ)}
+    params: Json = {"config": config, "environment": shell_environment(os.environ)}
     if args.cwd is not None:
         params["cwd"] = os.path.abspath(args.cwd)
     return params
 
 
 def _worker_config(config: Json) -> Json:
+    """Return `metadata.worker.config` of a TrainRunConfig, created if it is missing."""
     node: Any = config
     for name in ("metadata", "worker", "config"):
         node = node.setdefault(name, {}) if isinstance(node, dict) else None

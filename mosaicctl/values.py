@@ -1,134 +1,134 @@
-"""The values of options and arguments, read by argparse: a mistake is reported before a daemon is asked.
+"""Types of options and arguments for argparse: a mistake is reported before a request is sent.
 
-Each function takes the text and returns its value, or raises ArgumentTypeError with a sentence that says
-which values are allowed.  Note: an empty text is a mistake, too.  An unset variable of a script becomes an
-empty text, and `prune --name "$name"` must not mean every name.
+Each function receives the text of the command line and returns its value, or raises ArgumentTypeError with
+the rule.  Note: an empty text is a mistake, too.  An unset variable of a script becomes an empty text, and
+`prune --name "$name"` must not mean every name.
 """
 
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 
 
-def text(word: str) -> str:
+def nonempty(value: str) -> str:
     """Return a text that is not empty."""
-    if not word:
+    if not value:
         raise ArgumentTypeError("the value is empty (is a variable unset?)")
-    return word
+    return value
 
 
-def selector(word: str) -> str:
-    """Return what names a run, or several."""
-    if not word.strip():
+def selector(value: str) -> str:
+    """Return a RUN argument: an id, a name, a pattern or `@`; it is not blank."""
+    if not value.strip():
         raise ArgumentTypeError("the value is empty (is a variable unset?); @ is your last run")
-    return word
+    return value
 
 
-def duration(word: str) -> float:
+def duration(value: str) -> float:
     """Return seconds, 0 or more."""
     from mosaicd.protocol.durations import parse_duration
 
     try:
-        return parse_duration(word)
+        return parse_duration(value)
     except ValueError as error:
         raise ArgumentTypeError(str(error)) from None
 
 
-def positive_duration(word: str) -> float:
+def positive_duration(value: str) -> float:
     """Return seconds, more than 0."""
-    seconds = duration(word)
+    seconds = duration(value)
     if not seconds:
-        raise ArgumentTypeError(f"{word!r} is not allowed; give more than 0")
+        raise ArgumentTypeError(f"{value!r} is not allowed; give more than 0")
     return seconds
 
 
-def moment(word: str) -> float:
-    """Return what --since means, in seconds since the epoch."""
+def moment(value: str) -> float:
+    """Return the time of --since in seconds since the epoch."""
     from mosaicctl.moment import parse_moment
 
     try:
-        return parse_moment(word)
+        return parse_moment(value)
     except ValueError as error:
         raise ArgumentTypeError(str(error)) from None
 
 
-def pair(word: str) -> tuple[str, str]:
+def label_pair(item: str) -> tuple[str, str]:
     """Return key and value of K=V."""
-    key, equals, value = word.partition("=")
+    key, equals, value = item.partition("=")
     if not equals or not key:
-        raise ArgumentTypeError(f"{word!r} is not a label; write K=V")
+        raise ArgumentTypeError(f"{item!r} is not a label; write K=V")
     return key, value
 
 
-def states(words: str) -> list[str]:
+def states(items: str) -> list[str]:
     """Return the wire names of states given as `EXEC`, `running` or `exec,pause`."""
     from mosaicd.protocol.states import LEGACY_OUTCOMES, parse_state
 
-    found = []
-    for word in (word.strip() for word in words.split(",")):
+    names = []
+    for item in (item.strip() for item in items.split(",")):
         try:
-            state = parse_state(word).value
+            state = parse_state(item).value
         except ValueError as error:
             raise ArgumentTypeError(str(error)) from None
-        # `failed`, an older state, says more than TERM: the daemon knows what.
-        found.append(word.lower() if word.lower() in LEGACY_OUTCOMES else state)
-    return found
+        # An older state name such as `failed` means TERM with an outcome; the daemon knows both.
+        names.append(item.lower() if item.lower() in LEGACY_OUTCOMES else state)
+    return names
 
 
-def outcomes(words: str) -> list[str]:
+def outcomes(items: str) -> list[str]:
     """Return the outcomes given as `failed` or `failed,timeout`."""
     from mosaicd.protocol.states import Outcome
 
     read = one_of([*Outcome], "an outcome")
-    return [read(word.strip().lower()) for word in words.split(",")]
+    return [read(item.strip().lower()) for item in items.split(",")]
 
 
-def causes(word: str) -> str:
-    """Return a cause to retry after, or a word for several; the daemon checks that it can be retried."""
+def retry_cause(value: str) -> str:
+    """Return a cause, `any` or `infrastructure`; the daemon checks that the cause allows a retry."""
     from mosaicd.protocol.states import CauseKind
 
-    return one_of(["any", "infrastructure", *CauseKind], "a cause")(word)
+    return one_of(["any", "infrastructure", *CauseKind], "a cause")(value)
 
 
-def whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    """Return the reader of integers that are at least `least` and at most `most`."""
-    allowed = f"{least} or more" if most is None else f"{least} to {most}"
+def whole_number(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+    """Return the type of integers from `minimum` to `maximum`."""
+    allowed = f"{minimum} or more" if maximum is None else f"{minimum} to {maximum}"
 
-    def read(word: str) -> int:
+    def read(value: str) -> int:
         try:
-            number = int(word)
+            number = int(value)
         except ValueError:
-            raise ArgumentTypeError(f"{word!r} is not a whole number") from None
-        if number < least or (most is not None and number > most):
+            raise ArgumentTypeError(f"{value!r} is not a whole number") from None
+        if number < minimum or (maximum is not None and number > maximum):
             raise ArgumentTypeError(f"{number} is not allowed; give {allowed}")
         return number
 
     return read
 
 
-def readable(path: str) -> str:
-    """Return the path of a file that we can read."""
+def readable_file(path: str) -> str:
+    """Return the path of a file that mosaicctl can read."""
     try:
-        with open(text(path), "rb") as file:
+        with open(nonempty(path), "rb") as file:
             file.read(0)
     except OSError as error:
         raise ArgumentTypeError(f"{path}: {error.strerror}") from None
     return path
 
 
-def existing(path: str) -> str:
-    """Return the path of a file that exists.  The daemon reads it, possibly with other rights than ours."""
+def existing_file(path: str) -> str:
+    """Return the path of a file that exists; the daemon reads it, possibly with other permissions."""
     import os
 
-    if not os.path.exists(text(path)) or os.path.isdir(path):
+    if not os.path.exists(nonempty(path)) or os.path.isdir(path):
         raise ArgumentTypeError(f"{path} is not a file")
     return path
 
 
-def target(path: str) -> str:
-    """Return the path of a file that can be written: its directory exists, and it is not a directory."""
+def new_file(path: str) -> str:
+    """Return the path of a file to write: its directory exists, and it is not a directory."""
     import os
 
-    if os.path.isdir(text(path)):
+    if os.path.isdir(nonempty(path)):
         raise ArgumentTypeError(f"{path} is a directory; name a file in it")
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
@@ -136,12 +136,12 @@ def target(path: str) -> str:
     return path
 
 
-def one_of(known: Sequence[str], what: str) -> Callable[[str], str]:
-    """Return the reader of one of the words `known`; `what` they are goes into the sentence."""
+def one_of(choices: Sequence[str], noun: str) -> Callable[[str], str]:
+    """Return the type of the words in `choices`; its error says "is not `noun`"."""
 
-    def read(word: str) -> str:
-        if word not in known:
-            raise ArgumentTypeError(f"{word!r} is not {what}; use one of {', '.join(known)}")
-        return word
+    def read(value: str) -> str:
+        if value not in choices:
+            raise ArgumentTypeError(f"{value!r} is not {noun}; use one of {', '.join(choices)}")
+        return value
 
     return read

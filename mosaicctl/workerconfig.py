@@ -1,4 +1,4 @@
-"""`--worker KIND --set K=V`: make the TrainRunConfig of an installed worker."""
+"""The TrainRunConfig for `--worker KIND --set K=V`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,15 +11,15 @@ from mosaicd.protocol import Json
 MEMORY_FLOOR_MB = 256
 
 
-def train_run_config(ask: Callable[[], Client], args: Any) -> Json:
+def train_run_config(get_client: Callable[[], Client], args: Any) -> Json:
     """Return the TrainRunConfig for the installed worker `args.worker` (submit and run with --worker).
 
-    `ask` returns the connection to the daemon, which knows the workers.  UsageError if no worker has this
-    name, or if it cannot be used.
+    `get_client` returns the connection to the daemon, which knows the workers.  UsageError if no worker has
+    this name, or if it cannot be used.
     """
     worker_config: Json = {}
     assign(worker_config, args.set)
-    worker = find_worker(ask().call("worker.list", {})["workers"], args.worker)
+    worker = find_worker(get_client().call("worker.list", {})["workers"], args.worker)
     capabilities = worker.get("capabilities") or {}
     gpus = args.gpus if args.gpus is not None else 1 if capabilities.get("requires_gpu") else 0
     return {
@@ -46,7 +46,7 @@ def train_run_config(ask: Callable[[], Client], args: Any) -> Json:
 
 
 def find_worker(workers: list[Json], kind: str) -> Json:
-    """Return the worker of this kind; UsageError says what is known, or why this one does not work."""
+    """Return the worker of this kind; raise UsageError if it is unknown (with the known kinds) or broken."""
     for worker in workers:
         if worker["kind"] == kind:
             if worker.get("error"):
@@ -59,10 +59,11 @@ def find_worker(workers: list[Json], kind: str) -> Json:
 
 
 def default_name(kind: str, config: Json) -> str:
-    """Return `KIND-ENVIRONMENT` where the config names one, else the kind."""
+    """Return `KIND-ENVIRONMENT` if the config has an env_id, else the kind."""
     environment = config.get("env_id")
     return f"{kind}-{environment}"[:120] if isinstance(environment, str) and environment else kind
 
 
 def _at_least(value: object, floor: int) -> int:
+    """Return `value` as an integer of at least `floor`; `floor` if it is not a number."""
     return max(floor, int(value)) if isinstance(value, int | float) else floor

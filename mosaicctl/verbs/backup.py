@@ -7,7 +7,7 @@ from typing import Any
 from mosaicctl.client import connect
 from mosaicctl.render import clean, to_json
 from mosaicctl.sizes import size
-from mosaicctl.values import target
+from mosaicctl.values import new_file
 
 _EPILOG = """\
 The copy is one file, consistent and checked; the daemon keeps answering meanwhile. It has the runs and
@@ -20,12 +20,12 @@ their events. Output, checkpoints and videos are files in the state directory an
 def arguments(parser: Any) -> None:
     """Add the options of `backup`."""
     parser.epilog = _EPILOG
-    parser.add_argument("file", metavar="FILE", type=target, help="the file to write; the daemon writes it")
+    parser.add_argument("file", metavar="FILE", type=new_file, help="the file to write; the daemon writes it")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
 
 
 def execute(args: Any) -> int:
-    """Have the copy written."""
+    """Request the copy and print its content."""
     with connect(args.socket) as client:
         params = {"path": os.path.abspath(args.file), "force": args.force}
         made = client.call("daemon.backup", params, timeout_s=None)
@@ -34,6 +34,6 @@ def execute(args: Any) -> int:
     elif args.output == "name":
         sys.stdout.write(f"{made['path']}\n")
     else:
-        held = f"{made['runs']} runs up to event {made['last_seq']}, {size(made['bytes'])}"
-        sys.stdout.write(f"{clean(made['path'])}: {held}\n")
+        content = f"{made['runs']} runs up to event {made['last_seq']}, {size(made['bytes'])}"
+        sys.stdout.write(f"{clean(made['path'])}: {content}\n")
     return 0

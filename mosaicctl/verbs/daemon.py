@@ -10,9 +10,9 @@ from mosaicctl.values import one_of
 from mosaicd.protocol import Json
 from mosaicd.protocol.errors import TimedOut
 
-#: How long the daemon may take to come back.
-PATIENCE_S = 60.0
-_PAUSE_S = 0.02
+#: Time limit of the replacement, and then of the start of the new program.
+REEXEC_TIMEOUT_S = 60.0
+_RETRY_INTERVAL_S = 0.02
 
 _EPILOG = """\
 reexec replaces the running daemon with the program that is installed now. The process, the socket and
@@ -32,14 +32,14 @@ def arguments(parser: Any) -> None:
 
 
 def execute(args: Any) -> int:
-    """Ask, wait until the daemon answers again, and say what it is now."""
+    """Request the replacement, wait until the new daemon is ready, and print its version."""
     began = time.monotonic()
     with connect(args.socket) as client:
-        asked: Json = client.call("daemon.reexec", {})
+        reply: Json = client.call("daemon.reexec", {})
         path = client.path
-        _until_hung_up(client)
-    report = _ready(path)
-    report = {"pid": report["pid"], "before": asked["version"], "version": report["version"]}
+        _wait_until_disconnected(client)
+    report = _wait_until_ready(path)
+    report = {"pid": report["pid"], "before": reply["version"], "version": report["version"]}
     report["seconds"] = round(time.monotonic() - began, 3)
     if args.output in ("json", "jsonl"):
         sys.stdout.write(to_json(report, 2 if args.output == "json" else None))
@@ -53,19 +53,20 @@ def execute(args: Any) -> int:
     return 0
 
 
-def _until_hung_up(client: Client) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+def _wait_until_disconnected(client: Client) -> None:
+    """Wait until the old daemon closes the connection; raise TimedOut if it does not."""
+    deadline = time.monotonic() + REEXEC_TIMEOUT_S
     try:
         while time.monotonic() < deadline:
             client.next_notification(deadline - time.monotonic())
     except Disconnected:
         return
-    raise TimedOut(f"the daemon did not replace itself within {PATIENCE_S:g} s")
+    raise TimedOut(f"the daemon did not replace itself within {REEXEC_TIMEOUT_S:g} s")
 
 
-def _ready(path: str) -> Json:
+def _wait_until_ready(path: str) -> Json:
     """Return the report of the new daemon; the socket is the same, so no other daemon can answer."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + REEXEC_TIMEOUT_S
     while True:
         try:
             with connect(path) as client:
@@ -76,5 +77,5 @@ def _ready(path: str) -> Json:
             if time.monotonic() >= deadline:
                 raise
         if time.monotonic() >= deadline:
-            raise TimedOut(f"the daemon was not ready within {PATIENCE_S:g} s")
-        time.sleep(_PAUSE_S)
+            raise TimedOut(f"the daemon was not ready within {REEXEC_TIMEOUT_S:g} s")
+        time.sleep(_RETRY_INTERVAL_S)

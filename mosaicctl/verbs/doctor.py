@@ -11,11 +11,11 @@ from typing import Any
 from mosaicctl import __version__
 from mosaicctl.client import Client, Disconnected, NoDaemon, connect
 from mosaicctl.doctor_checks import OK, PROBLEM, WARNING, judge
-from mosaicctl.doctor_processes import marked
+from mosaicctl.doctor_processes import marked_processes
 from mosaicctl.exits import DONE, FAILED
-from mosaicctl.offline import Refused, location_arguments, location_flags, mosaicd_says
+from mosaicctl.offline import Refused, location_arguments, location_flags, run_mosaicd
 from mosaicctl.render import clean, has_colour, paint, to_json
-from mosaicctl.select import me
+from mosaicctl.select import own_user_name
 from mosaicctl.sizes import counted
 from mosaicd.protocol import Json
 from mosaicd.protocol.errors import MethodNotFound, MosaicError, NotFound
@@ -43,7 +43,7 @@ def arguments(parser: Any) -> None:
 
 def execute(args: Any) -> int:
     """Print the report."""
-    facts = gather(args)
+    facts = gather_facts(args)
     findings = judge(facts)
     fixed = (facts["inspection"] or {}).get("fixed", [])
     has_problem = any(finding["level"] == PROBLEM for finding in findings)
@@ -59,8 +59,8 @@ def execute(args: Any) -> int:
     return FAILED if has_problem else DONE
 
 
-def gather(args: Any) -> Json:
-    """Return all that the checks judge; nothing that is not there makes this fail."""
+def gather_facts(args: Any) -> Json:
+    """Return the facts for the checks; a fact that cannot be read is None or empty."""
     facts: Json = {
         "version": __version__, "health": None, "tried": [], "inspection": None, "trouble": "",
         "orphans": [], "now": time.time(), "lingering": None,
@@ -68,60 +68,61 @@ def gather(args: Any) -> Json:
     try:
         with connect(args.socket) as client:
             facts["health"] = client.call("daemon.health", {})
-            _inspect_through(client, args, facts)
-            _processes(facts, client)
+            _inspect_with_daemon(client, args, facts)
+            _find_orphans(facts, client)
     except NoDaemon as error:
         facts["tried"] = [f"{path}: {reason}" for path, reason in error.tried]
     except (Disconnected, MosaicError) as error:
         facts["tried"] = [str(error)]
     if facts["inspection"] is None:
-        _inspect_alone(args, facts)
-        _processes(facts, None)
-    facts["lingering"] = lingers(facts["health"])
+        _inspect_without_daemon(args, facts)
+        _find_orphans(facts, None)
+    facts["lingering"] = has_lingering(facts["health"])
     return facts
 
 
-def _inspect_through(client: Client, args: Any, facts: Json) -> None:
+def _inspect_with_daemon(client: Client, args: Any, facts: Json) -> None:
     try:
         facts["inspection"] = client.call("daemon.inspect", {"fix": args.fix}, timeout_s=None)
-    except MethodNotFound:  # an older daemon: look for ourselves, where it says that it keeps things
+    except MethodNotFound:  # an older daemon: inspect its state directory without it
         args.state_dir = args.state_dir or facts["health"]["state_dir"]
 
 
-def _inspect_alone(args: Any, facts: Json) -> None:
+def _inspect_without_daemon(args: Any, facts: Json) -> None:
     try:
-        facts["inspection"] = mosaicd_says("--check", *(["--fix"] if args.fix else []), *location_flags(args))
+        facts["inspection"] = run_mosaicd("--check", *(["--fix"] if args.fix else []), *location_flags(args))
     except Refused as error:
         facts["trouble"] = str(error)
 
 
-def _processes(facts: Json, client: Client | None) -> None:
-    """Fill in processes of runs that are not live; what began after the look is asked about.
+def _find_orphans(facts: Json, client: Client | None) -> None:
+    """Store the orphans: processes of runs that are not live.
 
-    A process that ended before the answer ended with its run; only processes that are alive afterwards are
-    orphans.
+    A run that started or ended after the inspection is no fault, so the daemon is asked for the state of each
+    such run, and only processes that are still alive after its answer are orphans.
     """
     inspection = facts["inspection"]
     if inspection is None:
         return
     live = {run["run_id"] for run in inspection["live"]}
-    strangers = [found for found in marked(inspection["state_dir"]) if found["run_id"] not in live]
-    if client is not None and strangers:
-        over = [found for found in strangers if _is_over(client, found["run_id"])]
-        left = marked(inspection["state_dir"]) if over else []
-        strangers = [found for found in over if found in left]
-    facts["orphans"] = strangers
+    suspects = [found for found in marked_processes(inspection["state_dir"]) if found["run_id"] not in live]
+    if client is not None and suspects:
+        over = [found for found in suspects if _has_ended(client, found["run_id"])]
+        left = marked_processes(inspection["state_dir"]) if over else []
+        suspects = [found for found in over if found in left]
+    facts["orphans"] = suspects
 
 
-def _is_over(client: Client, run_id: str) -> bool:
+def _has_ended(client: Client, run_id: str) -> bool:
+    """Return whether the run has ended or is unknown to the daemon."""
     try:
         return str(client.call("run.get", {"run_id": run_id})["state"]) == "TERM"
     except NotFound:
         return True
 
 
-def lingers(health: Json | None) -> bool | None:
-    """Whether this user's services outlive the last log-out; None where no daemon runs as one of them."""
+def has_lingering(health: Json | None) -> bool | None:
+    """Return whether lingering is enabled for this user; None if the daemon is not a user service."""
     if health is None:
         is_service = os.path.exists(os.path.expanduser("~/.config/systemd/user/mosaicd.service"))
     else:
@@ -130,11 +131,11 @@ def lingers(health: Json | None) -> bool | None:
                 is_service = f"/user@{os.getuid()}.service/" in file.read()
         except OSError:
             is_service = False
-    return os.path.exists(f"/var/lib/systemd/linger/{me()}") if is_service else None
+    return os.path.exists(f"/var/lib/systemd/linger/{own_user_name()}") if is_service else None
 
 
 def describe(report: Json) -> str:
-    """Return the report as text: a line a finding, and what to do under those that are not ok."""
+    """Return the report as text: a line for each finding; warnings and problems with meaning and repair."""
     on = has_colour(sys.stdout)
     lines = []
     for finding in report["findings"]:
@@ -142,7 +143,7 @@ def describe(report: Json) -> str:
         lines.append(f"{level}  {finding['check']:<11}  {clean(finding['found'])}")
         if finding["level"] != OK:
             lines += [f"{'':22}{clean(finding['means'])}", f"{'':20}> {clean(finding['do'])}"]
-    lines += [f"fixed: {clean(said)}" for said in report["fixed"]]
+    lines += [f"fixed: {clean(repair)}" for repair in report["fixed"]]
     levels = [finding["level"] for finding in report["findings"]]
     problems, warnings = levels.count(PROBLEM), levels.count(WARNING)
     found = f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}"

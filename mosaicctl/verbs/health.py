@@ -22,7 +22,7 @@ def arguments(parser: Any) -> None:
 
 
 def execute(args: Any) -> int:
-    """Print the daemon's own report."""
+    """Print the report of the daemon."""
     with connect(args.socket) as client:
         report = client.call("daemon.health", {})
     if args.output in ("json", "jsonl"):
@@ -42,17 +42,17 @@ def describe(report: Json) -> str:
     quarantine = report.get("quarantine") or []
     text = facts(
         [
-            ("state", _state(report)),
+            ("state", _state_text(report)),
             ("version", f"{report.get('version')} (protocol {report.get('protocol')})"),
             ("pid", report.get("pid")),
             ("uptime", format_duration(report.get("uptime_s") or 0)),
             ("socket", report.get("socket")),
             ("state directory", report.get("state_dir")),
             ("runs", counts or "none"),
-            ("cpus", share(report.get("cpus"))),
-            ("gpus", share(report.get("gpus"))),
-            ("containment", _containment(report.get("containment"))),
-            ("registry log", _wal(report.get("wal"))),
+            ("cpus", slots_text(report.get("cpus"))),
+            ("gpus", slots_text(report.get("gpus"))),
+            ("containment", _containment_text(report.get("containment"))),
+            ("registry log", _wal_text(report.get("wal"))),
             ("quarantined", len(quarantine) or None),
         ]
     )
@@ -62,25 +62,25 @@ def describe(report: Json) -> str:
     return text + "".join(paint(line, "33", on) + "\n" for line in lines)
 
 
-def _state(report: Json) -> str:
+def _state_text(report: Json) -> str:
     if not report.get("ready", True):
         return "starting"
     return "draining: it accepts no new runs" if report.get("draining") else "ready"
 
 
-def share(slots: Json | None) -> str | None:
-    """Return `1 of 4 free`; None when nothing is known."""
+def slots_text(slots: Json | None) -> str | None:
+    """Return `1 of 4 free`; None if the report has no slots."""
     return f"{slots.get('free')} of {slots.get('total')} free" if slots else None
 
 
-def _containment(found: Json | None) -> str | None:
-    """Return what holds runs, and which of their limits can be enforced."""
+def _containment_text(found: Json | None) -> str | None:
+    """Return the kind of containment and the limits that it can enforce."""
     if not found:
         return None
     return f"{found.get('holds')}; enforces {', '.join(found.get('enforces') or []) or 'no limits'}"
 
 
-def _wal(wal: Json | None) -> str | None:
+def _wal_text(wal: Json | None) -> str | None:
     if not wal or wal.get("at") is None:
         return None
     return (

@@ -19,5 +19,5 @@ def arguments(parser: Any) -> None:
 
 
 def execute(args: Any) -> int:
-    """Hold the chosen runs."""
+    """Hold the selected runs."""
     return act_on_selected(args, "run.hold")

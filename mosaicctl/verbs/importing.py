@@ -7,7 +7,7 @@ from typing import Any
 from mosaicctl.client import connect
 from mosaicctl.render import clean, to_json
 from mosaicctl.sizes import counted
-from mosaicctl.values import existing
+from mosaicctl.values import existing_file
 from mosaicd.protocol import Json
 
 _EPILOG = """\
@@ -24,12 +24,12 @@ names columns and values without a known meaning. A second import adds only new 
 def arguments(parser: Any) -> None:
     """Add the options of `import`."""
     parser.epilog = _EPILOG
-    parser.add_argument("file", metavar="FILE", type=existing, help="the registry; the daemon reads it")
+    parser.add_argument("file", metavar="FILE", type=existing_file, help="the registry; the daemon reads it")
     parser.add_argument("--dry-run", action="store_true", help="only print what would be imported")
 
 
 def execute(args: Any) -> int:
-    """Have it imported, and say what came of it."""
+    """Request the import and print the report."""
     with connect(args.socket) as client:
         params = {"path": os.path.abspath(args.file), "dry_run": args.dry_run}
         report: Json = client.call("daemon.import", params, timeout_s=None)

@@ -10,8 +10,16 @@ from typing import Any
 from mosaicctl.client import Client, connect
 from mosaicctl.render import emit
 from mosaicctl.runtable import run_table
-from mosaicctl.select import label_filter, me, name_filter, outcome_filter, pages, state_filter, user_filter
-from mosaicctl.values import whole
+from mosaicctl.select import (
+    label_filter,
+    list_runs,
+    name_filter,
+    outcome_filter,
+    own_user_name,
+    state_filter,
+    user_filter,
+)
+from mosaicctl.values import whole_number
 from mosaicd.protocol import Json
 
 ENDED_SHOWN = 20
@@ -38,11 +46,11 @@ def arguments(parser: Any) -> None:
     outcome_filter(parser)
     name_filter(parser)
     label_filter(parser, "only runs with this label (repeatable)")
-    parser.add_argument("-n", "--limit", metavar="N", type=whole(1), help="only the newest N runs")
+    parser.add_argument("-n", "--limit", metavar="N", type=whole_number(1), help="only the newest N runs")
 
 
 def execute(args: Any) -> int:
-    """Print the runs that fit."""
+    """Print the runs that match."""
     with connect(args.socket) as client:
         runs, is_cut = _fetch(client, args)
     if runs or args.output != "table":
@@ -56,14 +64,15 @@ def execute(args: Any) -> int:
 
 
 def _fetch(client: Client, args: Any) -> tuple[list[Json], bool]:
+    """Return the runs to print, oldest first, and whether older ended runs are omitted."""
     filters = _filters(args)
     if args.limit is not None:
-        return pages(client, {**filters, "newest_first": True, "limit": args.limit})[::-1], False
+        return list_runs(client, {**filters, "newest_first": True, "limit": args.limit})[::-1], False
     if args.output != "table" or args.all or args.live:
-        return pages(client, filters), False
+        return list_runs(client, filters), False
     recent = client.call("run.list", {**filters, "live": False, "newest_first": True, "limit": ENDED_SHOWN})
-    runs = pages(client, {**filters, "live": True}) + recent["runs"]
-    # A run that ended between the two calls is in both: the later word counts.
+    runs = list_runs(client, {**filters, "live": True}) + recent["runs"]
+    # A run that ends between the two calls is in both results; the later result is used.
     merged = {run["run_id"]: run for run in runs}
     in_order = sorted(merged.values(), key=lambda run: (run["created_at"], run["run_id"]))
     return in_order, recent.get("cursor") is not None
@@ -74,7 +83,7 @@ def _filters(args: Any) -> Json:
     if args.live:
         filters["live"] = True
     if args.mine or args.user:
-        filters["user"] = args.user or me()
+        filters["user"] = args.user or own_user_name()
     if args.state:
         filters["state"] = args.state
     if args.outcome:

@@ -8,7 +8,7 @@ from mosaicctl.client import connect
 from mosaicctl.follow import LogStream, Streams
 from mosaicctl.select import reference, selector_argument
 from mosaicctl.sizes import size
-from mosaicctl.values import moment, whole
+from mosaicctl.values import moment, whole_number
 
 _EPILOG = """\
 Prints the standard output of a run, byte for byte: no colour is removed, no newline is added. -f also
@@ -37,7 +37,7 @@ def arguments(parser: Any) -> None:
     which.add_argument(
         "--post-mortem", action="store_true", help="print the post-mortem of a run that was killed as stuck"
     )
-    parser.add_argument("--tail", metavar="N", type=whole(0), help="begin N lines before the end")
+    parser.add_argument("--tail", metavar="N", type=whole_number(0), help="begin N lines before the end")
     parser.add_argument(
         "--since",
         metavar="TIME",
@@ -45,17 +45,20 @@ def arguments(parser: Any) -> None:
         help="begin with the output of this time: 10m (ago), or a date",
     )
     parser.add_argument(
-        "--attempt", metavar="N", type=whole(1), help="the output of this attempt (default: the newest)"
+        "--attempt",
+        metavar="N",
+        type=whole_number(1),
+        help="the output of this attempt (default: the newest)",
     )
 
 
 def execute(args: Any) -> int:
-    """Print, or follow, the output of one run."""
+    """Print or follow the output of one run."""
     with connect(args.socket) as client:
         named = reference(client, args.runs)
-        # The id, because a name may come to mean a newer run while we follow.
+        # Use the id: a newer run may get the same name meanwhile.
         run_id = client.call("run.get", {"run_id": named})["run_id"]
-        names = _streams(args)
+        names = _stream_names(args)
         streams = [
             LogStream(
                 run_id, name, _writer(name if args.both else "stdout"), args.attempt, args.tail, args.since
@@ -63,7 +66,7 @@ def execute(args: Any) -> int:
             for name in names
         ]  # fmt: skip
         for stream in streams:
-            stream.on_gap = partial(_tell_gap, stream.stream)
+            stream.on_gap = partial(_report_gap, stream.stream)
         if not args.follow:
             for stream in streams:
                 stream.drain(client)
@@ -80,13 +83,14 @@ def execute(args: Any) -> int:
     return 0
 
 
-def _tell_gap(stream: str, first: int, end: int) -> None:
+def _report_gap(stream: str, first: int, end: int) -> None:
+    """Print on standard error that a part of the output was not kept."""
     sys.stdout.flush()
     gap = f"{size(end - first)} of {stream} were not kept: bytes {first} to {end}"
     print(f"mosaicctl: {gap}", file=sys.stderr)
 
 
-def _streams(args: Any) -> tuple[str, ...]:
+def _stream_names(args: Any) -> tuple[str, ...]:
     if args.both:
         return ("stdout", "stderr")
     return ("stderr",) if args.stderr else ("post-mortem",) if args.post_mortem else ("stdout",)

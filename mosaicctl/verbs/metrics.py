@@ -8,7 +8,7 @@ from mosaicctl.plot import finite, plot, smooth
 from mosaicctl.render import ago, columns, label, number, progress, to_json, width
 from mosaicctl.screen import Screen
 from mosaicctl.select import reference, selector_argument
-from mosaicctl.values import whole
+from mosaicctl.values import whole_number
 from mosaicd.protocol import Json
 
 _EPILOG = """\
@@ -35,7 +35,9 @@ def arguments(parser: Any) -> None:
         "--plot", action="store_true", help="draw the learning curve, also if the output is not a terminal"
     )
     drawing.add_argument("--no-plot", action="store_true", help="print only the values")
-    parser.add_argument("--attempt", metavar="N", type=whole(1), help="draw the curve of this attempt alone")
+    parser.add_argument(
+        "--attempt", metavar="N", type=whole_number(1), help="draw the curve of this attempt alone"
+    )
 
 
 def execute(args: Any) -> int:
@@ -62,18 +64,23 @@ def execute(args: Any) -> int:
         return 0
     sys.stdout.write(table(run, values))
     if is_drawn:
-        sys.stdout.write("\n" + drawing_of(curve))
+        sys.stdout.write("\n" + curve_text(curve))
     return 0
 
 
 def episodes(client: Client, run: Json, attempt: int | None) -> Any:
     """Yield the run's episode records, oldest first, of one attempt or of all."""
     newest = run.get("attempt") or 0
-    for number_ in [attempt] if attempt is not None else range(1, newest + 1):
+    for attempt_number in [attempt] if attempt is not None else range(1, newest + 1):
         cursor = 0
         while True:
-            asked = {"run_id": run["run_id"], "attempt": number_, "cursor": cursor, "kinds": ["episode"]}
-            page = client.call("run.telemetry", asked)
+            params = {
+                "run_id": run["run_id"],
+                "attempt": attempt_number,
+                "cursor": cursor,
+                "kinds": ["episode"],
+            }
+            page = client.call("run.telemetry", params)
             yield from page["records"]
             if page.get("eof") or page["cursor"] <= cursor:
                 break
@@ -81,12 +88,12 @@ def episodes(client: Client, run: Json, attempt: int | None) -> Any:
 
 
 def returns(client: Client, run: Json, attempt: int | None) -> list[float]:
-    """Return what each episode earned, oldest first."""
+    """Return the return of each episode, oldest first."""
     return finite([return_of(record) for record in episodes(client, run, attempt)])
 
 
 def return_of(record: Json) -> object:
-    """Return an episode's return under whichever name its worker uses; None where there is none."""
+    """Return the return of an episode, which workers report under several names; None if it is missing."""
     data = record.get("data") or {}
     payload = data.get("payload")
     for node in (data, payload if isinstance(payload, dict) else {}):
@@ -98,7 +105,7 @@ def return_of(record: Json) -> object:
 
 
 def with_mean(metrics: Json, curve: list[float]) -> Json:
-    """Return `metrics`, with the mean of the last 100 episodes where it is missing and can be known."""
+    """Return `metrics`; a missing mean_return_100 is computed from `curve`."""
     if "mean_return_100" in metrics or not curve:
         return dict(metrics)
     last = curve[-MEAN_OF:]
@@ -106,7 +113,7 @@ def with_mean(metrics: Json, curve: list[float]) -> Json:
 
 
 def table(run: Json, values: Json) -> str:
-    """Return the last values under a line that says whose they are."""
+    """Return the last values as a table, under a line with the name and state of the run."""
     beat = run.get("last_heartbeat_at")
     fresh = f", {ago(beat)} ago" if beat and run.get("state") != "TERM" else ""
     done = progress(run)
@@ -116,8 +123,8 @@ def table(run: Json, values: Json) -> str:
     return head + columns(["METRIC", "LAST VALUE"], [[name, number(value)] for name, value in values.items()])
 
 
-def drawing_of(curve: list[float]) -> str:
-    """Return the curve of episode returns, smoothed, as it fits this terminal."""
+def curve_text(curve: list[float]) -> str:
+    """Return the smoothed curve of episode returns, drawn for the width of the terminal."""
     if not curve:
         return "(the run has reported no episodes: no curve)\n"
     window = max(1, min(MEAN_OF, len(curve) // 20))

@@ -31,7 +31,7 @@ def arguments(parser: Any) -> None:
 
 
 def execute(args: Any) -> int:
-    """Pause the chosen runs."""
+    """Pause the selected runs."""
     params: Json = {key: value for key, value in (("mode", args.mode), ("reason", args.reason)) if value}
     wait_for = ["PAUSE"] if args.wait else None
     return act_on_selected(args, "run.pause", params, wait_for)

@@ -25,11 +25,11 @@ def arguments(parser: Any) -> None:
 
 def execute(args: Any) -> int:
     """Pin the named runs."""
-    return change(args, "run.pin", "pinned")
+    return change_pins(args, "run.pin", "pinned")
 
 
-def change(args: Any, method: str, word: str) -> int:
-    """Call `method` for each named run, say `word`; the exit code is that of the first refusal."""
+def change_pins(args: Any, method: str, done: str) -> int:
+    """Call `method` for each named run and print `done`; return the exit code of the first refusal."""
     if not args.runs:
         raise UsageError("RUN is missing: name runs (@ is your last run)")
     runs, code = [], DONE
@@ -41,5 +41,5 @@ def change(args: Any, method: str, word: str) -> int:
                 sys.stderr.write(explain(error, reference))
                 code = code or code_of(error)
     if runs or len(args.runs) > 1:
-        emit(args.output, runs, "".join(f"{label(run)}: {word}\n" for run in runs), len(args.runs) == 1)
+        emit(args.output, runs, "".join(f"{label(run)}: {done}\n" for run in runs), len(args.runs) == 1)
     return code

@@ -50,14 +50,14 @@ def arguments(parser: Any) -> None:
 
 
 def execute(args: Any) -> int:
-    """Prune, or show."""
+    """Prune the runs, or list them with --dry-run."""
     filters = _filters(args)
     if args.runs and filters:
         raise UsageError("RUN cannot be used together with options that select runs")
     with connect(args.socket) as client:
         if args.runs:
             filters["runs"] = references(client, args.runs)
-        report = _ask(client, {**filters, "dry_run": args.dry_run})
+        report = _prune_all(client, {**filters, "dry_run": args.dry_run})
     _print(args.output, report)
     refused = [kept for kept in report["kept"] if args.runs]
     for kept in refused:
@@ -77,8 +77,8 @@ def _filters(args: Any) -> Json:
     return filters | {name: getattr(args, name) for name in ("name", "user") if getattr(args, name)}
 
 
-def _ask(client: Client, params: Json) -> Json:
-    """Ask until all is done; a dry run is one question."""
+def _prune_all(client: Client, params: Json) -> Json:
+    """Repeat the request until all matching runs are pruned; a dry run sends one request."""
     report: Json = client.call("run.prune", params, timeout_s=None)
     page = report
     while not (page["complete"] or params["dry_run"]) and page["runs"]:
@@ -115,5 +115,5 @@ def _table(report: Json) -> str:
     verb = "would be pruned" if report["dry_run"] else "pruned"
     staying = [kept for kept in report["kept"] if kept.get("error") != "not_found"]
     kept = f"; {len(staying)} {'stays' if len(staying) == 1 else 'stay'}" if staying else ""
-    gone = f"{counted(report['count'], 'run')} {verb}, {size(report['bytes'])}{kept}\n"
-    return table + "".join(lines) + gone
+    summary = f"{counted(report['count'], 'run')} {verb}, {size(report['bytes'])}{kept}\n"
+    return table + "".join(lines) + summary

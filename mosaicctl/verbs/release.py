@@ -17,5 +17,5 @@ def arguments(parser: Any) -> None:
 
 
 def execute(args: Any) -> int:
-    """Release the chosen runs."""
+    """Release the selected runs."""
     return act_on_selected(args, "run.release")

@@ -4,10 +4,10 @@ import sys
 from typing import Any
 
 from mosaicctl.exits import DONE, WRONG_STATE
-from mosaicctl.offline import Refused, location_arguments, location_flags, mosaicd_says
+from mosaicctl.offline import Refused, location_arguments, location_flags, run_mosaicd
 from mosaicctl.render import clean, to_json
 from mosaicctl.sizes import counted
-from mosaicctl.values import readable
+from mosaicctl.values import readable_file
 
 _EPILOG = """\
 The daemon must be stopped (systemctl --user stop mosaicd.socket mosaicd). The copy is checked first. The
@@ -20,7 +20,7 @@ live runs continue, ended runs get their exact end, and runs that the copy does 
   mosaicctl release --all --state INIT          afterwards, what should still run
 """
 
-_TOLD = (
+_REPORTED = (
     ("held", "held (waiting when the copy was made; release those that should start)"),
     ("as_found", "to be decided by their files when the daemon starts"),
     ("quarantined", "quarantined, because the record is not valid"),
@@ -33,15 +33,18 @@ def arguments(parser: Any) -> None:
     """Add the options of `restore`."""
     parser.epilog = _EPILOG
     parser.add_argument(
-        "file", metavar="FILE", type=readable, help="a file of `backup`, or a registry that was set aside"
+        "file",
+        metavar="FILE",
+        type=readable_file,
+        help="a file of `backup`, or a registry that was set aside",
     )
-    location_arguments(parser, config=readable)
+    location_arguments(parser, config=readable_file)
 
 
 def execute(args: Any) -> int:
     """Restore, and say what became of what."""
     try:
-        report = mosaicd_says("--restore", args.file, *location_flags(args))
+        report = run_mosaicd("--restore", args.file, *location_flags(args))
     except Refused as error:
         sys.stderr.write(f"mosaicctl: not restored: {clean(error)}\n")
         if "already in use" in str(error):
@@ -55,10 +58,10 @@ def execute(args: Any) -> int:
         f"the previous registry is in {report['set_aside']}",
         f"the new epoch of the ledger is {report['epoch']}; old cursors are not valid",
     ]
-    for name, meaning in _TOLD:
-        found = report.get(name) or []
-        if found:
-            named = " ".join(found[:5]) + (" ..." if found[5:] else "")
-            lines.append(f"{counted(len(found), 'run')} {meaning}: {named}")
+    for name, meaning in _REPORTED:
+        run_ids = report.get(name) or []
+        if run_ids:
+            examples = " ".join(run_ids[:5]) + (" ..." if run_ids[5:] else "")
+            lines.append(f"{counted(len(run_ids), 'run')} {meaning}: {examples}")
     sys.stdout.write("".join(f"{clean(line)}\n" for line in lines))
     return DONE

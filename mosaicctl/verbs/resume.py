@@ -22,7 +22,7 @@ def arguments(parser: Any) -> None:
 
 
 def execute(args: Any) -> int:
-    """Resume the chosen runs."""
+    """Resume the selected runs."""
     params: Json = {"reason": args.reason} if args.reason else {}
     wait_for = ["EXEC"] if args.wait else None
     return act_on_selected(args, "run.resume", params, wait_for)

@@ -5,11 +5,11 @@ import sys
 from typing import Any
 
 from mosaicctl.client import connect
-from mosaicctl.environment import handed_over
+from mosaicctl.environment import inherited_environment
 from mosaicctl.exits import DONE, code_of, explain
 from mosaicctl.render import emit, label
 from mosaicctl.select import references, selector_argument
-from mosaicctl.submission import explicit_environment, hand_in
+from mosaicctl.submission import explicit_environment, submit_with_key
 from mosaicd.protocol import Json
 from mosaicd.protocol.errors import MosaicError
 
@@ -42,15 +42,15 @@ def arguments(parser: Any) -> None:
 
 
 def execute(args: Any) -> int:
-    """Retry the chosen runs, and print the new ones."""
-    params: Json = {"environment": handed_over(os.environ), "extra": explicit_environment(args.env)}
+    """Retry the selected runs and print the new runs."""
+    params: Json = {"environment": inherited_environment(os.environ), "extra": explicit_environment(args.env)}
     params |= {"fresh": args.fresh, "allow_missing": args.allow_missing}
     runs, code = [], DONE
     with connect(args.socket) as client:
         named = references(client, args.runs or ["@"])
         for reference in named:
             try:
-                runs.append(hand_in(client, {**params, "run_id": reference}, "run.retry"))
+                runs.append(submit_with_key(client, {**params, "run_id": reference}, "run.retry"))
             except MosaicError as error:
                 sys.stderr.write(explain(error, reference))
                 code = code or code_of(error)
@@ -61,5 +61,5 @@ def execute(args: Any) -> int:
 
 
 def sentence(run: Json) -> str:
-    """Return the reply to a retry, as a sentence."""
+    """Return the reply to a retry as a sentence."""
     return f"{label(run)}: accepted ({run['state']}), a retry of {run.get('origin')}\n"

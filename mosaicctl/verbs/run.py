@@ -1,8 +1,8 @@
-"""`run`: submit, follow, and end as the run ended, as if it had been started right here.
+"""`run`: submit a run, follow it, and exit with its exit code.
 
-Note: the run is the daemon's, so only Ctrl-C reaches it; a closed terminal, a
-broken pipe or a killed mosaicctl leave it alone.  Its output is complete because, once it has ended,
-what the streams have not delivered is read from the files; the streams' own ends do not matter.
+Note: the run is a process of the daemon, not of this terminal: only Ctrl-C affects it.  A closed terminal, a
+broken pipe or a killed mosaicctl do not.  The printed output is complete: after the end of the run, mosaicctl
+requests the output that the streams have not delivered.
 """
 
 import os
@@ -13,15 +13,15 @@ from functools import partial
 from typing import Any
 
 from mosaicctl.board import Board, describe
-from mosaicctl.client import Client, OnDemand
+from mosaicctl.client import Client, OnDemandClient
 from mosaicctl.exits import INTERRUPTED, NOT_STARTED, code_of_run
 from mosaicctl.follow import EventStream, LogStream, Streams
-from mosaicctl.progressbar import Rate, line, measure
+from mosaicctl.progressbar import Rate, measure, progress_line
 from mosaicctl.reconnecting import repeat_until_answered
-from mosaicctl.render import ending_words, label, progress, to_json
+from mosaicctl.render import ending_text, label, progress, to_json
 from mosaicctl.screen import Screen
-from mosaicctl.submission import hand_in, parameters, submission_arguments
-from mosaicctl.verbs.watch import told
+from mosaicctl.submission import submission_arguments, submit_parameters, submit_with_key
+from mosaicctl.verbs.watch import event_line
 from mosaicd.protocol import Json
 
 _EPILOG = """\
@@ -57,16 +57,16 @@ def arguments(parser: Any) -> None:
 
 def execute(args: Any) -> int:
     """Submit the run, follow it to its end and return its code."""
-    ask = OnDemand(args.socket)
-    params = parameters(ask, args)
-    client = ask()
-    run = hand_in(client, params)
+    get_client = OnDemandClient(args.socket)
+    params = submit_parameters(get_client, args)
+    client = get_client()
+    run = submit_with_key(client, params)
     with client, Interrupts() as interrupts:
         client.wake_fd = interrupts.fd
         follower = Follower(client, args, run)
         while follower.run.get("state") != "TERM":
             follower.step()
-            if interrupts.count and not follower.obey(interrupts.count):
+            if interrupts.count and not follower.handle_interrupts(interrupts.count):
                 return INTERRUPTED
         ended = follower.finish()
     if args.output in ("json", "jsonl"):
@@ -77,7 +77,7 @@ def execute(args: Any) -> int:
 
 
 class Interrupts:
-    """Counts Ctrl-C instead of raising; `fd` becomes readable each time, so that no wait sleeps over one."""
+    """Counts Ctrl-C instead of raising KeyboardInterrupt; each one makes `fd` readable, which ends a wait."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -100,7 +100,7 @@ class Interrupts:
 
 
 class Follower:
-    """One run on its way to TERM: what is shown of it, and what Ctrl-C does to it."""
+    """Follows one run until TERM: prints its output and events, and handles Ctrl-C."""
 
     def __init__(self, client: Client, args: Any, run: Json) -> None:
         self.client = client
@@ -108,7 +108,7 @@ class Follower:
         self.screen = Screen(sys.stderr)
         self._quiet = args.quiet
         self._detaches = args.detach_on_interrupt
-        self._stops_asked = 0
+        self._stop_requests = 0
         self._board = Board()
         self._board.put(run)
         self._rate = Rate()
@@ -118,7 +118,7 @@ class Follower:
         )
         self._logs: dict[int, list[LogStream]] = {}
         self._streams = Streams(client)
-        # From the first event on, so that no state is missed between the submit and here.
+        # Start with the first event, so that no state since the submit is missed.
         events = EventStream(self.run_id, since=0, progress=not self.shows_logs and self.screen.is_live)
         events.on_runs, events.on_event, events.on_progress = self._take_runs, self._take_event, self._advance
         self._events = events
@@ -126,36 +126,36 @@ class Follower:
         if not self._quiet:
             has_ended = run["state"] == "TERM"
             known = "was submitted before and has ended" if has_ended else "is already live; following it"
-            twin = f": the same run {known}" if run.get("duplicate") else ""
-            self.screen.say(f"mosaicctl: {label(run)}{twin}")
+            duplicate = f": the same run {known}" if run.get("duplicate") else ""
+            self.screen.print_line(f"mosaicctl: {label(run)}{duplicate}")
 
     @property
     def run(self) -> Json:
-        """The run as it is known by now."""
+        """The newest known object of the run."""
         return self._board.runs[self.run_id]
 
     def step(self) -> None:
-        """Take one notification, and draw."""
+        """Process one notification and redraw the progress line."""
         self._streams.step(1.0 if self.screen.is_live else 30.0)
         if self._events.is_done and self.run.get("state") != "TERM":
             self._board.put(repeat_until_answered(self.client, self._get))
         self._draw()
 
-    def obey(self, count: int) -> bool:
-        """Act on the Ctrl-Cs so far; False when this process is to leave."""
-        if count == self._stops_asked:
+    def handle_interrupts(self, count: int) -> bool:
+        """Stop the run at the first Ctrl-C of `count`; return False if mosaicctl has to exit."""
+        if count == self._stop_requests:
             return True
-        if self._detaches or self._stops_asked:
+        if self._detaches or self._stop_requests:
             self._clear()
             sys.stderr.write(f"mosaicctl: {label(self.run)} continues in the daemon\n")
             return False
-        self._stops_asked = count
-        self.screen.say(f"mosaicctl: stopping {label(self.run)}; a second Ctrl-C exits at once")
+        self._stop_requests = count
+        self.screen.print_line(f"mosaicctl: stopping {label(self.run)}; a second Ctrl-C exits at once")
         repeat_until_answered(self.client, self._stop)
         return True
 
     def finish(self) -> Json:
-        """Write what is left of the output, tell the end, return the ended run."""
+        """Print the rest of the output and the end of the run; return the ended run."""
         ended = repeat_until_answered(self.client, self._get)
         if self.shows_logs:
             for attempt in range(1, (ended.get("attempt") or 0) + 1):
@@ -165,11 +165,11 @@ class Follower:
                     repeat_until_answered(self.client, partial(stream.drain, self.client))
         self._clear()
         if (ended.get("cause") or {}).get("kind") == "spawn_failed" and code_of_run(ended) == NOT_STARTED:
-            self.screen.say(f"mosaicctl: {label(ended)}: could not be started: {_error_of(ended)}")
+            self.screen.print_line(f"mosaicctl: {label(ended)}: could not be started: {_error_of(ended)}")
         elif not self._quiet:
             done = progress(ended)
             reached = f", {done}" if done != "-" else ""
-            self.screen.say(f"mosaicctl: {label(ended)}: {ending_words(ended)}{reached}")
+            self.screen.print_line(f"mosaicctl: {label(ended)}: {ending_text(ended)}{reached}")
         return ended
 
     def _get(self) -> Json:
@@ -190,11 +190,13 @@ class Follower:
         if self.shows_logs and event.get("attempt"):
             self._open_logs(int(event["attempt"]))
         if not self._quiet:
-            seen = {**self.run, "state": event.get("state"), "outcome": event.get("outcome")}
-            self.screen.say(told(seen, describe(event), event["at"], self.screen.has_colour), self._lines())
+            run_at_event = {**self.run, "state": event.get("state"), "outcome": event.get("outcome")}
+            self.screen.print_line(
+                event_line(run_at_event, describe(event), event["at"], self.screen.has_colour), self._lines()
+            )
 
-    def _advance(self, news: Json) -> None:
-        self._board.advance(news)
+    def _advance(self, progress_report: Json) -> None:
+        self._board.advance(progress_report)
         self._rate.add(time.monotonic(), measure(self.run)[0])
 
     def _open_logs(self, attempt: int) -> None:
@@ -208,16 +210,16 @@ class Follower:
             self._streams.add(stream)
 
     def _draw(self) -> None:
-        self.screen.live(self._lines())
+        self.screen.draw(self._lines())
 
     def _lines(self) -> list[str]:
         if self.shows_logs or self._quiet:
             return []
         screen = self.screen
-        return [line(self.run, self._rate, screen.width, screen.has_colour, screen.has_unicode)]
+        return [progress_line(self.run, self._rate, screen.width, screen.has_colour, screen.has_unicode)]
 
     def _clear(self) -> None:
-        self.screen.live([], now=True)
+        self.screen.draw([], now=True)
 
 
 def _error_of(run: Json) -> str:

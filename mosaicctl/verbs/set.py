@@ -8,7 +8,7 @@ from mosaicctl.client import connect
 from mosaicctl.exits import DONE, UsageError, code_of, explain
 from mosaicctl.render import emit, label
 from mosaicctl.select import label_filter, references, selector_argument
-from mosaicctl.values import text, whole
+from mosaicctl.values import nonempty, whole_number
 from mosaicd.protocol import Json
 from mosaicd.protocol.errors import MosaicError
 
@@ -26,18 +26,18 @@ def arguments(parser: Any) -> None:
         "-p",
         "--priority",
         metavar="N",
-        type=whole(-1000, 1000),
+        type=whole_number(-1000, 1000),
         help="a run with a higher number starts first",
     )
-    parser.add_argument("-n", "--name", metavar="NAME", type=text, help="a new name")
+    parser.add_argument("-n", "--name", metavar="NAME", type=nonempty, help="a new name")
     label_filter(parser, "a label to set; others stay (repeatable)")
     parser.add_argument(
-        "--unlabel", metavar="K", type=text, action="append", help="a label to remove (repeatable)"
+        "--unlabel", metavar="K", type=nonempty, action="append", help="a label to remove (repeatable)"
     )
 
 
 def execute(args: Any) -> int:
-    """Change the named runs, and say what was changed."""
+    """Change the named runs and print the changes."""
     if not args.runs:
         raise UsageError("RUN is missing: name runs (@ is your last run)")
     params: Json = {}
@@ -51,7 +51,7 @@ def execute(args: Any) -> int:
         params["unlabel"] = args.unlabel
     if not params:
         raise UsageError("give one or more of --priority, --name, -l and --unlabel")
-    runs, told, code = [], [], DONE
+    runs, lines, code = [], [], DONE
     with connect(args.socket) as client:
         for reference in references(client, args.runs):
             try:
@@ -62,7 +62,7 @@ def execute(args: Any) -> int:
                 code = code or code_of(error)
                 continue
             runs.append(run)
-            told.append(f"{label(run)}: {', '.join(changes(was, run)) or 'nothing to change'}\n")
+            lines.append(f"{label(run)}: {', '.join(changes(was, run)) or 'nothing to change'}\n")
     if runs or len(args.runs) > 1:
-        emit(args.output, runs, "".join(told), single=len(args.runs) == 1 and len(runs) == 1)
+        emit(args.output, runs, "".join(lines), single=len(args.runs) == 1 and len(runs) == 1)
     return code

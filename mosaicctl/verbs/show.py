@@ -1,4 +1,4 @@
-"""`show`: everything known about a run, in an order that answers the likely questions first."""
+"""`show`: print everything known about a run, the most important facts first."""
 
 import sys
 from typing import Any
@@ -45,7 +45,7 @@ def arguments(parser: Any) -> None:
 
 
 def execute(args: Any) -> int:
-    """Print the chosen runs."""
+    """Print the selected runs."""
     with connect(args.socket) as client:
         named = references(client, args.runs or ["@"])
         runs = [client.call("run.get", {"run_id": reference}) for reference in named]
@@ -55,42 +55,43 @@ def execute(args: Any) -> int:
 
 
 def describe(run: Json) -> str:
-    """Return a run as readable lines; what is not known is left out."""
+    """Return a run as lines of `name  value`; unknown values are omitted."""
     title = paint(run["run_id"], "1", has_colour(sys.stdout))
-    lines = facts([*_life(run), *_work(run), *_place(run)]).splitlines()
+    lines = facts([*_state_facts(run), *_progress_facts(run), *_program_facts(run)]).splitlines()
     return f"{title}\n" + "".join(f"  {line}\n" for line in lines)
 
 
-def _life(run: Json) -> list[tuple[str, object]]:
+def _state_facts(run: Json) -> list[tuple[str, object]]:
+    """Return name, state, times, cause and origin of a run."""
     state = str(run.get("state"))
     if run.get("outcome"):
         state += f", {run['outcome']}"
-    aside = note(run)
+    note_text = note(run)
     is_imported = run.get("origin") == "import"
     worked = f", after {took(run)}" if run.get("started_at") else "" if is_imported else ", before it started"
     ended = [("ended", f"{clock(run['finished_at'])}{worked}")] if run.get("finished_at") else []
     return [
         ("name", run.get("name")),
-        ("state", f"{state} ({aside})" if aside else state),
+        ("state", f"{state} ({note_text})" if note_text else state),
         ("owner", run.get("owner")),
         ("created", f"{clock(run.get('created_at'))} ({ago(run.get('created_at'))} ago)"),
         ("not before", clock(run["not_before"]) if run.get("not_before") else None),
         ("started", clock(run["started_at"]) if run.get("started_at") else None),
         *ended,
         ("cause", cause(run)),
-        ("stood still", _standing(run)),
-        ("post-mortem", f"mosaicctl logs --post-mortem {run['run_id']}" if _standing(run) else None),
+        ("stuck at", _stuck_text(run)),
+        ("post-mortem", f"mosaicctl logs --post-mortem {run['run_id']}" if _stuck_text(run) else None),
         ("exit code", run.get("exit_code")),
         ("signal", run.get("signal")),
-        ("attempt", _attempt(run)),
+        ("attempt", _attempt_text(run)),
         ("origin" if is_imported else "retry of", run.get("origin")),
-        ("resumed from", _point(run.get("resumed_from"))),
-        ("checkpoint", _point(run.get("checkpoint"))),
+        ("resumed from", _checkpoint_text(run.get("resumed_from"))),
+        ("checkpoint", _checkpoint_text(run.get("checkpoint"))),
     ]
 
 
-def _standing(run: Json) -> str | None:
-    """Return where a run stood that was ended because it stood still."""
+def _stuck_text(run: Json) -> str | None:
+    """Return where the processes of a stuck run were waiting, from its post-mortem."""
     found = (run.get("cause") or {}).get("post_mortem")
     if not found:
         return None
@@ -100,13 +101,16 @@ def _standing(run: Json) -> str | None:
     )
 
 
-def _point(found: Json | None) -> str | None:
-    if not found:
+def _checkpoint_text(checkpoint: Json | None) -> str | None:
+    """Return step and path of a checkpoint."""
+    if not checkpoint:
         return None
-    return f"step {found['step']}, {found['path']}" if found.get("step") is not None else str(found["path"])
+    path = str(checkpoint["path"])
+    return f"step {checkpoint['step']}, {path}" if checkpoint.get("step") is not None else path
 
 
-def _attempt(run: Json) -> str | None:
+def _attempt_text(run: Json) -> str | None:
+    """Return the number of the attempt, and the used retries."""
     if not run.get("attempt"):
         return None
     text = str(run["attempt"])
@@ -115,7 +119,8 @@ def _attempt(run: Json) -> str | None:
     return text
 
 
-def _work(run: Json) -> list[tuple[str, object]]:
+def _progress_facts(run: Json) -> list[tuple[str, object]]:
+    """Return progress, last sign of life and metrics of a run."""
     found = run.get("progress") or {}
     done = progress(run)
     if found.get("steps") and "steps" not in done:
@@ -131,17 +136,18 @@ def _work(run: Json) -> list[tuple[str, object]]:
     ]
 
 
-def _place(run: Json) -> list[tuple[str, object]]:
+def _program_facts(run: Json) -> list[tuple[str, object]]:
+    """Return resources, limits, command and directories of a run."""
     from mosaicd.protocol.durations import format_duration
 
     def seconds(key: str) -> str | None:
         return None if run.get(key) is None else format_duration(run[key])
 
     return [
-        ("cpus", granted(run.get("cpus"))),
-        ("gpus", granted(run.get("gpus"))),
+        ("cpus", granted_text(run.get("cpus"))),
+        ("gpus", granted_text(run.get("gpus"))),
         ("slots", " ".join(str(slot) for slot in run.get("slots") or [])),
-        ("memory", _memory(run)),
+        ("memory", _memory_text(run)),
         ("priority", run.get("priority")),
         ("pinned", "yes" if run.get("pinned") else None),
         ("labels", " ".join(f"{key}={value}" for key, value in (run.get("labels") or {}).items())),
@@ -153,13 +159,14 @@ def _place(run: Json) -> list[tuple[str, object]]:
         ("command", shell_words(run.get("command") or [])),
         ("directory", run.get("cwd")),
         ("pid", run.get("pid")),
-        ("containment", containment(run)),
+        ("containment", containment_text(run)),
         ("run directory", run.get("run_dir")),
         ("digest", run.get("digest")),
     ]
 
 
-def _memory(run: Json) -> str | None:
+def _memory_text(run: Json) -> str | None:
+    """Return the requested memory, and whether a control group enforces it."""
     if not run.get("memory_mb"):
         return None
     is_known = run.get("containment") is not None
@@ -167,22 +174,22 @@ def _memory(run: Json) -> str | None:
     return f"{run['memory_mb']} MiB" + (", enforced" if is_limit else ", not enforced" if is_known else "")
 
 
-def containment(run: Json) -> str | None:
-    """Return what holds a run and which limits it sets: `cgroup-v2: memory 512 MiB, 16384 tasks`."""
+def containment_text(run: Json) -> str | None:
+    """Return the kind of containment with its limits: `cgroup-v2: memory 512 MiB, 16384 tasks`."""
     limits = run.get("limits") or {}
-    told = []
+    limit_texts = []
     if limits.get("memory_bytes"):
-        told.append(f"memory {limits['memory_bytes'] >> 20} MiB")
+        limit_texts.append(f"memory {limits['memory_bytes'] >> 20} MiB")
     if limits.get("tasks"):
-        told.append(f"{limits['tasks']} tasks")
+        limit_texts.append(f"{limits['tasks']} tasks")
     if limits.get("cpu_weight"):
-        told.append(f"CPU weight {limits['cpu_weight']}")
-    word = run.get("containment")
-    return f"{word}: {', '.join(told)}" if word and told else word
+        limit_texts.append(f"CPU weight {limits['cpu_weight']}")
+    kind = run.get("containment")
+    return f"{kind}: {', '.join(limit_texts)}" if kind and limit_texts else kind
 
 
-def granted(share: Json | None) -> str | None:
-    """Return `1`, or `2 of the 4 asked for` when the machine had fewer; None when nothing was asked for."""
+def granted_text(share: Json | None) -> str | None:
+    """Return `1`, or `2 of the 4 asked for` if the machine has fewer; None if none were requested."""
     if not share or not share.get("requested"):
         return None
     got = share.get("granted")
@@ -192,7 +199,7 @@ def granted(share: Json | None) -> str | None:
 
 
 def shell_words(argv: list[str]) -> str:
-    """Return a command as one could type it."""
+    """Return a command quoted for the shell."""
     import shlex
 
     return shlex.join(argv)

@@ -29,7 +29,7 @@ def arguments(parser: Any) -> None:
 
 
 def execute(args: Any) -> int:
-    """Stop the chosen runs."""
+    """Stop the selected runs."""
     params: Json = {}
     if args.grace is not None:
         params["grace_s"] = args.grace

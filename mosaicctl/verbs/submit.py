@@ -3,9 +3,9 @@
 import sys
 from typing import Any
 
-from mosaicctl.client import NoDaemon, OnDemand
+from mosaicctl.client import NoDaemon, OnDemandClient
 from mosaicctl.render import emit, label, to_json
-from mosaicctl.submission import hand_in, parameters, submission_arguments
+from mosaicctl.submission import submission_arguments, submit_parameters, submit_with_key
 from mosaicd.protocol import Json
 
 _EPILOG = """\
@@ -33,22 +33,22 @@ def arguments(parser: Any) -> None:
 
 
 def execute(args: Any) -> int:
-    """Submit, and print the run as it was accepted."""
-    with OnDemand(args.socket) as ask:
-        params = parameters(ask, args)
+    """Submit the run and print the reply."""
+    with OnDemandClient(args.socket) as get_client:
+        params = submit_parameters(get_client, args)
         if args.hold:
             params["hold"] = True
         if args.dry_run:
-            return _dry_run(ask, params)
-        run = hand_in(ask(), params)
+            return _dry_run(get_client, params)
+        run = submit_with_key(get_client(), params)
     emit(args.output, [run], sentence(run), single=True)
     return 0
 
 
-def _dry_run(ask: OnDemand, params: Json) -> int:
+def _dry_run(get_client: OnDemandClient, params: Json) -> int:
     """Print the checked run; without a daemon, print the request and say that it is not checked."""
     try:
-        client = ask()
+        client = get_client()
     except NoDaemon as error:
         sys.stderr.write("mosaicctl: no daemon answers, so the request is not checked\n")
         sys.stderr.writelines(f"  {path}: {reason}\n" for path, reason in error.tried)
@@ -59,7 +59,7 @@ def _dry_run(ask: OnDemand, params: Json) -> int:
 
 
 def sentence(run: Json) -> str:
-    """Return the reply to a submit, as a sentence."""
+    """Return the reply to a submit as a sentence."""
     if run.get("duplicate") and run["state"] == "TERM":
         return f"{label(run)}: submitted with this key before; ended, {run.get('outcome')}\n"
     if run.get("duplicate"):

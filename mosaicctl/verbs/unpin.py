@@ -3,7 +3,7 @@
 from typing import Any
 
 from mosaicctl.select import selector_argument
-from mosaicctl.verbs.pin import change
+from mosaicctl.verbs.pin import change_pins
 
 _EPILOG = """\
   mosaicctl unpin best-run
@@ -18,4 +18,4 @@ def arguments(parser: Any) -> None:
 
 def execute(args: Any) -> int:
     """Unpin the named runs."""
-    return change(args, "run.unpin", "no longer pinned")
+    return change_pins(args, "run.unpin", "no longer pinned")

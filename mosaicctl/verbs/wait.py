@@ -10,7 +10,7 @@ from typing import Any
 from mosaicctl.client import Client, connect
 from mosaicctl.exits import DONE, TIMEOUT, WRONG_STATE, code_of_run, explain
 from mosaicctl.reconnecting import repeat_until_answered
-from mosaicctl.render import emit, ending_words, label
+from mosaicctl.render import emit, ending_text, label
 from mosaicctl.select import references, selector_argument, state_filter
 from mosaicctl.values import duration
 from mosaicd.protocol import Json
@@ -41,7 +41,7 @@ def arguments(parser: Any) -> None:
 
 
 def execute(args: Any) -> int:
-    """Wait for each of the runs in turn."""
+    """Wait for each run, one after the other."""
     deadline = None if args.timeout is None else time.monotonic() + args.timeout
     wanted = args.state
     with connect(args.socket) as client:
@@ -55,19 +55,19 @@ def execute(args: Any) -> int:
                 code = code or TIMEOUT
                 break
             except Conflict as error:
-                # It ended, and can no longer get there.
+                # The run has ended and cannot reach the state any more.
                 sys.stderr.write(explain(error, reference))
                 code = code or WRONG_STATE
                 continue
             runs.append(run)
             code = code or (DONE if wanted else code_of_run(run))
-    text = "".join(f"{label(run)}: {ending_words(run) or run.get('state')}\n" for run in runs)
+    text = "".join(f"{label(run)}: {ending_text(run) or run.get('state')}\n" for run in runs)
     emit(args.output, runs, text, single=len(runs) == 1 and len(args.runs) <= 1)
     return code
 
 
 def _wait(client: Client, reference: str, wanted: list[str] | None, deadline: float | None) -> Json:
-    """Return the run once it got there or ended; TimedOut otherwise."""
+    """Return the run when it has reached a wanted state or ended; raise TimedOut at the deadline."""
 
     def ask() -> Json:
         params: Json = {"run_id": reference}

@@ -8,8 +8,8 @@ from mosaicctl.board import Board, describe
 from mosaicctl.client import connect
 from mosaicctl.exits import DONE
 from mosaicctl.follow import EventStream, Streams
-from mosaicctl.progressbar import HEAD_SIZE, Rate, line, measure
-from mosaicctl.render import clean, clock, colour, ending_words, paint, to_json
+from mosaicctl.progressbar import NAME_SIZE, Rate, measure, progress_line
+from mosaicctl.render import clean, clock, colour, ending_text, paint, to_json
 from mosaicctl.screen import Screen
 from mosaicctl.select import references, selector_argument
 from mosaicctl.values import moment
@@ -26,10 +26,10 @@ restarts, mosaicctl waits for it; no event is lost or printed twice.
 """
 
 
-#: The longest name that others are aligned with.
+#: The widest name column; a longer name is printed in full, without alignment.
 LONGEST_NAME = 32
-#: What is told of a run that had ended before we looked: the fields of its last event, and its codes.
-_ENDING = (
+#: The fields that are printed for a run that had ended before the watch began.
+_ENDED_FIELDS = (
     "run_id", "name", "state", "want", "outcome", "cause", "exit_code", "signal", "attempt", "rev",
     "finished_at",
 )  # fmt: skip
@@ -42,7 +42,7 @@ def arguments(parser: Any) -> None:
     parser.add_argument(
         "--since",
         metavar="SEQ|TIME",
-        type=beginning,
+        type=seq_or_time,
         help="begin with the events after this number (0: all), or since a time: 10m (ago), or a date",
     )
     parser.add_argument(
@@ -50,15 +50,15 @@ def arguments(parser: Any) -> None:
     )
 
 
-def beginning(text: str) -> int | float:
-    """Return what --since means: a seq where it is a whole number, else a time (a float)."""
+def seq_or_time(text: str) -> int | float:
+    """Return the value of --since: a seq (an int) if it is a whole number, else a time (a float)."""
     return int(text) if text.isascii() and text.isdigit() else moment(text)
 
 
 def execute(args: Any) -> int:
-    """Follow the chosen runs."""
+    """Print the events of the selected runs."""
     with connect(args.socket) as client:
-        # Asked before the runs are: nothing that happens in between is missed, at worst it is known already.
+        # Read the seq before the runs, so that no event in between is missed.
         hello = client.call("daemon.hello", {"client": "mosaicctl"})
         named = references(client, args.runs)
         runs = [client.call("run.get", {"run_id": reference}) for reference in named]
@@ -71,14 +71,14 @@ def execute(args: Any) -> int:
         while not (watcher.is_over() or stream.is_done):
             has_news = streams.step(1.0 if watcher.screen.is_live or watcher.has_ended else None)
             if not has_news and watcher.has_ended:
-                break  # what there was to tell of ended runs has been told
+                break  # all runs have ended, and their past events are printed
             watcher.redraw()
-        watcher.screen.live([], now=True)
+        watcher.screen.draw([], now=True)
     return DONE
 
 
 class Watcher:
-    """Prints what the stream tells; knows which runs it is about (none named: all)."""
+    """Prints the events of the selected runs (of all runs, if none is named)."""
 
     def __init__(self, args: Any, runs: list[Json]) -> None:
         self.output = args.output
@@ -86,23 +86,23 @@ class Watcher:
         if args.output != "table":
             self.screen.is_live = False
         self.board = Board()
-        self._chosen = {run["run_id"] for run in runs}
+        self._selected = {run["run_id"] for run in runs}
         self._wants_progress = args.progress
         self._is_replay = args.since is not None
         self._first_revs: dict[str, int] = {}
         self._rates: dict[str, Rate] = {}
-        #: Whether every named run had ended before we looked: then nothing will come but the past.
+        #: Whether every named run had ended before the watch began: only past events will follow.
         self.has_ended = bool(runs) and all(run.get("state") == "TERM" for run in runs)
         self._name_size = 0
         for run in runs:
             self._widen_name_column(run)
         for run in runs:
-            # A replay tells a run from its beginning: what it is now comes last.
+            # With --since, past events come first: begin with the run as it was before them.
             self._take_run({**run, "state": "INIT", "outcome": None, "rev": 0} if self._is_replay else run)
 
     def stream(self, since: int | float | None) -> EventStream:
-        """Return the stream that feeds this watcher."""
-        only = next(iter(self._chosen)) if len(self._chosen) == 1 else None
+        """Return the event stream for this watcher, from `since` on."""
+        only = next(iter(self._selected)) if len(self._selected) == 1 else None
         wants_progress = self.screen.is_live or self._wants_progress
         if isinstance(since, float):
             stream = EventStream(only, None, progress=wants_progress, since_at=since)
@@ -114,19 +114,19 @@ class Watcher:
         return stream
 
     def is_over(self) -> bool:
-        """Whether every run that was named has ended."""
-        return bool(self._chosen) and all(
-            self.board.runs[run_id].get("state") == "TERM" for run_id in self._chosen
+        """Return whether all named runs have ended; False if none is named."""
+        return bool(self._selected) and all(
+            self.board.runs[run_id].get("state") == "TERM" for run_id in self._selected
         )
 
     def redraw(self) -> None:
-        """Draw the living lines."""
-        self.screen.live(self._lines())
+        """Redraw the progress lines of live runs."""
+        self.screen.draw(self._lines())
 
     def _lines(self) -> list[str]:
         runs = self.board.live()
         shown = runs[: self.screen.height]
-        lines = [self._line(run, min(self._name_size, HEAD_SIZE)) for run in shown]
+        lines = [self._line(run, min(self._name_size, NAME_SIZE)) for run in shown]
         if len(runs) > len(lines):
             lines[-1] = f"... and {len(runs) - len(lines) + 1} more"
         return lines
@@ -134,17 +134,17 @@ class Watcher:
     def _line(self, run: Json, name_size: int = 0) -> str:
         rate = self._rates.setdefault(run["run_id"], Rate())
         screen = self.screen
-        return line(run, rate, screen.width, screen.has_colour, screen.has_unicode, name_size)
+        return progress_line(run, rate, screen.width, screen.has_colour, screen.has_unicode, name_size)
 
-    def _is_watched(self, run_id: str) -> bool:
-        return not self._chosen or run_id in self._chosen
+    def _is_selected(self, run_id: str) -> bool:
+        return not self._selected or run_id in self._selected
 
     def _take_runs(self, runs: list[Json]) -> None:
         for run in runs:
-            if self._is_watched(run["run_id"]):
+            if self._is_selected(run["run_id"]):
                 self._widen_name_column(run)
         for run in runs:
-            if self._is_watched(run["run_id"]):
+            if self._is_selected(run["run_id"]):
                 self._take_run(run)
 
     def _take_run(self, run: Json) -> None:
@@ -155,42 +155,42 @@ class Watcher:
             return
         self._first_revs[run["run_id"]] = run.get("rev", 0)
         if self.output == "table":
-            words = f"ended {ending_words(run)}" if run.get("state") == "TERM" else "(as found)"
-            self._tell(run, words, time.time())
+            words = f"ended {ending_text(run)}" if run.get("state") == "TERM" else "(current state)"
+            self._print_line(run, words, time.time())
         elif run.get("state") == "TERM":
-            self._tell_as(as_found(run))
+            self._print_machine_form(ended_run_event(run))
 
     def _take_event(self, event: Json) -> None:
-        if not self._is_watched(event["run_id"]):
+        if not self._is_selected(event["run_id"]):
             return
         if event["rev"] <= self._first_revs.get(event["run_id"], 0):
             return
         run = self.board.fold(event)
         if self.output == "table":
-            seen = {**run, "state": event.get("state"), "outcome": event.get("outcome")}
-            self._tell(seen, describe(event), event["at"], self._lines())
+            run_at_event = {**run, "state": event.get("state"), "outcome": event.get("outcome")}
+            self._print_line(run_at_event, describe(event), event["at"], self._lines())
         else:
-            self._tell_as({key: event[key] for key in event if key != "subscription"})
+            self._print_machine_form({key: event[key] for key in event if key != "subscription"})
 
-    def _tell(self, run: Json, words: str, at: float, lines: list[str] | None = None) -> None:
+    def _print_line(self, run: Json, words: str, at: float, lines: list[str] | None = None) -> None:
         self._widen_name_column(run)
-        self.screen.say(told(run, words, at, self.screen.has_colour, self._name_size), lines)
+        self.screen.print_line(event_line(run, words, at, self.screen.has_colour, self._name_size), lines)
 
-    def _tell_as(self, event: Json) -> None:
-        """Print an event for a program."""
+    def _print_machine_form(self, event: Json) -> None:
+        """Print an event as JSON, or only the id of its run."""
         if self.output == "name":
-            self.screen.say(event["run_id"])
+            self.screen.print_line(event["run_id"])
         else:
             sys.stdout.write(to_json(event, None))
             sys.stdout.flush()
 
     def _widen_name_column(self, run: Json) -> None:
-        """Widen the column of names for this name; a very long name is ignored and overflows it."""
-        if (size := len(called(run))) <= LONGEST_NAME:
+        """Widen the name column for this run, up to LONGEST_NAME."""
+        if (size := len(run_label(run))) <= LONGEST_NAME:
             self._name_size = max(self._name_size, size)
 
     def _take_progress(self, progress: Json) -> None:
-        if not self._is_watched(progress["run_id"]):
+        if not self._is_selected(progress["run_id"]):
             return
         self.board.advance(progress)
         run = self.board.runs.get(progress["run_id"])
@@ -199,28 +199,28 @@ class Watcher:
         done, _, _ = measure(run)
         self._rates.setdefault(run["run_id"], Rate()).add(time.monotonic(), done)
         if self._wants_progress and not self.screen.is_live:
-            self._tell_progress(run, progress)
+            self._print_progress(run, progress)
 
-    def _tell_progress(self, run: Json, progress: Json) -> None:
+    def _print_progress(self, run: Json, progress: Json) -> None:
         if self.output in ("json", "jsonl"):
-            news = {key: progress[key] for key in progress if key != "subscription"}
-            sys.stdout.write(to_json({"kind": "progress", **news}, None))
+            report = {key: progress[key] for key in progress if key != "subscription"}
+            sys.stdout.write(to_json({"kind": "progress", **report}, None))
             sys.stdout.flush()
         else:
-            self.screen.say(self._line(run))
+            self.screen.print_line(self._line(run))
 
 
-def told(run: Json, words: str, at: float, colours: bool, name_size: int = 0) -> str:
-    """Return one line of news: time, run (in `name_size` columns at least), state, words."""
+def event_line(run: Json, words: str, at: float, colours: bool, name_size: int = 0) -> str:
+    """Return the line of an event: time, run (in at least `name_size` columns), state, `words`."""
     state = paint(f"{run.get('state') or '':<5}", colour(run), colours)
-    return f"{clock(at)[11:]}  {called(run):<{name_size}}  {state}  {words}"
+    return f"{clock(at)[11:]}  {run_label(run):<{name_size}}  {state}  {words}"
 
 
-def called(run: Json) -> str:
-    """Return what a line calls a run."""
+def run_label(run: Json) -> str:
+    """Return the name of a run; its id if it has no name."""
     return clean(run.get("name") or run["run_id"])
 
 
-def as_found(run: Json) -> Json:
-    """Return an ended run as an event would tell it, for who came too late for its events."""
-    return {"kind": "as_found", "at": time.time(), **{key: run.get(key) for key in _ENDING}}
+def ended_run_event(run: Json) -> Json:
+    """Return an event of kind `as_found` for a run that had ended before the watch began."""
+    return {"kind": "as_found", "at": time.time(), **{key: run.get(key) for key in _ENDED_FIELDS}}

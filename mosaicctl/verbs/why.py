@@ -1,4 +1,4 @@
-"""`why`: every fact that keeps a run from starting, and the changes that would start it."""
+"""`why`: print every fact that keeps a run from starting, and the changes that would start it."""
 
 import sys
 from typing import Any
@@ -39,12 +39,12 @@ def execute(args: Any) -> int:
 
 
 def describe(run: Json, answer: Json) -> str:
-    """Return an explanation as lines: each fact with who holds what is missing, then what would help."""
+    """Return an explanation as lines: each fact with the runs that cause it, then helpful changes."""
     lines = [f"{label(run)}: {status(run)}"]
     for fact in answer.get("facts") or []:
         lines.append(f"  {clean(fact.get('text') or fact.get('fact'))}")
-        lines += [f"    {_holder(holder)}" for holder in fact.get("held_by") or []]
-        lines += [f"    {_ahead(other)}" for other in fact.get("runs") or []]
+        lines += [f"    {_holder_text(holder)}" for holder in fact.get("held_by") or []]
+        lines += [f"    {_earlier_run_text(other)}" for other in fact.get("runs") or []]
     if len(lines) == 1 and run.get("state") != "TERM":
         lines.append("  nothing keeps it from starting")
     ways = [
@@ -56,7 +56,8 @@ def describe(run: Json, answer: Json) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _holder(holder: Json) -> str:
+def _holder_text(holder: Json) -> str:
+    """Return a run that holds slots: `2 CPUs, GPU 0: name (id) of user`."""
     gpus = ",".join(str(slot) for slot in holder.get("slots") or [])
     cpus = holder.get("cpus")
     held = f"{cpus} CPU{'' if cpus == 1 else 's'}" + (f", GPU {gpus}" if gpus else "")
@@ -65,5 +66,6 @@ def _holder(holder: Json) -> str:
     )
 
 
-def _ahead(other: Json) -> str:
+def _earlier_run_text(other: Json) -> str:
+    """Return a run that starts earlier, with the reason."""
     return f"{other.get('run_id')} of {clean(other.get('owner'))}: {clean(other.get('because') or '')}"

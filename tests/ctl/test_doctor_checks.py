@@ -80,12 +80,12 @@ def test_process_that_ended_with_its_run_is_no_orphan(monkeypatch: pytest.Monkey
     """A process that has ended at the second check is no orphan, though its run has ended meanwhile."""
     scans = [[{"pid": 7, "run_id": "X", "command": "a"}, {"pid": 8, "run_id": "X", "command": "b"}]]
     scans.append(scans[0][1:])
-    monkeypatch.setattr(doctor, "marked", lambda state_dir: scans.pop(0))
+    monkeypatch.setattr(doctor, "marked_processes", lambda state_dir: scans.pop(0))
 
     class EndedRuns:
         def call(self, method: str, params: dict[str, str]) -> dict[str, str]:
             return {"state": "TERM"}
 
     gathered: dict[str, Any] = {"inspection": {"live": [], "state_dir": "/s"}}
-    doctor._processes(gathered, EndedRuns())  # type: ignore[arg-type]
+    doctor._find_orphans(gathered, EndedRuns())  # type: ignore[arg-type]
     assert [orphan["pid"] for orphan in gathered["orphans"]] == [8]

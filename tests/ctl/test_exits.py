@@ -39,7 +39,9 @@ def test_exit_code_of_an_error(
     kind: type[MosaicError], daemon: ScriptedDaemon, ctl: Ctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every error of the daemon has its exit code and one line on standard error."""
-    monkeypatch.setattr("mosaicctl.client.PATIENCE_S", 0.1)  # mosaicctl retries while a daemon drains
+    monkeypatch.setattr(
+        "mosaicctl.client.RECONNECT_TIMEOUT_S", 0.1
+    )  # mosaicctl retries while a daemon drains
 
     def refuse(params: object, peer: object) -> None:
         raise kind("the reason")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mosaicctl.progressbar import Rate, bar, line, measure
+from mosaicctl.progressbar import Rate, bar, measure, progress_line
 from tests.ctl.scripted import a_run
 
 
@@ -43,7 +43,7 @@ def test_line_has_all_parts() -> None:
         progress=progress(episodes=450, total_episodes=1000, steps_per_s=1234.56),
         metrics={"episode_return": -12.34},
     )
-    text = line(run, rate, 200, unicode=False)
+    text = progress_line(run, rate, 200, unicode=False)
     for part in (
         "run-1",
         "EXEC",
@@ -63,8 +63,8 @@ def test_line_fits_the_terminal(width: int) -> None:
     run = a_run(
         progress=progress(episodes=450, total_episodes=1000, steps_per_s=12.0), metrics={"episode_return": 1}
     )
-    assert len(line(run, Rate(), width)) <= width
-    assert width < 20 or "EXEC" in line(run, Rate(), width)
+    assert len(progress_line(run, Rate(), width)) <= width
+    assert width < 20 or "EXEC" in progress_line(run, Rate(), width)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_line_fits_the_terminal(width: int) -> None:
 )
 def test_line_shows_open_requests_and_reasons(changes: dict[str, Any], words: str) -> None:
     """The line shows a request that has not been carried out, or the reason of a wait."""
-    assert words in line(a_run(**changes), Rate(), 120)
+    assert words in progress_line(a_run(**changes), Rate(), 120)
 
 
 def test_rate_covers_the_last_seconds_and_restarts_with_an_attempt() -> None:

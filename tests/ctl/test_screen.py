@@ -39,12 +39,12 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Tty:
 def test_permanent_lines_are_above_the_live_lines(terminal: Tty) -> None:
     """Permanent lines are printed above the live lines; the live lines are redrawn in place."""
     screen = Screen(terminal)
-    screen.live(["a 1%", "b 1%"], now=True)
-    screen.say("first")
-    screen.live(["a 2%"], now=True)
-    screen.say("second", ["a 3%", "c 3%"])
+    screen.draw(["a 1%", "b 1%"], now=True)
+    screen.print_line("first")
+    screen.draw(["a 2%"], now=True)
+    screen.print_line("second", ["a 3%", "c 3%"])
     assert shown(terminal.getvalue()) == ["first", "second", "a 3%", "c 3%"]
-    screen.live([], now=True)
+    screen.draw([], now=True)
     assert shown(terminal.getvalue()) == ["first", "second"]
 
 
@@ -52,7 +52,7 @@ def test_redraws_are_limited(terminal: Tty) -> None:
     """A thousand updates in a moment cause few redraws."""
     screen = Screen(terminal)
     for number in range(1000):
-        screen.live([f"{number}"])
+        screen.draw([f"{number}"])
     assert terminal.getvalue().count("\n") < 100
 
 
@@ -60,6 +60,6 @@ def test_pipe_gets_plain_lines_only() -> None:
     """A pipe gets permanent lines only, without escape sequences and live lines."""
     pipe = io.StringIO()
     screen = Screen(pipe)
-    screen.live(["50%"], now=True)
-    screen.say("done", ["51%"])
+    screen.draw(["50%"], now=True)
+    screen.print_line("done", ["51%"])
     assert pipe.getvalue() == "done\n"

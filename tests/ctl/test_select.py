@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mosaicctl.select import me
+from mosaicctl.select import own_user_name
 from tests.ctl.scripted import Peer, ScriptedDaemon, a_run
 
 Ctl = Callable[..., tuple[int, str, str]]
@@ -33,7 +33,7 @@ def test_at_means_the_newest_run_of_the_user(
     """`@` means the newest run of the user."""
     daemon.handlers["run.list"] = lambda params, peer: {"runs": [a_run(8)], "cursor": "more"}
     assert ctl("stop", "@")[0] == 0
-    assert daemon.requests("run.list") == [{"user": me(), "newest_first": True, "limit": 1}]
+    assert daemon.requests("run.list") == [{"user": own_user_name(), "newest_first": True, "limit": 1}]
     assert stopped() == [a_run(8)["run_id"]]
 
 
@@ -70,7 +70,12 @@ def test_filters_select_live_runs_of_the_user(
     daemon.handlers["run.list"] = lambda params, peer: {"runs": [a_run(1), a_run(2)], "cursor": None}
     assert ctl("stop", "--state", "paused,EXEC", "-l", "team=a", "-l", "x=1=2")[0] == 0
     assert daemon.requests("run.list") == [
-        {"live": True, "user": me(), "state": ["PAUSE", "EXEC"], "label": {"team": "a", "x": "1=2"}}
+        {
+            "live": True,
+            "user": own_user_name(),
+            "state": ["PAUSE", "EXEC"],
+            "label": {"team": "a", "x": "1=2"},
+        }
     ]
     assert len(stopped()) == 2
 

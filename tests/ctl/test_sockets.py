@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mosaicctl.client import SYSTEM_SOCKET, candidates, user_socket
+from mosaicctl.client import SYSTEM_SOCKET, socket_paths, user_socket
 from mosaicd.config.locations import user_locations
 from mosaicd.protocol.errors import Draining
 from tests.ctl.scripted import Hangup, ScriptedDaemon, a_run
@@ -19,13 +19,13 @@ Ctl = Callable[..., tuple[int, str, str]]
 
 def test_given_socket_is_the_only_one() -> None:
     """--socket has precedence over $MOSAICD_SOCKET; with either, no other socket is tried."""
-    assert candidates("/a", {"MOSAICD_SOCKET": "/b"}) == ["/a"]
-    assert candidates(None, {"MOSAICD_SOCKET": "/b"}) == ["/b"]
+    assert socket_paths("/a", {"MOSAICD_SOCKET": "/b"}) == ["/a"]
+    assert socket_paths(None, {"MOSAICD_SOCKET": "/b"}) == ["/b"]
 
 
 def test_user_socket_is_tried_before_the_system_socket() -> None:
     """Without a given socket, the user's socket is tried first, then the system's."""
-    paths = candidates(None, {"XDG_RUNTIME_DIR": "/run/user/7"})
+    paths = socket_paths(None, {"XDG_RUNTIME_DIR": "/run/user/7"})
     assert paths == ["/run/user/7/mosaicd/mosaicd.sock", SYSTEM_SOCKET]
 
 
@@ -110,7 +110,7 @@ def test_daemon_that_closes_every_connection_exits_69(
     ctl: Ctl, daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the daemon closes the connection for every try of a request, mosaicctl exits with 69."""
-    monkeypatch.setattr("mosaicctl.client.PATIENCE_S", 0.1)
+    monkeypatch.setattr("mosaicctl.client.RECONNECT_TIMEOUT_S", 0.1)
     daemon.handlers["run.list"] = fails_first(1000, None)
     code, _, err = ctl("list")
     assert code == 69

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mosaicctl.environment import handed_over, is_secret, shell_of
+from mosaicctl.environment import inherited_environment, is_secret, shell_environment
 from tests.ctl.scripted import ScriptedDaemon, a_run
 
 Ctl = Callable[..., tuple[int, str, str]]
@@ -251,7 +251,7 @@ def test_dry_run_without_a_daemon_prints_unchecked_parameters(
 def test_secrets_are_not_sent_by_default(name: str) -> None:
     """A variable whose name looks like a secret is sent only if -e names it."""
     assert is_secret(name)
-    assert handed_over({name: "x", "PATH": "/bin"}) == {"PATH": "/bin"}
+    assert inherited_environment({name: "x", "PATH": "/bin"}) == {"PATH": "/bin"}
 
 
 @pytest.mark.parametrize(
@@ -265,9 +265,9 @@ def test_secrets_are_not_sent_by_default(name: str) -> None:
 )  # fmt: skip
 def test_only_allowed_variables_are_sent(name: str, is_sent: bool) -> None:
     """Variables that a run needs are sent; variables of the session or of slots are not."""
-    assert (name in handed_over({name: "x"})) is is_sent
+    assert (name in inherited_environment({name: "x"})) is is_sent
 
 
 def test_values_that_are_not_utf8_are_not_sent() -> None:
     """A variable whose value is not UTF-8 is not sent."""
-    assert shell_of({"PATH": "/bin", "LANG": "\udcff"}) == {"PATH": "/bin"}
+    assert shell_environment({"PATH": "/bin", "LANG": "\udcff"}) == {"PATH": "/bin"}

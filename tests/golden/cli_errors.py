@@ -61,7 +61,7 @@ def no_daemon(stage: Stage) -> None:
     system = mock.patch("mosaicctl.client.SYSTEM_SOCKET", str(stage.directory / "system"))
     with system, mock.patch.dict(os.environ, {"MOSAICD_SOCKET": ""}):
         stage.ctl("list")
-    here = mock.patch("mosaicctl.submission._here", lambda: "/here")
+    here = mock.patch("mosaicctl.submission._working_directory", lambda: "/here")
     with here, mock.patch.dict(os.environ, {"PATH": "/bin"}):
         stage.ctl(f"submit --dry-run --socket {none} -- true")
 
@@ -73,11 +73,11 @@ def lost(stage: Stage) -> None:
     stage.ctl("list", {"run.list": _raw(b"HTTP/1.1 400 Bad Request\n")})
     with mock.patch("mosaicctl.client.REPLY_LIMIT_BYTES", 1 << 20):
         stage.ctl("list", {"run.list": _raw(b"x" * ((1 << 20) + 2))})
-    with mock.patch("mosaicctl.client.Client._wait", lambda *_: False):
+    with mock.patch("mosaicctl.client.Client._wait_for_data", lambda *_: False):
         asked = len(stage.daemon.requests("run.list"))
         stage.ctl("list", {"run.list": {"runs": [], "cursor": None}})
         stage.daemon.wait_for(lambda: len(stage.daemon.requests("run.list")) > asked)
-    with mock.patch("mosaicctl.verbs.daemon.PATIENCE_S", 0.05):
+    with mock.patch("mosaicctl.verbs.daemon.REEXEC_TIMEOUT_S", 0.05):
         stage.ctl("daemon reexec", {"daemon.reexec": {"version": "0.1.0"}})
 
 

@@ -210,10 +210,10 @@ def registries(stage: Stage) -> None:
         "unknown_directories": ["01D", "01E"],
         "at_work": ["01D"],
     }
-    with mock.patch("mosaicctl.verbs.restore.mosaicd_says", lambda *_: restored):
+    with mock.patch("mosaicctl.verbs.restore.run_mosaicd", lambda *_: restored):
         stage.ctl(f"restore {old}")
     refused = Refused("DIR/lock is already in use by mosaicd 0.1.0 (pid 7)")
-    with mock.patch("mosaicctl.verbs.restore.mosaicd_says", side_effect=refused):
+    with mock.patch("mosaicctl.verbs.restore.run_mosaicd", side_effect=refused):
         stage.ctl(f"restore {old}")
     with mock.patch("time.monotonic", lambda: 5.0):
         stage.ctl(

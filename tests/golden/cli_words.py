@@ -62,7 +62,7 @@ def notes(stage: Stage) -> None:
     stage.title("Words: the note in `list`, `show` and `run`")
     stage.lines([f"{changes} -> {render.note(a_run(**changes))}" for changes in NOTES])
     rate = progressbar.Rate()
-    lines = [progressbar.line(a_run(**changes), rate, 79, unicode=False) for changes in NOTES]
+    lines = [progressbar.progress_line(a_run(**changes), rate, 79, unicode=False) for changes in NOTES]
     stage.lines(lines)
 
 
@@ -72,7 +72,7 @@ def events(stage: Stage) -> None:
     told = [an_event(1, kind, "EXEC") | EVENTS.get(kind, {}) for kind in Kind]
     old = an_event(1, "set", "EXEC", who="ada", was={}, reduced=["labels"])
     stage.lines([board.describe(event) for event in (*told, old)])
-    stage.lines([render.ending_words(an_ended_run())])
+    stage.lines([render.ending_text(an_ended_run())])
 
 
 SECTIONS = (causes, notes, events)

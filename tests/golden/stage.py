@@ -105,7 +105,7 @@ def stage() -> Iterator[Stage]:
         stack.enter_context(mock.patch.dict(os.environ, environment, clear=True))
         time.tzset()
         stack.enter_context(mock.patch("time.time", lambda: NOW))
-        stack.enter_context(mock.patch("mosaicctl.client.PATIENCE_S", 0.05))
+        stack.enter_context(mock.patch("mosaicctl.client.RECONNECT_TIMEOUT_S", 0.05))
         built = Stage(directory)
         with built.daemon:
             yield built
