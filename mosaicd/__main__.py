@@ -102,7 +102,7 @@ def serve(settings: "Settings") -> int:
     log.setup(settings.log.level, settings.supervisor.journal_stream)
     crash_points.arm_for_daemon(settings.crash_at)
     clock = Clock()
-    settings, listening, locks, succession = _take_place(settings, clock)
+    settings, listening, locks, succession = _take_socket_and_locks(settings, clock)
     try:
         log.event(
             log.Catalogue.DAEMON_STARTED, version=__version__, pid=locks.holder.pid,
@@ -112,16 +112,16 @@ def serve(settings: "Settings") -> int:
             with listening:
                 code = _serve_on(settings, listening, locks, clock, succession)
         except lock.CannotServe:
-            _leave(settings, locks, succession)
+            _remove_socket(settings, locks, succession)
             raise
-        _leave(settings, locks, succession)
+        _remove_socket(settings, locks, succession)
         log.event(log.Catalogue.DAEMON_STOPPED)
         return code
     finally:
         locks.close()
 
 
-def _leave(settings: "Settings", locks: "Locks", succession: "Succession") -> None:
+def _remove_socket(settings: "Settings", locks: "Locks", succession: "Succession") -> None:
     from mosaicd.host import lock
 
     if not succession.is_passed:
@@ -156,7 +156,9 @@ def _serve_on(
         succession.is_asked = False
 
 
-def _take_place(settings: "Settings", clock: "Clock") -> "tuple[Settings, socket, Locks, Succession]":
+def _take_socket_and_locks(
+    settings: "Settings", clock: "Clock"
+) -> "tuple[Settings, socket, Locks, Succession]":
     """Return listening socket and locks: those from before an exec, the socket of systemd, or new ones."""
     from mosaicd import config
     from mosaicd.host import lock, reexec, systemd

@@ -18,7 +18,7 @@ _NAME = re.compile(r"[A-Z0-9][A-Z0-9_]{0,63}")
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
-def is_ours(journal_stream: str | None, fd: int = 2) -> bool:
+def is_journal_stream(journal_stream: str | None, fd: int = 2) -> bool:
     """Whether descriptor `fd` is the stream that systemd named in JOURNAL_STREAM (`device:inode`)."""
     if not journal_stream:
         return False

@@ -58,7 +58,7 @@ def read_stat_fields(pid: int, count: int) -> list[bytes]:
     return text[text.rfind(b")") + 2 :].split(None, count)[:count]  # the name may hold anything, also ")"
 
 
-def open_for(pid: int, start_ticks: int) -> int | None:
+def open_pidfd(pid: int, start_ticks: int) -> int | None:
     """Return a pidfd, which becomes readable when the process ends; None when the process is gone already."""
     try:
         pidfd = os.pidfd_open(pid)

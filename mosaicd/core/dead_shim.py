@@ -32,7 +32,7 @@ def events_of(run: Run, files: AttemptFiles, boot_id: str, at: float) -> list[Ev
     events = missed_events.from_status(run, status, at, "files") if status is not None else []
     has_exit = any(event.kind is Kind.EXITED for event in events)
     if not has_exit and run.state is not State.FAULT:  # in FAULT the dead shim is the teardown shim
-        events.append(_lost(run, files, boot_id, at))
+        events.append(_lost_event(run, files, boot_id, at))
     return events
 
 
@@ -43,7 +43,7 @@ def _status_of(run: Run, files: AttemptFiles) -> Status | None:
     return Status(spawned=files.started) if run.state is State.RDY else None
 
 
-def _lost(run: Run, files: AttemptFiles, boot_id: str, at: float) -> Event:
+def _lost_event(run: Run, files: AttemptFiles, boot_id: str, at: float) -> Event:
     newest = files.started if files.started is not None and files.started.has_values else files.launch
     last_boot_id = (newest.boot_id if newest is not None else None) or run.boot_id
     is_rebooted = last_boot_id is not None and last_boot_id != boot_id

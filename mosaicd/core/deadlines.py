@@ -34,10 +34,10 @@ class Deadline:
 
 
 #: The subject of a deadline: another state, attempt or request has another deadline.
-Standing = tuple[State, int, Want, bool]
+DeadlineSubject = tuple[State, int, Want, bool]
 
 
-def standing(run: Run) -> Standing:
+def deadline_subject(run: Run) -> DeadlineSubject:
     """Return the subject of the deadline of `run`."""
     return run.state, run.attempt, run.want, run.pause_mode is PauseMode.RELEASE
 
@@ -64,9 +64,9 @@ def deadline(
     answer_s = pause_ack_s + unkillable_s
     match run.state:
         case State.RDY | State.EXEC | State.PAUSE if run.want is Want.STOP:
-            return _left(run, since_mono, unkillable_s)
+            return _end_deadline(run, since_mono, unkillable_s)
         case State.EXEC | State.PAUSE if run.want is Want.PAUSE and run.pause_mode is PauseMode.RELEASE:
-            return _left(run, since_mono, unkillable_s)
+            return _end_deadline(run, since_mono, unkillable_s)
         case State.HSHK:
             limit = run.handshake_timeout_s
             return Deadline(CauseKind.HANDSHAKE_TIMEOUT, since_mono + limit + HANDSHAKE_MARGIN_S, limit)
@@ -78,7 +78,7 @@ def deadline(
                 None, since_mono + answer_s, answer_s, f"the run did not pause within {answer_s:g} s"
             )
         case State.EXEC:
-            return _of_work(run, max(since_mono, beat_mono), max(since_mono, moved_mono))
+            return _work_deadline(run, max(since_mono, beat_mono), max(since_mono, moved_mono))
         case State.PAUSE if run.want is Want.RUN:
             why = f"the shim did not resume the run within {answer_s:g} s"
             return Deadline(CauseKind.SHIM_LOST, since_mono + answer_s, answer_s, why)
@@ -86,13 +86,13 @@ def deadline(
             return None
 
 
-def _left(run: Run, since_mono: float, unkillable_s: float) -> Deadline:
+def _end_deadline(run: Run, since_mono: float, unkillable_s: float) -> Deadline:
     """Return the deadline by which a run that is being stopped or released must have ended."""
     limit = grace_s(run) + unkillable_s
     return Deadline(CauseKind.UNKILLABLE, since_mono + limit, limit)
 
 
-def _of_work(run: Run, beat_mono: float, moved_mono: float) -> Deadline | None:
+def _work_deadline(run: Run, beat_mono: float, moved_mono: float) -> Deadline | None:
     """Return the earlier of the deadlines for a heartbeat and for progress."""
     stall_s = run.stall_s if run.want is Want.RUN else None
     bounds = (

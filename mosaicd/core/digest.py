@@ -14,7 +14,7 @@ from typing import Any
 from mosaicd.protocol import Json
 
 #: Set by the launch for every run, whatever was submitted (compatibility.md).
-OURS = frozenset(
+SET_BY_LAUNCH = frozenset(
     {
         "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "MOSAIC_ATTEMPT", "MOSAIC_CHECKPOINT_DIR",
         "MOSAIC_CONFIG_FILE", "MOSAIC_CONTROL_FD", "MOSAIC_RESUME_FROM", "MOSAIC_RUN_DIR",
@@ -51,7 +51,7 @@ def config_digest(config: Mapping[str, Any], environment: Mapping[str, str], cwd
     """
     identity = {key: value for key, value in config.items() if key != "run_id"}
     identity["metadata"] = _work_of(config.get("metadata", {}))
-    identity["environment"] = _chosen(environment)
+    identity["environment"] = _without_launch_variables(environment)
     if cwd is not None:
         identity["cwd"] = cwd
     return _hexdigest({"config": identity})
@@ -70,7 +70,7 @@ def command_digest(
         {
             "command": list(argv),
             "cwd": cwd,
-            "environment": _chosen(chosen),
+            "environment": _without_launch_variables(chosen),
             "resources": dict(resources),
             "limits": dict(limits),
         }
@@ -79,7 +79,7 @@ def command_digest(
 
 def retry_digest(origin: str, extra: Mapping[str, str]) -> str:
     """Return the digest of a retry: that of its origin, unless other variables change the work."""
-    chosen = {name: value for name, value in _chosen(extra).items() if not is_ambient(name)}
+    chosen = {name: value for name, value in _without_launch_variables(extra).items() if not is_ambient(name)}
     return _hexdigest({"retry_of": origin, "environment": chosen}) if chosen else origin
 
 
@@ -87,8 +87,12 @@ def _hexdigest(identity: Mapping[str, object]) -> str:
     return hashlib.sha256(canonical(identity)).hexdigest()
 
 
-def _chosen(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name not in OURS and name not in REWRITTEN}
+def _without_launch_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environment.items()
+        if name not in SET_BY_LAUNCH and name not in REWRITTEN
+    }
 
 
 def _work_of(metadata: Json) -> Json:

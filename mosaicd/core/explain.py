@@ -37,7 +37,7 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class Snapshot:
     """All inputs of a plan, and the runs that hold slots."""
 
     capacity: Capacity
@@ -73,45 +73,47 @@ def reason(run: Waiting, capacity: Capacity, now: float) -> str:
     short = []
     cpus, gpus = cpus_due(run.cpus, capacity), gpus_due(run.gpus, capacity)
     if cpus > capacity.cpus_free:
-        aside = _aside(capacity.cpus_withheld)
+        aside = _reserved_note(capacity.cpus_withheld)
         short.append(f"{counted(cpus, 'CPU')}, {capacity.cpus_free} of {capacity.cpus_total} free{aside}")
     if gpus > len(capacity.gpus_free):
-        free, aside = len(capacity.gpus_free), _aside(len(capacity.gpu_slots_withheld))
+        free, aside = len(capacity.gpus_free), _reserved_note(len(capacity.gpu_slots_withheld))
         short.append(f"{counted(gpus, 'GPU')}, {free} of {capacity.gpu_slots_total} free{aside}")
     return "needs " + "; ".join(short) if short else "waits in the queue"
 
 
-def _aside(withheld: int) -> str:
+def _reserved_note(withheld: int) -> str:
     return f" ({withheld} reserved)" if withheld else ""
 
 
-def explain(run_id: str, queue: Queue, scene: Scene) -> Explanation:
+def explain(run_id: str, queue: Queue, snapshot: Snapshot) -> Explanation:
     """Return why `run_id` waits; raise KeyError if it does not wait.  The queue is not changed."""
     run = queue.get(run_id)
     if run is None:
         raise KeyError(run_id)
     probe = Queue(queue)
-    facts = _own_facts(run, scene)
+    facts = _own_facts(run, snapshot)
     freed = replace(run, held=False, not_before=None)
     probe.put(freed)
-    if not _starts(freed, probe, scene):
-        facts += _capacity_facts(run, scene)
-        facts += _withheld_facts(facts, scene)
-        ahead = _ahead(freed, probe, scene)
+    if not _starts(freed, probe, snapshot):
+        facts += _capacity_facts(run, snapshot)
+        facts += _withheld_facts(facts, snapshot)
+        ahead = _runs_ahead(freed, probe, snapshot)
         if ahead:
-            facts.append(_queue_fact(freed, [*ahead.values()], scene))
+            facts.append(_queue_fact(freed, [*ahead.values()], snapshot))
     if not facts:
         return Explanation(run_id, None, [], [])
-    return Explanation(run_id, reason(run, scene.capacity, scene.now), facts, _changes(run, probe, scene))
+    return Explanation(
+        run_id, reason(run, snapshot.capacity, snapshot.now), facts, _changes(run, probe, snapshot)
+    )
 
 
-def _own_facts(run: Waiting, scene: Scene) -> list[Json]:
+def _own_facts(run: Waiting, snapshot: Snapshot) -> list[Json]:
     """Return the facts about the run itself: a hold, a back-off, GPUs that the machine lacks."""
     facts: list[Json] = []
     if run.held:
         facts.append({"fact": "held", "text": "it is held"})
-    if run.not_before is not None and run.not_before > scene.now:
-        wait_s = round(run.not_before - scene.now, 3)
+    if run.not_before is not None and run.not_before > snapshot.now:
+        wait_s = round(run.not_before - snapshot.now, 3)
         facts.append(
             {
                 "fact": "not_before",
@@ -120,16 +122,16 @@ def _own_facts(run: Waiting, scene: Scene) -> list[Json]:
                 "wait_s": wait_s,
             }
         )
-    total = scene.capacity.gpu_slots_total
+    total = snapshot.capacity.gpu_slots_total
     if run.mandatory and run.gpus > total:
         text = f"it requires {counted(run.gpus, 'GPU')}; the machine has {total}"
         facts.append({"fact": "impossible", "text": text, "requested": run.gpus, "total": total})
     return facts
 
 
-def _capacity_facts(run: Waiting, scene: Scene) -> list[Json]:
+def _capacity_facts(run: Waiting, snapshot: Snapshot) -> list[Json]:
     """Return the facts about slots that are not free, and the runs that hold them."""
-    capacity = scene.capacity
+    capacity = snapshot.capacity
     needs = (
         ("cpus", "CPU", cpus_due(run.cpus, capacity), capacity.cpus_free, capacity.cpus_total),
         ("gpus", "GPU", gpus_due(run.gpus, capacity), len(capacity.gpus_free), capacity.gpu_slots_total),
@@ -138,7 +140,7 @@ def _capacity_facts(run: Waiting, scene: Scene) -> list[Json]:
     for fact, noun, due, free, total in needs:
         if due <= free:
             continue
-        holders = [holder for holder in scene.holders if (holder.cpus if fact == "cpus" else holder.slots)]
+        holders = [holder for holder in snapshot.holders if (holder.cpus if fact == "cpus" else holder.slots)]
         verb = "is" if free == 1 else "are"
         facts.append(
             {
@@ -154,7 +156,7 @@ def _capacity_facts(run: Waiting, scene: Scene) -> list[Json]:
     return facts
 
 
-def _withheld_facts(short: Sequence[Json], scene: Scene) -> list[Json]:
+def _withheld_facts(short: Sequence[Json], snapshot: Snapshot) -> list[Json]:
     """Return the facts about slots of quarantined runs, if slots of that kind are short."""
     missing = {fact["fact"] for fact in short}
     return [
@@ -162,30 +164,30 @@ def _withheld_facts(short: Sequence[Json], scene: Scene) -> list[Json]:
             "fact": "withheld", "text": one.summary(), "run_id": one.run_id, "cpus": one.cpus,
             "slots": list(one.slots), "pids": list(one.pids),
         }
-        for one in scene.withheld
+        for one in snapshot.withheld
         if (one.cpus and "cpus" in missing) or (one.slots and "gpus" in missing)
     ][:MAX_NAMED]  # fmt: skip
 
 
-def _ahead(run: Waiting, probe: Queue, scene: Scene) -> dict[str, Considered | Waiting]:
+def _runs_ahead(run: Waiting, probe: Queue, snapshot: Snapshot) -> dict[str, Considered | Waiting]:
     """Return the runs before the run: those considered now, then the others with a better place."""
     ahead: dict[str, Considered | Waiting] = {}
-    for considered in probe.consider(scene.capacity, scene.used, scene.now):
+    for considered in probe.consider(snapshot.capacity, snapshot.used, snapshot.now):
         if considered.run.run_id == run.run_id:
             return ahead
         ahead[considered.run.run_id] = considered
-    for waiting in probe.order(scene.capacity, scene.used, scene.now):
+    for waiting in probe.order(snapshot.capacity, snapshot.used, snapshot.now):
         if waiting.run_id == run.run_id:
             break
         ahead.setdefault(waiting.run_id, waiting)
     return ahead
 
 
-def _queue_fact(run: Waiting, ahead: Sequence[Considered | Waiting], scene: Scene) -> Json:
+def _queue_fact(run: Waiting, ahead: Sequence[Considered | Waiting], snapshot: Snapshot) -> Json:
     others = [
         (one.run, one.grant is not None) if isinstance(one, Considered) else (one, False) for one in ahead
     ]
-    names = sorted({_owner(other, scene) for other, _ in others})
+    names = sorted({_owner(other, snapshot) for other, _ in others})
     count = len(others)
     return {
         "fact": "queue",
@@ -194,11 +196,11 @@ def _queue_fact(run: Waiting, ahead: Sequence[Considered | Waiting], scene: Scen
         "runs": [
             {
                 "run_id": other.run_id,
-                "owner": _owner(other, scene),
+                "owner": _owner(other, snapshot),
                 "cpus": other.cpus,
                 "gpus": other.gpus,
                 "priority": other.priority,
-                "because": _because(run, other, scene.used),
+                "because": _because(run, other, snapshot.used),
                 "starts": starts,
             }
             for other, starts in others[:MAX_NAMED]
@@ -218,7 +220,7 @@ def _because(run: Waiting, other: Waiting, used: Mapping[int, int]) -> str:
     return "its owner has a smaller share then"  # the shares after what starts before them
 
 
-def _changes(run: Waiting, probe: Queue, scene: Scene) -> list[list[Json]]:
+def _changes(run: Waiting, probe: Queue, snapshot: Snapshot) -> list[list[Json]]:
     """Return alternatives that each start the run now, smallest first: its priority, its size, other runs.
 
     Necessary changes (release it, skip its back-off, ask for fewer GPUs) are part of each alternative.
@@ -226,22 +228,22 @@ def _changes(run: Waiting, probe: Queue, scene: Scene) -> list[list[Json]]:
     needed: list[Json] = []
     if run.held:
         needed.append({"change": "release", "text": "release it"})
-    if run.not_before is not None and run.not_before > scene.now:
+    if run.not_before is not None and run.not_before > snapshot.now:
         needed.append({"change": "begin", "text": "skip its back-off"})
-    if run.mandatory and run.gpus > scene.capacity.gpu_slots_total:
-        run = replace(run, gpus=scene.capacity.gpu_slots_total)
+    if run.mandatory and run.gpus > snapshot.capacity.gpu_slots_total:
+        run = replace(run, gpus=snapshot.capacity.gpu_slots_total)
         needed.append(_size_step("gpus", "GPU", run.gpus))
     run = replace(run, held=False, not_before=None)
-    if needed and _starts(run, probe, scene):
+    if needed and _starts(run, probe, snapshot):
         return [needed]
     found = []
     for step in (_raise_priority, _shrink, _end_holders):
-        steps = step(run, probe, scene)
+        steps = step(run, probe, snapshot)
         if steps:
             found.append(_merged(needed + steps))
     if not found:
-        first = replace(run, priority=min(_top(probe, scene) + 1, MAX_PRIORITY))
-        steps = _end_holders(first, probe, scene) or _shrink(first, probe, scene)
+        first = replace(run, priority=min(_highest_priority(probe, snapshot) + 1, MAX_PRIORITY))
+        steps = _end_holders(first, probe, snapshot) or _shrink(first, probe, snapshot)
         if steps and first.priority > run.priority:
             found.append(_merged([*needed, _priority_step(first.priority), *steps]))
     return found
@@ -252,70 +254,70 @@ def _merged(steps: Sequence[Json]) -> list[Json]:
     return list({(step["change"], step.get("run_id")): step for step in steps}.values())
 
 
-def _raise_priority(run: Waiting, probe: Queue, scene: Scene) -> list[Json]:
+def _raise_priority(run: Waiting, probe: Queue, snapshot: Snapshot) -> list[Json]:
     levels = sorted({waiting.priority + 1 for waiting in probe})
     higher = [level for level in levels if run.priority < level <= MAX_PRIORITY]
-    priority = _first(higher, lambda level: _starts(replace(run, priority=level), probe, scene))
+    priority = _first_sufficient(higher, lambda level: _starts(replace(run, priority=level), probe, snapshot))
     return [] if priority is None else [_priority_step(priority)]
 
 
-def _shrink(run: Waiting, probe: Queue, scene: Scene) -> list[Json]:
+def _shrink(run: Waiting, probe: Queue, snapshot: Snapshot) -> list[Json]:
     """Return the largest smaller request that starts: fewer CPUs, else fewer GPUs, else both."""
-    cpus = cpus_due(run.cpus, scene.capacity)
+    cpus = cpus_due(run.cpus, snapshot.capacity)
     fewer_cpus = range(cpus - 1, 0, -1)
-    fewer_gpus = range(gpus_due(run.gpus, scene.capacity) - 1, -1, -1)
-    one = _first(fewer_cpus, lambda n: _starts(replace(run, cpus=n), probe, scene))
+    fewer_gpus = range(gpus_due(run.gpus, snapshot.capacity) - 1, -1, -1)
+    one = _first_sufficient(fewer_cpus, lambda n: _starts(replace(run, cpus=n), probe, snapshot))
     if one is not None:
         return [_size_step("cpus", "CPU", one)]
-    other = _first(fewer_gpus, lambda n: _starts(replace(run, gpus=n), probe, scene))
+    other = _first_sufficient(fewer_gpus, lambda n: _starts(replace(run, gpus=n), probe, snapshot))
     if other is not None:
         return [_size_step("gpus", "GPU", other)]
-    both = _first(fewer_gpus, lambda n: _starts(replace(run, cpus=1, gpus=n), probe, scene))
+    both = _first_sufficient(fewer_gpus, lambda n: _starts(replace(run, cpus=1, gpus=n), probe, snapshot))
     if both is None:
         return []
     least = replace(run, gpus=both)
-    most = _first(fewer_cpus, lambda n: _starts(replace(least, cpus=n), probe, scene))
+    most = _first_sufficient(fewer_cpus, lambda n: _starts(replace(least, cpus=n), probe, snapshot))
     return [] if most is None else [_size_step("cpus", "CPU", most), _size_step("gpus", "GPU", both)]
 
 
-def _end_holders(run: Waiting, probe: Queue, scene: Scene) -> list[Json]:
+def _end_holders(run: Waiting, probe: Queue, snapshot: Snapshot) -> list[Json]:
     """Return the smallest holder whose end suffices, else a minimal set of holders."""
-    by_size = sorted(scene.holders, key=lambda holder: (len(holder.slots), holder.cpus, holder.run_id))
+    by_size = sorted(snapshot.holders, key=lambda holder: (len(holder.slots), holder.cpus, holder.run_id))
     for holder in by_size:
-        if _starts(run, probe, _without(scene, [holder])):
+        if _starts(run, probe, _after_end_of(snapshot, [holder])):
             return [_end_step(holder)]
     ending = by_size
-    if not _starts(run, probe, _without(scene, ending)):
+    if not _starts(run, probe, _after_end_of(snapshot, ending)):
         return []
     for holder in reversed(by_size):
         spared = [other for other in ending if other is not holder]
-        if _starts(run, probe, _without(scene, spared)):
+        if _starts(run, probe, _after_end_of(snapshot, spared)):
             ending = spared
     return [_end_step(holder) for holder in ending]
 
 
-def _without(scene: Scene, ended: Sequence[Holder]) -> Scene:
-    capacity, used = scene.capacity, dict(scene.used)
+def _after_end_of(snapshot: Snapshot, ended: Sequence[Holder]) -> Snapshot:
+    capacity, used = snapshot.capacity, dict(snapshot.used)
     for holder in ended:
         capacity = capacity.plus(holder.grant)
         used[holder.owner_uid] = max(0, used.get(holder.owner_uid, 0) - holder.cpus)
-    return replace(scene, capacity=capacity, used=used)
+    return replace(snapshot, capacity=capacity, used=used)
 
 
-def _starts(run: Waiting, probe: Queue, scene: Scene) -> bool:
+def _starts(run: Waiting, probe: Queue, snapshot: Snapshot) -> bool:
     """Return whether the next plan starts `run`, which replaces the run of that id in `probe`."""
     before = probe.get(run.run_id)
     probe.put(run)
     started = any(
         one.run.run_id == run.run_id and one.grant is not None
-        for one in probe.consider(scene.capacity, scene.used, scene.now)
+        for one in probe.consider(snapshot.capacity, snapshot.used, snapshot.now)
     )
     if before is not None:
         probe.put(before)
     return started
 
 
-def _first(candidates: Sequence[int], is_enough: Callable[[int], bool]) -> int | None:
+def _first_sufficient(candidates: Sequence[int], is_enough: Callable[[int], bool]) -> int | None:
     """Return the first sufficient candidate, by bisection: all after it are sufficient too."""
     low, high = 0, len(candidates)
     while low < high:
@@ -327,13 +329,13 @@ def _first(candidates: Sequence[int], is_enough: Callable[[int], bool]) -> int |
     return candidates[low] if low < len(candidates) else None
 
 
-def _top(probe: Queue, scene: Scene) -> int:
-    order = probe.order(scene.capacity, scene.used, scene.now)
+def _highest_priority(probe: Queue, snapshot: Snapshot) -> int:
+    order = probe.order(snapshot.capacity, snapshot.used, snapshot.now)
     return order[0].priority if order else 0
 
 
-def _owner(run: Waiting, scene: Scene) -> str:
-    return scene.owners.get(run.owner_uid, str(run.owner_uid))
+def _owner(run: Waiting, snapshot: Snapshot) -> str:
+    return snapshot.owners.get(run.owner_uid, str(run.owner_uid))
 
 
 def _named_holder(holder: Holder) -> Json:

@@ -22,11 +22,18 @@ from enum import StrEnum
 from mosaicd.core.event import Event, Kind
 from mosaicd.core.folds import FOLDS
 from mosaicd.core.run import Run
-from mosaicd.core.verdict import cut_short, is_clean, is_quick_death, is_release, is_retry_due, verdict
+from mosaicd.core.verdict import (
+    is_clean,
+    is_quick_death,
+    is_release,
+    is_retry_due,
+    never_started_verdict,
+    verdict,
+)
 from mosaicd.protocol.states import CauseKind, Outcome, PauseMode, State, Want
 
 __all__ = [
-    "TABLE", "Action", "CrashLoop", "Event", "IllegalTransition", "Kind", "Place", "apply", "breaking",
+    "TABLE", "Action", "CrashLoop", "Event", "IllegalTransition", "Kind", "Place", "apply", "broke_event",
     "conclude", "is_legal", "owed", "place", "replay", "submitted",
 ]  # fmt: skip
 
@@ -179,7 +186,7 @@ def _owed_released(run: Run) -> Action | None:
     return Action.QUEUE if run.want is Want.RUN else None
 
 
-def breaking(run: Run, at: float) -> Event:
+def broke_event(run: Run, at: float) -> Event:
     """Return the `broke` event of a run that failed and was not stopped."""
     return Event(Kind.BROKE, at, data={"cause": verdict(run)[1] or {}})
 
@@ -197,7 +204,7 @@ def conclude(run: Run, at: float, backoff_s: float, crash_loop: CrashLoop | None
 
     `backoff_s` is the wait before a retry.  Raises ValueError if no end is due.
     """
-    stopped = cut_short(run)
+    stopped = never_started_verdict(run)
     if stopped is not None:
         kind = Kind.GAVE_UP if run.state is State.FAULT else Kind.FINISHED
         return Event(kind, at, data={"outcome": stopped[0], "cause": stopped[1]})

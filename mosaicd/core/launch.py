@@ -1,7 +1,7 @@
 """The start of a worker: its environment, its config file, and the launch order.
 
 The environment has three layers, each over the one before: a minimal base, the submitted variables, the
-variables in `OURS`.  Note: only the names in `OURS` are overwritten; `MOSAIC_ROOT` and
+variables in `SET_BY_LAUNCH`.  Note: only the names in `SET_BY_LAUNCH` are overwritten; `MOSAIC_ROOT` and
 `MOSAIC_FASTLANE_ENABLED`, for example, belong to the worker.  Thread counts follow the granted CPUs only if
 the submitter set none.
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from mosaicd.core.digest import OURS, REWRITTEN
+from mosaicd.core.digest import REWRITTEN, SET_BY_LAUNCH
 from mosaicd.core.spec import Spec
 from mosaicd.protocol import Json, rundir
 from mosaicd.protocol.records.orders import (
@@ -44,12 +44,12 @@ class NoProcess(LaunchFailed):
 
 
 #: Temporary errors of a fork: the limit of processes, no memory, no descriptor.
-PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+TEMPORARY_ERRORS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
-def refused(reply: ForkFailed) -> LaunchFailed:
+def fork_error(reply: ForkFailed) -> LaunchFailed:
     """Return the error for a refusal of the launcher."""
-    kind = NoProcess if reply.errno in PASSING else LaunchFailed
+    kind = NoProcess if reply.errno in TEMPORARY_ERRORS else LaunchFailed
     return kind(reply.error)
 
 
@@ -121,7 +121,7 @@ def worker_environment(base: Mapping[str, str], spec: Spec, at: Placement) -> di
     environment = {name: base[name] for name in sorted(_BASE & base.keys())}
     threads = dict.fromkeys(THREAD_COUNTS, str(at.cpus))
     given = {name: value for name, value in spec.environment.items() if not _is_stripped(name)}
-    return environment | threads | given | _ours(spec, at, given)
+    return environment | threads | given | _launch_variables(spec, at, given)
 
 
 def worker_config(spec: Spec, run_id: str) -> Json | None:
@@ -208,7 +208,7 @@ def teardown_order(
     )
 
 
-def _ours(spec: Spec, at: Placement, given: Mapping[str, str]) -> dict[str, str]:
+def _launch_variables(spec: Spec, at: Placement, given: Mapping[str, str]) -> dict[str, str]:
     ours = {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": _joined(at.slots),
@@ -233,7 +233,7 @@ def _worker_id(spec: Spec) -> str:
 
 def _is_stripped(name: str) -> bool:
     """Return whether a submitted variable is dropped: it is overwritten, or is meant for systemd."""
-    return name in OURS or name == "NOTIFY_SOCKET" or name.startswith(_SERVICE_PREFIXES)
+    return name in SET_BY_LAUNCH or name == "NOTIFY_SOCKET" or name.startswith(_SERVICE_PREFIXES)
 
 
 def _joined(slots: Sequence[int]) -> str:

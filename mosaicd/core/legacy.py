@@ -31,16 +31,16 @@ _LATEST_S = 1e11
 
 
 @dataclass(slots=True)
-class Understood:
+class Conversion:
     """The events of one run, each with the run after it; `notes` name unknown values."""
 
     steps: list[tuple[Run, Event]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def understand(row: Mapping[str, object], owner: tuple[int, str], now: float) -> Understood:
+def convert(row: Mapping[str, object], owner: tuple[int, str], now: float) -> Conversion:
     """Return the run of a row (keys as in `store.importing`); raise ValueError if it has no id."""
-    made = Understood()
+    made = Conversion()
     old_id = _text(row.get("run_id"))
     if not old_id:
         raise ValueError("a row has no run_id")
@@ -77,7 +77,7 @@ def imported_id(old_id: str, created: float) -> str:
     return ulid.encode(milliseconds, hashlib.sha256(f"mosaic import\0{old_id}".encode()).digest()[:10])
 
 
-def _end(row: Mapping[str, object], made: Understood) -> tuple[Outcome, Json | None]:
+def _end(row: Mapping[str, object], made: Conversion) -> tuple[Outcome, Json | None]:
     """Return the end of the run, from its status, else its outcome, else its reason of failure."""
     word = _word(row.get("status"))
     failure = _text(row.get("failure"))
@@ -133,7 +133,7 @@ def _text(value: object) -> str | None:
     return text[:_TEXT_LIMIT] or None
 
 
-def _times(row: Mapping[str, object], made: Understood) -> list[float | None]:
+def _times(row: Mapping[str, object], made: Conversion) -> list[float | None]:
     found = []
     for means in ("created", "started", "updated", "finished"):
         at = _time(row.get(means))
@@ -162,7 +162,7 @@ def _time(value: object) -> float | None:
     return at if at <= _LATEST_S else None
 
 
-def _config(value: object, made: Understood) -> Json:
+def _config(value: object, made: Conversion) -> Json:
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     if text in (None, ""):
         return {}

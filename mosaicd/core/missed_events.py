@@ -36,7 +36,7 @@ def from_facts(
     run: Run, facts: Iterable[Mapping[str, Any]], who: str = "shim"
 ) -> tuple[list[Event], list[str]]:
     """Return the events that `facts` add to `run`, and the names of facts that are illegal or unknown."""
-    return _missing(run, chain.from_iterable(_told_by(fact, who) for fact in facts))
+    return _missing_events(run, chain.from_iterable(_events_of_fact(fact, who) for fact in facts))
 
 
 def from_status(run: Run, status: Status, at: float, who: str = "shim") -> list[Event]:
@@ -44,10 +44,10 @@ def from_status(run: Run, status: Status, at: float, who: str = "shim") -> list[
 
     `at` is the time of facts without a time of their own.
     """
-    return _missing(run, ((event.kind, event) for event in _events_of(run, status, at, who)))[0]
+    return _missing_events(run, ((event.kind, event) for event in _events_of_status(run, status, at, who)))[0]
 
 
-def _missing(run: Run, told: Iterable[tuple[str, Event | None]]) -> tuple[list[Event], list[str]]:
+def _missing_events(run: Run, told: Iterable[tuple[str, Event | None]]) -> tuple[list[Event], list[str]]:
     """Return the events that `run` lacks, and the names of illegal ones; None stands for an unknown fact."""
     events: list[Event] = []
     rejected: list[str] = []
@@ -82,51 +82,55 @@ def of_this_boot(run: Run, boot_id: str) -> Run:
     return replace(run, pid=None, start_ticks=None, shim_pid=None, shim_start_ticks=None)
 
 
-def _told_by(fact: Mapping[str, Any], who: str) -> Iterator[tuple[str, Event | None]]:
+def _events_of_fact(fact: Mapping[str, Any], who: str) -> Iterator[tuple[str, Event | None]]:
     """Yield the name and the event of a fact; an exit record in `spawn_failed` is a further fact."""
     name, at = untrusted.text(fact.get("fact")) or "?", untrusted.seconds(fact.get("at"))
     if name in HINTS:
         return
     kind = Kind(name) if name in _DATA else None
-    yield name, None if kind is None or at is None else _event(kind, at, who, _DATA[kind], fact)
+    yield name, None if kind is None or at is None else _event_or_none(kind, at, who, _DATA[kind], fact)
     if kind is Kind.SPAWN_FAILED and isinstance(exit := fact.get("exit"), Mapping) and exit:
-        yield facts.EXITED, None if at is None else _event(Kind.EXITED, at, who, _exited, exit)
+        yield facts.EXITED, None if at is None else _event_or_none(Kind.EXITED, at, who, _exited, exit)
 
 
-def _events_of(run: Run, status: Status, at: float, who: str) -> Iterator[Event]:
+def _events_of_status(run: Run, status: Status, at: float, who: str) -> Iterator[Event]:
     """Yield the events of a status, in the order of the table."""
-    for event in (*_start_of(status, at, who), *_end_of(status, at, who)):
+    for event in (*_start_events(status, at, who), *_end_events(status, at, who)):
         if event is not None:
             yield event
     if status.exit is not None and status.exit.has_values:
         return
     is_paused = bool(status.frozen or status.paused_mode)
     if is_paused and run.state is State.EXEC:
-        yield Event(Kind.PAUSED, _or(status.frozen_at, at), who, _mode(status.paused_mode))
+        yield Event(Kind.PAUSED, _known_or(status.frozen_at, at), who, _pause_data(status.paused_mode))
     elif run.state is State.PAUSE and not is_paused:
-        yield Event(Kind.CONTINUED, _or(status.thawed_at, at), who, {})
+        yield Event(Kind.CONTINUED, _known_or(status.thawed_at, at), who, {})
 
 
-def _start_of(status: Status, at: float, who: str) -> Iterator[Event | None]:
+def _start_events(status: Status, at: float, who: str) -> Iterator[Event | None]:
     if status.spawned is not None:
-        yield _event(Kind.SPAWNED, _or(status.spawned.at, at), who, evidence.spawned, status.spawned)
+        yield _event_or_none(
+            Kind.SPAWNED, _known_or(status.spawned.at, at), who, evidence.spawned, status.spawned
+        )
     if status.started_at is not None:
         yield Event(Kind.STARTED, status.started_at, who, {})
 
 
-def _end_of(status: Status, at: float, who: str) -> Iterator[Event | None]:
+def _end_events(status: Status, at: float, who: str) -> Iterator[Event | None]:
     stop, exit = status.stop, status.exit
     if stop is not None and stop.kind in _LIMITS:
-        yield Event(Kind.LIMIT_REACHED, _or(stop.at, at), who, {"kind": stop.kind, "reason": stop.reason})
+        yield Event(
+            Kind.LIMIT_REACHED, _known_or(stop.at, at), who, {"kind": stop.kind, "reason": stop.reason}
+        )
     if exit is not None:
-        ended_at = _or(exit.finished_at, at)
+        ended_at = _known_or(exit.finished_at, at)
         if exit.fault in (CauseKind.SPAWN_FAILED, CauseKind.DISK_FULL):
             failed = SpawnFailed(error=exit.error, exit=exit)
-            yield _event(Kind.SPAWN_FAILED, ended_at, who, _spawn_failed, failed)
-        yield _event(Kind.EXITED, ended_at, who, evidence.exited, exit)
+            yield _event_or_none(Kind.SPAWN_FAILED, ended_at, who, _spawn_failed, failed)
+        yield _event_or_none(Kind.EXITED, ended_at, who, evidence.exited, exit)
 
 
-def _event(kind: Kind, at: float, who: str, data_of: Callable[[T], Json], told: T) -> Event | None:
+def _event_or_none(kind: Kind, at: float, who: str, data_of: Callable[[T], Json], told: T) -> Event | None:
     """Return the event of a fact, or None for an unknown fact."""
     try:
         return Event(kind, at, who, data_of(told))
@@ -134,7 +138,7 @@ def _event(kind: Kind, at: float, who: str, data_of: Callable[[T], Json], told: 
         return None
 
 
-def _or(at: float | None, otherwise: float) -> float:
+def _known_or(at: float | None, otherwise: float) -> float:
     return otherwise if at is None else at
 
 
@@ -149,7 +153,7 @@ def _limit_reached(fact: Mapping[str, Any]) -> Json:
     return {"kind": stop.kind, "reason": stop.reason}
 
 
-def _mode(mode: str | None) -> Json:
+def _pause_data(mode: str | None) -> Json:
     return {"mode": mode} if mode in tuple(PauseMode) else {}
 
 
@@ -163,7 +167,7 @@ _DATA: Mapping[str, Callable[[Mapping[str, Any]], Json]] = {
     Kind.SPAWNED: lambda fact: evidence.spawned(untrusted.read(Started, fact)),
     Kind.STARTED: lambda fact: {},
     Kind.SPAWN_FAILED: lambda fact: _spawn_failed(untrusted.read(SpawnFailed, fact)),
-    Kind.PAUSED: lambda fact: _mode(untrusted.read(Paused, fact).mode),
+    Kind.PAUSED: lambda fact: _pause_data(untrusted.read(Paused, fact).mode),
     Kind.CONTINUED: lambda fact: {},
     Kind.LIMIT_REACHED: _limit_reached,
     Kind.EXITED: _exited,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from mosaicd.core.program import WORDS, worker_section
+from mosaicd.core.program import TEXT_KEYS, worker_section
 from mosaicd.core.run import INFRASTRUCTURE_CAUSES
 from mosaicd.core.schema import Number, Record, check_rule, check_text, check_unicode
 from mosaicd.protocol.faults import Faults, Path, shown
@@ -108,7 +108,7 @@ def check_config_words(config: Mapping[str, Any], faults: Faults) -> None:
     _check_words(config["arguments"], ("arguments",), faults)
     _check_environment(config["environment"], ("environment",), faults)
     section = worker_section(config)
-    for key in WORDS:
+    for key in TEXT_KEYS:
         if key in section:
             check_word(section[key], ("metadata", "worker", key), faults)
     _check_words(section.get("arguments", []), ("metadata", "worker", "arguments"), faults)

@@ -17,8 +17,8 @@ from mosaicd.protocol.faults import Faults, Path
 from mosaicd.protocol.states import RunKind
 
 #: Keys of metadata.worker that are ours to read, each a string where it is there and not null.
-WORDS = ("module", "script", "python", "kind", "worker_id")
-_AT: Path = ("metadata", "worker")
+TEXT_KEYS = ("module", "script", "python", "kind", "worker_id")
+_SECTION: Path = ("metadata", "worker")
 _PYTHON = re.compile(r"(python|pypy)[0-9.]*")
 
 
@@ -67,23 +67,25 @@ def worker_section(config: Mapping[str, Any]) -> Json:
 def check_worker(config: Mapping[str, Any], defaults: Defaults, faults: Faults) -> None:
     """Add every place where metadata.worker names a program that could not be started."""
     section = worker_section(config)
-    for key in WORDS:
+    for key in TEXT_KEYS:
         if key in section:
-            check_text(section[key], (*_AT, key), faults, least=1)
+            check_text(section[key], (*_SECTION, key), faults, least=1)
     arguments = section.get("arguments", [])
     if isinstance(arguments, list):
         for index, item in enumerate(arguments):
-            check_text(item, (*_AT, "arguments", index), faults)
+            check_text(item, (*_SECTION, "arguments", index), faults)
     else:
-        faults.add((*_AT, "arguments"), f"must be an array, not {kind_name(arguments)}")
+        faults.add((*_SECTION, "arguments"), f"must be an array, not {kind_name(arguments)}")
     if not isinstance(section.get("config", {}), dict):
-        faults.add((*_AT, "config"), f"must be an object, not {kind_name(section['config'])}")
+        faults.add((*_SECTION, "config"), f"must be an object, not {kind_name(section['config'])}")
     kind = section.get("kind")
     if isinstance(kind, str) and "module" not in section and "script" not in section:
         known = defaults.workers.get(kind)
         if known is None or known.module is None:
             names = ", ".join(sorted(name for name, worker in defaults.workers.items() if worker.module))
-            faults.add((*_AT, "kind"), f"no worker {kind[:60]!r} is installed; installed: {names or 'none'}")
+            faults.add(
+                (*_SECTION, "kind"), f"no worker {kind[:60]!r} is installed; installed: {names or 'none'}"
+            )
 
 
 def config_program(config: Mapping[str, Any], environment: Mapping[str, str], defaults: Defaults) -> Program:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mosaicd.core import dead_shim, missed_events
-from mosaicd.core.fsm import Action, Event, Kind, apply, breaking, conclude, owed, submitted
+from mosaicd.core.fsm import Action, Event, Kind, apply, broke_event, conclude, owed, submitted
 from mosaicd.core.run import Run
 from mosaicd.core.verdict import is_release, verdict
 from mosaicd.protocol.records.attempt import Launch
@@ -165,7 +165,7 @@ def _add_end(steps: Steps, attempt: AttemptFiles, facts: RunDirFacts, *, is_last
     run = _fold(steps, *(replace(event, who=WHO) for event in left))
     at = _at(attempt) or facts.over_at
     if owed(run) is Action.BREAK:
-        run = _fold(steps, replace(breaking(run, at), who=WHO))
+        run = _fold(steps, replace(broke_event(run, at), who=WHO))
     if is_last and facts.is_over:
         run = replace(run, retries=run.retries_used)  # it was over: no other attempt was due
     event = replace(conclude(run, at, 0.0), who=WHO)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndedRun:
     """An ended run, as retention needs it; `_at` in Unix seconds."""
 
     run_id: str
@@ -43,7 +43,7 @@ class Policy:
 
 
 def choose(
-    runs: Sequence[Ended], policy: Policy, now: float, sizes: Mapping[str, int], kept: frozenset[str]
+    runs: Sequence[EndedRun], policy: Policy, now: float, sizes: Mapping[str, int], kept: frozenset[str]
 ) -> dict[str, str]:
     """Return run id -> the setting that selects it, in the order of deletion.
 
@@ -67,9 +67,13 @@ def choose(
 
 
 def _shrink(
-    runs: Sequence[Ended], free: Sequence[Ended], weights: Mapping[str, int], limit: int | None, why: str,
+    runs: Sequence[EndedRun],
+    free: Sequence[EndedRun],
+    weights: Mapping[str, int],
+    limit: int | None,
+    why: str,
     chosen: dict[str, str],
-) -> None:  # fmt: skip
+) -> None:
     """Choose the oldest of `free` until the rest of `runs` weighs at most `limit`."""
     if limit is None:
         return

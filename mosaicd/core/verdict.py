@@ -16,10 +16,10 @@ def is_release(run: Run) -> bool:
 
     The report of the shim is not enough: the run must have executed, and its worker must support checkpoints.
     """
-    return _has_left(run) and run.want is not Want.STOP
+    return _has_released(run) and run.want is not Want.STOP
 
 
-def _has_left(run: Run) -> bool:
+def _has_released(run: Run) -> bool:
     is_able = run.can_checkpoint and run.state in (State.EXEC, State.PAUSE)
     return bool(is_able and run.exit and run.exit.get("released"))
 
@@ -40,7 +40,7 @@ def verdict(run: Run) -> tuple[Outcome, Json | None]:
     if exit.get("core_dumped"):
         evidence["core_dumped"] = True
     stop = exit.get("stop")
-    if not stop and _has_left(run) and run.want is Want.STOP:
+    if not stop and _has_released(run) and run.want is Want.STOP:
         stop = run.stop  # the worker exited for a release, but the run is stopped: not a success
     if stop:
         kind = CauseKind(stop["kind"])
@@ -58,13 +58,13 @@ def verdict(run: Run) -> tuple[Outcome, Json | None]:
         return Outcome.FAILED, {"kind": CauseKind.WORKER_FAILED, "error": exit.get("error"), **evidence}
     if word == "run_cancelled":
         return Outcome.CANCELLED, {"kind": CauseKind.BY_USER, "who": "worker", **evidence}
-    bad = _bad_end(exit, evidence)
+    bad = _process_failure(exit, evidence)
     if word == "run_completed":
         return Outcome.SUCCEEDED, bad
     return (Outcome.FAILED, bad) if bad else (Outcome.SUCCEEDED, None)
 
 
-def _bad_end(exit: Mapping[str, Any], evidence: Json) -> Json | None:
+def _process_failure(exit: Mapping[str, Any], evidence: Json) -> Json | None:
     if exit.get("signal") is not None:
         return {"kind": CauseKind.SIGNAL, **evidence}
     if exit.get("exit_code"):
@@ -80,7 +80,7 @@ _STOPPED: Mapping[CauseKind, Outcome] = {
 }
 
 
-def cut_short(run: Run) -> tuple[Outcome, Json] | None:
+def never_started_verdict(run: Run) -> tuple[Outcome, Json] | None:
     """Return outcome and cause of a run that was stopped before its shim registered, and then failed; else
     None.
 

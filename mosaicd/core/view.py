@@ -26,7 +26,7 @@ def run_object(
         "worker_kind": run.worker_kind,
         "state": str(run.state),
         "want": str(run.want),
-        "outcome": _word(run.outcome),
+        "outcome": _text_or_none(run.outcome),
         "cause": _cause(run),
         "exit_code": exit.get("exit_code"),
         "signal": exit.get("signal"),
@@ -43,7 +43,7 @@ def run_object(
         **_times(run, progress),
         "held": run.held,
         "pinned": pinned,
-        "pause_mode": _word(run.pause_mode),
+        "pause_mode": _text_or_none(run.pause_mode),
         "released": run.released,
         "run_dir": run_dir,
         "cwd": run.cwd,
@@ -65,7 +65,7 @@ def run_object(
         "origin": run.origin,
         "resumed_from": dict(progress.resumed_from) if progress.resumed_from else None,
         "checkpoint": dict(progress.checkpoint) if progress.checkpoint else None,
-        "reason": _unkillable(run) or reason or _waits_for(run),
+        "reason": _unkillable_reason(run) or reason or _why_not_progressing(run),
         "rev": run.rev,
     }
 
@@ -82,7 +82,7 @@ def _times(run: Run, progress: Progress) -> dict[str, float | None]:
     }
 
 
-def _word(word: str | None) -> str | None:
+def _text_or_none(word: str | None) -> str | None:
     return None if word is None else str(word)
 
 
@@ -92,7 +92,7 @@ def _cause(run: Run) -> Json | None:
     return {name: _without_enum(value) for name, value in cause.items()} if cause else None
 
 
-def _unkillable(run: Run) -> str | None:
+def _unkillable_reason(run: Run) -> str | None:
     """Return the reason of an unkillable run, or None."""
     if run.is_final or not run.unkillable:
         return None
@@ -102,7 +102,7 @@ def _unkillable(run: Run) -> str | None:
     )
 
 
-def _waits_for(run: Run) -> str | None:
+def _why_not_progressing(run: Run) -> str | None:
     """Return what a run with slots waits for, or None; in FAULT the cause has it."""
     if run.state is State.FAULT or not run.is_holding:
         return None

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from mosaicd.clock import Clock
-from mosaicd.core.deadlines import Deadline, Standing, deadline, standing
+from mosaicd.core.deadlines import Deadline, DeadlineSubject, deadline, deadline_subject
 from mosaicd.core.run import Run
 
 #: Between the two checks of a deadline that has passed; messages that have arrived are read by then.
@@ -38,7 +38,7 @@ class DeadlineWatch:
         self._lookup = lookup
         self._on_missed = on_missed
         self._unkillable_s, self._pause_ack_s = unkillable_s, pause_ack_s
-        self._since: dict[str, tuple[Standing, float]] = {}  # the standing, and its start (monotonic)
+        self._since: dict[str, tuple[DeadlineSubject, float]] = {}  # its deadline subject, and since when
         self._beats: dict[str, float] = {}
         self._moves: dict[str, float] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -47,12 +47,12 @@ class DeadlineWatch:
         """Restart the deadline of a run if a commit changed its state or want."""
         if not run.is_holding:
             self.forget(run.run_id)
-        elif self._since.get(run.run_id, (None,))[0] != standing(run):
+        elif self._since.get(run.run_id, (None,))[0] != deadline_subject(run):
             self.restart(run)
 
     def restart(self, run: Run) -> None:
         """Restart the deadline of a run."""
-        self._since[run.run_id] = (standing(run), self._clock.mono())
+        self._since[run.run_id] = (deadline_subject(run), self._clock.mono())
         self._arm(run)
 
     def note_beat(self, run_id: str) -> None:

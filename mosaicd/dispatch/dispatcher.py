@@ -13,7 +13,7 @@ from mosaicd import crash_points, log
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
 from mosaicd.core import fsm
-from mosaicd.core.deadlines import Deadline, missed_event, standing
+from mosaicd.core.deadlines import Deadline, deadline_subject, missed_event
 from mosaicd.core.fsm import Action, Event, Kind, owed
 from mosaicd.core.run import Progress, Run
 from mosaicd.dispatch.deadline_watch import DeadlineWatch
@@ -151,7 +151,7 @@ class Dispatcher:
         event = missed_event(missed, self._clock.wall(), self._launches.fork_error(run), progress)
 
         def decide(now: Run) -> list[Event]:
-            return [event] if standing(now) == standing(run) and now.exit is None else []
+            return [event] if deadline_subject(now) == deadline_subject(run) and now.exit is None else []
 
         def restart_deadline() -> None:  # a sign of life may have come since
             now = self._registry.live.get(run.run_id)
@@ -202,7 +202,7 @@ class Dispatcher:
                 await self._launch(run)
             case Action.BREAK:
                 at = self._clock.wall()
-                await self._recorder.record_outcome(run, action, lambda now: fsm.breaking(now, at))
+                await self._recorder.record_outcome(run, action, lambda now: fsm.broke_event(now, at))
             case Action.EMPTY_TREE:
                 await self._teardowns.conclude_or_tear_down(run)
             case _:  # STOP, PAUSE, RESUME: owed since this task began

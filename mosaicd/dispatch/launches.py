@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mosaicd import log
-from mosaicd.core.launch import PASSING, LaunchFailed, NoProcess
+from mosaicd.core.launch import TEMPORARY_ERRORS, LaunchFailed, NoProcess
 from mosaicd.core.run import Run
 from mosaicd.dispatch.orders import OrderBuilder
 from mosaicd.log import Catalogue
@@ -65,7 +65,7 @@ class Launches:
             launch.refusals, launch.fork_error = 0, None
             launch.backoff.reset()
         except (LaunchFailed, OSError, ValueError) as error:
-            is_passing = isinstance(error, NoProcess) or getattr(error, "errno", None) in PASSING
+            is_passing = isinstance(error, NoProcess) or getattr(error, "errno", None) in TEMPORARY_ERRORS
             if is_passing and run.want is not Want.STOP:  # a stopped run needs no shim
                 self._wait(run, launch, error)
                 return None

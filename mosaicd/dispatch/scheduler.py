@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from mosaicd import crash_points
 from mosaicd.clock import Clock
 from mosaicd.config import Settings
-from mosaicd.core.explain import Explanation, Holder, Scene, explain, reason
+from mosaicd.core.explain import Explanation, Holder, Snapshot, explain, reason
 from mosaicd.core.fsm import Action, Event, Kind, owed
 from mosaicd.core.queue import Queue, Start, Waiting
 from mosaicd.core.run import Run
@@ -102,16 +102,16 @@ class Scheduler:
         """
         if self._queue.get(run_id) is None:
             return Explanation(run_id, None, [], [])
-        return explain(run_id, self._queue, self._scene(owners))
+        return explain(run_id, self._queue, self._snapshot(owners))
 
-    def _scene(self, owners: Mapping[int, str]) -> Scene:
+    def _snapshot(self, owners: Mapping[int, str]) -> Snapshot:
         """Return the state of the machine for a plan, and the runs that hold slots."""
         holders = [
             Holder(run.run_id, run.name, run.owner, run.owner_uid, run.cpus_granted or 0, run.slots)
             for run in self._holding.values()
         ]
         withheld = list(self._withheld.values())
-        return Scene(self.capacity(), self._used(), self._clock.wall(), holders, owners, withheld)
+        return Snapshot(self.capacity(), self._used(), self._clock.wall(), holders, owners, withheld)
 
     def reason(self, run_id: str) -> str | None:
         """Return in a few words why a run waits, or None if it does not wait."""

@@ -22,7 +22,7 @@ from typing import Any, TextIO
 
 from mosaicd.catalogue import ENTRIES, Catalogue, journal_catalogue
 from mosaicd.catalogue.entry import Entry, priority
-from mosaicd.journald import Journal, is_ours
+from mosaicd.journald import Journal, is_journal_stream
 
 __all__ = ["ENTRIES", "Catalogue", "Entry", "event", "journal_catalogue", "logger", "setup", "with_code"]
 
@@ -54,7 +54,7 @@ def with_code(entry: Entry, sentence: str) -> str:
 
 def setup(level: str, journal_stream: str | None = None, stream: TextIO | None = None) -> logging.Handler:
     """Send everything to the journal if stderr is its stream, else to stderr; replaces an earlier setup."""
-    is_journal = stream is None and is_ours(journal_stream)
+    is_journal = stream is None and is_journal_stream(journal_stream)
     handler = JournalHandler(Journal()) if is_journal else LineHandler(stream or sys.stderr)
     handler.setFormatter(Lines())
     root = logging.getLogger()

@@ -69,7 +69,7 @@ def temporary_path(run_id: str, attempt: int) -> str:
     return f"{TEMPORARY_BASE}/mosaic-{run_id[-TAIL_LENGTH:]}-{attempt}"
 
 
-def temporary_tail(name: str) -> tuple[str, int] | None:
+def parse_temporary_name(name: str) -> tuple[str, int] | None:
     """Return the end of a run's id and the attempt that a name like these means; None for another name."""
     found = _TEMPORARY.fullmatch(name)
     return (found[1], int(found[2])) if found else None

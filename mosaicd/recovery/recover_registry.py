@@ -56,7 +56,7 @@ async def open_registry(
         try:
             registry = await try_open()
         except DamagedRegistry as damaged:
-            if not await asyncio.to_thread(replacing.is_ours, path):
+            if not await asyncio.to_thread(replacing.is_damaged_registry, path):
                 raise
             await asyncio.to_thread(replacing.replace_with_empty, path, damaged.why, clock.wall())
             registry = await try_open()

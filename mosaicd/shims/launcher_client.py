@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mosaicd import crash_points, launcher, log
-from mosaicd.core.launch import refused
+from mosaicd.core.launch import fork_error
 from mosaicd.log import Catalogue
 from mosaicd.protocol.backoff import Backoff
 from mosaicd.protocol.records.orders import LaunchOrder, TeardownOrder
@@ -182,7 +182,7 @@ class LauncherClient:
         packet = ForkShim(order=order.order, run_id=order.run_id, attempt=order.attempt, id=self._take_id())
         reply = await self._order(packet, json.dumps(order.to_json()).encode())
         if isinstance(reply, ForkFailed):
-            raise refused(reply)
+            raise fork_error(reply)
         assert isinstance(reply, Launched), reply
         return reply.pid, reply.start_ticks or 0  # 0 matches no process, so an unknown shim counts as ended
 

@@ -111,7 +111,7 @@ class Shims:
             _drop_pidfd(known)
         shim = self._shims[run_id] = _Shim(attempt, (pid, start_ticks))
         loop = asyncio.get_running_loop()
-        shim.pidfd = procfs.open_for(pid, start_ticks)
+        shim.pidfd = procfs.open_pidfd(pid, start_ticks)
         if shim.pidfd is None:
             loop.call_soon(self._note_ended, run_id, shim)
         else:

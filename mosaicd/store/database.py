@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from mosaicd import crash_points
 from mosaicd.protocol.errors import Unavailable
-from mosaicd.store.migrations import APPLICATION_ID, NewerRegistry, bring_up
+from mosaicd.store.migrations import APPLICATION_ID, NewerRegistry, migrate
 
 __all__ = ["DamagedRegistry", "NewerRegistry", "disk_trouble", "open_reader", "open_writer", "rows"]
 
@@ -75,7 +75,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_LIMIT_BYTES}")
     connection.execute(f"PRAGMA wal_autocheckpoint = {AUTOCHECKPOINT_PAGES}")
-    bring_up(connection, str(path))
+    migrate(connection, str(path))
 
 
 def _check_pages(connection: sqlite3.Connection, path: Path) -> None:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mosaicd.core.retention import Ended
+from mosaicd.core.retention import EndedRun
 from mosaicd.core.run import Progress, Run
 from mosaicd.protocol.errors import Conflict, NotFound, Unavailable
 from mosaicd.protocol.messages import ListRuns
@@ -30,8 +30,8 @@ THREADS = 2
 DEFAULT_LIMIT = 1000
 
 T = TypeVar("T")
-Seen = tuple[Run, Progress]
-Bad = tuple[str, str]
+RunAndProgress = tuple[Run, Progress]
+UnreadableRow = tuple[str, str]
 Rows = list[dict[str, Any]]
 
 
@@ -41,15 +41,15 @@ class History:
     def __init__(self, path: Path, on_bad: Callable[[str, str], None] | None = None) -> None:
         self._path = path
         self._on_bad = on_bad
-        self._mine = threading.local()
+        self._thread_local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._pool = ThreadPoolExecutor(THREADS, "history")
         self._is_closed = False
 
-    async def get(self, run_id: str) -> Seen | None:
+    async def get(self, run_id: str) -> RunAndProgress | None:
         """Return the run with this full id, or None."""
         found = await self._read(lambda connection: rows(connection, QUERIES["get_run"], (run_id,)))
-        return self._readable(found)
+        return self._first_readable(found)
 
     async def find(self, owner_uid: int | None, reference: str) -> Run:
         """Return the run with this id or unique prefix of an id, or the newest with this name.
@@ -57,8 +57,8 @@ class History:
         Raises NotFound, or Conflict for an ambiguous prefix.  `owner_uid` None searches the runs of all
         users.
         """
-        found = await self._read(lambda connection: _find(connection, owner_uid, reference))
-        seen = self._readable(found)
+        found = await self._read(lambda connection: _rows_for_reference(connection, owner_uid, reference))
+        seen = self._first_readable(found)
         if seen is None:
             pruned = await self._read(
                 lambda connection: pruning.pruned_error(connection, reference, owner_uid)
@@ -72,7 +72,7 @@ class History:
         owner_uid: int | None = None,
         after: str | None = None,
         limit: int | None = None,
-    ) -> tuple[Sequence[Seen], str | None]:
+    ) -> tuple[Sequence[RunAndProgress], str | None]:
         """Return one page in the order of submission, and the cursor of the next page (None: no more runs).
 
         `after` and `limit` replace those of `filters`; InvalidParams for an unknown word in a filter.
@@ -83,7 +83,7 @@ class History:
         self._report(bad)
         return page, cursor
 
-    async def ended(self, filters: ListRuns, owner_uid: int | None = None) -> Sequence[Ended]:
+    async def ended(self, filters: ListRuns, owner_uid: int | None = None) -> Sequence[EndedRun]:
         """Return every ended run that matches the filters, the one that ended first at the front."""
         sql, values = ended_query(filters, owner_uid)
         return await self._read(lambda connection: pruning.candidates(rows(connection, sql, values)))
@@ -145,29 +145,29 @@ class History:
     def _carry_out(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do `work` in this thread with its connection; Unavailable if the disk is at fault."""
         try:
-            connection: sqlite3.Connection | None = getattr(self._mine, "connection", None)
+            connection: sqlite3.Connection | None = getattr(self._thread_local, "connection", None)
             if connection is None:
-                connection = self._mine.connection = open_reader(self._path)
+                connection = self._thread_local.connection = open_reader(self._path)
                 self._connections.append(connection)
             return work(connection)
         except sqlite3.Error as error:
             raise disk_trouble(error, self._path) or error from error
 
-    def _readable(self, found: Rows) -> Seen | None:
+    def _first_readable(self, found: Rows) -> RunAndProgress | None:
         page, _, bad = _page(found, 1)
         self._report(bad)
         return page[0] if page else None
 
-    def _report(self, bad: Iterable[Bad]) -> None:
+    def _report(self, bad: Iterable[UnreadableRow]) -> None:
         for run_id, why in bad:
             if self._on_bad is not None:
                 self._on_bad(run_id, why)
 
 
-def _page(found: Rows, size: int) -> tuple[list[Seen], str | None, list[Bad]]:
+def _page(found: Rows, size: int) -> tuple[list[RunAndProgress], str | None, list[UnreadableRow]]:
     """Return the readable runs of the first `size` rows, the next cursor, and the unreadable rows."""
-    seen: list[Seen] = []
-    bad: list[Bad] = []
+    seen: list[RunAndProgress] = []
+    bad: list[UnreadableRow] = []
     for row in found[:size]:
         try:
             seen.append((read_run(row), read_progress(row)))
@@ -176,7 +176,9 @@ def _page(found: Rows, size: int) -> tuple[list[Seen], str | None, list[Bad]]:
     return seen, str(found[size - 1]["n"]) if len(found) > size else None, bad
 
 
-def _find(connection: sqlite3.Connection, owner_uid: int | None, reference: str) -> list[dict[str, Any]]:
+def _rows_for_reference(
+    connection: sqlite3.Connection, owner_uid: int | None, reference: str
+) -> list[dict[str, Any]]:
     if not reference:
         return []
     prefixed = {"prefix": reference.upper(), "owner_uid": owner_uid}

@@ -40,7 +40,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(slots=True)
-class Read:
+class OldRuns:
     """The rows, by the meaning of their columns; `unknown` are the columns that are not imported."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Read:
     missing: list[str] = field(default_factory=list)
 
 
-def read(path: Path) -> Read:
+def read(path: Path) -> OldRuns:
     """Return the contents of the file; InvalidParams if it cannot be read."""
     try:
         if not path.is_file():
@@ -56,7 +56,7 @@ def read(path: Path) -> Read:
         if path.stat().st_size > LIMIT_BYTES:
             raise _refusal(path, f"is larger than {LIMIT_BYTES} bytes")
         with tempfile.TemporaryDirectory(prefix="mosaicd-import-") as folder:
-            return _read_copy(_copied(path, Path(folder)), path)
+            return _read_copy(_copy_with_wal(path, Path(folder)), path)
     except OSError as error:
         raise _refusal(path, f"cannot be read: {error.strerror}") from error
     except sqlite3.Error as error:
@@ -67,7 +67,7 @@ def _refusal(path: Path, rule: str) -> InvalidParams:
     return invalid("path", f"{path} {rule}")
 
 
-def _copied(path: Path, folder: Path) -> Path:
+def _copy_with_wal(path: Path, folder: Path) -> Path:
     target = folder / "source.sqlite3"
     shutil.copyfile(path, target)
     wal = Path(f"{path}-wal")
@@ -76,12 +76,12 @@ def _copied(path: Path, folder: Path) -> Path:
     return target
 
 
-def _read_copy(copy: Path, path: Path) -> Read:
+def _read_copy(copy: Path, path: Path) -> OldRuns:
     with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
         columns = [str(row["name"]) for row in rows(connection, f"PRAGMA table_info({TABLE})")]
         if not columns:
             raise _refusal(path, f"has no table {TABLE!r}")
-        names = dict(_understood(columns))
+        names = dict(_known_columns(columns))
         if "run_id" not in names.values() or "status" not in names.values():
             raise _refusal(
                 path, f"has a table {TABLE!r} without run_id and status: it has {', '.join(columns)}"
@@ -89,18 +89,18 @@ def _read_copy(copy: Path, path: Path) -> Read:
         if {"want", "body", "rev"} <= set(columns):
             raise _refusal(path, "is a registry of mosaicd; see `mosaicctl restore`")
         found = rows(connection, f"SELECT * FROM {TABLE} ORDER BY rowid")
-    return Read(
-        [{means: row[name] for name, means in names.items()} for row in found],
+    return OldRuns(
+        [{meaning: row[name] for name, meaning in names.items()} for row in found],
         [name for name in columns if name not in names],
-        [means for means in COLUMNS if means not in names.values()],
+        [meaning for meaning in COLUMNS if meaning not in names.values()],
     )
 
 
-def _understood(columns: list[str]) -> Iterator[tuple[str, str]]:
+def _known_columns(columns: list[str]) -> Iterator[tuple[str, str]]:
     """Yield (column, meaning); of two columns with the same meaning, the name that is listed first."""
     by_name = {column.lower(): column for column in columns}
-    for means, aliases in COLUMNS.items():
+    for meaning, aliases in COLUMNS.items():
         for alias in aliases:
             if alias in by_name:
-                yield by_name[alias], means
+                yield by_name[alias], meaning
                 break

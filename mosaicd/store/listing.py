@@ -20,7 +20,7 @@ _ENDED = f"run_id, name, owner_uid, owner, outcome, created_at, finished_at, {_P
 
 def page_query(filters: ListRuns, owner_uid: int | None, after: str | None, limit: int) -> Condition:
     """Return SQL and values; InvalidParams that names every unknown word."""
-    parts = [*_conditions(filters, owner_uid), *_cursor(after, filters.newest_first)]
+    parts = [*_conditions(filters, owner_uid), *_cursor_condition(after, filters.newest_first)]
     where = f"WHERE {' AND '.join(sql for sql, _ in parts)} " if parts else ""
     order = "DESC" if filters.newest_first else "ASC"
     values = [value for _, given in parts for value in given]
@@ -51,7 +51,7 @@ def _conditions(filters: ListRuns, owner_uid: int | None) -> Iterator[Condition]
         yield "state = 'TERM'", []
     for label, value in (filters.label or {}).items():
         yield "EXISTS (SELECT 1 FROM json_each(body, '$.labels') WHERE key = ? AND value = ?)", [label, value]
-    yield from _words(filters)
+    yield from _state_conditions(filters)
 
 
 def _is_pattern(name: str | None) -> bool:
@@ -64,13 +64,13 @@ def _globbed(name: str | None) -> str | None:
 
 
 def _are_live(words: Sequence[str]) -> bool:
-    """Return whether these words name live states only (`_words` refuses unknown words)."""
+    """Return whether these words name live states only (`_state_conditions` refuses unknown words)."""
     return bool(words) and all(
         LEGACY_STATES.get(word.lower(), State.TERM) is not State.TERM for word in words
     )
 
 
-def _words(filters: ListRuns) -> Iterator[Condition]:
+def _state_conditions(filters: ListRuns) -> Iterator[Condition]:
     """Yield the conditions for state and outcome; a legacy state word may also name an outcome."""
     faults = Faults()
     alternatives: list[Condition] = []
@@ -94,7 +94,7 @@ def _words(filters: ListRuns) -> Iterator[Condition]:
         yield f"outcome IN ({', '.join('?' * len(filters.outcome))})", list(filters.outcome)
 
 
-def _cursor(after: str | None, newest_first: bool) -> Iterator[Condition]:
+def _cursor_condition(after: str | None, newest_first: bool) -> Iterator[Condition]:
     if after is None:
         return
     if not (after.isascii() and after.isdigit() and len(after) < 19):

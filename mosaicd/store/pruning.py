@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from mosaicd.clock import Clock
-from mosaicd.core.retention import Ended
+from mosaicd.core.retention import EndedRun
 from mosaicd.protocol.errors import Conflict, NotFound
 from mosaicd.store.database import rows
 from mosaicd.store.statements import QUERIES
@@ -96,10 +96,10 @@ def prune(
     return taken, int(connection.execute(QUERIES["pruned_seq"]).fetchone()[0])
 
 
-def candidates(found: Sequence[Mapping[str, Any]]) -> list[Ended]:
+def candidates(found: Sequence[Mapping[str, Any]]) -> list[EndedRun]:
     """Return the rows of `ended_query` for the retention policy, without rows that cannot be read."""
     return [
-        Ended(**{**row, "pinned": bool(row["pinned"])})
+        EndedRun(**{**row, "pinned": bool(row["pinned"])})
         for row in found
         if isinstance(row["name"], str) and isinstance(row["finished_at"], float)
     ]

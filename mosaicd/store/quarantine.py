@@ -50,8 +50,8 @@ def _entry(connection: sqlite3.Connection, row: Mapping[str, Any]) -> Json:
     slots = {slot for some in said if isinstance(some, list) for slot in some if _count(slot) == slot}
     cpus = [_count(data.get(name)) for data, name in ((body, "cpus_granted"), (granted, "cpus"))]
     return {
-        "run_id": _shown(row["run_id"]), "owner": _shown(row["owner"]), "why": row["why"], "at": row["at"],
-        "is_live": is_live, "slots": sorted(slots), "cpus": max(cpus) if is_live else 0,
+        "run_id": _as_text(row["run_id"]), "owner": _as_text(row["owner"]), "why": row["why"],
+        "at": row["at"], "is_live": is_live, "slots": sorted(slots), "cpus": max(cpus) if is_live else 0,
     }  # fmt: skip
 
 
@@ -91,5 +91,5 @@ def _count(value: object) -> int:
     return value if is_one and isinstance(value, int) else 0
 
 
-def _shown(value: object) -> str:
+def _as_text(value: object) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

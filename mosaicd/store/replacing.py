@@ -67,7 +67,7 @@ def is_blank(path: Path) -> bool:
         return False
 
 
-def is_ours(path: Path) -> bool:
+def is_damaged_registry(path: Path) -> bool:
     """Return whether a file that cannot be used is a damaged registry and not another program's database."""
     try:
         with closing(open_read_only(path)) as connection:

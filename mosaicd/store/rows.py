@@ -82,8 +82,8 @@ def progress_text(progress: Progress) -> str:
     try:
         return _encode(values)
     except ValueError:
-        values["metrics"] = {name: _sayable(value) for name, value in progress.metrics.items()}
-        return _encode({name: _sayable(value) for name, value in values.items()})
+        values["metrics"] = {name: _finite_or_text(value) for name, value in progress.metrics.items()}
+        return _encode({name: _finite_or_text(value) for name, value in values.items()})
 
 
 def read_run(row: Mapping[str, Any]) -> Run:
@@ -124,7 +124,7 @@ def read_stored_event(row: Mapping[str, Any]) -> StoredEvent:
     return StoredEvent(**{**row, "data": data})
 
 
-def _sayable(value: Any) -> Any:
+def _finite_or_text(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 

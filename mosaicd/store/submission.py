@@ -34,7 +34,7 @@ def admit(run: Run, event: Event, dedup: Dedup, connection: sqlite3.Connection) 
     """Store `run` with its first event, or return the run that it duplicates; or raise Conflict."""
     other = _same_id(run, connection) or _same_key(run, connection)
     if other is None and dedup is not Dedup.NEW:
-        other = _one(connection, "live_run_with_digest", (run.owner_uid, run.digest))
+        other = _first_run(connection, "live_run_with_digest", (run.owner_uid, run.digest))
         if other is not None and dedup is Dedup.FAIL:
             raise Conflict(f"run {other.run_id} has the same config and is live", run_id=other.run_id)
     if other is not None:
@@ -45,7 +45,7 @@ def admit(run: Run, event: Event, dedup: Dedup, connection: sqlite3.Connection) 
 
 
 def _same_id(run: Run, connection: sqlite3.Connection) -> Run | None:
-    other = _one(connection, "get_run", (run.run_id,))
+    other = _first_run(connection, "get_run", (run.run_id,))
     if other is None:
         pruning.refuse_reuse(connection, "pruned_run", (run.run_id,), f"the id {run.run_id}")
     if other is not None and (other.owner_uid, other.digest) != (run.owner_uid, run.digest):
@@ -56,7 +56,7 @@ def _same_id(run: Run, connection: sqlite3.Connection) -> Run | None:
 def _same_key(run: Run, connection: sqlite3.Connection) -> Run | None:
     if run.key is None:
         return None
-    other = _one(connection, "run_with_key", (run.owner_uid, run.key))
+    other = _first_run(connection, "run_with_key", (run.owner_uid, run.key))
     if other is None:
         pruning.refuse_reuse(connection, "pruned_with_key", (run.owner_uid, run.key), f"the key {run.key!r}")
     if other is not None and other.digest != run.digest:
@@ -66,6 +66,6 @@ def _same_key(run: Run, connection: sqlite3.Connection) -> Run | None:
     return other
 
 
-def _one(connection: sqlite3.Connection, query: str, values: tuple[Any, ...]) -> Run | None:
+def _first_run(connection: sqlite3.Connection, query: str, values: tuple[Any, ...]) -> Run | None:
     found = rows(connection, QUERIES[query], values)
     return read_run(found[0]) if found else None

@@ -133,13 +133,13 @@ class Writer:
         """Send pending work now, also work that is not urgent."""
         if self._pending and not self._is_sending:
             self._is_sending = True
-            self._loop.call_soon(self._hand_over)
+            self._loop.call_soon(self._send_batch)
 
     async def close(self) -> None:
         """Do all work that was sent, then end the thread and close the file."""
         if self._refusal is None:
             self._refusal = Unavailable("the daemon is shutting down")
-            self._hand_over()
+            self._send_batch()
             self._inbox.put(None)
         await self._ended
         self._thread.join()
@@ -151,9 +151,9 @@ class Writer:
         if urgent:
             self.send_pending()
         elif self._timer is None and not self._is_sending:
-            self._timer = self._loop.call_later(self._delay_s, self._hand_over)
+            self._timer = self._loop.call_later(self._delay_s, self._send_batch)
 
-    def _hand_over(self) -> None:
+    def _send_batch(self) -> None:
         self._is_sending = False
         if self._timer is not None:
             self._timer.cancel()
@@ -164,7 +164,7 @@ class Writer:
 
     # --- on the loop, after a batch ------------------------------------------------------------
 
-    def _settle(self, batch: list[Piece]) -> None:
+    def _finish_batch(self, batch: list[Piece]) -> None:
         """Call the callbacks of a batch that has ended, committed or failed, then `on_batch`.
 
         Then resolve the futures, also if a callback raises.
@@ -177,22 +177,22 @@ class Writer:
             self._on_batch()
         finally:
             for piece in batch:
-                _resolve(piece)
+                _resolve_future(piece)
 
     def _fail(self, error: BaseException, batch: list[Piece]) -> None:
         """Fail all work with the error that ended the thread, also work that is sent later."""
         self._refusal = error
-        self._hand_over()
-        left = batch + self._left_in_inbox()
+        self._send_batch()
+        left = batch + self._drain_inbox()
         for piece in left:
             piece.error = error
         try:
             self._on_fatal(error)
         finally:
-            self._settle(left)
+            self._finish_batch(left)
             self._ended.set_result(None)
 
-    def _left_in_inbox(self) -> list[Piece]:
+    def _drain_inbox(self) -> list[Piece]:
         left: list[Piece] = []
         while not self._inbox.empty():
             left += self._inbox.get_nowait() or []
@@ -205,7 +205,7 @@ class Writer:
         try:
             while batch := self._next_batch():
                 self._carry_out(batch)
-                self._loop.call_soon_threadsafe(self._settle, batch)
+                self._loop.call_soon_threadsafe(self._finish_batch, batch)
             self._connection.close()
         except BaseException as error:
             self._connection.close()
@@ -247,7 +247,7 @@ class Writer:
         try:
             connection.execute("BEGIN IMMEDIATE")
             for piece in pieces:
-                _attempt(connection, piece)
+                _do_piece(connection, piece)
             crash_points.reach("record.before_commit")
             connection.execute("COMMIT")
             self._on_commit(connection)
@@ -274,7 +274,7 @@ class Writer:
         return trouble
 
 
-def _attempt(connection: sqlite3.Connection, piece: Piece) -> None:
+def _do_piece(connection: sqlite3.Connection, piece: Piece) -> None:
     connection.execute("SAVEPOINT piece")
     try:
         piece.result = piece.work(connection)
@@ -284,7 +284,7 @@ def _attempt(connection: sqlite3.Connection, piece: Piece) -> None:
     connection.execute("RELEASE piece")
 
 
-def _resolve(piece: Piece) -> None:
+def _resolve_future(piece: Piece) -> None:
     future = piece.future
     if future is None or future.done():  # the waiting caller was cancelled
         return

@@ -20,7 +20,7 @@ from pathlib import Path
 from mosaicd import crash_points, log
 from mosaicd.clock import Clock
 from mosaicd.config.settings import Retention as Settings
-from mosaicd.core.retention import Ended, Policy, choose
+from mosaicd.core.retention import EndedRun, Policy, choose
 from mosaicd.log import Catalogue
 from mosaicd.protocol.errors import MosaicError
 from mosaicd.protocol.messages import ListRuns
@@ -40,7 +40,7 @@ DAY_S = 86400.0
 class Choice:
     """An ended run to prune: its size (bytes on disk), and the rule that it exceeds."""
 
-    run: Ended
+    run: EndedRun
     size_bytes: int
     why: str
 

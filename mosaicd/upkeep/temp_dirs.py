@@ -58,7 +58,7 @@ class TempDirs:
     def _list_left(self) -> list[tuple[str, int]]:
         """Return the attempts of ended runs whose temporary directories exist and have no living shim."""
         with os.scandir(rundir.TEMPORARY_BASE) as entries:
-            found = [(tail, entry) for entry in entries if (tail := rundir.temporary_tail(entry.name))]
+            found = [(tail, entry) for entry in entries if (tail := rundir.parse_temporary_name(entry.name))]
         if not found:
             return []
         runs = {run_id[-rundir.TAIL_LENGTH :]: run_id for run_id in self._rundirs.names()}

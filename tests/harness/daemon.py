@@ -313,7 +313,7 @@ class DaemonHarness:
         runs = self.state_dir / "runs"
         tails = {path.name[-rundir.TAIL_LENGTH :] for path in (runs.iterdir() if runs.is_dir() else ())}
         for path in Path(rundir.TEMPORARY_BASE).glob("mosaic-*"):
-            if (found := rundir.temporary_tail(path.name)) and found[0] in tails:
+            if (found := rundir.parse_temporary_name(path.name)) and found[0] in tails:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _remaining_shims(self) -> list[int]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mosaicd.core.fsm import Event, IllegalTransition, Kind, apply, breaking, conclude, owed, place
+from mosaicd.core.fsm import Event, IllegalTransition, Kind, apply, broke_event, conclude, owed, place
 from mosaicd.core.run import Run
 from mosaicd.protocol.states import RunKind
 from tests.unit.lifecycle import AT, make_event, new_run
@@ -65,7 +65,7 @@ def event_of(run: Run, name: str, values: dict[str, Any]) -> Event:
     """Return the event of a `>` line."""
     if name == "(break)":
         assert owed(run) == "break"
-        return breaking(run, AT)
+        return broke_event(run, AT)
     if name == "(empty)":
         assert owed(run) == "empty_tree"
         return conclude(run, AT, values.get("backoff_s", 0.0))

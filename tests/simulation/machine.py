@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mosaicd.core import dead_shim, missed_events
-from mosaicd.core.deadlines import Standing, standing
-from mosaicd.core.fsm import Action, Event, Kind, breaking, conclude, is_legal, owed
+from mosaicd.core.deadlines import DeadlineSubject, deadline_subject
+from mosaicd.core.fsm import Action, Event, Kind, broke_event, conclude, is_legal, owed
 from mosaicd.core.queue import Queue
 from mosaicd.core.run import Run
 from mosaicd.core.slots import Capacity
@@ -38,7 +38,7 @@ class Machine:
         self.attempts: dict[tuple[str, int], Attempt] = {}
         self.acknowledged: dict[str, Run] = {}
         self.ended: dict[str, Run] = {}
-        self._since: dict[str, tuple[Standing, float]] = {}
+        self._since: dict[str, tuple[DeadlineSubject, float]] = {}
         self._stopped_early: set[str] = set()
         self.events = 0
 
@@ -72,8 +72,8 @@ class Machine:
         )
 
     def _note_state(self, run: Run) -> None:
-        if self._since.get(run.run_id, (None, 0.0))[0] != standing(run):
-            self._since[run.run_id] = standing(run), self.clock.mono()
+        if self._since.get(run.run_id, (None, 0.0))[0] != deadline_subject(run):
+            self._since[run.run_id] = deadline_subject(run), self.clock.mono()
 
     async def _carry_out(self, run: Run) -> None:
         attempt = self._attempt(run)
@@ -83,7 +83,7 @@ class Machine:
             case Action.LAUNCH:
                 self._launch(run)
             case Action.BREAK:
-                await self._fold(run, breaking(run, self.clock.wall()))
+                await self._fold(run, broke_event(run, self.clock.wall()))
             case Action.EMPTY_TREE:
                 await self._empty_tree(run, attempt)
             case Action.STOP if attempt is not None:

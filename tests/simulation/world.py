@@ -1,6 +1,6 @@
 """The steps of a simulated machine; the invariants are checked after every step."""
 
-from mosaicd.core.deadlines import deadline, standing
+from mosaicd.core.deadlines import deadline, deadline_subject
 from mosaicd.core.fsm import Event, Kind, replay
 from mosaicd.core.run import Run
 from mosaicd.protocol import ulid
@@ -56,7 +56,7 @@ class World(Machine):
         for run in list(self.registry.live.values()):
             stands, since = self._since.get(run.run_id, (None, 0.0))
             attempt = self._attempt(run)
-            if stands != standing(run) or attempt is None:
+            if stands != deadline_subject(run) or attempt is None:
                 continue
             silent_since = self.clock.mono() if attempt.worker_alive and not attempt.is_stubborn else since
             due = deadline(run, since, silent_since)

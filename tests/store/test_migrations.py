@@ -11,7 +11,7 @@ import mosaicd.store
 from mosaicd.core.fsm import Kind, replay
 from mosaicd.store.database import open_writer
 from mosaicd.store.history import History
-from mosaicd.store.migrations import VERSION, NewerRegistry, bring_up
+from mosaicd.store.migrations import VERSION, NewerRegistry, migrate
 from mosaicd.store.registry import Registry
 from mosaicd.store.statements import SCHEMA, split
 from tests.store.building import event, ledger
@@ -104,10 +104,10 @@ STEPS = {
 def test_migration_steps_are_applied_in_order(path: Path) -> None:
     """A file that is two versions old gets both steps, and a second start applies none."""
     connection = open_writer(path)
-    assert bring_up(connection, "x", version=LAST, steps=STEPS) == VERSION
+    assert migrate(connection, "x", version=LAST, steps=STEPS) == VERSION
     assert version_of(connection) == LAST
     assert connection.execute("SELECT * FROM two").fetchall() == [("x", "y")]
-    assert bring_up(connection, "x", version=LAST, steps=STEPS) == LAST
+    assert migrate(connection, "x", version=LAST, steps=STEPS) == LAST
     connection.close()
 
 
@@ -116,12 +116,12 @@ def test_a_failed_migration_step_changes_nothing(path: Path) -> None:
     connection = open_writer(path)
     failing_step = "INSERT INTO two VALUES ('x');\nCREATE TABLE three (a TEXT);\nSELECT nonsense;"
     with pytest.raises(sqlite3.OperationalError, match="nonsense"):
-        bring_up(connection, "x", version=LAST, steps={**STEPS, LAST: failing_step})
+        migrate(connection, "x", version=LAST, steps={**STEPS, LAST: failing_step})
     assert version_of(connection) == NEXT
     assert connection.execute("SELECT count(*) FROM two").fetchone()[0] == 0
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         connection.execute("SELECT * FROM three")
-    bring_up(connection, "x", version=LAST, steps=STEPS)
+    migrate(connection, "x", version=LAST, steps=STEPS)
     assert version_of(connection) == LAST
     connection.close()
 

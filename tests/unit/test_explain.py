@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mosaicd.core.explain import Explanation, Holder, Scene, explain, reason
+from mosaicd.core.explain import Explanation, Holder, Snapshot, explain, reason
 from mosaicd.core.queue import Queue, Waiting
 from mosaicd.core.slots import Capacity, Withheld
 
@@ -17,16 +17,16 @@ ADA, BEA = 1000, 1001
 NOW = 100.0
 
 
-def scene(capacity: Capacity, holders: Sequence[Holder] = ()) -> Scene:
+def snapshot(capacity: Capacity, holders: Sequence[Holder] = ()) -> Snapshot:
     """Return the machine with the slots that these runs hold."""
     used: dict[int, int] = {}
     for holder in holders:
         capacity = capacity.less(holder.grant)
         used[holder.owner_uid] = used.get(holder.owner_uid, 0) + holder.cpus
-    return Scene(capacity, used, NOW, holders, {ADA: "ada", BEA: "bea"})
+    return Snapshot(capacity, used, NOW, holders, {ADA: "ada", BEA: "bea"})
 
 
-def why(waiting: Waiting, where: Scene, others: Sequence[Waiting] = ()) -> Explanation:
+def why(waiting: Waiting, where: Snapshot, others: Sequence[Waiting] = ()) -> Explanation:
     return explain(waiting.run_id, Queue([*others, waiting]), where)
 
 
@@ -44,27 +44,27 @@ SMALL = Holder("h2", "small", "ada", ADA, 1)
 
 def test_a_count_of_one_is_singular() -> None:
     """A count of one has a singular noun and verb, in facts and in changes."""
-    explanation = why(Waiting("w", ADA), scene(Capacity(4), [BIG, SMALL]))
+    explanation = why(Waiting("w", ADA), snapshot(Capacity(4), [BIG, SMALL]))
     assert explanation.facts[0]["text"] == "it needs 1 CPU; 0 of 4 are free"
-    explanation = why(Waiting("w", ADA, cpus=2), scene(Capacity(4), [BIG]))
+    explanation = why(Waiting("w", ADA, cpus=2), snapshot(Capacity(4), [BIG]))
     assert explanation.facts[0]["text"] == "it needs 2 CPUs; 1 of 4 is free"
     assert texts(explanation)[0] == ["ask for 1 CPU"]
 
 
 def test_a_run_that_starts_next_has_no_facts() -> None:
     """The explanation of a run that can start has no reason, no fact and no change."""
-    assert why(Waiting("w", ADA), scene(Capacity(4))) == Explanation("w", None, [], [])
+    assert why(Waiting("w", ADA), snapshot(Capacity(4))) == Explanation("w", None, [], [])
 
 
 def test_a_held_run_starts_when_it_is_released() -> None:
     """On a free machine the only fact is `held`, and the only change is its release."""
-    explanation = why(Waiting("w", ADA, held=True), scene(Capacity(4)))
+    explanation = why(Waiting("w", ADA, held=True), snapshot(Capacity(4)))
     assert kinds(explanation) == ["held"] and texts(explanation) == [["release it"]]
 
 
 def test_a_back_off_shows_the_remaining_seconds() -> None:
     """The fact has the time of the next start and the seconds until then."""
-    explanation = why(Waiting("w", ADA, not_before=NOW + 12.5), scene(Capacity(4)))
+    explanation = why(Waiting("w", ADA, not_before=NOW + 12.5), snapshot(Capacity(4)))
     [fact] = explanation.facts
     assert "12.5 s" in fact.pop("text")
     assert fact == {"fact": "not_before", "not_before": NOW + 12.5, "wait_s": 12.5}
@@ -74,7 +74,7 @@ def test_a_back_off_shows_the_remaining_seconds() -> None:
 def test_missing_resources_are_shown_with_their_holders() -> None:
     """A fact has the needed, free and total numbers and the holders; the smallest sufficient end is first."""
     explanation = why(
-        Waiting("w", ADA, cpus=2, gpus=1, mandatory=True), scene(Capacity(4, 0, 1), [BIG, SMALL])
+        Waiting("w", ADA, cpus=2, gpus=1, mandatory=True), snapshot(Capacity(4, 0, 1), [BIG, SMALL])
     )
     assert kinds(explanation) == ["cpus", "gpus"]
     assert explanation.facts[0]["text"] == "it needs 2 CPUs; 0 of 4 are free"
@@ -87,7 +87,7 @@ def test_missing_resources_are_shown_with_their_holders() -> None:
 
 def test_the_largest_request_that_fits_is_suggested() -> None:
     """If fewer CPUs would start the run, the change has the largest such number."""
-    explanation = why(Waiting("w", ADA, cpus=4), scene(Capacity(4), [SMALL]))
+    explanation = why(Waiting("w", ADA, cpus=4), snapshot(Capacity(4), [SMALL]))
     assert texts(explanation) == [["ask for 3 CPUs"], ["small of ada ends"]]
 
 
@@ -98,7 +98,7 @@ def test_runs_ahead_are_listed_with_the_rule_of_their_order() -> None:
         Waiting("b", BEA, cpus=2, submit_order=1),
         Waiting("c", ADA, cpus=2, submit_order=2),
     ]
-    explanation = why(Waiting("w", ADA, cpus=2, submit_order=3), scene(Capacity(4)), others)
+    explanation = why(Waiting("w", ADA, cpus=2, submit_order=3), snapshot(Capacity(4)), others)
     (fact,) = explanation.facts
     assert fact["text"] == "3 runs are ahead of it (ada, bea)"
     assert [(run["run_id"], run["because"]) for run in fact["runs"]] == [
@@ -114,14 +114,14 @@ def test_runs_ahead_are_listed_with_the_rule_of_their_order() -> None:
 def test_a_run_of_a_user_with_fewer_cpus_is_ahead() -> None:
     """Fair share is a reason for the order of the queue."""
     explanation = why(
-        Waiting("w", ADA, submit_order=1), scene(Capacity(2), [SMALL]), [Waiting("b", BEA, submit_order=5)]
+        Waiting("w", ADA, submit_order=1), snapshot(Capacity(2), [SMALL]), [Waiting("b", BEA, submit_order=5)]
     )
     assert explanation.facts[0]["runs"][0]["because"] == "its owner uses fewer CPUs"
 
 
 def test_a_request_beyond_the_machine_is_reported_as_impossible() -> None:
     """The reason has both numbers; the change has the largest possible request."""
-    explanation = why(Waiting("w", ADA, gpus=3, mandatory=True), scene(Capacity(4, 0, 2)))
+    explanation = why(Waiting("w", ADA, gpus=3, mandatory=True), snapshot(Capacity(4, 0, 2)))
     assert kinds(explanation)[0] == "impossible"
     assert explanation.reason == "needs 3 GPUs, the machine has 2"
     assert texts(explanation) == [["ask for 2 GPUs"]]
@@ -130,7 +130,7 @@ def test_a_request_beyond_the_machine_is_reported_as_impossible() -> None:
 def test_a_run_that_is_not_queued_raises_key_error() -> None:
     """Only waiting runs have an explanation."""
     with pytest.raises(KeyError):
-        explain("missing", Queue(), scene(Capacity(1)))
+        explain("missing", Queue(), snapshot(Capacity(1)))
 
 
 @pytest.mark.parametrize(
@@ -143,12 +143,12 @@ def test_a_run_that_is_not_queued_raises_key_error() -> None:
 )
 def test_the_short_reason_of_a_waiting_run(waiting: Waiting, text: str) -> None:
     """Each run object has a short reason."""
-    assert reason(waiting, scene(Capacity(4, 0, 1), [BIG, SMALL]).capacity, NOW) == text
+    assert reason(waiting, snapshot(Capacity(4, 0, 1), [BIG, SMALL]).capacity, NOW) == text
     assert reason(Waiting("w", ADA), Capacity(1), NOW) == "waits in the queue"
 
 
 @st.composite
-def machines(draw: st.DrawFn) -> tuple[list[Waiting], Scene]:
+def machines(draw: st.DrawFn) -> tuple[list[Waiting], Snapshot]:
     """Draw a machine, runs that hold slots of it, and waiting runs."""
     capacity = Capacity(draw(st.integers(1, 6)), 0, draw(st.integers(0, 3)))
     holders: list[Holder] = []
@@ -171,11 +171,11 @@ def machines(draw: st.DrawFn) -> tuple[list[Waiting], Scene]:
         )
         for seq in range(draw(st.integers(1, 6)))
     ]  # fmt: skip
-    return runs, scene(capacity, holders)
+    return runs, snapshot(capacity, holders)
 
 
-def changed(run: Waiting, where: Scene, steps: list[dict[str, Any]]) -> tuple[Waiting, Scene]:
-    """Return the run and the scene after the steps of a change."""
+def changed(run: Waiting, where: Snapshot, steps: list[dict[str, Any]]) -> tuple[Waiting, Snapshot]:
+    """Return the run and the snapshot after the steps of a change."""
     ended = []
     for step in steps:
         match step["change"]:
@@ -190,11 +190,11 @@ def changed(run: Waiting, where: Scene, steps: list[dict[str, Any]]) -> tuple[Wa
             case other:
                 raise AssertionError(other)
     total = Capacity(where.capacity.cpus_total, 0, where.capacity.gpu_slots_total)
-    return run, scene(total, [holder for holder in where.holders if holder.run_id not in ended])
+    return run, snapshot(total, [holder for holder in where.holders if holder.run_id not in ended])
 
 
 @given(machines())
-def test_every_suggested_change_starts_the_run(machine: tuple[list[Waiting], Scene]) -> None:
+def test_every_suggested_change_starts_the_run(machine: tuple[list[Waiting], Snapshot]) -> None:
     """After a suggested change the next plan starts the run; a run without facts starts without a change."""
     runs, where = machine
     queue = Queue(runs)
@@ -218,7 +218,7 @@ def test_reserved_slots_of_a_quarantined_run_are_a_fact() -> None:
     """Runs that need slots of a quarantined run have the fact `withheld`; no change frees such slots."""
     kept = Withheld("lost", "bea", 2, (0,), (77,))
     capacity = Capacity(4, 2, 1, frozenset({0}), 2, frozenset({0}))
-    where = replace(scene(capacity, [SMALL]), withheld=[kept])
+    where = replace(snapshot(capacity, [SMALL]), withheld=[kept])
     explanation = why(Waiting("w", ADA, gpus=1), where)
     assert kinds(explanation) == ["gpus", "withheld"]
     assert (

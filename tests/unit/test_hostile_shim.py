@@ -90,7 +90,7 @@ def check_end(run: Run, events: list[Event]) -> None:
             notices.committed_body(Committed(1, run, event))
         action = owed(run)
         if action is Action.BREAK:
-            events = [fsm.breaking(run, 3.0)]
+            events = [fsm.broke_event(run, 3.0)]
         elif action is Action.EMPTY_TREE:
             events = [fsm.conclude(run, 3.0, 1.0)]
         else:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mosaicd.core.digest import OURS
+from mosaicd.core.digest import SET_BY_LAUNCH
 from mosaicd.core.launch import (
     THREAD_COUNTS,
     Budget,
@@ -85,7 +85,7 @@ def test_the_complete_environment_of_a_worker() -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from(sorted(OURS)),
+        st.sampled_from(sorted(SET_BY_LAUNCH)),
         st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
     )
 )

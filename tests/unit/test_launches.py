@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mosaicd.core.fsm import Kind, Place, apply
-from mosaicd.core.launch import LaunchFailed, NoProcess, refused
+from mosaicd.core.launch import LaunchFailed, NoProcess, fork_error
 from mosaicd.core.run import Run
 from mosaicd.dispatch.launches import FIRST_PAUSE_S, LAUNCH_TRIES, MOST_PAUSE_S, Launches
 from mosaicd.protocol.records.packets import ForkFailed
@@ -112,5 +112,5 @@ async def test_a_new_attempt_starts_without_fork_errors() -> None:
 )
 def test_the_errno_decides_whether_a_fork_error_is_temporary(number: int | None, is_temporary: bool) -> None:
     """The launcher sends the errno of a failed fork; a refusal without an errno is permanent."""
-    error = refused(ForkFailed(id=1, error="why", errno=number))
+    error = fork_error(ForkFailed(id=1, error="why", errno=number))
     assert (isinstance(error, NoProcess), str(error)) == (is_temporary, "why")

@@ -148,10 +148,10 @@ def test_the_journal_is_used_only_when_stderr_is_its_stream(tmp_path: Path) -> N
     file = tmp_path / "stderr"
     with file.open("w") as stream:
         status = os.fstat(stream.fileno())
-        assert journald.is_ours(f"{status.st_dev}:{status.st_ino}", stream.fileno())
-        assert not journald.is_ours(f"{status.st_dev}:{status.st_ino + 1}", stream.fileno())
-    assert not journald.is_ours(None)
-    assert not journald.is_ours("", 1000)
+        assert journald.is_journal_stream(f"{status.st_dev}:{status.st_ino}", stream.fileno())
+        assert not journald.is_journal_stream(f"{status.st_dev}:{status.st_ino + 1}", stream.fileno())
+    assert not journald.is_journal_stream(None)
+    assert not journald.is_journal_stream("", 1000)
 
 
 def test_a_wrong_field_name_is_refused() -> None:

@@ -146,7 +146,7 @@ def test_a_run_that_is_stopped_before_its_worker_started_is_cancelled(
     assert fsm.apply(run, end).outcome == "cancelled"
 
     late = fsm.apply(run_after(), event)
-    late = fsm.apply(late, fsm.breaking(late, 3.0)) if owed(late) is Action.BREAK else late
+    late = fsm.apply(late, fsm.broke_event(late, 3.0)) if owed(late) is Action.BREAK else late
     late = fsm.apply(late, Event(Kind.STOP_REQUESTED, 3.5))
     assert fsm.conclude(late, 4.0, 1.0).data["outcome"] in ("failed", "interrupted")
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mosaicd.core.retention import Ended, Policy, choose
+from mosaicd.core.retention import EndedRun, Policy, choose
 
 NOW = 1_800_000_000.0
 
@@ -14,8 +14,8 @@ ENDED = st.lists(
 )
 
 
-def run(number: int, owner_uid: int = 1, age: float = 0.0, pinned: bool = False) -> Ended:
-    return Ended(
+def run(number: int, owner_uid: int = 1, age: float = 0.0, pinned: bool = False) -> EndedRun:
+    return EndedRun(
         run_id=f"{number:026d}", name="n", owner_uid=owner_uid, owner=str(owner_uid), outcome="failed",
         created_at=NOW - age - 1, finished_at=NOW - age, pinned=pinned,
     )  # fmt: skip

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mosaicd.core.fsm import Kind, Place, apply, breaking, conclude, owed, place
+from mosaicd.core.fsm import Kind, Place, apply, broke_event, conclude, owed, place
 from mosaicd.core.run import INFRASTRUCTURE_CAUSES, Run
 from mosaicd.core.verdict import verdict
 from mosaicd.protocol.states import CauseKind, Outcome, RunKind
@@ -84,7 +84,7 @@ def test_the_cause_carries_the_evidence() -> None:
 def ended(run: Run) -> Run:
     """Return the run, which has an exit or is in FAULT, after its process tree is empty."""
     if owed(run) == "break":
-        run = apply(run, breaking(run, AT))
+        run = apply(run, broke_event(run, AT))
     return apply(run, conclude(run, AT, 10.0))
 
 

@@ -13,7 +13,7 @@ from mosaicd.core.fsm import (
     Kind,
     Place,
     apply,
-    breaking,
+    broke_event,
     conclude,
     owed,
     place,
@@ -51,7 +51,7 @@ def step(run: Run, kind: Kind, number: int, exit: dict[str, Any]) -> Event:
     if action is Action.EMPTY_TREE and number % 3:
         return conclude(run, AT + number, 10.0)
     if action is Action.BREAK and number % 3:
-        return breaking(run, AT + number)
+        return broke_event(run, AT + number)
     legal = sorted(TABLE[place(run)])
     if number % 5 and legal and kind not in legal:
         kind = legal[number % len(legal)]
@@ -98,7 +98,7 @@ def check_owed(run: Run) -> None:
             end = conclude(run, AT, 1.0)
             assert place(apply(run, end)) in (Place.TERM, Place.INIT, Place.RELEASED)
         case Action.BREAK:
-            assert apply(run, breaking(run, AT)).state is State.FAULT
+            assert apply(run, broke_event(run, AT)).state is State.FAULT
         case Action.WITHDRAW:
             assert apply(run, make_event(Kind.WITHDRAWN)).outcome == "cancelled"
         case Action.QUEUE:
@@ -154,7 +154,7 @@ def test_every_exit_leads_to_an_end_a_retry_or_a_release(
     }[want]
     run = apply(apply(run, make_event(request)), Event(Kind.EXITED, AT, "shim", exit))
     if owed(run) is Action.BREAK:
-        run = apply(run, breaking(run, AT))
+        run = apply(run, broke_event(run, AT))
     assert owed(run) is Action.EMPTY_TREE
     after = apply(run, conclude(run, AT, 1.0))
     assert place(after) in (Place.TERM, Place.INIT, Place.RELEASED)

@@ -10,14 +10,14 @@ from collections import Counter
 from pathlib import Path
 
 from mosaicd import log
-from mosaicd.core.legacy import Understood, understand
+from mosaicd.core.legacy import Conversion, convert
 from mosaicd.core.run import Progress
 from mosaicd.protocol import Json
 from mosaicd.protocol.faults import invalid
 from mosaicd.protocol.messages import Import
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
-from mosaicd.store.importing import Read, read
+from mosaicd.store.importing import OldRuns, read
 
 #: The most different notes in a reply.
 MOST_NOTES = 50
@@ -54,12 +54,12 @@ async def handle(services: Services, caller: Caller, params: Import) -> Json:
     }  # fmt: skip
 
 
-def _convert(table: Read, owner: tuple[int, str], now: float, notes: Counter[str]) -> list[Understood]:
+def _convert(table: OldRuns, owner: tuple[int, str], now: float, notes: Counter[str]) -> list[Conversion]:
     """Return the runs of the rows; a row that cannot be converted is only counted in `notes`."""
     runs = []
     for row in table.rows:
         try:
-            converted = understand(row, owner, now)
+            converted = convert(row, owner, now)
         except ValueError as error:
             notes[str(error)] += 1
             continue

@@ -11,7 +11,7 @@ PAGE_RUNS runs; if more remain, `complete` is false.  A dry run counts all selec
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mosaicd.core.retention import Ended
+from mosaicd.core.retention import EndedRun
 from mosaicd.protocol import Json
 from mosaicd.protocol.errors import MosaicError
 from mosaicd.protocol.faults import Faults, invalid
@@ -104,10 +104,10 @@ async def _select_named(
     return await _without_kept(services.retention, selected, "named", kept)
 
 
-async def _without_kept(retention: Retention, runs: Sequence[Ended], why: str, kept: Kept) -> list[Choice]:
+async def _without_kept(retention: Retention, runs: Sequence[EndedRun], why: str, kept: Kept) -> list[Choice]:
     """Return the runs that may be pruned, measured; pinned runs and runs in use go to `kept`."""
     in_use = await retention.in_use()
-    free: list[Ended] = []
+    free: list[EndedRun] = []
     for run in runs:
         if run.pinned:
             kept.append(_kept(run, "it is pinned"))
@@ -119,7 +119,7 @@ async def _without_kept(retention: Retention, runs: Sequence[Ended], why: str, k
     return [Choice(run, sizes[run.run_id], why) for run in free]
 
 
-def _kept(run: Ended, why: str) -> dict[str, str]:
+def _kept(run: EndedRun, why: str) -> dict[str, str]:
     return {"run_id": run.run_id, "why": why, "error": "conflict"}
 
 

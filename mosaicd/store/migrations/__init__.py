@@ -29,7 +29,7 @@ class NewerRegistry(Exception):
         self.known = known
 
 
-def bring_up(
+def migrate(
     connection: sqlite3.Connection,
     path: str,
     *,
