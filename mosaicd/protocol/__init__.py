@@ -1,7 +1,7 @@
-"""The words that daemon, shim, launcher and client share: states, methods, errors, framing, file names.
+"""The vocabulary of daemon, shim, launcher and client: states, methods, errors, framing, file names.
 
-A leaf of the standard library: nothing here may import anything else of mosaicd, and nothing here
-does I/O.  It is the only package of mosaicd that mosaicctl uses.
+This package imports only the standard library, and no other part of mosaicd.  It does no I/O.  It is the only
+package of mosaicd that mosaicctl imports.
 """
 
 from typing import Any

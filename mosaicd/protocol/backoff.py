@@ -1,16 +1,16 @@
-"""Back-off: the delays between tries of one thing double, from a first delay up to a longest one."""
+"""Back-off: the delay between tries doubles, from a first delay up to a maximum."""
 
-#: More doublings would only make the number large: every longest delay is reached long before.
+#: Every maximum is reached before; the bound keeps the power of two small.
 _MOST_DOUBLINGS = 30
 
 
 def delay_s(tries: int, first_s: float, most_s: float) -> float:
-    """Return how long to wait after `tries` earlier waits: `first_s`, doubled each time, at most `most_s`."""
+    """Return the delay after `tries` earlier delays: `first_s`, doubled each time, at most `most_s`."""
     return float(min(most_s, first_s * 2 ** min(tries, _MOST_DOUBLINGS)))
 
 
 class Backoff:
-    """The delays of one series of tries; `reset` starts the series again."""
+    """The back-off of one series of tries; `reset` starts the series again."""
 
     __slots__ = ("_first_s", "_most_s", "_tries")
 
@@ -20,7 +20,7 @@ class Backoff:
         self._tries = 0
 
     def next_s(self) -> float:
-        """Return how long to wait before the next try, and count that try."""
+        """Return the delay before the next try, and count that try."""
         tries = self._tries
         self._tries += 1
         return delay_s(tries, self._first_s, self._most_s)

@@ -1,4 +1,4 @@
-"""Reading and printing of durations: `90`, `90s`, `1h30m`, `2d`, `1:30:00`."""
+"""Parse and format durations: `90`, `90s`, `1h30m`, `2d`, `1:30:00`."""
 
 import re
 
@@ -8,7 +8,7 @@ _CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d{2})(?::(\d{2}))?")
 
 
 def parse_duration(text: str) -> float:
-    """Return seconds (>= 0); a bare number is seconds, `H:MM` hours; ValueError names what is allowed."""
+    """Return seconds (>= 0); a bare number is seconds, `H:MM` is hours; ValueError lists the forms."""
     folded = text.strip().lower().replace(" ", "")
     if re.fullmatch(r"\d+(\.\d+)?", folded):
         return float(folded)

@@ -51,7 +51,7 @@ class MethodNotFound(MosaicError):
 class InvalidParams(MosaicError):
     """The parameters do not fit the method.
 
-    `data["errors"]` is a list of {"path", "rule"}: every fault at once, where it can be known.
+    `data["errors"]` lists every fault that was found, as {"path", "rule"}.
     """
 
     code = -32602
@@ -137,7 +137,7 @@ ERRORS: dict[int, type[MosaicError]] = {
     )
 }  # fmt: skip
 
-#: Exit codes of mosaicctl by error name; anything else is 125.
+#: Exit codes of mosaicctl by error name; all other errors have the exit code 125.
 EXIT_CODES: dict[str, int] = {
     "invalid_params": 2,
     "invalid_request": 2,
@@ -155,7 +155,7 @@ EXIT_CODES: dict[str, int] = {
 
 
 def from_wire(error: Json) -> MosaicError:
-    """Return the exception for a JSON-RPC error object; unknown codes give a plain MosaicError."""
+    """Return the exception for a JSON-RPC error object; an unknown code gives a MosaicError."""
     data = error.get("data")
     fields = dict(data) if isinstance(data, dict) else {}
     cls = ERRORS.get(error.get("code", 0), MosaicError)

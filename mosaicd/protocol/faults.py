@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from mosaicd.protocol.errors import InvalidParams
 
-#: A reply must stay small however broken the input is: so many faults are listed, the rest are counted.
+#: The largest number of faults in a reply; further faults are only counted, so a reply stays small.
 MAX_FAULTS = 200
-#: A search for a similar word costs more than a check: it is made for so many faults, and for words so long.
+#: A search for a similar word is expensive, so it is done only for the first faults and for short words.
 MAX_SEARCHES = 20
-MAX_SEARCHED = 64
+MAX_SEARCHED_LENGTH = 64
 
 #: The keys and indexes that lead to a value.
 Path = tuple[str | int, ...]
@@ -20,14 +20,14 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,120}")
 
 
 class Fault(NamedTuple):
-    """A rule that the input breaks, and the place; `rule` is a phrase that can follow `path`."""
+    """A broken rule and its place in the input; `rule` is a phrase that follows `path` in a message."""
 
     path: str
     rule: str
 
 
 class Faults:
-    """The faults found so far.  The checks of one input all add to one collector; `refuse` comes last."""
+    """The faults of one input.  All checks of the input add to the same object; `refuse` is called last."""
 
     def __init__(self) -> None:
         self._listed: list[Fault] = []
@@ -41,17 +41,17 @@ class Faults:
 
     def similar(self, word: str, known: Iterable[str]) -> str | None:
         """Return the known word that is most similar to `word`; None also after many faults."""
-        if self.count > MAX_SEARCHES or len(word) > MAX_SEARCHED:
+        if self.count > MAX_SEARCHES or len(word) > MAX_SEARCHED_LENGTH:
             return None
         return next(iter(get_close_matches(word, known, n=1)), None)
 
     def to_list(self) -> list[Fault]:
         """Return every fault; above MAX_FAULTS the last entry counts the rest."""
-        left = self.count - len(self._listed)
-        return [*self._listed, Fault("", f"and {left} more faults")] if left else [*self._listed]
+        unlisted = self.count - len(self._listed)
+        return [*self._listed, Fault("", f"and {unlisted} more faults")] if unlisted else [*self._listed]
 
     def to_dicts(self) -> list[dict[str, str]]:
-        """Return the faults of `to_list` as they are sent: {"path", "rule"}."""
+        """Return the faults of `to_list` in their wire form: {"path", "rule"}."""
         return [fault._asdict() for fault in self.to_list()]
 
     def refuse(self) -> None:
@@ -60,7 +60,7 @@ class Faults:
             raise self.error()
 
     def error(self) -> InvalidParams:
-        """Return the error for the faults, of which there is at least one; its message shows the first."""
+        """Return the error for the faults (at least one); its message shows the first fault."""
         path, rule = self._listed[0]
         more = f" (and {self.count - 1} more)" if self.count > 1 else ""
         return InvalidParams((f"{path}: {rule}" if path else rule) + more, errors=self.to_dicts())
@@ -74,7 +74,7 @@ def invalid(path: Path | str, rule: str) -> InvalidParams:
 
 
 def dotted(path: Path) -> str:
-    """Return `resources.gpus.requested`, `arguments[2]`, `environment["A.B"]`; the root is ``."""
+    """Return the text of a path: `resources.gpus.requested`, `arguments[2]`, `environment["A.B"]`."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -87,7 +87,7 @@ def dotted(path: Path) -> str:
 
 
 def shown(value: str | float, limit: int = 60) -> str:
-    """Return `value` as JSON, cut to `limit` characters, for a sentence about it."""
+    """Return `value` as JSON, cut to `limit` characters, for an error message."""
     if isinstance(value, str):
         value = value[:limit]
     text = json.dumps(value)

@@ -1,8 +1,7 @@
-"""One JSON-RPC message a line: encoding, and cutting a byte stream into lines with a limit.
+"""Framing: each JSON-RPC message is one line of a byte stream; lines have a limit.
 
-`LineReader` does no I/O: feed it what a socket gave and take complete lines out.  A line above the
-limit is not kept: it is reported once as `Oversized` and skipped up to its newline, so that the
-connection can go on.
+`LineReader` does no I/O: its caller passes received bytes in and gets complete lines back.  A line above the
+limit is reported once as `Oversized` and skipped up to its newline, so the connection stays usable.
 """
 
 import json
@@ -11,7 +10,7 @@ from typing import Any
 
 from mosaicd.protocol import Json
 
-#: The longest request line the daemon takes.
+#: The longest request line that the daemon accepts.
 REQUEST_LIMIT_BYTES = 1 << 20
 #: The longest worker.*, control.* or event message.
 SMALL_LIMIT_BYTES = 4096
@@ -20,16 +19,16 @@ CHUNK_LIMIT_BYTES = 64 << 10
 
 
 class Oversized(bytes):
-    """The first bytes of a line that was longer than the limit; the rest was dropped."""
+    """The first bytes of a line that is longer than the limit; the rest is dropped."""
 
 
 def encode(message: Any) -> bytes:
-    """Return one line, newline included; ValueError for NaN or infinity, TypeError for foreign objects."""
+    """Return `message` as one line with newline; ValueError for NaN or infinity, TypeError if not JSON."""
     return json.dumps(message, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def request(method: str, params: Json, id: int | str | None) -> Json:
-    """Return a request, or a notification when `id` is None."""
+    """Return a request; a notification if `id` is None."""
     message: Json = {"jsonrpc": "2.0", "method": method, "params": params}
     if id is not None:
         message["id"] = id
@@ -45,7 +44,7 @@ class LineReader:
         self._skipping = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield each complete line in `data` and what came before, without newline; skip blank ones."""
+        """Yield each line that `data` completes, without its newline; skip blank lines."""
         self._buffer += data
         while True:
             end = self._buffer.find(b"\n")

@@ -1,9 +1,8 @@
-"""The parameters of every method, as plain dataclasses: the one declaration of their names and types.
+"""The parameters of every method, as dataclasses: the only declaration of their names and types.
 
-The daemon decodes strictly against these (unknown fields are refused, every fault is reported); clients
-send plain dictionaries.  The parameters of worker.register, worker.fact and worker.advance are in
-records/reports.  A field without a default is required.  Ranges and meanings that a type cannot say are
-checked where the request is carried out.
+The daemon decodes requests strictly: it refuses unknown fields and reports every fault.  Clients send plain
+dictionaries.  The parameters of worker.register, worker.fact and worker.advance are in records/reports.
+A field without a default is required.  Ranges, which a type cannot express, are checked by each handler.
 """
 
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ class NoParams:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What the client speaks; the reply says what the daemon does."""
+    """The protocol version of the client; the reply has the version of the daemon."""
 
     proto_version: int = 1
     client: str = ""
@@ -27,7 +26,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Either `config` (a TrainRunConfig) or `command` (argv); the rest applies to both."""
+    """Either `config` (a TrainRunConfig) or `command` (argv); the other fields apply to both."""
 
     config: dict[str, Any] | None = None
     command: list[str] | None = None
@@ -55,14 +54,14 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class RunRef:
-    """One run, by its id, a unique prefix of it, or its name (the newest of that name)."""
+    """One run: its id, a unique prefix of the id, or its name (the newest run with that name)."""
 
     run_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class ListRuns:
-    """Filters are joined by AND; `state` takes today's names and older ones."""
+    """Filters; a run must match all of them.  `state` accepts present and older state names."""
 
     state: list[str] | None = None
     outcome: list[str] | None = None
@@ -78,7 +77,7 @@ class ListRuns:
 
 @dataclass(frozen=True, slots=True)
 class WatchRuns:
-    """Events after `since` (0: the whole ledger; absent: from now on) or from a time, then live ones."""
+    """Stored events after the seq `since` (0: all; absent: none) or the time `since_at`, then new events."""
 
     since: Cursor | None = None
     since_at: float | None = None
@@ -96,10 +95,10 @@ class Unwatch:
 
 @dataclass(frozen=True, slots=True)
 class ReadLogs:
-    """Bytes of one stream of one attempt (default: the newest) from offset `cursor`.
+    """Output of one stream of one attempt (default: the newest attempt) from the byte offset `cursor`.
 
-    `tail_lines` starts that many lines before the end instead, `since` (unix seconds) with what was
-    written then; with `follow`, notifications go on until the run has ended.
+    `tail_lines` moves the start to that many lines before the end, `since` (Unix seconds) to the output of
+    that time.  With `follow`, notifications continue until the run has ended.
     """
 
     run_id: str
@@ -114,7 +113,7 @@ class ReadLogs:
 
 @dataclass(frozen=True, slots=True)
 class ReadTelemetry:
-    """Telemetry records with seq > `cursor`, and at >= `since`, of one attempt (default: the newest)."""
+    """Telemetry records with seq > `cursor` and at >= `since`, of one attempt (default: the newest)."""
 
     run_id: str
     attempt: int | None = None
@@ -127,7 +126,7 @@ class ReadTelemetry:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """`mode` freeze, cooperative or release; absent: cooperative where the worker can, else freeze."""
+    """Request a pause.  Without `mode`: cooperative if the worker supports it, otherwise freeze."""
 
     run_id: str
     mode: Literal["freeze", "cooperative", "release"] | None = None
@@ -136,7 +135,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Ask a paused or pausing run to go on."""
+    """Request that a paused or pausing run continues."""
 
     run_id: str
     reason: str | None = None
@@ -144,7 +143,7 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """TERM, then KILL after `grace_s` (0 is legal; absent: the run's own)."""
+    """Request the end: TERM, then KILL after `grace_s` (0 is legal; absent: the grace period of the run)."""
 
     run_id: str
     grace_s: float | None = None
@@ -153,9 +152,9 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class SetFields:
-    """Change what a waiting run asks for; absent fields stay.
+    """Change fields of a run that has not ended; absent fields stay.
 
-    `labels` are all that it is to have; `label` adds to those it has then, `unlabel` takes some of them away.
+    `labels` replaces all labels; `label` adds labels, `unlabel` removes labels by key.
     """
 
     run_id: str
@@ -168,10 +167,11 @@ class SetFields:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """A new run of what an ended one was; from its last checkpoint unless `fresh`.
+    """Submit an ended run (the origin) again as a new run, from its last checkpoint unless `fresh`.
 
-    Values of variables are not kept after an end: `environment` offers those that the origin had (more
-    are left out), `extra` are set whatever the origin had.
+    The daemon does not keep the values of variables after the end of a run.  `environment` has the client's
+    variables; the daemon takes those that the origin had and those that describe the client's shell.  `extra`
+    variables are always set.
     """
 
     run_id: str
@@ -184,7 +184,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class PruneRuns:
-    """The ended runs named, or all that fit every filter given; nothing given: what the settings give up."""
+    """Select ended runs: `runs`, or all that match every filter; without both, as the settings say."""
 
     runs: list[str] | None = None
     older_than_s: float | None = None
@@ -197,7 +197,7 @@ class PruneRuns:
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """Write a copy of the registry to `path` (absolute, the daemon's machine); `force` replaces a file."""
+    """Write a copy of the registry to `path` (absolute); `force` replaces an existing file."""
 
     path: str
     force: bool = False
@@ -205,7 +205,7 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """Take the runs of the original MOSAIC's registry at `path` (absolute) over; `dry_run` only says."""
+    """Import the runs of a registry of the original MOSAIC at `path` (absolute); `dry_run`: only report."""
 
     path: str
     dry_run: bool = False
@@ -213,14 +213,14 @@ class Import:
 
 @dataclass(frozen=True, slots=True)
 class Inspect:
-    """Look for what is wrong in the state directory; `fix` puts right what is safe to."""
+    """Inspect the registry and the state directory; `fix` makes the safe repairs."""
 
     fix: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Resolve when the run reaches one of `states` (default TERM); timed_out after `timeout_s`."""
+    """Wait until the run is in one of `states` (default: TERM); timed_out after `timeout_s`."""
 
     run_id: str
     states: list[str] | None = None
@@ -229,6 +229,6 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class ListWorkers:
-    """`refresh` asks the interpreters again instead of answering from what is known."""
+    """List the installed workers; `refresh` queries the interpreters again."""
 
     refresh: bool = False

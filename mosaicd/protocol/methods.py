@@ -1,5 +1,4 @@
-"""Every method of the wire, one row each: the table that dispatch, roles, discovery, manual and tests
-share."""
+"""The table of all methods of the wire; routing, roles, rpc.discover, the manual and tests use it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,7 +22,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One row: name, parameter type, who may call it, what it answers, whether it streams afterwards."""
+    """A method: its name, parameters, role of the caller, name of the result, and whether a stream follows."""
 
     name: str
     params: type
@@ -36,54 +35,54 @@ class Method:
 
 
 _ROWS = (
-    Method("daemon.hello", messages.Hello, Role.ANY, "Hello", "Exchange protocol versions and learn the ledger's epoch."),
+    Method("daemon.hello", messages.Hello, Role.ANY, "Hello", "Exchange protocol versions; the reply has the epoch of the ledger."),
     Method("daemon.health", messages.NoParams, Role.ANY, "Health", "Report pid, version, counts, WAL, quarantine and warnings."),
-    Method("daemon.inspect", messages.Inspect, Role.ADMIN, "Inspection", "Look over registry and state directory.", deadline_s=None),
+    Method("daemon.inspect", messages.Inspect, Role.ADMIN, "Inspection", "Inspect the registry and the state directory.", deadline_s=None),
     Method("daemon.backup", messages.Backup, Role.ADMIN, "BackedUp", "Write a copy of the registry while it is in use.",
            deadline_s=None),
     Method("daemon.import", messages.Import, Role.ADMIN, "Imported",
-           "Take the runs of a registry of the original MOSAIC over as history.", deadline_s=None),
+           "Import the runs of a registry of the original MOSAIC as ended runs.", deadline_s=None),
     Method("daemon.reexec", messages.NoParams, Role.ADMIN, "Reexec",
-           "Become the program that is installed now, in the same process.", deadline_s=None),
+           "Replace the daemon with the installed program, in the same process.", deadline_s=None),
     Method("rpc.discover", messages.NoParams, Role.ANY, "OpenRPC", "Describe every method as an OpenRPC document."),
-    Method("run.submit", messages.Submit, Role.ANY, "Run", "Accept a run; the reply means that it will not be forgotten.",
+    Method("run.submit", messages.Submit, Role.ANY, "Run", "Accept a run; the reply means that the run is saved to disk.",
            deadline_s=60.0),
     Method("run.get", messages.RunRef, Role.OWNER, "Run", "Return one run."),
-    Method("run.list", messages.ListRuns, Role.ANY, "RunPage", "List runs, ended ones too, oldest first, in pages."),
+    Method("run.list", messages.ListRuns, Role.ANY, "RunPage", "List live and ended runs in pages, oldest first."),
     Method("run.watch", messages.WatchRuns, Role.ANY, "WatchStart", "Stream ledger events from a cursor.", streams=True),
-    Method("run.unwatch", messages.Unwatch, Role.ANY, "Unwatched", "End one stream of this connection."),
+    Method("run.unwatch", messages.Unwatch, Role.ANY, "Unwatched", "End a stream of this connection."),
     Method("run.logs", messages.ReadLogs, Role.OWNER, "LogChunk", "Read or follow a run's output from a byte cursor.", streams=True),
     Method("run.telemetry", messages.ReadTelemetry, Role.OWNER, "TelemetryPage",
            "Read or follow a run's numbered telemetry.", streams=True),
-    Method("run.pause", messages.Pause, Role.OWNER, "Run", "Ask for a pause; the reply says what is now wanted."),
-    Method("run.resume", messages.Resume, Role.OWNER, "Run", "Ask a paused run to go on."),
-    Method("run.stop", messages.Stop, Role.OWNER, "Run", "Ask for the end: TERM, grace, KILL."),
+    Method("run.pause", messages.Pause, Role.OWNER, "Run", "Request a pause; the reply has the new `want`."),
+    Method("run.resume", messages.Resume, Role.OWNER, "Run", "Request that a paused run continues."),
+    Method("run.stop", messages.Stop, Role.OWNER, "Run", "Request the end: TERM, grace period, KILL."),
     Method("run.hold", messages.RunRef, Role.OWNER, "Run", "Keep a waiting run from starting."),
-    Method("run.release", messages.RunRef, Role.OWNER, "Run", "Let a held run start when its turn comes."),
+    Method("run.release", messages.RunRef, Role.OWNER, "Run", "Release a held run, so that it can start."),
     Method("run.set", messages.SetFields, Role.OWNER, "Run", "Change priority, labels or name of a run."),
-    Method("run.pin", messages.RunRef, Role.OWNER, "Run", "Keep a run from ever being pruned."),
-    Method("run.unpin", messages.RunRef, Role.OWNER, "Run", "Let retention have the run again."),
+    Method("run.pin", messages.RunRef, Role.OWNER, "Run", "Pin a run: it is never pruned."),
+    Method("run.unpin", messages.RunRef, Role.OWNER, "Run", "Unpin a run: it can be pruned."),
     Method("run.prune", messages.PruneRuns, Role.ANY, "Pruned", "Remove ended runs: directory, row and events.", deadline_s=None),
-    Method("run.retry", messages.Retry, Role.OWNER, "Run", "Accept a new run of what an ended one was."),
-    Method("run.explain", messages.RunRef, Role.OWNER, "Explanation", "Say every fact that keeps a run from starting."),
+    Method("run.retry", messages.Retry, Role.OWNER, "Run", "Submit an ended run again, as a new run."),
+    Method("run.explain", messages.RunRef, Role.OWNER, "Explanation", "Return every fact that keeps a run from starting."),
     Method("run.wait", messages.Wait, Role.OWNER, "Run", "Answer when the run reaches a state.", deadline_s=None),
-    Method("worker.list", messages.ListWorkers, Role.ANY, "Workers", "List installed workers and what they can do."),
-    Method("worker.register", reports.Register, Role.SHIM, "Registered", "A shim's handshake."),
-    Method("worker.fact", reports.Facts, Role.SHIM, "FactsAccepted", "Facts of an attempt, in order."),
-    Method("worker.advance", reports.Advance, Role.SHIM, "Nothing", "Cursors and signs of life (a notification)."),
+    Method("worker.list", messages.ListWorkers, Role.ANY, "Workers", "List the installed workers and their abilities."),
+    Method("worker.register", reports.Register, Role.SHIM, "Registered", "Register a shim with the daemon."),
+    Method("worker.fact", reports.Facts, Role.SHIM, "FactsAccepted", "Report facts of an attempt, in order."),
+    Method("worker.advance", reports.Advance, Role.SHIM, "Nothing", "Report cursors and signs of life (a notification)."),
 )  # fmt: skip
 
 METHODS: dict[str, Method] = {row.name: row for row in _ROWS}
 
 #: Notifications that the daemon sends.  To shims: control.*; to clients: streams.
 NOTIFICATIONS: dict[str, str] = {
-    "control.stop": "End the tree: {grace_s, kind, who, reason}.",
-    "control.pause": "Pause the tree: {mode}.",
-    "control.resume": "Thaw or resume the tree.",
+    "control.stop": "End the process tree: {grace_s, kind, who, reason}.",
+    "control.pause": "Pause the process tree: {mode}.",
+    "control.resume": "Resume the process tree.",
     "run.event": "A ledger event: {subscription, seq, run_id, kind, at, who, data, run}.",
     "run.progress": "Last values of a live run, no ledger event: {subscription, run_id, progress, metrics}.",
     "run.log": "A chunk of output: {subscription, run_id, attempt, stream, offset, cursor, data, encoding, gap}.",
     "run.telemetry": "Telemetry records: {subscription, run_id, attempt, cursor, records}.",
-    "run.gap": "What a slow stream did not get: {subscription, from, to}.",
-    "run.end": "The stream's last word: {subscription, reason, cursor}.",
+    "run.gap": "Data that a stream left out because its client is slow: {subscription, from, to}.",
+    "run.end": "The last message of a stream: {subscription, reason, cursor}.",
 }

@@ -1,15 +1,15 @@
-"""Names inside a run directory; the contract itself is mosaic-rundir(5)."""
+"""File names inside a run directory; mosaic-rundir(5) specifies them."""
 
 import re
 
 SPEC = "spec.json"
 ENVIRONMENT = "environment.json"
 FILES = "files"
-#: There until the run is committed: who finds it, and no row, has found a submit that was never answered.
+#: Exists until the run is committed.  With this file and without a row, the submit was never acknowledged.
 UNACKNOWLEDGED = "unacknowledged"
-#: There from just before an ended run is pruned until nothing of its directory is left.
+#: Exists from just before an ended run is pruned until its directory is removed.
 PRUNED = "pruned"
-#: A directory is removed with these last, so that no half of it is taken for a run that is wanted.
+#: Removed last, so that the rest of a directory is never mistaken for a run that must be kept.
 MARKS = frozenset((UNACKNOWLEDGED, PRUNED))
 ATTEMPT_PREFIX = "attempt-"
 
@@ -31,12 +31,12 @@ MARKER = "MOSAIC_RUN_ID"
 
 STREAMS = {"stdout": STDOUT, "stderr": STDERR, "post-mortem": POST_MORTEM}
 
-#: An attempt's own temporary directory lies here, with a name short enough for sockets in it.
+#: The parent of the temporary directories of attempts; short, because socket paths have a limit.
 TEMPORARY_BASE = "/tmp"
-TAIL_LENGTH = 10  # of a run's id: its random part
+TAIL_LENGTH = 10  # characters at the end of a run id that these names contain; they are random
 _TEMPORARY = re.compile(rf"mosaic-([0-9A-HJKMNP-TV-Z]{{{TAIL_LENGTH}}})-([1-9]\d{{0,8}})", re.ASCII)
 
-#: Digits of the offset in a segment's name: names in their order are bytes in their order.
+#: Digits of the offset in the name of a segment; fixed, so that sorted names are in the order of offsets.
 OFFSET_DIGITS = 16
 
 
@@ -46,12 +46,15 @@ def segment_name(name: str, offset: int) -> str:
 
 
 def segment_offset(name: str, entry: str) -> int | None:
-    """Return where a file of the log `name` begins (0: the log itself); None for no part of it."""
+    """Return the offset at which the file `entry` of the log `name` begins (0: the log itself), or None.
+
+    None: `entry` is not a file of that log.
+    """
     if entry == name:
         return 0
     digits = entry.removeprefix(name + ".")
-    is_ours = len(digits) == OFFSET_DIGITS and digits.isascii() and digits.isdigit() and entry != digits
-    return int(digits) if is_ours else None
+    is_segment = len(digits) == OFFSET_DIGITS and digits.isascii() and digits.isdigit() and entry != digits
+    return int(digits) if is_segment else None
 
 
 def attempt_name(attempt: int) -> str:
@@ -65,11 +68,11 @@ def attempt_dir(run_dir: str, attempt: int) -> str:
 
 
 def temporary_path(run_id: str, attempt: int) -> str:
-    """Return where the temporary directory of an attempt is, unless that name was taken."""
+    """Return the path of the temporary directory of an attempt; another path is used if this one exists."""
     return f"{TEMPORARY_BASE}/mosaic-{run_id[-TAIL_LENGTH:]}-{attempt}"
 
 
 def parse_temporary_name(name: str) -> tuple[str, int] | None:
-    """Return the end of a run's id and the attempt that a name like these means; None for another name."""
+    """Return the end of the run id and the attempt in a name of `temporary_path`; None for any other name."""
     found = _TEMPORARY.fullmatch(name)
     return (found[1], int(found[2])) if found else None

@@ -1,14 +1,15 @@
-"""The closed vocabularies of a run's life.  Values are stored and sent: never rename one.
+"""The enumerations of the lifecycle of a run.  Values are stored and sent: never rename one.
 
-`State` is what was observed, `Want` is what was asked for; a reader who expects one to follow the
-other at once gets both wrong.  Unknown values from outside are refused, never mapped to a default.
+Unknown values from outside are refused, never mapped to a default.
+
+Note: `State` is observed and `Want` is requested; a change of `want` does not change `state` immediately.
 """
 
 from enum import StrEnum
 
 
 class State(StrEnum):
-    """What is known to be true of a run (lifecycle table)."""
+    """The observed state of a run."""
 
     INIT = "INIT"
     HSHK = "HSHK"
@@ -20,7 +21,7 @@ class State(StrEnum):
 
 
 class Want(StrEnum):
-    """What owner or limits ask of a run."""
+    """The state that the owner or a limit requests."""
 
     RUN = "run"
     PAUSE = "pause"
@@ -28,7 +29,7 @@ class Want(StrEnum):
 
 
 class PauseMode(StrEnum):
-    """How a wanted pause is to happen."""
+    """The kind of a requested pause."""
 
     FREEZE = "freeze"
     COOPERATIVE = "cooperative"
@@ -36,14 +37,14 @@ class PauseMode(StrEnum):
 
 
 class RunKind(StrEnum):
-    """A MOSAIC worker (`--worker` or `metadata.worker`) or any other program."""
+    """The program of a run: a MOSAIC worker (`--worker` or `metadata.worker`), or any other program."""
 
     WORKER = "worker"
     COMMAND = "command"
 
 
 class Outcome(StrEnum):
-    """How a run ended; present if and only if its state is TERM."""
+    """The result of a run; present if and only if its state is TERM."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -53,7 +54,7 @@ class Outcome(StrEnum):
 
 
 class CauseKind(StrEnum):
-    """Why a run did not simply end clean."""
+    """The cause of a fault or of an end other than a clean success."""
 
     EXIT_CODE = "exit_code"
     SIGNAL = "signal"
@@ -77,14 +78,14 @@ class CauseKind(StrEnum):
 
 
 class Dedup(StrEnum):
-    """What a submit does when the owner already has a live run with the same digest."""
+    """The action of a submit if the owner already has a live run with the same digest."""
 
     ATTACH = "attach"
     NEW = "new"
     FAIL = "fail"
 
 
-#: Status words of older registries and clients -> states of today (filters, imports of old registries).
+#: Status words of older registries and clients -> present states; for filters and imports.
 LEGACY_STATES: dict[str, State] = {
     "pending": State.INIT,
     "init": State.INIT,
@@ -107,7 +108,7 @@ LEGACY_STATES: dict[str, State] = {
     "term": State.TERM,
 }
 
-#: Older status words that say more than TERM.
+#: Older status words that also name an outcome.
 LEGACY_OUTCOMES: dict[str, Outcome] = {
     "completed": Outcome.SUCCEEDED,
     "failed": Outcome.FAILED,
@@ -116,7 +117,7 @@ LEGACY_OUTCOMES: dict[str, Outcome] = {
 
 
 def parse_state(word: str) -> State:
-    """Return the state that `word` (today's or an older name, any case) means; ValueError otherwise."""
+    """Return the state that `word` names (a present or older name, any case); ValueError if it is unknown."""
     state = LEGACY_STATES.get(word.lower())
     if state is None:
         raise ValueError(f"{word!r} is not a state; use one of {', '.join(State)}")

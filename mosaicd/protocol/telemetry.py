@@ -1,9 +1,9 @@
-"""What workers print: one line of stdout -> a telemetry record, and a record -> one shape for readers.
+"""Telemetry: recognise records in the lines that workers print, and convert records to one form for readers.
 
-The shim calls `classify` on every candidate line and keeps the worker's own object unchanged; only a
-reader calls `normalise`, which folds four dialects and their synonyms into one set of names.  Three
-discriminators are in use (`event`, `type`, `event_type`), JSON is often Python's (bare NaN and
-Infinity), and an object without a known discriminator is ordinary output, not a fault.
+The shim calls `classify` for each line that may be a record, and keeps the object of the worker unchanged.
+Only readers call `normalise`, which converts four dialects and their synonyms to one set of names.  Workers
+name the kind of a record with one of three keys (`event`, `type`, `event_type`); an object without a known
+kind is ordinary output, not a fault.  Numbers may be NaN and Infinity, as Python's json module writes them.
 """
 
 import json
@@ -23,14 +23,14 @@ LIFECYCLE = frozenset({
     "checkpoint_saved", "checkpoint_loaded", "paused", "resumed",
 })  # fmt: skip
 KINDS = LIFECYCLE | {"step", "episode", "artifact", "error"}
-#: A well-formed event of a name that is not ours.
+#: The kind of a valid event with an unknown name.
 OTHER = "event"
-#: What the shim adds where output or records were shed.
+#: The kind of a record that the shim adds where output or records were dropped.
 GAP = "gap"
 LAST_WORDS = frozenset({"run_completed", "run_failed", "run_cancelled"})
 
 DISCRIMINATORS = ("event", "type", "event_type")
-#: A worker's own count of environment steps over its whole life.
+#: Keys for the worker's own count of environment steps, over all attempts.
 GLOBAL_STEP = ("global_step", "num_timesteps", "total_steps")
 RETURN = ("total_reward", "reward", "return", "episode_return")
 LENGTH = ("steps", "num_steps", "length", "episode_length")
@@ -39,7 +39,7 @@ TOTAL_EPISODES = ("total_episodes", "num_episodes", "episodes", "max_episodes")
 
 
 class NotARecord(ValueError):
-    """The line begins like an object and is not one."""
+    """The line begins like a JSON object but is not a valid one."""
 
 
 class Recognised:
@@ -59,6 +59,7 @@ _INT64 = 1 << 63
 
 
 def _strict_float(literal: str) -> float | str:
+    """Return the number; the text Infinity or -Infinity if it is beyond a double."""
     value = float(literal)
     return value if -_INFINITY < value < _INFINITY else ("Infinity" if value > 0 else "-Infinity")
 
@@ -69,7 +70,7 @@ _lenient = json.JSONDecoder(parse_constant=str, parse_float=_strict_float)
 
 
 def classify(line: bytes) -> Recognised | None:
-    """Return the record in `line`, or None for an object that is no telemetry; NotARecord for broken JSON."""
+    """Return the record in `line`; None for an object that is no telemetry; NotARecord for invalid JSON."""
     line = line.strip()
     replaced = False
     try:
@@ -77,14 +78,14 @@ def classify(line: bytes) -> Recognised | None:
     except UnicodeDecodeError:
         text = line.decode("utf-8", "replace")
         replaced = True
-    foreign = "NaN" in text or "Infinity" in text
-    data = _decode(_lenient if foreign else _plain, text)
+    is_python_json = "NaN" in text or "Infinity" in text
+    data = _decode(_lenient if is_python_json else _plain, text)
     if type(data) is not dict:
         raise NotARecord("not an object")
     kind = kind_of(data)
     if kind is None:
         return None
-    if foreign:
+    if is_python_json:
         line = json.dumps(data, separators=(",", ":"), allow_nan=False).encode()
     elif replaced:
         line = text.encode()
@@ -94,7 +95,7 @@ def classify(line: bytes) -> Recognised | None:
 def _decode(decoder: json.JSONDecoder, text: str) -> Any:
     try:
         data, end = decoder.raw_decode(text)
-    except (ValueError, RecursionError) as error:  # the latter: nested deeper than the interpreter goes
+    except (ValueError, RecursionError) as error:  # RecursionError: too deep for the interpreter
         raise NotARecord(str(error)) from None
     if end != len(text):
         raise NotARecord("text after the object")
@@ -102,7 +103,7 @@ def _decode(decoder: json.JSONDecoder, text: str) -> Any:
 
 
 def kind_of(data: Json) -> str | None:
-    """Return the record kind that `data` declares, OTHER for an unknown event, None for no telemetry."""
+    """Return the kind of the record `data`: OTHER for an unknown event, None if it is no telemetry."""
     for key in DISCRIMINATORS:
         word = data.get(key)
         if type(word) is str and word in KINDS:
@@ -117,7 +118,7 @@ def kind_of(data: Json) -> str | None:
 
 
 def payload_of(data: Json) -> Json:
-    """Return the lifecycle payload; a worker that prints its fields flat has them at the top."""
+    """Return the payload of a lifecycle record; some workers print its fields at the top level."""
     payload = data.get("payload")
     return payload if type(payload) is dict else data
 
@@ -132,7 +133,7 @@ def first_number(data: Json, keys: tuple[str, ...]) -> float | int | None:
 
 
 def is_number(value: Any) -> bool:
-    """Say whether `value` is a finite float or a 64-bit int; True and False are not numbers here."""
+    """Return whether `value` is a finite float or a 64-bit int; True and False are not numbers."""
     kind = type(value)
     if kind is int:
         return -_INT64 <= value < _INT64  # type: ignore[no-any-return]
@@ -157,7 +158,7 @@ def scalars(kind: str, data: Json) -> Json:
 
 
 def global_step(data: Json) -> int | None:
-    """Return the worker's own step count where the record has one, at the top, in payload or in metadata."""
+    """Return the worker's own step count (at the top level, in payload or in metadata), or None."""
     step = first_number(data, GLOBAL_STEP)
     if step is None:
         for key in ("payload", "metadata"):
@@ -176,9 +177,9 @@ def global_step(data: Json) -> int | None:
 
 
 # ---------------------------------------------------------------------------------------------------
-# The reader's side
+# For readers of telemetry
 
-#: Names of ours <- names in use, first hit wins; `*_json` values are decoded where they are JSON.
+#: Name for readers -> names that workers use (the first present name counts); `*_json` values are decoded.
 _STEP: dict[str, tuple[str, ...]] = {
     "step": ("step_index", "step"),
     "action": ("action_json", "action"),
@@ -216,11 +217,11 @@ _NUMBERS = frozenset({"step", "episode", "steps"})
 
 
 def normalise(record: Json) -> Json:
-    """Return a line of telemetry.jsonl under one set of names; what has no common name is under `extra`.
+    """Return a record of telemetry.jsonl with one set of names; other fields are under `extra`.
 
-    Keys: seq, at (when the shim read it), kind, time (the worker's clock, unix seconds, or None), then
-    by kind: episode step action observation reward ... (step); episode return steps success ...
-    (episode); artifact path; message; `event` and `payload` (lifecycle and other events).
+    Keys of all kinds: seq, at (the time at which the shim read it), kind, time (the worker's clock in Unix
+    seconds, or None).  Keys by kind: step: episode, step, action, observation, reward, ...; episode: episode,
+    return, steps, success, ...; artifact: artifact, path; error: message; all other kinds: event, payload.
     """
     data: Json = dict(record.get("data") or {})
     kind = str(record.get("kind", OTHER))
@@ -230,9 +231,9 @@ def normalise(record: Json) -> Json:
     if kind == GAP:
         return {**view, **data}
     for name, keys in _FIELDS.get(kind, _ALL).items():
-        value = _take(data, keys)
+        value = _pop_first(data, keys)
         if value is not None:
-            view[name] = _whole(value) if name in _NUMBERS else value
+            view[name] = _int_if_integral(value) if name in _NUMBERS else value
     if kind in _FIELDS:
         _episode_from_id(view, data)
         view["extra"] = data
@@ -243,7 +244,8 @@ def normalise(record: Json) -> Json:
     return view
 
 
-def _take(data: Json, keys: tuple[str, ...]) -> Any:
+def _pop_first(data: Json, keys: tuple[str, ...]) -> Any:
+    """Remove all `keys` from `data`; return the first value that is not None."""
     found = None
     for key in keys:
         value = data.pop(key, None)
@@ -254,18 +256,19 @@ def _take(data: Json, keys: tuple[str, ...]) -> Any:
 
 
 def _maybe_json(text: str) -> Any:
+    """Return the JSON value in `text`, or `text` itself if it is not JSON."""
     try:
         return _lenient.decode(text)
     except (ValueError, RecursionError):
         return text
 
 
-def _whole(value: Any) -> Any:
+def _int_if_integral(value: Any) -> Any:
     return int(value) if type(value) is float and value.is_integer() else value
 
 
 def _episode_from_id(view: Json, data: Json) -> None:
-    """`<run id>-ep000012` is how the language-model workers number an episode within a step."""
+    """Add the episode from an `episode_id` such as `RUN_ID-ep000012`, which language-model workers print."""
     if "episode" in view or type(data.get("episode_id")) is not str:
         return
     digits = data["episode_id"].rpartition("ep")[2]
@@ -274,7 +277,7 @@ def _episode_from_id(view: Json, data: Json) -> None:
 
 
 def _clock(data: Json) -> float | None:
-    """Take the worker's clock out of `data` as unix seconds; a date without a zone is UTC."""
+    """Remove the worker's time from `data` and return it in Unix seconds; a date without a zone is UTC."""
     found = None
     for key in _CLOCKS:
         value = data.get(key)
@@ -290,7 +293,7 @@ def _clock(data: Json) -> float | None:
 
 
 def _iso_seconds(text: str) -> float | None:
-    from datetime import UTC, datetime  # readers only: the shim never pays for it
+    from datetime import UTC, datetime  # only readers need it: the shim does not load it
 
     try:
         moment = datetime.fromisoformat(text)

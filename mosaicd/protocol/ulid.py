@@ -1,6 +1,6 @@
 """Run ids: ULIDs (26 characters of Crockford's base 32; 48 bits of milliseconds, 80 random bits).
 
-Time and randomness are handed in, so that pure code and simulations may call this.
+Callers pass time and randomness in, so that pure code and simulations can use this module.
 """
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -17,7 +17,7 @@ def encode(milliseconds: int, randomness: bytes) -> str:
 
 
 def parse(text: str) -> str:
-    """Return `text` as a canonical (upper-case) ULID; ValueError when it is none or out of range."""
+    """Return `text` as a canonical (upper-case) ULID; ValueError if it is not a valid ULID."""
     folded = text.upper()
     if len(folded) != LENGTH or any(character not in _VALUES for character in folded):
         raise ValueError(f"{text!r} is not a ULID (26 characters of Crockford's base 32)")
@@ -27,7 +27,7 @@ def parse(text: str) -> str:
 
 
 def is_ulid(text: object) -> bool:
-    """Whether `text` is a valid ULID in either case."""
+    """Return whether `text` is a valid ULID, in upper or lower case."""
     if not isinstance(text, str):
         return False
     try:

@@ -10,7 +10,7 @@ from mosaicd.protocol.records.record import Record
 
 
 class Launch(Record):
-    """launch.json: what was ordered, without secrets, and which shim carries it out."""
+    """launch.json: the launch order without its secrets, and the shim that carries it out."""
 
     run_id: str | None = None
     attempt: int | None = None
@@ -27,7 +27,7 @@ class Launch(Record):
 
 
 class EnforcedLimits(Record):
-    """The limits that the control groups of a run enforce; an absent one is not limited."""
+    """The limits that the control groups of a run enforce; an absent value means no limit."""
 
     OMITTED: ClassVar = frozenset(("memory_bytes", "tasks", "cpu_weight"))
 
@@ -37,7 +37,7 @@ class EnforcedLimits(Record):
 
 
 class Started(Record):
-    """started.json: the process of the worker, and what holds its process tree."""
+    """started.json: the process of the worker, and the containment of its process tree."""
 
     pid: int | None = None
     start_ticks: int | None = None
@@ -51,7 +51,7 @@ class Started(Record):
 
 
 class Stop(Record):
-    """A stop or limit that was begun: its cause, who asked for it, and whether KILL was needed."""
+    """A stop or a limit that the shim began to enforce: cause, requester, and whether KILL was needed."""
 
     kind: str | None = None
     who: str | None = None
@@ -62,7 +62,7 @@ class Stop(Record):
 
 
 class Usage(Record):
-    """What the worker and its descendants used, as wait4(2) counts it."""
+    """The resources that the worker and its descendants used, from wait4(2)."""
 
     utime_s: float | None = None
     stime_s: float | None = None
@@ -70,7 +70,7 @@ class Usage(Record):
 
 
 class OutOfMemory(Record):
-    """Processes that the kernel killed because memory was short; no `limit_bytes`: the machine's was."""
+    """Processes that the kernel killed.  Without `limit_bytes`, the machine itself had no memory left."""
 
     OMITTED: ClassVar = frozenset(("limit_bytes", "peak_bytes", "refusals"))
 
@@ -81,7 +81,7 @@ class OutOfMemory(Record):
 
 
 class PostMortemSummary(Record):
-    """The summary of a post-mortem: where a run stood that was ended because it made no progress."""
+    """The summary of a post-mortem: the place in its code at which a run made no progress."""
 
     OMITTED: ClassVar = frozenset(("state", "waits_in", "python", "file"))
 
@@ -93,7 +93,7 @@ class PostMortemSummary(Record):
 
 
 class Checkpoint(Record):
-    """A checkpoint that the worker told of."""
+    """A checkpoint that the worker reported."""
 
     OMITTED: ClassVar = frozenset(("sha256",))
 
@@ -104,7 +104,7 @@ class Checkpoint(Record):
 
 
 class Shed(Record):
-    """What limits and full disks kept out of the files."""
+    """Output and records that were dropped because of a limit or a full disk."""
 
     stdout_bytes: int | None = None
     stderr_bytes: int | None = None
@@ -112,7 +112,7 @@ class Shed(Record):
 
 
 class Counts(Record):
-    """The cursors and last values of an attempt, as exit.json and every advance have them."""
+    """The cursors and last values of an attempt; exit.json and every advance contain them."""
 
     telemetry_seq: int
     stdout_bytes: int
@@ -125,7 +125,7 @@ class Counts(Record):
 
 
 class Exit(Record):
-    """exit.json: how the attempt ended."""
+    """exit.json: the end of the attempt."""
 
     run_id: str | None = None
     attempt: int | None = None

@@ -7,7 +7,7 @@ from mosaicd.protocol.records.attempt import Exit, Launch, Started
 
 @dataclass(frozen=True, slots=True)
 class AttemptFiles:
-    """A file that is absent is None, one that cannot be used has no values.  `is_held`: the shim lives."""
+    """An absent file is None; an invalid file is a record without values.  `is_held`: the shim is alive."""
 
     number: int
     launch: Launch | None = None

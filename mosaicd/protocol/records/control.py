@@ -1,6 +1,6 @@
-"""What the daemon tells a shim: the reply to worker.register, and the notifications control.*.
+"""Messages from the daemon to a shim: the reply to worker.register, and the notifications control.*.
 
-The shim trusts the daemon.  A shim may be older or newer than its daemon, so an absent key is None.
+The shim trusts the daemon.  Shim and daemon may have different versions, so an absent key is None.
 """
 
 from mosaicd.protocol import Json
@@ -11,9 +11,9 @@ START, ATTACH, STOP = "start", "attach", "stop"
 
 
 class Registered(Record):
-    """The reply to worker.register: a token for this connection, what to do, and what is wanted now.
+    """The reply to worker.register: a session token, an order, and the present want of the run.
 
-    `stop` is the stop or the fault of the run, with `kind`, `who`, `reason` and `grace_s` as far as known.
+    `stop` is the stop or the fault of the run: `kind`, `who`, `reason`, `grace_s`; unknown ones are absent.
     """
 
     accepted_version: int | None = None
@@ -26,7 +26,7 @@ class Registered(Record):
 
 
 class StopParams(Record):
-    """control.stop: end the process tree, with KILL after `grace_s` seconds (None: the run's own)."""
+    """control.stop: end the process tree, with KILL after `grace_s` seconds (None: those of the run)."""
 
     kind: str | None = None
     who: str | None = None
@@ -35,6 +35,6 @@ class StopParams(Record):
 
 
 class PauseParams(Record):
-    """control.pause: freeze the tree, have the worker pause itself, or have it save and leave (release)."""
+    """control.pause: freeze the process tree, or let the worker pause itself, or let it save and exit."""
 
     mode: str | None = None

@@ -1,6 +1,6 @@
 """Facts of an attempt, which its shim sends with worker.fact; each is an object with `fact` and `at`.
 
-`spawned` and `exited` carry a whole record, `started` and `continued` only the time.
+`spawned` and `exited` contain a complete record, `started` and `continued` only the time.
 """
 
 from mosaicd.protocol import Json
@@ -11,7 +11,7 @@ SPAWNED, STARTED, CONTINUED, EXITED = "spawned", "started", "continued", "exited
 
 
 class SpawnFailed(Record):
-    """The worker could not be executed, or its files could not be made; `exit` is exit.json."""
+    """The worker could not be executed, or its files could not be created; `exit` is exit.json."""
 
     fact: str = "spawn_failed"
     at: float | None = None
@@ -29,7 +29,7 @@ class Paused(Record):
 
 
 class LimitReached(Record):
-    """A limit of the run has passed; `kind` is time_limit or step_limit."""
+    """A limit of the run was reached; `kind` is time_limit or step_limit."""
 
     fact: str = "limit_reached"
     at: float | None = None
@@ -39,7 +39,7 @@ class LimitReached(Record):
 
 
 class Emptied(Record):
-    """The shim has found the process tree empty, after `exited`; only the launcher confirms it."""
+    """The shim found the process tree empty, after `exited`; only the launcher can confirm that."""
 
     fact: str = "emptied"
     at: float | None = None
@@ -49,15 +49,15 @@ class Emptied(Record):
 
 
 def spawned(started: Started) -> Json:
-    """Return the fact that the worker was executed."""
+    """Return the fact that the worker was started, with the record of started.json."""
     return {"fact": SPAWNED, **started.to_json()}
 
 
 def exited(exit: Exit) -> Json:
-    """Return the fact that the worker has ended."""
+    """Return the fact that the worker has ended, with the record of exit.json."""
     return {"fact": EXITED, "at": exit.finished_at, **exit.to_json()}
 
 
 def at_time(fact: str, at: float) -> Json:
-    """Return a fact of which only the time is known: `started` or `continued`."""
+    """Return a fact that has only a time: `started` or `continued`."""
     return {"fact": fact, "at": at}

@@ -1,6 +1,6 @@
-"""The two orders that a shim is forked for, and the limits in them.
+"""The two orders for a forked shim (launch, teardown), and the limits in them.
 
-The daemon writes an order into a descriptor, the launcher passes the descriptor on unread, the shim reads
+The daemon writes an order into a descriptor, the launcher passes the descriptor on, and only the shim reads
 it.  A launch order holds the launch secret and the environment of the worker, so it is never a file.
 """
 
@@ -9,9 +9,9 @@ from typing import Literal
 from mosaicd.protocol import Json
 from mosaicd.protocol.records.record import Record
 
-#: Defaults of what a run does not say itself: `[timeouts]` and `[limits]` of the settings.
+#: Defaults of the settings in `[timeouts]` and `[limits]`, for values that a run does not set.
 GRACE_S = 5.0
-WORKER_GRACE_S = 30.0  # of a worker that declares checkpointing
+WORKER_GRACE_S = 30.0  # for a worker that supports checkpoints
 HANDSHAKE_TIMEOUT_S = 30.0
 PAUSE_ACK_TIMEOUT_S = 10.0
 POST_MORTEM_S = 2.0
@@ -22,7 +22,7 @@ _WORKER_ID_LIMIT = 128
 
 
 class Limits(Record):
-    """Limits of one attempt: durations in seconds, sizes in bytes; None where the run has no such limit."""
+    """Limits of one attempt: durations in seconds, sizes in bytes; None: the run has no such limit."""
 
     time_limit_s: float | None = None
     max_steps: int | None = None
@@ -37,7 +37,7 @@ class Limits(Record):
 
 
 class Containment(Record):
-    """What the control groups of a run are to enforce; `required`: without control groups no run."""
+    """The limits for the control groups of a run; `required`: without control groups, the run fails."""
 
     required: bool = False
     memory_bytes: int | None = None
@@ -45,7 +45,7 @@ class Containment(Record):
 
 
 class LaunchOrder(Record):
-    """All that a shim needs to start one attempt of one run."""
+    """The order to start one attempt of a run."""
 
     order: Literal["launch"] = "launch"
     run_id: str
@@ -74,12 +74,12 @@ class LaunchOrder(Record):
 
     @property
     def is_worker(self) -> bool:
-        """Whether this is a MOSAIC worker rather than a plain command."""
+        """Whether the program is a MOSAIC worker and not a plain command."""
         return self.kind == "worker"
 
     @property
     def shown_worker_id(self) -> str:
-        """The worker's own name, short enough for a message."""
+        """The worker id, or the run id without one; short enough for a message."""
         name = self.worker_id or self.run_id
         return name[:_WORKER_ID_LIMIT].encode("utf-8", "replace").decode()
 
@@ -92,16 +92,16 @@ class Process(Record):
 
 
 class TeardownLimits(Record):
-    """The limits that matter at the end of a process tree."""
+    """The limits for the end of a process tree."""
 
     grace_s: float = GRACE_S
 
 
 class TeardownOrder(Record):
-    """The order to end the process tree that a dead shim left.
+    """The order to end the orphaned process tree of a dead shim.
 
-    `pid` and `start_ticks` are those of the worker in started.json, None where it was never started.
-    `given_up_shim` is a shim that lives and is silent: it is ended first.
+    `pid` and `start_ticks` are those of the worker in started.json; None if it was never started.
+    `given_up_shim`: a shim that is alive and silent; the teardown shim ends it first.
     """
 
     order: Literal["teardown"] = "teardown"

@@ -1,7 +1,7 @@
-"""The packets between daemon and launcher: what the daemon asks, and what the launcher replies and tells.
+"""The packets between daemon and launcher: orders of the daemon, replies and facts of the launcher.
 
 Each packet is one JSON object.  A ForkShim comes with the descriptor of the order (see `orders`).  Daemon and
-launcher are always of the same program, so packets are read as they are.
+launcher always have the same version, so packets are not checked.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ class ForkShim(Record):
 
 
 class CheckTree(Record):
-    """Say whether a process of the run is left; the reply is TreeChecked.
+    """Check whether a process of the run is alive; the reply is TreeChecked.
 
-    `shim_pid` and `shim_start` (clock ticks since boot) are those of its shim, None where it has none.
+    `shim_pid` and `shim_start` (clock ticks since boot) are those of the shim; None if the run has none.
     """
 
     order: Literal["is_empty"] = "is_empty"
@@ -34,7 +34,7 @@ class CheckTree(Record):
 
 
 class UnknownOrder(Record):
-    """A packet with an order that this launcher does not know; the reply is ForkFailed."""
+    """A packet with an unknown order; the reply is ForkFailed."""
 
     id: int | None = None
 
@@ -49,7 +49,7 @@ class Launched(Record):
 
 
 class ForkFailed(Record):
-    """No shim is forked: why, and the errno of the fork where it has one."""
+    """No shim is forked.  `errno` is that of the fork, None if the reason is another one."""
 
     reply: Literal["failed"] = "failed"
     id: int | None
@@ -58,7 +58,7 @@ class ForkFailed(Record):
 
 
 class TreeChecked(Record):
-    """Whether the process tree of a run is empty, and the first pids where it is not."""
+    """The result of a check: whether the process tree of a run is empty, and if not, its first pids."""
 
     reply: Literal["empty"] = "empty"
     id: int
@@ -78,7 +78,7 @@ class Reaped(Record):
 
 
 class ContainmentFound(Record):
-    """What holds a run's processes together on this machine, and which limits are enforced."""
+    """The kind of containment on this machine, and the limits that it enforces."""
 
     fact: Literal["containment"] = "containment"
     kind: str

@@ -1,8 +1,7 @@
-"""What a shim reports to the daemon: worker.register with its status, worker.fact, worker.advance.
+"""Reports of a shim to the daemon: worker.register with a status, worker.fact, worker.advance.
 
-Register, Facts and Advance are the parameters of these methods, decoded as strictly as every other request.
-The details of a status, a fact or a checkpoint are read with distrust (see `untrusted`), so here each of them
-is any JSON object.
+Register, Facts and Advance are the parameters of these methods; the daemon decodes them as strictly as every
+other request.  A status, a fact or a checkpoint may be any JSON object here: `untrusted` reads its fields.
 """
 
 from typing import ClassVar
@@ -13,7 +12,7 @@ from mosaicd.protocol.records.record import Record
 
 
 class Status(Record):
-    """All that an attempt has come to.  `frozen_at` or `thawed_at`: when the last of the two facts was."""
+    """The progress of an attempt.  `frozen_at` or `thawed_at`: the time of the newest pause or resume."""
 
     OMITTED: ClassVar = frozenset(("frozen_at", "thawed_at"))
 
@@ -30,7 +29,7 @@ class Status(Record):
 
 
 class Register(Record):
-    """A shim's handshake; `status` is what it already did (lifecycle of the attempt so far)."""
+    """The handshake of a shim; `status` is a Status: the progress of the attempt until now."""
 
     proto_version: int
     schema_id: str
@@ -48,7 +47,7 @@ class Register(Record):
 
 
 class Advance(Record):
-    """Cursors, last values and signs of life; carries no ledger event."""
+    """Cursors, last values and signs of life; an advance is no event of the ledger."""
 
     run_id: str
     session_token: str
@@ -67,7 +66,7 @@ class Advance(Record):
 
 
 class Facts(Record):
-    """Facts in the order they happened; each a dict with `fact`, `at` and its evidence."""
+    """Facts of an attempt in their order; each is an object with `fact`, `at` and its evidence."""
 
     run_id: str
     session_token: str

@@ -1,8 +1,8 @@
-"""Reading what a user may have written: a value is kept only where it has the declared type.
+"""Read data that a user may have written: a value is kept only if it has the declared type.
 
-A user owns the user's shim and run directory.  What is wrong there may spoil that user's own record, but it
-must never reach the core with a type that the core does not expect, nor the registry or the wire with what
-neither can hold (NaN, half a surrogate pair, an integer without bound).
+Shims and run directories belong to the user.  Invalid data there may damage the records of this user; it must
+never give the core a value of an unexpected type, nor the registry or the wire a value that they cannot
+represent (NaN, half a surrogate pair, a very large integer).
 """
 
 import math
@@ -14,9 +14,9 @@ from mosaicd.protocol.records.record import Record, is_record
 TEXT_LIMIT = 1000
 METRICS_LIMIT = 64
 NAME_LIMIT = 80
-#: Counts, pids and sizes: exact in every JSON reader, and far below what SQLite and C can hold.
+#: The largest count, pid or size: exact in every JSON reader, and valid in SQLite and C.
 MOST_COUNT = 2**53
-#: Times and durations in seconds: thirty thousand years.
+#: The largest time or duration in seconds: thirty thousand years.
 MOST_SECONDS = 1e12
 _MOST_METRIC = 1e300
 
@@ -24,7 +24,7 @@ R = TypeVar("R", bound=Record)
 
 
 def read(cls: type[R], data: Any) -> R:
-    """Return the record in `data`; a field without a value of its type has its default."""
+    """Return the record in `data`; a field that is absent or has a wrong type gets its default."""
     given = data if isinstance(data, Mapping) else {}
     values = {name: _value(declared, given.get(name)) for name, declared in cls.TYPES.items()}
     return cls(**{name: value for name, value in values.items() if value is not None})
@@ -47,12 +47,12 @@ def count(value: Any) -> int | None:
 
 
 def flag(value: Any) -> bool | None:
-    """Return `value` if it is true or false, else None."""
+    """Return `value` if it is a boolean, else None."""
     return value if isinstance(value, bool) else None
 
 
 def numbers(value: Any) -> dict[str, int | float] | None:
-    """Return the finite numbers of a JSON object, at most METRICS_LIMIT of them; None for anything else."""
+    """Return the finite numbers of a JSON object, at most METRICS_LIMIT of them; None if it is no object."""
     if not isinstance(value, Mapping):
         return None
     found: dict[str, int | float] = {}
@@ -66,13 +66,13 @@ def numbers(value: Any) -> dict[str, int | float] | None:
 
 
 def counts(value: Any) -> tuple[int, ...] | None:
-    """Return the counts in a list, without its other entries; None for anything else."""
+    """Return the valid counts in a list; None if `value` is not a list."""
     found = map(count, value) if isinstance(value, list) else None
     return None if found is None else tuple(number for number in found if number is not None)
 
 
 def texts(value: Any) -> tuple[str, ...] | None:
-    """Return the strings in a list, each cut, without its other entries; None for anything else."""
+    """Return the strings in a list, each cut to TEXT_LIMIT; None if `value` is not a list."""
     found = map(text, value) if isinstance(value, list) else None
     return None if found is None else tuple(word for word in found if word is not None)
 
@@ -84,6 +84,7 @@ _CHECKS: Mapping[Any, Callable[[Any], Any]] = {
 
 
 def _value(declared: Any, value: Any) -> Any:
+    """Return `value` if it has the declared type, else None."""
     if value is None:
         return None
     if is_record(declared):
@@ -92,6 +93,7 @@ def _value(declared: Any, value: Any) -> Any:
 
 
 def _encodable(value: str) -> str:
+    """Return `value` with each lone surrogate replaced, because UTF-8 cannot encode it."""
     return value.encode("utf-8", "replace").decode()
 
 
