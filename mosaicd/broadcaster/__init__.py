@@ -53,16 +53,16 @@ class Changes:
 
     def __init__(self) -> None:
         self.states: set[State] = set()
-        self._happened = asyncio.Event()
+        self._has_changed = asyncio.Event()
 
-    def happened(self) -> None:
+    def notify(self) -> None:
         """Wake the waiting task."""
-        self._happened.set()
+        self._has_changed.set()
 
     async def wait(self) -> None:
         """Wait until the run has a commit or an advance after the last return of `wait`."""
-        await self._happened.wait()
-        self._happened.clear()
+        await self._has_changed.wait()
+        self._has_changed.clear()
 
 
 class Broadcaster:
@@ -77,7 +77,7 @@ class Broadcaster:
         self._watches: set[Watch] = set()
         self._followers: dict[str, set[Changes]] = {}
         self._owners: dict[str, int] = {}
-        registry.subscribe(self._committed)
+        registry.subscribe(self._follow_commits)
 
     @property
     def epoch(self) -> str:
@@ -94,9 +94,10 @@ class Broadcaster:
         """The number of active watches."""
         return len(self._watches)
 
-    # --- what happens ----------------------------------------------------------------------------------
+    # --- commits and advances ------------------------------------------------------------------------------
 
-    def _committed(self, batch: Sequence[Committed]) -> None:
+    def _follow_commits(self, batch: Sequence[Committed]) -> None:
+        """Keep the events of a batch, and wake watchers and followers."""
         self._recent.extend(batch)
         for watch in self._watches:
             watch.wake.set()
@@ -104,12 +105,12 @@ class Broadcaster:
             for commit in batch:
                 for changes in self._followers.get(commit.run.run_id, ()):
                     changes.states.add(commit.run.state)
-                    changes.happened()
+                    changes.notify()
 
     def advanced(self, run_id: str) -> None:
         """Note that the last values of a live run have changed."""
         for changes in self._followers.get(run_id, ()):
-            changes.happened()
+            changes.notify()
         run = self._registry.live.get(run_id)
         if run is None:
             return
@@ -134,8 +135,7 @@ class Broadcaster:
     # --- feeding a watcher -----------------------------------------------------------------------------
 
     async def feed(self, watch: Watch, write: Write) -> None:
-        """Write the notifications of the watcher as lines until cancelled; an exception of `write` ends
-        it."""
+        """Write the notifications of the watcher as lines until cancelled, or until `write` raises."""
         self._watches.add(watch)
         loop = asyncio.get_running_loop()
         progress_due = loop.time()
@@ -159,6 +159,7 @@ class Broadcaster:
             self._watches.discard(watch)
 
     async def _catch_up(self, watch: Watch, write: Write) -> None:
+        """Send all events after the cursor of the watcher, or a gap record if a live watcher lags too far."""
         while watch.cursor < self.last_seq:
             behind = self.last_seq - watch.cursor
             if watch.is_live and behind > self._limit:
@@ -216,6 +217,7 @@ class Broadcaster:
             await write(b"".join(lines))
 
     async def _owner_of(self, run_id: str) -> int | None:
+        """Return the uid of a run's owner; None if the run was pruned."""
         live = self._registry.live.get(run_id)
         if live is not None:
             return live.owner_uid

@@ -69,6 +69,7 @@ def progress_line(subscription: int, run: Run, progress: Progress) -> bytes:
 
 
 def _body(head: Json, data: Mapping[str, Any]) -> bytes:
+    """Return the encoded params: `head`, then the fields of the event, reduced if they are too large."""
     fields = {name: value for name, value in data.items() if name not in head and name != "subscription"}
     run = fields.pop("run", None)
     if isinstance(run, Mapping):

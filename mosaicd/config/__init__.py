@@ -41,11 +41,12 @@ class ConfigError(Exception):
     def __init__(self, source: str | None, faults: list[Fault]) -> None:
         self.source = source
         self.faults = faults
-        super().__init__("\n".join(self._said(path, rule) for path, rule in faults))
+        super().__init__("\n".join(self._line(path, rule) for path, rule in faults))
 
-    def _said(self, path: str, rule: str) -> str:
-        is_of_the_file = self.source and not path.startswith(("--", "the default "))
-        return (f"{self.source}: " if is_of_the_file else "") + f"{path} {rule}".lstrip()
+    def _line(self, path: str, rule: str) -> str:
+        """Return the line of one fault; a fault in the file begins with the name of the file."""
+        is_in_file = self.source and not path.startswith(("--", "the default "))
+        return (f"{self.source}: " if is_in_file else "") + f"{path} {rule}".lstrip()
 
 
 def process_environment() -> MutableMapping[str, str]:

@@ -43,13 +43,13 @@ def _read_fields(group: str, cls: Any, table: Mapping[str, Any], faults: Faults)
             faults.add(path, f"is not a setting; [{group}] has {', '.join(known)}")
             continue
         try:
-            values[key] = _checked(known[key], value)
+            values[key] = _check_value(known[key], value)
         except ValueError as fault:
             faults.add(path, str(fault))
     return values
 
 
-def _checked(setting: Field[Any], value: Any) -> object:
+def _check_value(setting: Field[Any], value: Any) -> object:
     """Return `value` as the setting's type; raise ValueError with the rule."""
     choices = setting.metadata.get("choices")
     if choices:
@@ -58,11 +58,11 @@ def _checked(setting: Field[Any], value: Any) -> object:
         return value
     low, high = setting.metadata["low"], setting.metadata["high"]
     is_whole = setting.type is int
-    what = "a whole number" if is_whole else "a number of " + _unit(setting.name)
+    kind = "a whole number" if is_whole else "a number of " + _unit(setting.name)
     allowed = int if is_whole else (int, float)
     fits = isinstance(value, allowed) and not isinstance(value, bool) and math.isfinite(value)
     if not fits or not low <= value <= high:
-        raise ValueError(f"must be {what} from {low:.15g} to {high:.15g}, not {_shown(value)}")
+        raise ValueError(f"must be {kind} from {low:.15g} to {high:.15g}, not {_shown(value)}")
     return value if is_whole else float(value)
 
 

@@ -64,7 +64,7 @@ class Gpus:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long each thing may take, in seconds."""
+    """Time limits of the daemon, in seconds."""
 
     handshake_s: float = _time(
         orders.HANDSHAKE_TIMEOUT_S, "from the launch order until the shim has registered"
@@ -75,11 +75,11 @@ class Timeouts:
         0.0, "the longest time without a further step or episode of a live worker; 0: no limit", 0.0
     )
     post_mortem_s: float = _time(
-        orders.POST_MORTEM_S, "for the Python stacks of a silent or stuck run", 0.0, 60.0
+        orders.POST_MORTEM_S, "to collect the Python stacks of a silent or stuck run", 0.0, 60.0
     )
     grace_s: float = _time(orders.GRACE_S, "from TERM to KILL, the default of a run", 0.0)
     worker_grace_s: float = _time(
-        orders.WORKER_GRACE_S, "the same, for a worker that declares checkpointing", 0.0
+        orders.WORKER_GRACE_S, "from TERM to KILL, the default for a worker that declares checkpointing", 0.0
     )
     pause_ack_s: float = _time(
         orders.PAUSE_ACK_TIMEOUT_S, "for a worker to acknowledge a pause; then its tree is frozen", 0.0
@@ -89,7 +89,7 @@ class Timeouts:
         0.1, "the first interval between two checks of a process tree that is not empty"
     )
     shim_silence_s: float = _time(30.0, "the longest silence of a live shim or launcher; then it is killed")
-    reconcile_s: float = _time(10.0, "for the whole reconciliation at start")
+    reconcile_s: float = _time(10.0, "for the reconciliation of all runs at the start")
     request_s: float = _time(30.0, "for one request other than submit")
     submit_s: float = _time(60.0, "for one submit")
     discovery_s: float = _time(20.0, "for one interpreter to list its workers")
@@ -113,7 +113,9 @@ class Limits:
         orders.OUTPUT_LIMIT_BYTES, "stderr that is kept of one attempt: its beginning and its end", 4096
     )
     telemetry_bytes: int = _count(
-        orders.TELEMETRY_LIMIT_BYTES, "telemetry that is kept of one attempt, likewise", 65536
+        orders.TELEMETRY_LIMIT_BYTES,
+        "telemetry that is kept of one attempt: its beginning and its end",
+        65536,
     )
 
 
@@ -199,7 +201,7 @@ class Log:
 class Supervisor:
     """Facts from systemd for this process; all absent in a terminal.
 
-    These are not settings: they are read from the environment only, and only if they are for this process.
+    Note: these are not settings.  They come only from the environment, and only if it names this process.
     """
 
     notify_socket: str | None = None
@@ -226,9 +228,9 @@ class Settings:
     supervisor: Supervisor = field(default_factory=Supervisor)
     config_file: Path | None = None
     crash_at: str | None = None
-    """A drill, from the environment only: where daemon, launcher or a shim is to die (crash_points)."""
+    """For drills, from the environment only: the crash point at which a process is killed (crash_points)."""
     soft_limit_descriptors: int = field(default_factory=soft_limit_descriptors)
-    """No setting either: the soft limit of open descriptors at the start of the daemon; its runs get it."""
+    """Not a setting: the soft limit of open descriptors at the start of the daemon; its runs get it."""
 
     @property
     def state_dir(self) -> Path:

@@ -14,7 +14,7 @@ from mosaicd.clock import Clock
 from mosaicd.core.deadlines import Deadline, DeadlineSubject, deadline, deadline_subject
 from mosaicd.core.run import Run
 
-#: Between the two checks of a deadline that has passed; messages that have arrived are read by then.
+#: The time between the two checks of a missed deadline; messages that have arrived are read meanwhile.
 SECOND_CHECK_S = 0.1
 #: A timer that fires later than this, or than this share of its limit, shows that the daemon was suspended.
 #: The least lag is one that a busy loop has anyway; without it a very short limit would restart for ever.
@@ -78,6 +78,7 @@ class DeadlineWatch:
             self.forget(run_id)
 
     def _arm(self, run: Run) -> None:
+        """Set the timer of the run to its deadline, if it has one."""
         timer = self._timers.pop(run.run_id, None)
         if timer is not None:
             timer.cancel()
@@ -87,14 +88,15 @@ class DeadlineWatch:
 
     def _call_at(self, run_id: str, at_mono: float, *, is_second: bool) -> None:
         loop, delay_s = asyncio.get_running_loop(), max(0.0, at_mono - self._clock.mono())
-        self._timers[run_id] = loop.call_later(delay_s, self._fired, run_id, at_mono, is_second)
+        self._timers[run_id] = loop.call_later(delay_s, self._check, run_id, at_mono, is_second)
 
     def _deadline(self, run: Run) -> Deadline | None:
         since = self._since[run.run_id][1]
         beat, moved = self._beats.get(run.run_id, since), self._moves.get(run.run_id, since)
         return deadline(run, since, beat, self._unkillable_s, self._pause_ack_s, moved_mono=moved)
 
-    def _fired(self, run_id: str, set_for_mono: float, is_second: bool) -> None:
+    def _check(self, run_id: str, set_for_mono: float, is_second: bool) -> None:
+        """Check the deadline of the run when its timer fires."""
         self._timers.pop(run_id, None)
         run = self._lookup(run_id)
         if run is None or run_id not in self._since:
@@ -114,4 +116,5 @@ class DeadlineWatch:
 
 
 def _most_lag_s(due: Deadline) -> float:
+    """Return the lag of a timer above which the daemon counts as suspended."""
     return min(MOST_LAG_S, max(LEAST_LAG_S, LAG_SHARE * due.after_s))

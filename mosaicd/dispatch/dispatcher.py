@@ -71,15 +71,15 @@ class Dispatcher:
     def start(self) -> None:
         """Carry out what every live run is owed, and begin to schedule."""
         for run in self._registry.live.values():
-            self._scheduler.sort(run)
+            self._scheduler.update(run)
             self._deadlines.observe(run)
             self.carry_out_owed(run.run_id)
             self._shim_ends.check_later(run.run_id)  # a shim that lives will have registered by then
-        self._schedule()
+        self._start_scheduler()
 
-    def _schedule(self) -> None:
+    def _start_scheduler(self) -> None:
         self._scheduler.wake()
-        self._tasks.start(self._scheduler.run(), self._schedule)
+        self._tasks.start(self._scheduler.run(), self._start_scheduler)
 
     async def close(self) -> None:
         """Stop carrying out actions; the next daemon carries out the rest."""
@@ -90,12 +90,12 @@ class Dispatcher:
     def _carry_out_later(self, run_id: str, delay_s: float) -> asyncio.TimerHandle:
         return self._tasks.call_later(delay_s, lambda: self.carry_out_owed(run_id))
 
-    # --- what happened ---------------------------------------------------------------------------------
+    # --- commits and reports ------------------------------------------------------------------------------
 
     def _follow_commits(self, batch: Sequence[Committed]) -> None:
         for committed in batch:
             run = committed.run
-            self._scheduler.sort(run)
+            self._scheduler.update(run)
             self._deadlines.observe(run)
             if run.is_final:
                 self._forget(run)
@@ -180,6 +180,7 @@ class Dispatcher:
             self._tasks.start(self._carry_out(run_id), lambda: self.carry_out_owed(run_id))
 
     async def _carry_out(self, run_id: str) -> None:
+        """Carry out what the run is owed, again if a commit asked for a check meanwhile."""
         try:
             while (run := self._registry.live.get(run_id)) is not None:
                 self._again.discard(run_id)
@@ -217,7 +218,7 @@ class Dispatcher:
             failed = Event(Kind.SPAWN_FAILED, self._clock.wall(), data=evidence)
             await self._recorder.record_outcome(run, Action.LAUNCH, lambda _: failed)
 
-    # --- what is known ---------------------------------------------------------------------------------
+    # --- reasons ----------------------------------------------------------------------------------------
 
     def reason(self, run: Run) -> str | None:
         """Return what keeps the run from starting, or None."""

@@ -37,8 +37,8 @@ class GuardedTasks:
         """Return whether `close` was called: no task starts any more."""
         return self._is_closed
 
-    def start(self, work: Coroutine[Any, Any, None], again: Callable[[], None]) -> None:
-        """Start `work`; if the registry refuses it, call `again` a moment later."""
+    def start(self, work: Coroutine[Any, Any, None], retry: Callable[[], None]) -> None:
+        """Start `work`; if the registry refuses it, call `retry` after RETRY_S."""
         if self._is_closed:
             work.close()
             return
@@ -48,7 +48,7 @@ class GuardedTasks:
                 await work
             except MosaicError as error:
                 self._log_refusal(error)
-                self.call_later(RETRY_S, again)
+                self.call_later(RETRY_S, retry)
             except asyncio.CancelledError:
                 raise
             except BaseException as error:
@@ -59,14 +59,14 @@ class GuardedTasks:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def call_later(self, delay_s: float, act: Callable[[], None]) -> asyncio.TimerHandle:
-        """Call `act` after a delay, unless `close` comes first."""
+    def call_later(self, delay_s: float, action: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call `action` after a delay, unless `close` comes first."""
 
-        def act_unless_closed() -> None:
+        def call_unless_closed() -> None:
             if not self._is_closed:
-                act()
+                action()
 
-        return asyncio.get_running_loop().call_later(delay_s, act_unless_closed)
+        return asyncio.get_running_loop().call_later(delay_s, call_unless_closed)
 
     async def close(self) -> None:
         """Cancel all tasks; later calls start none."""

@@ -1,8 +1,8 @@
-"""Launch orders: repeat an order whose shim left no trace, and retry a fork that failed for the moment.
+"""Launch orders: repeat an order whose shim left no trace, and retry a fork that failed temporarily.
 
-A fork fails for the moment when the machine is out of processes, memory or descriptors.  That is no fault of
-the run, so the order is retried with a back-off until the handshake timeout, and the reason of the run says
-so. Every other failure ends the run.
+A fork fails temporarily if the machine has no free process, memory or descriptor.  That is no fault of the
+run, so the order is retried with a back-off until the handshake timeout, and the reason of the run says so.
+Every other failure ends the run.
 """
 
 import errno
@@ -54,8 +54,8 @@ class Launches:
         self._launches: dict[str, _Launch] = {}  # by run id
 
     async def order(self, run: Run) -> Json | None:
-        """Have the launcher fork a shim; return the evidence if that has failed finally, None otherwise."""
-        launch = self._of(run) or _Launch(run.attempt)
+        """Have the launcher fork a shim; return the evidence of a final failure, None otherwise."""
+        launch = self._launch_of(run) or _Launch(run.attempt)
         self._launches[run.run_id] = launch
         try:
             if launch.forks == LAUNCH_TRIES:
@@ -65,28 +65,28 @@ class Launches:
             launch.refusals, launch.fork_error = 0, None
             launch.backoff.reset()
         except (LaunchFailed, OSError, ValueError) as error:
-            is_passing = isinstance(error, NoProcess) or getattr(error, "errno", None) in TEMPORARY_ERRORS
-            if is_passing and run.want is not Want.STOP:  # a stopped run needs no shim
-                self._wait(run, launch, error)
+            is_temporary = isinstance(error, NoProcess) or getattr(error, "errno", None) in TEMPORARY_ERRORS
+            if is_temporary and run.want is not Want.STOP:  # a stopped run needs no shim
+                self._delay(run, launch, error)
                 return None
             log.event(Catalogue.LAUNCH_FAILED, run_id=run.run_id, attempt=run.attempt, why=error)
-            return self._why_not(run, error)
+            return self._evidence(run, error)
         return None
 
     def fork_error(self, run: Run) -> str | None:
         """Return why the run's shim cannot be forked at the moment, or None."""
-        launch = self._of(run)
+        launch = self._launch_of(run)
         return launch.fork_error if launch is not None else None
 
     def forget(self, run_id: str) -> None:
         """Drop the orders of a run that has ended."""
         self._launches.pop(run_id, None)
 
-    def _of(self, run: Run) -> _Launch | None:
+    def _launch_of(self, run: Run) -> _Launch | None:
         launch = self._launches.get(run.run_id)
         return launch if launch is not None and launch.attempt == run.attempt else None
 
-    def _wait(self, run: Run, launch: _Launch, error: Exception) -> None:
+    def _delay(self, run: Run, launch: _Launch, error: Exception) -> None:
         launch.refusals += 1
         count = f"{launch.refusals} time{'' if launch.refusals == 1 else 's'}"
         launch.fork_error = f"the shim cannot be started: {error}; tried {count}"
@@ -94,8 +94,8 @@ class Launches:
             log.event(Catalogue.LAUNCH_DELAYED, run_id=run.run_id, attempt=run.attempt, why=error)
         self._retry_later(run.run_id, launch.backoff.next_s())
 
-    def _why_not(self, run: Run, error: Exception) -> Json:
-        """Return the evidence of a failed launch: the error, and why its directory cannot be made, if so."""
+    def _evidence(self, run: Run, error: Exception) -> Json:
+        """Return the error of a failed launch, and the error of the attempt's directory, if it has one."""
         refusal = self._rundirs.probe_attempt_dir(run.run_id) if isinstance(error, LaunchFailed) else error
         if not isinstance(refusal, OSError):
             return {"error": str(error)}

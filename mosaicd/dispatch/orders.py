@@ -62,7 +62,7 @@ class OrderBuilder:
         return launch_order(
             spec,
             self._placement(run),
-            base=_base_of(run.owner_uid),
+            base=_base_environment_of(run.owner_uid),
             nonce=run.nonce,
             secret=self._secrets.launch_secret(run.run_id, run.attempt, run.nonce),
             socket=self._socket,
@@ -92,7 +92,7 @@ class OrderBuilder:
 
 
 @lru_cache(maxsize=64)
-def _base_of(uid: int) -> dict[str, str]:
+def _base_environment_of(uid: int) -> dict[str, str]:
     try:
         user = pwd.getpwuid(uid)
     except KeyError:

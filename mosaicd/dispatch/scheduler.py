@@ -23,7 +23,7 @@ MOST_WAIT_S = 60.0
 
 
 class Scheduler:
-    """Start waiting runs when slots are free; call `sort` with each committed run."""
+    """Start waiting runs when slots are free; call `update` with each committed run."""
 
     def __init__(self, registry: Registry, settings: Settings, clock: Clock) -> None:
         self._cpus, self._gpus = settings.cpus.slots, settings.gpus.static
@@ -40,8 +40,8 @@ class Scheduler:
         """Make a plan soon, because a run may be able to start."""
         self._wake.set()
 
-    def sort(self, run: Run) -> None:
-        """Put a run into the queue, among the holders or out of both; make a plan if a run may now start."""
+    def update(self, run: Run) -> None:
+        """Update the queue and the runs that hold slots; make a plan if a run may be able to start."""
         if run.is_holding:
             self._holding[run.run_id] = run
         elif self._holding.pop(run.run_id, None) is not None:
@@ -68,13 +68,13 @@ class Scheduler:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            starts = self._queue.plan(self.capacity(), self._used(), self._clock.wall())
+            starts = self._queue.plan(self.capacity(), self._cpus_by_user(), self._clock.wall())
             self._arm_timer()
             if starts:
-                done = await asyncio.gather(*map(self._dispatch, starts), return_exceptions=True)
-                for failure in done:  # not before every start of the plan is decided
-                    if failure is not None:
-                        raise failure
+                results = await asyncio.gather(*map(self._dispatch, starts), return_exceptions=True)
+                for error in results:  # only after every start of the plan is recorded or refused
+                    if error is not None:
+                        raise error
 
     def close(self) -> None:
         """Cancel the timer."""
@@ -83,9 +83,9 @@ class Scheduler:
 
     def capacity(self) -> Capacity:
         """Return the resources of the machine, those that live runs hold, and those that are withheld."""
-        holding, withheld = self._holding.values(), self._withheld.values()
-        cpus_withheld = sum(one.cpus for one in withheld)
-        slots_withheld = frozenset(slot for one in withheld for slot in one.slots)
+        holding = self._holding.values()
+        cpus_withheld = sum(withheld.cpus for withheld in self._withheld.values())
+        slots_withheld = frozenset(slot for withheld in self._withheld.values() for slot in withheld.slots)
         return Capacity(
             cpus_total=self._cpus,
             cpus_used=sum(run.cpus_granted or 0 for run in holding) + cpus_withheld,
@@ -111,7 +111,7 @@ class Scheduler:
             for run in self._holding.values()
         ]
         withheld = list(self._withheld.values())
-        return Snapshot(self.capacity(), self._used(), self._clock.wall(), holders, owners, withheld)
+        return Snapshot(self.capacity(), self._cpus_by_user(), self._clock.wall(), holders, owners, withheld)
 
     def reason(self, run_id: str) -> str | None:
         """Return in a few words why a run waits, or None if it does not wait."""
@@ -123,13 +123,15 @@ class Scheduler:
         """Return the number of waiting runs, also held ones."""
         return len(self._queue)
 
-    def _used(self) -> dict[int, int]:
+    def _cpus_by_user(self) -> dict[int, int]:
+        """Return the CPUs that the live runs of each uid hold."""
         used: dict[int, int] = {}
         for run in self._holding.values():
             used[run.owner_uid] = used.get(run.owner_uid, 0) + (run.cpus_granted or 0)
         return used
 
     def _arm_timer(self) -> None:
+        """Make a plan again when the next waiting run may start by its time."""
         self.close()
         now = self._clock.wall()
         due = self._queue.next_due(now)
@@ -138,6 +140,8 @@ class Scheduler:
             self._timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
 
     async def _dispatch(self, start: Start) -> None:
+        """Record `dispatched` with the granted slots, unless the run no longer waits."""
+
         def decide(now: Run) -> list[Event]:
             if owed(now) is not Action.QUEUE or now.held:
                 return []

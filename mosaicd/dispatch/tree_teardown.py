@@ -30,7 +30,7 @@ from mosaicd.shims.shims import Shims
 
 #: The longest wait between two checks of a tree that is not empty.
 MOST_RECHECK_S = 5.0
-#: The time for a connected shim, or the last of many, to end its tree; a longer grace period extends it.
+#: The longest time for one shim to end its tree, unless the grace period is longer.
 MOST_PATIENCE_S = 600.0
 
 
@@ -105,7 +105,7 @@ class TreeTeardown:
         return fsm.conclude(run, self._clock.wall(), wait_s, bound)
 
     async def _wait_for(self, run: Run, pids: list[int], *, is_shim_alive: bool) -> None:
-        """Check again later; after too long record `unkillable`, and give up a shim that has not ended it."""
+        """Check again later; after too long record `unkillable`, and give up a shim that is too slow."""
         now, timeouts = self._clock.mono(), self._settings.timeouts
         tree = self._trees.get(run.run_id)
         if tree is None:

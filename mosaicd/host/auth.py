@@ -149,8 +149,8 @@ def _load_key(path: Path) -> bytes:
 
 def _read_key(path: Path) -> bytes:
     with os.fdopen(open_regular(path), "rb") as file:
-        facts = os.fstat(file.fileno())
-        if facts.st_uid != os.getuid() or facts.st_mode & 0o077:
+        status = os.fstat(file.fileno())
+        if status.st_uid != os.getuid() or status.st_mode & 0o077:
             raise ValueError(f"{path} must belong to uid {os.getuid()} and be closed to others (chmod 600)")
         key = file.read(KEY_BYTES + 1)
     if len(key) != KEY_BYTES:

@@ -1,4 +1,4 @@
-"""Work that goes on beside the requests; a failure of it is reported, and the requests are answered on."""
+"""Background tasks of the daemon: a task that fails is reported, and requests are still answered."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -15,9 +15,9 @@ Work = Coroutine[Any, Any, None]
 async def background(
     warn: Callable[[str], None], is_ending: Callable[[], bool], *works: Work
 ) -> AsyncIterator[None]:
-    """Run `works` until the block is left; `warn` is called with a sentence about each work that fails.
+    """Run `works` as tasks until the block is left; call `warn` with a sentence for each task that fails.
 
-    Not after `is_ending`: a daemon that ends takes from works what they need.
+    While `is_ending` returns true, failures are ignored: a stopping daemon closes parts that the tasks use.
     """
 
     def report(task: "asyncio.Task[None]") -> None:

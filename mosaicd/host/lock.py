@@ -78,18 +78,18 @@ def acquire(state_dir: Path, socket: Path, *, started_at: float) -> Locks:
     file is refused.  In both cases no lock is held.
     """
     holder = Holder(os.getpid(), __version__, str(socket), str(state_dir), started_at)
-    _own_directory(state_dir, "state directory")
-    _safe_directory(socket.parent)
+    _prepare_state_dir(state_dir)
+    _prepare_socket_dir(socket.parent)
     fds: list[int] = []
-    places = ((state_dir / "lock", f"state directory {state_dir}"), (lock_path(socket), f"socket {socket}"))
+    files = ((state_dir / "lock", f"state directory {state_dir}"), (lock_path(socket), f"socket {socket}"))
     try:
-        for path, what in places:
-            fds.append(_lock(path, what))
+        for path, locked in files:
+            fds.append(_open_locked(path, locked))
     except CannotServe:
         for fd in fds:
             os.close(fd)
         raise
-    return _signed(fds, holder)
+    return _write_holder(fds, holder)
 
 
 def inherit(fds: Sequence[int], state_dir: Path, socket: Path, *, started_at: float) -> Locks:
@@ -97,16 +97,17 @@ def inherit(fds: Sequence[int], state_dir: Path, socket: Path, *, started_at: fl
     holder = Holder(os.getpid(), __version__, str(socket), str(state_dir), started_at)
     for fd, path in zip(fds, (state_dir / "lock", lock_path(socket)), strict=True):
         try:
-            is_it = os.path.samestat(os.fstat(fd), os.stat(path))
+            is_same_file = os.path.samestat(os.fstat(fd), os.stat(path))
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise CannotServe(f"the lock {path} was lost in the exec: {error.strerror}") from error
-        if not is_it:
+        if not is_same_file:
             raise CannotServe(f"the lock {path} is not the file that was locked")
-    return _signed(list(fds), holder)
+    return _write_holder(list(fds), holder)
 
 
-def _signed(fds: list[int], holder: Holder) -> Locks:
+def _write_holder(fds: list[int], holder: Holder) -> Locks:
+    """Write the holder into both lock files and return the locks; raise CannotServe and release both."""
     locks = Locks(fds, holder)
     try:
         for fd in fds:
@@ -114,8 +115,8 @@ def _signed(fds: list[int], holder: Holder) -> Locks:
             os.pwrite(fd, json.dumps(asdict(holder)).encode() + b"\n", 0)
     except OSError as error:
         locks.close()
-        places = f"{Path(holder.state_dir) / 'lock'} and {lock_path(Path(holder.socket))}"
-        raise CannotServe(f"cannot write the locks {places}: {error.strerror}") from error
+        paths = f"{Path(holder.state_dir) / 'lock'} and {lock_path(Path(holder.socket))}"
+        raise CannotServe(f"cannot write the locks {paths}: {error.strerror}") from error
     return locks
 
 
@@ -134,7 +135,7 @@ def bind(socket: Path, locks: Locks) -> sockets.socket:
         raise ValueError(f"the lock held is that of {locks.holder.socket}, not of {socket}")
     listening = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
     try:
-        _clear(socket)
+        _remove_stale_socket(socket)
         os.fchmod(listening.fileno(), 0o600)  # before bind, so that the file never has another mode
         listening.bind(str(socket))
         os.chmod(socket, 0o600)
@@ -174,7 +175,8 @@ def remove(socket: Path, locks: Locks) -> None:
 # --- refusals -------------------------------------------------------------------------------------
 
 
-def _lock(path: Path, what: str) -> int:
+def _open_locked(path: Path, locked: str) -> int:
+    """Return a descriptor of the lock file that holds the lock; `locked` is what the lock protects."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -182,18 +184,18 @@ def _lock(path: Path, what: str) -> int:
     try:
         if os.fstat(fd).st_uid != os.geteuid():
             raise CannotServe(f"the lock {path} belongs to another user; remove it or choose another place")
-        _take(fd)
+        _lock(fd)
     except BlockingIOError as error:
         holder = _holder(fd)
         os.close(fd)
-        raise AlreadyRunning(_already(what, holder)) from error
+        raise AlreadyRunning(_already_in_use(locked, holder)) from error
     except BaseException:
         os.close(fd)
         raise
     return fd
 
 
-def _take(fd: int) -> None:
+def _lock(fd: int) -> None:
     """Take the lock; raise BlockingIOError if another daemon holds it."""
     for _ in range(_TRIES):
         try:
@@ -207,10 +209,10 @@ def _take(fd: int) -> None:
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _already(what: str, holder: Holder | None) -> str:
-    who = str(holder) if holder else "another daemon that is starting"
+def _already_in_use(locked: str, holder: Holder | None) -> str:
+    user = str(holder) if holder else "another daemon that is starting"
     return (
-        f"the {what} is already in use by {who}; use that daemon, stop it first, "
+        f"the {locked} is already in use by {user}; use that daemon, stop it first, "
         "or start this one with its own --state-dir and --socket"
     )
 
@@ -218,48 +220,49 @@ def _already(what: str, holder: Holder | None) -> str:
 def _holder(fd: int) -> Holder | None:
     """Return the holder from the lock file, or None if the holder has not written it yet."""
     try:
-        said = json.loads(os.pread(fd, 8192, 0))
+        fields = json.loads(os.pread(fd, 8192, 0))
         return Holder(
-            int(said["pid"]), str(said["version"]), str(said["socket"]),
-            str(said["state_dir"]), float(said["started_at"]),
+            int(fields["pid"]), str(fields["version"]), str(fields["socket"]),
+            str(fields["state_dir"]), float(fields["started_at"]),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def _own_directory(path: Path, what: str) -> None:
+def _prepare_state_dir(path: Path) -> None:
     """Create `path` (0700), or check that it is ours and that no other user may write to it."""
-    status = _make(path, what)
+    status = _make_directory(path, "state directory")
     if status.st_uid != os.geteuid():
-        raise CannotServe(f"the {what} {path} belongs to uid {status.st_uid}, not to you")
+        raise CannotServe(f"the state directory {path} belongs to uid {status.st_uid}, not to you")
     if status.st_mode & 0o022:
-        raise CannotServe(f"the {what} {path} can be written by other users; chmod go-w {path}")
+        raise CannotServe(f"the state directory {path} can be written by other users; chmod go-w {path}")
 
 
-def _safe_directory(path: Path) -> None:
+def _prepare_socket_dir(path: Path) -> None:
     """Create `path` (0700), or check that only we and root can remove the socket from it."""
-    status = _make(path, "socket's directory")
+    status = _make_directory(path, "socket's directory")
     if status.st_uid not in (0, os.geteuid()):
         raise CannotServe(f"the socket's directory {path} belongs to uid {status.st_uid}, not to you")
     if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
         raise CannotServe(f"the socket's directory {path} can be written by other users; chmod go-w {path}")
 
 
-def _make(path: Path, what: str) -> os.stat_result:
+def _make_directory(path: Path, role: str) -> os.stat_result:
+    """Create `path` and its parents (0700) if they are missing; return the status of `path`."""
     try:
         for missing in reversed([p for p in (path, *path.parents) if not p.exists()]):
             missing.mkdir(mode=0o700, exist_ok=True)
         if path.is_symlink() and path.lstat().st_uid not in (0, os.geteuid()):
-            raise CannotServe(f"the {what} {path} is a symbolic link of another user")
+            raise CannotServe(f"the {role} {path} is a symbolic link of another user")
         status = path.stat()
     except OSError as error:
-        raise CannotServe(f"cannot create the {what} {path}: {error.strerror}") from error
+        raise CannotServe(f"cannot create the {role} {path}: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode):
-        raise CannotServe(f"the {what} {path} is not a directory")
+        raise CannotServe(f"the {role} {path} is not a directory")
     return status
 
 
-def _clear(socket: Path) -> None:
+def _remove_stale_socket(socket: Path) -> None:
     """Remove a socket file without a listener; raise CannotServe for one with a listener, and for other
     files."""
     try:

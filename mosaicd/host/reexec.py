@@ -23,7 +23,8 @@ from mosaicd.protocol.errors import Conflict
 #: The variable that passes the descriptors to the next program; internal.
 VARIABLE = "MOSAICD_TAKEOVER"
 CHECK_TIMEOUT_S = 60.0
-_SAID_LIMIT = 500
+#: The most characters of the installed program's error output in an error.
+_ERROR_CHARACTERS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +100,15 @@ async def check(state_dir: Path, socket: Path, *, is_passed: bool) -> str:
     The program is run with `--check`: it must start, accept the settings, use the same socket and state
     directory, and know the version of the registry.
     """
-    code, said, complaint = await _ask([*command(), "--check"])
+    code, output, error_output = await _run_program([*command(), "--check"])
     try:
-        report = json.loads(said) if code == 0 else None
+        report = json.loads(output) if code == 0 else None
     except ValueError:
         report = None
     if not isinstance(report, dict):
-        why = " ".join(complaint.split())[-_SAID_LIMIT:] or f"it exited with {code}"
+        why = " ".join(error_output.split())[-_ERROR_CHARACTERS:] or f"it exited with {code}"
         raise Conflict(f"the installed program does not start: {why}")
-    _refuse_elsewhere(report, state_dir, None if is_passed else socket)
+    _refuse_other_paths(report, state_dir, None if is_passed else socket)
     registry = report.get("registry") or {}
     version, known = registry.get("version"), registry.get("known_version")
     if isinstance(version, int) and isinstance(known, int) and version > known:
@@ -115,18 +116,20 @@ async def check(state_dir: Path, socket: Path, *, is_passed: bool) -> str:
     return str(report.get("version"))
 
 
-def _refuse_elsewhere(report: Json, state_dir: Path, socket: Path | None) -> None:
-    for what, before, now in (
+def _refuse_other_paths(report: Json, state_dir: Path, socket: Path | None) -> None:
+    """Raise Conflict if the installed program would use another state directory or socket."""
+    for role, before, now in (
         ("state directory", str(state_dir), report.get("state_dir")),
         ("socket", None if socket is None else str(socket), report.get("socket")),
     ):
         if before is not None and now != before:
             raise Conflict(
-                f"the {what} is {before}, and the settings now have {now}; stop the daemon and start it again"
+                f"the {role} is {before}, and the settings now have {now}; stop the daemon and start it again"
             )
 
 
-async def _ask(argv: list[str]) -> tuple[int, str, str]:
+async def _run_program(argv: list[str]) -> tuple[int, str, str]:
+    """Run a program and return its exit code, output and error output; raise Conflict if it does not end."""
     pipe = asyncio.subprocess.PIPE
     try:
         child = await asyncio.create_subprocess_exec(
@@ -136,17 +139,15 @@ async def _ask(argv: list[str]) -> tuple[int, str, str]:
         raise Conflict(f"the installed program does not start: {argv[0]}: {error.strerror}") from error
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
-            said, complaint = await child.communicate()
+            output, errors = await child.communicate()
     except TimeoutError:
-        raise Conflict(
-            f"the program as it is installed now did not answer for {CHECK_TIMEOUT_S:g} s"
-        ) from None
+        raise Conflict(f"the installed program did not answer within {CHECK_TIMEOUT_S:g} s") from None
     finally:
         if child.returncode is None:
             with suppress(ProcessLookupError):
                 child.kill()
             await child.wait()
-    return child.returncode or 0, said.decode(errors="replace"), complaint.decode(errors="replace")
+    return child.returncode or 0, output.decode(errors="replace"), errors.decode(errors="replace")
 
 
 def replace(taken: Takeover, environ: MutableMapping[str, str]) -> OSError:

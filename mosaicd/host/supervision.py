@@ -8,7 +8,7 @@ from mosaicd.clock import Clock
 from mosaicd.host.systemd import Notifier
 from mosaicd.store.registry import Committed, Registry
 
-#: The status line may be as old as this.
+#: The delay of the status line after a commit.
 STATUS_DELAY_S = 0.2
 
 
@@ -22,7 +22,7 @@ class Supervision:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        """Say that the daemon is ready, and keep the status line up to date from now on."""
+        """Report that the daemon is ready, and keep the status line up to date from now on."""
         self._registry.subscribe(self._follow_commits)
         self._notifier.ready(self.status_line())
 
@@ -45,7 +45,7 @@ class Supervision:
         self._notifier.status(self.status_line())
 
     async def feed_watchdog(self) -> None:
-        """Tell the watchdog that the daemon works, as long as the registry's writer does."""
+        """Send watchdog messages while the registry's writer works."""
         await self._notifier.watch(self._is_healthy)
 
     async def exercise_writer(self) -> None:

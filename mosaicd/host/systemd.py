@@ -18,8 +18,8 @@ from mosaicd.config import Supervisor
 FIRST_PASSED_FD = 3
 #: The watchdog timeout during a reexec, which may include a migration.
 BEGINNING_S = 180.0
-#: From the first check that finds the daemon unhealthy to the second.
-LOOK_AGAIN_S = 0.5
+#: The time between the first check that finds the daemon unhealthy and the second.
+SECOND_CHECK_S = 0.5
 
 
 class Notifier:
@@ -27,7 +27,7 @@ class Notifier:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.watchdog_s = supervisor.watchdog_s
-        self._owed: list[str] = []
+        self._unsent: list[str] = []
         self._sender: sdnotify.SystemdNotifier | None = None
         if supervisor.notify_socket is None:
             return
@@ -40,8 +40,8 @@ class Notifier:
         self._sender = sender
 
     def ready(self, status: str) -> bool:
-        """Send READY=1: all requests are answered from now on; repeated later if it could not be sent."""
-        return self._send(f"READY=1\nSTATUS={_line(status)}{self._watchdog(self.watchdog_s)}", is_owed=True)
+        """Send READY=1: all requests are answered from now on; if it fails, it is sent again later."""
+        return self._send(f"READY=1\nSTATUS={_line(status)}{self._watchdog(self.watchdog_s)}", retries=True)
 
     def status(self, text: str) -> bool:
         """Show one line in `systemctl status`."""
@@ -71,7 +71,7 @@ class Notifier:
         while self.watchdog_s is not None and self._sender is not None:
             is_well = is_healthy()
             if not is_well:
-                await asyncio.sleep(min(LOOK_AGAIN_S, self.watchdog_s / 4))
+                await asyncio.sleep(min(SECOND_CHECK_S, self.watchdog_s / 4))
                 is_well = is_healthy()
             if is_well:
                 self._send("WATCHDOG=1")
@@ -86,10 +86,11 @@ class Notifier:
             self._sender.socket.close()
             self._sender = None
 
-    def _send(self, text: str, *, is_owed: bool = False) -> bool:
+    def _send(self, text: str, *, retries: bool = False) -> bool:
+        """Send the unsent messages and `text`; with `retries`, a `text` that fails is sent again later."""
         if self._sender is None:
             return False
-        queue = [*self._owed, text]
+        queue = [*self._unsent, text]
         while queue:
             try:
                 # sdnotify encodes latin-1, which gives these bytes back unchanged: UTF-8 on the wire
@@ -97,7 +98,7 @@ class Notifier:
             except OSError:
                 break
             del queue[0]
-        self._owed = queue if is_owed else [kept for kept in queue if kept in self._owed]
+        self._unsent = queue if retries else [message for message in queue if message in self._unsent]
         return not queue
 
 

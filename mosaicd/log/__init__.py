@@ -33,7 +33,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def logger(name: str) -> logging.Logger:
-    """Return the logger of one of our modules."""
+    """Return the logger of a module of mosaicd."""
     return logging.getLogger(name if name.startswith(ROOT) else f"{ROOT}.{name}")
 
 
@@ -56,7 +56,7 @@ def setup(level: str, journal_stream: str | None = None, stream: TextIO | None =
     """Send everything to the journal if stderr is its stream, else to stderr; replaces an earlier setup."""
     is_journal = stream is None and is_journal_stream(journal_stream)
     handler = JournalHandler(Journal()) if is_journal else LineHandler(stream or sys.stderr)
-    handler.setFormatter(Lines())
+    handler.setFormatter(LineFormatter())
     root = logging.getLogger()
     for old in [h for h in root.handlers if isinstance(h, JournalHandler | LineHandler)]:
         root.removeHandler(old)
@@ -79,15 +79,17 @@ def withhold(value: Any) -> Any:
     return value
 
 
-class _Absent(dict[str, Any]):
+class _Fields(dict[str, Any]):
+    """Fields for a sentence; a field that is absent is shown as `-`."""
+
     def __missing__(self, name: str) -> str:
         return "-"
 
 
 def _sentence(template: str, fields: dict[str, Any]) -> str:
     try:
-        return template.format_map(_Absent(fields))
-    except ValueError:  # a number was wanted and is absent: the fields still say what is known
+        return template.format_map(_Fields(fields))
+    except ValueError:  # an absent field has the format of a number; the record still has its fields
         return template
 
 
@@ -101,7 +103,7 @@ def _one_line(text: str) -> str:
     return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 
-class Lines(logging.Formatter):
+class LineFormatter(logging.Formatter):
     """`2026-11-21T23:46:01.123+00:00 WARNING LOG2220 run ... failed (seq=7)`, then a traceback, if any."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -109,14 +111,14 @@ class Lines(logging.Formatter):
         entry: Entry | None = getattr(record, "mosaic_entry", None)
         head = f"{at} {record.levelname}" + (f" {entry.code}" if entry else "")
         fields: dict[str, Any] = getattr(record, "mosaic_fields", {})
-        in_sentence = _names_in(entry)
+        in_sentence = _field_names_in(entry)
         rest = [f"{name}={_shown(value)}" for name, value in fields.items() if name not in in_sentence]
         line = _one_line(f"{head} {record.getMessage()}" + (f" ({' '.join(rest)})" if rest else ""))
         return line + "\n" + _traceback(record) if record.exc_info else line
 
 
 @cache
-def _names_in(entry: Entry | None) -> frozenset[str]:
+def _field_names_in(entry: Entry | None) -> frozenset[str]:
     parts = Formatter().parse(entry.sentence) if entry else ()
     return frozenset(name for _, name, _, _ in parts if name)
 
@@ -132,7 +134,7 @@ class LineHandler(logging.StreamHandler[TextIO]):
 
 
 class JournalHandler(logging.Handler):
-    """Native records; lines on stderr where the journal's socket is gone."""
+    """Records in the protocol of the journal; lines on stderr if the journal's socket does not exist."""
 
     def __init__(self, journal: Journal) -> None:
         super().__init__()
@@ -142,14 +144,15 @@ class JournalHandler(logging.Handler):
         """Send one record; never raises and never waits."""
         try:
             if self.journal.send(fields_of(record)) and self.journal.dropped:
-                self._tell_dropped()
+                self._log_dropped()
         except OSError:
             print(self.format(record), file=sys.stderr, flush=True)
 
-    def _tell_dropped(self) -> None:
+    def _log_dropped(self) -> None:
+        """Log how many records the journal did not accept."""
         lost, self.journal.dropped = self.journal.dropped, 0
         event(Catalogue.LOG_DROPPED, count=lost)
-        if self.journal.dropped:  # no room for that either
+        if self.journal.dropped:  # the journal did not accept this record either
             self.journal.dropped = lost
 
     def close(self) -> None:
@@ -164,14 +167,14 @@ def _field_name(name: str) -> str:
 def fields_of(record: logging.LogRecord) -> dict[str, str]:
     """Return the journal fields of a record; the fields of an entry under their names in capitals."""
     fields: dict[str, Any] = getattr(record, "mosaic_fields", {})
-    made = {_field_name(name): _shown(value) for name, value in fields.items()}
+    journal_fields = {_field_name(name): _shown(value) for name, value in fields.items()}
     entry: Entry | None = getattr(record, "mosaic_entry", None)
     if entry:
-        made |= entry.journal_fields()
+        journal_fields |= entry.journal_fields()
     if record.exc_info:
-        made["TRACEBACK"] = _traceback(record)
+        journal_fields["TRACEBACK"] = _traceback(record)
     return {
-        **made,
+        **journal_fields,
         "MESSAGE": _one_line(record.getMessage()),
         "PRIORITY": str(priority(record.levelno)),
         "SYSLOG_IDENTIFIER": ROOT,

@@ -27,7 +27,7 @@ WHO = "restore"
 
 def check(settings: Settings, *, fix: bool) -> int:
     """Print the contents and the faults of the state directory; with `fix`, make the safe repairs first."""
-    _say(inspect(settings, Clock().wall(), fix=fix))
+    _print(inspect(settings, Clock().wall(), fix=fix))
     return 0
 
 
@@ -36,7 +36,7 @@ def restore(settings: Settings, copy: Path) -> int:
     clock = Clock()
     locks = lock.acquire(settings.state_dir, settings.socket, started_at=clock.wall())
     try:
-        _say(_restore(settings.state_dir, copy, clock.wall()))
+        _print(_restore(settings.state_dir, copy, clock.wall()))
     except InvalidCopy as error:
         raise lock.CannotServe(str(error)) from error
     finally:
@@ -84,5 +84,5 @@ def _names(runs: Path) -> list[str]:
         return []
 
 
-def _say(document: Json) -> None:
+def _print(document: Json) -> None:
     sys.stdout.write(json.dumps(document) + "\n")

@@ -5,8 +5,8 @@ run, because it could only guess.  It reserves every slot that the record names,
 process of the run and no shim holds one of its attempts.  The shim of the run is refused when it registers,
 and leaves when its process tree has ended.
 
-Note: nothing of this is stored.  The record stays in quarantine for an operator who may repair it, so each
-start checks again.
+Note: the reservations are not stored.  The record stays in quarantine for an operator who may repair it, so
+each start checks again.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ MOST_PIDS = 20
 
 
 class Reservations(Protocol):
-    """What the scheduler offers here: the slots that no run is given, by the id of the quarantined run."""
+    """The reserved slots of quarantined runs, by run id; the scheduler has them and gives them to no run."""
 
     @property
     def withheld(self) -> Mapping[str, Withheld]: ...
@@ -39,7 +39,10 @@ class Reservations(Protocol):
 
 
 class QuarantinedSlots:
-    """Call `reserve` before anything is dispatched, then `run`; `interval_s`: from the first check on."""
+    """Reserve the slots of quarantined runs: call `reserve` before any run is dispatched, then `run`.
+
+    `interval_s` is the first interval between two checks.
+    """
 
     def __init__(
         self,
@@ -61,48 +64,52 @@ class QuarantinedSlots:
         self._reservations.withhold({entry["run_id"]: _withheld(entry) for entry in entries})
 
     async def run(self) -> None:
-        """Check again and again, and give slots back, until no process of any of these runs is alive."""
+        """Check the quarantined runs repeatedly and free their slots, until no process of them is alive."""
         logged: set[str] = set()
         while self._reservations.withheld:
-            left: dict[str, Withheld] = {}
+            remaining: dict[str, Withheld] = {}
             for run_id, withheld in self._reservations.withheld.items():
                 try:
-                    is_gone, pids = await self._check(run_id)
+                    has_ended, pids = await self._check(run_id)
                 except OSError as error:  # no free descriptor, for example: the run may be alive
                     log.event(Catalogue.PROCESSES_UNKNOWN, run_id=run_id, why=error)
-                    is_gone, pids = False, list(withheld.pids)
-                if not is_gone:
-                    left[run_id] = replace(withheld, pids=tuple(pids[:MOST_PIDS]))
-            self._log(left, logged)
-            self._reservations.withhold(left)
+                    has_ended, pids = False, list(withheld.pids)
+                if not has_ended:
+                    remaining[run_id] = replace(withheld, pids=tuple(pids[:MOST_PIDS]))
+            self._log(remaining, logged)
+            self._reservations.withhold(remaining)
             await asyncio.sleep(self._backoff.next_s())
 
     async def _check(self, run_id: str) -> tuple[bool, list[int]]:
-        """Return whether no process of the run is alive, and the pids of those that are."""
+        """Return whether no process of the run is alive, and the pids of the living processes."""
         if run_id in self._registry.live:
             return True, []  # the run was recovered, and its row holds its slots
         is_held, pids = False, []
-        for name in [run_id] if ulid.is_ulid(run_id) else await asyncio.to_thread(self._unmanaged):
+        for name in [run_id] if ulid.is_ulid(run_id) else await asyncio.to_thread(self._held_without_row):
             is_held |= bool(await asyncio.to_thread(held_attempts, self._rundirs.path(name)))
             empty, found = await self._launcher.check_tree(name, (None, None))
             is_held |= not empty
             pids += found
         return not is_held, pids
 
-    def _unmanaged(self) -> list[str]:
-        """Return the directories in use without a live run: one is of the run whose id cannot be read."""
+    def _held_without_row(self) -> list[str]:
+        """Return the run directories with a living shim and no live row.
+
+        One of them may belong to a quarantined run whose id cannot be read.
+        """
         names = [name for name in self._rundirs.names() if name not in self._registry.live]
         return [name for name in names if held_attempts(self._rundirs.path(name))]
 
-    def _log(self, left: Mapping[str, Withheld], logged: set[str]) -> None:
-        for run_id, withheld in left.items():
+    def _log(self, remaining: Mapping[str, Withheld], logged: set[str]) -> None:
+        """Log each reservation once, and its end."""
+        for run_id, withheld in remaining.items():
             if run_id not in logged:
                 logged.add(run_id)
                 log.event(
                     Catalogue.SLOTS_WITHHELD, run_id=run_id, summary=withheld.summary(), **_fields(withheld)
                 )
         for run_id, withheld in self._reservations.withheld.items():
-            if run_id in logged and run_id not in left:
+            if run_id in logged and run_id not in remaining:
                 log.event(Catalogue.SLOTS_GIVEN_BACK, run_id=run_id, **_fields(withheld))
 
 

@@ -55,7 +55,7 @@ async def reconcile(
             for run in list(registry.live.values()):
                 if run.is_holding:
                     await _reconcile_run(run, registry, rundirs, shims, clock, report)
-            await _tidy(registry, history, rundirs)
+            await _clean_run_dirs(registry, history, rundirs)
     except TimeoutError:  # the dispatcher examines every run without a known shim
         log.event(Catalogue.RECONCILE_LATE, timeout_s=timeout_s)
     return report
@@ -65,6 +65,7 @@ async def _reconcile_run(
     run: Run, registry: Registry, rundirs: RunDirs, shims: Shims,
     clock: Clock, report: Report,
 ) -> None:  # fmt: skip
+    """Read the files of a run that holds slots, record the events that follow, and add it to the report."""
     files = await asyncio.to_thread(rundirs.read_attempt, run.run_id, run.attempt, run.owner_uid)
     if files.is_held:
         shims.watch_recorded(run.run_id, run.attempt, files.launch)
@@ -93,29 +94,29 @@ async def _reconcile_run(
     )
 
 
-async def _tidy(registry: Registry, history: History, rundirs: RunDirs) -> None:
-    """Remove what a crash left in run directories: submits without a reply, secrets of ended runs.
+async def _clean_run_dirs(registry: Registry, history: History, rundirs: RunDirs) -> None:
+    """Remove the remains of a crash: directories of submits without a reply, environments of ended runs.
 
-    A directory that the registry does not know otherwise stays: it may be all that is left of a run.
+    Any other directory without a row stays, because it may be the only record of a run.
     """
-    set_aside = {row["run_id"] for row in registry.quarantine}  # an operator may repair these
+    quarantined = {row["run_id"] for row in registry.quarantine}  # an operator may repair these rows
     for outline in await asyncio.to_thread(lambda: list(rundirs.outlines())):
         name = outline.name
-        if not ulid.is_ulid(name) or name in set_aside or name in registry.retention.pruned_left:
+        if not ulid.is_ulid(name) or name in quarantined or name in registry.retention.pruned_left:
             continue
         is_live = name in registry.live
         is_marked = bool(outline.entries & rundir.MARKS) or not outline.entries
         if not is_marked and (is_live or not outline.has_environment):
             continue
         if is_live or await history.get(name) is not None:
-            await asyncio.to_thread(_remove_marks, rundirs, name, is_over=not is_live)
+            await asyncio.to_thread(_remove_marks, rundirs, name, is_ended=not is_live)
         elif outline.is_unacknowledged or outline.is_remnant:
             await asyncio.to_thread(rundirs.remove, name)
 
 
-def _remove_marks(rundirs: RunDirs, name: str, *, is_over: bool) -> None:
-    """Remove the marks of a run whose submit is committed, and its environment if it ended (`is_over`)."""
+def _remove_marks(rundirs: RunDirs, name: str, *, is_ended: bool) -> None:
+    """Remove the marks from the directory of a run with a row, and the environment of an ended run."""
     rundirs.acknowledge(name)
     rundirs.unmark_pruned(name)
-    if is_over:
+    if is_ended:
         rundirs.forget_environment(name)

@@ -35,7 +35,7 @@ class Discovery:
         self._workers = settings.workers
         self._limit_s = settings.timeouts.discovery_s
         self._environment = dict(environment) if environment is not None else _environment()
-        self._asking: asyncio.Task[Rows] | None = None
+        self._query: asyncio.Task[Rows] | None = None
         self._known: Rows | None = None
         self._is_closed = False
 
@@ -48,14 +48,14 @@ class Discovery:
             return self._known
         if self._is_closed:
             raise Draining(STOPPING)
-        if self._asking is None:
-            self._asking = asyncio.get_running_loop().create_task(self._ask_all())
-            self._asking.add_done_callback(self._asked)
-        asking = self._asking
-        await asyncio.wait((asking,))  # a cancelled caller does not cancel the query of the others
-        if asking.cancelled():
+        if self._query is None:
+            self._query = asyncio.get_running_loop().create_task(self._query_all())
+            self._query.add_done_callback(self._keep_result)
+        query = self._query
+        await asyncio.wait((query,))  # a cancelled caller does not cancel the query of the others
+        if query.cancelled():
             raise Draining(STOPPING)
-        return asking.result()
+        return query.result()
 
     async def lookup(self, module: str) -> Row | None:
         """Return the usable worker that `python -m module` runs, or None."""
@@ -65,18 +65,19 @@ class Discovery:
     async def close(self) -> None:
         """Cancel the query in progress; later calls raise Draining."""
         self._is_closed = True
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.gather(self._asking, return_exceptions=True)
+        if self._query is not None:
+            self._query.cancel()
+            await asyncio.gather(self._query, return_exceptions=True)
 
-    def _asked(self, task: "asyncio.Task[Rows]") -> None:
-        self._asking = None
+    def _keep_result(self, task: "asyncio.Task[Rows]") -> None:
+        self._query = None
         if not task.cancelled() and task.exception() is None:
             self._known = task.result()
 
-    async def _ask_all(self) -> Rows:
+    async def _query_all(self) -> Rows:
+        """Return the workers of all interpreters; log those that cannot be used."""
         pythons = {sys.executable, *(worker.python for worker in self._workers.values())}
-        answers = dict(zip(pythons, await asyncio.gather(*map(self._ask, pythons)), strict=True))
+        answers = dict(zip(pythons, await asyncio.gather(*map(self._query_python, pythons)), strict=True))
         rows = {row["kind"]: row for row in _own_workers(answers[sys.executable], sys.executable)}
         for kind, worker in self._workers.items():
             rows[kind] = _configured(kind, worker, answers[worker.python])
@@ -85,7 +86,7 @@ class Discovery:
                 log.event(Catalogue.WORKER_KIND_BROKEN, kind=row["kind"], why=row["error"])
         return sorted(rows.values(), key=lambda row: str(row["kind"]))
 
-    async def _ask(self, python: str) -> Rows | str:
+    async def _query_python(self, python: str) -> Rows | str:
         """Return the workers that one interpreter lists, or the error as text."""
         try:
             process = await asyncio.create_subprocess_exec(

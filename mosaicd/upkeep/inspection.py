@@ -21,7 +21,7 @@ from mosaicd.store.inspection import inspect as inspect_registry
 
 REGISTRY_FILE = "registry.sqlite3"
 KEY_FILE = "launch.key"
-#: How many of a kind are listed one by one.
+#: The most items of one kind that are listed one by one.
 MOST_LISTED = 100
 MOST_LIVE = 2000
 #: A temporary file younger than this may still be in use.
@@ -71,26 +71,26 @@ def inspect(settings: Settings, now: float, *, fix: bool = False) -> Json:
     Blocks while it reads the complete registry and every run directory.  `now`: Unix seconds.
     """
     state_dir = settings.state_dir
-    found = inspect_registry(state_dir / REGISTRY_FILE)
-    modes = list(_open_modes(settings, found))
-    strays = list(_strays(state_dir, found, now))
-    fixed = [*_close(modes), *_remove(strays)] if fix else []
+    registry = inspect_registry(state_dir / REGISTRY_FILE)
+    modes = list(_open_modes(settings, registry))
+    strays = list(_strays(state_dir, registry, now))
+    fixed = [*_fix_modes(modes), *_remove_strays(strays)] if fix else []
     live = [
-        {"run_id": run_id, "state": found.states[run_id], "attempt": attempt}
-        for run_id, attempt in list(found.attempts.items())[:MOST_LIVE]
+        {"run_id": run_id, "state": registry.states[run_id], "attempt": attempt}
+        for run_id, attempt in list(registry.attempts.items())[:MOST_LIVE]
     ]
     return {
         "version": __version__, "socket": str(settings.socket), "state_dir": str(state_dir), "at": now,
-        "registry": found.to_dict(), "live": live, "live_count": len(found.attempts), "modes": [mode.to_dict()
-        for mode in modes[:MOST_LISTED]], "directories": _directories(state_dir, found, strays), "disk":
-        _disk(state_dir), "fixed": fixed,
+        "registry": registry.to_dict(), "live": live, "live_count": len(registry.attempts),
+        "modes": [mode.to_dict() for mode in modes[:MOST_LISTED]],
+        "directories": _directories(state_dir, registry, strays), "disk": _disk(state_dir), "fixed": fixed,
     }  # fmt: skip
 
 
 # --- modes and owners ---------------------------------------------------------------------------------
 
 
-def _open_modes(settings: Settings, found: RegistryInspection) -> Iterator[OpenMode]:
+def _open_modes(settings: Settings, registry: RegistryInspection) -> Iterator[OpenMode]:
     """Yield the paths of the daemon that are too open, or that belong to another user."""
     state_dir = settings.state_dir
     yield from _open_mode(settings.socket, _OTHERS)
@@ -99,22 +99,24 @@ def _open_modes(settings: Settings, found: RegistryInspection) -> Iterator[OpenM
     yield from _open_mode(state_dir / KEY_FILE, _OTHERS)
     for suffix in ("", "-wal", "-shm"):
         yield from _open_mode(state_dir / (REGISTRY_FILE + suffix), _OTHERS)
-    for run_id in found.attempts:
+    for run_id in registry.attempts:
         yield from _open_mode(state_dir / "runs" / run_id / rundir.ENVIRONMENT, _OTHERS)
 
 
 def _open_mode(path: Path, forbidden: int) -> Iterator[OpenMode]:
+    """Yield the path if it has a forbidden mode bit or belongs to another user."""
     try:
         facts = path.lstat()
     except OSError:
         return
     mode = stat.S_IMODE(facts.st_mode)
-    found = OpenMode(path, mode, mode & ~forbidden, facts.st_uid)
-    if mode & forbidden or not found.is_ours:
-        yield found
+    open_mode = OpenMode(path, mode, mode & ~forbidden, facts.st_uid)
+    if mode & forbidden or not open_mode.is_ours:
+        yield open_mode
 
 
-def _close(modes: list[OpenMode]) -> Iterator[str]:
+def _fix_modes(modes: list[OpenMode]) -> Iterator[str]:
+    """Restrict the modes of the paths that are ours; yield each repair."""
     for mode in modes:
         if mode.is_ours and not mode.path.is_symlink():
             with suppress(OSError):
@@ -126,12 +128,12 @@ def _close(modes: list[OpenMode]) -> Iterator[str]:
 # --- stray files --------------------------------------------------------------------------------------
 
 
-def _strays(state_dir: Path, found: RegistryInspection, now: float) -> Iterator[Stray]:
+def _strays(state_dir: Path, registry: RegistryInspection, now: float) -> Iterator[Stray]:
     """Yield files that no run needs: environments of ended runs, and old temporary files."""
     for folder in (state_dir, state_dir / "backups"):
         yield from _half_written(folder, now)
-    for run_id, state in found.states.items():
-        if state != State.TERM or found.faults:
+    for run_id, state in registry.states.items():
+        if state != State.TERM or registry.faults:
             continue
         directory = state_dir / "runs" / run_id
         environment = directory / rundir.ENVIRONMENT
@@ -142,6 +144,7 @@ def _strays(state_dir: Path, found: RegistryInspection, now: float) -> Iterator[
 
 
 def _half_written(folder: Path, now: float) -> Iterator[Stray]:
+    """Yield the old temporary files of a directory."""
     for path in _entries(folder, lambda entry: entry.name.endswith(_TEMPORARY)):
         with suppress(OSError):
             facts = path.lstat()
@@ -157,7 +160,8 @@ def _entries(folder: Path, is_wanted: Callable[["os.DirEntry[str]"], bool]) -> l
         return []
 
 
-def _remove(strays: list[Stray]) -> Iterator[str]:
+def _remove_strays(strays: list[Stray]) -> Iterator[str]:
+    """Delete the stray files and take them from the list; yield the repairs."""
     removed: dict[str, int] = {}
     for stray in list(strays):
         with suppress(OSError):
@@ -168,13 +172,16 @@ def _remove(strays: list[Stray]) -> Iterator[str]:
         yield f"removed {count} x {why}"
 
 
-def _directories(state_dir: Path, found: RegistryInspection, strays: list[Stray]) -> Json:
+def _directories(state_dir: Path, registry: RegistryInspection, strays: list[Stray]) -> Json:
+    """Return the run directories that do not match the registry, and the stray files."""
     runs = state_dir / "runs"
     names = {path.name for path in _entries(runs, lambda entry: entry.is_dir(follow_symlinks=False))}
-    unknown = sorted(names - found.states.keys() - set(found.pruned_left)) if not found.faults else []
-    ended = [run_id for run_id, state in found.states.items() if state == State.TERM and run_id in names]
+    unknown = (
+        sorted(names - registry.states.keys() - set(registry.pruned_left)) if not registry.faults else []
+    )
+    ended = [run_id for run_id, state in registry.states.items() if state == State.TERM and run_id in names]
     held = [run_id for run_id in ended if held_attempts(runs / run_id)]
-    missing = sorted(run_id for run_id in found.attempts if run_id not in names)
+    missing = sorted(run_id for run_id in registry.attempts if run_id not in names)
     listed = [{"name": name, "is_held": bool(held_attempts(runs / name))} for name in unknown[:MOST_LISTED]]
     return {
         "unknown": listed,

@@ -25,16 +25,16 @@ def log_commits(batch: Sequence[Committed]) -> None:
             )
 
 
-def _end(committed: Committed) -> Json:
+def _end_fields(committed: Committed) -> Json:
     run = committed.run
     return {"outcome": run.outcome, "cause": (run.cause or {}).get("kind"), "owner": run.owner}
 
 
-def _fault(committed: Committed) -> Json:
+def _fault_fields(committed: Committed) -> Json:
     return {"cause": (committed.run.fault or {}).get("kind")}
 
 
-def _request(committed: Committed) -> Json:
+def _request_fields(committed: Committed) -> Json:
     return {"who": committed.event.who, "request": committed.event.kind.removesuffix("_requested")}
 
 
@@ -47,22 +47,22 @@ _ROWS: Mapping[Kind, tuple[Entry, Callable[[Committed], Json]]] = {
     Kind.STARTED: (Catalogue.RUN_STARTED, lambda c: {"pid": c.run.pid}),
     Kind.PAUSED: (Catalogue.RUN_PAUSED, lambda c: {"mode": c.event.data.get("mode")}),
     Kind.CONTINUED: (Catalogue.RUN_CONTINUED, lambda c: {}),
-    Kind.BROKE: (Catalogue.RUN_FAULTED, _fault),
-    Kind.SPAWN_FAILED: (Catalogue.RUN_FAULTED, _fault),
-    Kind.DEADLINE_MISSED: (Catalogue.RUN_FAULTED, _fault),
-    Kind.LOST: (Catalogue.SHIM_LOST, _fault),
+    Kind.BROKE: (Catalogue.RUN_FAULTED, _fault_fields),
+    Kind.SPAWN_FAILED: (Catalogue.RUN_FAULTED, _fault_fields),
+    Kind.DEADLINE_MISSED: (Catalogue.RUN_FAULTED, _fault_fields),
+    Kind.LOST: (Catalogue.SHIM_LOST, _fault_fields),
     Kind.UNKILLABLE: (
         Catalogue.RUN_UNKILLABLE,
         lambda c: {"slots": list(c.run.slots), "pids": c.event.data.get("pids")},
     ),
     Kind.REQUEUED: (Catalogue.RUN_REQUEUED, lambda c: {"not_before": c.run.not_before}),
-    Kind.FINISHED: (Catalogue.RUN_ENDED, _end),
-    Kind.GAVE_UP: (Catalogue.RUN_ENDED, _end),
-    Kind.WITHDRAWN: (Catalogue.RUN_ENDED, _end),
-    Kind.STOP_REQUESTED: (Catalogue.REQUEST_MADE, _request),
-    Kind.PAUSE_REQUESTED: (Catalogue.REQUEST_MADE, _request),
-    Kind.RESUME_REQUESTED: (Catalogue.REQUEST_MADE, _request),
-    Kind.HOLD: (Catalogue.REQUEST_MADE, _request),
-    Kind.RELEASE: (Catalogue.REQUEST_MADE, _request),
-    Kind.SET: (Catalogue.REQUEST_MADE, _request),
+    Kind.FINISHED: (Catalogue.RUN_ENDED, _end_fields),
+    Kind.GAVE_UP: (Catalogue.RUN_ENDED, _end_fields),
+    Kind.WITHDRAWN: (Catalogue.RUN_ENDED, _end_fields),
+    Kind.STOP_REQUESTED: (Catalogue.REQUEST_MADE, _request_fields),
+    Kind.PAUSE_REQUESTED: (Catalogue.REQUEST_MADE, _request_fields),
+    Kind.RESUME_REQUESTED: (Catalogue.REQUEST_MADE, _request_fields),
+    Kind.HOLD: (Catalogue.REQUEST_MADE, _request_fields),
+    Kind.RELEASE: (Catalogue.REQUEST_MADE, _request_fields),
+    Kind.SET: (Catalogue.REQUEST_MADE, _request_fields),
 }

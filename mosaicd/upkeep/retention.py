@@ -1,10 +1,12 @@
 """Retention: measure ended runs, choose runs by the policy, and prune them.
 
-Pruning has four steps in a crash-safe order: - mark the directory with `pruned`; - delete row and events in
-one transaction, which adds a row to the table `pruned`; - remove the directory, its spec first and the mark
-last; - record in the table `pruned` that the directory is removed.  After a crash `finish` repeats the last
-two steps.  If the registry is lost or replaced by an older copy, the mark prevents that a pruned run is
-recovered as a run that is still wanted.
+Pruning has four steps in a crash-safe order:
+1. mark the directory with `pruned`;
+2. delete row and events in one transaction, which adds a row to the table `pruned`;
+3. remove the directory, its spec first and the mark last;
+4. record in the table `pruned` that the directory is removed.
+After a crash `finish` repeats steps 3 and 4.  If the registry is lost or replaced by an older copy, the mark
+prevents that a pruned run is recovered and kept.
 
 Note: a run whose id is in the origin, command line or spec of a live run is not pruned, pinned or not.
 """
@@ -71,7 +73,7 @@ class Retention:
                 log.event(Catalogue.PRUNE_FAILED, why=error)
             await asyncio.sleep(self._interval_s)
 
-    # --- deciding ----------------------------------------------------------------------------------
+    # --- selecting ---------------------------------------------------------------------------------
 
     async def runs_to_prune(self, owner_uid: int | None = None) -> list[Choice]:
         """Return the runs to prune by the policy, in the order of their ends; of one owner, or of all."""
@@ -94,9 +96,9 @@ class Retention:
     async def measure(self, run_ids: Sequence[str]) -> dict[str, int]:
         """Return the bytes on disk of each directory; a directory of an ended run is measured once."""
         known = {run_id: self._sizes[run_id] for run_id in run_ids if run_id in self._sizes}
-        found = await asyncio.to_thread(self._measure, [run_id for run_id in run_ids if run_id not in known])
-        self._sizes.update(found)
-        return known | found
+        new = await asyncio.to_thread(self._measure, [run_id for run_id in run_ids if run_id not in known])
+        self._sizes.update(new)
+        return known | new
 
     # --- removing ----------------------------------------------------------------------------------
 
@@ -132,16 +134,16 @@ class Retention:
     async def finish(self) -> None:
         """Remove the directories of pruned runs; a directory that cannot be removed is tried again later."""
         async with self._removing:
-            left = sorted(self._registry.retention.pruned_left)
-            for start in range(0, len(left), BATCH_RUNS):
-                trouble = await asyncio.to_thread(self._clear, left[start : start + BATCH_RUNS])
-                for run_id, why in trouble.items():
+            run_ids = sorted(self._registry.retention.pruned_left)
+            for start in range(0, len(run_ids), BATCH_RUNS):
+                errors = await asyncio.to_thread(self._remove_dirs, run_ids[start : start + BATCH_RUNS])
+                for run_id, why in errors.items():
                     self._sizes.pop(run_id, None)
                     if why is not None:
                         log.event(Catalogue.PRUNED_DIRECTORY_LEFT, run_id=run_id, why=why)
                 crash_points.reach("prune.removed")
                 await self._registry.retention.note_removed(
-                    [run_id for run_id, why in trouble.items() if why is None]
+                    [run_id for run_id, why in errors.items() if why is None]
                 )
 
     # --- in a thread -------------------------------------------------------------------------------
@@ -149,7 +151,8 @@ class Retention:
     def _measure(self, run_ids: Sequence[str]) -> dict[str, int]:
         return {run_id: size_of(self._rundirs.path(run_id)) for run_id in run_ids}
 
-    def _clear(self, run_ids: Sequence[str]) -> dict[str, str | None]:
+    def _remove_dirs(self, run_ids: Sequence[str]) -> dict[str, str | None]:
+        """Remove the directories; return the error of each run, None if its directory is removed."""
         return {run_id: remove_pruned(self._rundirs.path(run_id)) for run_id in run_ids}
 
     def _mark(self, run_ids: Collection[str]) -> None:
@@ -162,6 +165,7 @@ class Retention:
             self._rundirs.unmark_pruned(run_id)
 
     def _held(self, run_ids: Sequence[str]) -> set[str]:
+        """Return the runs that a shim holds or may hold."""
         return {run_id for run_id in run_ids if self._may_be_held(run_id)}
 
     def _may_be_held(self, run_id: str) -> bool:

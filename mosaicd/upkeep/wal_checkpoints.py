@@ -20,7 +20,7 @@ class WalCheckpoints:
         self.last: Json | None = None
 
     async def run(self) -> None:
-        """Checkpoint again and again, until cancelled."""
+        """Checkpoint every `interval_s`, until cancelled."""
         while True:
             await asyncio.sleep(self._interval_s)
             try:

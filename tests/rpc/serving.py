@@ -52,7 +52,7 @@ class FakeDispatcher:
 
     def _committed(self, batch: Sequence[Committed]) -> None:
         for commit in batch:
-            self.scheduler.sort(commit.run)
+            self.scheduler.update(commit.run)
 
     def carry_out_owed(self, run_id: str) -> None:
         self.carried_out.append(run_id)

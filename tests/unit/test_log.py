@@ -16,7 +16,7 @@ import pytest
 
 from mosaicd import journald, log
 from mosaicd.journald import Journal
-from mosaicd.log import ENTRIES, Catalogue, JournalHandler, Lines
+from mosaicd.log import ENTRIES, Catalogue, JournalHandler, LineFormatter
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def receiver(tmp_path: Path) -> Iterator[socket.socket]:
 def to_journal(receiver: socket.socket) -> Iterator[JournalHandler]:
     """Yield a journal handler on the loggers of mosaicd, connected to the receiver."""
     handler = JournalHandler(Journal(receiver.getsockname()))
-    handler.setFormatter(Lines())
+    handler.setFormatter(LineFormatter())
     root = logging.getLogger("mosaicd")
     level = root.level
     root.setLevel(logging.DEBUG)
@@ -137,7 +137,7 @@ def test_a_slow_journal_does_not_block_the_daemon(
 def test_without_a_journal_records_go_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """If the journal's socket is missing, a record becomes a line on stderr."""
     handler = JournalHandler(Journal(str(tmp_path / "missing")))
-    handler.setFormatter(Lines())
+    handler.setFormatter(LineFormatter())
     handler.emit(logging.LogRecord("mosaicd", logging.INFO, __file__, 1, "sentence", (), None))
     handler.close()
     assert " INFO sentence" in capsys.readouterr().err

@@ -59,7 +59,7 @@ async def test_temporary_directories_of_ended_runs_are_checked(
     for run_id in (ENDED, LIVE):
         for attempt in range(1, 11):
             os.mkdir(rundir.temporary_path(run_id, attempt))
-    await temporary_dirs.remove_left()
+    await temporary_dirs.remove_unused()
     assert sorted(launcher.checked) == [(ENDED, attempt) for attempt in range(1, 11)]
     assert launcher.most_waiting == 4
 
@@ -79,7 +79,7 @@ async def test_foreign_entries_are_not_checked(
     monkeypatch.setattr(
         os, "lstat", lambda path: other_users_stat if str(path).endswith(is_third) else stat_of(path)
     )
-    await temporary_dirs.remove_left()
+    await temporary_dirs.remove_unused()
     assert launcher.checked == []
 
 
@@ -92,7 +92,7 @@ async def test_the_directory_of_a_living_shim_is_not_checked(
     held = os.open(tmp_path / "runs" / ENDED / rundir.attempt_name(2), os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
-        await temporary_dirs.remove_left()
+        await temporary_dirs.remove_unused()
     finally:
         os.close(held)
     assert launcher.checked == [(ENDED, 1)]
