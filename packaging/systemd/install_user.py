@@ -57,7 +57,7 @@ def command(program: str | None) -> list[str]:
 
 
 def rendered(unit: str, argv: list[str]) -> str:
-    """Return the text of a unit with another ExecStart line."""
+    """Return the text of a unit whose ExecStart line starts `argv`."""
     start = start_line(argv)
     lines = (SOURCE / unit).read_text(encoding="utf-8").splitlines()
     return "\n".join(start if line.startswith("ExecStart=") else line for line in lines) + "\n"
@@ -76,6 +76,7 @@ def systemctl(*arguments: str) -> bool:
 
 
 def install(directory: Path, argv: list[str]) -> None:
+    """Write the units, which start `argv`, into `directory`, and reload the user manager."""
     directory.mkdir(parents=True, exist_ok=True)
     for unit in UNITS:
         target = directory / unit
@@ -89,6 +90,7 @@ def install(directory: Path, argv: list[str]) -> None:
 
 
 def uninstall(directory: Path) -> None:
+    """Stop and disable the units, and remove them from `directory`."""
     if any((directory / unit).exists() for unit in UNITS):
         systemctl("disable", "--now", *UNITS)
     for unit in UNITS:
@@ -101,6 +103,7 @@ def uninstall(directory: Path) -> None:
 
 
 def main() -> None:
+    """Install or uninstall as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("action", choices=("install", "uninstall"))
     parser.add_argument("--mosaicd", metavar="PROGRAM", help="the program that the unit starts")

@@ -115,7 +115,7 @@ def test_worker_exits_when_its_stdout_is_closed(tmp_path: Path) -> None:
 def test_control_fd_that_is_no_socket_is_reported(tmp_path: Path) -> None:
     """A wrong MOSAIC_CONTROL_FD is reported on stderr and otherwise ignored."""
     worker = run_to_end(tmp_path, {**CONFIG, "episodes": 2}, MOSAIC_CONTROL_FD="57")
-    assert b"MOSAIC_CONTROL_FD=57 is no socket" in worker.stderr
+    assert b"MOSAIC_CONTROL_FD=57 is not a socket" in worker.stderr
 
 
 class RecordingEmitter(TelemetryEmitter):
@@ -148,10 +148,10 @@ def test_orders_may_arrive_in_pieces_and_together(
     daemon_end.sendall(
         b'kpoint"}\n{"control":"pause"}\nnonsense\n{"control":"dance"}\n[]\n\n{"control":"resume"}\n'
     )
-    assert control.is_called()
+    assert control.poll_orders()
     assert not control.checkpoint_point(lambda: saves.append(1))
     assert (saves, emitter.names, control.is_paused) == ([1], ["resumed"], False)
-    assert not control.is_called()
+    assert not control.poll_orders()
 
 
 def test_checkpoint_order_without_save_is_dropped(
@@ -160,7 +160,7 @@ def test_checkpoint_order_without_save_is_dropped(
     """A worker that passes no `save` is not called repeatedly for one checkpoint order."""
     daemon_end, control, _ = pair
     daemon_end.sendall(b'{"control":"checkpoint"}\n')
-    assert control.is_called()
+    assert control.poll_orders()
     assert not control.checkpoint_point()
     assert not control.sleep(0)
 
@@ -253,6 +253,6 @@ def test_order_during_a_sleep_is_carried_out_next() -> None:
     with daemon_end, Control(emitter, worker_end.detach(), poll_interval_s=3600) as control:
         daemon_end.sendall(b'{"control":"resume"}\n')
         assert control.sleep(60)
-        assert control.is_called()
+        assert control.poll_orders()
         assert not control.checkpoint_point()
     assert emitter.names == ["resumed"]

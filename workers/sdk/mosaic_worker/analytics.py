@@ -21,7 +21,7 @@ FILE_NAME = "analytics.json"
 
 _SECTIONS = {"tensorboard": "relative_path", "wandb": "run_path", "checkpoints": "directory"}
 _DIRECTORIES = ("logs_dir", "videos_dir")
-_FLAT = {
+_FLAT_KEYS = {
     "tensorboard_dir": ("tensorboard", "relative_path"),
     "wandb_run_path": ("wandb", "run_path"),
     "checkpoints_dir": ("checkpoints", "directory"),
@@ -71,17 +71,16 @@ class WorkerAnalyticsManifest:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> WorkerAnalyticsManifest:
         """Return the manifest for `data` in any known form."""
-        given = data.get("artifacts")
-        sections = given if isinstance(given, Mapping) else {}
+        sections = data["artifacts"] if isinstance(data.get("artifacts"), Mapping) else {}
         artifacts: dict[str, Any] = {}
         metadata = dict(data["metadata"]) if isinstance(data.get("metadata"), Mapping) else {}
         for key, value in sections.items():
-            artifacts[key] = _section(key, value)
+            artifacts[key] = _section_value(key, value)
         for key, value in data.items():
             if key in ("run_id", "worker_type", "artifacts", "metadata") or value is None:
                 continue
-            if key in _FLAT:
-                name, inner = _FLAT[key]
+            if key in _FLAT_KEYS:
+                name, inner = _FLAT_KEYS[key]
                 section = artifacts.setdefault(name, {})
                 if isinstance(section, dict) and section.get(inner) is None:
                     section[inner] = value
@@ -99,13 +98,14 @@ class WorkerAnalyticsManifest:
 
 def find_manifest(run_dir: Path) -> Path | None:
     """Return the manifest in `run_dir` under any of its names, or None."""
-    plain_name = run_dir / FILE_NAME
-    if plain_name.is_file():
-        return plain_name
+    usual_path = run_dir / FILE_NAME
+    if usual_path.is_file():
+        return usual_path
     return min(run_dir.glob(f"*_{FILE_NAME}"), default=None) if run_dir.is_dir() else None
 
 
-def _section(key: str, value: Any) -> Any:
+def _section_value(key: str, value: Any) -> Any:
+    """Return an artifact section as a dictionary; other artifacts are returned unchanged."""
     if key in _SECTIONS:
         if isinstance(value, Mapping):
             return dict(value)

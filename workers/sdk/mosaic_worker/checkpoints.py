@@ -27,7 +27,7 @@ FORMAT = 1
 KEEP = 3
 
 _NAME = re.compile(r"checkpoint-(\d{1,18})\Z")
-_LEFT_BEHIND = re.compile(r"\.checkpoint-(\d{1,18})\.\d+\.(tmp|old)\Z")
+_UNFINISHED = re.compile(r"\.checkpoint-(\d{1,18})\.\d+\.(tmp|old)\Z")
 
 
 class CheckpointInvalid(ValueError):
@@ -95,53 +95,56 @@ class CheckpointStore:
             if not _is_plain_name(name) or name == MANIFEST:
                 raise ValueError(f"not a file name for a checkpoint: {name!r}")
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._sweep()
+        self._remove_unfinished()
         final = self.directory / f"checkpoint-{step:012d}"
         temporary = self.directory / f".{final.name}.{os.getpid()}.tmp"
         try:
-            _fill(temporary, step, files, dict(meta or {}))
-            self._put(temporary, final)
+            _write_files(temporary, step, files, dict(meta or {}))
+            self._move_into_place(temporary, final)
         except OSError:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        self._prune(final)
+        self._remove_old(final)
         return verify(final)
 
     def latest_verified(self) -> tuple[Checkpoint | None, list[Skipped]]:
         """Return the newest complete checkpoint, and the newer ones that were skipped."""
         skipped: list[Skipped] = []
         for directory in (self.directory, self.resume_from):
-            for path in _paths(directory) if directory is not None else []:
-                checkpoint, reason = _examine(path)
+            for path in _checkpoint_paths(directory) if directory is not None else []:
+                checkpoint, reason = _try_verify(path)
                 if checkpoint is not None:
                     return checkpoint, skipped
                 skipped.append(Skipped(path, reason))
         return None, skipped
 
-    def _put(self, temporary: Path, final: Path) -> None:
+    def _move_into_place(self, temporary: Path, final: Path) -> None:
+        """Rename the complete checkpoint to its final name; an older one of the same step is replaced."""
         old = self.directory / f".{final.name}.{os.getpid()}.old"
-        if final.exists():  # the same step again, after a resume
+        if final.exists():  # a resumed run reached the same step again
             os.rename(final, old)
         os.rename(temporary, final)
         sync_directory(self.directory)
         if old.exists():
             shutil.rmtree(old)
 
-    def _prune(self, newest: Path) -> None:
+    def _remove_old(self, newest: Path) -> None:
         """Remove all but the newest `keep` checkpoints; steps above the one just written stay."""
-        older = [path for path in _paths(self.directory) if path.name < newest.name]
+        older = [path for path in _checkpoint_paths(self.directory) if path.name < newest.name]
         for path in older[self.keep - 1 :]:
             shutil.rmtree(path, ignore_errors=True)
 
-    def _sweep(self) -> None:
+    def _remove_unfinished(self) -> None:
         """Remove the files of an interrupted `save`."""
         for path in self.directory.iterdir():
-            left = _LEFT_BEHIND.match(path.name)
-            if left and (left.group(2) == "tmp" or (self.directory / path.name[1:].split(".")[0]).exists()):
+            unfinished = _UNFINISHED.match(path.name)
+            if unfinished and (
+                unfinished.group(2) == "tmp" or (self.directory / path.name[1:].split(".")[0]).exists()
+            ):
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _paths(directory: Path) -> list[Path]:
+def _checkpoint_paths(directory: Path) -> list[Path]:
     """Return the checkpoint directories, newest first; an empty list if `directory` cannot be read."""
     try:
         entries = list(directory.iterdir())
@@ -149,15 +152,16 @@ def _paths(directory: Path) -> list[Path]:
         return []
     found = []
     for path in entries:
-        whole, left = _NAME.match(path.name), _LEFT_BEHIND.match(path.name)
-        if whole:
-            found.append((int(whole.group(1)), 1, path))
-        elif left and left.group(2) == "old":  # its successor is missing, or is the newer one
-            found.append((int(left.group(1)), 0, path))
+        complete, unfinished = _NAME.match(path.name), _UNFINISHED.match(path.name)
+        if complete:
+            found.append((int(complete.group(1)), 1, path))
+        elif unfinished and unfinished.group(2) == "old":  # a checkpoint whose replacement was interrupted
+            found.append((int(unfinished.group(1)), 0, path))
     return [path for _, _, path in sorted(found, reverse=True)]
 
 
-def _examine(path: Path) -> tuple[Checkpoint | None, str]:
+def _try_verify(path: Path) -> tuple[Checkpoint | None, str]:
+    """Return the checkpoint and no reason, or None and the reason why it is invalid."""
     try:
         return verify(path), ""
     except CheckpointInvalid as error:
@@ -192,10 +196,11 @@ def verify(path: Path) -> Checkpoint:
 
 
 def _verify_file(path: Path, name: str, entry: Any) -> int:
+    """Compare a file with its manifest entry and return its size; raise CheckpointInvalid if they differ."""
     if not _is_plain_name(name) or not isinstance(entry, dict):
         raise CheckpointInvalid(f"{name}: a bad entry in {MANIFEST}")
     try:
-        size_bytes, sha256 = _measure(path / name)
+        size_bytes, sha256 = _size_and_hash(path / name)
     except OSError as error:
         raise CheckpointInvalid(f"{name}: {error.strerror}") from error
     if size_bytes != entry.get("size_bytes"):
@@ -205,7 +210,8 @@ def _verify_file(path: Path, name: str, entry: Any) -> int:
     return size_bytes
 
 
-def _measure(path: Path) -> tuple[int, str]:
+def _size_and_hash(path: Path) -> tuple[int, str]:
+    """Return the size of a file in bytes and its SHA-256."""
     digest = hashlib.sha256()
     size_bytes = 0
     with open(path, "rb") as file:
@@ -219,9 +225,10 @@ def _is_plain_name(name: str) -> bool:
     return bool(name) and name not in (".", "..") and "/" not in name and "\0" not in name
 
 
-def _fill(
+def _write_files(
     directory: Path, step: int, files: Mapping[str, bytes | Callable[[Path], None]], meta: dict[str, Any]
 ) -> None:
+    """Write the files and then the manifest into the new `directory`, and fsync all of them."""
     directory.mkdir()
     entries = {}
     for name, content in files.items():
@@ -230,7 +237,7 @@ def _fill(
             sync_file(directory / name)
         else:
             write_synced(directory / name, content)
-        size_bytes, sha256 = _measure(directory / name)
+        size_bytes, sha256 = _size_and_hash(directory / name)
         entries[name] = {"size_bytes": size_bytes, "sha256": sha256}
     manifest = {"format": FORMAT, "step": step, "created_at": time.time(), "files": entries, "meta": meta}
     write_synced(directory / MANIFEST, dumps(manifest).encode("ascii") + b"\n")

@@ -23,7 +23,7 @@ ConfigT = TypeVar("ConfigT", bound=WorkerConfig)
 
 
 class WorkerCLI:
-    """Pieces of a worker's `main`."""
+    """Functions for the `main` of a worker."""
 
     @staticmethod
     def create_base_parser(

@@ -1,4 +1,4 @@
-"""The worker's end of the control channel: pause, resume, checkpoint, stop; and SIGTERM.
+"""The worker's side of the control channel: pause, resume, checkpoint, stop; and SIGTERM.
 
 The working loop calls `checkpoint_point()` whenever its state is consistent.  Without an order, the call only
 reads the clock.  It blocks while the run is paused, and returns True if the worker should stop.  Note: there
@@ -28,21 +28,21 @@ from mosaic_worker.telemetry import TelemetryEmitter
 
 POLL_INTERVAL_S = 0.01
 LINE_LIMIT_BYTES = 65536
-#: `poll` counts whole milliseconds, up to some 24 days.
+#: `poll` takes its time limit in milliseconds as a 32-bit integer.
 _POLL_STEP_S = 0.001
-_POLL_MOST_S = 86400.0
+_POLL_MAX_S = 86400.0
 
 Save = Callable[[], Any]
 Describe = Callable[[], Mapping[str, Any]]
 
 
 class Control:
-    """Orders to one worker; to be used from one thread."""
+    """The orders of mosaicd to one worker; use it from one thread only."""
 
     def __init__(
         self, emitter: TelemetryEmitter, fd: int | None = None, poll_interval_s: float = POLL_INTERVAL_S
     ) -> None:
-        """Take over the stream socket `fd`; without one only signals are heard."""
+        """Use and own the stream socket `fd`; without it, only signals are received."""
         self.is_paused = False
         self.stop_reason: str | None = None
         self.stop_grace_s: float | None = None
@@ -59,47 +59,47 @@ class Control:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
-        self._socket = _adopt(fd)
+        self._socket = _open_channel(fd)
 
     @property
     def stop_requested(self) -> bool:
-        """True once a stop was asked, by signal or order; it never becomes False again."""
+        """Whether a signal or an order has requested a stop; never becomes False again."""
         return self.stop_reason is not None
 
     def install_signals(self) -> None:
-        """Make SIGTERM and SIGINT ask for a stop; a second SIGINT interrupts at once.  Main thread only."""
+        """Let SIGTERM and SIGINT request a stop; a second SIGINT interrupts.  Call in the main thread."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._on_signal)
 
     def checkpoint_point(self, save: Save | None = None, describe: Describe | None = None) -> bool:
-        """Carry out what was asked; block while paused; return True when the worker should stop.
+        """Carry out all orders; block while paused; return True if the worker should stop.
 
-        `save` writes a checkpoint and says so; `describe` gives the payload of `paused` and `resumed`.
+        `save` writes a checkpoint and reports it; `describe` returns the payload of `paused` and `resumed`.
         """
-        if not self._is_called() and time.monotonic() < self._next_poll_mono:
+        if not self._has_orders() and time.monotonic() < self._next_poll_mono:
             return False
-        if self._poll():
-            self._attend(save, describe)
+        if self._receive_orders():
+            self._carry_out_orders(save, describe)
         return self.stop_reason is not None
 
-    def is_called(self) -> bool:
-        """True when an order or a signal waits for the next `checkpoint_point`: a cue to get there soon."""
+    def poll_orders(self) -> bool:
+        """Receive orders; return whether an order or a signal waits for the next `checkpoint_point`."""
         if time.monotonic() < self._next_poll_mono:
-            return self._is_called()
-        return self._poll()
+            return self._has_orders()
+        return self._receive_orders()
 
     def sleep(self, seconds: float) -> bool:
-        """Sleep; return True, early, when something waits for the next `checkpoint_point`."""
+        """Sleep; return True early if an order or a signal waits for the next `checkpoint_point`."""
         deadline = time.monotonic() + seconds
-        while not self._poll():
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
+        while not self._receive_orders():
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0:
                 return False
-            self._wait(left_s)
+            self._wait(remaining_s)
         return True
 
     def close(self) -> None:
-        """Give the signals and descriptors back."""
+        """Restore the signal handlers and close the descriptors."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
@@ -119,7 +119,8 @@ class Control:
     ) -> None:
         self.close()
 
-    def _attend(self, save: Save | None, describe: Describe | None) -> None:
+    def _carry_out_orders(self, save: Save | None, describe: Describe | None) -> None:
+        """Save and answer as ordered; while paused, wait for further orders."""
         while True:
             if self._wants_checkpoint:
                 self._wants_checkpoint = False
@@ -133,9 +134,10 @@ class Control:
                 self.is_paused = False
                 return
             self._wait(None)
-            self._poll()
+            self._receive_orders()
 
-    def _poll(self) -> bool:
+    def _receive_orders(self) -> bool:
+        """Read all available orders from the channel; return whether orders or a stop are pending."""
         self._next_poll_mono = time.monotonic() + self._poll_interval_s
         while self._socket is not None:
             try:
@@ -145,31 +147,34 @@ class Control:
             except ConnectionError:
                 data = b""
             if not data:
-                self._hung_up()
+                self._on_channel_closed()
                 break
-            self._take(data)
-        return self._is_called()
+            self._read_lines(data)
+        return self._has_orders()
 
-    def _is_called(self) -> bool:
+    def _has_orders(self) -> bool:
         return self.stop_reason is not None or self._wants_checkpoint or bool(self._answers)
 
-    def _hung_up(self) -> None:
+    def _on_channel_closed(self) -> None:
+        """Close the channel; request a stop if the worker is paused or has to pause."""
         assert self._socket is not None
         self._socket.close()
         self._socket = None
         if self._wants_pause:
-            self._stop("control_closed")
+            self._request_stop("control_closed")
 
-    def _take(self, data: bytes) -> None:
+    def _read_lines(self, data: bytes) -> None:
+        """Split received data into lines and read each complete line as an order."""
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         if len(self._buffer) > LINE_LIMIT_BYTES:
-            _note("a control line is longer than the limit; it is dropped")
+            _print_note("a control line is longer than the limit; it is dropped")
             self._buffer = b""
         for line in lines:
             if line.strip():
-                self._obey(line)
+                self._read_order(line)
 
-    def _obey(self, line: bytes) -> None:
+    def _read_order(self, line: bytes) -> None:
+        """Store an order for `_carry_out_orders`; an unknown line is reported on stderr and ignored."""
         try:
             order = json.loads(line)
         except ValueError:
@@ -186,16 +191,16 @@ class Control:
         elif name == "stop":
             grace_s = order.get("grace_s")
             self.stop_grace_s = float(grace_s) if isinstance(grace_s, (int, float)) else None
-            self._stop("control")
+            self._request_stop("control")
         else:
-            _note(f"an unknown control line is ignored: {line[:200]!r}")
+            _print_note(f"an unknown control line is ignored: {line[:200]!r}")
 
-    def _stop(self, reason: str) -> None:
+    def _request_stop(self, reason: str) -> None:
         if self.stop_reason is None:
             self.stop_reason = reason
 
     def _wait(self, timeout_s: float | None) -> None:
-        """Wait for an order or a signal; return early rather than late."""
+        """Wait for an order or a signal, at most `timeout_s`; may return up to a millisecond early."""
         if timeout_s is not None and timeout_s < _POLL_STEP_S:
             time.sleep(timeout_s)
             return
@@ -203,27 +208,27 @@ class Control:
         poll.register(self._wake_read, select.POLLIN)
         if self._socket is not None:
             poll.register(self._socket, select.POLLIN)
-        ready = poll.poll(None if timeout_s is None else int(min(timeout_s, _POLL_MOST_S) / _POLL_STEP_S))
+        ready = poll.poll(None if timeout_s is None else int(min(timeout_s, _POLL_MAX_S) / _POLL_STEP_S))
         if any(descriptor == self._wake_read for descriptor, _ in ready):
             os.read(self._wake_read, 512)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:  # a forked child must die of its signal as ever
+        if os.getpid() != self._pid:  # a forked child has no control channel: the signal ends it as usual
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
         if number == signal.SIGINT and self.stop_signal == signal.SIGINT:
             raise KeyboardInterrupt
         self.stop_signal = number
-        self._stop(signal.Signals(number).name)
+        self._request_stop(signal.Signals(number).name)
         try:
             os.write(self._wake_write, b"!")
         except BlockingIOError:
-            return  # the pipe is full of wake-ups already
+            return  # the pipe is full, so the wait ends anyway
 
 
-def _adopt(fd: int | None) -> socket.socket | None:
-    """Return the inherited socket, closed on exec and non-blocking; None when `fd` is no stream socket."""
+def _open_channel(fd: int | None) -> socket.socket | None:
+    """Return the inherited socket, non-blocking and closed on exec; None if `fd` is not a socket."""
     if fd is None:
         return None
     forget_control_fd()
@@ -232,7 +237,7 @@ def _adopt(fd: int | None) -> socket.socket | None:
     except OSError:
         is_socket = False
     if not is_socket:
-        _note(f"MOSAIC_CONTROL_FD={fd} is no socket; there is no control channel")
+        _print_note(f"MOSAIC_CONTROL_FD={fd} is not a socket; the worker runs without a control channel")
         return None
     os.set_inheritable(fd, False)
     channel = socket.socket(fileno=fd)
@@ -240,5 +245,5 @@ def _adopt(fd: int | None) -> socket.socket | None:
     return channel
 
 
-def _note(text: str) -> None:
+def _print_note(text: str) -> None:
     print(f"mosaic_worker: {text}", file=sys.stderr)

@@ -51,7 +51,7 @@ class DiscoveredWorker:
 
 
 class WorkerDiscovery:
-    """Finds the workers once and caches them."""
+    """Discovers the workers at the first call and caches them."""
 
     def __init__(self, timeout_s: float = WORKER_DISCOVERY_TIMEOUT_S) -> None:
         """Give each worker `timeout_s` to be imported."""
@@ -75,7 +75,7 @@ def discover(timeout_s: float = WORKER_DISCOVERY_TIMEOUT_S) -> list[DiscoveredWo
     """Return all workers of this environment, each loaded in its own child process."""
     workers = sorted(_entry_points(), key=lambda worker: (worker.kind, worker.distribution))
     with ThreadPoolExecutor(max_workers=PARALLEL) as pool:
-        list(pool.map(lambda worker: _ask(worker, timeout_s), workers))
+        list(pool.map(lambda worker: _load_in_child(worker, timeout_s), workers))
     seen: set[str] = set()
     for worker in workers:
         if worker.kind in seen and worker.error is None:
@@ -87,6 +87,7 @@ def discover(timeout_s: float = WORKER_DISCOVERY_TIMEOUT_S) -> list[DiscoveredWo
 def _entry_points() -> Iterable[DiscoveredWorker]:
     from importlib.metadata import distributions
 
+    """Yield the entry points of all distributions; the first distribution of a name on sys.path counts."""
     seen = set()
     for distribution in distributions():
         name = distribution.metadata["Name"] or "?"
@@ -99,7 +100,7 @@ def _entry_points() -> Iterable[DiscoveredWorker]:
                 yield DiscoveredWorker(point.name, point.value, name, distribution.version)
 
 
-def _ask(worker: DiscoveredWorker, timeout_s: float) -> None:
+def _load_in_child(worker: DiscoveredWorker, timeout_s: float) -> None:
     """Load `worker` in a child process and fill in its fields from the answer."""
     request = json.dumps({"path": sys.path, "value": worker.value})
     command = [
@@ -125,31 +126,33 @@ def _ask(worker: DiscoveredWorker, timeout_s: float) -> None:
     try:
         answer = json.loads(out)
     except ValueError:
-        worker.error = _last_words(child.returncode, err)
+        worker.error = _failure_text(child.returncode, err)
         return
     for key, value in answer.items():
         setattr(worker, key, value)
 
 
-def _last_words(code: int, err: bytes) -> str:
+def _failure_text(code: int, err: bytes) -> str:
+    """Return the last line of stderr with the exit code or signal of the child process."""
     lines = [line.strip() for line in err.decode("utf-8", "replace").splitlines() if line.strip()]
     how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
     return f"{lines[-1][:500]} ({how})" if lines else f"no answer ({how})"
 
 
-def _load(request: str) -> int:
+def _print_description(request: str) -> int:
     """Import one worker and print its description on the real stdout; runs in the child process."""
     answer_fd = os.dup(1)
     os.dup2(2, 1)  # output of the worker during its import must not mix with the answer
     order = json.loads(request)
     sys.path[:] = order["path"]
-    text = json.dumps(_describe(order["value"]))
+    text = json.dumps(_load_worker(order["value"]))
     with os.fdopen(answer_fd, "w") as file:
         file.write(text)
     return 0
 
 
-def _describe(value: str) -> dict[str, Any]:
+def _load_worker(value: str) -> dict[str, Any]:
+    """Import the worker of an entry point and return its description."""
     from importlib import import_module
 
     package_name, _, attributes = value.partition(":")
@@ -157,15 +160,15 @@ def _describe(value: str) -> dict[str, Any]:
     function: Any = package
     for attribute in attributes.split("[")[0].strip().split("."):
         function = getattr(function, attribute)
-    said = function()
-    if not isinstance(said, tuple) or len(said) != 2:
+    result = function()
+    if not isinstance(result, tuple) or len(result) != 2:
         raise TypeError(f"{value} must return (metadata, capabilities)")
-    metadata, capabilities = (_to_json(_fields(part)) for part in said)
+    metadata, capabilities = (_to_json(_public_fields(part)) for part in result)
     if not capabilities.get("worker_type"):
         raise ValueError(f"{value}: capabilities have no worker_type")
     schema = getattr(package, "get_config_schema", None)
     return {
-        "module": getattr(package, "WORKER_MODULE", None) or _module(package_name.strip()),
+        "module": getattr(package, "WORKER_MODULE", None) or _runnable_module(package_name.strip()),
         "metadata": metadata,
         "capabilities": capabilities,
         "config_schema": _to_json(schema()) if callable(schema) else None,
@@ -173,7 +176,8 @@ def _describe(value: str) -> dict[str, Any]:
     }
 
 
-def _module(package_name: str) -> str | None:
+def _runnable_module(package_name: str) -> str | None:
+    """Return the module of the worker for `python -m`; None if there is none."""
     from importlib.util import find_spec
 
     top = package_name.split(".")[0]
@@ -188,7 +192,7 @@ def _module(package_name: str) -> str | None:
     return None
 
 
-def _fields(record: Any) -> dict[str, Any]:
+def _public_fields(record: Any) -> dict[str, Any]:
     """Return the public fields of a dataclass, a mapping or any other object."""
     if isinstance(record, Mapping):
         return dict(record)
@@ -197,6 +201,7 @@ def _fields(record: Any) -> dict[str, Any]:
 
 
 def _to_json(value: Any) -> Any:
+    """Return `value` converted to types that JSON can encode."""
     """Return a value as JSON at every depth; a set becomes a sorted list, any other object its str."""
     if isinstance(value, Mapping):
         return {str(key): _to_json(item) for key, item in value.items()}
@@ -207,7 +212,7 @@ def _to_json(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
-def _render(workers: list[DiscoveredWorker]) -> str:
+def _table(workers: list[DiscoveredWorker]) -> str:
     lines = []
     for worker in workers:
         state = worker.error or ((worker.metadata or {}).get("description") or "")
@@ -230,19 +235,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--load", metavar="REQUEST", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.load is not None:
-        return _load(args.load)
+        return _print_description(args.load)
     workers = discover(args.timeout)
     if args.json:
         print(json.dumps({"python": sys.executable, "workers": [worker.to_dict() for worker in workers]}))
     elif workers:
-        print(_render(workers))
+        print(_table(workers))
     else:
         print("no worker is installed in this environment", file=sys.stderr)
     return 0
 
 
 if __name__ == "__main__":
-    if not __package__:  # run by path: our own directory must not shadow other modules
+    if not __package__:  # run by its path: this directory must not shadow other modules
         sys.path[:] = [
             entry
             for entry in sys.path

@@ -35,14 +35,14 @@ class WorkerEnvironment:
         env = os.environ if environ is None else environ
         return cls(
             run_id=env.get("MOSAIC_RUN_ID") or env.get("RUN_ID") or None,
-            run_dir=_path(env.get("MOSAIC_RUN_DIR")),
-            checkpoint_dir=_path(env.get("MOSAIC_CHECKPOINT_DIR")),
-            config_file=_path(env.get("MOSAIC_CONFIG_FILE")),
-            attempt=_integer(env.get("MOSAIC_ATTEMPT")) or 1,
+            run_dir=_path_or_none(env.get("MOSAIC_RUN_DIR")),
+            checkpoint_dir=_path_or_none(env.get("MOSAIC_CHECKPOINT_DIR")),
+            config_file=_path_or_none(env.get("MOSAIC_CONFIG_FILE")),
+            attempt=_integer_or_none(env.get("MOSAIC_ATTEMPT")) or 1,
             worker_id=env.get("WORKER_ID") or None,
-            control_fd=_integer(env.get("MOSAIC_CONTROL_FD")),
-            resume_from=_path(env.get("MOSAIC_RESUME_FROM")),
-            stacks_file=_path(env.get("MOSAIC_STACKS_FILE")),
+            control_fd=_integer_or_none(env.get("MOSAIC_CONTROL_FD")),
+            resume_from=_path_or_none(env.get("MOSAIC_RESUME_FROM")),
+            stacks_file=_path_or_none(env.get("MOSAIC_STACKS_FILE")),
         )
 
 
@@ -57,9 +57,9 @@ def new_run_id() -> str:
     return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
 
 
-def _path(text: str | None) -> Path | None:
+def _path_or_none(text: str | None) -> Path | None:
     return Path(text) if text else None
 
 
-def _integer(text: str | None) -> int | None:
+def _integer_or_none(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() else None

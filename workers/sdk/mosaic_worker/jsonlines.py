@@ -33,11 +33,11 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
-        return _number(value)
+        return _finite_or_name(value)
     if depth >= MAX_DEPTH:
         return "..."
     if isinstance(value, Mapping):
-        return {_key(key): plain(item, depth + 1) for key, item in value.items()}
+        return {_key_text(key): plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(item, depth + 1) for item in value]
     if isinstance(value, (bytes, bytearray)):
@@ -49,13 +49,14 @@ def plain(value: Any, depth: int = 0) -> Any:
     return repr(value)
 
 
-def _number(value: float) -> float | str:
+def _finite_or_name(value: float) -> float | str:
+    """Return a finite number, or the name of NaN or an infinity."""
     if math.isfinite(value):
         return float(value)
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _key(key: Any) -> str:
+def _key_text(key: Any) -> str:
     if isinstance(key, str):
         return key
     if key is None or isinstance(key, (bool, int)):

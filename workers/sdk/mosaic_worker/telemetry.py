@@ -1,8 +1,8 @@
 """Telemetry: one JSON object per line on stdout, each line written as a unit.
 
-A line goes to the descriptor in one locked loop of writes, past Python's text buffer (which is flushed
-first, so the order is kept).  Note: nothing here is buffered; when a call returns, the pipe has the line.
-A `BrokenPipeError` is raised to the caller, because a worker without a reader should end.
+A lock keeps the lines of several threads apart.  A line is written directly to the descriptor; Python's text
+buffer is flushed first, so the order is kept.  Note: lines are not buffered; when a call returns, the pipe
+has the line.  A `BrokenPipeError` is raised to the caller, because a worker without a reader should end.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class TelemetryEmitter:
                 "policy_label": policy_label,
                 "backend": backend,
                 "ts_unix_ns": time.time_ns(),
-                **self._worker(),
+                **self._worker_fields(),
                 **extra,
             }
         )
@@ -163,7 +163,7 @@ class TelemetryEmitter:
                 "truncated": truncated,
                 "metadata_json": dumps(dict(metadata or {})),
                 "ts_unix_ns": time.time_ns(),
-                **self._worker(),
+                **self._worker_fields(),
                 **extra,
             }
         )
@@ -186,7 +186,7 @@ class TelemetryEmitter:
         with self._lock:
             _write(self._stream or sys.stdout, data)
 
-    def _worker(self) -> dict[str, Any]:
+    def _worker_fields(self) -> dict[str, Any]:
         return {"worker_id": self.worker_id} if self.worker_id else {}
 
     def _log(self, constant: Any, payload: Mapping[str, Any]) -> None:
@@ -225,7 +225,7 @@ def _write(stream: TextIO, data: bytes) -> None:
 def _write_some(descriptor: int, view: memoryview) -> int:
     try:
         return os.write(descriptor, view)
-    except BlockingIOError:  # another process made the pipe non-blocking
+    except BlockingIOError:  # the pipe is full, and another process made it non-blocking
         poll = select.poll()  # select would refuse descriptors above 1023
         poll.register(descriptor, select.POLLOUT)
         poll.poll()

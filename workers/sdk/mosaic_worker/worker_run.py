@@ -93,11 +93,12 @@ class WorkerRun:
     ) -> None:
         self.heartbeat.close()
         if error is not None and not self._has_ended:
-            self._say_failure(error)
+            self._report_failure(error)
         self.control.close()
         self.stacks.close()
 
-    def _say_failure(self, error: BaseException) -> None:
+    def _report_failure(self, error: BaseException) -> None:
+        """Report the exception that leaves the `with` block, except SystemExit and a closed stdout."""
         try:
             if isinstance(error, KeyboardInterrupt):
                 self.emitter.run_cancelled({"reason": "SIGINT"})

@@ -35,14 +35,14 @@ def main(argv: list[str] | None = None) -> int:
         environment = replace(environment, run_dir=args.run_dir)
     try:
         if args.dry_run:
-            return _dry_run(_checked(WorkerCLI.load_config(args, environment)), args)
+            return _dry_run(_check_config(WorkerCLI.load_config(args, environment)), args)
         return _train(args, environment)
     except InvalidWorkerConfig as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
 
 
-def _checked(data: dict[str, object]) -> TabularConfig:
+def _check_config(data: dict[str, object]) -> TabularConfig:
     """Return the config; raise InvalidWorkerConfig with all errors of the config and of its environment."""
     config, errors = parse(data)
     env_id, env_kwargs = data.get("env_id", TabularConfig.env_id), data.get("env_kwargs", {})
@@ -56,6 +56,7 @@ def _checked(data: dict[str, object]) -> TabularConfig:
 
 
 def _train(args: argparse.Namespace, environment: WorkerEnvironment) -> int:
+    """Train and return the exit code; an invalid config is reported as `run_failed` and raised."""
     try:
         data = WorkerCLI.load_config(args, environment)
     except InvalidWorkerConfig as error:
@@ -73,7 +74,7 @@ def _train(args: argparse.Namespace, environment: WorkerEnvironment) -> int:
     with run:
         from mosaic_tabular.trainer import TabularRuntime
 
-        config = _checked(data)
+        config = _check_config(data)
         if run.control.stop_requested:
             run.cancelled()
             return run.stop_exit_code
@@ -84,6 +85,7 @@ def _train(args: argparse.Namespace, environment: WorkerEnvironment) -> int:
 
 
 def _dry_run(config: TabularConfig, args: argparse.Namespace) -> int:
+    """Print that the config is valid, or print it with all defaults (--emit-summary); return 0."""
     from mosaic_tabular.worlds import resolve
 
     resolved = resolve(config.env_id)

@@ -151,18 +151,18 @@ def with_presets(config: TabularConfig, family: str) -> TabularConfig:
     episodes = config.episodes
     if episodes is None and config.total_timesteps is None:
         episodes = preset.episodes
-    given = {
+    filled_in = {
         name: getattr(preset, name)
         for name in ("learning_rate", "gamma", "epsilon_start", "epsilon_end", "max_episode_steps")
         if getattr(config, name) is None
     }
     if config.epsilon_start is not None and config.epsilon_end is None:
-        given["epsilon_end"] = min(preset.epsilon_end, config.epsilon_start)
+        filled_in["epsilon_end"] = min(preset.epsilon_end, config.epsilon_start)
     if config.epsilon_end is not None and config.epsilon_start is None:
-        given["epsilon_start"] = max(preset.epsilon_start, config.epsilon_end)
+        filled_in["epsilon_start"] = max(preset.epsilon_start, config.epsilon_end)
     if config.epsilon_decay_episodes is None:
-        given["epsilon_decay_episodes"] = int((episodes or preset.episodes) * preset.decay_share)
-    return replace(config, episodes=episodes, **given)
+        filled_in["epsilon_decay_episodes"] = int((episodes or preset.episodes) * preset.decay_share)
+    return replace(config, episodes=episodes, **filled_in)
 
 
 def parse(data: Mapping[str, Any]) -> tuple[TabularConfig | None, list[ConfigError]]:
@@ -217,12 +217,12 @@ def _defaults() -> dict[str, Any]:
 def _check(rule: Rule, value: Any) -> tuple[Any, str]:
     """Return the value as the field stores it, and its error ("" for none)."""
     if value is None:
-        return None, "" if rule.is_nullable else f"{_article(rule.kind)} is required, not null"
+        return None, "" if rule.is_nullable else f"{_with_article(rule.kind)} is required, not null"
     if rule.kind in ("integer", "number"):
         return _check_number(rule, value)
     expected = {"string": str, "boolean": bool, "object": dict}[rule.kind]
     if not isinstance(value, expected):
-        return value, f"{value!r} is not {_article(rule.kind)}"
+        return value, f"{value!r} is not {_with_article(rule.kind)}"
     if rule.kind == "string" and not value:
         return value, "must not be empty"
     if rule.choices and value not in rule.choices:
@@ -232,10 +232,10 @@ def _check(rule: Rule, value: Any) -> tuple[Any, str]:
 
 def _check_number(rule: Rule, value: Any) -> tuple[Any, str]:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return value, f"{value!r} is not {_article(rule.kind)}"
+        return value, f"{value!r} is not {_with_article(rule.kind)}"
     if rule.kind == "integer":
         if value != int(value):
-            return value, f"{value!r} is not {_article(rule.kind)}"
+            return value, f"{value!r} is not {_with_article(rule.kind)}"
         value = int(value)
     else:
         value = float(value)
@@ -258,5 +258,5 @@ def _suggestion(name: str) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _article(kind: str) -> str:
+def _with_article(kind: str) -> str:
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"

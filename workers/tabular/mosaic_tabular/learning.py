@@ -41,9 +41,11 @@ def epsilon_at(episode: int, start: float, end: float, decay_episodes: int) -> f
     return start + (end - start) * (episode / decay_episodes)
 
 
-def q_learning_episode(world: World, q: Table, draw: Draw, how: Settings, on_step: OnStep | None) -> Played:
+def q_learning_episode(
+    world: World, q: Table, draw: Draw, settings: Settings, on_step: OnStep | None
+) -> Played:
     """Play one episode, learning off-policy; `on_step(index, state, action, reward, terminated)`."""
-    rate, gamma, epsilon, limit = how
+    rate, gamma, epsilon, limit = settings
     step, explore = world.step, world.explore
     total, count, done = 0.0, 0, False
     state = world.reset()
@@ -54,20 +56,20 @@ def q_learning_episode(world: World, q: Table, draw: Draw, how: Settings, on_ste
         else:
             best = max(row)
             action = row.index(best) if row.count(best) == 1 else _break_tie(row, best, draw)
-        following, reward, done = step(action)
-        target = reward if done else reward + gamma * max(q[following])
+        next_state, reward, done = step(action)
+        target = reward if done else reward + gamma * max(q[next_state])
         row[action] += rate * (target - row[action])
         total += reward
         if on_step is not None:
             on_step(count, state, action, reward, done)
         count += 1
-        state = following
+        state = next_state
     return Played(total, count, done)
 
 
-def sarsa_episode(world: World, q: Table, draw: Draw, how: Settings, on_step: OnStep | None) -> Played:
+def sarsa_episode(world: World, q: Table, draw: Draw, settings: Settings, on_step: OnStep | None) -> Played:
     """Play one episode, learning on-policy; `on_step` as in `q_learning_episode`."""
-    rate, gamma, epsilon, limit = how
+    rate, gamma, epsilon, limit = settings
     step, explore = world.step, world.explore
 
     def choose(row: list[float]) -> int:
@@ -81,15 +83,15 @@ def sarsa_episode(world: World, q: Table, draw: Draw, how: Settings, on_step: On
     action = choose(q[state])
     while count < limit and not done:
         row = q[state]
-        following, reward, done = step(action)
-        chosen = choose(q[following])
-        target = reward if done else reward + gamma * q[following][chosen]
+        next_state, reward, done = step(action)
+        next_action = choose(q[next_state])
+        target = reward if done else reward + gamma * q[next_state][next_action]
         row[action] += rate * (target - row[action])
         total += reward
         if on_step is not None:
             on_step(count, state, action, reward, done)
         count += 1
-        state, action = following, chosen
+        state, action = next_state, next_action
     return Played(total, count, done)
 
 
@@ -97,5 +99,6 @@ EPISODES = {"q_learning": q_learning_episode, "sarsa": sarsa_episode}
 
 
 def _break_tie(row: list[float], best: float, draw: Draw) -> int:
+    """Return a random action among those with the value `best`."""
     ties = [index for index, value in enumerate(row) if value == best]
     return ties[int(draw() * len(ties))]

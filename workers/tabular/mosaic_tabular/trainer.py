@@ -62,13 +62,13 @@ class TabularRuntime:
 
     def run(self) -> dict[str, Any]:
         """Train to the end or to a stop, and return the summary."""
-        self._say_start()
+        self._report_start()
         self._run.heartbeat.describe = self._position
         self._began_mono = time.monotonic()
         while not self._is_done():
             if self._run.control.checkpoint_point(self._save, self._position):
                 return self._end("cancelled")
-            self._play()
+            self._play_episode()
             self._run.heartbeat.mark()
             every = self.config.checkpoint_every_episodes
             if every and self._episodes % every == 0 and not self._is_done():
@@ -81,12 +81,12 @@ class TabularRuntime:
             steps is not None and self._steps >= steps
         )
 
-    def _play(self) -> None:
+    def _play_episode(self) -> None:
         """Play one episode, count it and report it."""
         config, index = self.config, self._episodes
-        start, end = _known(config.epsilon_start, config.epsilon_end)
+        start, end = _filled_in(config.epsilon_start, config.epsilon_end)
         epsilon = epsilon_at(index, start, end, config.epsilon_decay_episodes or 0)
-        rate, gamma = _known(config.learning_rate, config.gamma)
+        rate, gamma = _filled_in(config.learning_rate, config.gamma)
         limit = config.max_episode_steps or 1
         if config.total_timesteps is not None:
             limit = min(limit, config.total_timesteps - self._steps)
@@ -105,7 +105,7 @@ class TabularRuntime:
         if len(self._returns) == WINDOW and (self._best_mean is None or mean > self._best_mean):
             self._best_mean = mean
         if config.episode_telemetry and (self._episodes % config.episode_telemetry == 0 or self._is_done()):
-            self._tell(index, played, epsilon, mean)
+            self._report_episode(index, played, epsilon, mean)
         if config.episode_delay_s > 0:
             self._run.control.sleep(config.episode_delay_s)
 
@@ -113,10 +113,10 @@ class TabularRuntime:
         """Return the function that reports a step and then pauses for a watching user."""
         config, before = self.config, self._steps
         control, emitter, heartbeat = self._run.control, self._run.emitter, self._run.heartbeat
-        is_hurried = False
+        has_orders = False
 
         def on_step(index: int, state: int, action: int, reward: float, is_terminated: bool) -> None:
-            nonlocal is_hurried
+            nonlocal has_orders
             heartbeat.mark()
             if config.step_telemetry:
                 emitter.step(
@@ -131,12 +131,13 @@ class TabularRuntime:
                     backend="mosaic_tabular",
                     global_step=before + index + 1,
                 )
-            if config.step_delay_s > 0 and not is_hurried:
-                is_hurried = control.sleep(config.step_delay_s)
+            if config.step_delay_s > 0 and not has_orders:
+                has_orders = control.sleep(config.step_delay_s)
 
         return on_step
 
-    def _tell(self, index: int, played: Played, epsilon: float, mean: float) -> None:
+    def _report_episode(self, index: int, played: Played, epsilon: float, mean: float) -> None:
+        """Write the telemetry line of an episode."""
         metrics = {"mean_return_100": mean, "epsilon": epsilon}
         self._run.emitter.episode(
             episode_index=index,
@@ -149,7 +150,8 @@ class TabularRuntime:
             metrics=metrics,
         )
 
-    def _say_start(self) -> None:
+    def _report_start(self) -> None:
+        """Report `run_started`, warnings, and the checkpoint that was loaded."""
         config, emitter = self.config, self._run.emitter
         emitter.run_started(
             {
@@ -193,7 +195,7 @@ class TabularRuntime:
         """Write a checkpoint and report it; an OSError is reported and does not end the run."""
         if not self._is_saved():
             try:
-                self._saved = self._write()
+                self._saved = self._write_checkpoint()
             except OSError as error:
                 self._run.emitter.error(f"the checkpoint could not be written: {error}", severity="error")
                 return None
@@ -211,7 +213,7 @@ class TabularRuntime:
             and saved.path.exists()
         )
 
-    def _write(self) -> Checkpoint:
+    def _write_checkpoint(self) -> Checkpoint:
         files = self._snapshot().files(self._q)
         return self._run.checkpoints.save(self._steps, files, {"episodes": self._episodes})
 
@@ -228,6 +230,7 @@ class TabularRuntime:
         )
 
     def _find_checkpoint(self) -> tuple[Checkpoint | None, list[Skipped]]:
+        """Return the checkpoint that `config.resume` selects, and the newer ones that were skipped."""
         if self.config.resume == "none":
             return None, []
         if self.config.resume == "auto":
@@ -244,11 +247,12 @@ class TabularRuntime:
         return found, skipped
 
     def _restore(self, snapshot: Snapshot, table: list[list[float]], checkpoint: Checkpoint) -> None:
-        asked = (self._resolved.env_id, self.config.env_kwargs)
-        if (snapshot.env_id, snapshot.env_kwargs) != asked or len(table) != self._world.states:
-            there = f"{snapshot.env_id} {snapshot.env_kwargs or ''}".strip()
+        """Continue from a snapshot; raise InvalidWorkerConfig if it belongs to another environment."""
+        wanted = (self._resolved.env_id, self.config.env_kwargs)
+        if (snapshot.env_id, snapshot.env_kwargs) != wanted or len(table) != self._world.states:
+            found_env = f"{snapshot.env_id} {snapshot.env_kwargs or ''}".strip()
             raise InvalidWorkerConfig(
-                [ConfigError("resume", f"{checkpoint.path} is a checkpoint of {there}")]
+                [ConfigError("resume", f"{checkpoint.path} is a checkpoint of {found_env}")]
             )
         self._q = table
         self._episodes, self._steps = snapshot.episodes, snapshot.steps
@@ -259,6 +263,7 @@ class TabularRuntime:
         self._saved = checkpoint
 
     def _end(self, status: str) -> dict[str, Any]:
+        """Save a checkpoint and the manifest, report the end and return the summary."""
         elapsed_s = time.monotonic() - self._began_mono
         checkpoint = self._save()
         self._write_analytics(status)
@@ -285,12 +290,14 @@ class TabularRuntime:
     def _write_analytics(self, status: str) -> None:
         run_dir, store = self._run.run_dir, self._run.checkpoints
         directory = store.directory
-        shown = directory.relative_to(run_dir) if directory.is_relative_to(run_dir) else directory
+        relative = directory.relative_to(run_dir) if directory.is_relative_to(run_dir) else directory
         files = sorted(path.name for path in directory.glob("checkpoint-*")) if directory.is_dir() else []
         manifest = WorkerAnalyticsManifest(
             run_id=self._run.run_id,
             worker_type="tabular",
-            artifacts={"checkpoints": {"directory": str(shown), "format": "mosaic_worker/1", "files": files}},
+            artifacts={
+                "checkpoints": {"directory": str(relative), "format": "mosaic_worker/1", "files": files}
+            },
             metadata={
                 "status": status,
                 "env_id": self._resolved.env_id,
@@ -313,6 +320,6 @@ def _seed(config: TabularConfig, snapshot: Snapshot | None) -> int:
     return snapshot.seed if snapshot is not None else secrets.randbits(31)
 
 
-def _known(*values: float | None) -> tuple[float, ...]:
-    """Return a setting that `with_presets` has filled in."""
+def _filled_in(*values: float | None) -> tuple[float, ...]:
+    """Return the settings without None: `with_presets` has filled them in."""
     return tuple(0.0 if value is None else value for value in values)

@@ -29,15 +29,15 @@ class Uniforms:
     def state(self) -> dict[str, Any]:
         """Return the generator's state after the last number that was returned."""
         used = BLOCK - length_hint(self._block)
-        ahead = self._generator.bit_generator.state
-        self._generator.bit_generator.state = self._block_began
+        current = self._generator.bit_generator.state
+        self._generator.bit_generator.state = self._state_before_block
         self._generator.random(used)
-        here = dict(self._generator.bit_generator.state)
-        self._generator.bit_generator.state = ahead
-        return here
+        state = dict(self._generator.bit_generator.state)
+        self._generator.bit_generator.state = current
+        return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state that `state` returned, here or in another process."""
+        """Continue from a state that `state()` returned in this or another process."""
         self._generator.bit_generator.state = dict(state)
         self._start()
 
@@ -47,7 +47,7 @@ class Uniforms:
         self.draw = self._numbers().__next__
 
     def _next_block(self) -> None:
-        self._block_began = self._generator.bit_generator.state
+        self._state_before_block = self._generator.bit_generator.state
         self._block = iter(self._generator.random(BLOCK).tolist())
 
     def _numbers(self) -> Iterator[float]:

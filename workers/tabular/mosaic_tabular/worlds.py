@@ -70,17 +70,19 @@ def resolve(env_id: str) -> ResolvedId:
     family = match["name"]
     if env_id in gymnasium.registry:
         return ResolvedId(env_id, family)
-    same = [
+    candidates = [
         spec.id
         for spec in gymnasium.registry.values()
         if spec.name == family and spec.namespace == match["space"] and spec.version is not None
     ]
-    if not same:
-        raise LookupError(f"{env_id!r} is not registered in Gymnasium {gymnasium.__version__}{_offer()}")
-    newest = max(same, key=_version)
+    if not candidates:
+        raise LookupError(
+            f"{env_id!r} is not registered in Gymnasium {gymnasium.__version__}{_toy_text_names()}"
+        )
+    newest = max(candidates, key=_version)
     if match["version"] is None:
         return ResolvedId(newest, family)
-    if int(match["version"]) > min(map(_version, same)):
+    if int(match["version"]) > min(map(_version, candidates)):
         raise LookupError(
             f"{env_id!r} is not registered in Gymnasium {gymnasium.__version__}; it has {newest}"
         )
@@ -173,35 +175,37 @@ class TableWorld:
         inner: Any = env.unwrapped
         self.states = _size(env.observation_space, "observations")
         self.actions = _size(env.action_space, "actions")
-        self._start = _cumulated(inner.initial_state_distrib)
+        self._start_sums = _cumulative_sums(inner.initial_state_distrib)
         self._uniforms = Uniforms(inner.np_random)
-        self._cells = [[_cell(inner.P[s][a]) for a in range(self.actions)] for s in range(self.states)]
+        self._transitions = [
+            [_thresholds_and_outcomes(inner.P[s][a]) for a in range(self.actions)] for s in range(self.states)
+        ]
         self.step = self._stepper()
 
     def _stepper(self) -> Callable[[int], Transition]:
         """Return `step` as a closure, which avoids four attribute lookups for every step."""
-        cells, draw = self._cells, self._uniforms.draw
+        transitions, draw = self._transitions, self._uniforms.draw
         state = 0
 
         def step(action: int) -> Transition:
             nonlocal state
-            cumulated, outcomes = cells[state][action]
-            outcome: Transition = outcomes[bisect_right(cumulated, draw())]
+            thresholds, outcomes = transitions[state][action]
+            outcome: Transition = outcomes[bisect_right(thresholds, draw())]
             state = outcome[0]
             return outcome
 
-        def place(at: int) -> None:
+        def set_state(new_state: int) -> None:
             nonlocal state
-            state = at
+            state = new_state
 
-        self._place = place
+        self._set_state = set_state
         return step
 
     def reset(self) -> int:
         """Begin an episode and return its first state."""
-        index = bisect_right(self._start, self._uniforms.draw())
-        state = index if index < len(self._start) else 0
-        self._place(state)
+        index = bisect_right(self._start_sums, self._uniforms.draw())
+        state = index if index < len(self._start_sums) else 0
+        self._set_state(state)
         return state
 
     def explore(self) -> int:
@@ -213,7 +217,7 @@ class TableWorld:
         return {"env": self._uniforms.state(), "action_space": _state_of(self._env.action_space.np_random)}
 
     def restore(self, random_state: Mapping[str, Any]) -> None:
-        """Put back what `random_state` returned; `step` is a new function afterwards."""
+        """Restore a state that `random_state` returned; `step` is a new function afterwards."""
         self._uniforms.restore(random_state["env"])
         self.step = self._stepper()
         self._env.action_space.np_random.bit_generator.state = dict(random_state["action_space"])
@@ -224,28 +228,32 @@ class TableWorld:
 
 
 def _make(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
+    """Return the Gymnasium environment; raise UnsuitableSpace if its spaces cannot index a table."""
     env = gymnasium.make(env_id, max_episode_steps=-1, disable_env_checker=True, **env_kwargs)
     _size(env.observation_space, "observations")
     _size(env.action_space, "actions")
     return env
 
 
-def _size(space: Any, what: str) -> int:
+def _size(space: Any, noun: str) -> int:
+    """Return n of a space Discrete(n) that starts at 0; raise UnsuitableSpace for other spaces."""
     if not isinstance(space, gymnasium.spaces.Discrete) or space.start != 0:
-        raise UnsuitableSpace(f"its {what} are {space}; a table needs Discrete(n) that starts at 0")
+        raise UnsuitableSpace(f"its {noun} are {space}; a table needs Discrete(n) that starts at 0")
     return int(space.n)
 
 
-def _cell(outcomes: list[tuple[float, int, float, bool]]) -> tuple[list[float], list[Transition]]:
+def _thresholds_and_outcomes(
+    outcomes: list[tuple[float, int, float, bool]],
+) -> tuple[list[float], list[Transition]]:
     """Return the thresholds and the outcomes of one (state, action).
 
     Gymnasium's rule is `argmax(cumsum > u)`; if rounding leaves no entry above u, it takes the first.
     """
     results = [(int(state), float(reward), bool(done)) for _, state, reward, done in outcomes]
-    return _cumulated([entry[0] for entry in outcomes]), [*results, results[0]]
+    return _cumulative_sums([entry[0] for entry in outcomes]), [*results, results[0]]
 
 
-def _cumulated(probabilities: Any) -> list[float]:
+def _cumulative_sums(probabilities: Any) -> list[float]:
     return [float(value) for value in np.cumsum(np.asarray(probabilities))]
 
 
@@ -257,6 +265,7 @@ def _version(env_id: str) -> int:
     return int(env_id.rpartition("-v")[2])
 
 
-def _offer() -> str:
+def _toy_text_names() -> str:
+    """Return the end of an error message: the registered toy-text environments."""
     tables = sorted(spec.id for spec in gymnasium.registry.values() if "toy_text" in str(spec.entry_point))
     return f"; its toy-text environments are {', '.join(tables)}" if tables else ""
