@@ -44,7 +44,8 @@ if os.fork() == 0:
         report["worker"] = worker.pid
         tree.kill_cgroup_members(group)
     report["status"] = worker.wait()
-    report["oom"] = group.oom()
+    oom = group.oom()
+    report["oom"] = oom and oom.to_json()
     print(json.dumps(report), flush=True)
     group.remove()
     os._exit(0)
