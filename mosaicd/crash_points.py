@@ -18,13 +18,13 @@ POINTS: dict[str, str] = {
     "replace.decided": "the file that replaces the registry has its name; the registry is still there",
     "replace.set_aside": "the registry is set aside; nothing is in its place yet",
     "recover.before_commit": "the runs from the run directories are written; they are not committed yet",
-    "recover.after_commit": "the runs from the run directories are committed; no client has been told yet",
+    "recover.after_commit": "the runs from the run directories are committed; no client knows it yet",
     "submit.directory_written": "spec and environment are on the disk; the registry has no row yet",
     "submit.before_commit": "inside the transaction of a new run, before its commit",
     "submit.after_commit": "the run is committed; the daemon's memory does not have it yet",
     "submit.before_reply": "the run is stored; the client has no reply yet",
     "record.before_commit": "inside any transaction, after its last write",
-    "record.after_commit": "after any commit, before anything learns of it",
+    "record.after_commit": "after any commit, before the event loop knows it",
     "dispatch.chosen": "a run is chosen to start; nothing is recorded yet",
     "dispatch.recorded": "the slots are reserved; no shim is ordered yet",
     "order.made": "an order to the launcher is ready; it is not sent yet",
@@ -76,7 +76,7 @@ def parse(spec: str) -> tuple[str, int]:
 
 
 def is_forked(spec: str) -> bool:
-    """Tell whether only the launcher or a shim reaches this point, and not the daemon."""
+    """Return whether only the launcher or a shim reaches this point, and not the daemon."""
     return spec.startswith(FORKED)
 
 

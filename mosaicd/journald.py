@@ -1,6 +1,6 @@
-"""journald's native protocol: one datagram a record, a sealed memory file for a record that is too big.
+"""journald's native protocol: one datagram for each record, a sealed memory file for a large record.
 
-Sending never waits: a journal that does not read costs records, which are counted, not the daemon's life.
+Sending never waits.  If the journal does not read, records are dropped and counted.
 """
 
 import errno
@@ -19,7 +19,7 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_
 
 
 def is_journal_stream(journal_stream: str | None, fd: int = 2) -> bool:
-    """Whether descriptor `fd` is the stream that systemd named in JOURNAL_STREAM (`device:inode`)."""
+    """Return whether descriptor `fd` is the stream that systemd named in JOURNAL_STREAM (`device:inode`)."""
     if not journal_stream:
         return False
     try:
@@ -30,7 +30,7 @@ def is_journal_stream(journal_stream: str | None, fd: int = 2) -> bool:
 
 
 def encode(fields: Mapping[str, str]) -> bytes:
-    """Return a record; ValueError for a field name that the journal would not take."""
+    """Return a record; ValueError for an invalid name of a field."""
     record = bytearray()
     for name, value in fields.items():
         if not _NAME.fullmatch(name):
@@ -44,7 +44,7 @@ def encode(fields: Mapping[str, str]) -> bytes:
 
 
 class Journal:
-    """The sending end; `dropped` counts records that the journal did not take since it was last reset."""
+    """A socket to the journal; `dropped` counts the records that the journal did not accept."""
 
     def __init__(self, path: str = SOCKET_PATH) -> None:
         self.path = path
@@ -53,7 +53,7 @@ class Journal:
         self._socket.setblocking(False)
 
     def send(self, fields: Mapping[str, str]) -> bool:
-        """Send one record and say whether it went; OSError where there is no journal at all."""
+        """Send one record; return False if it was dropped.  OSError if there is no journal."""
         record = encode(fields)
         try:
             self._socket.sendto(record, self.path)

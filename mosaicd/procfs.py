@@ -27,7 +27,7 @@ class Process(NamedTuple):
 
 
 def read_process(pid: int) -> Process | None:
-    """Return what /proc says of a process, also of a zombie; None when it is gone or cannot be read."""
+    """Return the process with this pid, also a zombie; None if it has ended or cannot be read."""
     fields = read_stat_fields(pid, 20)
     if len(fields) < 20:
         return None
@@ -35,13 +35,13 @@ def read_process(pid: int) -> Process | None:
 
 
 def read_start_ticks(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot; None when it is gone."""
+    """Return the start time of a process, in clock ticks since boot; None if it has ended."""
     process = read_process(pid)
     return process.start_ticks if process else None
 
 
 def read_stat_fields(pid: int, count: int) -> list[bytes]:
-    """Return the first `count` fields of /proc/PID/stat behind the name; fewer when the process is gone.
+    """Return the first `count` fields of /proc/PID/stat after the name; [] if the process has ended.
 
     Note: field N of proc(5) is at index N - 3.
     """
@@ -59,10 +59,10 @@ def read_stat_fields(pid: int, count: int) -> list[bytes]:
 
 
 def open_pidfd(pid: int, start_ticks: int) -> int | None:
-    """Return a pidfd, which becomes readable when the process ends; None when the process is gone already."""
+    """Return a pidfd, which becomes readable when the process ends; None if it has ended already."""
     try:
         pidfd = os.pidfd_open(pid)
-    except (OSError, OverflowError):  # gone, or never the pid of a process
+    except (OSError, OverflowError):  # ended, or not a valid pid
         return None
     process = read_process(pid)
     if process is not None and process.is_alive and process.start_ticks == start_ticks:

@@ -1,10 +1,10 @@
-"""What the files of an attempt mean whose shim is dead: the events that its run lacks.
+"""The events that a run lacks after its shim has died, from the files of the attempt.
 
-The one place that decides this.  Reconcile and the dispatcher read the files of a shim that has ended,
-recovery reads those of a run that the registry does not know, the simulation has files without a disk.
+Only this module decides what these files mean.  Reconcile and the dispatcher use it for a shim that has
+ended, recovery for runs that the registry lacks, and the simulation for simulated files.
 
-Note: only the launcher says that a process tree is empty.  So the last event here is an exit or `lost`,
-never the end of the run.
+Note: only the launcher can confirm that a process tree is empty.  So the last event here is an exit or
+`lost`, never the end of the run.
 """
 
 from mosaicd.core import missed_events
@@ -16,14 +16,14 @@ from mosaicd.protocol.states import CauseKind, State
 
 
 def is_launch_owed(run: Run, files: AttemptFiles) -> bool:
-    """Whether the attempt has not begun: no shim has taken the order, so the same order is sent again."""
+    """Return whether no shim has begun the attempt, so that the daemon must send the same order again."""
     return files.launch is None and files.exit is None and run.state is State.HSHK
 
 
 def events_of(run: Run, files: AttemptFiles, boot_id: str, at: float) -> list[Event]:
-    """Return the events that `run` lacks; none where it has left the attempt, or its launch is owed.
+    """Return the events that `run` lacks; [] after its exit, in another attempt, or if its launch is owed.
 
-    `boot_id` is that of the machine now.  `at` is taken for the time of what the files do not date.
+    `boot_id`: the present boot of the machine.  `at`: the time of events for which the files have no time.
     """
     is_current = run.is_holding and run.attempt == files.number
     if not is_current or run.exit is not None or is_launch_owed(run, files):
@@ -37,6 +37,7 @@ def events_of(run: Run, files: AttemptFiles, boot_id: str, at: float) -> list[Ev
 
 
 def _status_of(run: Run, files: AttemptFiles) -> Status | None:
+    """Return the status that the files prove, or None if they add nothing to the run."""
     if files.exit is not None and files.exit.has_values:
         return missed_events.status_from_files(run.kind, files.started, files.exit)
     # Without an exit record only the identity of the worker still matters, and only to a run in RDY.
@@ -44,6 +45,7 @@ def _status_of(run: Run, files: AttemptFiles) -> Status | None:
 
 
 def _lost_event(run: Run, files: AttemptFiles, boot_id: str, at: float) -> Event:
+    """Return the `lost` event; its cause is `rebooted` if the attempt ran under another boot id."""
     newest = files.started if files.started is not None and files.started.has_values else files.launch
     last_boot_id = (newest.boot_id if newest is not None else None) or run.boot_id
     is_rebooted = last_boot_id is not None and last_boot_id != boot_id

@@ -24,7 +24,7 @@ from mosaicd.protocol.states import CauseKind, PauseMode, State, Want
 class Deadline:
     """A deadline: the cause of a miss, its time (monotonic seconds), its length (seconds) and its reason.
 
-    Without a cause a miss is no fault: the daemon gives up the request, and the run continues.
+    If `cause` is None, a miss is no fault: the daemon gives up the request, and the run continues.
     """
 
     cause: CauseKind | None
@@ -99,8 +99,8 @@ def _work_deadline(run: Run, beat_mono: float, moved_mono: float) -> Deadline | 
         (CauseKind.HEARTBEAT_LOST, beat_mono, run.heartbeat_timeout_s),
         (CauseKind.STUCK, moved_mono, stall_s),
     )
-    found = [Deadline(cause, last + limit, limit) for cause, last, limit in bounds if limit is not None]
-    return min(found, key=lambda one: one.due_mono, default=None)
+    deadlines = [Deadline(cause, last + limit, limit) for cause, last, limit in bounds if limit is not None]
+    return min(deadlines, key=lambda item: item.due_mono, default=None)
 
 
 def missed_event(missed: Deadline, at: float, launch_error: str | None, progress: Progress) -> Event:
@@ -122,8 +122,8 @@ def missed_event(missed: Deadline, at: float, launch_error: str | None, progress
 
 def grace_s(run: Run) -> float:
     """Return the grace period of the run: that of its stop request, else its own."""
-    asked = (run.stop or {}).get("grace_s")
-    return run.grace_s if asked is None else float(asked)
+    requested = (run.stop or {}).get("grace_s")
+    return run.grace_s if requested is None else float(requested)
 
 
 def retry_delay_s(retries_used: int, first_s: float, most_s: float, jitter: float) -> float:

@@ -1,6 +1,6 @@
 """The diagram of the lifecycle, drawn from TABLE, for the manual and a golden file.
 
-It has the transitions between places, then every pair of event and place.  Lines have less than 72 columns,
+First come the transitions between places, then a matrix of events and places.  Lines have at most 72 columns,
 so that the diagram fits an indented display on a page of 80 columns.
 """
 
@@ -13,7 +13,7 @@ Table = Mapping[Place, Mapping[Kind, Place]]
 
 WIDTH = 72
 
-#: RELEASED is PAUSE on the wire, and too long for a column.
+#: Column heads.  RELEASED, which is PAUSE on the wire, is too long for a column.
 _HEADS = {place: "PAUSE*" if place is Place.RELEASED else str(place) for place in Place}
 _STAYS = "="
 _ILLEGAL = "."
@@ -40,6 +40,7 @@ def _arrows(table: Table) -> Iterator[str]:
 
 
 def _wrapped(head: str, words: list[str]) -> Iterator[str]:
+    """Yield `head` followed by the words, wrapped at WIDTH and indented below the first word."""
     line = head
     for number, word in enumerate(words):
         piece = word if number == len(words) - 1 else f"{word}, "

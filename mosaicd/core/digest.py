@@ -13,7 +13,7 @@ from typing import Any
 
 from mosaicd.protocol import Json
 
-#: Set by the launch for every run, whatever was submitted (compatibility.md).
+#: Variables that the launch sets for every run; submitted values of them have no effect.
 SET_BY_LAUNCH = frozenset(
     {
         "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "MOSAIC_ATTEMPT", "MOSAIC_CHECKPOINT_DIR",
@@ -22,10 +22,10 @@ SET_BY_LAUNCH = frozenset(
     }
 )  # fmt: skip
 
-#: Rewritten to the run's id if the submitter set them.
+#: Variables that the launch sets to the run id if the submitter set them.
 REWRITTEN = frozenset({"CLEANRL_RUN_ID", "XUANCE_RUN_ID"})
 
-#: Variables that a client passes from its shell by itself.
+#: Variables that a client sends from its shell without a request of the user.
 AMBIENT = frozenset(
     {
         "COLORTERM", "CONDA_DEFAULT_ENV", "CONDA_PREFIX", "DISPLAY", "HOME", "LANG", "LANGUAGE", "LOGNAME",
@@ -64,7 +64,7 @@ def command_digest(
     resources: Mapping[str, object],
     limits: Mapping[str, object],
 ) -> str:
-    """Return the digest of a plain command; the working directory is part of it (lifecycle.md)."""
+    """Return the digest of a plain command; the working directory is part of it."""
     chosen = {name: value for name, value in environment.items() if not is_ambient(name)}
     return _hexdigest(
         {
@@ -78,7 +78,7 @@ def command_digest(
 
 
 def retry_digest(origin: str, extra: Mapping[str, str]) -> str:
-    """Return the digest of a retry: that of its origin, unless other variables change the work."""
+    """Return the digest of a retry: the digest `origin`, unless `extra` variables change the work."""
     chosen = {name: value for name, value in _without_launch_variables(extra).items() if not is_ambient(name)}
     return _hexdigest({"retry_of": origin, "environment": chosen}) if chosen else origin
 
@@ -96,7 +96,7 @@ def _without_launch_variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _work_of(metadata: Json) -> Json:
-    """Return `metadata` without worker.config.run_id and worker.liveness; anything else is shared."""
+    """Return `metadata` without worker.config.run_id and worker.liveness; all other values are shared."""
     worker = metadata.get("worker")
     if not isinstance(worker, dict):
         return metadata

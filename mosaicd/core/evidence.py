@@ -1,7 +1,7 @@
-"""What a shim or a file tells of an attempt, as the data of events: checked, and only what is known.
+"""The data of events, made from the records that a shim or a file has of an attempt.
 
-`protocol/records/untrusted` has already dropped every value of a wrong type.  Here is checked what a type
-cannot say.  A ValueError means that the record says nothing usable: it becomes no event.
+`protocol/records/untrusted` has already dropped every value of a wrong type.  This module checks ranges and
+contradictions, which a type cannot express.  A ValueError means that the record must not become an event.
 """
 
 from typing import Any
@@ -14,13 +14,13 @@ from mosaicd.protocol.states import CauseKind
 _MOST_EXIT_CODE = 255
 _MOST_SIGNAL = 64
 _LAST_WORDS = ("run_completed", "run_failed", "run_cancelled")
-#: Keys of a record that say nothing of the run: which attempt it is of, and what the files lack.
+#: Keys of exit.json and of started.json that are not part of the event.
 _NOT_OF_EXIT = ("run_id", "attempt", "nonce", "shed")
 _NOT_OF_START = ("pgid", "sid", "cgroup", "at")
 
 
 def exited(exit: Exit) -> Json:
-    """Return the known part of an exit record; ValueError where it contradicts itself or says no end."""
+    """Return the known values of an exit record; ValueError if it contradicts itself or has no end."""
     if exit.fault is not None and not _is_cause(exit.fault):
         raise ValueError("fault: not a cause")
     if exit.stop is not None and not _is_cause(exit.stop.kind):
@@ -39,14 +39,14 @@ def exited(exit: Exit) -> Json:
 
 
 def spawned(started: Started) -> Json:
-    """Return who a spawned worker is and what holds it; ValueError without a pid."""
+    """Return the process of a worker and its containment; ValueError without a pid."""
     if not started.pid:
         raise ValueError("pid: a positive integer is needed")
     return {name: value for name, value in started.known().items() if name not in _NOT_OF_START}
 
 
 def checkpoint(value: Any) -> Json | None:
-    """Return path, step, time and hash of a checkpoint that a shim tells of; None without a path."""
+    """Return path, step, time and hash of a checkpoint that a shim reports; None without a path."""
     known = untrusted.read(Checkpoint, value).known()
     return known if known.get("path") else None
 

@@ -63,7 +63,7 @@ class Explanation:
 
 
 def reason(run: Waiting, capacity: Capacity, now: float) -> str:
-    """Return briefly why a run waits, without planning the queue: cheap enough for every view."""
+    """Return a short reason why a run waits; it is cheap, because the queue is not planned."""
     if run.held:
         return "held"
     if run.not_before is not None and run.not_before > now:
@@ -82,6 +82,7 @@ def reason(run: Waiting, capacity: Capacity, now: float) -> str:
 
 
 def _reserved_note(withheld: int) -> str:
+    """Return a note about slots that are reserved for quarantined runs; empty if there are none."""
     return f" ({withheld} reserved)" if withheld else ""
 
 
@@ -161,11 +162,11 @@ def _withheld_facts(short: Sequence[Json], snapshot: Snapshot) -> list[Json]:
     missing = {fact["fact"] for fact in short}
     return [
         {
-            "fact": "withheld", "text": one.summary(), "run_id": one.run_id, "cpus": one.cpus,
-            "slots": list(one.slots), "pids": list(one.pids),
+            "fact": "withheld", "text": withheld.summary(), "run_id": withheld.run_id, "cpus": withheld.cpus,
+            "slots": list(withheld.slots), "pids": list(withheld.pids),
         }
-        for one in snapshot.withheld
-        if (one.cpus and "cpus" in missing) or (one.slots and "gpus" in missing)
+        for withheld in snapshot.withheld
+        if (withheld.cpus and "cpus" in missing) or (withheld.slots and "gpus" in missing)
     ][:MAX_NAMED]  # fmt: skip
 
 
@@ -217,7 +218,8 @@ def _because(run: Waiting, other: Waiting, used: Mapping[int, int]) -> str:
         return "its owner uses fewer CPUs"
     if theirs == own and other.submit_order < run.submit_order:
         return "submitted earlier"
-    return "its owner has a smaller share then"  # the shares after what starts before them
+    # both have the same priority, and the runs that start before them change the shares of the owners
+    return "its owner has a smaller share after earlier starts"
 
 
 def _changes(run: Waiting, probe: Queue, snapshot: Snapshot) -> list[list[Json]]:
@@ -266,12 +268,12 @@ def _shrink(run: Waiting, probe: Queue, snapshot: Snapshot) -> list[Json]:
     cpus = cpus_due(run.cpus, snapshot.capacity)
     fewer_cpus = range(cpus - 1, 0, -1)
     fewer_gpus = range(gpus_due(run.gpus, snapshot.capacity) - 1, -1, -1)
-    one = _first_sufficient(fewer_cpus, lambda n: _starts(replace(run, cpus=n), probe, snapshot))
-    if one is not None:
-        return [_size_step("cpus", "CPU", one)]
-    other = _first_sufficient(fewer_gpus, lambda n: _starts(replace(run, gpus=n), probe, snapshot))
-    if other is not None:
-        return [_size_step("gpus", "GPU", other)]
+    most_cpus = _first_sufficient(fewer_cpus, lambda n: _starts(replace(run, cpus=n), probe, snapshot))
+    if most_cpus is not None:
+        return [_size_step("cpus", "CPU", most_cpus)]
+    most_gpus = _first_sufficient(fewer_gpus, lambda n: _starts(replace(run, gpus=n), probe, snapshot))
+    if most_gpus is not None:
+        return [_size_step("gpus", "GPU", most_gpus)]
     both = _first_sufficient(fewer_gpus, lambda n: _starts(replace(run, cpus=1, gpus=n), probe, snapshot))
     if both is None:
         return []
@@ -347,8 +349,8 @@ def _priority_step(priority: int) -> Json:
     return {"change": "priority", "text": f"raise its priority to {priority}", "priority": priority}
 
 
-def _size_step(what: str, noun: str, count: int) -> Json:
-    return {"change": what, "text": f"ask for {counted(count, noun)}", what: count}
+def _size_step(resource: str, noun: str, count: int) -> Json:
+    return {"change": resource, "text": f"ask for {counted(count, noun)}", resource: count}
 
 
 def _end_step(holder: Holder) -> Json:

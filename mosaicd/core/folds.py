@@ -121,17 +121,18 @@ def _withdrawn(run: Run, event: Event) -> dict[str, Any]:
 
 
 def _carried(run: Run) -> dict[str, Any]:
+    """Return the steps and active seconds of all attempts, for the limits of the next attempt."""
     exit = run.exit or {}
-    records = (
-        0 if exit.get("steps_are_global") else int(exit.get("steps") or 0)
-    )  # a global count continues over attempts
+    # A global step count already includes earlier attempts.
+    steps = 0 if exit.get("steps_are_global") else int(exit.get("steps") or 0)
     return {
-        "steps_before": run.steps_before + records,
+        "steps_before": run.steps_before + steps,
         "active_s": run.active_s + float(exit.get("active_s") or 0.0),
     }
 
 
 def _ended_at(run: Run, event: Event) -> float:
+    """Return the end of the process from the exit record, else the time of the event."""
     finished = (run.exit or {}).get("finished_at")
     return float(finished) if finished else event.at
 

@@ -193,7 +193,7 @@ def broke_event(run: Run, at: float) -> Event:
 
 @dataclass(frozen=True, slots=True)
 class CrashLoop:
-    """The number of attempts in a row that may end within `within_s` of their start; 0: no limit."""
+    """After `attempts` in a row that lasted less than `within_s`, a run is not retried; 0: no limit."""
 
     attempts: int = 0
     within_s: float = 0.0

@@ -113,7 +113,7 @@ def base_environment(user: str, home: str, shell: str, lang: str, path: str = MI
 
 
 def worker_environment(base: Mapping[str, str], spec: Spec, at: Placement) -> dict[str, str]:
-    """Return the complete environment of one attempt; of `base` only the well-known names are used.
+    """Return the complete environment of one attempt; only the names in `_BASE` are used of `base`.
 
     A run without a GPU slot sees no GPU: an empty CUDA_VISIBLE_DEVICES hides all GPUs, an absent one would
     show the GPUs of other runs.
@@ -136,7 +136,7 @@ def worker_config(spec: Spec, run_id: str) -> Json | None:
 
 
 def grace_s(spec: Spec, settings: LaunchSettings) -> float:
-    """Return the run's own grace period, else the setting; a worker with checkpoints gets the longer one."""
+    """Return the grace period of the spec, else the setting for workers with or without checkpoints."""
     if spec.limits.grace_s is not None:
         return spec.limits.grace_s
     return settings.worker_grace_s if spec.supports_checkpoint else settings.limits.grace_s

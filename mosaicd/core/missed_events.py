@@ -1,8 +1,8 @@
-"""Missed events: from the facts or files of a shim to the events that the row of the run lacks.
+"""Missed events: convert the facts or files of a shim to the events that the row of the run lacks.
 
-The facts of a shim, its status at a register, and the files of a run directory after a crash all come here,
-so that a fact that is reported twice is recorded once.  Events are returned in the order of the lifecycle
-table.  Known events are left out; facts without a row in the table are returned apart.
+This module converts the facts of a shim, its status at a register, and the files of a run directory after a
+crash, so that a fact that is reported twice is recorded once.  Events are returned in the order of the
+lifecycle table.  Known events are left out; facts without a row in the table are returned apart.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from mosaicd.protocol.states import CauseKind, PauseMode, RunKind, State, Want
 
 #: Facts that change no state: they only make the daemon check the run.
 HINTS = ("emptied",)
-#: Facts that undo each other: the state of a run does not tell whether a pair of them is recorded.
+#: Facts that cancel each other: the state of a run does not show whether a pair of them is recorded.
 PAUSE_FACTS = (Kind.PAUSED, Kind.CONTINUED)
 #: The length to which an unknown name is cut in the answer.
 NAME_LIMIT = 40
@@ -66,7 +66,7 @@ def _missing_events(run: Run, told: Iterable[tuple[str, Event | None]]) -> tuple
 def not_recorded(
     facts: Sequence[Mapping[str, Any]], newest: tuple[str, float]
 ) -> Sequence[Mapping[str, Any]]:
-    """Return `facts` without the pause facts that the ledger has: all up to its `newest` (kind, at)."""
+    """Return `facts` without the pause facts in the ledger: all up to its newest one, `newest` (kind, at)."""
     recorded = [
         n for n, fact in enumerate(facts) if (fact.get("fact"), untrusted.seconds(fact.get("at"))) == newest
     ]
@@ -75,7 +75,7 @@ def not_recorded(
 
 
 def of_this_boot(run: Run, boot_id: str) -> Run:
-    """Return `run` without pids of another boot or machine, because they are other processes here."""
+    """Return `run` without pids of another boot or machine, because such a pid may be another process now."""
     is_rebooted = (run.fault or {}).get("kind") == CauseKind.REBOOTED
     if run.boot_id in (None, boot_id) and not is_rebooted:
         return run
@@ -139,6 +139,7 @@ def _event_or_none(kind: Kind, at: float, who: str, data_of: Callable[[T], Json]
 
 
 def _known_or(at: float | None, otherwise: float) -> float:
+    """Return the time `at` of a record, or `otherwise` if the record has no time."""
     return otherwise if at is None else at
 
 

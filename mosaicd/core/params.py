@@ -1,6 +1,6 @@
 """Ranges and forms of parameters and configs that neither a type nor the config's schema expresses.
 
-Each of these rules keeps out a value that no program could be started with (a NUL in an argument) or that
+Each rule refuses a value with which no program can be started (a NUL in an argument) or that
 SQLite cannot store (a number that is too large).  A config that a JSON Schema validator accepts, and that
 could be run on any machine, is accepted here.
 """
@@ -30,7 +30,7 @@ MAX_PRIORITY = 1000
 DAY_S = 86400
 YEAR_S = 366 * DAY_S
 
-#: Causes that can end an attempt and leave the run worth another one.
+#: Causes after which another attempt of the run may succeed.
 RETRYABLE = tuple(
     kind
     for kind in CauseKind
@@ -68,7 +68,7 @@ LIVENESS = Record(
 
 
 def check_params(params: Mapping[str, Any], faults: Faults) -> None:
-    """Add every parameter that is out of its range; None: the parameter is not given.
+    """Add a fault for each parameter that is out of its range; None: the parameter is not given.
 
     `params` holds some or all of the parameters of run.submit; other methods have parameters of the same
     names and ranges.  `config` is not checked here.
@@ -94,7 +94,7 @@ def liveness(config: Mapping[str, Any]) -> dict[str, float]:
 
 
 def check_liveness(config: Mapping[str, Any], faults: Faults) -> None:
-    """Add every place where metadata.worker.liveness is not what `LIVENESS` says; null: the key is absent."""
+    """Add a fault for each place in metadata.worker.liveness that breaks `LIVENESS`; null: absent."""
     found = worker_section(config).get("liveness", {})
     if isinstance(found, dict):
         found = {key: value for key, value in found.items() if value is not None}
@@ -124,7 +124,7 @@ def check_config_words(config: Mapping[str, Any], faults: Faults) -> None:
 
 
 def check_word(word: str, path: Path, faults: Faults, most: int = MAX_WORD_BYTES) -> None:
-    """Add what neither exec nor the registry accepts: a NUL, a lone surrogate, more than `most` bytes."""
+    """Add a fault for a NUL, a lone surrogate, or more than `most` bytes, which exec or SQLite refuses."""
     if "\0" in word:
         faults.add(path, "must not contain a NUL character")
     check_unicode(word, path, faults)
@@ -151,13 +151,13 @@ def _check_command(command: Sequence[str], path: Path, faults: Faults) -> None:
 
 
 def _check_name(longest: int, value: str, path: Path, faults: Faults) -> None:
-    """Add what keeps a name or key from being stored and shown."""
+    """Add a fault if a name or key cannot be stored and shown."""
     check_text(value, path, faults, 1, longest)
     check_word(value, path, faults)
 
 
 def _check_environment(environment: Mapping[str, str], path: Path, faults: Faults) -> None:
-    """Add every variable that cannot be handed to a program."""
+    """Add a fault for each variable that cannot be passed to a program."""
     for name, value in environment.items():
         if not name or "=" in name:
             faults.add((*path, name), "the name of a variable must not be empty or contain =")

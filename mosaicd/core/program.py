@@ -16,7 +16,7 @@ from mosaicd.protocol import Json
 from mosaicd.protocol.faults import Faults, Path
 from mosaicd.protocol.states import RunKind
 
-#: Keys of metadata.worker that are ours to read, each a string where it is there and not null.
+#: Keys of metadata.worker that mosaicd reads as text; each may be absent or null.
 TEXT_KEYS = ("module", "script", "python", "kind", "worker_id")
 _SECTION: Path = ("metadata", "worker")
 _PYTHON = re.compile(r"(python|pypy)[0-9.]*")
@@ -35,7 +35,7 @@ class WorkerProgram:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What a submit leaves open: the daemon's interpreter, the owner's home, the installed workers."""
+    """Defaults for a submit: the daemon's interpreter, the owner's home, the installed workers."""
 
     python: str
     home: str
@@ -44,7 +44,7 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is executed, and how it is told its config."""
+    """The program of a run; with `config_flag`, it gets its config with `--config`."""
 
     kind: RunKind
     argv: tuple[str, ...]
@@ -65,7 +65,7 @@ def worker_section(config: Mapping[str, Any]) -> Json:
 
 
 def check_worker(config: Mapping[str, Any], defaults: Defaults, faults: Faults) -> None:
-    """Add every place where metadata.worker names a program that could not be started."""
+    """Add a fault for each place where metadata.worker names a program that cannot be started."""
     section = worker_section(config)
     for key in TEXT_KEYS:
         if key in section:

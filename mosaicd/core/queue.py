@@ -19,7 +19,7 @@ from mosaicd.core.slots import Capacity, Grant, choose, cpus_due, earmark
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A waiting run, as the queue needs it.
+    """The fields of a waiting run that the queue needs.
 
     `submit_order` grows with every submit (the registry's number of the row); `not_before` is wall clock.
     """

@@ -23,16 +23,16 @@ from mosaicd.protocol.records.attempt_files import AttemptFiles
 from mosaicd.protocol.states import CauseKind, PauseMode, State, Want
 
 WHO = "rebuild"
-_WHY_STOPPED = "it was over before it ran; the registry that knew why is lost"
+_WHY_STOPPED = "it ended before it started; the reason was only in the lost registry"
 
 Steps = list[tuple[Run, Event]]
 
 
 @dataclass(frozen=True, slots=True)
 class RunDirFacts:
-    """What is known of a run directory besides its attempts.
+    """Facts of a run directory that are not in the files of its attempts.
 
-    `is_over`: the run had reached TERM, at `over_at` where no record has a better time.
+    `is_over`: the run had reached TERM.  `over_at`: the time of events for which the files have no time.
     `has_lost_slots`: the slots of its newest attempt were given to another run later.
     """
 
@@ -44,7 +44,7 @@ class RunDirFacts:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """GPU slots that a run had from a time on."""
+    """The GPU slots that a run held from the time `at` on."""
 
     run_id: str
     slots: tuple[int, ...]
@@ -52,7 +52,7 @@ class Claim:
 
 
 def newest_claim(run_id: str, attempts: Sequence[AttemptFiles]) -> Claim | None:
-    """Return the slots of the newest attempt that began, by its launch.json; None where none began."""
+    """Return the slots of the newest attempt that began, from its launch.json; None if no attempt began."""
     begun = [attempt for attempt in attempts if attempt.launch is not None]
     if not begun:
         return None
@@ -80,16 +80,16 @@ def replay(new_run: Run, attempts: Sequence[AttemptFiles], facts: RunDirFacts) -
 
 
 def catch_up(run: Run, attempts: Sequence[AttemptFiles], facts: RunDirFacts) -> Steps:
-    """Return what the row of a live run lacks; [] where the row is not behind its directory.
+    """Return the events that the row of a live run lacks, each with the run after it; [] if it lacks none.
 
     The row is behind when a later attempt has begun, or when the run is over, has lost its slots, or has
-    released them.  Whatever else the row lacks, reconcile finds.  Raises as `replay` does.
+    released them.  Reconcile finds all other missing events.  Raises as `replay` does.
     """
     later = [attempt for attempt in attempts if attempt.number > run.attempt and attempt.launch is not None]
     present = next((a for a in attempts if a.number == run.attempt), AttemptFiles(run.attempt))
     has_lost_slots = facts.has_lost_slots and run.is_holding and not present.is_held
     is_ended = bool(later) or facts.is_over or has_lost_slots
-    steps: Steps = [(run, Event(Kind.SUBMITTED, run.created_at))]  # only to fold on from; not returned
+    steps: Steps = [(run, Event(Kind.SUBMITTED, run.created_at))]  # the start of the fold; not returned
     if run.is_holding and (is_ended or (present.exit is not None and present.exit.released)):
         _add_begun(steps, present, _at(present) or facts.over_at)
         _add_release(steps, present, facts)
@@ -107,7 +107,7 @@ def _add_attempts(steps: Steps, attempts: Sequence[AttemptFiles], facts: RunDirF
     for attempt in begun:
         is_last = attempt is begun[-1]
         _add_attempt(steps, attempt)
-        if attempt.is_held and is_last:  # of an earlier one only the shim is left: its tree was empty
+        if attempt.is_held and is_last:  # an earlier attempt has an empty tree, even if its shim lives
             break
         _add_release(steps, attempt, facts)
         if not is_last or facts.is_over or facts.has_lost_slots:
@@ -160,14 +160,14 @@ def _add_begun(steps: Steps, attempt: AttemptFiles, at: float) -> None:
 
 
 def _add_end(steps: Steps, attempt: AttemptFiles, facts: RunDirFacts, *, is_last: bool) -> None:
-    """Add the end of an attempt: the end of the run, or what led to the next attempt."""
+    """Add the end of an attempt: the end of the run, or the events before the next attempt."""
     left = dead_shim.events_of(steps[-1][0], attempt, facts.boot_id, facts.over_at)
     run = _fold(steps, *(replace(event, who=WHO) for event in left))
     at = _at(attempt) or facts.over_at
     if owed(run) is Action.BREAK:
         run = _fold(steps, replace(broke_event(run, at), who=WHO))
     if is_last and facts.is_over:
-        run = replace(run, retries=run.retries_used)  # it was over: no other attempt was due
+        run = replace(run, retries=run.retries_used)  # the run had ended, so no retry was due
     event = replace(conclude(run, at, 0.0), who=WHO)
     if not is_last and event.kind is not Kind.RELEASED:
         cause = dict(run.fault or verdict(run)[1] or {"kind": CauseKind.SHIM_LOST})

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class EndedRun:
-    """An ended run, as retention needs it; `_at` in Unix seconds."""
+    """The fields of an ended run that retention needs; `_at` in Unix seconds."""
 
     run_id: str
     name: str

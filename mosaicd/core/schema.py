@@ -1,8 +1,8 @@
-"""TrainRunConfig: what a config may hold, and every fault of a config that does not fit.
+"""The schema of TrainRunConfig, and the checks that find every fault of a config.
 
 The verdict is the same as that of a JSON Schema validator (Draft 2020-12), at a fraction of its cost.
-Rules of our own, which no config schema has (words that exec takes, how deep JSON may nest), are in
-`check_json` and in `core.params`.
+Rules that the schema does not have (texts that exec accepts, the depth of JSON) are in `check_json` and in
+`core.params`.
 
 Note: a default does not make a key optional (`arguments`, `environment` and `artifacts` are required *and*
 have a default), `true` is no integer but `1.0` is, and lengths count characters, not bytes.
@@ -32,7 +32,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """An integer in a range; an integral float is one, a boolean is none."""
+    """An integer in a range; 1.0 is an integer, true is not."""
 
     least: int
     most: int | None = None
@@ -40,7 +40,7 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A finite number in a range; with `closed` false the least itself is not in it."""
+    """A finite number in a range; without `closed`, `least` itself is not in the range."""
 
     least: int
     most: int
@@ -106,7 +106,7 @@ TRAIN_RUN_CONFIG = Record(
 
 
 def check(config: object, faults: Faults) -> None:
-    """Add every place where `config` is not a TrainRunConfig; nothing is changed."""
+    """Add a fault for each place where `config` breaks the schema of TrainRunConfig."""
     check_rule(TRAIN_RUN_CONFIG, config, (), faults)
 
 
@@ -118,9 +118,9 @@ def filled(config: Mapping[str, Any]) -> Json:
 
 
 def check_json(value: object, faults: Faults) -> None:
-    """Add what JSON cannot carry faithfully: NaN, lone surrogates, foreign types, nesting above MAX_DEPTH."""
+    """Add a fault for each NaN, lone surrogate, type that JSON lacks, and nesting deeper than MAX_DEPTH."""
     waiting: list[tuple[Path, object]] = [((), value)]
-    while waiting:  # not recursive: the depth is the sender's choice
+    while waiting:  # not recursive: the sender chooses the depth
         path, item = waiting.pop()
         if isinstance(item, str):
             check_unicode(item, path, faults)
@@ -147,7 +147,7 @@ def check_unicode(text: str, path: Path, faults: Faults) -> None:
 
 
 def kind_name(value: object) -> str:
-    """Return what JSON calls `value`, with its article."""
+    """Return the JSON type of `value` with its article: "a string", "an object"."""
     for kind, name in _KINDS:
         if isinstance(value, kind):
             return name
@@ -165,14 +165,14 @@ _KINDS: tuple[tuple[type, str], ...] = (
 
 
 def is_whole(value: object) -> bool:
-    """Whether JSON Schema calls `value` an integer."""
+    """Return whether `value` is an integer for JSON Schema."""
     if isinstance(value, float):
         return value.is_integer()
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def check_rule(rule: Rule, value: object, path: Path, faults: Faults) -> None:
-    """Add every place where `value`, found at `path`, does not fit `rule`."""
+    """Add a fault for each place where `value`, which is at `path`, breaks `rule`."""
     match rule:
         case Text():
             check_text(value, path, faults, rule.least, rule.most)

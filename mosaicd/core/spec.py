@@ -15,7 +15,7 @@ from mosaicd.protocol.states import Dedup, RunKind
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What the run asks for; the scheduler decides what it gets."""
+    """The requested resources; the scheduler decides which of them are granted."""
 
     cpus: int = 1
     memory_mb: int | None = None
@@ -25,7 +25,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on the run; None where the daemon's own settings apply (or where there is no bound)."""
+    """Limits of the run; None: the setting of the daemon applies, or there is no limit."""
 
     time_limit_s: float | None = None
     max_steps: int | None = None
@@ -40,7 +40,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """What was accepted.  `config` is canonical and without its environment; None for a plain command."""
+    """An accepted submit.  `config` is canonical and without its environment; None for a plain command."""
 
     kind: RunKind
     name: str
@@ -76,12 +76,12 @@ class Spec:
 
     @property
     def metadata(self) -> Json:
-        """The config's free part."""
+        """The `metadata` of the config."""
         return dict(self.config["metadata"]) if self.config is not None else {}
 
     @property
     def artifacts(self) -> Json:
-        """What the config says about its artifacts."""
+        """The `artifacts` of the config."""
         return dict(self.config["artifacts"]) if self.config is not None else {}
 
     def to_dict(self) -> Json:

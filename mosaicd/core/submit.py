@@ -1,6 +1,6 @@
 """Turn a submit into a spec, in five steps: check, fill in defaults, program, digest, spec.
 
-`make_spec` is the only way from what a client sends to what the daemon acts on.  If there are faults, one
+`make_spec` is the only function that makes a spec from the parameters of a client.  If there are faults, one
 error lists all of them.
 
 Note: if a parameter and the config set the same value, the parameter counts.  The exception are ambient
@@ -39,7 +39,7 @@ _IN_CONFIG: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(slots=True, kw_only=True)
 class Filled:
-    """What a checked submit asks for, with defaults; either `config` or `command` says what to run."""
+    """A checked submit with its defaults; either `config` or `command` names the program."""
 
     config: Json | None = None
     command: tuple[str, ...] = ()

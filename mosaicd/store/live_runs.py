@@ -1,4 +1,4 @@
-"""The live runs in memory: the newest row, the last values, the submit order and the lock of each.
+"""The live runs in memory: the newest row, the last values, the submit order and the lock of each run.
 
 They change after a COMMIT and never before it, so a reader sees only events that are on the disk.  The last
 values (progress) change without an event; those that are not yet on the disk are `unwritten`.

@@ -105,12 +105,12 @@ def candidates(found: Sequence[Mapping[str, Any]]) -> list[EndedRun]:
     ]
 
 
-def refuse_reuse(connection: sqlite3.Connection, query: str, values: tuple[Any, ...], what: str) -> None:
+def refuse_reuse(connection: sqlite3.Connection, query: str, values: tuple[Any, ...], subject: str) -> None:
     """Raise Conflict if `query` finds a pruned run."""
     found = rows(connection, QUERIES[query], values)
     if found:
         raise Conflict(
-            f"{what} was used by run {found[0]['run_id']}, which has been pruned",
+            f"{subject} was used by run {found[0]['run_id']}, which has been pruned",
             run_id=found[0]["run_id"], pruned_at=found[0]["at"],
         )  # fmt: skip
 

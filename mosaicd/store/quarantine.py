@@ -18,7 +18,7 @@ from mosaicd.store.database import rows
 from mosaicd.store.rows import BadRow, read_event, read_run
 from mosaicd.store.statements import QUERIES
 
-#: A slot or CPU number from here on is damage: no machine has so many.
+#: A slot or number of CPUs of this size is damage: no machine has so many.
 MOST_SLOTS = 4096
 
 
