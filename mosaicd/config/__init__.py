@@ -2,7 +2,7 @@
 
 Flags have precedence over the file, the file over the defaults (settings.py has each default once).  The
 environment gives only directories (XDG) and facts of systemd; it never changes a limit.  An unknown key is
-refused, because a typo would silently keep a default.  All faults are reported at once.
+refused, because a typo would silently keep a default.  All faults are reported together.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Strict reading of settings from a parsed TOML document, with all faults at once; and writing them as TOML.
+"""Read settings strictly from a parsed TOML document, with all faults together; write settings as TOML.
 
 A TOML integer is accepted for seconds; nothing else is converted.  `true` is not 1.
 """

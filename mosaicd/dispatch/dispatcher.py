@@ -74,7 +74,7 @@ class Dispatcher:
             self._scheduler.update(run)
             self._deadlines.observe(run)
             self.carry_out_owed(run.run_id)
-            self._shim_ends.check_later(run.run_id)  # a shim that lives will have registered by then
+            self._shim_ends.check_later(run.run_id)  # a living shim registers before the check
         self._start_scheduler()
 
     def _start_scheduler(self) -> None:

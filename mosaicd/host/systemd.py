@@ -61,7 +61,7 @@ class Notifier:
         return f"\nWATCHDOG_USEC={int(seconds * 1e6)}"
 
     async def watch(self, is_healthy: Callable[[], bool]) -> None:
-        """Send watchdog messages at half the interval while `is_healthy`; return at once without a watchdog.
+        """Send watchdog messages at half the interval while `is_healthy`; without a watchdog, return.
 
         Running this coroutine proves that the event loop works; `is_healthy` checks the rest (the registry's
         writer).  A message is withheld, and this is logged once, only after a second check: a daemon that was

@@ -25,7 +25,7 @@ from mosaicd.store.registry import Registry
 
 @dataclass
 class Report:
-    """What reconcile found, by run id; `contradicted` is run id -> why."""
+    """The results of reconcile: run ids, and in `contradicted` the reason for each run id."""
 
     alive: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)

@@ -33,7 +33,7 @@ _BLANK_LINES = re.compile(rb"\n[ \t\r\n]*\n")
 
 
 class Host(Protocol):
-    """What a connection needs from the server that accepted it."""
+    """The methods of the server that a connection calls."""
 
     @property
     def limits(self) -> Limits:
@@ -78,7 +78,7 @@ class Connection(asyncio.BufferedProtocol):
         self.streams = Streams(self)
         self.seq_index = SeqIndex()
 
-    # --- what handlers use ---------------------------------------------------------------------------
+    # --- called by handlers --------------------------------------------------------------------------
 
     def notify(self, method: str, params: Mapping[str, Any]) -> bool:
         """Send a notification without waiting and return whether it was written.
