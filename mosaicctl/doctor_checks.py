@@ -37,8 +37,8 @@ def judge(facts: Mapping[str, Any]) -> list[Json]:
         )
         return findings
     for check in _CHECKS:
-        found = list(check(facts))
-        findings += found or [finding(_NAMES[check], OK, _OK_TEXTS[check])]
+        problems = list(check(facts))
+        findings += problems or [finding(_NAMES[check], OK, _OK_TEXTS[check])]
     return findings
 
 
@@ -86,12 +86,12 @@ def _versions(facts: Mapping[str, Any]) -> Iterator[Json]:
             "comes first in PATH.",
             "systemctl --user restart mosaicd; runs are not affected.",
         )
-    found, known = registry["version"], registry["known_version"]
-    if found is not None and found > known:
+    stored, known = registry["version"], registry["known_version"]
+    if stored is not None and stored > known:
         yield finding(
             "versions",
             PROBLEM,
-            f"the registry has version {found}, this mosaicd knows {known}",
+            f"the registry has version {stored}, this mosaicd knows {known}",
             "A newer mosaicd wrote it; this one refuses to start on it.",
             "Install the newer mosaicd again, or restore a backup from before.",
         )
@@ -224,14 +224,14 @@ def _directories(facts: Mapping[str, Any]) -> Iterator[Json]:
     if directories["unknown_count"]:
         names = " ".join(entry["name"] for entry in directories["unknown"][:5])
         count = counted(directories["unknown_count"], "directory", "directories")
-        found = f"{count} in {inspection['state_dir']}/runs"
+        where = f"{count} in {inspection['state_dir']}/runs"
         if facts["health"] is None:
             means = "The registry is behind, an older copy was restored, or a user put them there."
             do = "Start the daemon: it recovers every run whose directory describes it, and logs them."
         else:
             means = "Their files describe no run that the daemon could recover. They may have results."
             do = "The daemon's log has the reasons. Move them away, or delete them."
-        yield finding("directories", WARNING, f"{found} without a record: {names}", means, do)
+        yield finding("directories", WARNING, f"{where} without a record: {names}", means, do)
     if directories["strays_count"]:
         first = directories["strays"][0]
         yield finding(

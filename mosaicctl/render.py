@@ -113,15 +113,15 @@ def number(value: object) -> str:
 
 def cause(run: Json) -> str:
     """Return the cause of an end or a fault with its details as text; an empty text without a cause."""
-    found = run.get("cause")
-    if not found:
+    cause_fields = run.get("cause")
+    if not cause_fields:
         return ""
-    if found.get("crash_loop"):
-        count, rest = found.get("attempts"), {**found, "crash_loop": None, "attempts": None}
+    if cause_fields.get("crash_loop"):
+        count, rest = cause_fields.get("attempts"), {**cause_fields, "crash_loop": None, "attempts": None}
         return f"{cause({**run, 'cause': rest})}; crash loop: {count} attempts in a row ended at once"
-    kind = str(found.get("kind", ""))
+    kind = str(cause_fields.get("kind", ""))
     hidden = ("kind", "post_mortem")  # `show` prints the post-mortem in a separate line
-    details = {key: value for key, value in found.items() if key not in hidden and value is not None}
+    details = {key: value for key, value in cause_fields.items() if key not in hidden and value is not None}
     if kind == "exit_code":
         return f"exit code {details.pop('exit_code', run.get('exit_code'))}"
     if kind == "signal":
@@ -180,14 +180,14 @@ def _value_text(value: object) -> str:
 
 def progress(run: Json) -> str:
     """Return `450/1000 episodes`, `12000 steps`, or `-`."""
-    found = run.get("progress") or {}
+    counters = run.get("progress") or {}
     for unit in ("episodes", "steps"):
-        done, total = found.get(unit), found.get(f"total_{unit}")
+        done, total = counters.get(unit), counters.get(f"total_{unit}")
         if total:
             return f"{done or 0}/{total} {unit}"
     for unit in ("episodes", "steps"):
-        if found.get(unit):
-            return f"{found[unit]} {unit}"
+        if counters.get(unit):
+            return f"{counters[unit]} {unit}"
     return "-"
 
 
@@ -209,8 +209,8 @@ def note(run: Json) -> str:
 
 def took(run: Json) -> str:
     """Return the time since the start of a run (until its end); if it has not started, the time it waits."""
-    begun = run.get("started_at") or (None if run.get("finished_at") else run.get("created_at"))
-    return ago(begun, run.get("finished_at"))
+    begin_at = run.get("started_at") or (None if run.get("finished_at") else run.get("created_at"))
+    return ago(begin_at, run.get("finished_at"))
 
 
 def colour(run: Json) -> str | None:

@@ -98,26 +98,26 @@ def last_run(client: Client) -> Json:
 
 def references(client: Client, selectors: list[str]) -> list[str]:
     """Return a reference for each run: an id if `@` or a pattern was resolved, else the argument."""
-    found: list[str] = []
+    run_references: list[str] = []
     for selector_text in selectors:
         if selector_text == LAST:
-            found.append(last_run(client)["run_id"])
+            run_references.append(last_run(client)["run_id"])
         elif any(character in selector_text for character in "*?["):
             runs = list_runs(client, {"name": selector_text})
             if not runs:
                 raise NotFound(f"no run has a name that matches {selector_text}")
-            found.extend(run["run_id"] for run in runs)
+            run_references.extend(run["run_id"] for run in runs)
         else:
-            found.append(selector_text)
-    return list(dict.fromkeys(found))
+            run_references.append(selector_text)
+    return list(dict.fromkeys(run_references))
 
 
 def reference(client: Client, selector_text: str | None) -> str:
     """Return a reference for one run, by default the last; UsageError if several runs match."""
-    found = references(client, [selector_text or LAST])
-    if len(found) > 1:
-        raise UsageError(f"{selector_text} matches {len(found)} runs; name one of them")
-    return found[0]
+    matches = references(client, [selector_text or LAST])
+    if len(matches) > 1:
+        raise UsageError(f"{selector_text} matches {len(matches)} runs; name one of them")
+    return matches[0]
 
 
 def selected_filters(args: Any) -> Json | None:

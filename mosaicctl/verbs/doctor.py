@@ -98,18 +98,20 @@ def _inspect_without_daemon(args: Any, facts: Json) -> None:
 def _find_orphans(facts: Json, client: Client | None) -> None:
     """Store the orphans: processes of runs that are not live.
 
-    A run that started or ended after the inspection is no fault, so the daemon is asked for the state of each
-    such run, and only processes that are still alive after its answer are orphans.
+    A run may start or end after the inspection.  So the daemon is asked for the state of the run, and only a
+    process that is still alive after the answer is an orphan.
     """
     inspection = facts["inspection"]
     if inspection is None:
         return
     live = {run["run_id"] for run in inspection["live"]}
-    suspects = [found for found in marked_processes(inspection["state_dir"]) if found["run_id"] not in live]
+    suspects = [
+        process for process in marked_processes(inspection["state_dir"]) if process["run_id"] not in live
+    ]
     if client is not None and suspects:
-        over = [found for found in suspects if _has_ended(client, found["run_id"])]
-        left = marked_processes(inspection["state_dir"]) if over else []
-        suspects = [found for found in over if found in left]
+        of_ended_runs = [process for process in suspects if _has_ended(client, process["run_id"])]
+        still_alive = marked_processes(inspection["state_dir"]) if of_ended_runs else []
+        suspects = [process for process in of_ended_runs if process in still_alive]
     facts["orphans"] = suspects
 
 
@@ -146,6 +148,6 @@ def describe(report: Json) -> str:
     lines += [f"fixed: {clean(repair)}" for repair in report["fixed"]]
     levels = [finding["level"] for finding in report["findings"]]
     problems, warnings = levels.count(PROBLEM), levels.count(WARNING)
-    found = f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}"
-    lines.append(found if problems or warnings else "no problem, no warning")
+    summary = f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}"
+    lines.append(summary if problems or warnings else "no problem, no warning")
     return "".join(f"{line}\n" for line in lines)

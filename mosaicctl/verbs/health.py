@@ -73,11 +73,11 @@ def slots_text(slots: Json | None) -> str | None:
     return f"{slots.get('free')} of {slots.get('total')} free" if slots else None
 
 
-def _containment_text(found: Json | None) -> str | None:
+def _containment_text(report: Json | None) -> str | None:
     """Return the kind of containment and the limits that it can enforce."""
-    if not found:
+    if not report:
         return None
-    return f"{found.get('holds')}; enforces {', '.join(found.get('enforces') or []) or 'no limits'}"
+    return f"{report.get('holds')}; enforces {', '.join(report.get('enforces') or []) or 'no limits'}"
 
 
 def _wal_text(wal: Json | None) -> str | None:

@@ -55,9 +55,9 @@ def arguments(parser: Any) -> None:
 def execute(args: Any) -> int:
     """Print or follow the output of one run."""
     with connect(args.socket) as client:
-        named = reference(client, args.runs)
+        target = reference(client, args.runs)
         # Use the id: a newer run may get the same name meanwhile.
-        run_id = client.call("run.get", {"run_id": named})["run_id"]
+        run_id = client.call("run.get", {"run_id": target})["run_id"]
         names = _stream_names(args)
         streams = [
             LogStream(

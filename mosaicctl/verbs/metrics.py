@@ -43,8 +43,8 @@ def arguments(parser: Any) -> None:
 def execute(args: Any) -> int:
     """Print the metrics of one run."""
     with connect(args.socket) as client:
-        named = reference(client, args.runs)
-        run = client.call("run.get", {"run_id": named})
+        target = reference(client, args.runs)
+        run = client.call("run.get", {"run_id": target})
         if args.output == "name":
             sys.stdout.write(f"{run['run_id']}\n")
             return 0

@@ -42,7 +42,7 @@ def arguments(parser: Any) -> None:
 
 
 def execute(args: Any) -> int:
-    """Restore, and say what became of what."""
+    """Restore the registry and print the report."""
     try:
         report = run_mosaicd("--restore", args.file, *location_flags(args))
     except Refused as error:

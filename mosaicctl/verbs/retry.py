@@ -47,14 +47,14 @@ def execute(args: Any) -> int:
     params |= {"fresh": args.fresh, "allow_missing": args.allow_missing}
     runs, code = [], DONE
     with connect(args.socket) as client:
-        named = references(client, args.runs or ["@"])
-        for reference in named:
+        targets = references(client, args.runs or ["@"])
+        for reference in targets:
             try:
                 runs.append(submit_with_key(client, {**params, "run_id": reference}, "run.retry"))
             except MosaicError as error:
                 sys.stderr.write(explain(error, reference))
                 code = code or code_of(error)
-    single = len(named) == 1 and len(args.runs) <= 1
+    single = len(targets) == 1 and len(args.runs) <= 1
     if runs or not single:
         emit(args.output, runs, "".join(map(sentence, runs)), single)
     return code

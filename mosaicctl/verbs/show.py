@@ -47,8 +47,8 @@ def arguments(parser: Any) -> None:
 def execute(args: Any) -> int:
     """Print the selected runs."""
     with connect(args.socket) as client:
-        named = references(client, args.runs or ["@"])
-        runs = [client.call("run.get", {"run_id": reference}) for reference in named]
+        targets = references(client, args.runs or ["@"])
+        runs = [client.call("run.get", {"run_id": reference}) for reference in targets]
     text = "\n".join(describe(run) for run in runs) if args.output == "table" else ""
     emit(args.output, runs, text, single=len(runs) == 1 and len(args.runs) <= 1)
     return 0
@@ -92,12 +92,15 @@ def _state_facts(run: Json) -> list[tuple[str, object]]:
 
 def _stuck_text(run: Json) -> str | None:
     """Return where the processes of a stuck run were waiting, from its post-mortem."""
-    found = (run.get("cause") or {}).get("post_mortem")
-    if not found:
+    post_mortem = (run.get("cause") or {}).get("post_mortem")
+    if not post_mortem:
         return None
-    where = [found.get("python"), f"waits in {found['waits_in']}" if found.get("waits_in") else None]
-    return f"{counted(found.get('processes') or 0, 'process', 'processes')}, " + ", ".join(
-        clean(text) for text in (*where, f"state {found.get('state')}") if text
+    where = [
+        post_mortem.get("python"),
+        f"waits in {post_mortem['waits_in']}" if post_mortem.get("waits_in") else None,
+    ]
+    return f"{counted(post_mortem.get('processes') or 0, 'process', 'processes')}, " + ", ".join(
+        clean(text) for text in (*where, f"state {post_mortem.get('state')}") if text
     )
 
 
@@ -121,12 +124,12 @@ def _attempt_text(run: Json) -> str | None:
 
 def _progress_facts(run: Json) -> list[tuple[str, object]]:
     """Return progress, last sign of life and metrics of a run."""
-    found = run.get("progress") or {}
+    counters = run.get("progress") or {}
     done = progress(run)
-    if found.get("steps") and "steps" not in done:
-        done += f", {found['steps']} steps"
-    if found.get("steps_per_s"):
-        done += f", {number(found['steps_per_s'])} steps/s"
+    if counters.get("steps") and "steps" not in done:
+        done += f", {counters['steps']} steps"
+    if counters.get("steps_per_s"):
+        done += f", {number(counters['steps_per_s'])} steps/s"
     beat = run.get("last_heartbeat_at")
     metrics = [(f"  {name}", number(value)) for name, value in (run.get("metrics") or {}).items()]
     return [

@@ -45,9 +45,9 @@ def execute(args: Any) -> int:
     deadline = None if args.timeout is None else time.monotonic() + args.timeout
     wanted = args.state
     with connect(args.socket) as client:
-        named = references(client, args.runs or ["@"])
+        targets = references(client, args.runs or ["@"])
         runs, code = [], DONE
-        for reference in named:
+        for reference in targets:
             try:
                 run = _wait(client, reference, wanted, deadline)
             except TimedOut as error:

@@ -60,8 +60,8 @@ def execute(args: Any) -> int:
     with connect(args.socket) as client:
         # Read the seq before the runs, so that no event in between is missed.
         hello = client.call("daemon.hello", {"client": "mosaicctl"})
-        named = references(client, args.runs)
-        runs = [client.call("run.get", {"run_id": reference}) for reference in named]
+        targets = references(client, args.runs)
+        runs = [client.call("run.get", {"run_id": reference}) for reference in targets]
         watcher = Watcher(args, runs)
         since = hello["last_seq"] if runs and args.since is None else args.since
         stream = watcher.stream(since)

@@ -24,8 +24,8 @@ def arguments(parser: Any) -> None:
 def execute(args: Any) -> int:
     """Print the daemon's explanation of each run."""
     with connect(args.socket) as client:
-        named = references(client, args.runs or ["@"])
-        runs = [client.call("run.get", {"run_id": reference}) for reference in named]
+        targets = references(client, args.runs or ["@"])
+        runs = [client.call("run.get", {"run_id": reference}) for reference in targets]
         answers = [client.call("run.explain", {"run_id": run["run_id"]}) for run in runs]
     if args.output == "json":
         sys.stdout.write(to_json(answers[0] if len(answers) == 1 else answers))

@@ -1,4 +1,4 @@
-"""The environment variables that mosaicd sets for a worker; the SDK reads `os.environ` only here.
+"""The environment variables that mosaicd sets for a worker; the SDK reads `os.environ` only in this module.
 
 Every variable is optional: outside mosaicd a worker runs from its config alone.
 """
