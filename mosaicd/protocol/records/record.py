@@ -87,7 +87,7 @@ class Record:
 
         Unknown keys are ignored, so a newer version may add keys.
         """
-        values = {name: data[name] for name in cls.TYPES if name in data}
+        values = {name: value for name, value in data.items() if name in cls.TYPES}
         for name, read in cls._READERS.items():
             if values.get(name) is not None:
                 values[name] = read(values[name])

@@ -25,8 +25,12 @@ R = TypeVar("R", bound=Record)
 
 def read(cls: type[R], data: Any) -> R:
     """Return the record in `data`; a field that is absent or has a wrong type gets its default."""
-    given = data if isinstance(data, Mapping) else {}
-    values = {name: _value(declared, given.get(name)) for name, declared in cls.TYPES.items()}
+    if not isinstance(data, Mapping):
+        return cls()
+    checks = _checks_of(cls)
+    values = {
+        name: checks[name](value) for name, value in data.items() if value is not None and name in checks
+    }
     return cls(**{name: value for name, value in values.items() if value is not None})
 
 
@@ -83,13 +87,20 @@ _CHECKS: Mapping[Any, Callable[[Any], Any]] = {
 }  # fmt: skip
 
 
-def _value(declared: Any, value: Any) -> Any:
-    """Return `value` if it has the declared type, else None."""
-    if value is None:
-        return None
-    if is_record(declared):
-        return read(declared, value) if isinstance(value, Mapping) else None
-    return _CHECKS[declared](value)
+_checks_by_class: dict[type[Record], Mapping[str, Callable[[Any], Any]]] = {}
+
+
+def _checks_of(cls: type[Record]) -> Mapping[str, Callable[[Any], Any]]:
+    """Return a function for each field: it returns its argument if this has the field's type, else None."""
+    if cls not in _checks_by_class:
+        _checks_by_class[cls] = {name: _check_of(declared) for name, declared in cls.TYPES.items()}
+    return _checks_by_class[cls]
+
+
+def _check_of(declared: Any) -> Callable[[Any], Any]:
+    if not is_record(declared):
+        return _CHECKS[declared]
+    return lambda value: read(declared, value) if isinstance(value, Mapping) else None
 
 
 def _encodable(value: str) -> str:
