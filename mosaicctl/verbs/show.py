@@ -123,7 +123,7 @@ def _attempt_text(run: Json) -> str | None:
 
 
 def _progress_facts(run: Json) -> list[tuple[str, object]]:
-    """Return progress, last sign of life and metrics of a run."""
+    """Return progress, last report and metrics of a run."""
     counters = run.get("progress") or {}
     done = progress(run)
     if counters.get("steps") and "steps" not in done:
@@ -134,7 +134,7 @@ def _progress_facts(run: Json) -> list[tuple[str, object]]:
     metrics = [(f"  {name}", number(value)) for name, value in (run.get("metrics") or {}).items()]
     return [
         ("progress", done if done != "-" else None),
-        ("last sign of life", f"{ago(beat)} ago" if beat and run.get("state") != "TERM" else None),
+        ("last report", f"{ago(beat)} ago" if beat and run.get("state") != "TERM" else None),
         *([("metrics", "(last values)"), *metrics] if metrics else []),
     ]
 

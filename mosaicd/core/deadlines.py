@@ -6,8 +6,9 @@ the deadline of `stall_s`.
 Every state in which the daemon waits for a process has a deadline.  Waits that the user decides (the duration
 of a command, the end of a pause) have none.
 
-Deadlines restart when a shim registers and when a run thaws (`since_mono`).  They do not run in PAUSE.  Their
-clock stops while the machine is suspended, so a suspend causes no fault.
+Deadlines restart when the state or the want of a run changes, and when its shim registers (`since_mono`).  A
+paused run that stays paused has none.  Their clock stops while the machine is suspended, so a suspend causes
+no fault.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
-"""Telemetry: recognise records in the lines that workers print, and convert records to one form for readers.
+"""Telemetry: recognise records in the lines that workers print, and find the numbers in them.
 
 The shim calls `classify` for each line that may be a record, and keeps the object of the worker unchanged.
-Only readers call `normalise`, which converts four dialects and their synonyms to one set of names.  Workers
-name the kind of a record with one of three keys (`event`, `type`, `event_type`); an object without a known
-kind is ordinary output, not a fault.  Numbers may be NaN and Infinity, as Python's json module writes them.
+Workers use several dialects; the constants list their names for one thing.  The kind of a record is under one
+of three keys (`event`, `type`, `event_type`); an object without a known kind is ordinary output, not a fault.
+Numbers may be NaN and Infinity, as Python's json module writes them.
 """
 
 import json
@@ -176,127 +176,9 @@ def global_step(data: Json) -> int | None:
     return int(step) if step is not None and 0 <= step < _INT64 else None
 
 
-# ---------------------------------------------------------------------------------------------------
-# For readers of telemetry
-
-#: Name for readers -> names that workers use (the first present name counts); `*_json` values are decoded.
-_STEP: dict[str, tuple[str, ...]] = {
-    "step": ("step_index", "step"),
-    "action": ("action_json", "action"),
-    "observation": ("observation_json", "observation", "state"),
-    "next_observation": ("next_observation", "next_state"),
-    "reward": ("reward",),
-}
-_EPISODE: dict[str, tuple[str, ...]] = {
-    "return": RETURN,
-    "steps": LENGTH,
-    "success": ("success",),
-    "duration_s": ("duration_seconds", "duration_s"),
-}
-_BOTH: dict[str, tuple[str, ...]] = {
-    "episode": ("episode_index", "episode"),
-    "terminated": ("terminated", "done"),
-    "truncated": ("truncated",),
-    "metadata": ("metadata_json", "metadata"),
-    "render": ("render_hint_json", "render"),
-}
-_ALL: dict[str, tuple[str, ...]] = {
-    "run_id": ("run_id",),
-    "worker_id": ("worker_id",),
-    "agent_id": ("agent_id",),
-}
-_ARTIFACT: dict[str, tuple[str, ...]] = {"artifact": ("kind",), "path": ("path",)}
-_CLOCKS = ("ts_unix_ns", "timestamp", "ts")
-_FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
-    "step": {**_ALL, **_BOTH, **_STEP},
-    "episode": {**_ALL, **_BOTH, **_EPISODE},
-    "artifact": {**_ALL, **_ARTIFACT},
-    "error": {**_ALL, "message": ("message", "error")},
-}
-_NUMBERS = frozenset({"step", "episode", "steps"})
-
-
-def normalise(record: Json) -> Json:
-    """Return a record of telemetry.jsonl with one set of names; other fields are under `extra`.
-
-    Keys of all kinds: seq, at (the time at which the shim read it), kind, time (the worker's clock in Unix
-    seconds, or None).  Keys by kind: step: episode, step, action, observation, reward, ...; episode: episode,
-    return, steps, success, ...; artifact: artifact, path; error: message; all other kinds: event, payload.
-    """
-    data: Json = dict(record.get("data") or {})
-    kind = str(record.get("kind", OTHER))
-    view: Json = {"seq": record.get("seq"), "at": record.get("at"), "kind": kind}
-    view["time"] = _clock(data)
-    names = [data.pop(key, None) for key in DISCRIMINATORS]
-    if kind == GAP:
-        return {**view, **data}
-    for name, keys in _FIELDS.get(kind, _ALL).items():
-        value = _pop_first(data, keys)
-        if value is not None:
-            view[name] = _int_if_integral(value) if name in _NUMBERS else value
-    if kind in _FIELDS:
-        _episode_from_id(view, data)
-        view["extra"] = data
-    else:
-        view["event"] = next((name for name in names if name), kind)
-        payload = data.pop("payload", None)
-        view["payload"] = {**data, **payload} if type(payload) is dict else data
-    return view
-
-
-def _pop_first(data: Json, keys: tuple[str, ...]) -> Any:
-    """Remove all `keys` from `data`; return the first value that is not None."""
-    found = None
-    for key in keys:
-        value = data.pop(key, None)
-        if found is None and value is not None:
-            decoded = key.endswith("_json") or key in ("metadata", "render")
-            found = _maybe_json(value) if decoded and type(value) is str else value
-    return found
-
-
 def _maybe_json(text: str) -> Any:
     """Return the JSON value in `text`, or `text` itself if it is not JSON."""
     try:
         return _lenient.decode(text)
     except (ValueError, RecursionError):
         return text
-
-
-def _int_if_integral(value: Any) -> Any:
-    return int(value) if type(value) is float and value.is_integer() else value
-
-
-def _episode_from_id(view: Json, data: Json) -> None:
-    """Add the episode from an `episode_id` such as `RUN_ID-ep000012`, which language-model workers print."""
-    if "episode" in view or type(data.get("episode_id")) is not str:
-        return
-    digits = data["episode_id"].rpartition("ep")[2]
-    if digits.isascii() and digits.isdigit():
-        view["episode"] = int(digits)
-
-
-def _clock(data: Json) -> float | None:
-    """Remove the worker's time from `data` and return it in Unix seconds; a date without a zone is UTC."""
-    found = None
-    for key in _CLOCKS:
-        value = data.get(key)
-        seconds: float | None = None
-        if value is not None and is_number(value):
-            seconds = value / 1e9 if key == "ts_unix_ns" else float(value)
-        elif type(value) is str:
-            seconds = _iso_seconds(value)
-        if seconds is not None:
-            del data[key]
-            found = seconds if found is None else found
-    return found
-
-
-def _iso_seconds(text: str) -> float | None:
-    from datetime import UTC, datetime  # only readers need it: the shim does not load it
-
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -1,4 +1,4 @@
-"""Reconcile: at the start, rows and run directories become events, before the daemon answers any client.
+"""Reconcile: at the start, rows and run directories become events, before the daemon answers about runs.
 
 Nothing waits for a connection here: a living shim holds the lock of its attempt and registers by itself.
 The events that a run missed come from the same functions as the facts of a shim; there is no other logic for

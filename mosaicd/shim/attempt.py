@@ -1,7 +1,8 @@
 """One attempt of one run: `loop` waits for events, `Attempt` decides what the shim does on each.
 
-Three orders hold: a record is written before its fact is sent (if the write fails, the fact is sent all the
-same); telemetry is in its file before a cursor covers it; the process tree is empty before the shim leaves.
+Three orders hold: started.json and exit.json are written before their facts are sent (if the write fails,
+the fact is sent all the same); telemetry is in its file before a cursor covers it; the process tree is empty
+before the shim leaves.
 """
 
 import time

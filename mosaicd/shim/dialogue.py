@@ -211,7 +211,7 @@ def registration(order: LaunchOrder, start_ticks: int, status: Status) -> Regist
         proto_version=PROTOCOL_VERSION, schema_id=telemetry.SCHEMA_ID,
         schema_version=telemetry.SCHEMA_VERSION, run_id=order.run_id, attempt=order.attempt,
         secret=order.secret, worker_id=order.shown_worker_id, worker_kind=order.kind,
-        supports_pause=order.cooperative, supports_checkpoint=order.cooperative, shim_pid=os.getpid(),
+        supports_pause=order.cooperative, supports_checkpoint=order.supports_checkpoint, shim_pid=os.getpid(),
         shim_start_ticks=start_ticks, status=status.to_json(),
     )  # fmt: skip
 

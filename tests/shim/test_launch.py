@@ -194,3 +194,17 @@ def test_a_teardown_does_not_signal_a_reused_pid(harness: ShimHarness) -> None:
     assert bystander.poll() is None
     bystander.communicate(b"\n", timeout=TIMEOUT_S)
     assert bystander.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("pause", "checkpoint"), [(False, False), (True, False), (False, True), (True, True)]
+)
+def test_the_capabilities_of_the_worker_are_registered(
+    harness: ShimHarness, pause: bool, checkpoint: bool
+) -> None:
+    """A shim registers whether its worker can pause and whether it can save checkpoints, as ordered."""
+    run = harness.launch(["true"], cooperative=pause, supports_checkpoint=checkpoint)
+    harness.peer.wait_for_registers(1)
+    register = harness.peer.registers[0]
+    assert (register["supports_pause"], register["supports_checkpoint"]) == (pause, checkpoint)
+    run.wait_until_shim_exits()

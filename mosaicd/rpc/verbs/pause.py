@@ -1,7 +1,7 @@
 """run.pause: request a pause of a run.
 
 Input: run_id, mode (default: cooperative if the worker supports it, otherwise freeze), reason.  Output: the
-run.  Caveats: the reply shows that the pause is wanted, not that the run is paused.  A waiting run is held
+run.  Caveats: the reply shows that the pause is wanted, not that the run is paused.  A run in INIT is held
 instead.  A run that is starting is paused once it works.
 """
 
