@@ -70,6 +70,13 @@ class Free:
 
 
 @dataclass(frozen=True, slots=True)
+class Nullable:
+    """A value of this rule, or null."""
+
+    rule: "Rule"
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """An object with these keys and no others."""
 
@@ -77,7 +84,7 @@ class Record:
     required: frozenset[str] = field(default_factory=frozenset)
 
 
-Rule = Text | Whole | Number | Flag | Texts | TextMap | Free | Record
+Rule = Text | Whole | Number | Flag | Texts | TextMap | Free | Nullable | Record
 
 TRAIN_RUN_CONFIG = Record(
     {
@@ -112,7 +119,12 @@ def check(config: object, faults: Faults) -> None:
 
 def filled(config: Mapping[str, Any]) -> Json:
     """Return a valid config with defaults in place and integral floats as integers; shares `metadata`."""
-    whole = _filled(TRAIN_RUN_CONFIG, config)
+    return filled_record(TRAIN_RUN_CONFIG, config)
+
+
+def filled_record(rule: Record, value: Mapping[str, Any]) -> Json:
+    """Return a valid value of `rule` with defaults in place and integral floats as integers."""
+    whole = _filled(rule, value)
     assert isinstance(whole, dict)
     return whole
 
@@ -198,6 +210,9 @@ def check_rule(rule: Rule, value: object, path: Path, faults: Faults) -> None:
         case Free():
             if not isinstance(value, dict):
                 faults.add(path, f"must be an object, not {kind_name(value)}")
+        case Nullable():
+            if value is not None:
+                check_rule(rule.rule, value, path, faults)
         case Record():
             _check_record(rule, value, path, faults)
         case _:
@@ -264,6 +279,8 @@ def _filled(rule: Rule, value: Any) -> Any:
             return list(value)
         case TextMap():
             return dict(value)
+        case Nullable():
+            return None if value is None else _filled(rule.rule, value)
         case Record():
             return {
                 key: _filled(inner, value[key] if key in value else _default(inner))

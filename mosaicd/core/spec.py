@@ -1,16 +1,71 @@
 """The spec of a run: everything that was accepted at the submit, and its form in spec.json.
 
-Note: `to_dict` holds the names of environment variables without their values, so `from_dict` needs the
-values.
+Note: spec.json holds the names of environment variables without their values.  The values are in
+environment.json, so the environment of a spec from `from_dict` is empty.
+
+A user may write into these two files.  `Spec.from_dict` and `environment_of` decide whether their content is
+valid, and raise InvalidSpec for everything that `to_dict` does not write.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
+from mosaicd.core.params import MAX_NUMBER, check_params
 from mosaicd.core.program import worker_section
+from mosaicd.core.schema import (
+    Flag,
+    Free,
+    Nullable,
+    Number,
+    Record,
+    Text,
+    TextMap,
+    Texts,
+    Whole,
+    check_json,
+    check_rule,
+    filled_record,
+)
 from mosaicd.protocol import Json
+from mosaicd.protocol.faults import Faults, shown
 from mosaicd.protocol.states import Dedup, RunKind
+
+VERSION = 1
+
+_COUNT = Whole(0, MAX_NUMBER)
+_SECONDS = Nullable(Number(0, MAX_NUMBER))
+_TEXT = Nullable(Text())
+#: The content of spec.json.  The ranges of parameters that have a range of their own: see `check_params`.
+_SPEC_JSON = Record(
+    {
+        "version": Whole(VERSION, VERSION),
+        "kind": Text(), "name": Text(), "argv": Texts(), "digest": Text(), "dedup": Text(),
+        "resources": Record(
+            {
+                "cpus": _COUNT, "memory_mb": Nullable(_COUNT), "gpus": _COUNT,
+                "gpus_mandatory": Flag(False),
+            }
+        ),
+        "limits": Record(
+            {
+                "time_limit_s": _SECONDS, "max_steps": Nullable(_COUNT), "grace_s": _SECONDS,
+                "retries": _COUNT, "retry_on": Nullable(Texts()), "heartbeat_timeout_s": _SECONDS,
+                "handshake_timeout_s": _SECONDS, "start_timeout_s": _SECONDS, "stall_s": _SECONDS,
+            },
+            frozenset({"retry_on"}),
+        ),
+        "run_id": _TEXT, "worker_kind": _TEXT, "worker_id": _TEXT, "config_flag": Flag(False),
+        "supports_pause": Flag(False), "supports_checkpoint": Flag(False), "cwd": _TEXT,
+        "env_names": Texts(), "priority": Whole(-MAX_NUMBER, MAX_NUMBER), "labels": TextMap(), "key": _TEXT,
+        "hold": Flag(False), "resume_from": _TEXT, "config": Nullable(Free()),
+    },
+    frozenset({"version", "kind", "name", "argv", "digest", "dedup", "resources", "limits", "env_names"}),
+)  # fmt: skip
+
+
+class InvalidSpec(ValueError):
+    """The content of a spec.json or of an environment.json is not valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +146,61 @@ class Spec:
         values |= {"kind": str(self.kind), "dedup": str(self.dedup), "resources": asdict(self.resources)}
         retry_on = self.limits.retry_on
         values["limits"] = asdict(self.limits) | {"retry_on": None if retry_on is None else list(retry_on)}
-        return {"version": 1, **values}
+        return {"version": VERSION, **values}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Self:
-        """Return the spec of `to_dict`; ValueError, KeyError or TypeError for anything else."""
-        values = dict(data)
-        if values.pop("version") != 1:
-            raise ValueError("this spec.json is of a newer mosaicd")
-        values.pop("env_names")
-        limits = dict(values["limits"])
-        if limits["retry_on"] is not None:
-            limits["retry_on"] = tuple(limits["retry_on"])
-        values["limits"] = Limits(**limits)
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the spec of `to_dict`, without its environment; InvalidSpec for anything else."""
+        version = data.get("version")
+        if isinstance(version, int) and version > VERSION:
+            raise InvalidSpec(f"version {shown(version)} is of a newer mosaicd")
+        faults = Faults()
+        check_rule(_SPEC_JSON, data, (), faults)
+        _refuse(faults)
+        _check_values(data, faults)
+        _refuse(faults)
+        values = filled_record(_SPEC_JSON, data)
+        del values["version"], values["env_names"]
+        limits = values["limits"]
+        retry_on = None if limits["retry_on"] is None else tuple(limits["retry_on"])
+        values["limits"] = Limits(**limits | {"retry_on": retry_on})
         values["resources"] = Resources(**values["resources"])
         values["kind"], values["dedup"] = RunKind(values["kind"]), Dedup(values["dedup"])
         values["argv"] = tuple(values["argv"])
-        return cls(**values, environment=dict(environment or {}))
+        return cls(**values)
+
+
+def environment_of(data: Json) -> dict[str, str]:
+    """Return the variables of an environment.json; InvalidSpec if one of them is not text."""
+    faults = Faults()
+    check_rule(TextMap(), data, (), faults)
+    check_json(data, faults)
+    _refuse(faults)
+    return dict(data)
+
+
+def _check_values(data: Mapping[str, Any], faults: Faults) -> None:
+    """Add the faults of a spec.json with the right types: unknown words, numbers out of range, bad config."""
+    for name, words in (("kind", RunKind), ("dedup", Dedup)):
+        if data[name] not in set(words):
+            faults.add((name,), f"{shown(data[name])} is none of {', '.join(words)}")
+    if not data["argv"]:
+        faults.add(("argv",), "must not be empty")
+    check_json({name: value for name, value in data.items() if name != "config"}, faults)
+    ranged = ("name", "key", "labels", "priority")
+    check_params({name: data.get(name) for name in ranged} | {**data["limits"], **data["resources"]}, faults)
+    if data.get("config") is not None:
+        check_json(data["config"], faults)
+        check_rule(
+            Free(),
+            worker_section(data["config"]).get("config", {}),
+            ("config", "metadata", "worker", "config"),
+            faults,
+        )
+
+
+def _refuse(faults: Faults) -> None:
+    """Raise InvalidSpec with the first fault, if there is any."""
+    if faults.count:
+        path, rule = faults.to_list()[0]
+        raise InvalidSpec(f"{path}: {rule}" if path else rule)

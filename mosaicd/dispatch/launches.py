@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from mosaicd import log
 from mosaicd.core.launch import TEMPORARY_ERRORS, LaunchFailed, NoProcess
 from mosaicd.core.run import Run
+from mosaicd.core.spec import InvalidSpec
 from mosaicd.dispatch.orders import OrderBuilder
 from mosaicd.log import Catalogue
 from mosaicd.protocol import Json
@@ -64,7 +65,7 @@ class Launches:
             launch.forks += 1
             launch.refusals, launch.fork_error = 0, None
             launch.backoff.reset()
-        except (LaunchFailed, OSError, ValueError) as error:
+        except (LaunchFailed, OSError, InvalidSpec) as error:
             is_temporary = isinstance(error, NoProcess) or getattr(error, "errno", None) in TEMPORARY_ERRORS
             if is_temporary and run.want is not Want.STOP:  # a stopped run needs no shim
                 self._delay(run, launch, error)

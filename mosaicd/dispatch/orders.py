@@ -5,6 +5,7 @@ after a restart are the same code.
 """
 
 import pwd
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +21,6 @@ from mosaicd.core.launch import (
     teardown_order,
 )
 from mosaicd.core.run import Run
-from mosaicd.core.spec import Spec
 from mosaicd.protocol.records.orders import LaunchOrder, Limits, TeardownOrder
 from mosaicd.rundirs.directories import RunDirs
 
@@ -56,11 +56,11 @@ class OrderBuilder:
         )
 
     def launch_order(self, run: Run) -> LaunchOrder:
-        """Return the launch order for the attempt; OSError or ValueError if its files are not valid."""
+        """Return the launch order for the attempt; OSError or InvalidSpec if its files cannot be used."""
         assert run.nonce is not None, "a dispatched run has a nonce"
-        spec = Spec.from_dict(self._rundirs.load_spec(run.run_id), self._rundirs.load_environment(run.run_id))
+        spec, _ = self._rundirs.load_spec(run.run_id)
         return launch_order(
-            spec,
+            replace(spec, environment=self._rundirs.load_environment(run.run_id)),
             self._placement(run),
             base=_base_environment_of(run.owner_uid),
             nonce=run.nonce,

@@ -31,7 +31,6 @@ from mosaicd.core.fsm import IllegalTransition, Kind
 from mosaicd.core.new_run import Timeouts
 from mosaicd.core.replay_rundir import Claim, RunDirFacts
 from mosaicd.core.run import Progress, Run
-from mosaicd.core.spec import Spec
 from mosaicd.protocol import rundir, ulid
 from mosaicd.protocol.records.attempt_files import AttemptFiles
 from mosaicd.rundirs.directories import Outline, RunDirs
@@ -114,7 +113,7 @@ class RunDirReader:
             return None
 
     def _new_run(self, run_id: str) -> Run:
-        spec = Spec.from_dict(self._rundirs.load_spec(run_id))
+        spec, _ = self._rundirs.load_spec(run_id)
         status = os.stat(self._rundirs.path(run_id) / rundir.SPEC)
         owner = (status.st_uid, self._name_of(status.st_uid))
         return new_run.of_spec(spec, run_id, status.st_mtime, owner, self._timeouts)

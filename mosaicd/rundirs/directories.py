@@ -3,12 +3,13 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mosaicd import log
+from mosaicd.core.spec import InvalidSpec, Spec, environment_of
 from mosaicd.log import Catalogue
 from mosaicd.protocol import Json, rundir
 from mosaicd.protocol.records.attempt_files import AttemptFiles
@@ -18,6 +19,8 @@ from mosaicd.safe_files import NotTrusted, create_synced, read_regular, remove_t
 
 #: The largest spec or environment that is read: many times the largest request.
 OWN_LIMIT_BYTES = 1 << 24
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +131,12 @@ class RunDirs:
             with contextlib.suppress(OSError):
                 yield self.outline(name)
 
-    def load_spec(self, run_id: str) -> Json:
-        """Return spec.json; OSError if it cannot be read, ValueError if it is incomplete."""
-        return _load(self.path(run_id) / rundir.SPEC)
+    def load_spec(self, run_id: str) -> tuple[Spec, list[str]]:
+        """Return the spec in spec.json, and the names of the variables that it was submitted with.
+
+        OSError if the file cannot be opened or read, InvalidSpec if its content is not valid; both name it.
+        """
+        return _load(self.path(run_id) / rundir.SPEC, lambda data: (Spec.from_dict(data), data["env_names"]))
 
     def spec_text(self, run_id: str) -> str:
         """Return the text of spec.json, complete or not; OSError if it cannot be read."""
@@ -138,8 +144,8 @@ class RunDirs:
         return text.decode(errors="replace")
 
     def load_environment(self, run_id: str) -> dict[str, str]:
-        """Return the submitted environment; OSError if it cannot be read, ValueError if it is incomplete."""
-        return _load(self.path(run_id) / rundir.ENVIRONMENT)
+        """Return the submitted environment; raise as `load_spec` does."""
+        return _load(self.path(run_id) / rundir.ENVIRONMENT, environment_of)
 
     def forget_environment(self, run_id: str) -> None:
         """Remove the submitted environment; a run in TERM does not need it."""
@@ -166,14 +172,18 @@ class RunDirs:
         return None
 
 
-def _load(path: Path) -> Json:
+def _load(path: Path, convert: Callable[[Json], T]) -> T:
     try:
         content = json.loads(read_regular(path, limit_bytes=OWN_LIMIT_BYTES))
+        if not isinstance(content, dict):
+            raise InvalidSpec("the file does not contain a JSON object")
+        return convert(content)
     except NotTrusted as error:
-        raise ValueError(f"{path} cannot be used: {error.strerror}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} does not contain a JSON object")
-    return content
+        raise InvalidSpec(f"{path} is not valid: {error.strerror}") from error
+    except RecursionError as error:
+        raise InvalidSpec(f"{path} is not valid: it is nested too deeply") from error
+    except ValueError as error:  # no JSON, no UTF-8, or an InvalidSpec without the path
+        raise InvalidSpec(f"{path} is not valid: {error}") from error
 
 
 def _touch(path: Path) -> None:

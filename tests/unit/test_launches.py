@@ -9,6 +9,7 @@ import pytest
 from mosaicd.core.fsm import Kind, Place, apply
 from mosaicd.core.launch import LaunchFailed, NoProcess, fork_error
 from mosaicd.core.run import Run
+from mosaicd.core.spec import InvalidSpec
 from mosaicd.dispatch.launches import FIRST_PAUSE_S, LAUNCH_TRIES, MOST_PAUSE_S, Launches
 from mosaicd.protocol.records.packets import ForkFailed
 from tests.unit.lifecycle import make_event, run_in
@@ -69,7 +70,7 @@ async def test_a_permanent_launch_error_becomes_evidence_at_once() -> None:
     """A refused order, an incomplete spec and shims that leave no trace are not retried."""
     case = bench(LaunchFailed("not an order"))
     assert await case.launches.order(RUN) == {"error": "not an order"}
-    case = bench(ValueError("spec.json is incomplete"))
+    case = bench(InvalidSpec("spec.json is incomplete"))
     assert await case.launches.order(RUN) == {"error": "spec.json is incomplete"}
     case = bench()
     for _ in range(LAUNCH_TRIES):

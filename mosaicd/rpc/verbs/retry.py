@@ -16,7 +16,7 @@ from mosaicd.core.digest import SET_BY_LAUNCH, is_ambient, retry_digest
 from mosaicd.core.params import check_params
 from mosaicd.core.run import Run
 from mosaicd.core.slots import check_possible
-from mosaicd.core.spec import Spec
+from mosaicd.core.spec import InvalidSpec, Spec
 from mosaicd.protocol import Json, rundir
 from mosaicd.protocol.errors import Conflict, InvalidParams, NotFound, Unavailable
 from mosaicd.protocol.faults import Faults
@@ -87,13 +87,12 @@ def new_environment(names: Sequence[str], params: Retry) -> dict[str, str]:
 async def _spec_of(rundirs: RunDirs, origin: Run) -> tuple[Spec, list[str]]:
     """Return the origin's spec and the names of the variables that it was submitted with."""
     try:
-        spec = await asyncio.to_thread(rundirs.load_spec, origin.run_id)
-        return Spec.from_dict(spec), list(spec["env_names"])
+        return await asyncio.to_thread(rundirs.load_spec, origin.run_id)
     except FileNotFoundError:
         raise NotFound(
             f"the directory of run {origin.run_id} does not exist, so the run cannot be retried"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, InvalidSpec) as error:
         raise Unavailable(f"spec.json of run {origin.run_id} cannot be read: {error}") from error
 
 

@@ -1,0 +1,47 @@
+"""spec.json and environment.json, which a user may have damaged: their content is valid, or InvalidSpec."""
+
+from typing import Any
+
+import pytest
+
+from mosaicd.core.spec import InvalidSpec, Spec, environment_of
+from mosaicd.protocol.states import Dedup, RunKind
+
+SPEC = Spec(kind=RunKind.COMMAND, name="true", argv=("true",), digest="d" * 64, dedup=Dedup.NEW)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2}, {"version": None}, {"version": "1"}, {"kind": "daemon"}, {"kind": 1}, {"dedup": []},
+        {"surprise": 1}, {"limits": {}}, {"limits": [1]}, {"resources": None}, {"resources": {"cpus": "4"}},
+        {"resources": {"cpus": 2**70}}, {"resources": {"cpus": 1.5}}, {"priority": 2**70}, {"name": "\ud800"},
+        {"argv": []}, {"argv": "true"}, {"argv": ["true", 5]}, {"env_names": None}, {"labels": {"a": 1}},
+        {"config": "x"}, {"config": {"metadata": {"worker": {"config": 5}}}}, {"config_flag": "yes"},
+    ],
+)  # fmt: skip
+def test_an_invalid_spec_json_is_refused(change: Any) -> None:
+    """Unknown versions, values and fields, and values of a wrong type raise InvalidSpec."""
+    written = SPEC.to_dict() | change
+    with pytest.raises(InvalidSpec):
+        Spec.from_dict(written)
+
+
+def test_a_spec_json_without_a_field_is_refused_or_gets_the_default() -> None:
+    """A missing field raises InvalidSpec, except a field that has a default."""
+    written = SPEC.to_dict()
+    required = {"version", "kind", "name", "argv", "digest", "dedup", "resources", "limits", "env_names"}
+    for name in written:
+        rest = {key: value for key, value in written.items() if key != name}
+        if name in required:
+            with pytest.raises(InvalidSpec, match=name):
+                Spec.from_dict(rest)
+        else:
+            assert Spec.from_dict(rest) == SPEC, name
+
+
+@pytest.mark.parametrize("data", [{"A": 1}, {"A": None}, {"A": "\ud800"}])
+def test_an_invalid_environment_is_refused(data: Any) -> None:
+    """Each variable in environment.json must be text."""
+    with pytest.raises(InvalidSpec):
+        environment_of(data)
