@@ -131,13 +131,13 @@ class LogStream(Stream):
         self._start_params = {name: value for name, value in start.items() if value is not None}
 
     def open(self, client: Client) -> None:
-        self._finish_ended_attempts(client)
+        self._write_ended_attempts(client)
         params = (
             {"follow": True}
             if self._requested_attempt is None
             else {"follow": True, "attempt": self._requested_attempt}
         )
-        reply = self._fetch(client, params)
+        reply = self._fetch_and_write(client, params)
         self.subscription = reply.get("subscription")
         self.is_open = True
 
@@ -155,12 +155,12 @@ class LogStream(Stream):
         """Write all available output after the cursor, of the current attempt of this stream."""
         while True:
             before = self.cursor
-            self._fetch(client, {"attempt": self._attempt} if self._attempt else {})
+            self._fetch_and_write(client, {"attempt": self._attempt} if self._attempt else {})
             if self.cursor <= before:
                 return
 
-    def _finish_ended_attempts(self, client: Client) -> None:
-        """Write the rest of attempts that ended while there was no connection, up to the newest attempt."""
+    def _write_ended_attempts(self, client: Client) -> None:
+        """After a reconnect, write the rest of each older attempt, and continue with the newest attempt."""
         if self._requested_attempt is not None or not self._attempt:
             return
         newest = client.call("run.get", {"run_id": self.run_id})["attempt"]
@@ -168,7 +168,7 @@ class LogStream(Stream):
             self.drain(client)
             self._attempt, self.cursor = self._attempt + 1, 0
 
-    def _fetch(self, client: Client, extra: Json) -> Json:
+    def _fetch_and_write(self, client: Client, extra: Json) -> Json:
         """Request output from the cursor on, write it and return the reply."""
         params: Json = {"run_id": self.run_id, "stream": self.stream, "cursor": self.cursor, **extra}
         params |= self._start_params

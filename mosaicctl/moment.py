@@ -7,7 +7,10 @@ from mosaicd.protocol.durations import parse_duration
 
 
 def parse_moment(text: str, now: float | None = None) -> float:
-    """Return Unix seconds; `10m` is ten minutes ago, a date without a zone is local time; ValueError."""
+    """Return Unix seconds; `10m` is ten minutes ago, a date without a zone is local time.
+
+    Raises ValueError if `text` is neither a duration nor a date.
+    """
     now = time.time() if now is None else now
     try:
         return max(0.0, now - parse_duration(text))

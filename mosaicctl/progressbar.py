@@ -1,4 +1,4 @@
-"""The progress line of a live run: state, bar, counts, rate, last return, remaining time.
+"""The progress line of a live run: state, bar, counts, rate, return, remaining time.
 
 The line is computed from the run object and a `Rate`, which keeps the last seconds of progress: the remaining
 time depends on the current speed of the run, and a pause does not change it.
@@ -11,7 +11,7 @@ from mosaicd.protocol.durations import format_duration
 BAR_COLUMNS = 20
 #: The longest name at the beginning of a line, in characters.
 NAME_SIZE = 24
-#: Names of metrics for the return of an episode; the first one that a run has is shown.
+#: Metrics for the returns of episodes (a mean or the last one); the first one that a run has is shown.
 _RETURNS = ("mean_return_100", "episode_return", "return", "episode_reward", "total_reward", "mean_reward")
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
@@ -73,7 +73,7 @@ def progress_line(
     parts = [
         _counts_text(done, total, unit),
         _rate_text(run),
-        _last_return(run),
+        _return_text(run),
         _time_left(done, total, rate, state),
     ]
     if run.get("want") == "stop":
@@ -111,7 +111,7 @@ def _rate_text(run: Json) -> str:
     return f"{per_s:.0f} steps/s" if per_s >= 10 else f"{per_s:.1f} steps/s"
 
 
-def _last_return(run: Json) -> str:
+def _return_text(run: Json) -> str:
     metrics = run.get("metrics") or {}
     for name in _RETURNS:
         if isinstance(metrics.get(name), int | float):

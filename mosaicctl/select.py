@@ -113,7 +113,7 @@ def references(client: Client, selectors: list[str]) -> list[str]:
 
 
 def reference(client: Client, selector_text: str | None) -> str:
-    """Return a reference for one run, by default the last; UsageError if several runs match."""
+    """Return a reference for one run, by default the last; raise UsageError if several runs match."""
     matches = references(client, [selector_text or LAST])
     if len(matches) > 1:
         raise UsageError(f"{selector_text} matches {len(matches)} runs; name one of them")
@@ -121,7 +121,7 @@ def reference(client: Client, selector_text: str | None) -> str:
 
 
 def selected_filters(args: Any) -> Json | None:
-    """Return the filters, or None if the runs are named; UsageError if there is neither.
+    """Return the filters, or None if the runs are named; raise UsageError if there is neither.
 
     Sends no request: a usage error is reported also without a daemon.
     """
@@ -142,7 +142,7 @@ def selected_filters(args: Any) -> Json | None:
 
 
 def selected_runs(client: Client, args: Any, filters: Json | None) -> list[str]:
-    """Return references for the runs of `selected_filters`; NotFound if none matches."""
+    """Return references for the runs of `selected_filters`; raise NotFound if none matches."""
     if filters is None:
         return references(client, args.runs)
     runs = list_runs(client, {"live": True, "user": own_user_name(), **filters})

@@ -104,18 +104,24 @@ def _liveness_limits(group: Any) -> None:
         (
             "--heartbeat",
             positive_duration,
-            "end the run if it has printed nothing for this long (default for workers: 5m)",
+            "end the run if it has printed nothing for this long (default: 5m for a worker, no limit for a "
+            "command)",
         ),
         (
             "--start-timeout",
             positive_duration,
-            "end the run if its worker shows no sign of life after its start (1m)",
+            "end the run if its worker shows no sign of life for this long after its start (default 1m; "
+            "ignored for a command)",
         ),
-        ("--stall", duration, "end the run if it has made no step for this long (0: no limit)"),
+        (
+            "--stall",
+            duration,
+            "end the run if it has finished no step and no episode for this long (default 0: no limit)",
+        ),
         (
             "--handshake",
             positive_duration,
-            "end the run if its shim has not registered after this long (30s)",
+            "end the run if its shim has not registered after this long (default 30s)",
         ),
     ):
         group.add_argument(option, metavar="DURATION", type=read, help=meaning)
@@ -155,7 +161,10 @@ def submit_with_key(client: Client, params: Json, method: str = "run.submit") ->
 
 
 def explicit_environment(items: list[str]) -> dict[str, str]:
-    """Return the variables of -e; a bare name takes the value of the caller; UsageError if it has none."""
+    """Return the variables of -e; a bare name takes the value of the caller.
+
+    Raises UsageError if it has none.
+    """
     variables: dict[str, str] = {}
     for item in items:
         name, equals, value = item.partition("=")

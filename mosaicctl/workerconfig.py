@@ -14,8 +14,8 @@ MEMORY_FLOOR_MB = 256
 def train_run_config(get_client: Callable[[], Client], args: Any) -> Json:
     """Return the TrainRunConfig for the installed worker `args.worker` (submit and run with --worker).
 
-    `get_client` returns the connection to the daemon, which knows the workers.  UsageError if no worker has
-    this name, or if it cannot be used.
+    `get_client` returns the connection to the daemon, which knows the workers.
+    Raises UsageError if no worker has this name, or if it cannot be used.
     """
     worker_config: Json = {}
     assign(worker_config, args.set)

@@ -190,10 +190,10 @@ def _take_socket_and_locks(
 async def _until_signal(
     settings: "Settings", listening: "socket", clock: "Clock", succession: "Succession"
 ) -> int:
-    """Run the service; SIGTERM, SIGINT and SIGHUP cancel it once, which stops it.
+    """Run the service until it ends; the first SIGTERM, SIGINT or SIGHUP stops it, later ones do nothing.
 
-    If the daemon is replaced, signals between its end and the start of the next program wait for that
-    program.
+    If it is stopping for a replacement, the signal only drops the replacement.  If the daemon is replaced,
+    signals between its end and the start of the next program wait for that program.
     """
     import asyncio
     import signal
@@ -202,24 +202,24 @@ async def _until_signal(
     from mosaicd.service import run
 
     serving = asyncio.ensure_future(run(settings, listening, clock, succession))
-    asked: list[str] = []
+    received: list[str] = []
 
     def stop(name: str) -> None:
-        if not asked:
-            asked.append(name)
+        if not received:
+            received.append(name)
             log.event(log.Catalogue.DAEMON_STOPPING, reason=name)
-            if not succession.refuse():  # otherwise it is already stopping, which must not be interrupted
+            if not succession.forbid():  # a stop for a replacement must not be interrupted
                 serving.cancel()
 
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     for number in numbers:
-        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
             asyncio.get_running_loop().add_signal_handler(number, stop, number.name)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
     try:
         return await serving
     except asyncio.CancelledError:
-        if not asked:
+        if not received:
             raise
         return 0
     finally:

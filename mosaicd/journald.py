@@ -30,7 +30,7 @@ def is_journal_stream(journal_stream: str | None, fd: int = 2) -> bool:
 
 
 def encode(fields: Mapping[str, str]) -> bytes:
-    """Return a record; ValueError for an invalid name of a field."""
+    """Return a record; raise ValueError for an invalid name of a field."""
     record = bytearray()
     for name, value in fields.items():
         if not _NAME.fullmatch(name):
@@ -53,7 +53,7 @@ class Journal:
         self._socket.setblocking(False)
 
     def send(self, fields: Mapping[str, str]) -> bool:
-        """Send one record; return False if it was dropped.  OSError if there is no journal."""
+        """Send one record; return False if it was dropped; raise OSError if there is no journal."""
         record = encode(fields)
         try:
             self._socket.sendto(record, self.path)

@@ -77,9 +77,10 @@ def sync_to_disk(path: StrPath) -> None:
 
 
 def create_synced(path: StrPath, content: bytes) -> None:
-    """Create a file of mode 0600 and return once its content is on the disk; FileExistsError.
+    """Create a file of mode 0600 and return once its content is on the disk.
 
-    Note: its name is on the disk after a sync of the directory.
+    Raises FileExistsError if the path exists.
+    Note: its name survives a power loss only after `sync_to_disk` of its directory.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o600), "wb") as file:

@@ -69,8 +69,8 @@ def execute(args: Any) -> int:
         streams = Streams(client)
         streams.add(stream)
         while not (watcher.is_over() or stream.is_done):
-            has_news = streams.step(1.0 if watcher.screen.is_live or watcher.has_ended else None)
-            if not has_news and watcher.has_ended:
+            has_news = streams.step(1.0 if watcher.screen.is_live or watcher.had_all_ended else None)
+            if not has_news and watcher.had_all_ended:
                 break  # all runs have ended, and their past events are printed
             watcher.redraw()
         watcher.screen.draw([], now=True)
@@ -89,15 +89,16 @@ class Watcher:
         self._selected = {run["run_id"] for run in runs}
         self._wants_progress = args.progress
         self._is_replay = args.since is not None
+        #: The rev with which each run was first printed; events up to it are not printed.
         self._first_revs: dict[str, int] = {}
         self._rates: dict[str, Rate] = {}
-        #: Whether every named run had ended before the watch began: only past events will follow.
-        self.has_ended = bool(runs) and all(run.get("state") == "TERM" for run in runs)
+        #: Whether every named run had ended before the watch began: new events cannot follow, only past ones.
+        self.had_all_ended = bool(runs) and all(run.get("state") == "TERM" for run in runs)
         self._name_size = 0
         for run in runs:
             self._widen_name_column(run)
         for run in runs:
-            # With --since, past events come first: begin with the run as it was before them.
+            # With --since, past events come first: begin with the run as it was at its submit.
             self._take_run({**run, "state": "INIT", "outcome": None, "rev": 0} if self._is_replay else run)
 
     def stream(self, since: int | float | None) -> EventStream:

@@ -106,7 +106,7 @@ class RegistryEntries:
         "LOG2122",
         "862f5ddd089241ea8e5765c8b5d45046",
         WARNING,
-        "the checkpoint of the registry failed: {why}; the next one is tried later",
+        "the checkpoint of the registry's write-ahead log failed: {why}; the daemon tries again later",
         "Most often the disk is full or faulty. The write-ahead log grows until a checkpoint succeeds.",
         "Registry",
         ("checkpoint", "disk"),

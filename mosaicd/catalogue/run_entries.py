@@ -184,10 +184,11 @@ class RunEntries:
         "LOG2243",
         "272a98f7d09843c2901b681c0d533006",
         WARNING,
-        "{file} of run {run_id} attempt {attempt} is ignored: {why}",
+        "the values in {file} of run {run_id} attempt {attempt} are not used: {why}",
         "A record of an attempt (launch.json, started.json or exit.json) cannot be opened or read, or is "
-        "not a regular file of the run's owner, or is too large. The daemon continues as if the file "
-        "existed without values.",
+        "not a regular file of the run's owner, or is too large. The file still counts: an attempt with "
+        "launch.json is not started again, and an attempt without a readable exit.json is lost, unless the "
+        "daemon knows its end.",
         "Run",
         ("files",),
     )
@@ -195,10 +196,11 @@ class RunEntries:
         "LOG2244",
         "4e2ebbc4389e4a78960643d0fb3c533c",
         WARNING,
-        "{file} of run {run_id} attempt {attempt} is ignored: it is not complete",
+        "the values in {file} of run {run_id} attempt {attempt} are not used: the file is incomplete",
         "A record of an attempt (launch.json, started.json or exit.json) is not JSON. Most often the "
-        "machine stopped while the shim wrote it. The daemon continues as if the file existed without "
-        "values.",
+        "machine stopped before the file was on the disk. The file still counts: an attempt with "
+        "launch.json is not started again, and an attempt without a readable exit.json is lost, unless the "
+        "daemon knows its end.",
         "Run",
         ("files",),
     )

@@ -113,8 +113,8 @@ class ServiceEntries:
         WARNING,
         "cannot connect to the notify socket {path}; systemd is not informed",
         "NOTIFY_SOCKET names a socket that does not exist, that no process reads, or that the daemon may "
-        "not use. The daemon answers requests, but sends neither READY=1 nor watchdog messages: systemd "
-        "stops a unit with Type=notify when its start times out.",
+        "not use. The daemon connects only when it starts. It answers requests, but sends neither READY=1 "
+        "nor watchdog messages: systemd stops a unit with Type=notify when its start times out.",
         "Service",
         ("systemd",),
     )

@@ -107,9 +107,11 @@ class ShimEntries:
         "LOG2325",
         "a30326251c3c400dbc411141aa3616c6",
         ERROR,
-        "run {run_id} cannot be launched: {why}",
-        "The launcher could not start the shim, or several shims ended without a record. The attempt "
-        "fails with the cause spawn_failed or, if the run directory is on a full disk, disk_full.",
+        "attempt {attempt} of run {run_id} cannot be launched: {why}",
+        "The launcher could not start the shim, several shims ended before they wrote launch.json, or "
+        "spec.json or environment.json cannot be read. The attempt fails with the cause spawn_failed or, "
+        "if the disk or the quota is full, disk_full. A new attempt follows if the retries of the run "
+        "allow it.",
         "Shim",
         ("launch",),
     )
@@ -128,7 +130,8 @@ class ShimEntries:
         "ba8409bebeac450bb74cd0ec43a5e271",
         ERROR,
         "no teardown shim could be started for run {run_id}: {why}",
-        "The process tree of the run is not empty, or its shim has not ended. The daemon tries again.",
+        "A teardown shim ends what remains of a run whose shim has died or was given up: its processes, and "
+        "the shim that was given up. The daemon tries again.",
         "Shim",
         ("processes",),
     )

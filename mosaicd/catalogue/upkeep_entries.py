@@ -11,8 +11,9 @@ class UpkeepEntries:
         "559173e4860c40f3bb277cb04459e085",
         INFO,
         "{count} ended runs pruned by {who}: {bytes} bytes",
-        "Ended runs were removed for good: directory, record and events. The settings in [retention] or a "
-        "user asked for it. Their ids are never used again.",
+        "Ended runs were removed for good: row, events and directory (LOG2503 names a directory that could "
+        "not be removed). The settings in [retention] or a user asked for it. Their ids are never used "
+        "again.",
         "Upkeep",
         ("retention",),
     )
@@ -78,8 +79,8 @@ class UpkeepEntries:
         INFO,
         "the workers in the daemon's own Python environment cannot be listed: {why}",
         "The SDK is not installed there, or its interpreter did not answer. Until `mosaicctl workers "
-        "--refresh` queries it again, only the workers of the sections [workers.KIND] of mosaicd.toml(5) "
-        "are known by kind.",
+        "--refresh` queries it again, `--worker KIND` finds only the workers of the sections "
+        "[workers.KIND] of mosaicd.toml(5).",
         "Upkeep",
         ("workers",),
     )

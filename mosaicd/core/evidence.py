@@ -20,7 +20,7 @@ _NOT_OF_START = ("pgid", "sid", "cgroup", "at")
 
 
 def exited(exit: Exit) -> Json:
-    """Return the known values of an exit record; ValueError if it contradicts itself or has no end."""
+    """Return the known values of an exit record; raise ValueError if it contradicts itself or has no end."""
     if exit.fault is not None and not _is_cause(exit.fault):
         raise ValueError("fault: not a cause")
     if exit.stop is not None and not _is_cause(exit.stop.kind):

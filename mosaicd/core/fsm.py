@@ -144,7 +144,7 @@ def submitted(event: Event) -> Run:
 
 
 def apply(run: Run, event: Event) -> Run:
-    """Return the run after `event`, one revision on; raise IllegalTransition and change nothing otherwise."""
+    """Return the run after `event`, one revision on; raise IllegalTransition if TABLE has no row for it."""
     target = TABLE[place(run)].get(event.kind)
     if target is None:
         raise IllegalTransition(run, event)

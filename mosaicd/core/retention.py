@@ -1,7 +1,7 @@
 """Retention: the ended runs that a policy deletes, oldest end first.
 
-Note: pinned runs count towards the limits but are never chosen, so a limit may stay exceeded.  Live runs are
-not considered.
+Note: pinned and kept runs count towards the limits but are never chosen, so a limit may stay exceeded.  Live
+runs are not considered.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,33 +52,38 @@ def choose(
     """
     chosen: dict[str, str] = {}
     by_age = sorted(runs, key=lambda run: (run.finished_at, run.run_id))
-    free = [run for run in by_age if not run.pinned and run.run_id not in kept]
+    deletable = [run for run in by_age if not run.pinned and run.run_id not in kept]
     if policy.age_s is not None:
-        for run in free:
+        for run in deletable:
             if run.finished_at < now - policy.age_s:
                 chosen[run.run_id] = "age_days"
     for uid in {run.owner_uid for run in by_age}:
         own = [run for run in by_age if run.owner_uid == uid]
-        own_free = [run for run in free if run.owner_uid == uid]
-        _shrink(own, own_free, {run.run_id: 1 for run in own}, policy.runs_per_user, "runs_per_user", chosen)
-        _shrink(own, own_free, sizes, policy.bytes_per_user, "bytes_per_user", chosen)
-    _shrink(by_age, free, sizes, policy.bytes_total, "bytes_total", chosen)
+        own_deletable = [run for run in deletable if run.owner_uid == uid]
+        _choose_oldest(
+            own, own_deletable, {run.run_id: 1 for run in own}, policy.runs_per_user, "runs_per_user", chosen
+        )
+        _choose_oldest(own, own_deletable, sizes, policy.bytes_per_user, "bytes_per_user", chosen)
+    _choose_oldest(by_age, deletable, sizes, policy.bytes_total, "bytes_total", chosen)
     return {run.run_id: chosen[run.run_id] for run in by_age if run.run_id in chosen}
 
 
-def _shrink(
+def _choose_oldest(
     runs: Sequence[EndedRun],
-    free: Sequence[EndedRun],
+    deletable: Sequence[EndedRun],
     weights: Mapping[str, int],
     limit: int | None,
     why: str,
     chosen: dict[str, str],
 ) -> None:
-    """Choose the oldest of `free` until the rest of `runs` weighs at most `limit`."""
+    """Add the oldest runs of `deletable` to `chosen` until the rest of `runs` weighs at most `limit`.
+
+    `deletable` is ordered by end, the oldest first.
+    """
     if limit is None:
         return
     left = sum(weights.get(run.run_id, 0) for run in runs if run.run_id not in chosen)
-    for run in free:
+    for run in deletable:
         if left <= limit:
             return
         weight = weights.get(run.run_id, 0)

@@ -2,7 +2,7 @@
 
 A fork fails temporarily if the machine has no free process, memory or descriptor.  That is no fault of the
 run, so the order is retried with a back-off until the handshake timeout, and the reason of the run says so.
-Every other failure ends the run.
+Every other failure fails the attempt.
 """
 
 import errno
@@ -21,7 +21,7 @@ from mosaicd.protocol.states import CauseKind, Want
 from mosaicd.rundirs.directories import RunDirs
 from mosaicd.shims.shims import Shims
 
-#: After this many launch orders whose shims wrote no launch.json the run fails.
+#: After this many launch orders whose shims wrote no launch.json the attempt fails.
 LAUNCH_TRIES = 3
 FIRST_PAUSE_S = 0.1
 MOST_PAUSE_S = 2.0
@@ -60,7 +60,7 @@ class Launches:
         self._launches[run.run_id] = launch
         try:
             if launch.forks == LAUNCH_TRIES:
-                raise LaunchFailed(f"{LAUNCH_TRIES} shims ended without writing a record")
+                raise LaunchFailed(f"{LAUNCH_TRIES} shims ended without writing launch.json")
             await self._shims.launch(self._order_builder.launch_order(run))
             launch.forks += 1
             launch.refusals, launch.fork_error = 0, None

@@ -45,21 +45,23 @@ class Succession:
 
     is_passed: bool
     is_asked: bool = False
-    is_refused: bool = False
+    is_forbidden: bool = False
     on_asked: Callable[[], None] | None = None
 
     def begin(self) -> None:
-        """Stop the service once; its caller then calls `replace`.  Does nothing after `refuse`."""
-        if self.is_asked or self.is_refused:
+        """Stop the service once; its caller then calls `replace`.  Does nothing after `forbid`."""
+        if self.is_asked or self.is_forbidden:
             return
         self.is_asked = True
         if self.on_asked is not None:
             self.on_asked()
 
-    def refuse(self) -> bool:
-        """Stop the daemon without a replacement, also if one was requested; return whether it is stopping
-        already."""
-        was_asked, self.is_asked, self.is_refused = self.is_asked, False, True
+    def forbid(self) -> bool:
+        """Drop a requested replacement and allow no other one: the daemon stops when its service has stopped.
+
+        Return whether the service is stopping already because a replacement was requested.
+        """
+        was_asked, self.is_asked, self.is_forbidden = self.is_asked, False, True
         return was_asked
 
 

@@ -38,7 +38,10 @@ class OrderSocket:
         return self._socket.fileno()
 
     def receive(self) -> Packet | None:
-        """Return the next packet; None if the other end is closed, BlockingIOError if no packet waits."""
+        """Return the next packet; None if the other end is closed.
+
+        Raises BlockingIOError if no packet waits.
+        """
         size = array.array("i").itemsize
         try:
             data, ancillary, _, _ = self._socket.recvmsg(
@@ -55,11 +58,11 @@ class OrderSocket:
         return Packet(data, fds[0] if fds else None)
 
     def send(self, message: Message) -> None:
-        """Send a message to the daemon; OSError if its end is closed."""
+        """Send a message to the daemon; raise OSError if its end is closed."""
         self._socket.send(json.dumps(message.to_json(), separators=(",", ":")).encode())
 
     def pass_on(self, packet: Packet) -> None:
-        """Send a packet to the spare unchanged, with its descriptor; OSError if the spare has ended."""
+        """Send a packet to the spare unchanged, with its descriptor; raise OSError if the spare has ended."""
         fds = [] if packet.fd is None else [packet.fd]
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         self._socket.sendmsg([packet.data], rights)

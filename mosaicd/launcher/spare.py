@@ -22,7 +22,7 @@ class Spare:
     """The launcher's side of a spare: its pid and the channel to it."""
 
     def __init__(self, close_in_child: Callable[[], None], signals: SignalPipe, root: CgroupRoot) -> None:
-        """Fork the spare; OSError if the fork fails.
+        """Fork the spare; raise OSError if the fork fails.
 
         `close_in_child` closes the launcher's descriptors and renews `signals`.
         """

@@ -23,7 +23,10 @@ class Oversized(bytes):
 
 
 def encode(message: Any) -> bytes:
-    """Return `message` as one line with newline; ValueError for NaN or infinity, TypeError if not JSON."""
+    """Return `message` as one line with newline.
+
+    Raises ValueError for NaN or infinity, TypeError if not JSON.
+    """
     return json.dumps(message, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 

@@ -117,7 +117,10 @@ LEGACY_OUTCOMES: dict[str, Outcome] = {
 
 
 def parse_state(word: str) -> State:
-    """Return the state that `word` names (a present or older name, any case); ValueError if it is unknown."""
+    """Return the state that `word` names (a present or older name, any case).
+
+    Raises ValueError if it is unknown.
+    """
     state = LEGACY_STATES.get(word.lower())
     if state is None:
         raise ValueError(f"{word!r} is not a state; use one of {', '.join(State)}")

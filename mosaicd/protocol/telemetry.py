@@ -70,7 +70,10 @@ _lenient = json.JSONDecoder(parse_constant=str, parse_float=_strict_float)
 
 
 def classify(line: bytes) -> Recognised | None:
-    """Return the record in `line`; None for an object that is no telemetry; NotARecord for invalid JSON."""
+    """Return the record in `line`; None for an object that is no telemetry.
+
+    Raises NotARecord for invalid JSON.
+    """
     line = line.strip()
     replaced = False
     try:

@@ -17,7 +17,7 @@ def encode(milliseconds: int, randomness: bytes) -> str:
 
 
 def parse(text: str) -> str:
-    """Return `text` as a canonical (upper-case) ULID; ValueError if it is not a valid ULID."""
+    """Return `text` as a canonical (upper-case) ULID; raise ValueError if it is not a valid ULID."""
     folded = text.upper()
     if len(folded) != LENGTH or any(character not in _VALUES for character in folded):
         raise ValueError(f"{text!r} is not a ULID (26 characters of Crockford's base 32)")

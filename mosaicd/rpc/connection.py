@@ -95,7 +95,10 @@ class Connection(asyncio.BufferedProtocol):
         return True
 
     async def send(self, data: bytes) -> None:
-        """Send complete lines once the write buffer has room; ConnectionResetError if the peer hung up."""
+        """Send complete lines once the write buffer has room.
+
+        Raises ConnectionResetError if the peer hung up.
+        """
         await self._can_write.wait()
         if not self._write(data):
             raise ConnectionResetError("the peer hung up")

@@ -34,7 +34,10 @@ class Files:
 
     @asynccontextmanager
     async def attempt_log(self, run: Run, attempt: int, name: str) -> AsyncIterator[AttemptLog | None]:
-        """Yield an open log of an attempt; None if it does not exist yet, Unavailable if it is refused."""
+        """Yield an open log of an attempt; None if it does not exist yet.
+
+        Raises Unavailable if it is refused.
+        """
         owners = (run.owner_uid, os.getuid())
         names = (self._rundirs.path(run.run_id), rundir.attempt_name(attempt), name)
         opening = asyncio.ensure_future(_open(*names, owners, self.pool, executor=self.pool))

@@ -16,7 +16,7 @@ Step = Callable[[AttemptLog, int], Awaitable[bool]]
 
 
 def attempt_to_read(run: Run, requested: int | None) -> int:
-    """Return the requested or the newest attempt (0: none has begun); NotFound if it does not exist."""
+    """Return the requested or the newest attempt (0: none has begun); raise NotFound if it does not exist."""
     if requested is not None and requested > run.attempt:
         newest = f"its newest is {run.attempt}" if run.attempt else "none has begun"
         raise NotFound(f"run {run.run_id} has no attempt {requested}; {newest}", attempts=run.attempt)

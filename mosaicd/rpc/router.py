@@ -222,7 +222,10 @@ class Router:
     # --- roles ---------------------------------------------------------------------------------------
 
     async def _authorise(self, row: Method, caller: Caller, params: Any) -> Any:
-        """Return `params`, for an owner with the full id of the run; NotPermitted if the role is wrong."""
+        """Return `params`, for an owner with the full id of the run.
+
+        Raises NotPermitted if the role is wrong.
+        """
         match row.role:
             case Role.ANY:
                 return params

@@ -29,8 +29,9 @@ class Runs:
         self._rundirs = rundirs
 
     async def find(self, caller: Caller, reference: str) -> Run:
-        """Return the run with this id, unique prefix of an id, or name; NotFound for another user's run.
+        """Return the run with this id, unique prefix of an id, or name.
 
+        Raises NotFound for another user's run.
         The caller's own runs come first; only an admin can find a run of another user.
         """
         if len(reference) > LONGEST_REFERENCE:
@@ -47,7 +48,7 @@ class Runs:
         return await self._history.find(None, reference)
 
     async def newest(self, run_id: str) -> tuple[Run, Progress]:
-        """Return the present state of a run and its last values; NotFound if it does not exist."""
+        """Return the present state of a run and its last values; raise NotFound if it does not exist."""
         live = self._registry.live.get(run_id)
         if live is not None:
             return live, self._registry.progress.get(run_id) or Progress()
@@ -57,7 +58,7 @@ class Runs:
         return found
 
     async def change(self, run_id: str, decide: Callable[[Run], Sequence[Event]]) -> Json:
-        """Record the events that `decide` returns for the newest row (none: no change) and return the run.
+        """Record the events that `decide` returns for the live run (none: no change); return the run object.
 
         Raises Conflict for a run that has ended, NotFound for a run that does not exist.
         """

@@ -25,7 +25,7 @@ class Outlet(Protocol):
     """The sending side of the connection that carries the streams."""
 
     async def send(self, data: bytes) -> None:
-        """Send complete lines with back-pressure; ConnectionResetError if the peer hung up."""
+        """Send complete lines with back-pressure; raise ConnectionResetError if the peer hung up."""
 
     def notify(self, method: str, params: Mapping[str, Any]) -> bool:
         """Send a notification without waiting."""
@@ -46,11 +46,14 @@ class Stream:
         self._outlet = outlet
 
     async def send(self, method: str, params: Mapping[str, Any]) -> None:
-        """Send a notification that names this subscription; ConnectionResetError if the peer hung up."""
+        """Send a notification that names this subscription.
+
+        Raises ConnectionResetError if the peer hung up.
+        """
         await self.write(encode(request(method, {"subscription": self.subscription, **params}, None)))
 
     async def write(self, lines: bytes) -> None:
-        """Send complete, encoded lines; ConnectionResetError if the peer hung up."""
+        """Send complete, encoded lines; raise ConnectionResetError if the peer hung up."""
         await self._outlet.send(lines)
 
 
@@ -65,7 +68,7 @@ class Streams:
         return len(self._open)
 
     def open(self, method: str, cursor: int) -> Stream:
-        """Return a new stream, which is started after the reply; Unavailable if too many are open."""
+        """Return a new stream, which is started after the reply; raise Unavailable if too many are open."""
         if len(self._open) >= STREAMS:
             raise Unavailable(f"a connection can have at most {STREAMS} streams", limit=STREAMS)
         stream = Stream(self._outlet, method, cursor)
@@ -99,7 +102,7 @@ class Streams:
         self._outlet.close_if_done()
 
     def unsubscribe(self, subscription: int) -> int:
-        """End one stream and return its cursor; NotFound if this connection has no such stream."""
+        """End one stream and return its cursor; raise NotFound if this connection has no such stream."""
         stream = self._open.get(subscription)
         if stream is None:
             raise NotFound(f"this connection has no stream {subscription}")

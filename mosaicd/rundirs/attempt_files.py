@@ -104,7 +104,7 @@ def _has_open(pid: int, directory: os.stat_result) -> bool:
 def held_attempts(directory: Path) -> list[int]:
     """Return the attempts of a run whose lock a shim holds; none if the run has no directory.
 
-    OSError if the machine is short of descriptors or memory.  Note: attempts may be held then.
+    Raises OSError if the machine is short of descriptors or memory.  Note: attempts may be held then.
     """
     try:
         with os.scandir(directory) as entries:

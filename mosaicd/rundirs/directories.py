@@ -81,8 +81,8 @@ class RunDirs:
     def create(self, run_id: str, spec: Mapping[str, Any], environment: Mapping[str, str]) -> None:
         """Make the run's directory with spec and environment; they are on the disk when this returns.
 
-        The directory has the mark UNACKNOWLEDGED until `acknowledge`.  FileExistsError if the run already has
-        a directory; after another OSError, for example on a full disk, it has none.
+        The directory has the mark UNACKNOWLEDGED until `acknowledge`.  Raises FileExistsError if the run
+        already has a directory; after another OSError, for example on a full disk, the run has none.
         """
         directory = self.path(run_id)
         directory.mkdir(mode=0o700)
@@ -104,7 +104,7 @@ class RunDirs:
             log.event(Catalogue.MARK_LEFT, run_id=run_id, why=error)
 
     def mark_pruned(self, run_id: str) -> None:
-        """Mark the directory of a run that is about to be pruned; OSError if that fails."""
+        """Mark the directory of a run that is about to be pruned; raise OSError if that fails."""
         _touch(self.path(run_id) / rundir.PRUNED)
 
     def unmark_pruned(self, run_id: str) -> None:
@@ -122,7 +122,7 @@ class RunDirs:
             return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
     def outline(self, name: str) -> Outline:
-        """Return the names of the entries in a run's directory; OSError if it cannot be read."""
+        """Return the names of the entries in a run's directory; raise OSError if it cannot be read."""
         return Outline(name, frozenset(os.listdir(self.path(name))))
 
     def outlines(self) -> Iterator[Outline]:
@@ -134,12 +134,12 @@ class RunDirs:
     def load_spec(self, run_id: str) -> tuple[Spec, list[str]]:
         """Return the spec in spec.json, and the names of the variables that it was submitted with.
 
-        OSError if the file cannot be opened or read, InvalidSpec if its content is not valid; both name it.
+        Raises OSError if the file cannot be opened or read, InvalidSpec if its content is not valid; both name it.
         """
         return _load(self.path(run_id) / rundir.SPEC, lambda data: (Spec.from_dict(data), data["env_names"]))
 
     def spec_text(self, run_id: str) -> str:
-        """Return the text of spec.json, complete or not; OSError if it cannot be read."""
+        """Return the text of spec.json, complete or not; raise OSError if it cannot be read."""
         text = read_regular(self.path(run_id) / rundir.SPEC, limit_bytes=OWN_LIMIT_BYTES)
         return text.decode(errors="replace")
 

@@ -35,11 +35,11 @@ def remove_run_dir(path: Path) -> Removed:
 
 
 def remove_pruned(path: Path) -> str | None:
-    """Remove the directory of a pruned run, its spec first; return why a part of it remains, or None."""
+    """Remove the directory of a pruned run, its spec first; return why a part of it remains, else None."""
     with suppress(OSError):
         (path / rundir.SPEC).unlink(missing_ok=True)  # without spec.json, the rest is not recovered as a run
         crash_points.reach("prune.removing")
-    why = ""
+    why = "another process creates it again"
     for _ in range(2):  # another process may have added an entry meanwhile
         error = remove_run_dir(path).error
         if error is not None:

@@ -30,7 +30,10 @@ class AttemptDir:
     """An attempt directory with its lock."""
 
     def __init__(self, path: str) -> None:
-        """Make the directory if it is missing, and take its lock; AttemptTaken if another shim has it."""
+        """Make the directory if it is missing, and take its lock.
+
+        Raises AttemptTaken if another shim has it.
+        """
         os.makedirs(path, mode=0o700, exist_ok=True)
         self.path = path
         self.dir_fd = os.open(path, _DIRECTORY)
@@ -39,7 +42,7 @@ class AttemptDir:
             raise AttemptTaken(path)
 
     def write_launch(self, launch: Launch) -> None:
-        """Write launch.json; AttemptTaken if the file exists, whatever it contains."""
+        """Write launch.json; raise AttemptTaken if the file exists, whatever it contains."""
         try:
             fd = self._open(rundir.LAUNCH, os.O_EXCL)
         except FileExistsError:
@@ -52,7 +55,7 @@ class AttemptDir:
         return os.path.join(self.path, rundir.WORKER_CONFIG)
 
     def reserve_exit(self) -> None:
-        """Reserve the disk block for exit.json; OSError if the disk is full."""
+        """Reserve the disk block for exit.json; raise OSError if the disk is full."""
         fd = self._open(rundir.EXIT + _TEMPORARY, os.O_TRUNC)
         try:
             os.posix_fallocate(fd, 0, _RESERVED_BYTES)

@@ -86,7 +86,7 @@ def read(directory: str, name: str) -> str | None:
 
 
 def write(directory: str, name: str, text: str) -> None:
-    """Write one file of the directory in one call; OSError if the kernel refuses."""
+    """Write one file of the directory in one call; raise OSError if the kernel refuses."""
     fd = os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())
@@ -173,9 +173,10 @@ def age_s(directory: str) -> float:
 
 
 def is_root(directory: str) -> bool:
-    """Return whether it is the root of the machine's version-2 hierarchy; the root of a namespace is not.
+    """Return whether the directory is the root of the machine's version-2 hierarchy.
 
-    Only the root may have both processes and children with limits.
+    The root of a control-group namespace (in a container) is not.  Only the root may have both processes and
+    children with limits.
     """
     return not os.path.exists(f"{directory}/cgroup.type")
 

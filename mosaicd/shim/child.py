@@ -24,7 +24,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def become_subreaper() -> None:
-    """Make this process the parent of all orphans below it; OSError if the kernel refuses."""
+    """Make this process the parent of all orphans below it; raise OSError if the kernel refuses."""
     if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
@@ -68,7 +68,7 @@ class Worker:
 
 
 def spawn(argv: list[str], cwd: str, environment: dict[str, str], control: socket.socket | None) -> Worker:
-    """Start `argv` in a new session and process group; OSError if it cannot be executed.
+    """Start `argv` in a new session and process group; raise OSError if it cannot be executed.
 
     stdin is /dev/null, stdout and stderr are new pipes; of other descriptors, only `control` is inherited.
     """

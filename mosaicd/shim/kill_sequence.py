@@ -98,7 +98,10 @@ class KillSequence:
             self._kill_children()
 
     def _kill_children(self) -> None:
-        """Kill direct children as fast as possible: a chain of forks can be faster than a survey of /proc."""
+        """Kill the children of the shim in many quick passes.
+
+        Processes that each fork the next one and exit can be faster than a survey of /proc.
+        """
         for _ in range(_CHILDREN_PASSES):
             children = process_table.children_of_this_process()
             if not children:

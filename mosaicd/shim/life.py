@@ -88,7 +88,7 @@ def _make_cgroup(launch: LaunchOrder, root: CgroupRoot) -> tuple[RunCgroup, OSEr
 
 
 def _try_write_launch(attempt_dir: AttemptDir, launch: Launch) -> OSError | None:
-    """Write launch.json; return the error if that fails.  AttemptTaken if the file exists."""
+    """Write launch.json; return the error if that fails; raise AttemptTaken if the file exists."""
     try:
         attempt_dir.write_launch(launch)
     except OSError as error:

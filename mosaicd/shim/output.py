@@ -13,7 +13,10 @@ from mosaicd.shim.telemetry_file import TelemetryFile
 
 
 def open_spool(attempt_dir: AttemptDir, order: LaunchOrder, on_record: Callable[[Recognised], None]) -> Spool:
-    """Reserve space for exit.json, make the run's directories, open the logs; OSError if one step fails."""
+    """Reserve space for exit.json, make the run's directories, open the logs.
+
+    Raises OSError if one step fails.
+    """
     limits = order.limits
     attempt_dir.reserve_exit()
     make_files_dir(order.files_dir, order.is_worker)

@@ -76,7 +76,10 @@ class PostMortem:
         return self.is_waiting
 
     def _begin(self, stop: "BegunStop", now: float) -> None:
-        """Read the facts in /proc, and request stacks of the processes that can write them."""
+        """Read the members of the process tree in /proc, and ask those that can for their Python stacks.
+
+        If no process is asked, the post-mortem is written now; otherwise `tick` writes it.
+        """
         self.stop = stop
         members = self._tree.read_members().processes
         leader = self._tree.leader()

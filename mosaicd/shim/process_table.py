@@ -84,8 +84,8 @@ def children_of_this_process() -> list[int]:
 def environment_of(pid: int) -> bytes:
     """Return the environment of a process; empty if it has ended or may not be read.
 
-    During an exec the kernel shows an empty environment for a moment; then it is read again.  InExec if the
-    exec does not end: the machine may be suspended or overloaded, or the program's disk may hang.
+    During an exec the kernel shows an empty environment for a moment; then it is read again.  Raises InExec
+    if the exec does not end: the machine may be suspended or overloaded, or the program's disk may hang.
     """
     for _ in range(_EXEC_READS):
         environment = _environment(pid)
@@ -123,7 +123,7 @@ def _environment(pid: int) -> bytes | None:
 
 
 def marker_of(pid: int) -> str | None:
-    """Return the run id in the environment of `pid`, or None; InExec if it is unknown."""
+    """Return the run id in the environment of `pid`, or None; raise InExec if it is unknown."""
     environment = environment_of(pid)
     prefix = rundir.MARKER.encode() + b"="
     if prefix not in environment:

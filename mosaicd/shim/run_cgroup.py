@@ -130,7 +130,10 @@ class RunCgroup:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Move this process into the worker's groups for a fork, and back; OSError if it cannot enter one."""
+        """Move this process into the worker's groups for a fork, and back.
+
+        Raises OSError if it cannot enter one.
+        """
         moves = dict(self._v1)
         back = dict(self._back)
         if self._outer and self.run_dir:
@@ -212,8 +215,9 @@ def _numbers(directory: str, names: Mapping[str, str]) -> dict[str, int]:
 
 
 def make(root: CgroupRoot, run_id: str, attempt: int, limits: CgroupLimits) -> RunCgroup:
-    """Make an attempt's groups and enter the shim's own; OSError if they are required and cannot be made.
+    """Make an attempt's groups and enter the shim's own.
 
+    Raises OSError if they are required and cannot be made.
     Groups and limits that are not available are left out: see `kind` and `limits` of the result.
     """
     name = name_of(run_id, attempt)

@@ -105,14 +105,16 @@ class Segments:
 
     def close(self) -> None:
         """Close the current file."""
-        self._finish(keep_empty=True)
+        self._finish(keep_empty=True)  # the name of an empty segment shows where lost bytes end
 
     def _finish(self, *, keep_empty: bool = False) -> None:
+        """Close the current file, if there is one; remove a segment without bytes unless `keep_empty`."""
         if self._fd is None:
             return
         os.close(self._fd)
         self._fd = None
-        if self._ring and not self.size and not keep_empty:  # the disk accepted the name and no byte
+        if self._ring and not self.size and not keep_empty:
+            # The disk had room for the name, not for a byte.  The name contains the offset of the next byte.
             self._ring.pop()
             try:
                 self._remove(rundir.segment_name(self._name, self.offset))

@@ -34,8 +34,8 @@ def start(
 ) -> StartedWorker:
     """Start the worker and write started.json.
 
-    OSError if the worker's config cannot be written, its control group cannot be entered, or the program
-    cannot be executed.
+    Raises OSError if the worker's config cannot be written, its control group cannot be entered, or the
+    program cannot be executed.
     """
     crash_points.reach("shim.accepted")
     argv = list(order.argv)
@@ -69,7 +69,7 @@ def start(
     try:
         attempt_dir.write_durably(rundir.STARTED, started.to_json())
     except OSError:
-        pass  # a full disk does not fail the run: the fact `spawned` contains the same record
+        pass  # a full disk does not fail the attempt: the fact `spawned` contains the same record
     crash_points.reach("shim.started_written")
     return StartedWorker(worker, ControlChannel(shim_end) if shim_end else None, at, started)
 

@@ -79,7 +79,7 @@ class Shims:
         crash_points.reach("order.answered")
 
     def notify(self, run_id: str, method: str, params: Mapping[str, Any]) -> bool:
-        """Send the run's shim a control notification; False when it is not connected."""
+        """Send the run's shim a control notification; return False if the shim is not connected."""
         shim = self._shims.get(run_id)
         return bool(shim and shim.connection and shim.connection.notify(method, params))
 

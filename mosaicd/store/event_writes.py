@@ -37,8 +37,9 @@ class Inserted:
 
 
 def change_of(run: Run, steps: Steps, progress: Progress | None = None) -> Change:
-    """Return the change that `steps` make to the row of `run`; ValueError for a value that JSON cannot hold.
+    """Return the change that `steps` make to the row of `run`.
 
+    Raises ValueError for a value that JSON cannot hold.
     `progress`: the last values to store with them; None keeps those of the row.
     """
     after = steps[-1][0]
@@ -50,7 +51,10 @@ def change_of(run: Run, steps: Steps, progress: Progress | None = None) -> Chang
 
 
 def write_change(connection: sqlite3.Connection, change: Change) -> list[int]:
-    """Write the change and return the seqs of its events; LostUpdate if the row has another revision."""
+    """Write the change and return the seqs of its events.
+
+    Raises LostUpdate if the row has another revision.
+    """
     if change.slots is not None:
         connection.execute(QUERIES["give_back_slots"], (change.run_id,))
     if connection.execute(QUERIES["update_run"], change.values).rowcount != 1:

@@ -75,7 +75,7 @@ class History:
     ) -> tuple[Sequence[RunAndProgress], str | None]:
         """Return one page in the order of submission, and the cursor of the next page (None: no more runs).
 
-        `after` and `limit` replace those of `filters`; InvalidParams for an unknown word in a filter.
+        `after` and `limit` replace those of `filters`; raise InvalidParams for an unknown word in a filter.
         """
         size = max(1, limit or filters.limit or DEFAULT_LIMIT)
         sql, values = page_query(filters, owner_uid, after or filters.cursor, size + 1)
@@ -143,7 +143,7 @@ class History:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._carry_out, work)
 
     def _carry_out(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do `work` in this thread with its connection; Unavailable if the disk is at fault."""
+        """Do `work` in this thread with its connection; raise Unavailable if the disk is at fault."""
         try:
             connection: sqlite3.Connection | None = getattr(self._thread_local, "connection", None)
             if connection is None:

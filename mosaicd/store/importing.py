@@ -49,7 +49,7 @@ class OldRuns:
 
 
 def read(path: Path) -> OldRuns:
-    """Return the contents of the file; InvalidParams if it cannot be read."""
+    """Return the contents of the file; raise InvalidParams if it cannot be read."""
     try:
         if not path.is_file():
             raise _refusal(path, "is not a file")

@@ -40,7 +40,7 @@ class RetentionRecords:
         self.pruned_left = set(retained.pruned_left)
 
     async def pin(self, run_id: str, who: str, *, pinned: bool = True) -> None:
-        """Pin or unpin a live or ended run; NotFound if the run is not in the registry."""
+        """Pin or unpin a live or ended run; raise NotFound if the run is not in the registry."""
         await self._writer.send(partial(pin, run_id, who, self._clock.wall(), pinned))
         (self.pins.add if pinned else self.pins.discard)(run_id)
 
@@ -72,7 +72,7 @@ def read_retained(connection: sqlite3.Connection) -> Retained:
 
 
 def pin(run_id: str, who: str, at: float, pinned: bool, connection: sqlite3.Connection) -> None:
-    """Pin or unpin a run; NotFound if the run is not in the registry."""
+    """Pin or unpin a run; raise NotFound if the run is not in the registry."""
     if connection.execute(QUERIES["get_run"], (run_id,)).fetchone() is None:
         raise NotFound(f"there is no run {run_id}", run_id=run_id)
     if pinned:

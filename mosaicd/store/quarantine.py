@@ -56,7 +56,7 @@ def _entry(connection: sqlite3.Connection, row: Mapping[str, Any]) -> Json:
 
 
 def checked_run(connection: sqlite3.Connection, row: Mapping[str, Any]) -> Run:
-    """Return the live run of a row; BadRow if row, events and slots contradict each other."""
+    """Return the live run of a row; raise BadRow if row, events and slots contradict each other."""
     run = read_run(row)
     if run.is_final:
         raise BadRow("the row is not in the state of a live run")

@@ -95,8 +95,9 @@ class Registry:
         on_fatal: Callable[[BaseException], None] | None = None,
         find_missing: FindMissing | None = None,
     ) -> "Registry":
-        """Check, migrate and load the registry at `path`; DamagedRegistry, NewerRegistry or Unavailable.
+        """Check, migrate and load the registry at `path`.
 
+        Raises DamagedRegistry, NewerRegistry (of a later version) or Unavailable.
         `on_fatal` is called with the error if the writer or a subscriber fails: the process must then end.
         `find_missing` reads the run directories for what the registry lacks.
         """

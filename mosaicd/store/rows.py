@@ -55,7 +55,10 @@ _encode = json.JSONEncoder(separators=(",", ":"), default=dict, allow_nan=False)
 
 
 def run_values(run: Run) -> dict[str, Any]:
-    """Return the parameters of insert_run and update_run; ValueError for a value that JSON cannot hold."""
+    """Return the parameters of insert_run and update_run.
+
+    Raises ValueError for a value that JSON cannot hold.
+    """
     values: dict[str, Any] = dict(zip(_COLUMNS, _column_values(run), strict=True))
     cause = run.cause
     values["released"] = int(run.released)
@@ -87,7 +90,7 @@ def progress_text(progress: Progress) -> str:
 
 
 def read_run(row: Mapping[str, Any]) -> Run:
-    """Return the run of a row; BadRow if the row is invalid."""
+    """Return the run of a row; raise BadRow if the row is invalid."""
     try:
         values = json.loads(_text(row["body"]))
         values.update({name: row[name] for name in _COLUMNS})
@@ -108,7 +111,7 @@ def read_progress(row: Mapping[str, Any]) -> Progress:
 
 
 def read_event(row: Mapping[str, Any]) -> Event:
-    """Return the event of a ledger row, for a replay; BadRow if the row is invalid."""
+    """Return the event of a ledger row, for a replay; raise BadRow if the row is invalid."""
     try:
         return Event(Kind(row["kind"]), float(row["at"]), _text(row["who"]), _object(row["data"]))
     except (KeyError, TypeError, ValueError, RecursionError) as error:

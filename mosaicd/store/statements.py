@@ -13,7 +13,10 @@ _FOLDER = resources.files("mosaicd.store")
 
 
 def split(script: str) -> Iterator[str]:
-    """Yield the statements of `script`, each trigger in one piece; ValueError if the last is unfinished."""
+    """Yield the statements of `script`, each trigger in one piece.
+
+    Raises ValueError if the last is unfinished.
+    """
     pending = ""
     for line in script.splitlines(keepends=True):
         if not pending and (not line.strip() or line.lstrip().startswith("--")):
@@ -27,7 +30,10 @@ def split(script: str) -> Iterator[str]:
 
 
 def parse(text: str) -> dict[str, str]:
-    """Return name -> SQL from a file of named statements; ValueError for a block without name or sentence."""
+    """Return name -> SQL from a file of named statements.
+
+    Raises ValueError for a block without name or sentence.
+    """
     statements: dict[str, str] = {}
     for block in re.split(r"\n(?=-- name: )", text)[1:]:
         match = _NAMED.fullmatch(block.strip())

@@ -9,7 +9,6 @@ import json
 import os
 import pwd
 import sys
-from collections.abc import Mapping
 
 from mosaicd import log
 from mosaicd.config import Settings, Worker
@@ -28,13 +27,15 @@ Rows = list[Row]
 
 
 class Discovery:
-    """Lists of workers, cached; callers at the same time share one query of all interpreters."""
+    """The installed workers, as the configured interpreters list them.
 
-    def __init__(self, settings: Settings, environment: Mapping[str, str] | None = None) -> None:
-        """Query no interpreter yet; `environment` replaces the minimal environment of the processes."""
+    The list is cached; concurrent callers share one query of all interpreters.
+    """
+
+    def __init__(self, settings: Settings) -> None:
         self._workers = settings.workers
         self._limit_s = settings.timeouts.discovery_s
-        self._environment = dict(environment) if environment is not None else _environment()
+        self._environment = _environment()
         self._query: asyncio.Task[Rows] | None = None
         self._known: Rows | None = None
         self._is_closed = False

@@ -29,7 +29,7 @@ class WalCheckpoints:
                 log.event(Catalogue.CHECKPOINT_FAILED, why=error)
 
     async def take(self) -> None:
-        """Checkpoint the log now; Unavailable if the registry cannot."""
+        """Checkpoint the log now; raise Unavailable if the registry cannot."""
         busy, pages, checkpointed = await self._registry.checkpoint()
         self.last = {"at": self._clock.wall(), "busy": busy, "log": pages, "checkpointed": checkpointed}
         log.event(Catalogue.WAL_CHECKPOINTED, busy=busy, log_pages=pages, checkpointed=checkpointed)

@@ -35,7 +35,7 @@ def test_unit_with_a_total_is_preferred() -> None:
 
 
 def test_line_has_all_parts() -> None:
-    """The line has the name, state, bar, counts, rate, last return and remaining time."""
+    """The line has the name, state, bar, counts, rate, return and remaining time."""
     rate = Rate()
     rate.add(0.0, 400)
     rate.add(1.0, 450)

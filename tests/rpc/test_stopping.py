@@ -105,7 +105,7 @@ async def test_a_stop_wins_over_a_reexec(serving: Serving, monkeypatch: Any) -> 
     no_caller: Any = None
     reexec_request = asyncio.ensure_future(handler.handle(serving.services, no_caller, NoParams()))
     await is_checking.wait()
-    assert not succession.refuse()
+    assert not succession.forbid()
     may_finish.set()
     with pytest.raises(Conflict):
         await reexec_request
@@ -120,4 +120,4 @@ async def test_two_reexec_requests_cause_one_reexec() -> None:
     succession.begin()
     succession.begin()
     assert ends == ["reexec"] and succession.is_asked
-    assert succession.refuse() and not succession.is_asked
+    assert succession.forbid() and not succession.is_asked

@@ -53,6 +53,21 @@ def test_a_tree_beyond_the_depth_limit_is_removed_in_several_calls(
     assert errors[0] and errors[1] is None
 
 
+def test_a_directory_that_is_created_again_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason is not empty if each removal succeeds and the directory exists all the same."""
+    rmdir = os.rmdir
+
+    def remove_and_create(path: str, *, dir_fd: int | None = None) -> None:
+        rmdir(path, dir_fd=dir_fd)
+        (tmp_path / "run").mkdir()
+
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(os, "rmdir", remove_and_create)
+    assert remove_pruned(tmp_path / "run") == "another process creates it again"
+
+
 def test_links_are_removed_and_their_targets_stay(tmp_path: Path) -> None:
     """This holds for links at the root of the tree, inside it, and without a target."""
     (tmp_path / "precious").mkdir()

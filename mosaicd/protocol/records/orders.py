@@ -37,7 +37,7 @@ class Limits(Record):
 
 
 class Containment(Record):
-    """The limits for the control groups of a run; `required`: without control groups, the run fails."""
+    """The limits for the control groups of a run; `required`: without control groups, the attempt fails."""
 
     required: bool = False
     memory_bytes: int | None = None

@@ -35,7 +35,7 @@ class Record:
         cls._READERS = {name: read for name, read in readers.items() if read is not None}
 
     def __init__(self, **values: Any) -> None:
-        """Make a record of these fields; TypeError for a missing or unknown field."""
+        """Make a record of these fields; raise TypeError for a missing or unknown field."""
         if len(values) != len(self.TYPES):
             values = {**self.DEFAULTS, **values}
         if values.keys() != self.TYPES.keys():
@@ -83,7 +83,7 @@ class Record:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Return the record in `data`, which mosaicd wrote; TypeError for a missing field.
+        """Return the record in `data`, which mosaicd wrote; raise TypeError for a missing field.
 
         Unknown keys are ignored, so a newer version may add keys.
         """

@@ -56,7 +56,11 @@ def flag(value: Any) -> bool | None:
 
 
 def numbers(value: Any) -> dict[str, int | float] | None:
-    """Return the finite numbers of a JSON object, at most METRICS_LIMIT of them; None if it is no object."""
+    """Return the first METRICS_LIMIT numbers of a JSON object; None if `value` is no object.
+
+    Numbers of _MOST_METRIC and more, infinity and NaN are dropped.  An integer above MOST_COUNT becomes a
+    float.  Names are cut to NAME_LIMIT characters.
+    """
     if not isinstance(value, Mapping):
         return None
     found: dict[str, int | float] = {}

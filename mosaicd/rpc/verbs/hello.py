@@ -1,8 +1,8 @@
 """daemon.hello: check the protocol version of a client.
 
 Input: the client's protocol version and name.  Output: the daemon's versions, the epoch and last seq of the
-ledger, the caller's user.  Caveats: also answered while the daemon starts; Conflict for another protocol
-version.
+ledger, the caller's user.
+Caveats: also answered while the daemon starts; raises Conflict for another protocol version.
 """
 
 from mosaicd import __version__

@@ -1,7 +1,7 @@
 """run.hold and run.release: keep a waiting run from starting, and let it start again.
 
-Input: run_id.  Output: the run.  Caveats: only a waiting run can be held; Conflict for a run that has slots,
-which can be paused instead.  A hold of a held run, or a release of another run, changes nothing.
+Input: run_id.  Output: the run.  Caveats: only a waiting run can be held; raises Conflict for a run that has
+slots, which can be paused instead.  A hold of a held run, or a release of another run, changes nothing.
 """
 
 from mosaicd.core.fsm import Event, Kind

@@ -23,7 +23,7 @@ async def handle(services: Services, caller: Caller, params: NoParams) -> Json:
         raise Conflict("this daemon cannot replace itself; stop it and start it again")
     settings = services.settings
     to_version = await reexec.check(settings.state_dir, settings.socket, is_passed=succession.is_passed)
-    if succession.is_refused:
+    if succession.is_forbidden:
         raise Conflict("the daemon is stopping")
     asyncio.get_running_loop().call_soon(succession.begin)
     return reexec.answer(to_version)

@@ -72,7 +72,7 @@ async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> Js
 
 
 async def _run_with_same_id(services: Services, caller: Caller, spec: Spec) -> Run | None:
-    """Return the run that an earlier submit with this id made; Conflict if its config is another."""
+    """Return the run that an earlier submit with this id made; raise Conflict if its config is another."""
     if spec.run_id is None:
         return None
     live = services.registry.live.get(spec.run_id)

@@ -4,7 +4,8 @@ Input: attempt (default: the newest), cursor, since (the records' own `at`), kin
 Output: {run_id, attempt, cursor, records, eof, unreadable} and, when followed, `subscription`; then
 `run.telemetry` notifications.  If `eof` is false, more records follow `cursor`.
 Caveats: a page without records of the requested kinds may not be the last.  A message has at most 64 KiB of
-records, or one larger record; a record that is too large for a message is sent without its data.
+records, or one larger record.  Instead of a record that is too large for a message, a substitute of kind
+`event` is sent, with its seq and size, and without its time and data.
 """
 
 import re
@@ -25,7 +26,7 @@ from mosaicd.rpc.streams import Stream
 
 PAGE_BYTES = 60 << 10
 PAGE_RECORDS = 1000
-#: A record above this is sent without its data.
+#: Instead of a larger record, a substitute without its kind, time and data is sent.
 RECORD_BYTES = 960 << 10
 #: The most bytes that one request reads after its cursor.
 SCAN_BYTES = 64 << 20
@@ -185,7 +186,11 @@ async def read_page(file: AttemptLog, place: Place, wanted: Filter, limit: int) 
 
 
 def _try_add(page: Page, place: Place, line: bytes, size_bytes: int, wanted: Filter) -> bool:
-    """Add the record of a line if it is wanted, and count it; return False if the page is full."""
+    """Add the record of a line to the page if it matches `wanted`, and move `place.seq` to it.
+
+    A line up to `place.seq` is skipped; an unreadable line is counted.  Return False, with `place` unchanged,
+    if the page is full.
+    """
     match = _SEQ.match(line)
     if match is None:
         page.unreadable += 1 if line else 0
@@ -208,7 +213,10 @@ def _try_add(page: Page, place: Place, line: bytes, size_bytes: int, wanted: Fil
 
 
 def _decode(line: bytes, size_bytes: int, seq: int) -> Json | None:
-    """Return the record, without its data if it is too large; None if the line is not a JSON object."""
+    """Return the record in a line; None if the line is not a JSON object.
+
+    For a line above RECORD_BYTES, return a substitute with its seq and size; `line` may be its beginning.
+    """
     if size_bytes > RECORD_BYTES:
         return {"seq": seq, "at": None, "kind": "event", "data": None, "reduced": True, "bytes": size_bytes}
     try:
