@@ -150,7 +150,7 @@ class Spec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the spec of `to_dict`, without its environment; InvalidSpec for anything else."""
+        """Return the spec of `to_dict`, without its environment; raise InvalidSpec for anything else."""
         version = data.get("version")
         if isinstance(version, int) and version > VERSION:
             raise InvalidSpec(f"version {shown(version)} is of a newer mosaicd")
@@ -171,7 +171,7 @@ class Spec:
 
 
 def environment_of(data: Json) -> dict[str, str]:
-    """Return the variables of an environment.json; InvalidSpec if one of them is not text."""
+    """Return the variables of an environment.json; raise InvalidSpec if one of them is not text."""
     faults = Faults()
     check_rule(TextMap(), data, (), faults)
     check_json(data, faults)

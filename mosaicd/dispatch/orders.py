@@ -56,7 +56,10 @@ class OrderBuilder:
         )
 
     def launch_order(self, run: Run) -> LaunchOrder:
-        """Return the launch order for the attempt; OSError or InvalidSpec if its files cannot be used."""
+        """Return the launch order for the current attempt of `run`.
+
+        Raises OSError or InvalidSpec if spec.json or environment.json cannot be used.
+        """
         assert run.nonce is not None, "a dispatched run has a nonce"
         spec, _ = self._rundirs.load_spec(run.run_id)
         return launch_order(

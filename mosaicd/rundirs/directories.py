@@ -134,7 +134,8 @@ class RunDirs:
     def load_spec(self, run_id: str) -> tuple[Spec, list[str]]:
         """Return the spec in spec.json, and the names of the variables that it was submitted with.
 
-        Raises OSError if the file cannot be opened or read, InvalidSpec if its content is not valid; both name it.
+        Raises OSError if the file cannot be opened or read, InvalidSpec if its content is not valid; both
+        name the file.
         """
         return _load(self.path(run_id) / rundir.SPEC, lambda data: (Spec.from_dict(data), data["env_names"]))
 
