@@ -82,7 +82,7 @@ def episodes(client: Client, run: Json, attempt: int | None) -> Any:
             }
             page = client.call("run.telemetry", params)
             yield from page["records"]
-            if page.get("eof") or page["cursor"] <= cursor:
+            if page["eof"]:
                 break
             cursor = page["cursor"]
 

@@ -267,7 +267,7 @@ async def test_a_long_file_is_not_read_again_for_each_page(
     assert (seen, cursor) == (100_000, 100_000)
     assert read_bytes < 3 * sum(map(len, lines))
     (connection,) = serving.server.connections
-    place = connection.seq_index.before((run.run_id, 1), 60_000)
+    place = connection.seq_index.before((run.run_id, 1, None), 60_000)
     assert 58_000 < place.seq <= 60_000
     assert place.offset == sum(map(len, lines[: place.seq]))
 

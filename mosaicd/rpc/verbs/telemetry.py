@@ -3,7 +3,8 @@
 Input: attempt (default: the newest), cursor, since (the records' own `at`), kinds, limit, follow.
 Output: {run_id, attempt, cursor, records, eof, unreadable} and, when followed, `subscription`; then
 `run.telemetry` notifications.  If `eof` is false, more records follow `cursor`.
-Caveats: a page without records of the requested kinds may not be the last.  A message has at most 64 KiB of
+Caveats: a page without records may not be the last, and its cursor may be unchanged (the file has much that
+is no record): the same request on the same connection then continues.  A message has at most 64 KiB of
 records, or one larger record.  Instead of a record that is too large for a message, a substitute of kind
 `event` is sent, with its seq and size, and without its time and data.
 """
@@ -28,7 +29,7 @@ PAGE_BYTES = 60 << 10
 PAGE_RECORDS = 1000
 #: Instead of a larger record, a substitute without its kind, time and data is sent.
 RECORD_BYTES = 960 << 10
-#: The most bytes that one request reads after its cursor.
+#: The most bytes that one request scans, without the records up to its cursor: after that, its page ends.
 SCAN_BYTES = 64 << 20
 _SEQ = re.compile(rb'\{"seq":(\d{1,18}),')
 _TIME = re.compile(rb'\{"seq":\d{1,18},"at":(\d{1,12}(?:\.\d{1,9})?),')
@@ -51,11 +52,16 @@ class Filter:
 
 @dataclass
 class Page:
-    """The records of one page, and counts; `seen_bytes` includes records that do not match."""
+    """The records of one page, and counts.
+
+    `seen_bytes` includes records that do not match, and lines that are no record.  `newest_seq`: the greatest
+    seq in the scan, also before the cursor; a line with a smaller seq is no record, because seqs increase.
+    """
 
     records: list[Json] = field(default_factory=list)
     size_bytes: int = 0
     seen_bytes: int = 0
+    newest_seq: int = 0
     eof: bool = False
     unreadable: int = 0
 
@@ -67,14 +73,16 @@ async def handle(services: Services, caller: Caller, params: ReadTelemetry) -> J
     run, _ = await services.runs.newest(params.run_id)
     attempt = attempt_to_read(run, params.attempt)
     wanted = Filter(params.kinds, params.since)
-    key, seq_index = (run.run_id, attempt), caller.seq_index
+    # Places of a request with `since` may be after records that other requests want.
+    key, seq_index = (run.run_id, attempt, params.since), caller.seq_index
     place, page = Place(params.cursor), Page(eof=True)
     async with services.files.attempt_log(run, attempt, TELEMETRY) as file:
         if file is not None:
             known = seq_index.before(key, params.cursor)
-            place.offset = known.offset if await _is_record_start(file, known.offset) else 0
-            if params.since is not None:
-                place.offset = max(place.offset, await _offset_at(file, params.since))
+            if known.is_in_line or await _is_record_start(file, known.offset):
+                place.offset = known.offset
+            if params.since is not None and not place.offset:
+                place.offset = await _offset_at(file, params.since)
             page = await read_page(file, place, wanted, params.limit or PAGE_RECORDS)
             seq_index.add(key, place)
     reply = {
@@ -117,37 +125,37 @@ async def _is_record_start(file: AttemptLog, offset: int) -> bool:
 
 
 async def _offset_at(file: AttemptLog, since: float) -> int:
-    """Return an offset at or before the first record with a time of `since` or later (binary search)."""
-    low, high = 0, (await file.end())[0]
+    """Return the start of a record that is not after the first record of `since` or later (binary search)."""
+    low, high, start = 0, (await file.end())[0], 0
     while high - low > READ_BYTES:
         middle = (low + high) // 2
-        at = await _time_after(file, middle, high)
-        if at is None or at >= since:
+        following = await _next_start(file, middle)
+        at = await _time_at(file, following) if following is not None and following < high else None
+        if following is None or at is None or at >= since:
             high = middle
         else:
-            low = middle
-    return await _next_start(file, low)
+            low, start = middle, following
+    return start
 
 
-async def _time_after(file: AttemptLog, offset: int, end: int) -> float | None:
-    """Return the time of the first record at or after `offset`; None if there is none before `end`."""
-    start = await _next_start(file, offset)
-    match = _TIME.match((await file.read(start, 64)).data) if start < end else None
+async def _time_at(file: AttemptLog, offset: int) -> float | None:
+    """Return the time of the record that begins at `offset`; None if none begins there."""
+    match = _TIME.match((await file.read(offset, 64)).data)
     return float(match[1]) if match else None
 
 
-async def _next_start(file: AttemptLog, offset: int) -> int:
-    """Return the offset of the first record at or after `offset`."""
+async def _next_start(file: AttemptLog, offset: int) -> int | None:
+    """Return the offset of the first line at or after `offset`; None if there is none within RECORD_BYTES."""
     position = max(0, offset - 1)
-    while offset:
+    while position < offset + RECORD_BYTES:
         piece = await file.read(position, READ_BYTES)
         if piece.offset > position or not piece.data:
             return piece.offset
         newline = piece.data.find(b"\n")
-        position = piece.offset + (newline + 1 if newline >= 0 else len(piece.data))
         if newline >= 0:
-            break
-    return position
+            return piece.offset + newline + 1
+        position = piece.offset + len(piece.data)
+    return None
 
 
 async def read_page(file: AttemptLog, place: Place, wanted: Filter, limit: int) -> Page:
@@ -163,7 +171,7 @@ async def read_page(file: AttemptLog, place: Place, wanted: Filter, limit: int) 
             return page
         if offset > position:  # segments were removed; the next begins with a complete record
             page.unreadable += 1 if buffer else 0
-            buffer, skipped, place.offset = b"", 0, offset
+            buffer, skipped, place.offset, place.is_in_line = b"", 0, offset, False
         position = offset + len(data)
         buffer += data
         start = 0
@@ -172,6 +180,7 @@ async def read_page(file: AttemptLog, place: Place, wanted: Filter, limit: int) 
             if not _try_add(page, place, line, skipped + len(line), wanted):
                 return page
             place.offset += skipped + end + 1 - start
+            place.is_in_line = False
             start, skipped = end + 1, 0
             if len(page.records) >= limit or page.seen_bytes >= SCAN_BYTES:
                 return page
@@ -179,9 +188,11 @@ async def read_page(file: AttemptLog, place: Place, wanted: Filter, limit: int) 
         if len(buffer) > RECORD_BYTES + READ_BYTES:  # keep the beginning, which has the seq
             skipped += len(buffer) - RECORD_BYTES
             buffer = buffer[:RECORD_BYTES]
-        if skipped + len(buffer) >= SCAN_BYTES:  # no record is so long: the rest will be unreadable
-            place.offset += skipped + len(buffer)
-            page.unreadable += 1
+        if page.seen_bytes + skipped + len(buffer) >= SCAN_BYTES:
+            if not page.seen_bytes:  # no record is so long: the next page begins in this line
+                place.offset += skipped + len(buffer)
+                place.is_in_line = True
+                page.unreadable += 1
             return page
 
 
@@ -192,13 +203,13 @@ def _try_add(page: Page, place: Place, line: bytes, size_bytes: int, wanted: Fil
     if the page is full.
     """
     match = _SEQ.match(line)
-    if match is None:
-        page.unreadable += 1 if line else 0
-        return True
-    seq = int(match[1])
+    seq = int(match[1]) if match else 0
+    if seq > place.seq or seq <= page.newest_seq:
+        page.seen_bytes += size_bytes + 1
+    page.newest_seq = max(page.newest_seq, seq)
     if seq <= place.seq:
+        page.unreadable += 1 if line and match is None else 0
         return True
-    page.seen_bytes += size_bytes
     record = _decode(line, size_bytes, seq)
     if record is None:
         page.unreadable += 1
