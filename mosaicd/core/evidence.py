@@ -39,7 +39,7 @@ def exited(exit: Exit) -> Json:
 
 
 def spawned(started: Started) -> Json:
-    """Return the process of a worker and its containment; ValueError without a pid."""
+    """Return the process of a worker and its containment; raise ValueError without a pid."""
     if not started.pid:
         raise ValueError("pid: a positive integer is needed")
     return {name: value for name, value in started.known().items() if name not in _NOT_OF_START}

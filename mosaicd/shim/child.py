@@ -139,7 +139,7 @@ def send_to_child(pid: int, number: signal.Signals) -> None:
 
 
 def try_kill_cgroup(group_dir: str) -> bool:
-    """Kill all processes of a version-2 control group through the kernel; False if it cannot.
+    """Kill all processes of a version-2 control group through the kernel; return False if it cannot.
 
     This process is never killed: if it is in the group, nothing is done.
     """

@@ -1,7 +1,8 @@
 """run.wait: wait until the run reaches a state.
 
 Input: states (default TERM), timeout_s.  Output: the run.  Caveats: a state that the run has only for a
-moment during the wait counts as reached.  Conflict if the run ends and did not reach it.
+moment during the wait counts as reached.  Raises Conflict if the run ends before it
+reaches one of the states.
 """
 
 import asyncio

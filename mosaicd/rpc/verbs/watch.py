@@ -4,8 +4,8 @@ Input: `since` (0: the complete ledger; default: from now on) or `since_at` (a t
 `run_id` (only this run), `progress` (progress notifications too).
 Output: subscription, epoch, cursor, last_seq, pruned_seq (events up to it may be missing because of pruned
 runs) and, if the watch begins now, the live runs at that cursor.
-Caveats: Conflict for another epoch, or for a cursor after the end of the ledger.  If `complete` is false,
-there are more live runs than the reply has; run.list returns all.
+Caveats: raises Conflict for another epoch, or for a cursor after the end of the ledger.  If `complete`
+is false, there are more live runs than the reply has; run.list returns all.
 """
 
 from dataclasses import replace
