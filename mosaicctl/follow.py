@@ -131,13 +131,17 @@ class LogStream(Stream):
         self._start_params = {name: value for name, value in start.items() if value is not None}
 
     def open(self, client: Client) -> None:
+        params: Json = {"follow": True}
+        if self._requested_attempt is not None:
+            params["attempt"] = self._requested_attempt
         self._write_ended_attempts(client)
-        params = (
-            {"follow": True}
-            if self._requested_attempt is None
-            else {"follow": True, "attempt": self._requested_attempt}
-        )
-        reply = self._fetch_and_write(client, params)
+        reply = self._fetch(client, params)
+        while 0 < self._attempt < reply["attempt"]:
+            # This attempt began after the `run.get`: `cursor` is no offset in its output.
+            client.call("run.unwatch", {"subscription": reply["subscription"]})
+            self._write_ended_attempts(client)
+            reply = self._fetch(client, params)
+        self._write_reply(reply)
         self.subscription = reply.get("subscription")
         self.is_open = True
 
@@ -155,7 +159,7 @@ class LogStream(Stream):
         """Write all available output after the cursor, of the current attempt of this stream."""
         while True:
             before = self.cursor
-            self._fetch_and_write(client, {"attempt": self._attempt} if self._attempt else {})
+            self._write_reply(self._fetch(client, {"attempt": self._attempt} if self._attempt else {}))
             if self.cursor <= before:
                 return
 
@@ -168,11 +172,14 @@ class LogStream(Stream):
             self.drain(client)
             self._attempt, self.cursor = self._attempt + 1, 0
 
-    def _fetch_and_write(self, client: Client, extra: Json) -> Json:
-        """Request output from the cursor on, write it and return the reply."""
+    def _fetch(self, client: Client, extra: Json) -> Json:
+        """Request output from the cursor on, and return the reply."""
         params: Json = {"run_id": self.run_id, "stream": self.stream, "cursor": self.cursor, **extra}
-        params |= self._start_params
-        reply: Json = client.call("run.logs", params)
+        reply: Json = client.call("run.logs", params | self._start_params)
+        return reply
+
+    def _write_reply(self, reply: Json) -> None:
+        """Write the output of a reply; first report output before it that was not kept."""
         data = chunk_bytes(reply)
         gap = reply.get("gap")
         if self._start_params:
@@ -184,7 +191,6 @@ class LogStream(Stream):
             self.on_gap(self.cursor, gap["to"])
             self.cursor = gap["to"]
         self._write_new(reply["cursor"], data)
-        return reply
 
     def _write_chunk(self, client: Client, chunk: Json) -> None:
         """Write a notified chunk; fetch missing output before it first."""

@@ -289,3 +289,35 @@ def test_logs_follow_prints_an_attempt_that_began_during_a_restart(daemon: Scrip
     daemon.handlers["run.get"] = lambda params, peer: a_run(attempt=newest[0])
     daemon.handlers["run.logs"] = read
     assert ctl("logs", "-f", "x")[1] == "first attempt\nsecond\n"
+
+
+def test_logs_follow_prints_an_attempt_that_begins_before_the_subscription(
+    daemon: ScriptedDaemon, ctl: Ctl
+) -> None:
+    """If an attempt begins between `run.get` and the subscription, `logs -f` prints the rest of the old one,
+    then all of the new one."""
+    texts = {1: b"first attempt\n", 2: b"second attempt, which is longer\n"}
+    newest = [1]
+    follows: list[dict[str, Any]] = []
+    unsubscribed: list[int] = []
+
+    def read(params: dict[str, Any], peer: Peer) -> object:
+        if params.get("follow"):
+            follows.append(params)
+            newest[0] = 1 if len(follows) == 1 else 2  # the second one finds a newer attempt than `run.get`
+        attempt = params.get("attempt") or newest[0]
+        text = texts[attempt][:5] if newest == [1] else texts[attempt]
+        end = max(len(text), params["cursor"])
+        reply = a_chunk(text[params["cursor"] :], end, attempt=attempt)
+        if params.get("follow"):
+            reply["subscription"] = len(follows)
+            reason = "draining" if len(follows) == 1 else "terminated"
+            peer.notify("run.end", {"subscription": len(follows), "reason": reason, "cursor": 0})
+        return reply
+
+    daemon.handlers["run.get"] = lambda params, peer: a_run(attempt=newest[0])
+    daemon.handlers["run.logs"] = read
+    daemon.handlers["run.unwatch"] = lambda params, peer: unsubscribed.append(params["subscription"])
+    code, out, _ = ctl("logs", "-f", "x")
+    assert (code, out) == (0, "first attempt\nsecond attempt, which is longer\n")
+    assert unsubscribed == [2]
