@@ -69,9 +69,10 @@ def execute(args: Any) -> int:
         streams = Streams(client)
         streams.add(stream)
         while not (watcher.is_over() or stream.is_done):
-            has_news = streams.step(1.0 if watcher.screen.is_live or watcher.had_all_ended else None)
-            if not has_news and watcher.had_all_ended:
-                break  # all runs have ended, and their past events are printed
+            has_news = streams.step(1.0 if watcher.screen.is_live or watcher.have_all_ended() else None)
+            if not has_news and watcher.have_all_ended():
+                watcher.print_ends_before_since()
+                break
             watcher.redraw()
         watcher.screen.draw([], now=True)
     return DONE
@@ -92,14 +93,13 @@ class Watcher:
         #: The rev with which each run was first printed; events up to it are not printed.
         self._first_revs: dict[str, int] = {}
         self._rates: dict[str, Rate] = {}
-        #: Whether every named run had ended before the watch began: new events cannot follow, only past ones.
-        self.had_all_ended = bool(runs) and all(run.get("state") == "TERM" for run in runs)
+        #: With --since: the runs that had ended before the watch began, until the event of their end comes.
+        self._awaited_ends: dict[str, Json] = {}
         self._name_size = 0
         for run in runs:
             self._widen_name_column(run)
         for run in runs:
-            # With --since, past events come first: begin with the run as it was at its submit.
-            self._take_run({**run, "state": "INIT", "outcome": None, "rev": 0} if self._is_replay else run)
+            self._take_run(run)
 
     def stream(self, since: int | float | None) -> EventStream:
         """Return the event stream for this watcher, from `since` on."""
@@ -114,11 +114,21 @@ class Watcher:
         stream.on_note = lambda text: print(f"mosaicctl: {text}", file=sys.stderr)
         return stream
 
-    def is_over(self) -> bool:
+    def have_all_ended(self) -> bool:
         """Return whether all named runs have ended; False if none is named."""
         return bool(self._selected) and all(
             self.board.runs[run_id].get("state") == "TERM" for run_id in self._selected
         )
+
+    def is_over(self) -> bool:
+        """Return whether all named runs have ended, and their ends are printed."""
+        return self.have_all_ended() and not self._awaited_ends
+
+    def print_ends_before_since(self) -> None:
+        """Print the end of each run that had ended before the --since, so that no event of its end came."""
+        for run in self._awaited_ends.values():
+            self._print_found(run)
+        self._awaited_ends.clear()
 
     def redraw(self) -> None:
         """Redraw the progress lines of live runs."""
@@ -149,12 +159,19 @@ class Watcher:
                 self._take_run(run)
 
     def _take_run(self, run: Json) -> None:
-        """Put a run on the board; print it if it is new there, and this is not a replay."""
+        """Put a run on the board; print it if it is new there, unless its past events come (--since)."""
         before = self.board.runs.get(run["run_id"])
         self.board.put(run)
-        if before is not None or self._is_replay:
+        if before is not None:
             return
-        self._first_revs[run["run_id"]] = run.get("rev", 0)
+        if not self._is_replay:
+            self._first_revs[run["run_id"]] = run.get("rev", 0)
+            self._print_found(run)
+        elif run.get("state") == "TERM":
+            self._awaited_ends[run["run_id"]] = run
+
+    def _print_found(self, run: Json) -> None:
+        """Print a run as it was before the watch; as JSON or by id only if it has ended."""
         if self.output == "table":
             words = f"ended {ending_text(run)}" if run.get("state") == "TERM" else "(current state)"
             self._print_line(run, words, time.time())
@@ -166,6 +183,8 @@ class Watcher:
             return
         if event["rev"] <= self._first_revs.get(event["run_id"], 0):
             return
+        if event.get("state") == "TERM":
+            self._awaited_ends.pop(event["run_id"], None)
         run = self.board.fold(event)
         if self.output == "table":
             run_at_event = {**run, "state": event.get("state"), "outcome": event.get("outcome")}
