@@ -226,6 +226,8 @@ class Attempt:
             self._sign_of_life_at = started.at
             started_facts.append(facts.at_time(facts.STARTED, started.at))
         self.dialogue.add_facts(*started_facts)
+        if started.leave_error is not None:
+            self._end_start(started.leave_error, now)
 
     def _note_record(self, record: Recognised) -> None:
         """Count a telemetry record, and pass it to the pause, which it may answer."""
@@ -243,6 +245,15 @@ class Attempt:
         exit = self._end_without_worker()
         fact = SpawnFailed(at=exit.finished_at, errno=error.errno or None, error=exit.error, exit=exit)
         self.dialogue.add_facts(fact.to_json())
+
+    def _end_start(self, error: OSError, now: float) -> None:
+        """Kill the worker at once: this shim cannot leave the worker's control groups.
+
+        There, the memory limit of the run could kill the shim, and a pause would freeze it.
+        """
+        self._ending.fault = ending.SPAWN_FAILED
+        self._ending.error = f"the shim cannot leave the control group of the worker: {error.strerror}"
+        self._control.stop(0.0, now)
 
     def _handshake_timed_out(self) -> None:
         waited_s = self._order.limits.handshake_timeout_s

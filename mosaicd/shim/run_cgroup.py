@@ -10,12 +10,13 @@ Memory and tasks are limited on `run/`, not above it: if a run of many small pro
 the kernel kills the largest process first, which may be the shim, and exit.json would not be written.  For
 the fork, the shim enters `run/` with two writes, so the worker starts there.  Entering between fork and exec
 needs code in the child; a move after the fork misses what the worker forks before it.
+If the shim cannot leave `run/` after the fork, it kills the worker: the limit would act on the shim, too.
 Version 1 without version 2 holds the tree with its freezer.
 """
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -130,9 +131,9 @@ class RunCgroup:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Move this process into the worker's groups for a fork, and back.
+        """Move this process into the worker's groups for a fork, and back; raise OSError if a move fails.
 
-        Raises OSError if it cannot enter one.
+        Note: after a failed move back, this process is in a group of the worker, and so is the worker.
         """
         moves = dict(self._v1)
         back = dict(self._back)
@@ -143,8 +144,7 @@ class RunCgroup:
                 cgroup.write(directory, cgroup.PROCS, "0")
             yield
         finally:
-            for name in moves:
-                cgroup.write(back[name], cgroup.PROCS, "0")
+            _move_to(back[name] for name in moves)
 
     # ------------------------------------------------------------------ freeze and thaw
 
@@ -207,6 +207,18 @@ class RunCgroup:
         """Remove the groups that are empty; the launcher removes the shim's own group."""
         for directory in (*self._v1.values(), *([self.run_dir] if self.run_dir else [])):
             cgroup.remove(directory)
+
+
+def _move_to(directories: Iterable[str]) -> None:
+    """Move this process into all of these groups; then raise the first OSError, if a move failed."""
+    first: OSError | None = None
+    for directory in directories:
+        try:
+            cgroup.write(directory, cgroup.PROCS, "0")
+        except OSError as error:
+            first = first or error
+    if first is not None:
+        raise first
 
 
 def _numbers(directory: str, names: Mapping[str, str]) -> dict[str, int]:

@@ -18,15 +18,20 @@ _CONTROL_FD = "MOSAIC_CONTROL_FD"
 
 
 class StartedWorker:
-    """A started worker, its control channel, and its record in started.json."""
+    """A started worker, its control channel, and its record in started.json.
+
+    `leave_error`: why this shim is still in the control groups of the worker; None if it is not.
+    """
 
     def __init__(
-        self, worker: child.Worker, control: ControlChannel | None, at: float, record: Started
-    ) -> None:
+        self, worker: child.Worker, control: ControlChannel | None, at: float, record: Started,
+        leave_error: OSError | None,
+    ) -> None:  # fmt: skip
         self.worker = worker
         self.control = control
         self.at = at
         self.record = record
+        self.leave_error = leave_error
 
 
 def start(
@@ -49,13 +54,16 @@ def start(
     if order.cooperative:
         shim_end, worker_end = socket.socketpair()
         environment[_CONTROL_FD] = str(worker_end.fileno())
+    worker = leave_error = None
     try:
         with run_cgroup.entered():
             worker = child.spawn(argv, order.cwd, environment, worker_end)
-    except OSError:
-        if shim_end:
-            shim_end.close()
-        raise
+    except OSError as error:
+        if worker is None:
+            if shim_end:
+                shim_end.close()
+            raise
+        leave_error = error  # the worker lives
     finally:
         if worker_end:
             worker_end.close()
@@ -71,7 +79,8 @@ def start(
     except OSError:
         pass  # a full disk does not fail the attempt: the fact `spawned` contains the same record
     crash_points.reach("shim.started_written")
-    return StartedWorker(worker, ControlChannel(shim_end) if shim_end else None, at, started)
+    control = ControlChannel(shim_end) if shim_end else None
+    return StartedWorker(worker, control, at, started, leave_error)
 
 
 def launch_record(order: LaunchOrder, shim_start_ticks: int) -> Launch:

@@ -107,10 +107,10 @@ def kill_cgroup_members(run_cgroup: RunCgroup) -> None:
     """Kill all processes of the control groups at one instant, so that none escapes by forking."""
     if run_cgroup.run_dir is not None and child.try_kill_cgroup(run_cgroup.run_dir):
         return
-    if not run_cgroup.can_freeze:
-        return
+    if not run_cgroup.can_freeze or os.getpid() in run_cgroup.pids():
+        return  # a frozen shim could not go on; the signals of the kill sequence remain
     run_cgroup.freeze()  # so that no process forks while the members are read
-    for pid in run_cgroup.pids() - {os.getpid()}:
+    for pid in run_cgroup.pids():
         process = procfs.read_process(pid)
         if process is not None:
             child.send(process, signal.SIGKILL)

@@ -12,6 +12,7 @@ import pytest
 
 from mosaicd.shim import cgroup
 from mosaicd.shim.cgroup import V2
+from tests.containment.fuse import HoldingServer
 from tests.containment.groups import run_cgroups_of
 from tests.harness.building import Build, builder
 from tests.harness.daemon import DaemonHarness
@@ -75,3 +76,16 @@ def build() -> Iterator[Build]:
     """Make daemons, each with its own settings; at the end each is checked for leaks."""
     with builder(ContainedHarness) as make:
         yield make
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[HoldingServer]:
+    """A file server that never answers; the test is skipped if it cannot be mounted."""
+    mountpoint = tmp_path / "mount"
+    mountpoint.mkdir()
+    try:
+        server = HoldingServer(mountpoint)
+    except OSError as error:
+        pytest.skip(f"no FUSE file system can be mounted: {error}")
+    yield server
+    server.close()

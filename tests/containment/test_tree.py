@@ -1,11 +1,13 @@
 """No process escapes a control group: processes start in it, are found in it, and end with a stop."""
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
 from mosaicd.shim import cgroup
+from tests.containment.fuse import HoldingServer
 from tests.containment.groups import BOMB, group_of, living, run_cgroups_of, version_2
 from tests.harness.shim import Run, ShimHarness
 
@@ -163,3 +165,24 @@ def test_stale_groups_are_removed(harness: ShimHarness) -> None:
     assert harness.is_empty(run)["empty"]
     # a new group may be about to get its worker, so it stays for some seconds
     harness.peer.until(lambda: not outer.exists(), 60)
+
+
+def test_a_shim_that_cannot_leave_the_group_of_its_worker_ends_the_worker(
+    harness: ShimHarness, server: HoldingServer
+) -> None:
+    """If the shim cannot leave the worker's group after the fork, it ends the worker's process tree before it
+    reports the failed start, and does not freeze or kill itself."""
+    path = f"{server.path}:{os.environ['PATH']}"  # the worker waits here for the server before its exec
+    run = harness.launch(["sh", "-c", f"{ESCAPED}; sleep 1000"], environment={"PATH": path})
+    harness.peer.until(server.is_held.is_set)
+    [outer] = [Path(path) for path in run_cgroups_of(run.run_id) if Path(path, "shim").is_dir()]
+    assert group_of(run.shim_pid).endswith("/run")
+    (outer / "shim").rmdir()
+    server.close()
+    harness.peer.until(lambda: run.has("exit.json"), shown=lambda: run.facts())
+    end = run.json("exit.json")
+    assert end["fault"] == "spawn_failed"
+    assert not end["swept"] or run.members() == [], "a living worker was reported as never started"
+    assert (end["signal"], "cannot leave" in end["error"]) == (signal.SIGKILL, True)
+    run.wait_until_tree_is_empty()
+    harness.peer.until(lambda: not run_cgroups_of(run.run_id), shown=lambda: run_cgroups_of(run.run_id))

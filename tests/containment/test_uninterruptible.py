@@ -1,29 +1,12 @@
 """A worker in an uninterruptible wait of the kernel (state D): neither SIGTERM nor SIGKILL ends it."""
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from mosaicd import procfs
 from mosaicd.log import Catalogue
 from tests.containment.fuse import HoldingServer
 from tests.harness.building import Build
 from tests.harness.waiting import wait_until
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[HoldingServer]:
-    """A file server that never answers; the test is skipped if it cannot be mounted."""
-    mountpoint = tmp_path / "mount"
-    mountpoint.mkdir()
-    try:
-        server = HoldingServer(mountpoint)
-    except OSError as error:
-        pytest.skip(f"no FUSE file system can be mounted: {error}")
-    yield server
-    server.close()
 
 
 def state_of(pid: int) -> str:
