@@ -59,7 +59,10 @@ def _act_on_each(
 
 
 def _wait_for_states(client: Client, runs: list[Json], wait_for: list[str]) -> tuple[list[Json], int]:
-    """Wait for each run; return the runs after the wait, and the exit code of the first error."""
+    """Wait for each run; return the runs, and the exit code of the first error or DONE.
+
+    A run whose wait failed is returned as it was before the wait.
+    """
     done, code = [], DONE
     for run in runs:
         try:

@@ -119,7 +119,7 @@ def _simplify_message(message: str) -> str:
 
 
 def _unknown_verb(word: str) -> str:
-    """Return the message for an unknown verb, with the most similar verb."""
+    """Return the message for an unknown verb, with the most similar verb, if one is similar."""
     from difflib import get_close_matches  # only a mistyped verb needs this import
 
     similar = get_close_matches(word, VERBS, n=1)

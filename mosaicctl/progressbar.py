@@ -112,6 +112,7 @@ def _rate_text(run: Json) -> str:
 
 
 def _return_text(run: Json) -> str:
+    """Return `return 12.3`, the return of the episodes (a mean or the last one); empty without one."""
     metrics = run.get("metrics") or {}
     for name in _RETURNS:
         if isinstance(metrics.get(name), int | float):

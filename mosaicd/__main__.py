@@ -192,7 +192,8 @@ async def _until_signal(
 ) -> int:
     """Run the service until it ends; the first SIGTERM, SIGINT or SIGHUP stops it, later ones do nothing.
 
-    If it is stopping for a replacement, the signal only drops the replacement.  If the daemon is replaced,
+    If the service is already stopping for a replacement, the signal drops the replacement and that stop goes
+    on: the daemon ends.  If the daemon is replaced,
     signals between its end and the start of the next program wait for that program.
     """
     import asyncio

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -25,3 +26,11 @@ def descriptors_from_1024() -> Iterator[None]:
     for descriptor in opened:
         os.close(descriptor)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture
+def default_hangup() -> Iterator[None]:
+    """Give SIGHUP its default effect; a suite that `nohup` started ignores it, and so would its daemons."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

@@ -36,7 +36,7 @@ def arguments(parser: Any) -> None:
         "file",
         metavar="FILE",
         type=readable_file,
-        help="a file of `backup`, or a registry that was set aside",
+        help="a file that `backup` wrote, or the registry.sqlite3 in a directory of set-aside/",
     )
     location_arguments(parser, config=readable_file)
 

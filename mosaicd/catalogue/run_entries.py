@@ -29,7 +29,7 @@ class RunEntries:
         "6daebbaf71810a8135117f10e099d190",
         INFO,
         "run {run_id} attempt {attempt} started (pid {pid})",
-        "A command was executed, or a worker gave its first sign of life.",
+        "A command was started, or a worker sent its first telemetry record that is no error.",
         "Run",
         ("lifecycle",),
     )
@@ -74,8 +74,9 @@ class RunEntries:
         "4b3d2d8ecd9ffa18373faf09e960e8f2",
         INFO,
         "{who} requested {request} of run {run_id}",
-        "A stop, a pause, a resume, a hold or another change of a run was requested: by a user, or by "
-        "the daemon, which resumes a run that did not pause in time.",
+        "A stop, a pause, a resume, a hold or another change of a run was requested: by a user; by "
+        "the daemon, which resumes a run that did not pause in time; or by `rebuild`, if the registry had "
+        "lost the request to pause a run that is paused.",
         "Run",
         ("request",),
     )

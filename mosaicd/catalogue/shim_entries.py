@@ -50,7 +50,7 @@ class ShimEntries:
         WARNING,
         'the launcher did not answer the order "{order}" of run {run_id} in {silence_s:g} s and is killed',
         "Orders are launch, teardown and is_empty (is the process tree empty?). The daemon starts another "
-        "launcher and sends it all orders without an answer. No run starts twice, and live runs are not "
+        "launcher and sends it all orders that were not answered. No run starts twice, and live runs are not "
         "affected.",
         "Shim",
         ("launcher",),

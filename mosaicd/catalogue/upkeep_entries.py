@@ -22,7 +22,7 @@ class UpkeepEntries:
         "eee9e5ea4edb442daec45e7db875234a",
         WARNING,
         "ended runs could not be pruned: {why}; the daemon tries again later",
-        "Most often the disk is full.",
+        "Most often the disk is full: to prune, the daemon has to write to the registry.",
         "Upkeep",
         ("retention", "disk"),
     )

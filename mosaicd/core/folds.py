@@ -98,7 +98,8 @@ def _lost(run: Run, event: Event) -> dict[str, Any]:
 
 
 def _unkillable(run: Run, event: Event) -> dict[str, Any]:
-    pids = list(event.data.get("pids") or ())  # older ledgers have none
+    """Note the living pids: in the fault of a run in FAULT, else in its exit (None before the exit)."""
+    pids = list(event.data.get("pids") or ())  # events of older versions have no pids
     if not pids:
         return {"unkillable": True}
     if run.state is State.FAULT:

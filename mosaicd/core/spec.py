@@ -140,7 +140,7 @@ class Spec:
         return dict(self.config["artifacts"]) if self.config is not None else {}
 
     def to_dict(self) -> Json:
-        """Return the content of spec.json: JSON-safe, environment by name only."""
+        """Return the content of spec.json, with the names of the environment variables but no values."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "environment"}
         values |= {"argv": list(self.argv), "labels": dict(self.labels), "env_names": self.env_names}
         values |= {"kind": str(self.kind), "dedup": str(self.dedup), "resources": asdict(self.resources)}

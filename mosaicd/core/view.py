@@ -71,7 +71,11 @@ def run_object(
 
 
 def _times(run: Run, progress: Progress) -> dict[str, float | None]:
-    """Return when the run reached each stage: UTC seconds, None for a stage that it has not reached."""
+    """Return the times of the run in UTC seconds, None for a time that does not exist yet.
+
+    After a retry, `dispatched_at` is that of the newest attempt and `started_at` that of the first.
+    `not_before` is the earliest start of a retry.
+    """
     return {
         "created_at": run.created_at,
         "dispatched_at": run.dispatched_at,

@@ -99,8 +99,8 @@ async def check(state_dir: Path, socket: Path, *, is_passed: bool) -> str:
     """Return the version of the program that is installed now; raise Conflict if it must not replace this
     daemon.
 
-    The program is run with `--check`: it must start, accept the settings, use the same socket and state
-    directory, and know the version of the registry.
+    The program is run with `--check`: it must start, accept the settings, know the version of the registry,
+    and use the same state directory and socket.  A socket that the service manager passes is not compared.
     """
     code, output, error_output = await _run_program([*command(), "--check"])
     try:
@@ -114,7 +114,9 @@ async def check(state_dir: Path, socket: Path, *, is_passed: bool) -> str:
     registry = report.get("registry") or {}
     version, known = registry.get("version"), registry.get("known_version")
     if isinstance(version, int) and isinstance(known, int) and version > known:
-        raise Conflict(f"the installed program knows version {known} of the registry, which has {version}")
+        raise Conflict(
+            f"the registry has version {version}; the installed program knows versions up to {known}"
+        )
     return str(report.get("version"))
 
 

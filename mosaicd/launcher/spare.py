@@ -22,9 +22,10 @@ class Spare:
     """The launcher's side of a spare: its pid and the channel to it."""
 
     def __init__(self, close_in_child: Callable[[], None], signals: SignalPipe, root: CgroupRoot) -> None:
-        """Fork the spare; raise OSError if the fork fails.
+        """Fork the spare; raise OSError if there is no free process or descriptor.
 
-        `close_in_child` closes the launcher's descriptors and renews `signals`.
+        `close_in_child` closes the launcher's descriptors and calls `signals.renew()`.
+        The child never returns.
         """
         launcher_end, spare_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with spare_end:

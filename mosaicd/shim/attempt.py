@@ -256,6 +256,7 @@ class Attempt:
         self._control.stop(0.0, now)
 
     def _handshake_timed_out(self) -> None:
+        """End the attempt without a worker and leave, or leave later if exit.json cannot be written yet."""
         waited_s = self._order.limits.handshake_timeout_s
         self._ending.fault = ending.HANDSHAKE_TIMEOUT
         self._ending.error = f"the daemon did not accept this shim within {waited_s:g} s"

@@ -99,7 +99,7 @@ def _live_runs(connection: sqlite3.Connection, at: float) -> list[StoredRun]:
 
 
 def _epoch(connection: sqlite3.Connection) -> str:
-    """Return the epoch of this ledger; a new ledger gets one."""
+    """Return the epoch: the random id of this ledger, to which cursors belong; write one for a new ledger."""
     found = connection.execute(QUERIES["epoch"]).fetchone()
     if found is not None:
         return str(found[0])

@@ -78,9 +78,9 @@ class RecoveryReport:
         """Return one line for the operator."""
         counts = [f"{self.ended} ended, {self.live} live and {self.waiting} waiting runs"]
         if self.caught_up:
-            counts.append(f"{self.caught_up} runs whose rows were behind")
+            counts.append(f"{self.caught_up} runs that the registry had in an older state")
         if self.pruned:
-            counts.append(f"{self.pruned} runs that were being pruned")
+            counts.append(f"{self.pruned} runs whose pruning had begun (now pruned)")
         faults = ""
         if self.quarantined:
             ids = " ".join(self.quarantined)
@@ -90,7 +90,7 @@ class RecoveryReport:
             )
         directories = len(self.not_recovered) + self.unnamed
         if directories:
-            faults += f"; {directories} directories do not describe a run (see mosaicctl doctor)"
+            faults += f"; {directories} directories were not recovered (LOG2103 has the reason for each)"
         if self.set_aside is None:
             return (
                 f"the registry was behind its run directories: {self.why}; recovered from them: "
@@ -100,7 +100,8 @@ class RecoveryReport:
         return (
             f"{self.why}; it was set aside in {self.set_aside} and rebuilt from the run directories: "
             f"{', '.join(counts)}{faults}; lost, because only the old registry held them: changes after the "
-            "submit, pins, ids of pruned runs. Move that directory away when you do not need it any more"
+            "submit, pins, requests, ids of pruned runs. Move that directory away when you no longer "
+            "need it"
         )
 
 

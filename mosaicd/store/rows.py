@@ -1,7 +1,7 @@
 """Convert runs and events to rows and back.
 
 A field with an index or a constraint is a column; the other fields of a run are JSON in `body`.  Rows are not
-trusted: a row with any fault raises BadRow, and the caller quarantines it.
+trusted: a run or an event that cannot be read raises BadRow.  Progress that cannot be read becomes empty.
 """
 
 import json

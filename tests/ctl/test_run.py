@@ -53,7 +53,7 @@ class ScriptedRun:
 
     def logs(self, params: dict[str, Any], peer: Peer) -> object:
         data = self.output[params["attempt"], params["stream"]][params["cursor"] :]
-        reply = a_chunk(data, params["cursor"] + len(data), eof=True)
+        reply = a_chunk(data, params["cursor"] + len(data), eof=True, attempt=params["attempt"])
         if params.get("follow"):
             self._ids += 1
             reply["subscription"] = self._ids

@@ -134,7 +134,7 @@ def test_a_row_that_is_behind_is_recovered_from_its_directory(build: Build) -> N
     recovered = harness.get(late)
     assert {name: recovered[name] for name in EXACT} == {name: ended[name] for name in EXACT}
     [warning] = warnings(harness)
-    assert "3 runs whose rows were behind" in warning and "1 live" in warning
+    assert "3 runs that the registry had in an older state" in warning and "1 live" in warning
     gate.touch()
     assert [harness.ended(run_id)["exit_code"] for run_id in (second, first, tried)] == [7, 7, 7]
     assert harness.get(first)["attempt"] == 2

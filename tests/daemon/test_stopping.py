@@ -84,6 +84,7 @@ def test_a_stop_during_a_reexec_stops_the_daemon(build: Build) -> None:
     assert not harness.socket.exists()
 
 
+@pytest.mark.usefixtures("default_hangup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_between_two_programs_stops_the_next(harness: DaemonHarness, number: signal.Signals) -> None:
     """A signal that arrives between the end of the first program and the start of the next stops the next one

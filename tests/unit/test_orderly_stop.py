@@ -35,6 +35,7 @@ from tests.store.building import new_run, submission
 unused: Any = None
 
 
+@pytest.mark.usefixtures("default_hangup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_during_a_reexec_lets_the_stop_finish(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch

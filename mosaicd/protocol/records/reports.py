@@ -12,7 +12,12 @@ from mosaicd.protocol.records.record import Record
 
 
 class Status(Record):
-    """The progress of an attempt.  `frozen_at` or `thawed_at`: the time of the newest pause or resume."""
+    """The progress of an attempt.
+
+    `spawned`: the record of the worker's process.  `sign_of_life`, `started_at`: whether and when the worker
+    sent its first telemetry record that is no error; for a command, when it was spawned.  `frozen_at` or
+    `thawed_at`: the time of the newest pause or resume.  `swept`: the process tree is empty.
+    """
 
     OMITTED: ClassVar = frozenset(("frozen_at", "thawed_at"))
 

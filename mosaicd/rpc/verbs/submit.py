@@ -5,7 +5,8 @@ existed before.
 Caveats: the reply leaves after COMMIT and means that the run is saved.  The files are written first.  A crash
 between them and the COMMIT leaves the directory of a run that no client knows.  A file in the directory marks
 it as such and is removed between COMMIT and reply.  So the next start removes the directory, also if the
-registry is lost.  With `dry_run` everything is checked and nothing is kept.
+registry is lost.  With `dry_run` nothing is kept, and all is checked but whether the id or the key is used
+already.
 """
 
 import asyncio
