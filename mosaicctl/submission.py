@@ -1,16 +1,18 @@
 """The options that `submit` and `run` have in common, and the parameters of run.submit made from them."""
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from mosaicctl.client import Client
 from mosaicctl.configfile import assign, read_config
-from mosaicctl.environment import inherited_environment, shell_environment
+from mosaicctl.environment import differing_line, left_out_line
 from mosaicctl.exits import UsageError
 from mosaicctl.select import label_filter
 from mosaicctl.values import duration, nonempty, one_of, positive_duration, retry_cause, whole_number
+from mosaicctl.variables import caller_environment, given_environment, variable_arguments
 from mosaicd.protocol import Json
 
 
@@ -32,10 +34,7 @@ def submission_arguments(parser: Any) -> None:
         "--set", metavar="K=V", action="append", default=[],
         help="a value in the worker's own config; a dot in K separates levels, V may be JSON (repeatable)",
     )  # fmt: skip
-    program.add_argument(
-        "-e", "--env", metavar="K=V", action="append", default=[],
-        help="an environment variable; K alone passes your own value (repeatable)",
-    )  # fmt: skip
+    variable_arguments(program)
     default_cwd = "default for a command: here; for a worker: the run's files; for other configs: your home"
     program.add_argument("--cwd", metavar="DIR", type=nonempty, help=f"the working directory ({default_cwd})")
     _resources_and_limits(parser.add_argument_group("resources and limits"))
@@ -134,7 +133,11 @@ def submit_parameters(get_client: Callable[[], Client], args: Any) -> Json:
     """
     if sum((bool(args.command), args.file is not None, args.worker is not None)) != 1:
         raise UsageError("give exactly one of -- COMMAND, -f FILE and --worker KIND")
-    params = _command_parameters(args) if args.command else _config_parameters(get_client, args)
+    given = given_environment(args)
+    params = _command_parameters(args, given) if args.command else _config_parameters(get_client, args, given)
+    captured = caller_environment(args, given)
+    params["caller_environment"] = captured.values
+    sys.stderr.write(left_out_line(captured, given))
     for name, value in (
         ("cpus", args.cpus), ("gpus", args.gpus), ("max_steps", args.max_steps), ("retries", args.retries),
         ("priority", args.priority), ("name", args.name), ("dedup", args.dedup), ("key", args.key),
@@ -157,35 +160,16 @@ def submit_with_key(client: Client, params: Json, method: str = "run.submit") ->
     run: Json = client.call(method, params)
     if client.generation > generation and run.get("duplicate") and run["created_at"] >= began_at:
         run["duplicate"] = False  # this call made the run; the reply was lost
+    sys.stderr.write(differing_line(run))
     return run
 
 
-def explicit_environment(items: list[str]) -> dict[str, str]:
-    """Return the variables of -e; a bare name takes the value of the caller.
-
-    Raises UsageError if it has none.
-    """
-    variables: dict[str, str] = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not name:
-            raise UsageError(f"-e {item}: write K=V, or K to pass your own value")
-        if not equals and name not in os.environ:
-            raise UsageError(f"-e {name}: your environment has no variable {name}; write {name}=VALUE")
-        variables[name] = value if equals else os.environ[name]
-    return variables
-
-
-def _command_parameters(args: Any) -> Json:
+def _command_parameters(args: Any, given: dict[str, str]) -> Json:
     """Return the parameters of a submit with `-- COMMAND`."""
     if args.set:
         raise UsageError("--set needs --worker or -f: it changes the config of a worker")
     cwd = os.path.abspath(args.cwd) if args.cwd is not None else _working_directory()
-    return {
-        "command": args.command,
-        "cwd": cwd,
-        "environment": {**inherited_environment(os.environ), **explicit_environment(args.env)},
-    }
+    return {"command": args.command, "cwd": cwd, "environment": given}
 
 
 def _working_directory() -> str:
@@ -199,9 +183,8 @@ def _working_directory() -> str:
         raise UsageError(f"your working directory cannot be used ({error.strerror}); give --cwd") from error
 
 
-def _config_parameters(get_client: Callable[[], Client], args: Any) -> Json:
+def _config_parameters(get_client: Callable[[], Client], args: Any, given: dict[str, str]) -> Json:
     """Return the parameters of a submit with -f or --worker."""
-    own = explicit_environment(args.env)
     if args.worker is not None:
         from mosaicctl.workerconfig import train_run_config
 
@@ -210,12 +193,12 @@ def _config_parameters(get_client: Callable[[], Client], args: Any) -> Json:
         config = read_config(args.file)
         if args.set:
             assign(_worker_config(config), args.set)
-    if own:
+    if given:
         environment = config.setdefault("environment", {})
         if not isinstance(environment, dict):
-            raise UsageError("-e: `environment` in the config is not an object")
-        environment.update(own)
-    params: Json = {"config": config, "environment": shell_environment(os.environ)}
+            raise UsageError("-e, --env-file: `environment` in the config is not an object")
+        environment.update(given)
+    params: Json = {"config": config}
     if args.cwd is not None:
         params["cwd"] = os.path.abspath(args.cwd)
     return params

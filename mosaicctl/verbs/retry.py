@@ -5,11 +5,12 @@ import sys
 from typing import Any
 
 from mosaicctl.client import connect
-from mosaicctl.environment import inherited_environment
+from mosaicctl.environment import capture
 from mosaicctl.exits import DONE, code_of, explain
 from mosaicctl.render import emit, label
 from mosaicctl.select import references, selector_argument
-from mosaicctl.submission import explicit_environment, submit_with_key
+from mosaicctl.submission import submit_with_key
+from mosaicctl.variables import explicit_environment
 from mosaicd.protocol import Json
 from mosaicd.protocol.errors import MosaicError
 
@@ -43,7 +44,7 @@ def arguments(parser: Any) -> None:
 
 def execute(args: Any) -> int:
     """Retry the selected runs and print the new runs."""
-    params: Json = {"environment": inherited_environment(os.environ), "extra": explicit_environment(args.env)}
+    params: Json = {"environment": capture(os.environ).values, "extra": explicit_environment(args.env)}
     params |= {"fresh": args.fresh, "allow_missing": args.allow_missing}
     runs, code = [], DONE
     with connect(args.socket) as client:

@@ -9,11 +9,11 @@ from mosaicctl.submission import submission_arguments, submit_parameters, submit
 from mosaicd.protocol import Json
 
 _EPILOG = """\
-A command runs in your working directory with a part of your environment: PATH, HOME, your virtual
-environment, locale, caches; no variable whose name marks a secret (-e NAME passes one).
+A run has your environment, as in your own shell, without the variables of your session (agents, display)
+and of other launchers (SLURM_*, RANK). A command runs in your working directory.
 
   mosaicctl submit -- python train.py --lr 3e-4
-  mosaicctl submit -n sweep-1 -g 1 -t 12h -l team=vision -e WANDB_API_KEY -- ./train.sh
+  mosaicctl submit -n sweep-1 -g 1 -t 12h -l team=vision -e SEED=1 -- ./train.sh
   mosaicctl submit --worker tabular --set env_id=Taxi-v3 --set episodes=2000
   mosaicctl submit -f config.json --set learning_rate=0.05
   generate-config | mosaicctl submit -f - -o name
@@ -52,7 +52,8 @@ def _dry_run(get_client: OnDemandClient, params: Json) -> int:
     except NoDaemon as error:
         sys.stderr.write("mosaicctl: no daemon answers, so the request is not checked\n")
         sys.stderr.writelines(f"  {path}: {reason}\n" for path, reason in error.tried)
-        sys.stdout.write(to_json(params))
+        # Only the names: the values of a whole environment are long, and some are secret.
+        sys.stdout.write(to_json({**params, "caller_environment": sorted(params["caller_environment"])}))
         return 0
     sys.stdout.write(to_json(client.call("run.submit", {**params, "dry_run": True})))
     return 0

@@ -1,9 +1,9 @@
 """The digest of a submit: SHA-256 over canonical JSON.  Two submits with one digest are the same run.
 
 The digest leaves out values that do not change the work: run ids (of the client, and variables that a launch
-overwrites), the ambient environment (so a config from two terminals has one digest), and the treatment of the
-run (priority, labels, retries, grace period, liveness limits).  The order of keys does not matter; all other
-values do.
+overwrites), the environment of the caller's shell (so a submit from two terminals has one digest), and the
+treatment of the run (priority, labels, retries, grace period, liveness limits).  The order of keys does not
+matter; all other values do.
 """
 
 import hashlib
@@ -25,19 +25,6 @@ SET_BY_LAUNCH = frozenset(
 #: Variables that the launch sets to the run id if the submitter set them.
 REWRITTEN = frozenset({"CLEANRL_RUN_ID", "XUANCE_RUN_ID"})
 
-#: Variables that a client sends from its shell without a request of the user.
-AMBIENT = frozenset(
-    {
-        "COLORTERM", "CONDA_DEFAULT_ENV", "CONDA_PREFIX", "DISPLAY", "HOME", "LANG", "LANGUAGE", "LOGNAME",
-        "PATH", "PWD", "SHELL", "TERM", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV", "XAUTHORITY",
-    }
-)  # fmt: skip
-
-
-def is_ambient(name: str) -> bool:
-    """Return whether a variable describes the submitter's shell and not the work."""
-    return name in AMBIENT or name.startswith(("LC_", "XDG_"))
-
 
 def canonical(value: object) -> bytes:
     """Return JSON with sorted keys at every level, no spaces and ASCII only; raise ValueError for NaN."""
@@ -47,7 +34,7 @@ def canonical(value: object) -> bytes:
 def config_digest(config: Mapping[str, Any], environment: Mapping[str, str], cwd: str | None = None) -> str:
     """Return the digest of a config with its defaults filled and the run's own `environment` and `cwd`.
 
-    `environment` replaces that of the config: all chosen variables, without the ambient ones.
+    `environment` replaces that of the config: all variables but those of the caller's shell.
     """
     identity = {key: value for key, value in config.items() if key != "run_id"}
     identity["metadata"] = _work_of(config.get("metadata", {}))
@@ -65,12 +52,11 @@ def command_digest(
     limits: Mapping[str, object],
 ) -> str:
     """Return the digest of a plain command; the working directory is part of it."""
-    chosen = {name: value for name, value in environment.items() if not is_ambient(name)}
     return _hexdigest(
         {
             "command": list(argv),
             "cwd": cwd,
-            "environment": _without_launch_variables(chosen),
+            "environment": _without_launch_variables(environment),
             "resources": dict(resources),
             "limits": dict(limits),
         }
@@ -79,7 +65,7 @@ def command_digest(
 
 def retry_digest(origin: str, extra: Mapping[str, str]) -> str:
     """Return the digest of a retry: the digest `origin`, unless `extra` variables change the work."""
-    chosen = {name: value for name, value in _without_launch_variables(extra).items() if not is_ambient(name)}
+    chosen = _without_launch_variables(extra)
     return _hexdigest({"retry_of": origin, "environment": chosen}) if chosen else origin
 
 

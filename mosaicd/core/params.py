@@ -197,6 +197,7 @@ _CHECKS: Mapping[str, Callable[[Any, Path, Faults], None]] = {
     "retry_on": _check_retry_words,
     "labels": _check_labels,
     "environment": _check_environment,
+    "caller_environment": _check_environment,
     "cwd": _check_cwd,
     "command": _check_command,
 }

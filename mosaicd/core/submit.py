@@ -3,14 +3,14 @@
 `make_spec` is the only function that makes a spec from the parameters of a client.  If there are faults, one
 error lists all of them.
 
-Note: if a parameter and the config set the same value, the parameter counts.  The exception are ambient
-variables, which only describe the submitter's shell: for them the config counts.
+Note: if a parameter and the config set the same value, the parameter counts.  The variables of the caller's
+shell are below both.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from mosaicd.core.digest import command_digest, config_digest, is_ambient
+from mosaicd.core.digest import command_digest, config_digest
 from mosaicd.core.params import (
     CHECKED,
     LIVENESS,
@@ -51,7 +51,7 @@ class Filled:
     #: None: the default of the program's kind.
     cwd: str | None
     environment: Mapping[str, str]
-    #: The part of `environment` that counts for the digest of a config.
+    #: The part of `environment` that counts for the digest.
     chosen: Mapping[str, str]
 
 
@@ -118,8 +118,7 @@ def _check_config(config: Json, defaults: Defaults, faults: Faults) -> None:
 def _filled_config(submit: Submit, given: Json) -> Filled:
     config = filled(given)
     _override(config, submit)
-    explicit = {name: value for name, value in submit.environment.items() if not is_ambient(name)}
-    chosen = config.pop("environment") | explicit
+    chosen = config.pop("environment") | submit.environment
     resources, schedule = config["resources"], config["schedule"]
     gpus = resources["gpus"]
     return Filled(
@@ -132,7 +131,7 @@ def _filled_config(submit: Submit, given: Json) -> Filled:
             submit, schedule.get("max_duration_seconds"), schedule.get("max_steps"), liveness(config)
         ),
         cwd=submit.cwd,
-        environment={**submit.environment, **chosen},
+        environment={**submit.caller_environment, **chosen},
         chosen=chosen,
     )
 
@@ -146,8 +145,8 @@ def _filled_command(submit: Submit, given: Sequence[str], home: str) -> Filled:
         resources=Resources(cpus=submit.cpus or 1, gpus=submit.gpus or 0, gpus_mandatory=bool(submit.gpus)),
         limits=_limits(submit, submit.time_limit_s, submit.max_steps, {}),
         cwd=submit.cwd or home,
-        environment=dict(submit.environment),
-        chosen={},
+        environment={**submit.caller_environment, **submit.environment},
+        chosen=submit.environment,
     )
 
 
@@ -191,7 +190,7 @@ def _digest(asked: Filled) -> str:
         return config_digest(asked.config, asked.chosen, asked.cwd)
     limits = asked.limits
     bounds = {"time_limit_s": _whole(limits.time_limit_s), "max_steps": limits.max_steps}
-    return command_digest(asked.command, asked.cwd, asked.environment, asdict(asked.resources), bounds)
+    return command_digest(asked.command, asked.cwd, asked.chosen, asdict(asked.resources), bounds)
 
 
 def _own_run_id(config: Json) -> str | None:

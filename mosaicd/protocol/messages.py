@@ -26,7 +26,10 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Either `config` (a TrainRunConfig) or `command` (argv); the other fields apply to both."""
+    """Either `config` (a TrainRunConfig) or `command` (argv); the other fields apply to both.
+
+    `caller_environment` has the variables of the caller's shell; it is outside of the digest.
+    """
 
     config: dict[str, Any] | None = None
     command: list[str] | None = None
@@ -43,6 +46,7 @@ class Submit:
     key: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    caller_environment: dict[str, str] = field(default_factory=dict)
     cwd: str | None = None
     hold: bool = False
     heartbeat_timeout_s: float | None = None

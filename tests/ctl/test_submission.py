@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from mosaicctl.environment import inherited_environment, is_secret, shell_environment
 from tests.ctl.scripted import ScriptedDaemon, a_run
 
 Ctl = Callable[..., tuple[int, str, str]]
@@ -40,27 +39,6 @@ def submitted(daemon: ScriptedDaemon) -> Callable[[], dict[str, Any]]:
 Submitted = Callable[[], dict[str, Any]]
 
 
-def test_command_gets_directory_and_allowed_variables(
-    submitted: Submitted, ctl: Ctl, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A command gets the working directory, the allow-listed variables, and the variables of -e."""
-    monkeypatch.setenv("VIRTUAL_ENV", "/v")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
-    monkeypatch.setenv("WANDB_API_KEY", "k")
-    monkeypatch.setenv("SOMETHING", "else")
-    assert ctl("submit", "-e", "A=1=2", "-e", "WANDB_API_KEY", "--", "sh", "-c", "exit 7")[0] == 0
-    params = submitted()
-    assert params["command"] == ["sh", "-c", "exit 7"]
-    assert os.path.samefile(params["cwd"], os.getcwd())
-    environment = params["environment"]
-    assert environment["VIRTUAL_ENV"] == "/v"
-    assert environment["A"] == "1=2"
-    assert environment["WANDB_API_KEY"] == "k"
-    assert environment["PATH"] == os.environ["PATH"]
-    assert "SOMETHING" not in environment
-    assert "AWS_SECRET_ACCESS_KEY" not in environment
-
-
 def test_every_option_is_sent_as_its_parameter(submitted: Submitted, ctl: Ctl) -> None:
     """Every option is sent as its parameter, in the unit of the parameter."""
     argv = (
@@ -69,18 +47,18 @@ def test_every_option_is_sent_as_its_parameter(submitted: Submitted, ctl: Ctl) -
     )
     assert ctl(*argv.split())[0] == 0
     params = submitted()
-    del params["environment"]
+    del params["caller_environment"]
     assert params == {
         "command": ["true"], "cwd": "/tmp", "name": "nm", "cpus": 2, "gpus": 1, "time_limit_s": 5400.0,
         "priority": 5, "retries": 3, "retry_on": ["oom"], "grace_s": 0.0, "dedup": "fail",
-        "labels": {"a": "b", "c": "d"}, "max_steps": 10, "key": "k", "hold": True,
+        "labels": {"a": "b", "c": "d"}, "max_steps": 10, "key": "k", "hold": True, "environment": {},
     }  # fmt: skip
 
 
 def test_options_that_are_not_given_are_not_sent(submitted: Submitted, ctl: Ctl) -> None:
     """Options that are not given are not sent, except a key, with which the submit can be repeated."""
     assert ctl("submit", "--", "true")[0] == 0
-    assert set(submitted()) == {"command", "cwd", "environment", "key"}
+    assert set(submitted()) == {"command", "cwd", "environment", "caller_environment", "key"}
 
 
 def test_pwd_is_sent_if_it_names_the_working_directory(
@@ -123,20 +101,6 @@ def test_config_is_read_from_standard_input(
         monkeypatch.setattr("sys.stdin", stdin)
         assert ctl("submit", "-f", "-")[0] == 0
     assert submitted()["config"] == CONFIG
-
-
-def test_config_gets_only_variables_of_the_shell(
-    submitted: Submitted, ctl: Ctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a config only variables of the shell are sent, so two terminals submit the same config."""
-    monkeypatch.setenv("PYTHONPATH", "/mine")
-    monkeypatch.setenv("LANG", "C.UTF-8")
-    (tmp_path / "c.json").write_text(json.dumps(CONFIG))
-    ctl("submit", "-f", str(tmp_path / "c.json"))
-    environment = submitted()["environment"]
-    assert environment["LANG"] == "C.UTF-8"
-    assert "PATH" in environment
-    assert "PYTHONPATH" not in environment
 
 
 def test_worker_and_set_make_a_config(submitted: Submitted, ctl: Ctl) -> None:
@@ -243,31 +207,3 @@ def test_dry_run_without_a_daemon_prints_unchecked_parameters(
     assert code == 0
     assert json.loads(out)["cpus"] == 3
     assert "not checked" in err
-
-
-@pytest.mark.parametrize(
-    "name", ["HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "SSH_AUTH_SOCK"]
-)
-def test_secrets_are_not_sent_by_default(name: str) -> None:
-    """A variable whose name looks like a secret is sent only if -e names it."""
-    assert is_secret(name)
-    assert inherited_environment({name: "x", "PATH": "/bin"}) == {"PATH": "/bin"}
-
-
-@pytest.mark.parametrize(
-    ("name", "is_sent"),
-    [
-        ("PATH", True), ("LC_ALL", True), ("CONDA_PREFIX", True), ("HF_HOME", True), ("https_proxy", True),
-        ("LD_LIBRARY_PATH", True), ("XDG_CACHE_HOME", True), ("XDG_RUNTIME_DIR", False), ("DISPLAY", False),
-        ("CUDA_VISIBLE_DEVICES", False), ("SHLVL", False), ("DBUS_SESSION_BUS_ADDRESS", False),
-        ("LD_PRELOAD", False),
-    ],
-)  # fmt: skip
-def test_only_allowed_variables_are_sent(name: str, is_sent: bool) -> None:
-    """Variables that a run needs are sent; variables of the session or of slots are not."""
-    assert (name in inherited_environment({name: "x"})) is is_sent
-
-
-def test_values_that_are_not_utf8_are_not_sent() -> None:
-    """A variable whose value is not UTF-8 is not sent."""
-    assert shell_environment({"PATH": "/bin", "LANG": "\udcff"}) == {"PATH": "/bin"}

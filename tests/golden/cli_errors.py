@@ -37,6 +37,10 @@ def files(stage: Stage) -> None:
     for name in ("a.toml", "list.json", "bytes.json"):
         stage.ctl(f"submit -f {stage.directory / name}")
     stage.ctl(f"submit -f {stage.directory / 'env.json'} -e A=1")
+    for name, line in (("a.env", "A = 1"), ("b.env", "# b\nA='x"), ("c.env", 'A="x" y')):
+        (stage.directory / name).write_text(line)
+        stage.ctl(f"submit --env-file {stage.directory / name} -- true")
+    stage.ctl(f"submit --env-file {stage.directory / 'none.env'} -- true")
     stage.ctl(f"submit -f {stage.directory / 'worker.json'} --set a=1")
     stage.ctl("submit --worker tabular --set a=1 --set a.b=1", workers)
     stage.ctl("submit --worker broken", workers)

@@ -18,6 +18,11 @@ def submits(stage: Stage) -> None:
     stage.ctl("submit -- true", {"run.submit": a_run(state="INIT")})
     stage.ctl("submit --hold -- true", {"run.submit": a_run(state="INIT", held=True)})
     stage.ctl("submit -- true", {"run.submit": a_run(duplicate=True)})
+    attached = a_run(duplicate=True, differing_variables=["LR", "PATH"])
+    stage.ctl("submit -- true", {"run.submit": attached})
+    exported = {"RANK": "0", "SLURM_JOB_ID": "1", "SLURM_PROCID": "0", "RUN_ID": "x", "DISPLAY": ":0"}
+    with mock.patch.dict(os.environ, {**exported, "BYTES": os.fsdecode(b"\xff")}):
+        stage.ctl("submit -- true", {"run.submit": a_run(state="INIT")})
     stage.ctl("submit --key k -- true", {"run.submit": an_ended_run(duplicate=True, outcome="failed")})
     stage.ctl("retry a", {"run.retry": a_run(2, state="INIT", origin=RUN_ID)})
 

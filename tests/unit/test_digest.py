@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mosaicd.core.digest import canonical, command_digest, config_digest, is_ambient
+from mosaicd.core.digest import canonical, command_digest, config_digest
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -66,16 +66,18 @@ def test_the_digest_ignores_variables_that_the_launch_overwrites(name: str) -> N
 
 
 def test_the_digest_of_a_command_covers_all_that_changes_its_work() -> None:
-    """Arguments, directory, environment, resources and limits count; variables of the shell do not."""
+    """Arguments, directory, environment, resources and limits count."""
     limits = {"time_limit_s": None}
-    first = command_digest(["true"], "/a", {"A": "1", "TERM": "xterm"}, {"cpus": 1}, limits)
-    assert first == command_digest(["true"], "/a", {"LC_ALL": "C", "A": "1"}, {"cpus": 1}, limits)
+    first = command_digest(["true"], "/a", {"A": "1", "LANG": "C"}, {"cpus": 1}, limits)
+    assert first == command_digest(["true"], "/a", {"LANG": "C", "A": "1"}, {"cpus": 1}, limits)
+    same = {"A": "1", "LANG": "C"}
     for other in (
-        command_digest(["true", ""], "/a", {"A": "1"}, {"cpus": 1}, limits),
-        command_digest(["true"], "/b", {"A": "1"}, {"cpus": 1}, limits),
-        command_digest(["true"], "/a", {"A": "2"}, {"cpus": 1}, limits),
-        command_digest(["true"], "/a", {"A": "1"}, {"cpus": 2}, limits),
-        command_digest(["true"], "/a", {"A": "1"}, {"cpus": 1}, {"time_limit_s": 5}),
+        command_digest(["true", ""], "/a", same, {"cpus": 1}, limits),
+        command_digest(["true"], "/b", same, {"cpus": 1}, limits),
+        command_digest(["true"], "/a", {"A": "2", "LANG": "C"}, {"cpus": 1}, limits),
+        command_digest(["true"], "/a", {"A": "1", "LANG": "de"}, {"cpus": 1}, limits),
+        command_digest(["true"], "/a", same, {"cpus": 2}, limits),
+        command_digest(["true"], "/a", same, {"cpus": 1}, {"time_limit_s": 5}),
     ):
         assert other != first
 
@@ -86,11 +88,3 @@ def test_the_digest_is_pinned() -> None:
         command_digest(["true"], "/", {}, {"cpus": 1}, {})
         == "3f1577cdbe97af8343e5a09c00e780a0e5a05e569818d6d89d46389a311c8ff0"
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"), [("PATH", True), ("LC_TIME", True), ("XDG_X", True), ("PYTHONPATH", False)]
-)
-def test_ambient_variables(name: str, expected: bool) -> None:
-    """Variables that a shell exports by itself are ambient; PYTHONPATH is not."""
-    assert is_ambient(name) is expected

@@ -198,18 +198,31 @@ def test_the_schedule_sets_time_limit_and_max_steps() -> None:
 
 
 def test_the_configs_environment_wins_over_shell_variables() -> None:
-    """Variables of the submitter's shell come first, then the config's environment."""
+    """Variables of the submitter's shell come first, then the config's environment, then -e."""
     spec = spec_of(
-        config=config(environment={"HOME": "/data"}), environment={"HOME": "/home/ada", "TZ": "UTC"}
+        config=config(environment={"HOME": "/data", "A": "2"}),
+        caller_environment={"HOME": "/home/ada", "TZ": "UTC", "A": "1", "B": "1"},
+        environment={"A": "3"},
     )
-    assert spec.environment == {"HOME": "/data", "TZ": "UTC"}
+    assert spec.environment == {"HOME": "/data", "TZ": "UTC", "A": "3", "B": "1"}
+    given = {"caller_environment": {"A": "1", "B": "1"}, "environment": {"A": "3"}}
+    assert spec_of(command=["true"], **given).environment == {"A": "3", "B": "1"}
+
+
+def test_the_callers_environment_is_outside_of_the_digest() -> None:
+    """`environment` counts for the digest, whatever the names; `caller_environment` never does."""
+    for program in ({"command": ["true"]}, {"config": config()}):
+        bare = spec_of(**program)
+        assert spec_of(**program, caller_environment={"A": "1", "PATH": "/a"}).digest == bare.digest
+        for name in ("A", "PATH", "LANG"):
+            assert spec_of(**program, environment={name: "1"}).digest != bare.digest
 
 
 def test_the_same_config_from_two_terminals_has_one_digest() -> None:
     """Run id, shell and defaults do not change the digest; variables, resources and limits do."""
-    first = spec_of(config=config(form_worker()), environment={"PATH": "/a", "TERM": "xterm"}, priority=5)
+    first = spec_of(config=config(form_worker()), caller_environment={"PATH": "/a"}, priority=5)
     other_id = form_worker(config=form_worker()["config"] | {"run_id": RUN_ID})
-    second = spec_of(config=config(other_id), environment={"LANG": "C"}, retries=3, labels={"a": "b"})
+    second = spec_of(config=config(other_id), caller_environment={"LANG": "C"}, retries=3, labels={"a": "b"})
     assert first.digest == second.digest
     for changed in ({"environment": {"SEED": "1"}}, {"cpus": 3}, {"time_limit_s": 5}, {"cwd": "/"}):
         assert spec_of(config=config(form_worker()), **changed).digest != first.digest
@@ -278,6 +291,7 @@ def test_the_name_of_a_command(argv: tuple[str, ...], name: str) -> None:
         ({"environment": {"": "x"}}, 'environment[""]'),
         ({"environment": {"A=B": "x"}}, 'environment["A=B"]'),
         ({"environment": {"A": "\0"}}, "environment.A"),
+        ({"caller_environment": {"A=B": "x"}}, 'caller_environment["A=B"]'),
         ({"cwd": "here"}, "cwd"), ({"cwd": "/a\0"}, "cwd"), ({"cwd": "/" * 4096}, "cwd"),
         ({"command": []}, "command"), ({"command": [""]}, "command[0]"),
         ({"command": ["a", "\0"]}, "command[1]"), ({"command": ["\udc80"]}, "command[0]"),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mosaicd.core.digest import SET_BY_LAUNCH, is_ambient, retry_digest
+from mosaicd.core.digest import SET_BY_LAUNCH, retry_digest
 from mosaicd.core.params import check_params
 from mosaicd.core.run import Run
 from mosaicd.core.slots import check_possible
@@ -64,14 +64,8 @@ def new_environment(names: Sequence[str], params: Retry) -> dict[str, str]:
     faults = Faults()
     check_params({"environment": {**params.environment, **params.extra}, "key": params.key}, faults)
     faults.refuse()
-    given = {name: params.environment[name] for name in names if name in params.environment}
-    ambient = {name: value for name, value in params.environment.items() if is_ambient(name)}
-    environment = {**ambient, **given, **params.extra}
-    missing = [
-        name
-        for name in names
-        if name not in environment and not is_ambient(name) and name not in SET_BY_LAUNCH
-    ]
+    environment = {**params.environment, **params.extra}
+    missing = [name for name in names if name not in environment and name not in SET_BY_LAUNCH]
     if missing and not params.allow_missing:
         for name in missing:
             faults.add(

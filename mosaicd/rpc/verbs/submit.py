@@ -1,7 +1,7 @@
 """run.submit: accept a new run.
 
 Input: a config or a command, and parameters that apply to both.  Output: the run; `duplicate` is true if it
-existed before.
+existed before; if its environment is another, `differing_variables` has the names.
 Caveats: the reply leaves after COMMIT and means that the run is saved.  The files are written first.  A crash
 between them and the COMMIT leaves the directory of a run that no client knows.  A file in the directory marks
 it as such and is removed between COMMIT and reply.  So the next start removes the directory, also if the
@@ -26,6 +26,7 @@ from mosaicd.core.submit import make_spec
 from mosaicd.protocol import Json, ulid
 from mosaicd.protocol.errors import Conflict, MosaicError, Unavailable
 from mosaicd.protocol.messages import Submit
+from mosaicd.rpc.attached import with_differing_variables
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 
@@ -44,8 +45,10 @@ async def handle(services: Services, caller: Caller, params: Submit) -> Json:
     async with _UNDER_WAY.setdefault(run.run_id, asyncio.Lock()):
         known = await _run_with_same_id(services, caller, spec)
         if known is not None:
-            return services.runs.view(known, duplicate=True)
-        return await accept(services, caller, run, spec)
+            reply = services.runs.view(known, duplicate=True)
+        else:
+            reply = await accept(services, caller, run, spec)
+    return await with_differing_variables(services, reply, spec) if reply["duplicate"] else reply
 
 
 async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> Json:
