@@ -11,6 +11,7 @@ import json
 import os
 import select
 import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Callable
@@ -90,14 +91,26 @@ def connect(option: str | None = None) -> "Client":
 
 
 def _open_socket(path: str) -> socket.socket:
-    """Return a stream socket that is connected to `path`."""
+    """Return a stream socket that is connected to `path`.
+
+    The user's own socket may be in /tmp, where another user can make it first: a listener of another user is
+    refused before anything is sent.
+    """
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         link.connect(path)
+        if path == user_socket() and _listener_uid(link) not in (0, os.geteuid()):
+            raise OSError(EACCES, os.strerror(EACCES))
     except OSError:
         link.close()
         raise
     return link
+
+
+def _listener_uid(link: socket.socket) -> int:
+    """Return the user of the process that listens at the other end."""
+    _, uid, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)
 
 
 def _wait_readable(descriptors: list[int], timeout_s: float) -> list[int]:

@@ -20,7 +20,7 @@ class ServiceEntries:
         "LOG2002",
         "e2c015f249b9351004f210e44f562165",
         INFO,
-        "ready; live runs: {live}, waiting: {waiting}",
+        "ready; live runs: {live}, of which {waiting} wait",
         "The daemon answers every request. Recovery is complete, unless RECONCILE_LATE was logged.",
         "Service",
         ("lifecycle",),

@@ -40,7 +40,7 @@ def user_locations(environ: Mapping[str, str], uid: int, run_user: Path = Path("
 
 
 def runtime_dir(environ: Mapping[str, str], uid: int, run_user: Path = Path("/run/user")) -> Path:
-    """Return the directory of the socket; the code that binds or connects checks its owner and mode."""
+    """Return the directory of the socket.  The daemon checks its owner; the client checks who listens."""
     runtime = _xdg(environ, "XDG_RUNTIME_DIR")
     if runtime:
         return runtime / "mosaicd"

@@ -73,7 +73,7 @@ class Ending:
         """Return whether the worker ended for a release and has a checkpoint or an orderly end.
 
         A worker that needed KILL counts if it saved a checkpoint after the request.  A worker that died of
-        another signal, such as TERM, counts if it has any checkpoint.
+        another signal, such as TERM, counts if it has any checkpoint, also one that it only loaded.
         """
         if not self.is_release or ended is None or progress.last_word in ("run_completed", "run_failed"):
             return False

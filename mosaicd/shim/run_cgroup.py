@@ -168,7 +168,7 @@ class RunCgroup:
             cgroup.try_write(self._freezer, "freezer.state", v1)
 
     def is_frozen(self) -> bool:
-        """Return whether all processes of the tree are frozen."""
+        """Return whether all processes in the control group are frozen."""
         if self.run_dir:
             return cgroup.keyed(self.run_dir, "cgroup.events").get("frozen") == 1
         return bool(self._freezer) and cgroup.read(str(self._freezer), "freezer.state") == "FROZEN\n"

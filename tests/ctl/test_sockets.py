@@ -76,6 +76,31 @@ def test_socket_without_permission_exits_69(
     assert f"{tmp_path}: Permission denied" in err
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can listen as another user")
+def test_listener_of_another_user_at_the_own_socket_gets_nothing(
+    ctl: Ctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user who listens first at another user's default socket is refused before a byte is sent."""
+    monkeypatch.delenv("MOSAICD_SOCKET", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("mosaicctl.client.SYSTEM_SOCKET", str(tmp_path / "system"))
+    (tmp_path / "mosaicd").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(user_socket())
+        os.seteuid(65534)
+        try:
+            listener.listen()
+        finally:
+            os.seteuid(0)
+        monkeypatch.setattr("os.geteuid", lambda: 4242)  # the caller: neither root nor the listener
+        code, out, err = ctl("list")
+        assert (code, out) == (69, "")
+        assert f"{user_socket()}: Permission denied" in err
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.recv(100) == b""
+
+
 def test_socket_path_that_is_too_long_exits_69(ctl: Ctl) -> None:
     """A socket path above the kernel's limit exits with 69 and an error with the path."""
     code, _, err = ctl("--socket", "/" + "x" * 200, "list")

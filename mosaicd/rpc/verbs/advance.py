@@ -19,7 +19,7 @@ MOST_RATE = 1e12
 
 
 async def handle(services: Services, caller: Caller, params: Advance) -> Json:
-    """Replace the run's progress, restart its deadlines, and wake its followers."""
+    """Replace the run's progress, note output and new counts for its deadlines, and wake its followers."""
     before = services.registry.progress.get(params.run_id) or Progress()
     progress = Progress(
         telemetry_seq=params.telemetry_seq,
