@@ -10,6 +10,7 @@ from mosaicctl.client import Client
 from mosaicctl.configfile import assign, read_config
 from mosaicctl.environment import differing_line, left_out_line
 from mosaicctl.exits import UsageError
+from mosaicctl.requestsize import check_sizes
 from mosaicctl.select import label_filter
 from mosaicctl.values import duration, nonempty, one_of, positive_duration, retry_cause, whole_number
 from mosaicctl.variables import caller_environment, given_environment, variable_arguments
@@ -149,6 +150,7 @@ def submit_parameters(get_client: Callable[[], Client], args: Any) -> Json:
             params[name] = value
     if args.label:
         params["labels"] = dict(args.label)
+    check_sizes(params)
     return params
 
 

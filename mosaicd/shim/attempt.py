@@ -28,6 +28,7 @@ from mosaicd.shim.progress import Progress
 from mosaicd.shim.segments import FULL
 from mosaicd.shim.spool import Spool
 from mosaicd.shim.start import StartedWorker, start
+from mosaicd.shim.start_sizes import too_large_to_start
 from mosaicd.shim.temp_cleanup import TempCleanup
 from mosaicd.shim.tree import OwnTree
 from mosaicd.shim.worker_control import WorkerControl
@@ -241,7 +242,7 @@ class Attempt:
     def _spawn_failed(self, error: OSError) -> None:
         self._ending.fault = ending.DISK_FULL if error.errno in FULL else ending.SPAWN_FAILED
         named = f"{error.filename}: " if error.errno and error.filename else ""
-        self._ending.error = f"{named}{error.strerror or error}"
+        self._ending.error = too_large_to_start(error, self._order) or f"{named}{error.strerror or error}"
         exit = self._end_without_worker()
         fact = SpawnFailed(at=exit.finished_at, errno=error.errno or None, error=exit.error, exit=exit)
         self.dialogue.add_facts(fact.to_json())

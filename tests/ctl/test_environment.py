@@ -1,6 +1,7 @@
 """The environment that `submit` hands over: everything, less the table; -e, --env-file, --env-drop."""
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from mosaicctl.environment import capture, left_out_line
 from mosaicctl.exits import UsageError
 from mosaicctl.variables import read_variables
 from mosaicd.core.digest import SET_BY_LAUNCH
+from mosaicd.protocol.exec_sizes import exec_bytes, exec_limit_bytes
 from mosaicd.protocol.rundir import temporary_path
 from mosaicd.protocol.secrets import is_secret
 from tests.ctl.scripted import ScriptedDaemon, a_run
 
 Ctl = Callable[..., tuple[int, str, str]]
 Submitted = Callable[[], dict[str, Any]]
+ARGV = ["/bin/true"]
 
 #: Variables that a user exports for a program, none of which the first allow-list had.
 FOR_THE_PROGRAM = (
@@ -185,3 +188,63 @@ def test_a_mistake_in_an_env_file_names_file_and_line(tmp_path: Path, line: byte
 def test_secrets_are_known_by_whole_words_and_urls(name: str, value: str, expected: bool) -> None:
     """A secret has a secret word between underscores in its name, or a password in a URL; 8 characters."""
     assert is_secret(name, value) is expected
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ({"LONG": 131_067}, "LONG has 131073 bytes"),
+        ({"A": 100_000, "B": 99_000, "C": 98_000, "D": 10, **{f"X{n}": 90_000 for n in range(9)}}, "request"),
+    ],
+)
+def test_a_submit_that_is_too_large_is_not_sent(
+    submitted: Submitted, daemon: ScriptedDaemon, ctl: Ctl, tmp_path: Path, sizes: dict[str, int], words: str
+) -> None:
+    """A variable of more than 128 KiB, or a request of more than 1 MiB, is refused before it is sent."""
+    for name, size in sizes.items():
+        with (tmp_path / "env").open("a") as file:
+            file.write(f"{name}={'x' * size}\n")
+    code, _, err = ctl("submit", "--env-file", str(tmp_path / "env"), "--", "true")
+    assert code == 2 and words in err and "--env-drop" in err and not daemon.requests("run.submit")
+    if words == "request":
+        assert "1048576; " in err and "A (100003), B (99003), C (98003)\n" in err and "D (" not in err
+    (tmp_path / "env").write_text(f"LONG={'x' * 131_066}\n")
+    assert ctl("submit", "--env-file", str(tmp_path / "env"), "--", "true")[0] == 0
+
+
+def test_arguments_and_environment_have_a_quarter_of_the_stack_limit(
+    submitted: Submitted, daemon: ScriptedDaemon, ctl: Ctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client refuses what execve refuses: total, limit, the three largest names and --env-drop."""
+    for name in ("A", "B", "C"):
+        monkeypatch.setenv(name, "x" * 60_000)
+    limits = {"stack": 600 << 10}
+    monkeypatch.setattr("resource.getrlimit", lambda which: (limits["stack"], -1))
+    code, _, err = ctl("submit", "--", "true")
+    assert (
+        code == 2 and " 153600; " in err and "A (60003), B (60003), C (60003)" in err and "--env-drop" in err
+    )
+    assert ctl("submit", "--env-drop", "[AB]", "--", "true")[0] == 0
+    limits["stack"] = -1
+    assert ctl("submit", "--", "true")[0] == 0
+
+
+@pytest.mark.parametrize("pointers", [0, 5000])
+def test_the_size_that_execve_accepts_is_counted_as_the_kernel_does(pointers: int) -> None:
+    """`exec_bytes` and `exec_limit_bytes` find the largest environment that execve accepts, within 4 KiB."""
+
+    def starts(size: int) -> bool:
+        environment = {f"P{number}": "" for number in range(pointers)}
+        rest = size - exec_bytes(ARGV, environment)
+        environment |= {f"X{n}": "x" * 50_000 for n in range(rest // 50_015)}
+        environment["REST"] = "x" * (size - exec_bytes(ARGV, environment) - 14)
+        assert abs(exec_bytes(ARGV, environment) - size) < 16
+        command = ["prlimit", f"--stack={1 << 20}:", *ARGV]
+        try:
+            return subprocess.run(command, env=environment, check=False).returncode == 0
+        except OSError:
+            return False
+
+    limit = exec_limit_bytes(1 << 20)
+    assert limit == 256 << 10
+    assert starts(limit - 4096) and not starts(limit + 4096)

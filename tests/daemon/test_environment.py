@@ -1,6 +1,7 @@
 """The environment of a run is that of its submitter: what is handed over, and what an attach says."""
 
 import json
+import resource
 import sys
 from typing import Any
 
@@ -106,3 +107,29 @@ def test_an_attach_names_the_variables_that_differ(harness: DaemonHarness) -> No
     assert "-value" not in json.dumps(again)
     harness.call("run.stop", run_id=first["run_id"], grace_s=0)
     harness.ended(first["run_id"])
+
+
+def test_the_largest_environment_that_the_client_sends_arrives(harness: DaemonHarness) -> None:
+    """The daemon accepts what the client may send: the run starts with 900 KB of variables."""
+    path = harness.home / "env"
+    path.write_text("".join(f"BIG{number}={'x' * 90_000}\n" for number in range(10)))
+    script = "import os; print(sum(len(v) for k, v in os.environ.items() if k.startswith('BIG')))"
+    run_id = submitted(harness, "--env-file", str(path), "--", sys.executable, "-c", script)
+    assert harness.ended(run_id)["outcome"] == "succeeded"
+    assert harness.stdout(run_id) == b"900000\n"
+
+
+def test_an_environment_that_exec_refuses_is_told_in_the_cause(build: Build) -> None:
+    """If execve refuses the size, the cause has total, limit, the three largest names and --env-drop."""
+    harness = build(start=False)
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    resource.setrlimit(resource.RLIMIT_STACK, (512 << 10, hard))
+    try:
+        harness.start()
+        run_id = harness.submit("true", caller_environment=dict.fromkeys("ABCD", "x" * 50_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_STACK, (soft, hard))
+    run = harness.ended(run_id)
+    assert run["cause"]["kind"] == "spawn_failed"
+    for words in ("is 131072; ", "--env-drop", "A (50003), B (50003), C (50003)"):
+        assert words in run["cause"]["error"]

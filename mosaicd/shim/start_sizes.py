@@ -1,0 +1,16 @@
+"""The reason why a worker could not be started because its arguments and environment are too large."""
+
+import errno
+import resource
+
+from mosaicd.protocol.exec_sizes import EXEC_RULE, exec_bytes, exec_limit_bytes, too_large
+from mosaicd.protocol.records.orders import LaunchOrder
+
+
+def too_large_to_start(error: OSError, order: LaunchOrder) -> str | None:
+    """Return the sizes and the largest variables if `error` is E2BIG; None for any other error."""
+    if error.errno != errno.E2BIG:
+        return None
+    limit = exec_limit_bytes(resource.getrlimit(resource.RLIMIT_STACK)[0])
+    environment = order.environment
+    return too_large(exec_bytes(order.argv, environment), limit, EXEC_RULE, environment)
