@@ -71,7 +71,7 @@ def _resources_and_limits(group: Any) -> None:
     group.add_argument("-g", "--gpus", metavar="GPUS", type=whole_number(0), help="number of GPU slots")
     group.add_argument(
         "-t", "--time", metavar="DURATION", type=positive_duration,
-        help="time limit; paused time does not count; 90 is seconds; also 15m, 1h30m, 2d",
+        help="time limit, with a unit: 90s, 15m, 1h30m, 2d or 1:30:00; paused time does not count",
     )  # fmt: skip
     group.add_argument(
         "--max-steps",

@@ -42,7 +42,7 @@ def arguments(parser: Any) -> None:
         "--since",
         metavar="TIME",
         type=moment,
-        help="begin with the output of this time: 10m (ago), or a date",
+        help="begin with the output of this time: 10m (ago), 10:30, or a date",
     )
     parser.add_argument(
         "--attempt",

@@ -43,7 +43,7 @@ def arguments(parser: Any) -> None:
         "--since",
         metavar="SEQ|TIME",
         type=seq_or_time,
-        help="begin with the events after this number (0: all), or since a time: 10m (ago), or a date",
+        help="begin with the events after this number (0: all), or since a time: 10m (ago), 10:30, or a date",
     )
     parser.add_argument(
         "--progress", action="store_true", help="in a pipe: also print a line for each progress report"

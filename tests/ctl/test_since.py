@@ -17,7 +17,8 @@ NOW = 1_800_000_000.0
 @pytest.mark.parametrize(
     ("text", "moment"),
     [
-        ("10m", NOW - 600), ("90", NOW - 90), ("1d12h", NOW - 129_600), ("@1795298458", 1_795_298_458.0),
+        ("10m", NOW - 600), ("90s", NOW - 90), ("1d12h", NOW - 129_600), ("0", NOW),
+        ("@1795298458", 1_795_298_458.0),
         ("2026-11-22T10:30+00:00", datetime.fromisoformat("2026-11-22T10:30+00:00").timestamp()),
         ("2026-11-22", datetime.fromisoformat("2026-11-22").timestamp()), ("9999w", 0.0),
     ],
@@ -27,11 +28,36 @@ def test_every_form_of_a_time_is_accepted(text: str, moment: float) -> None:
     assert parse_moment(text, NOW) == moment
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "@x", "-5m", "@1e300", "2026-13-01", "@nan"])
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "@x", "-5m", "@1e300", "2026-13-01", "@nan", "12:61", "24:00"]
+)
 def test_invalid_time_is_refused_with_valid_forms(text: str) -> None:
     """An invalid time is an error that names valid forms."""
     with pytest.raises(ValueError, match=r"10m.*2026-11-22T10:30"):
         parse_moment(text, NOW)
+
+
+def test_a_bare_number_is_no_time() -> None:
+    """--since refuses a number without a unit and offers seconds and minutes."""
+    with pytest.raises(ValueError, match=r"90s or 90m"):
+        parse_moment("90", NOW)
+
+
+@pytest.mark.parametrize(
+    ("text", "now", "moment"),
+    [
+        ("10:30", "2026-11-22T11:00", "2026-11-22T10:30"),
+        ("9:05", "2026-11-22T11:00", "2026-11-22T09:05"),
+        ("10:30:15", "2026-11-22T11:00", "2026-11-22T10:30:15"),
+        ("10:30", "2026-11-22T10:30", "2026-11-22T10:30"),
+        ("10:30", "2026-11-22T10:29:59", "2026-11-21T10:30"),
+        ("23:59", "2026-03-01T00:00", "2026-02-28T23:59"),
+    ],
+)
+def test_a_time_of_day_is_the_last_one(text: str, now: str, moment: str) -> None:
+    """`--since 10:30` is half past ten today in local time, or yesterday if that is still in the future."""
+    found = parse_moment(text, datetime.fromisoformat(now).timestamp())
+    assert found == datetime.fromisoformat(moment).timestamp()
 
 
 def test_logs_since_reports_missing_output(daemon: ScriptedDaemon, ctl: Ctl) -> None:

@@ -16,6 +16,8 @@ submit --key '' -- true | --key
 submit --cwd '' -- true | --cwd
 submit -t soon -- true | -t soon
 submit -t 0 -- true | -t 0
+submit -t 30 -- true | -t 30s 30m
+submit -t 1:30 -- true | -t 0:01:30 1:30:00
 submit --grace -1 -- true | --grace -1
 submit --stall x -- true | --stall x
 submit --heartbeat 0 -- true | --heartbeat 0
@@ -63,6 +65,7 @@ logs --tail x a | --tail x
 logs --tail -1 a | --tail -1
 logs --attempt 0 a | --attempt 0
 logs --since x a | --since x
+logs --since 12:61 a | --since 12:61
 logs --stderr --both a | --stderr --both
 metrics '' | RUN
 metrics --attempt 0 | --attempt 0

@@ -243,7 +243,7 @@ def test_submit_has_flags_for_the_limits(harness: DaemonHarness) -> None:
     """--heartbeat, --start-timeout and --stall are sent in seconds; `show` and `logs --post-mortem` explain
     the end."""
     done = harness.ctl(
-        "-o", "name", "submit", "--heartbeat", "0.5", "--start-timeout", "2m", "--stall", "1h",
+        "-o", "name", "submit", "--heartbeat", "0.5s", "--start-timeout", "2m", "--stall", "1h",
         "--", sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)",
     )  # fmt: skip
     run_id = done.stdout.strip()

@@ -102,6 +102,6 @@ def test_a_helper_is_ended_after_a_clean_exit(harness: DaemonHarness) -> None:
 def test_a_grace_period_out_of_range_is_refused(harness: DaemonHarness, grace: float) -> None:
     """A grace period below 0 or above one day is refused and changes nothing."""
     run_id = harness.submit("sleep", "60")
-    result = harness.ctl("stop", run_id, "--grace", str(grace))
+    result = harness.ctl("stop", run_id, "--grace", f"{grace}s")
     assert result.returncode == 2, result
     assert harness.get(run_id)["want"] == "run"

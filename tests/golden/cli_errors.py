@@ -108,7 +108,7 @@ def refusals(stage: Stage) -> None:
     stage.ctl("pin a b", {"run.pin": _first(NotFound("there is no run 'a'"), an_ended_run(2))})
     stage.ctl("retry a", {"run.retry": Conflict("run a has not ended")})
     stage.ctl("wait --state PAUSE a", {"run.wait": Conflict("run a has ended and cannot be PAUSE")})
-    stage.ctl("wait --timeout 1 a", {"run.wait": TimedOut("run a is not TERM after 1 s")})
+    stage.ctl("wait --timeout 1s a", {"run.wait": TimedOut("run a is not TERM after 1 s")})
 
 
 def selections(stage: Stage) -> None:

@@ -237,7 +237,7 @@ def test_the_same_config_from_two_terminals_has_one_digest() -> None:
 
 
 def test_a_limit_as_parameter_or_in_the_config_gives_the_same_digest() -> None:
-    """`-t 10` equals max_duration_seconds: 10."""
+    """`-t 10s` equals max_duration_seconds: 10."""
     in_config = spec_of(config=config(schedule={"max_duration_seconds": 10}))
     assert spec_of(config=config(), time_limit_s=10.0).digest == in_config.digest
 

@@ -110,7 +110,7 @@ def test_worker_that_hangs_is_listed_with_an_error(tmp_path: Path) -> None:
     """A worker that does not load in time is listed with an error; the other workers are listed too."""
     install(tmp_path, "hangs", "import threading\nthreading.Event().wait()\n")
     install(tmp_path, "talks", NEIGHBOURS["talks"])
-    workers = discover(tmp_path, "--timeout", "5")
+    workers = discover(tmp_path, "--timeout-s", "5")
     assert workers["hangs"]["error"] == "not loaded within 5 s"
     assert workers["talks"]["error"] is None
 

@@ -227,7 +227,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help='print {"python", "workers": [...]} as one line')
     parser.add_argument(
-        "--timeout",
+        "--timeout-s",
+        metavar="SECONDS",
         type=float,
         default=WORKER_DISCOVERY_TIMEOUT_S,
         help="time limit for each worker, in seconds",
@@ -236,7 +237,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.load is not None:
         return _print_description(args.load)
-    workers = discover(args.timeout)
+    workers = discover(args.timeout_s)
     if args.json:
         print(json.dumps({"python": sys.executable, "workers": [worker.to_dict() for worker in workers]}))
     elif workers:
