@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,7 +103,7 @@ def test_live_pinned_and_mentioned_runs_stay(harness: DaemonHarness) -> None:
     harness.until(live, "EXEC")
     held = harness.submit("true", hold=True)
 
-    done = harness.ctl("-o", "json", "prune", "--older-than", "0")
+    done = harness.ctl("-o", "json", "prune", "--yes", "--older-than", "0")
     report = json.loads(done.stdout)
     forget(harness, plain)
     assert [run["run_id"] for run in report["runs"]] == [plain]
@@ -122,11 +123,62 @@ def test_a_dry_run_reports_what_prune_removes(harness: DaemonHarness) -> None:
     command = ("-o", "json", "prune", "--outcome", "succeeded")
     planned = json.loads(harness.ctl(*command, "--dry-run").stdout)
     assert directories(harness) == {small, large}
-    pruned = json.loads(harness.ctl(*command).stdout)
+    pruned = json.loads(harness.ctl(*command, "--yes").stdout)
     forget(harness, small, large)
     assert planned["runs"] == pruned["runs"] and planned["bytes"] == pruned["bytes"] >= 3_000_000
     assert [run["run_id"] for run in pruned["runs"]] == [small, large], "the oldest end first"
     assert directories(harness) == set()
+
+
+def test_prune_without_a_terminal_needs_yes(harness: DaemonHarness) -> None:
+    """Without a terminal and --yes, prune is a usage error and removes nothing, also if nothing matches."""
+    run_id = ended_run(harness)
+    done = harness.ctl("prune", run_id)
+    assert (done.returncode, done.stdout) == (2, "") and "--yes" in done.stderr
+    done = harness.ctl("prune", "--outcome", "failed")
+    assert done.returncode == 2 and "--yes" in done.stderr
+    assert directories(harness) == {run_id}
+    done = harness.ctl("prune", "-y", run_id)
+    forget(harness, run_id)
+    assert done.returncode == 0 and done.stdout.startswith("RUN") and run_id in done.stdout
+    assert directories(harness) == set()
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("Yes", 0), ("n", 1), ("", 1), ("\x04", 1)])
+def test_prune_asks_on_a_terminal(harness: DaemonHarness, answer: str, code: int) -> None:
+    """On a terminal, prune lists the runs with their bytes and asks; only yes prunes, and only the runs that
+    it listed: a run that ends during the question stays."""
+    run_id = ended_run(harness, "sh", "-c", "head -c 3000000 /dev/zero")
+    terminal, other_end = os.openpty()
+    with subprocess.Popen(
+        harness.ctl_command("prune", "--outcome", "succeeded"), stdin=other_end, stderr=other_end,
+        stdout=subprocess.PIPE, env=harness.environment, text=True,
+    ) as client:  # fmt: skip
+        os.close(other_end)
+        try:
+            question = read_until(terminal, "[y/N]")
+            later = ended_run(harness)
+            os.write(terminal, f"{answer}\n".encode() if answer != "\x04" else b"\x04")
+            out, _ = client.communicate(timeout=30)
+        finally:
+            client.kill()
+            os.close(terminal)
+    assert client.returncode == code
+    assert run_id in question and "2.9 MiB" in question and later not in question
+    if code == 0:
+        forget(harness, run_id)
+        assert out.startswith("1 run") and run_id not in out
+        assert directories(harness) == {later}
+    else:
+        assert out == "" and directories(harness) == {run_id, later}
+
+
+def read_until(terminal: int, text: str) -> str:
+    """Return what was printed on a terminal up to `text`."""
+    printed = b""
+    while text.encode() not in printed:
+        printed += os.read(terminal, 4096)
+    return printed.decode()
 
 
 def test_prune_filters_must_all_match(harness: DaemonHarness) -> None:

@@ -173,7 +173,8 @@ def upkeep(stage: Stage) -> None:
     kept = {"run_id": "01X", "why": "it is pinned", "error": "conflict"}
     report = {"runs": [gone], "count": 1, "bytes": 2048, "complete": True, "kept": [], "dry_run": False}
     stage.ctl("prune --dry-run", {"run.prune": {**report, "dry_run": True}})
-    stage.ctl("prune --older-than 1d", {"run.prune": {**report, "count": 300, "kept": [kept]}})
+    stage.ctl("prune --yes --older-than 1d", {"run.prune": {**report, "count": 300, "kept": [kept]}})
+    stage.ctl("prune --older-than 1d", {"run.prune": {**report, "dry_run": True}})
     none = {"run_id": "b", "why": "there is no run 'b'", "error": "not_found"}
     stage.ctl(
         "prune 01X b", {"run.prune": {**report, "runs": [], "count": 0, "bytes": 0, "kept": [kept, none]}}
