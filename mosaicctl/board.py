@@ -6,6 +6,7 @@ from mosaicd.protocol import Json
 
 #: Fields of every event that replace the fields of the run.
 _STATE_FIELDS = ("state", "want", "outcome", "rev", "attempt")
+_END_FIELDS = (*_STATE_FIELDS, "cause", "left_processes")
 #: Fields of a `submitted` event that become fields of the run.
 _SUBMITTED_FIELDS = ("name", "owner", "kind", "worker_kind", "priority", "held")
 #: Fields of a `set` event that replace the fields of the run.
@@ -40,7 +41,7 @@ class Board:
             else {"run_id": run_id, **{key: event[key] for key in _SUBMITTED_FIELDS if key in event}}
         )
         if before is None or event.get("rev", 0) > before.get("rev", 0):
-            fields = (*_STATE_FIELDS, "cause", *(_SET_FIELDS if event.get("kind") == "set" else ()))
+            fields = (*_END_FIELDS, *(_SET_FIELDS if event.get("kind") == "set" else ()))
             changed = {key: event[key] for key in fields if key in event}
             run = {**run, **changed}
             if event.get("state") == "EXEC" and not run.get("started_at"):
@@ -70,7 +71,7 @@ def describe(event: Json) -> str:
     if event.get("outcome") and event.get("state") == "TERM":
         words.append(ending_text(event))
     elif isinstance(event.get("cause"), dict):
-        words.append(ending_text({"outcome": None, "cause": event["cause"]}))
+        words.append(ending_text({**event, "outcome": None}))
     words += [
         f"{key}={_value_text(event[key])}" for key in _PRINTED_FIELDS if event.get(key) not in (None, [], "")
     ]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
+from mosaicctl.left import left_text
 from mosaicd.protocol import Json
 
 _STATE_COLOURS = {"INIT": "36", "HSHK": "36", "RDY": "36", "EXEC": "32", "PAUSE": "33", "FAULT": "31"}
@@ -158,10 +159,11 @@ def _stop_text(kind: str, details: Json, time_limit_s: float | None) -> str:
 
 
 def ending_text(run: Json) -> str:
-    """Return outcome and cause of an ended run: `succeeded`, `failed (exit code 7)`."""
+    """Return outcome and cause of an ended run, and processes that it left behind: `failed (exit code 7)`."""
     why = cause(run)
     outcome = run.get("outcome")
-    return f"{outcome} ({why})" if outcome and why else str(outcome) if outcome else why
+    ending = f"{outcome} ({why})" if outcome and why else str(outcome) if outcome else why
+    return "; ".join(text for text in (ending, left_text(run)) if text)
 
 
 def _detail_text(key: str, value: object) -> str:
@@ -197,7 +199,7 @@ def note(run: Json) -> str:
     if state == "FAULT" and run.get("reason"):
         return clean(run["reason"])
     if state == "TERM" or state == "FAULT":
-        return cause(run)
+        return "; ".join(text for text in (cause(run), left_text(run)) if text)
     if want == "stop" or (want == "pause" and state != "PAUSE") or (want == "run" and state == "PAUSE"):
         return _WANT_TEXTS[str(want)]
     if run.get("held"):

@@ -16,6 +16,7 @@ from mosaicctl.board import Board, describe
 from mosaicctl.client import Client, OnDemandClient
 from mosaicctl.exits import INTERRUPTED, NOT_STARTED, code_of_run
 from mosaicctl.follow import EventStream, LogStream, Streams
+from mosaicctl.left import left_sentence
 from mosaicctl.progressbar import Rate, measure, progress_line
 from mosaicctl.reconnecting import repeat_until_answered
 from mosaicctl.render import ending_text, label, progress, to_json
@@ -169,7 +170,10 @@ class Follower:
         elif not self._quiet:
             done = progress(ended)
             reached = f", {done}" if done != "-" else ""
-            self.screen.print_line(f"mosaicctl: {label(ended)}: {ending_text(ended)}{reached}")
+            ending = ending_text({**ended, "left_processes": None})
+            self.screen.print_line(f"mosaicctl: {label(ended)}: {ending}{reached}")
+        if ended.get("left_processes"):
+            self.screen.print_line(f"mosaicctl: {label(ended)}: {left_sentence(ended)}")
         return ended
 
     def _get(self) -> Json:

@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 from mosaicctl.client import connect
+from mosaicctl.left import left_sentence
 from mosaicctl.render import (
     ago,
     cause,
@@ -79,6 +80,7 @@ def _state_facts(run: Json) -> list[tuple[str, object]]:
         ("started", clock(run["started_at"]) if run.get("started_at") else None),
         *ended,
         ("cause", cause(run)),
+        ("left running", left_sentence(run)),
         ("stuck at", _stuck_text(run)),
         ("post-mortem", f"mosaicctl logs --post-mortem {run['run_id']}" if _stuck_text(run) else None),
         ("exit code", run.get("exit_code")),

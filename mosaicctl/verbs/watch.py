@@ -31,7 +31,7 @@ LONGEST_NAME = 32
 #: The fields that are printed for a run that had ended before the watch began.
 _ENDED_FIELDS = (
     "run_id", "name", "state", "want", "outcome", "cause", "exit_code", "signal", "attempt", "rev",
-    "finished_at",
+    "left_processes", "finished_at",
 )  # fmt: skip
 
 

@@ -214,18 +214,24 @@ def conclude(run: Run, at: float, backoff_s: float, crash_loop: CrashLoop | None
         is_quick = is_quick_death(run, at, bound.within_s)
         is_loop = is_quick and 0 < bound.attempts <= run.quick_deaths + 1
         if is_retry_due(run) and not is_loop:
-            data = {"not_before": at + backoff_s, "cause": cause, "quick": is_quick}
+            data = {"not_before": at + backoff_s, "cause": cause, "quick": is_quick, **_left(run)}
             return Event(Kind.REQUEUED, at, data=data)
         if is_retry_due(run):
             cause |= {"crash_loop": True, "attempts": run.quick_deaths + 1}
         outcome = Outcome.INTERRUPTED if cause.get("kind") in _INTERRUPTED else Outcome.FAILED
-        return Event(Kind.GAVE_UP, at, data={"outcome": outcome, "cause": cause})
+        return Event(Kind.GAVE_UP, at, data={"outcome": outcome, "cause": cause, **_left(run)})
     if run.exit is None:
         raise ValueError(f"run {run.run_id} has not exited")
     if is_release(run):
         return Event(Kind.RELEASED, at)
     outcome, cause_ = verdict(run)
-    return Event(Kind.FINISHED, at, data={"outcome": outcome, "cause": cause_})
+    return Event(Kind.FINISHED, at, data={"outcome": outcome, "cause": cause_, **_left(run)})
+
+
+def _left(run: Run) -> dict[str, int]:
+    """Return the number of processes that the program left behind, for the event of its end; {} if none."""
+    count = (run.exit or {}).get("left_processes")
+    return {"left_processes": count} if count else {}
 
 
 def replay(events: list[Event]) -> Run:

@@ -30,6 +30,7 @@ def run_object(
         "cause": _cause(run),
         "exit_code": exit.get("exit_code"),
         "signal": exit.get("signal"),
+        "left_processes": exit.get("left_processes"),
         "pid": run.pid,
         "attempt": run.attempt,
         "slots": list(run.slots),

@@ -40,7 +40,7 @@ RUN = _object(
     state=_enum(State), want=_enum(Want), outcome=_or_null(_enum(Outcome)),
     cause=_or_null({**_object(kind=TEXT)}),
     exit_code=_or_null({"type": "integer", "minimum": 0, "maximum": 255}), signal=_or_null(INT),
-    pid=_or_null(INT), attempt=INT, slots=_list(INT), priority=INT,
+    left_processes=_or_null(INT), pid=_or_null(INT), attempt=INT, slots=_list(INT), priority=INT,
     labels={"type": "object", "additionalProperties": TEXT}, digest=TEXT, duplicate=BOOL,
     created_at=NUMBER, dispatched_at=_or_null(NUMBER), started_at=_or_null(NUMBER),
     finished_at=_or_null(NUMBER), last_heartbeat_at=_or_null(NUMBER), run_dir=TEXT,

@@ -9,7 +9,7 @@ The launcher forks it.  It works while launcher and daemon are down:
 | output | appends it, numbers telemetry, sends advances | stdout.log stderr.log telemetry.jsonl |
 | pause, resume | freezes and thaws the process tree, or asks the worker; facts `paused`, `continued` | |
 | stop, limit reached | begins the kill sequence; for a limit, the fact `limit_reached` | |
-| the worker has ended | reaps it, reads its last output, ends its tree; fact `exited` | exit.json |
+| the worker has ended | reaps it, reads its output, counts and ends the rest; fact `exited` | exit.json |
 | the process tree is empty | sends the fact `emptied`; leaves when the daemon has acknowledged all facts | |
 
 Facts are sent in the order in which they happened, and again after a lost connection until they are
@@ -31,5 +31,5 @@ The shim has one thread and no asyncio: `loop` is its poll loop.
     telemetry_file  telemetry.jsonl                 signal_pipe     signals -> a readable descriptor
     progress        steps, episodes, last metrics   operator_log    records for the journal
     segments        a log with a size limit         output          makes the files of the spool
-    index           log.index
+    index           log.index                       left_behind     processes that outlive their program
 """

@@ -22,6 +22,7 @@ from mosaicd.shim.commands import Command
 from mosaicd.shim.departure import Departure
 from mosaicd.shim.dialogue import Dialogue, registration
 from mosaicd.shim.ending import BegunStop, Ending
+from mosaicd.shim.left_behind import LeftBehind
 from mosaicd.shim.link import Link
 from mosaicd.shim.output import open_spool
 from mosaicd.shim.progress import Progress
@@ -57,6 +58,7 @@ class Attempt:
         )  # fmt: skip
         self._control = WorkerControl(order, tree, attempt_dir.dir_fd, self.dialogue.add_facts, self._stop)
         self._departure = Departure(order, attempt_dir, self.link, self.dialogue)
+        self._left = LeftBehind(tree, order.limits.grace_s)
         self.spool: Spool | None = None
         self._started: StartedWorker | None = None
         self._exit: Exit | None = None
@@ -91,6 +93,7 @@ class Attempt:
         moments = [self.dialogue.next_at(), self._departure.next_at(is_emptied=self._is_emptied)]
         if self._exit is None:
             moments.append(self._control.next_at() if self._started else self._handshake_by)
+        moments.append(self._left.next_at())
         if not self._is_emptied:
             moments.append(self._control.kill_sequence.next_at())
         return min((moment for moment in moments if moment is not None), default=None)
@@ -103,8 +106,8 @@ class Attempt:
                 self._handshake_timed_out()
         elif self._exit is None:
             self._control.tick(now, self._progress)
-        elif self._is_childless:
-            self._check_empty()
+        else:
+            self._tick_after_end(now)
         if not self._is_emptied:
             self._control.kill_sequence.tick(now)
         self._departure.tick(now, is_emptied=self._is_emptied)
@@ -190,7 +193,7 @@ class Attempt:
             thawed_at=pause.thawed_at,
             paused_mode=pause.mode,
             stop=stop.record(self._control.kill_sequence.is_forced) if stop else None,
-            exit=self._exit,
+            exit=None if self._left.is_settling else self._exit,
             swept=self._is_emptied,
         )
         return registration(self._order, self._start_ticks, status)
@@ -275,6 +278,8 @@ class Attempt:
 
     def _stop(self, stop: BegunStop, now: float) -> None:
         if self._exit is not None:
+            if self._left.is_settling:
+                self._end_settling()
             if not self._is_emptied:
                 self._control.kill_sequence.begin(now, stop.grace_s)  # shortens the grace
             return
@@ -301,10 +306,35 @@ class Attempt:
         self._exit = self._ending.record(
             ended, self.spool, self._progress, is_forced, swept=self._is_childless
         )
+        is_stopped = self._control.is_stopping or self._control.post_mortem.stop is not None
+        if self._is_childless and not is_stopped:
+            self._exit = self._exit.changed(left_processes=0)
         self._departure.write_exit(self._exit, now)
-        self.dialogue.add_facts(facts.exited(self._exit))
+        if self._is_childless or is_stopped:
+            self._report_exit(self._exit, now)
+        else:
+            self._left.begin(now)
+
+    def _end_settling(self) -> None:
+        """Count the processes that the program left behind, write exit.json with their number, end them."""
+        assert self._exit is not None
+        count = self._left.count(is_childless=self._is_childless)
+        self._exit = self._exit.changed(left_processes=count)
+        self._departure.write_exit(self._exit, self._left.ended_at)
+        self._report_exit(self._exit, self._left.ended_at)
+
+    def _report_exit(self, exit: Exit, now: float) -> None:
+        """Report the end of the program at `now`, and end the processes that remain."""
+        self.dialogue.add_facts(facts.exited(exit))
         if not self._is_childless:
             self._control.end_rest(now)
+
+    def _tick_after_end(self, now: float) -> None:
+        count_at = self._left.next_at()
+        if count_at is not None and (self._is_childless or now >= count_at):
+            self._end_settling()
+        if self._is_childless:
+            self._check_empty()
 
     def _check_empty(self) -> None:
         """Note that the tree is empty: no child is left and, after a kill sequence, no marked process."""

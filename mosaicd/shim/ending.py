@@ -1,6 +1,7 @@
 """The content of exit.json: how an attempt ended.
 
-The shim writes exit.json once, when it has reaped the leader and read the pipes.
+The shim writes exit.json when it has reaped the leader and read the pipes, and once more, within a second,
+when it has counted the processes that the program left behind.
 Note: processes that still run may print more, so a log can be longer than its count in exit.json.
 """
 
@@ -116,6 +117,7 @@ class Ending:
             unparsed_lines=spool.unparsed_lines if spool else 0,
             shed=_shed(spool),
             swept=swept,
+            left_processes=None,
         )
 
 

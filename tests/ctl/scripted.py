@@ -139,7 +139,8 @@ def a_run(number: int = 1, **changes: Any) -> Json:
     run: Json = {
         "run_id": f"01J{number:023d}", "name": f"run-{number}", "owner": "ada", "owner_uid": 1000,
         "kind": "command", "worker_kind": None, "state": "EXEC", "want": "run", "outcome": None,
-        "cause": None, "exit_code": None, "signal": None, "pid": 4711, "attempt": 1, "slots": [],
+        "cause": None, "exit_code": None, "signal": None, "left_processes": None,
+        "pid": 4711, "attempt": 1, "slots": [],
         "gpus": {"requested": 0, "mandatory": False, "granted": 0},
         "cpus": {"requested": 1, "granted": 1}, "memory_mb": None, "priority": 0, "labels": {},
         "digest": "d" * 64, "duplicate": False, "created_at": 1000.0 + number, "dispatched_at": 1001.0,

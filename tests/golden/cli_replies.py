@@ -60,6 +60,8 @@ def follows(stage: Stage) -> None:
     cause = {"kind": "spawn_failed", "error": "no such file: x"}
     stage.ctl("run -q -- x", _life(an_ended_run(outcome="failed", exit_code=None, cause=cause)))
     stage.ctl("run -- x", _life(an_ended_run(outcome="cancelled", signal=15), interrupts=1))
+    stage.ctl("run -- x", _life(an_ended_run(left_processes=1)))
+    stage.ctl("run -q -- x", _life(an_ended_run(outcome="failed", exit_code=7, left_processes=2)))
     stage.ctl("run --detach-on-interrupt -- x", _life(an_ended_run(), interrupts=1))
     stage.ctl("watch a", {"run.get": an_ended_run(), "run.watch": {"epoch": "e1", "cursor": 10, "runs": []}})
     stage.ctl("watch a", _restored())
@@ -104,6 +106,7 @@ def shows(stage: Stage) -> None:
     standing = {"processes": 2, "waits_in": "futex_wait", "state": "S", "python": "train.py:7 in step"}
     stuck = {"kind": "stuck", "after_s": 600, "post_mortem": standing}
     stage.ctl("show a", {"run.get": an_ended_run(outcome="failed", exit_code=None, signal=9, cause=stuck)})
+    stage.ctl("show a", {"run.get": an_ended_run(left_processes=2)})
     stage.ctl("show a", {"run.get": an_ended_run(origin="import", started_at=None)})
 
 

@@ -35,6 +35,8 @@ NOTES: tuple[dict[str, Any], ...] = (
     {"state": "PAUSE", "want": "run"},
     {"state": "PAUSE", "want": "pause", "released": True},
     {"state": "FAULT", "cause": {"kind": "shim_lost"}},
+    {"state": "TERM", "outcome": "succeeded", "left_processes": 1},
+    {"state": "TERM", "cause": {"kind": "exit_code", "exit_code": 7}, "left_processes": 2},
 )
 
 #: Data of events, by kind, that `watch` prints beside the kind.
@@ -46,7 +48,7 @@ EVENTS: dict[str, dict[str, Any]] = {
     "stop_requested": {"who": "ada", "reason": "wrong data"},
     "set": {"who": "ada", "priority": 7, "was": {"priority": 0}},
     "limit_reached": {"limit": "time"},
-    "requeued": {"not_before": 1010.0},
+    "requeued": {"not_before": 1010.0, "cause": {"kind": "shim_lost"}, "left_processes": 1},
 }
 
 

@@ -8,7 +8,8 @@ from mosaicd.core.run import Progress, Run
 from mosaicd.core.view import run_object
 from mosaicd.protocol.states import CauseKind, Outcome, PauseMode, RunKind, State, Want
 
-KEYS = """run_id name owner owner_uid kind worker_kind state want outcome cause exit_code signal pid attempt
+KEYS = """run_id name owner owner_uid kind worker_kind state want outcome cause exit_code signal
+    left_processes pid attempt
     slots gpus cpus memory_mb priority labels digest duplicate created_at dispatched_at started_at finished_at
     last_heartbeat_at not_before held pinned pause_mode released run_dir cwd command time_limit_s max_steps
     grace_s

@@ -111,6 +111,13 @@ class Shed(Record):
     telemetry_records: int | None = None
 
 
+class LeftProcess(Record):
+    """A process that the program left behind; `command` is the beginning of its command line."""
+
+    pid: int | None = None
+    command: str | None = None
+
+
 class Counts(Record):
     """The cursors and last values of an attempt; exit.json and every advance contain them."""
 
@@ -156,3 +163,4 @@ class Exit(Record):
     unparsed_lines: int | None = None
     shed: Shed | None = None
     swept: bool | None = None
+    left_processes: int | None = None  # None: not counted, because the attempt was stopped or lost
