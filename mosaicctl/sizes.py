@@ -1,4 +1,26 @@
-"""Bytes and counts as people read them."""
+"""Bytes and counts as people read and write them."""
+
+import math
+import re
+
+_MIB_OF_UNIT = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024 * 1024}
+_SIZE = re.compile(r"(\d{1,12}(?:\.\d+)?)(?:([KMGT])(?:I?B)?)?")
+
+
+def parse_mebibytes(text: str) -> int:
+    """Return a size such as `512M`, `1.5G`, `4GiB` in MiB, rounded up; units are powers of 1024.
+
+    Raises ValueError.  A bare number is refused: some tools read bytes, and others MiB.
+    """
+    found = _SIZE.fullmatch(text.strip().upper().replace(" ", ""))
+    if not found:
+        raise ValueError(f"{text!r} is not a size; write 512M, 1.5G or 4GiB")
+    number, unit = found.groups()
+    if float(number) == 0:
+        raise ValueError(f"{text!r} is not allowed; give more than 0")
+    if unit is None:
+        raise ValueError(f"{text!r} has no unit; write {number}M or {number}G")
+    return math.ceil(float(number) * _MIB_OF_UNIT[unit])
 
 
 def size(count: float) -> str:

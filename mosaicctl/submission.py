@@ -12,7 +12,15 @@ from mosaicctl.environment import differing_line, left_out_line
 from mosaicctl.exits import UsageError
 from mosaicctl.requestsize import check_sizes
 from mosaicctl.select import label_filter
-from mosaicctl.values import duration, nonempty, one_of, positive_duration, retry_cause, whole_number
+from mosaicctl.values import (
+    duration,
+    memory_mb,
+    nonempty,
+    one_of,
+    positive_duration,
+    retry_cause,
+    whole_number,
+)
 from mosaicctl.variables import caller_environment, given_environment, variable_arguments
 from mosaicd.protocol import Json
 
@@ -69,6 +77,10 @@ def _resources_and_limits(group: Any) -> None:
     """Add the options for resources, the time and step limits, the grace period and retries."""
     group.add_argument("-c", "--cpus", metavar="CPUS", type=whole_number(1), help="number of CPU slots")
     group.add_argument("-g", "--gpus", metavar="GPUS", type=whole_number(0), help="number of GPU slots")
+    group.add_argument(
+        "-m", "--memory", metavar="SIZE", type=memory_mb,
+        help="memory limit, with a unit: 512M, 1.5G; the kernel ends a run that needs more (default: none)",
+    )  # fmt: skip
     group.add_argument(
         "-t", "--time", metavar="DURATION", type=positive_duration,
         help="time limit, with a unit: 90s, 15m, 1h30m, 2d or 1:30:00; paused time does not count",
@@ -140,7 +152,8 @@ def submit_parameters(get_client: Callable[[], Client], args: Any) -> Json:
     params["caller_environment"] = captured.values
     sys.stderr.write(left_out_line(captured, given))
     for name, value in (
-        ("cpus", args.cpus), ("gpus", args.gpus), ("max_steps", args.max_steps), ("retries", args.retries),
+        ("cpus", args.cpus), ("gpus", args.gpus), ("memory_mb", args.memory),
+        ("max_steps", args.max_steps), ("retries", args.retries),
         ("priority", args.priority), ("name", args.name), ("dedup", args.dedup), ("key", args.key),
         ("retry_on", args.retry_on), ("time_limit_s", args.time), ("grace_s", args.grace),
         ("stall_s", args.stall), ("heartbeat_timeout_s", args.heartbeat),

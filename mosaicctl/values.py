@@ -41,6 +41,16 @@ def positive_duration(value: str) -> float:
     return seconds
 
 
+def memory_mb(value: str) -> int:
+    """Return a size of memory in MiB."""
+    from mosaicctl.sizes import parse_mebibytes
+
+    try:
+        return parse_mebibytes(value)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
 def moment(value: str) -> float:
     """Return the time of --since in seconds since the epoch."""
     from mosaicctl.moment import parse_moment

@@ -8,13 +8,13 @@ from mosaicctl.configfile import assign
 from mosaicctl.exits import UsageError
 from mosaicd.protocol import Json
 
-MEMORY_FLOOR_MB = 256
-
 
 def train_run_config(get_client: Callable[[], Client], args: Any) -> Json:
     """Return the TrainRunConfig for the installed worker `args.worker` (submit and run with --worker).
 
     `get_client` returns the connection to the daemon, which knows the workers.
+    Note: the config has no memory_mb.  A worker's estimated_memory_mb is a guess about all its runs, and
+    memory_mb is a limit.
     Raises UsageError if no worker has this name, or if it cannot be used.
     """
     worker_config: Json = {}
@@ -29,7 +29,6 @@ def train_run_config(get_client: Callable[[], Client], args: Any) -> Json:
         "environment": {},
         "resources": {
             "cpus": args.cpus or _at_least(capabilities.get("cpu_cores"), 1),
-            "memory_mb": _at_least(capabilities.get("estimated_memory_mb"), MEMORY_FLOOR_MB),
             "gpus": {"requested": gpus, "mandatory": bool(capabilities.get("requires_gpu"))},
         },
         "artifacts": {},

@@ -17,6 +17,7 @@ from mosaicctl.client import Client, OnDemandClient
 from mosaicctl.exits import INTERRUPTED, NOT_STARTED, code_of_run
 from mosaicctl.follow import EventStream, LogStream, Streams
 from mosaicctl.left import left_sentence
+from mosaicctl.memory import tell_missing_limit
 from mosaicctl.progressbar import Rate, measure, progress_line
 from mosaicctl.reconnecting import repeat_until_answered
 from mosaicctl.render import ending_text, label, progress, to_json
@@ -62,6 +63,7 @@ def execute(args: Any) -> int:
     params = submit_parameters(get_client, args)
     client = get_client()
     run = submit_with_key(client, params)
+    tell_missing_limit(client, params)
     with client, Interrupts() as interrupts:
         client.wake_fd = interrupts.fd
         follower = Follower(client, args, run)

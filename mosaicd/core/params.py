@@ -23,6 +23,8 @@ MAX_WORD_BYTES = 131071
 #: All arguments together: a run object stays well below the longest reply, and the kernel takes them.
 MAX_COMMAND_BYTES = 256 << 10
 MAX_PATH_BYTES = 4095
+#: One PiB; a number of bytes that the kernel reads without an overflow.
+MAX_MEMORY_MB = 1 << 30
 MAX_LABELS = 64
 MAX_NAME = 120
 MAX_KEY = 200
@@ -47,6 +49,7 @@ RETRY_SETS: Mapping[str, tuple[CauseKind, ...]] = {
 _NUMBERS: dict[str, Number] = {
     "cpus": Number(1, MAX_NUMBER),
     "gpus": Number(0, 1024),  # a config's own limit is 8; beyond the machine it is impossible, not invalid
+    "memory_mb": Number(1, MAX_MEMORY_MB),
     "time_limit_s": Number(0, MAX_NUMBER, closed=False),
     "max_steps": Number(1, MAX_NUMBER),
     "priority": Number(-MAX_PRIORITY, MAX_PRIORITY),
@@ -112,15 +115,15 @@ def check_config_words(config: Mapping[str, Any], faults: Faults) -> None:
         if key in section:
             check_word(section[key], ("metadata", "worker", key), faults)
     _check_words(section.get("arguments", []), ("metadata", "worker", "arguments"), faults)
-    for parent, key in (
-        ("resources", "cpus"),
-        ("resources", "memory_mb"),
-        ("schedule", "max_duration_seconds"),
-        ("schedule", "max_steps"),
+    for parent, key, most in (
+        ("resources", "cpus", MAX_NUMBER),
+        ("resources", "memory_mb", MAX_MEMORY_MB),
+        ("schedule", "max_duration_seconds", MAX_NUMBER),
+        ("schedule", "max_steps", MAX_NUMBER),
     ):
         value = config.get(parent, {}).get(key, 1)
-        if value > MAX_NUMBER:
-            faults.add((parent, key), f"{shown(value)} is more than the {MAX_NUMBER} allowed")
+        if value > most:
+            faults.add((parent, key), f"{shown(value)} is more than the {most} allowed")
 
 
 def check_word(word: str, path: Path, faults: Faults, most: int = MAX_WORD_BYTES) -> None:

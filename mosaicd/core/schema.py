@@ -100,7 +100,7 @@ TRAIN_RUN_CONFIG = Record(
                     {"requested": Whole(0, 8), "mandatory": Flag(False)}, frozenset({"requested"})
                 ),
             },
-            frozenset({"cpus", "memory_mb", "gpus"}),
+            frozenset({"cpus", "gpus"}),
         ),
         "artifacts": Record(
             {"output_prefix": Text(1), "persist_logs": Flag(True), "keep_checkpoints": Flag(True)}

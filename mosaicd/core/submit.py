@@ -32,6 +32,7 @@ _IN_CONFIG: Mapping[str, tuple[str, ...]] = {
     "name": ("run_name",),
     "cpus": ("resources", "cpus"),
     "gpus": ("resources", "gpus", "requested"),
+    "memory_mb": ("resources", "memory_mb"),
     "time_limit_s": ("schedule", "max_duration_seconds"),
     "max_steps": ("schedule", "max_steps"),
 }
@@ -126,7 +127,9 @@ def _filled_config(submit: Submit, given: Json) -> Filled:
         run_id=_own_run_id(config),
         name=config["run_name"],
         dedup=Dedup(submit.dedup or Dedup.ATTACH),
-        resources=Resources(resources["cpus"], resources["memory_mb"], gpus["requested"], gpus["mandatory"]),
+        resources=Resources(
+            resources["cpus"], resources.get("memory_mb"), gpus["requested"], gpus["mandatory"]
+        ),
         limits=_limits(
             submit, schedule.get("max_duration_seconds"), schedule.get("max_steps"), liveness(config)
         ),
@@ -142,7 +145,9 @@ def _filled_command(submit: Submit, given: Sequence[str], home: str) -> Filled:
         command=command,
         name=submit.name or command_name(command),
         dedup=Dedup(submit.dedup or Dedup.NEW),
-        resources=Resources(cpus=submit.cpus or 1, gpus=submit.gpus or 0, gpus_mandatory=bool(submit.gpus)),
+        resources=Resources(
+            submit.cpus or 1, submit.memory_mb, gpus=submit.gpus or 0, gpus_mandatory=bool(submit.gpus)
+        ),
         limits=_limits(submit, submit.time_limit_s, submit.max_steps, {}),
         cwd=submit.cwd or home,
         environment={**submit.caller_environment, **submit.environment},

@@ -36,6 +36,7 @@ class Submit:
     name: str | None = None
     cpus: int | None = None
     gpus: int | None = None
+    memory_mb: int | None = None
     time_limit_s: float | None = None
     max_steps: int | None = None
     priority: int = 0

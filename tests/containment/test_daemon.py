@@ -1,11 +1,13 @@
 """Containment through the daemon: the reported kind, the enforced limits, the cause of an end, unkillable
 processes."""
 
+import json
 import os
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +44,44 @@ def test_memory_mb_is_a_limit(build: Build, memory: str) -> None:
     assert "oom: the kernel killed one of its processes: over its memory limit of 300 MiB" in shown
 
 
+def test_memory_of_a_submit_is_a_limit(build: Build, memory: str) -> None:
+    """`run -m SIZE` limits a command; it ends with the cause oom.  Without -m nothing is limited."""
+    harness = build()
+    done = harness.ctl("-o", "json", "run", "-m", "300M", "--", sys.executable, "-c", EAT)
+    run = json.loads(done.stdout)
+    harness.run_ids.add(run["run_id"])
+    assert run["cause"]["kind"] == "oom" and run["cause"]["limit_bytes"] == 300 << 20
+    assert run["memory_mb"] == 300 and "-m is" not in done.stderr
+    free = harness.until(harness.submit("sleep", "60"), "EXEC")
+    assert free["memory_mb"] is None and free["limits"]["memory_bytes"] is None
+
+
+def test_memory_of_a_submit_replaces_that_of_the_config(build: Build, memory: str) -> None:
+    """-m has precedence over resources.memory_mb of a config."""
+    harness = build()
+    (harness.home / "config.json").write_text(json.dumps(config(300)))
+    run_id = harness.ctl("-o", "name", "submit", "-m", "2G", "-f", "config.json").stdout.strip()
+    harness.run_ids.add(run_id)
+    assert harness.until(run_id, "EXEC")["limits"]["memory_bytes"] == 2 << 30
+
+
+def test_the_memory_that_a_worker_estimates_is_no_limit(build: Build, memory: str) -> None:
+    """A run of an installed worker has no memory limit, unless the submit asks for one."""
+    harness = build()
+    described = json.loads(harness.ctl("-o", "json", "workers", "tabular").stdout)
+    assert described["capabilities"]["estimated_memory_mb"] > 0
+
+    def submitted(*options: str) -> dict[str, Any]:
+        program = ("--worker", "tabular", "--set", "env_id=Taxi-v3", "--set", "episodes=100000000")
+        run_id = harness.ctl("-o", "name", "submit", *options, *program).stdout.strip()
+        harness.run_ids.add(run_id)
+        return harness.until(run_id, "EXEC")
+
+    free = submitted()
+    assert free["memory_mb"] is None and free["limits"]["memory_bytes"] is None
+    assert submitted("-m", "1G")["limits"]["memory_bytes"] == 1 << 30
+
+
 def test_memory_off_sets_no_limit(build: Build, memory: str) -> None:
     """With memory = "off" no memory is limited, and `show` reports it."""
     harness = build(containment={"memory": "off"})
@@ -49,6 +89,10 @@ def test_memory_off_sets_no_limit(build: Build, memory: str) -> None:
     run = harness.until(run_id, "EXEC")
     assert run["limits"]["memory_bytes"] is None
     assert re.search("300 Mi?B, not enforced", harness.ctl("show", run_id).stdout)
+    assert "memory" not in harness.call("daemon.health")["containment"]["enforces"]
+    done = harness.ctl("-o", "name", "submit", "-m", "300M", "--", "true")
+    harness.run_ids.add(done.stdout.strip())
+    assert done.returncode == 0 and "-m is" in done.stderr
 
 
 def test_health_and_the_run_report_the_containment(build: Build) -> None:

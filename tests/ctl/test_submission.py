@@ -32,6 +32,7 @@ WORKERS = [
 def submitted(daemon: ScriptedDaemon) -> Callable[[], dict[str, Any]]:
     """Return a function that returns the parameters of the last submit; the daemon accepts every submit."""
     daemon.handlers["run.submit"] = lambda params, peer: a_run(state="INIT", kind="command")
+    daemon.handlers["daemon.health"] = lambda params, peer: {"containment": {}}
     daemon.handlers["worker.list"] = lambda params, peer: {"workers": WORKERS}
     return lambda: daemon.requests("run.submit")[-1]
 
@@ -42,14 +43,15 @@ Submitted = Callable[[], dict[str, Any]]
 def test_every_option_is_sent_as_its_parameter(submitted: Submitted, ctl: Ctl) -> None:
     """Every option is sent as its parameter, in the unit of the parameter."""
     argv = (
-        "submit -n nm -c 2 -g 1 -t 1h30m -p 5 --retries 3 --retry-on oom --grace 0 "
+        "submit -n nm -c 2 -g 1 -m 1.5G -t 1h30m -p 5 --retries 3 --retry-on oom --grace 0 "
         "--dedup fail -l a=b -l c=d --max-steps 10 --key k --cwd /tmp --hold -- true"
     )
     assert ctl(*argv.split())[0] == 0
     params = submitted()
     del params["caller_environment"]
     assert params == {
-        "command": ["true"], "cwd": "/tmp", "name": "nm", "cpus": 2, "gpus": 1, "time_limit_s": 5400.0,
+        "command": ["true"], "cwd": "/tmp", "name": "nm", "cpus": 2, "gpus": 1, "memory_mb": 1536,
+        "time_limit_s": 5400.0,
         "priority": 5, "retries": 3, "retry_on": ["oom"], "grace_s": 0.0, "dedup": "fail",
         "labels": {"a": "b", "c": "d"}, "max_steps": 10, "key": "k", "hold": True, "environment": {},
     }  # fmt: skip
@@ -114,7 +116,7 @@ def test_worker_and_set_make_a_config(submitted: Submitted, ctl: Ctl) -> None:
         "entry_point": "/opt/t/bin/python",
         "arguments": ["-m", "mosaic_tabular"],
         "environment": {},
-        "resources": {"cpus": 2, "memory_mb": 256, "gpus": {"requested": 0, "mandatory": False}},
+        "resources": {"cpus": 2, "gpus": {"requested": 0, "mandatory": False}},
         "artifacts": {},
         "metadata": {
             "worker": {
@@ -132,6 +134,19 @@ def test_worker_that_needs_a_gpu_requests_one(submitted: Submitted, ctl: Ctl) ->
     ctl("submit", "--worker", "deep", "-g", "4", "-n", "big")
     assert submitted()["config"]["resources"]["gpus"]["requested"] == 4
     assert submitted()["config"]["run_name"] == "big"
+
+
+@pytest.mark.parametrize(("enforces", "is_told"), [(["pids", "cpu"], True), (["memory", "pids"], False)])
+def test_a_memory_limit_that_cannot_be_set_is_told(
+    submitted: Submitted, daemon: ScriptedDaemon, ctl: Ctl, enforces: list[str], is_told: bool
+) -> None:
+    """If the daemon cannot limit memory, `submit -m` is accepted and standard error has a line about it."""
+    daemon.handlers["daemon.health"] = lambda params, peer: {
+        "containment": {"holds": "cgroup2", "enforces": enforces}
+    }
+    code, _, err = ctl("submit", "-m", "1G", "--", "true")
+    assert (code, submitted()["memory_mb"]) == (0, 1024)
+    assert ("-m" in err) == is_told
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,9 @@ submit --start-timeout x -- true | --start-timeout x
 submit -c 0 -- true | -c 0
 submit -c many -- true | -c many
 submit -g x -- true | -g x
+submit -m 4 -- true | -m 4M 4G
+submit -m 0G -- true | -m 0G
+submit -m much -- true | -m much
 submit --max-steps 0 -- true | --max-steps 0
 submit --retries 101 -- true | --retries 101
 submit -p 1001 -- true | -p 1001

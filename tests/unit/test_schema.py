@@ -29,7 +29,7 @@ SCHEMA: dict[str, Any] = {
         "resources": {
             "type": "object",
             "additionalProperties": False,
-            "required": ["cpus", "memory_mb", "gpus"],
+            "required": ["cpus", "gpus"],
             "properties": {
                 "cpus": WHOLE,
                 "memory_mb": {"type": "integer", "minimum": 256},

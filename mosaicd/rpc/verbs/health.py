@@ -32,7 +32,7 @@ async def handle(services: Services, caller: Caller, params: NoParams) -> Json:
         "counts": await services.history.counts(),
         "cpus": {"total": capacity.cpus_total, "free": capacity.cpus_free},
         "gpus": {"total": capacity.gpu_slots_total, "free": len(capacity.gpus_free)},
-        "containment": services.launcher.containment,
+        "containment": _containment(services),
         "wal": services.wal.last,
         "writes": registry.write_times(),
         "watchers": services.broadcaster.watchers,
@@ -43,6 +43,14 @@ async def handle(services: Services, caller: Caller, params: NoParams) -> Json:
             *_start_error(services),
         ],
     }
+
+
+def _containment(services: Services) -> Json:
+    """Return what the launcher has found, without the limit that the settings turn off."""
+    found = services.launcher.containment
+    if services.settings.containment.memory == "off" and "enforces" in found:
+        return {**found, "enforces": [limit for limit in found["enforces"] if limit != "memory"]}
+    return found
 
 
 def _quarantine(services: Services) -> list[Json]:
