@@ -7,8 +7,10 @@ from mosaicctl.values import duration
 from mosaicd.protocol import Json
 
 _EPILOG = """\
-A stopped run gets TERM, and after its grace period KILL. The grace period is 5 s, or 30 s for a worker
-that saves checkpoints. A second stop can only shorten it. The reply comes at once; --wait waits for the end.
+A stopped run gets TERM, and after its grace period KILL. The grace period is 30 s, unless the run or the
+settings have another one. The program gets TERM first, its child processes when it has ended, and all
+processes near the end of the grace period: so a program can save with the help of its children. A second
+stop can only shorten the grace period. The reply comes at once; --wait waits for the end.
 
   mosaicctl stop @
   mosaicctl stop --wait --grace 0 my-run

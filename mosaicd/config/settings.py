@@ -78,9 +78,6 @@ class Timeouts:
         orders.POST_MORTEM_S, "to collect the Python stacks of a silent or stuck run", 0.0, 60.0
     )
     grace_s: float = _time(orders.GRACE_S, "from TERM to KILL, the default of a run", 0.0)
-    worker_grace_s: float = _time(
-        orders.WORKER_GRACE_S, "from TERM to KILL, the default for a worker that declares checkpointing", 0.0
-    )
     pause_ack_s: float = _time(
         orders.PAUSE_ACK_TIMEOUT_S, "for a worker to acknowledge a pause; then its tree is frozen", 0.0
     )

@@ -15,11 +15,11 @@ from mosaicd.core.digest import REWRITTEN, SET_BY_LAUNCH
 from mosaicd.core.spec import Spec
 from mosaicd.protocol import Json, rundir
 from mosaicd.protocol.records.orders import (
-    WORKER_GRACE_S,
     Containment,
     LaunchOrder,
     Limits,
     Process,
+    SignalTo,
     TeardownLimits,
     TeardownOrder,
 )
@@ -89,7 +89,6 @@ class LaunchSettings:
     """The daemon's settings for values that a spec leaves open."""
 
     limits: Limits = field(default_factory=Limits)
-    worker_grace_s: float = WORKER_GRACE_S
     containment: str = "auto"
     memory: str = "enforce"
     tasks: int | None = None
@@ -136,10 +135,8 @@ def worker_config(spec: Spec, run_id: str) -> Json | None:
 
 
 def grace_s(spec: Spec, settings: LaunchSettings) -> float:
-    """Return the grace period of the spec, else the setting for workers with or without checkpoints."""
-    if spec.limits.grace_s is not None:
-        return spec.limits.grace_s
-    return settings.worker_grace_s if spec.supports_checkpoint else settings.limits.grace_s
+    """Return the grace period of the spec, else the setting."""
+    return settings.limits.grace_s if spec.limits.grace_s is None else spec.limits.grace_s
 
 
 def launch_order(
@@ -177,6 +174,7 @@ def launch_order(
         slots=at.slots,
         cpus=at.cpus,
         uid=uid,
+        signal_to=spec.signal_to,
         limits=_limits(spec, settings, used or Budget()),
         containment=_containment(spec, settings),
     )
@@ -187,6 +185,7 @@ def teardown_order(
     *,
     nonce: str,
     grace_s: float,
+    signal_to: SignalTo | None,
     pid: int | None,
     start_ticks: int | None,
     given_up_shim: tuple[int, int] | None = None,
@@ -202,6 +201,7 @@ def teardown_order(
         nonce=nonce,
         attempt_dir=at.attempt_dir,
         limits=TeardownLimits(grace_s=grace_s),
+        signal_to=signal_to,
         pid=pid,
         start_ticks=start_ticks,
         given_up_shim=process,

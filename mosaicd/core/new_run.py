@@ -21,8 +21,6 @@ class Timeouts(Protocol):
     def stall_s(self) -> float: ...
     @property
     def grace_s(self) -> float: ...
-    @property
-    def worker_grace_s(self) -> float: ...
 
 
 def of_spec(
@@ -31,9 +29,7 @@ def of_spec(
     """Return the run of `spec` in INIT, submitted at `at` by `owner` (uid and name)."""
     limits, resources = spec.limits, spec.resources
     is_worker = spec.kind is RunKind.WORKER
-    grace = limits.grace_s
-    if grace is None:
-        grace = timeouts.worker_grace_s if spec.supports_checkpoint else timeouts.grace_s
+    grace = timeouts.grace_s if limits.grace_s is None else limits.grace_s
     start, heartbeat = limits.start_timeout_s, limits.heartbeat_timeout_s
     handshake = limits.handshake_timeout_s
     return Run(

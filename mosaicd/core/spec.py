@@ -29,6 +29,7 @@ from mosaicd.core.schema import (
 )
 from mosaicd.protocol import Json
 from mosaicd.protocol.faults import Faults, shown
+from mosaicd.protocol.records.orders import TO_LEADER, TO_TREE, SignalTo
 from mosaicd.protocol.states import Dedup, RunKind
 
 VERSION = 1
@@ -58,7 +59,7 @@ _SPEC_JSON = Record(
         "run_id": _TEXT, "worker_kind": _TEXT, "worker_id": _TEXT, "config_flag": Flag(False),
         "supports_pause": Flag(False), "supports_checkpoint": Flag(False), "cwd": _TEXT,
         "env_names": Texts(), "priority": Whole(-MAX_NUMBER, MAX_NUMBER), "labels": TextMap(), "key": _TEXT,
-        "hold": Flag(False), "resume_from": _TEXT, "config": Nullable(Free()),
+        "hold": Flag(False), "signal_to": _TEXT, "resume_from": _TEXT, "config": Nullable(Free()),
     },
     frozenset({"version", "kind", "name", "argv", "digest", "dedup", "resources", "limits", "env_names"}),
 )  # fmt: skip
@@ -116,6 +117,7 @@ class Spec:
     labels: Mapping[str, str] = field(default_factory=dict)
     key: str | None = None
     hold: bool = False
+    signal_to: SignalTo | None = None
     resume_from: str | None = None
     config: Mapping[str, Any] | None = None
 
@@ -184,6 +186,8 @@ def _check_values(data: Mapping[str, Any], faults: Faults) -> None:
     for name, words in (("kind", RunKind), ("dedup", Dedup)):
         if data[name] not in set(words):
             faults.add((name,), f"{shown(data[name])} is none of {', '.join(words)}")
+    if data.get("signal_to") not in (None, TO_LEADER, TO_TREE):
+        faults.add(("signal_to",), f"{shown(data['signal_to'])} is none of {TO_LEADER}, {TO_TREE}")
     if not data["argv"]:
         faults.add(("argv",), "must not be empty")
     check_json({name: value for name, value in data.items() if name != "config"}, faults)

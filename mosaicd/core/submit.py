@@ -84,6 +84,7 @@ def make_spec(submit: Submit, defaults: Defaults) -> Spec:
         labels=dict(submit.labels),
         key=submit.key,
         hold=submit.hold,
+        signal_to=submit.signal_to,
         config=asked.config,
     )
 

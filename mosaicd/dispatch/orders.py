@@ -21,7 +21,8 @@ from mosaicd.core.launch import (
     teardown_order,
 )
 from mosaicd.core.run import Run
-from mosaicd.protocol.records.orders import LaunchOrder, Limits, TeardownOrder
+from mosaicd.core.spec import InvalidSpec
+from mosaicd.protocol.records.orders import LaunchOrder, Limits, SignalTo, TeardownOrder
 from mosaicd.rundirs.directories import RunDirs
 
 
@@ -49,7 +50,6 @@ class OrderBuilder:
                 stderr_limit_bytes=limits.stderr_bytes,
                 telemetry_limit_bytes=limits.telemetry_bytes,
             ),
-            worker_grace_s=timeouts.worker_grace_s,
             containment=settings.containment.mode,
             memory=settings.containment.memory,
             tasks=settings.containment.tasks,
@@ -80,6 +80,7 @@ class OrderBuilder:
             self._placement(run),
             nonce=run.nonce or "",
             grace_s=grace_s(run),
+            signal_to=self._signal_to(run),
             pid=run.pid,
             start_ticks=run.start_ticks,
             given_up_shim=given_up_shim,
@@ -88,6 +89,13 @@ class OrderBuilder:
     def remove_environment(self, run: Run) -> None:
         """Remove the values of the run's environment, which only a live run needs."""
         self._rundirs.forget_environment(run.run_id)
+
+    def _signal_to(self, run: Run) -> SignalTo | None:
+        """Return the receivers of signals in the spec; None if the spec cannot be used."""
+        try:
+            return self._rundirs.load_spec(run.run_id)[0].signal_to
+        except (OSError, InvalidSpec):
+            return None
 
     def _placement(self, run: Run) -> Placement:
         path = str(self._rundirs.path(run.run_id))

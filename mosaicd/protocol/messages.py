@@ -43,6 +43,7 @@ class Submit:
     retries: int | None = None
     retry_on: list[str] | None = None
     grace_s: float | None = None
+    signal_to: Literal["leader", "tree"] | None = None
     dedup: Literal["attach", "new", "fail"] | None = None
     key: str | None = None
     labels: dict[str, str] = field(default_factory=dict)

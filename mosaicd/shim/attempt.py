@@ -138,6 +138,8 @@ class Attempt:
             if child_end.pid == leader.pid and not leader.is_reaped:
                 leader.note_reaped()
                 self._leader_ended(child_end, now)
+        if ended:
+            self._control.kill_sequence.note_end(now)
 
     # ------------------------------------------------------------------ the daemon
 

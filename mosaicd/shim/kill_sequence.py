@@ -1,21 +1,26 @@
 """The kill sequence: TERM and CONT, a grace period, then STOP and KILL in rounds until the tree is empty.
 
-STOP comes before KILL because some programs restart their dead children: a stopped process does not fork.
-The leader of a MOSAIC worker gets TERM first, because it needs its children to save a checkpoint; the
-children get TERM when it has ended.  `is_forced` means that the leader was alive at the first KILL.  The
-kernel kills all processes of a control group at one instant; signals are for processes outside of it.
+In the grace period, `signal_order` decides which processes get TERM, at the beginning, after each end of a
+process, and in the last round.  STOP comes before KILL because some programs restart their dead children: a
+stopped process does not fork.  `is_forced` means that the leader was alive at the first KILL.  The kernel
+kills all processes of a control group at one instant; signals are for processes outside of it.
 """
 
 import signal
 
 from mosaicd.procfs import Process
 from mosaicd.protocol.backoff import Backoff
-from mosaicd.shim import child, process_table
+from mosaicd.protocol.records.orders import TO_LEADER, TO_TREE
+from mosaicd.shim import child, process_table, signal_order
+from mosaicd.shim.process_traits import traits_of
 from mosaicd.shim.tree import Tree, kill_cgroup_members, stop_running
 
 _STOP_PASSES = 8
 _FIRST_ROUND_S = 0.002
 _LAST_ROUND_S = 0.1
+#: Between two looks at the tree in the grace period; the end of a child of the shim causes one, too.
+_FIRST_LOOK_S = 0.02
+_LAST_LOOK_S = 1.0
 #: From this round on, direct children are also killed as fast as possible.
 _CHILDREN_ROUND = 3
 _CHILDREN_PASSES = 32
@@ -24,10 +29,17 @@ _CHILDREN_PASSES = 32
 class KillSequence:
     """The kill sequence of one process tree; a second `begin` can only shorten its grace period."""
 
-    def __init__(self, tree: Tree, leader_first: bool) -> None:
+    def __init__(self, tree: Tree, signal_to: str | None = None) -> None:
+        """`signal_to`: TO_LEADER, TO_TREE, or None for the usual order of signals."""
         self._tree = tree
-        self._leader_first = leader_first
+        self._signal_to = signal_to
+        self._sent: dict[signal_order.Identity, set[int]] = {}
         self._kill_at: float | None = None
+        self._last_round_at = 0.0
+        self._is_last_round_over = False
+        self._looks = Backoff(_FIRST_LOOK_S, _LAST_LOOK_S)
+        self._look_at = 0.0
+        self._looked_at = 0.0
         self._backoff = Backoff(_FIRST_ROUND_S, _LAST_ROUND_S)
         self._round_at = 0.0
         self._rounds = 0
@@ -45,43 +57,69 @@ class KillSequence:
 
     def begin(self, now: float, grace_s: float) -> None:
         """Begin with TERM; if the sequence has begun, shorten its grace period."""
+        kill_at = now + grace_s
+        last_round_at = kill_at - signal_order.last_round_s(grace_s)
         if self._kill_at is not None:
-            self._kill_at = min(self._kill_at, now + grace_s)
+            if kill_at < self._kill_at:
+                self._kill_at, self._last_round_at = kill_at, min(self._last_round_at, last_round_at)
             return
-        self._kill_at = now + grace_s
+        self._kill_at, self._last_round_at = kill_at, last_round_at
         if grace_s > 0:
-            leader = self._tree.leader()
-            self._send_term(
-                [leader] if leader and self._leader_first else self._tree.read_members().processes
-            )
+            self._look(now, to_all=self._signal_to == TO_TREE)
+            self._tree.run_cgroup.thaw()
+            for process in self._tree.read_members().processes:
+                child.send(process, signal.SIGCONT)  # a stopped process does not act on TERM until CONT
 
-    def leader_has_ended(self) -> None:
-        """Send TERM to the rest of the tree, if so far only the leader got it."""
-        if self._leader_first and not self.is_killing:
-            self._send_term(self._tree.read_members().processes)
+    def note_end(self, now: float) -> None:
+        """Note that a process of the tree may have ended, so that others are next."""
+        self._look_at = min(self._look_at, max(now, self._looked_at + _FIRST_LOOK_S))
 
     def next_at(self) -> float | None:
-        """Return when the next round of KILL is due, or None."""
+        """Return when `tick` is due, or None."""
         if self._kill_at is None:
             return None
-        return max(self._kill_at, self._round_at)
+        if self.is_killing:
+            return max(self._kill_at, self._round_at)
+        moments = [self._kill_at, self._look_at]
+        return min(moments if self._is_last_round_over else [*moments, self._last_round_at])
 
     def tick(self, now: float) -> None:
-        """Kill the tree once if a round is due."""
+        """Send TERM to the next processes, or kill the tree once, if that is due."""
         due = self.next_at()
-        if due is None or now < due:
+        if due is None or self._kill_at is None or now < due:
             return
-        self._rounds += 1
-        self._kill_round()
-        self._round_at = now + self._backoff.next_s()
+        if now >= self._kill_at:
+            self._rounds += 1
+            self._kill_round()
+            self._round_at = now + self._backoff.next_s()
+        elif now >= self._last_round_at and not self._is_last_round_over:
+            self._is_last_round_over = True
+            self._look(now, to_all=True)
+        else:
+            self._look(now, to_all=False)
 
-    def _send_term(self, members: list[Process]) -> None:
-        for process in members:
-            child.send(process, signal.SIGTERM)
-        self._tree.run_cgroup.thaw()
-        receivers = self._tree.read_members().processes if self._leader_first else members
+    def _look(self, now: float, *, to_all: bool) -> None:
+        """Send TERM to the processes that are next."""
+        receivers = self._next_receivers(to_all=to_all)
         for process in receivers:
-            child.send(process, signal.SIGCONT)  # a stopped process does not act on TERM until CONT
+            self._sent.setdefault(signal_order.identity(process), set()).add(signal.SIGTERM)
+            child.send(process, signal.SIGTERM)
+            if process.is_stopped:
+                child.send(process, signal.SIGCONT)
+        if receivers:
+            self._looks.reset()
+        self._looked_at = now
+        self._look_at = now + self._looks.next_s()
+
+    def _next_receivers(self, *, to_all: bool) -> list[Process]:
+        leader = self._tree.leader()
+        is_leader_next = leader is None or signal_order.identity(leader) not in self._sent
+        if not is_leader_next and not to_all:
+            return []  # without a survey
+        return signal_order.next_receivers(
+            self._tree.read_members().processes, leader, self._sent, signal.SIGTERM,
+            to_all=to_all, with_foreground=self._signal_to != TO_LEADER, traits_of=traits_of,
+        )  # fmt: skip
 
     def _kill_round(self) -> None:
         if self._tree.leader() is not None:

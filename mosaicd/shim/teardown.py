@@ -35,7 +35,7 @@ def run(order: TeardownOrder, signals: SignalPipe, root: CgroupRoot) -> int:
     run_cgroup = find(root, order.run_id, order.attempt)
     tree = OrphanTree(order.run_id, order.pid, order.start_ticks, run_cgroup)
     found = tree.read_members().processes
-    kill_sequence = KillSequence(tree, leader_first=False)
+    kill_sequence = KillSequence(tree, order.signal_to)
     if found:
         kill_sequence.begin(time.monotonic(), order.limits.grace_s)
         _wait_until_empty(tree, kill_sequence, signals)
@@ -58,6 +58,7 @@ def _wait_until_empty(tree: OrphanTree, kill_sequence: KillSequence, signals: Si
     empty_surveys = 0
     while empty_surveys < 2:
         now = time.monotonic()
+        kill_sequence.note_end(now)
         kill_sequence.tick(now)
         due = kill_sequence.next_at() or now
         poll.poll(max(0.0, min(_SURVEY_S, due - now)) * 1000 + 1)

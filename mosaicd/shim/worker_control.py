@@ -19,8 +19,6 @@ from mosaicd.shim.progress import Progress
 from mosaicd.shim.start import StartedWorker
 from mosaicd.shim.tree import OwnTree
 
-_SWEEP_GRACE_S = 2.0  # for remaining processes if the worker ended by itself
-
 
 class WorkerControl:
     """Control of the worker of one attempt; does nothing before `begin`."""
@@ -31,7 +29,7 @@ class WorkerControl:
     ) -> None:  # fmt: skip
         """Report facts with `add_fact`; call `on_stop` for a stop that has to begin now."""
         limits = order.limits
-        self.kill_sequence = KillSequence(tree, leader_first=order.is_worker)
+        self.kill_sequence = KillSequence(tree, order.signal_to)
         self.pause = Pause(tree, limits.pause_ack_timeout_s, self._paused, self._continued)
         self.post_mortem = PostMortem(tree, dir_fd, limits.post_mortem_s)
         self._limits = RunLimits(limits.time_limit_s, limits.max_steps, limits.steps_before)
@@ -88,11 +86,9 @@ class WorkerControl:
         self.post_mortem.finish()
 
     def end_rest(self, now: float) -> None:
-        """End the processes that remain after the worker's end."""
-        if self.is_stopping:
-            self.kill_sequence.leader_has_ended()
-        else:
-            self.kill_sequence.begin(now, min(_SWEEP_GRACE_S, self._grace_s))
+        """End the processes that remain after the worker's end; a stop that has begun keeps its deadline."""
+        if not self.is_stopping:
+            self.kill_sequence.begin(now, self._grace_s)
 
     def _check_limits(self, now: float, progress: Progress) -> None:
         kind = self._limits.reached(now, progress.steps, progress.steps_are_global)

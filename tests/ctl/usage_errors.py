@@ -35,6 +35,7 @@ submit -p 1001 -- true | -p 1001
 submit -l x -- true | -l x
 submit --retry-on x -- true | --retry-on x
 submit --dedup x -- true | --dedup x
+submit --signal-to x -- true | --signal-to x
 submit -e =x -- true | -e =x
 submit -e NO_SUCH_VARIABLE_HERE -- true | -e NO_SUCH_VARIABLE_HERE
 submit --set a=1 -- true | --set

@@ -32,7 +32,7 @@ def test_a_released_run_gives_its_slot_away_and_continues(build: Build, first_mo
 
     No retry is used, and no episode is lost or played twice.
     """
-    harness = workshop(build, cpus={"slots": 1}, timeouts={"worker_grace_s": 20.0})
+    harness = workshop(build, cpus={"slots": 1}, timeouts={"grace_s": 20.0})
     run_id = train(harness, PATIENT, **LONG)
     wait_until(lambda: position(harness, run_id), lambda done: done > 5, "the worker has played 5 episodes")
     if first_mode:
@@ -65,7 +65,7 @@ def test_a_released_run_gives_its_slot_away_and_continues(build: Build, first_mo
 def test_a_release_waits_for_a_worker_that_is_starting(build: Build) -> None:
     """A release of a starting worker waits, also across a restart of the daemon, until the worker can save a
     checkpoint."""
-    harness = workshop(build, timeouts={"worker_grace_s": 20.0})
+    harness = workshop(build, timeouts={"grace_s": 20.0})
     gate = harness.home / "begin"
     run_id = idle(harness, PATIENT, begin_at=str(gate), steps=100_000, step_s=0.01)
     harness.until(run_id, "RDY")
@@ -78,7 +78,7 @@ def test_a_release_waits_for_a_worker_that_is_starting(build: Build) -> None:
 
 def test_a_release_does_not_revive_a_completed_run(build: Build) -> None:
     """If the worker completes before it can be released, the run ends as succeeded."""
-    harness = workshop(build, timeouts={"worker_grace_s": 20.0})
+    harness = workshop(build, timeouts={"grace_s": 20.0})
     gate = harness.home / "go"
     run_id = idle(harness, PATIENT, hang=True, hang_until=str(gate))
     harness.until(run_id, "EXEC")
@@ -90,7 +90,7 @@ def test_a_release_does_not_revive_a_completed_run(build: Build) -> None:
 
 def test_a_worker_that_ignores_a_release_fails(build: Build) -> None:
     """If a worker neither saves nor exits, the release ends the run as failed (checkpoint_invalid)."""
-    harness = workshop(build, timeouts={"worker_grace_s": 0.5})
+    harness = workshop(build, timeouts={"grace_s": 0.5})
     run_id = idle(harness, PATIENT, hang=True)
     harness.until(run_id, "EXEC")
     harness.call("run.pause", run_id=run_id, mode="release")

@@ -198,7 +198,7 @@ def test_a_retry_with_a_key_is_one_run(harness: DaemonHarness) -> None:
 
 def test_a_lost_shim_is_retried_from_the_checkpoint(build: Build) -> None:
     """By default a lost shim is retried, and the next attempt continues from the checkpoint."""
-    harness = workshop(build, timeouts={"worker_grace_s": 0.5})
+    harness = workshop(build, timeouts={"grace_s": 0.5})
     harness.allow(Catalogue.SHIM_LOST)
     gate = harness.home / "go"
     run_id = idle(harness, {**PATIENT, "retries": 1}, steps=6, save_at=[4], hang=True, hang_until=str(gate))

@@ -31,7 +31,7 @@ Ended = subprocess.CompletedProcess[str]
 SHORT_LIMITS: Settings = {
     "cpus": {"slots": 2},
     "gpus": {"static": 0},
-    "timeouts": {"grace_s": 1.0, "worker_grace_s": 2.0, "handshake_s": 10.0, "pause_ack_s": 1.0},
+    "timeouts": {"grace_s": 2.0, "handshake_s": 10.0, "pause_ack_s": 1.0},
     "retries": {"backoff_s": 0.05, "backoff_max_s": 0.2},
 }
 

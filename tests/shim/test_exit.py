@@ -106,7 +106,8 @@ def test_the_worker_config_is_written_and_passed(harness: ShimHarness) -> None:
 
 def test_leaked_processes_of_a_worker_are_ended(harness: ShimHarness) -> None:
     """After the exit of the leader, the shim ends the rest of the tree and then reports it empty."""
-    run = harness.launch(["sh", "-c", "setsid sleep 1000 & (trap '' TERM; sleep 1000; sleep 1000) & exit 3"])
+    script = "setsid sleep 1000 & (trap '' TERM; sleep 1000; sleep 1000) & exit 3"
+    run = harness.launch(["sh", "-c", script], limits={"grace_s": 0.4})
     record = run.exit()
     assert (record["exit_code"], record["swept"], record["stop"]) == (3, False, None)
     run.fact("emptied")

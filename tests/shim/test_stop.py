@@ -94,7 +94,7 @@ def test_a_second_stop_can_only_shorten_the_grace_period(harness: ShimHarness) -
 
 
 def test_a_worker_can_clean_up_after_term(harness: ShimHarness) -> None:
-    """Only the leader of a worker receives TERM, so its children can help with the clean-up."""
+    """The leader receives TERM first, so its children can help with the clean-up."""
     code = """
 import subprocess, signal, sys
 def end(*_):

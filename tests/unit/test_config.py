@@ -32,7 +32,7 @@ def faults(tmp_path: Path, text: str, **overrides: Any) -> list[Fault]:
 def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
     """Without a config file, every setting has its default."""
     settings = config.load(environ={"HOME": str(tmp_path)})
-    assert settings.timeouts.grace_s == 5.0
+    assert settings.timeouts.grace_s == 30.0
     assert settings.cpus.slots == len(os.sched_getaffinity(0))
     assert settings.gpus.static == 0
     assert settings.config_file is None

@@ -9,6 +9,7 @@ import pytest
 from mosaicd.core.deadlines import Deadline, deadline
 from mosaicd.core.run import Run
 from mosaicd.dispatch.deadline_watch import SECOND_CHECK_S, DeadlineWatch
+from mosaicd.protocol.records.orders import GRACE_S
 from mosaicd.protocol.states import CauseKind, RunKind, State, Want
 from tests.harness.clock import ManualClock
 
@@ -162,7 +163,7 @@ def test_each_request_starts_its_own_deadline(monkeypatch: pytest.MonkeyPatch) -
         bench.advance(15.0)
         bench.run = working(state=state, want=want)
         bench.watch.observe(bench.run)
-    bench.advance(14.9)
+    bench.advance(GRACE_S + 9.9)
     assert bench.missed == []
     bench.advance(0.1 + 2 * SECOND_CHECK_S)
     assert bench.causes == [CauseKind.UNKILLABLE]

@@ -172,7 +172,7 @@ def test_the_order_is_complete_and_json_safe() -> None:
         "kind": "worker", "argv": ["/opt/python", "-m", "able"], "cwd": f"{run_dir}/files",
         "worker_id": "able", "worker_kind": "able", "supports_checkpoint": True,
         "worker_config": {"run_id": RUN_ID, "seed": 7, "worker_id": "able"}, "config_flag": True,
-        "cooperative": True, "slots": [1, 3], "cpus": 2, "uid": 1000,
+        "cooperative": True, "slots": [1, 3], "cpus": 2, "uid": 1000, "signal_to": None,
         "containment": {"memory_bytes": 512 << 20, "required": False, "tasks": None},
     }  # fmt: skip
     assert limits == {
@@ -190,12 +190,20 @@ def test_the_order_of_a_plain_command() -> None:
     assert (order["limits"]["grace_s"], order["limits"]["handshake_timeout_s"]) == (0, 1.5)
 
 
-def test_the_grace_period_is_longer_for_a_worker_that_checkpoints() -> None:
-    """A worker that declares checkpointing has worker_grace_s; a grace period of the run wins over both."""
-    settings = LaunchSettings(Limits(grace_s=1), worker_grace_s=2)
+def test_the_grace_period_of_a_run_wins_over_the_setting() -> None:
+    """Commands and workers, with or without checkpoints, have one default grace period."""
+    settings = LaunchSettings(Limits(grace_s=1))
+    assert grace_s(spec_of(command=["true"]), settings) == 1
     assert grace_s(worker("plain"), settings) == 1
-    assert grace_s(worker("able"), settings) == 2
+    assert grace_s(worker("able"), settings) == 1
     assert grace_s(worker("able", grace_s=0), settings) == 0
+
+
+def test_the_order_has_the_receivers_of_signals() -> None:
+    """`signal_to` of the spec is in the launch order and changes no digest."""
+    spec = spec_of(command=["true"], signal_to="tree")
+    assert order_of(spec)["signal_to"] == "tree"
+    assert spec.digest == spec_of(command=["true"]).digest
 
 
 def test_the_order_has_the_remaining_limits() -> None:
@@ -208,8 +216,8 @@ def test_the_order_has_the_remaining_limits() -> None:
 
 def test_the_teardown_order() -> None:
     """A teardown order has the attempt, the identity of its leader and the grace period."""
-    assert teardown_order(AT, nonce="n", grace_s=5, pid=9, start_ticks=77).to_json() == {
+    assert teardown_order(AT, nonce="n", grace_s=5, signal_to="tree", pid=9, start_ticks=77).to_json() == {
         "order": "teardown", "run_id": RUN_ID, "attempt": 2, "nonce": "n",
         "attempt_dir": f"/state/runs/{RUN_ID}/attempt-2", "given_up_shim": None, "limits": {"grace_s": 5},
-        "pid": 9, "start_ticks": 77,
+        "signal_to": "tree", "pid": 9, "start_ticks": 77,
     }  # fmt: skip

@@ -371,7 +371,7 @@ SUBMITS = st.fixed_dictionaries(
         "time_limit_s": st.floats(0.001, 1e6), "max_steps": st.integers(1, 10**9),
         "priority": st.integers(-1000, 1000), "retries": st.integers(0, 100), "grace_s": st.floats(0, 100),
         "retry_on": st.lists(st.sampled_from(["oom", "exit_code"])), "dedup": st.sampled_from([*Dedup]),
-        "key": TEXT.filter(bool), "hold": st.booleans(),
+        "key": TEXT.filter(bool), "hold": st.booleans(), "signal_to": st.sampled_from(("leader", "tree")),
         "labels": st.dictionaries(st.just("team"), st.just("a b")),
         "environment": st.dictionaries(st.sampled_from(["A", "PATH", "RUN_ID"]), TEXT),
     },

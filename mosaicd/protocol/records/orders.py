@@ -10,13 +10,16 @@ from mosaicd.protocol import Json
 from mosaicd.protocol.records.record import Record
 
 #: Defaults of the settings in `[timeouts]` and `[limits]`, for values that a run does not set.
-GRACE_S = 5.0
-WORKER_GRACE_S = 30.0  # for a worker that supports checkpoints
+GRACE_S = 30.0
 HANDSHAKE_TIMEOUT_S = 30.0
 PAUSE_ACK_TIMEOUT_S = 10.0
 POST_MORTEM_S = 2.0
 OUTPUT_LIMIT_BYTES = 1 << 30
 TELEMETRY_LIMIT_BYTES = 1 << 32
+
+#: Receivers of the signal of a stop, instead of the usual order: the leader alone, or all processes at once.
+TO_LEADER, TO_TREE = "leader", "tree"
+SignalTo = Literal["leader", "tree"]
 
 _WORKER_ID_LIMIT = 128
 
@@ -69,6 +72,7 @@ class LaunchOrder(Record):
     slots: tuple[int, ...] = ()
     cpus: int | None = None
     uid: int | None = None
+    signal_to: SignalTo | None = None
     limits: Limits = Limits()
     containment: Containment = Containment()
 
@@ -110,6 +114,7 @@ class TeardownOrder(Record):
     nonce: str = ""
     attempt_dir: str
     limits: TeardownLimits = TeardownLimits()
+    signal_to: SignalTo | None = None
     pid: int | None = None
     start_ticks: int | None = None
     given_up_shim: Process | None = None
