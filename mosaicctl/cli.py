@@ -49,6 +49,22 @@ VERBS: dict[str, str] = {
 #: Verb -> its module, if Python does not allow the verb as the name of a module.
 _MODULES = {"import": "importing"}
 
+#: Verbs of other tools -> what to type here.
+_OTHER_TOOLS: dict[str, str] = {
+    **dict.fromkeys(("ps", "ls", "queue", "jobs"), "list"),
+    "status": "list, or show RUN",
+    **dict.fromkeys(("info", "inspect"), "show RUN"),
+    **dict.fromkeys(("kill", "cancel", "abort", "terminate"), "stop RUN"),
+    **dict.fromkeys(("rm", "remove", "delete", "clean"), "prune"),
+    "top": "watch",
+    **dict.fromkeys(("restart", "rerun", "resubmit"), "retry RUN"),
+    "log": "logs RUN",
+    "tail": "logs -f RUN",
+    **dict.fromkeys(("suspend", "freeze"), "pause RUN"),
+    **dict.fromkeys(("continue", "unpause"), "resume RUN"),
+    **dict.fromkeys(("add", "start", "exec"), "submit -- COMMAND"),
+}
+
 _EPILOG = """\
 RUN is an id, a unique beginning of an id, a name, a pattern in quotes ('taxi-*'), or @ for your
 last run.
@@ -111,7 +127,9 @@ def _simplify_message(message: str) -> str:
     missing = message.removeprefix("the following arguments are required: ")
     if missing != message:
         return f"{missing} is missing"
-    name, _, fault = message.removeprefix("argument ").partition(": ")
+    name, colon, fault = message.removeprefix("argument ").partition(": ")
+    if not colon:
+        return message
     if fault == "expected one argument":
         return f"{name}: the value is missing"
     other = fault.removeprefix("not allowed with argument ")
@@ -119,11 +137,20 @@ def _simplify_message(message: str) -> str:
 
 
 def _unknown_verb(word: str) -> str:
-    """Return the message for an unknown verb, with the most similar verb, if one is similar."""
+    """Return the message for an unknown verb, with the verb that does the same or is similar, if any."""
     from difflib import get_close_matches  # only a mistyped verb needs this import
 
-    similar = get_close_matches(word, VERBS, n=1)
-    return f"{word!r} is not a verb{f'; did you mean {similar[0]}?' if similar else ''}"
+    meant = _OTHER_TOOLS.get(word) or next(iter(get_close_matches(word, VERBS, n=1)), None)
+    return f"{word!r} is not a verb{f'; did you mean {meant}?' if meant else ''}"
+
+
+def _words_before_separator(words: list[str]) -> str:
+    """Return the message for words before `--` that are no options: they may be a part of an option."""
+    many = len(words) > 1
+    return (
+        f"{' '.join(map(repr, words))} before -- {'are no options' if many else 'is no option'}; "
+        "the options stand before --, the whole command after it"
+    )
 
 
 def _parse_all(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
@@ -187,8 +214,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args = _parse_all(parser, head)
     if tail is not None:
         if hasattr(args, "command"):
-            # `run git log -- FILE`: the command began before, so this `--` is part of the command.
-            args.command = [*args.command, "--", *tail] if args.command else tail
+            if args.command:
+                parser.prog = f"mosaicctl {args.verb}"
+                parser.error(_words_before_separator(args.command))
+            args.command = tail
         else:
             args = _parse_all(parser, argv)
     if not hasattr(args, "execute"):

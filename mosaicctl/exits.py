@@ -24,6 +24,8 @@ BROKEN_PIPE = 141
 class UsageError(Exception):
     """The command line has a mistake; the text has the mistake and the rule."""
 
+    exit_code = USAGE
+
 
 def code_of(error: MosaicError) -> int:
     """Return mosaicctl's exit code for an error of the daemon."""

@@ -9,6 +9,7 @@ from mosaicctl.environment import capture
 from mosaicctl.exits import DONE, code_of, explain
 from mosaicctl.render import emit, label
 from mosaicctl.select import references, selector_argument
+from mosaicctl.standard_streams import are_accepted
 from mosaicctl.submission import submit_with_key
 from mosaicctl.variables import explicit_environment
 from mosaicd.protocol import Json
@@ -57,7 +58,8 @@ def execute(args: Any) -> int:
                 code = code or code_of(error)
     single = len(targets) == 1 and len(args.runs) <= 1
     if runs or not single:
-        emit(args.output, runs, "".join(map(sentence, runs)), single)
+        with are_accepted(runs):
+            emit(args.output, runs, "".join(map(sentence, runs)), single)
     return code
 
 

@@ -22,6 +22,7 @@ from mosaicctl.progressbar import Rate, measure, progress_line
 from mosaicctl.reconnecting import repeat_until_answered
 from mosaicctl.render import ending_text, label, progress, to_json
 from mosaicctl.screen import Screen
+from mosaicctl.standard_streams import are_accepted
 from mosaicctl.submission import submission_arguments, submit_parameters, submit_with_key
 from mosaicctl.verbs.watch import event_line
 from mosaicd.protocol import Json
@@ -63,7 +64,13 @@ def execute(args: Any) -> int:
     params = submit_parameters(get_client, args)
     client = get_client()
     run = submit_with_key(client, params)
-    tell_missing_limit(client, params)
+    with are_accepted([run]):
+        tell_missing_limit(client, params)
+        return _follow(client, args, run)
+
+
+def _follow(client: Client, args: Any, run: Json) -> int:
+    """Follow an accepted run to its end and return its code."""
     with client, Interrupts() as interrupts:
         client.wake_fd = interrupts.fd
         follower = Follower(client, args, run)

@@ -6,6 +6,7 @@ from typing import Any
 from mosaicctl.client import NoDaemon, OnDemandClient
 from mosaicctl.memory import tell_missing_limit
 from mosaicctl.render import emit, label, to_json
+from mosaicctl.standard_streams import are_accepted
 from mosaicctl.submission import submission_arguments, submit_parameters, submit_with_key
 from mosaicd.protocol import Json
 
@@ -42,8 +43,9 @@ def execute(args: Any) -> int:
         if args.dry_run:
             return _dry_run(get_client, params)
         run = submit_with_key(get_client(), params)
-        tell_missing_limit(get_client(), params)
-    emit(args.output, [run], sentence(run), single=True)
+        with are_accepted([run]):
+            tell_missing_limit(get_client(), params)
+            emit(args.output, [run], sentence(run), single=True)
     return 0
 
 

@@ -76,7 +76,7 @@ def test_option_before_the_verb_is_not_reset_by_the_verb() -> None:
     [
         (["submit", "--", "echo", "--help", "-o"], ["echo", "--help", "-o"]),
         (["submit", "-n", "x", "echo", "-n"], ["echo", "-n"]),
-        (["submit", "-c", "2", "git", "log", "--", "file"], ["git", "log", "--", "file"]),
+        (["submit", "-c", "2", "--", "git", "log", "--", "file"], ["git", "log", "--", "file"]),
         (["run", "--", "sh", "-c", "exit 7", "--", "a"], ["sh", "-c", "exit 7", "--", "a"]),
         (["submit", "-f", "x.json"], []),
         (["submit", "--", "--"], ["--"]),
@@ -156,6 +156,16 @@ def test_version_is_that_of_the_package() -> None:
     [
         (["lits"], ["'lits'", "list", "`mosaicctl --help`"]),
         (["xyzzy"], ["'xyzzy'", "`mosaicctl --help`"]),
+        (["ps"], ["mean list?"]),
+        (["ls"], ["mean list?"]),
+        (["status"], ["mean list, or show RUN?"]),
+        (["kill", "a"], ["mean stop RUN?"]),
+        (["cancel", "a"], ["mean stop RUN?"]),
+        (["rm", "a"], ["mean prune?"]),
+        (["top"], ["mean watch?"]),
+        (["restart", "a"], ["mean retry RUN?"]),
+        (["log", "a"], ["mean logs RUN?"]),
+        (["tail", "a"], ["mean logs -f RUN?"]),
         (["submit", "--bogus", "--", "true"], ["--bogus", "`mosaicctl submit --help`"]),
         (["--bogus", "list"], ["--bogus", "`mosaicctl list --help`"]),
     ],
@@ -163,7 +173,8 @@ def test_version_is_that_of_the_package() -> None:
 def test_usage_error_suggests_the_nearest_verb_or_the_help(
     argv: list[str], named: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A mistyped verb gives the nearest verb, an unknown option the help command; both exit with 2."""
+    """A mistyped verb gives the nearest verb, a verb of another tool that of mosaicctl, an unknown option
+    the help command; all exit with 2."""
     with pytest.raises(SystemExit) as caught:
         parse(argv)
     err = capsys.readouterr().err

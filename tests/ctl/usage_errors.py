@@ -44,6 +44,10 @@ submit --worker tabular -e =x | -e =x
 submit --worker tabular -t soon | -t soon
 submit --dry-run -t soon -- true | -t soon
 submit --dry-run | -f --worker
+submit -n my run -- sleep 1 | 'run' --
+submit -t 12h hours of work -- sleep 1 | 'hours' 'of' 'work' --
+submit -f TMP/a.json x -- true | 'x' --
+run git log -- file | 'git' 'log' --
 run | -f --worker
 run -t soon -- true | -t soon
 run -f TMP/none.json | TMP/none.json
