@@ -1,6 +1,7 @@
 """Discover the installed workers: run each configured interpreter in a process that lists its workers.
 
-The environments of workers may be incompatible with each other, so the daemon imports no worker.  If an
+The environments of workers may be incompatible with each other, so the daemon imports no worker.  The process
+runs the file discovery.py of mosaic_worker by its path: an environment need not have mosaic_worker.  If an
 interpreter is broken, slow or silent, its workers are listed with the error; other workers are not affected.
 """
 
@@ -9,6 +10,7 @@ import json
 import os
 import pwd
 import sys
+from pathlib import Path
 
 from mosaicd import log
 from mosaicd.config import Settings, Worker
@@ -17,13 +19,22 @@ from mosaicd.protocol import Json
 from mosaicd.protocol.errors import Draining
 
 ANSWER_LIMIT_BYTES = 4 << 20
-ARGUMENTS = ("-m", "mosaic_worker.discovery", "--json")
 PATH = "/usr/local/bin:/usr/bin:/bin"
 STOPPING = "the daemon is stopping; try again"
 
 #: The description of a worker by its interpreter.
 Row = Json
 Rows = list[Row]
+
+
+def discovery_file() -> Path:
+    """Return the path of mosaic_worker/discovery.py: in workers/ of a checkout, else as the wheel has it.
+
+    The file needs only the standard library of the interpreter that runs it.
+    """
+    package = Path(__file__).resolve().parents[1]
+    in_checkout = package.parent / "workers/sdk/mosaic_worker/discovery.py"
+    return in_checkout if in_checkout.exists() else package / "upkeep/list_workers.py"
 
 
 class Discovery:
@@ -35,6 +46,7 @@ class Discovery:
     def __init__(self, settings: Settings) -> None:
         self._workers = settings.workers
         self._limit_s = settings.timeouts.discovery_s
+        self._arguments = (str(discovery_file()), "--json")
         self._environment = _environment()
         self._query: asyncio.Task[Rows] | None = None
         self._known: Rows | None = None
@@ -91,7 +103,7 @@ class Discovery:
         """Return the workers that one interpreter lists, or the error as text."""
         try:
             process = await asyncio.create_subprocess_exec(
-                python, *ARGUMENTS, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+                python, *self._arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE, env=self._environment, start_new_session=True, cwd="/",
                 limit=ANSWER_LIMIT_BYTES,
             )  # fmt: skip

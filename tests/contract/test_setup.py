@@ -1,5 +1,6 @@
 """Setup on a new machine: `make`, its environment, and the built wheel."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -85,6 +86,7 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("mosaicd-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {"mosaicd/store/schema.sql", "mosaicd/store/queries.sql", "mosaicctl/py.typed"} <= set(names)
+    assert "mosaicd/upkeep/list_workers.py" in names, "the daemon runs it in the environments of workers"
     assert not [name for name in names if name.startswith(("tests/", "workers/"))]
     assert [name for name in names if name.endswith("share/man/man1/mosaicctl.1")]
     fresh = tmp_path / "fresh"
@@ -95,6 +97,10 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
         argv = [str(fresh / "bin" / program), "--version"]
         done = subprocess.run(argv, check=True, capture_output=True, text=True, cwd=tmp_path)
         assert done.stdout.startswith(program + " ")
+    where = "from mosaicd.upkeep.discovery import discovery_file; print(discovery_file())"
+    found = subprocess.run([own, "-c", where], check=True, capture_output=True, text=True, cwd=tmp_path)
+    listed = subprocess.run([own, found.stdout.strip(), "--json"], check=True, capture_output=True, text=True)
+    assert json.loads(listed.stdout)["workers"] == []
 
 
 def test_an_interpreter_starts_without_import_hooks() -> None:

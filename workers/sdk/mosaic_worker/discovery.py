@@ -85,9 +85,9 @@ def discover(timeout_s: float = WORKER_DISCOVERY_TIMEOUT_S) -> list[DiscoveredWo
 
 
 def _entry_points() -> Iterable[DiscoveredWorker]:
+    """Yield the entry points of all distributions; the first distribution of a name on sys.path counts."""
     from importlib.metadata import distributions
 
-    """Yield the entry points of all distributions; the first distribution of a name on sys.path counts."""
     seen = set()
     for distribution in distributions():
         name = distribution.metadata["Name"] or "?"
@@ -201,7 +201,6 @@ def _public_fields(record: Any) -> dict[str, Any]:
 
 
 def _to_json(value: Any) -> Any:
-    """Return `value` converted to types that JSON can encode."""
     """Return a value as JSON at every depth; a set becomes a sorted list, any other object its str."""
     if isinstance(value, Mapping):
         return {str(key): _to_json(item) for key, item in value.items()}
