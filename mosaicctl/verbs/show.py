@@ -3,8 +3,9 @@
 import sys
 from typing import Any
 
-from mosaicctl.client import connect
-from mosaicctl.left import left_sentence
+from mosaicctl.client import Client, connect
+from mosaicctl.exits import explain
+from mosaicctl.left import leftover_facts
 from mosaicctl.render import (
     ago,
     cause,
@@ -22,6 +23,7 @@ from mosaicctl.render import (
 from mosaicctl.select import references, selector_argument
 from mosaicctl.sizes import counted
 from mosaicd.protocol import Json
+from mosaicd.protocol.errors import Unavailable
 
 _EPILOG = """\
   mosaicctl show              your last run
@@ -49,10 +51,22 @@ def execute(args: Any) -> int:
     """Print the selected runs."""
     with connect(args.socket) as client:
         targets = references(client, args.runs or ["@"])
-        runs = [client.call("run.get", {"run_id": reference}) for reference in targets]
+        runs = [_fetch(client, reference) for reference in targets]
     text = "\n".join(describe(run) for run in runs) if args.output == "table" else ""
     emit(args.output, runs, text, single=len(runs) == 1 and len(args.runs) <= 1)
     return 0
+
+
+def _fetch(client: Client, reference: str) -> Json:
+    """Return a run; if it has ended, with what it left behind in `leftovers`."""
+    run: Json = client.call("run.get", {"run_id": reference})
+    leftovers = None
+    if run.get("outcome") and run.get("attempt"):
+        try:
+            leftovers = client.call("run.leftovers", {"run_id": run["run_id"]})
+        except Unavailable as error:
+            sys.stderr.write(explain(error, reference))
+    return {**run, "leftovers": leftovers}
 
 
 def describe(run: Json) -> str:
@@ -80,7 +94,7 @@ def _state_facts(run: Json) -> list[tuple[str, object]]:
         ("started", clock(run["started_at"]) if run.get("started_at") else None),
         *ended,
         ("cause", cause(run)),
-        ("left running", left_sentence(run)),
+        *leftover_facts(run, run.get("leftovers")),
         ("stuck at", _stuck_text(run)),
         ("post-mortem", f"mosaicctl logs --post-mortem {run['run_id']}" if _stuck_text(run) else None),
         ("exit code", run.get("exit_code")),

@@ -64,6 +64,8 @@ _ROWS = (
     Method("run.unpin", messages.RunRef, Role.OWNER, "Run", "Unpin a run: it can be pruned."),
     Method("run.prune", messages.PruneRuns, Role.ANY, "Pruned", "Remove ended runs: directory, row and events.", deadline_s=None),
     Method("run.retry", messages.Retry, Role.OWNER, "Run", "Submit an ended run again, as a new run."),
+    Method("run.leftovers", messages.RunRef, Role.OWNER, "Leftovers",
+           "Return what a run left behind outside of its directory."),
     Method("run.explain", messages.RunRef, Role.OWNER, "Explanation", "Return every fact that keeps a run from starting."),
     Method("run.wait", messages.Wait, Role.OWNER, "Run", "Answer when the run reaches a state.", deadline_s=None),
     Method("worker.list", messages.ListWorkers, Role.ANY, "Workers", "List the installed workers and their abilities."),

@@ -22,6 +22,7 @@ TELEMETRY = "telemetry.jsonl"
 LOG_INDEX = "log.index"
 POST_MORTEM = "post-mortem.txt"
 STACKS = "python-stacks.txt"
+LEFTOVERS = "leftovers.json"
 WORKER_CONFIG = "worker-config.json"
 
 CHECKPOINTS = "checkpoints"

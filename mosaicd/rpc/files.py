@@ -18,7 +18,9 @@ from aiofiles.os import wrap
 from mosaicd.core.run import Run
 from mosaicd.protocol import rundir
 from mosaicd.protocol.errors import Unavailable
+from mosaicd.protocol.records.leftovers import Leftovers
 from mosaicd.rpc.segments import AttemptLog
+from mosaicd.rundirs.attempt_files import read_leftovers
 from mosaicd.rundirs.directories import RunDirs
 from mosaicd.safe_files import open_directory, open_regular
 
@@ -31,6 +33,17 @@ class Files:
     def __init__(self, rundirs: RunDirs) -> None:
         self._rundirs = rundirs
         self.pool = ThreadPoolExecutor(THREADS, "files")
+
+    async def leftovers(self, run: Run) -> Leftovers:
+        """Return the leftovers of the newest attempt; raise Unavailable if leftovers.json is refused."""
+        run_dir = self._rundirs.path(run.run_id)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self.pool, read_leftovers, run_dir, run.attempt, run.owner_uid
+            )
+        except OSError as error:
+            why = f"{rundir.LEFTOVERS} of attempt {run.attempt} cannot be read: {error.strerror}"
+            raise Unavailable(why) from error
 
     @asynccontextmanager
     async def attempt_log(self, run: Run, attempt: int, name: str) -> AsyncIterator[AttemptLog | None]:

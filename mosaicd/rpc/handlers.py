@@ -41,6 +41,7 @@ HANDLERS: Mapping[str, str] = {
     "run.unpin": "pin.handle_unpin",
     "run.prune": "prune.handle",
     "run.retry": "retry.handle",
+    "run.leftovers": "leftovers.handle",
     "run.explain": "explain.handle",
     "run.wait": "wait.handle",
     "worker.list": "workers.handle",
@@ -51,7 +52,7 @@ HANDLERS: Mapping[str, str] = {
 
 READING = frozenset(
     """daemon.hello daemon.health rpc.discover run.get run.list run.watch run.unwatch run.logs
-    run.telemetry run.explain run.wait worker.list worker.advance""".split()
+    run.telemetry run.leftovers run.explain run.wait worker.list worker.advance""".split()
 )
 
 

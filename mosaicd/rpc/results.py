@@ -47,6 +47,8 @@ RUN = _object(
     command=_list(TEXT), progress=OBJECT, metrics=OBJECT, rev=INT,
 )  # fmt: skip
 
+_REMOVED = _object(files=INT, bytes=INT, failed=INT)
+
 _RUN: Json = {"$ref": "#/components/schemas/Run"}
 
 RESULTS: Mapping[str, Json] = {
@@ -89,6 +91,12 @@ RESULTS: Mapping[str, Json] = {
     "TelemetryPage": _object(
         run_id=TEXT, attempt=INT, cursor=INT, records=_list(_object(seq=INT)), eof=BOOL,
         unreadable=INT,
+    ),
+    "Leftovers": _object(
+        run_id=TEXT, attempt=INT, processes=_list(_object(pid=_or_null(INT), command=_or_null(TEXT))),
+        temporary=_REMOVED, shared_memory=_list(_object(path=_or_null(TEXT), bytes=_or_null(INT))),
+        shared_memory_files=INT, shared_memory_bytes=INT, removed_shared_memory=_REMOVED,
+        at=_or_null(NUMBER),
     ),
     "Explanation": _object(
         run_id=TEXT, reason=_or_null(TEXT), facts=_list(OBJECT), changes=_list(_list(OBJECT))

@@ -19,6 +19,7 @@ from mosaicd.protocol import rundir
 from mosaicd.protocol.records import untrusted
 from mosaicd.protocol.records.attempt import Exit, Launch, Started
 from mosaicd.protocol.records.attempt_files import AttemptFiles
+from mosaicd.protocol.records.leftovers import Leftovers
 from mosaicd.safe_files import open_directory, read_regular
 
 logger = log.logger(__name__)
@@ -50,6 +51,25 @@ def read_attempt(run_dir: Path, attempt: int, owner_uid: int) -> AttemptFiles:
         return _read_open_attempt(directory, owner_uid, log_fields, is_final=True)
     finally:
         os.close(directory)
+
+
+def read_leftovers(run_dir: Path, attempt: int, owner_uid: int) -> Leftovers:
+    """Return leftovers.json of an attempt, without values if the file is absent; raise OSError if it is
+    refused."""
+    try:
+        directory = open_directory(rundir.attempt_dir(str(run_dir), attempt))
+        try:
+            content = read_regular(
+                rundir.LEFTOVERS, directory, owners=(owner_uid,), limit_bytes=RECORD_LIMIT_BYTES
+            )
+        finally:
+            os.close(directory)
+    except FileNotFoundError:
+        return Leftovers()
+    try:
+        return untrusted.read(Leftovers, json.loads(content))
+    except (ValueError, RecursionError) as error:
+        raise OSError(errno.EINVAL, "it is not JSON") from error
 
 
 def _read_open_attempt(

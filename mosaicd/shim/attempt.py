@@ -323,6 +323,7 @@ class Attempt:
         count = self._left.count(is_childless=self._is_childless)
         self._exit = self._exit.changed(left_processes=count)
         self._departure.write_exit(self._exit, self._left.ended_at)
+        self._temp_cleanup.note_processes(self._left.listed)
         self._report_exit(self._exit, self._left.ended_at)
 
     def _report_exit(self, exit: Exit, now: float) -> None:

@@ -8,7 +8,7 @@ Note: processes that a stop or a limit ends are not left behind, and are not cou
 import os
 
 from mosaicd.procfs import Process
-from mosaicd.protocol.records.attempt import LeftProcess
+from mosaicd.protocol.records.leftovers import LeftProcess
 from mosaicd.shim.tree import Tree
 
 #: The longest wait for helpers, and the part of the grace period that it may take.

@@ -40,7 +40,9 @@ def run(order: TeardownOrder, signals: SignalPipe, root: CgroupRoot) -> int:
         kill_sequence.begin(time.monotonic(), order.limits.grace_s)
         _wait_until_empty(tree, kill_sequence, signals)
     run_cgroup.remove()
-    TempCleanup(order.run_id, order.attempt, attempt_dir).clean_up()
+    temp_cleanup = TempCleanup(order.run_id, order.attempt, attempt_dir)
+    temp_cleanup.keep_processes()
+    temp_cleanup.clean_up()
     try:
         attempt_dir.write_durably(TEARDOWN, {
             "run_id": order.run_id, "attempt": order.attempt, "found": [p.pid for p in found[:50]],

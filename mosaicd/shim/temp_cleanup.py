@@ -1,28 +1,31 @@
-"""The clean-up outside of the run directory: remove the TMPDIR of an attempt, list its files in /dev/shm.
+"""The clean-up outside of the run directory: the TMPDIR of an attempt, and its files in /dev/shm.
 
-Both happen when the process tree of the worker is empty.  Files in /dev/shm are listed and not removed:
-another program of the same user may have made them during the run.  A file is listed if it did not exist
-at the start of the run, belongs to the user, and no process has it open or mapped.
+Both happen when the process tree of the worker is empty.  An entry of /dev/shm whose name has the run's id is
+removed.  Other files there are listed and not removed: another program of the same user may have made them
+during the run.  A file is listed if it did not exist at the start of the run, belongs to the user, and no
+process has it open or mapped.
 The path of the temporary directory is short, because workers make sockets in it: the path of a socket has at
 most 107 bytes.
 """
 
+import json
 import os
 import stat
 import time
+from collections.abc import Sequence
 from typing import NoReturn
 
 import psutil
 
-from mosaicd.protocol import Json
-from mosaicd.protocol.rundir import temporary_path
-from mosaicd.safe_files import Removed, remove_tree
+from mosaicd.protocol.records.leftovers import LeftFile, Leftovers, LeftProcess, RemovedFiles
+from mosaicd.protocol.rundir import LEFTOVERS, temporary_path
+from mosaicd.safe_files import Removed, read_regular, remove_tree
 from mosaicd.shim.attempt_dir import AttemptDir
 
 TEMPORARY = "TMPDIR"
-RECORD = "leftovers.json"
 _SHARED_MEMORY = "/dev/shm"
 _MOST_LISTED = 50
+_RECORD_LIMIT_BYTES = 1 << 20
 
 
 def has_temp_dir(run_id: str, attempt: int) -> bool:
@@ -31,12 +34,26 @@ def has_temp_dir(run_id: str, attempt: int) -> bool:
 
 
 def remove_and_exit(attempts: list[tuple[str, int]]) -> NoReturn:
-    """Remove the temporary directories of these attempts and end this process, a child made for it."""
+    """Remove the temporary directories of these attempts, and the entries of /dev/shm with their run ids.
+
+    Ends this process, a child made for it.
+    """
     try:
         for run_id, attempt in attempts:
             remove_tree(temporary_path(run_id, attempt))
+            remove_shared_memory(run_id)
     finally:
         os._exit(0)
+
+
+def remove_shared_memory(run_id: str) -> Removed:
+    """Remove the entries of /dev/shm that belong to this user and have the run's id in their name."""
+    removed = Removed()
+    for name, _ in _shared_entries():
+        path = f"{_SHARED_MEMORY}/{name}"
+        if run_id in name and _is_own(path):
+            remove_tree(path, removed)
+    return removed
 
 
 class TempCleanup:
@@ -44,13 +61,14 @@ class TempCleanup:
 
     def __init__(self, run_id: str, attempt: int, attempt_dir: AttemptDir) -> None:
         self._attempt_dir = attempt_dir
-        self._ids = {"run_id": run_id, "attempt": attempt}
+        self._leftovers = Leftovers(run_id=run_id, attempt=attempt)
+        self._run_id = run_id
         self._temporary = temporary_path(run_id, attempt)
         self._shared: frozenset[tuple[str, int]] | None = None
 
     def prepare(self, environment: dict[str, str]) -> None:
         """Note the files in /dev/shm; make a temporary directory unless the order names one."""
-        self._shared = frozenset(_shared_files())
+        self._shared = frozenset(_shared_entries())
         if TEMPORARY in environment:
             return
         for path in (self._temporary, os.path.join(self._attempt_dir.path, "tmp")):
@@ -61,27 +79,53 @@ class TempCleanup:
             environment[TEMPORARY] = self._temporary = path
             return
 
+    def note_processes(self, processes: Sequence[LeftProcess]) -> None:
+        """Write the processes that the program left running to leftovers.json."""
+        if processes:
+            self._leftovers = self._leftovers.changed(processes=tuple(processes))
+            self._try_write()
+
+    def keep_processes(self) -> None:
+        """Keep the processes in leftovers.json, which a dead shim wrote."""
+        try:
+            content = read_regular(LEFTOVERS, self._attempt_dir.dir_fd, limit_bytes=_RECORD_LIMIT_BYTES)
+            self._leftovers = self._leftovers.changed(
+                processes=Leftovers.from_json(json.loads(content)).processes
+            )
+        except (OSError, ValueError, TypeError, AttributeError):  # absent, or not written by a shim
+            pass
+
     def clean_up(self) -> None:
-        """Remove the temporary directory; if the run left anything, write leftovers.json."""
+        """Remove the temporary directory and shared memory; if anything was left, write leftovers.json."""
         removed = Removed()
         for path in {self._temporary, os.path.join(self._attempt_dir.path, "tmp")}:
             if _is_own_directory(path):
                 remove_tree(path, removed)
-        shared = self._new_shared()
-        if not shared and not removed.files and not removed.failed:
+        removed_shared = remove_shared_memory(self._run_id)
+        shared = sorted(self._new_shared(), key=lambda file: file.bytes or 0, reverse=True)
+        has_removed = any(one.files or one.failed for one in (removed, removed_shared))
+        if not shared and not has_removed and not self._leftovers.processes:
             return
-        counts = {"files": removed.files, "bytes": removed.bytes, "failed": removed.failed}
+        self._leftovers = self._leftovers.changed(
+            temporary=_counts(removed),
+            shared_memory=tuple(shared[:_MOST_LISTED]),
+            shared_memory_files=len(shared),
+            shared_memory_bytes=sum(file.bytes or 0 for file in shared),
+            removed_shared_memory=_counts(removed_shared),
+        )
+        self._try_write()
+
+    def _try_write(self) -> None:
+        content = self._leftovers.changed(at=time.time()).to_json()
         try:
-            self._attempt_dir.write_durably(RECORD, {
-                **self._ids, "temporary": counts, "shared_memory": shared[:_MOST_LISTED], "at": time.time(),
-            })  # fmt: skip
+            self._attempt_dir.write_durably(LEFTOVERS, content)
         except OSError:
             pass  # the disk is full, or the attempt directory is removed: this file is only information
 
-    def _new_shared(self) -> list[Json]:
+    def _new_shared(self) -> list[LeftFile]:
         if self._shared is None:  # a teardown shim: the files at the start of the run are not known
             return []
-        new = {inode: name for name, inode in _shared_files() if (name, inode) not in self._shared}
+        new = {inode: name for name, inode in _shared_entries() if (name, inode) not in self._shared}
         if not new:
             return []
         listed = []
@@ -93,11 +137,15 @@ class TempCleanup:
             except OSError:
                 continue
             if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and inode not in in_use:
-                listed.append({"path": path, "bytes": status.st_size})
+                listed.append(LeftFile(path=path, bytes=status.st_size))
         return listed
 
 
-def _shared_files() -> list[tuple[str, int]]:
+def _counts(removed: Removed) -> RemovedFiles:
+    return RemovedFiles(files=removed.files, bytes=removed.bytes, failed=removed.failed)
+
+
+def _shared_entries() -> list[tuple[str, int]]:
     try:
         with os.scandir(_SHARED_MEMORY) as entries:
             return [(entry.name, entry.inode()) for entry in entries]
@@ -124,6 +172,13 @@ def _inodes_in_use() -> set[int]:
             except OSError:
                 continue
     return listed
+
+
+def _is_own(path: str) -> bool:
+    try:
+        return os.lstat(path).st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def _is_own_directory(path: str) -> bool:

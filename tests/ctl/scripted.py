@@ -44,7 +44,8 @@ class ScriptedDaemon:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.handlers: dict[str, Handler] = {
-            "daemon.hello": lambda params, peer: {"epoch": "e1", "last_seq": 10}
+            "daemon.hello": lambda params, peer: {"epoch": "e1", "last_seq": 10},
+            "run.leftovers": lambda params, peer: {},
         }
         self.calls: list[tuple[str, Json]] = []
         self.connections = 0

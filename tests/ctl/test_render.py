@@ -55,9 +55,9 @@ def test_machine_formats_have_every_run(daemon: ScriptedDaemon, ctl: Ctl) -> Non
 
 
 def test_show_json_prints_one_object_or_an_array(daemon: ScriptedDaemon, ctl: Ctl) -> None:
-    """`-o json show` prints the run object; for several runs it prints an array."""
+    """`-o json show` prints the run object with its leftovers; for several runs it prints an array."""
     daemon.handlers["run.get"] = lambda params, peer: a_run(1)
-    assert json.loads(ctl("-o", "json", "show", "a")[1]) == a_run(1)
+    assert json.loads(ctl("-o", "json", "show", "a")[1]) == {**a_run(1), "leftovers": None}
     assert len(json.loads(ctl("-o", "json", "show", "a", "b")[1])) == 2
 
 

@@ -1,7 +1,9 @@
 """What a run left behind is told: in the ledger, by run, show, list and watch."""
 
 import json
+import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -98,3 +100,31 @@ def test_an_end_without_a_count(build: Build) -> None:
     run = harness.ended(run_id)
     assert run["exit_code"] == 7 and run["left_processes"] in (None, 1)
     assert harness.pids(run_id) == []
+
+
+def test_show_has_the_command_lines_and_the_shared_memory(harness: DaemonHarness) -> None:
+    """`show` has command lines without control characters, and the size of files left in /dev/shm."""
+    shared = Path(f"/dev/shm/show-{os.getpid()}")
+    code = f"head -c 3145728 /dev/zero > {shared}; exec -a $'a\\e[2Jb' sleep 1000 & exit 0"
+    try:
+        run_id = harness.submit("bash", "-c", code)
+        harness.ended(run_id)
+        harness.wait_until_cleaned_up(run_id)
+        found = json.loads(harness.ctl("-o", "json", "show", run_id).stdout)["leftovers"]
+        shown = harness.ctl("show", run_id).stdout
+    finally:
+        shared.unlink(missing_ok=True)
+    assert [process["command"] for process in found["processes"]] == ["a\x1b[2Jb 1000"]
+    assert "a?[2Jb 1000" in shown and "\x1b" not in shown
+    assert {"path": str(shared), "bytes": 3 << 20} in found["shared_memory"]
+    assert str(shared) in shown and "3.0 MiB" in shown
+
+
+def test_the_leftovers_of_a_retried_run_are_those_of_its_last_attempt(harness: DaemonHarness) -> None:
+    """run.leftovers has the processes of the newest attempt."""
+    code = "test -e again && { sleep 2000 & exit 0; }; touch again; sleep 1000 & exit 3"
+    run_id = harness.submit("sh", "-c", code, retries=1, retry_on=["exit_code"])
+    harness.ended(run_id)
+    found = harness.call("run.leftovers", run_id=run_id)
+    assert found["attempt"] == 2
+    assert [process["command"] for process in found["processes"]] == ["sleep 2000"]

@@ -6,6 +6,7 @@ from typing import Any
 from unittest import mock
 
 from mosaicctl.offline import Refused
+from mosaicd.protocol.errors import Unavailable
 from tests.ctl.scripted import Hangup, Peer, a_chunk, a_run, an_ended_run, an_event
 from tests.golden.stage import NOW, Stage
 
@@ -106,7 +107,16 @@ def shows(stage: Stage) -> None:
     standing = {"processes": 2, "waits_in": "futex_wait", "state": "S", "python": "train.py:7 in step"}
     stuck = {"kind": "stuck", "after_s": 600, "post_mortem": standing}
     stage.ctl("show a", {"run.get": an_ended_run(outcome="failed", exit_code=None, signal=9, cause=stuck)})
-    stage.ctl("show a", {"run.get": an_ended_run(left_processes=2)})
+    leftovers = {
+        "processes": [{"pid": 7, "command": "python3 train.py"}, {"pid": 8, "command": "a\x1b[2Jb"}],
+        "shared_memory_files": 2,
+        "shared_memory_bytes": 92 << 20,
+        "shared_memory": [{"path": "/dev/shm/psm_1", "bytes": 92 << 20}],
+        "removed_shared_memory": {"files": 1, "bytes": 4096, "failed": 1},
+    }
+    stage.ctl("show a", {"run.get": an_ended_run(left_processes=3), "run.leftovers": leftovers})
+    refused = Unavailable("leftovers.json of attempt 1 cannot be read: it is not JSON")
+    stage.ctl("show a", {"run.get": an_ended_run(), "run.leftovers": refused})
     stage.ctl("show a", {"run.get": an_ended_run(origin="import", started_at=None)})
 
 

@@ -55,6 +55,7 @@ class Stage:
         """Run `mosaicctl LINE` and add what it prints; `handlers` has results, errors or functions."""
         self.daemon.handlers = {
             "daemon.hello": _answering({"epoch": "e1", "last_seq": 10}),
+            "run.leftovers": _answering({}),
             **{method: _answering(answer) for method, answer in (handlers or {}).items()},
         }
         code, out, err = self._run(shlex.split(line), Terminal if on_terminal else io.TextIOWrapper)

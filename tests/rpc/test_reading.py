@@ -202,7 +202,7 @@ async def test_replies_match_their_schemas(serving: Serving, peer: Peer) -> None
     reference = {"run_id": run.run_id}
     calls: dict[str, dict[str, Any]] = {
         "daemon.hello": {}, "daemon.health": {}, "rpc.discover": {}, "run.get": reference, "run.list": {},
-        "run.logs": reference, "run.telemetry": reference, "run.watch": {},
+        "run.leftovers": reference, "run.logs": reference, "run.telemetry": reference, "run.watch": {},
         "run.explain": {"run_id": waiting.run_id}, "run.wait": {**reference, "states": ["EXEC"]},
     }  # fmt: skip
     for method, params in calls.items():

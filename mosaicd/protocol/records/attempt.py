@@ -111,13 +111,6 @@ class Shed(Record):
     telemetry_records: int | None = None
 
 
-class LeftProcess(Record):
-    """A process that the program left behind; `command` is the beginning of its command line."""
-
-    pid: int | None = None
-    command: str | None = None
-
-
 class Counts(Record):
     """The cursors and last values of an attempt; exit.json and every advance contain them."""
 

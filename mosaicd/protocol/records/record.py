@@ -114,14 +114,17 @@ def _reader(declared: Any) -> Callable[[Any], Any] | None:
     if is_record(declared):
         read: Callable[[Any], Any] = declared.from_json
         return read
-    return tuple if get_origin(declared) is tuple else None
+    if get_origin(declared) is not tuple:
+        return None
+    inner = _reader(get_args(declared)[0])
+    return tuple if inner is None else lambda items: tuple(map(inner, items))
 
 
 def _to_json(value: Any) -> Any:
     """Return an inner record as a JSON object, a tuple as a list, and every other value unchanged."""
     if isinstance(value, Record):
         return value.to_json()
-    return list(value) if isinstance(value, tuple) else value
+    return [_to_json(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _without_null(data: Json) -> Json:

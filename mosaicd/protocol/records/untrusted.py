@@ -7,13 +7,14 @@ represent (NaN, half a surrogate pair, a very large integer).
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
-from mosaicd.protocol.records.record import Record, is_record
+from mosaicd.protocol.records.record import Record
 
 TEXT_LIMIT = 1000
 METRICS_LIMIT = 64
 NAME_LIMIT = 80
+RECORDS_LIMIT = 100
 #: The largest count, pid or size: exact in every JSON reader, and valid in SQLite and C.
 MOST_COUNT = 2**53
 #: The largest time or duration in seconds: thirty thousand years.
@@ -102,9 +103,19 @@ def _checks_of(cls: type[Record]) -> Mapping[str, Callable[[Any], Any]]:
 
 
 def _check_of(declared: Any) -> Callable[[Any], Any]:
-    if not is_record(declared):
+    if declared in _CHECKS:
         return _CHECKS[declared]
+    if get_origin(declared) is tuple:
+        inner = get_args(declared)[0]
+        return lambda value: _records(inner, value)
     return lambda value: read(declared, value) if isinstance(value, Mapping) else None
+
+
+def _records(cls: type[R], value: Any) -> tuple[R, ...] | None:
+    """Return the records in a list, at most RECORDS_LIMIT; None if `value` is not a list."""
+    if not isinstance(value, list):
+        return None
+    return tuple(read(cls, item) for item in value[:RECORDS_LIMIT] if isinstance(item, Mapping))
 
 
 def _encodable(value: str) -> str:
