@@ -75,7 +75,11 @@ def submission_arguments(parser: Any) -> None:
 
 def _resources_and_limits(group: Any) -> None:
     """Add the options for resources, the time and step limits, the grace period and retries."""
-    group.add_argument("-c", "--cpus", metavar="CPUS", type=whole_number(1), help="number of CPU slots")
+    group.add_argument(
+        "-c", "--cpus", metavar="CPUS", type=whole_number(1),
+        help="number of CPU slots; the run has MOSAIC_CPUS, and as many threads (OMP_NUM_THREADS, MKL, "
+        "OPENBLAS, NUMEXPR) unless you set one",
+    )  # fmt: skip
     group.add_argument("-g", "--gpus", metavar="GPUS", type=whole_number(0), help="number of GPU slots")
     group.add_argument(
         "-m", "--memory", metavar="SIZE", type=memory_mb,

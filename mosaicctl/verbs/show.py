@@ -163,7 +163,7 @@ def _program_facts(run: Json) -> list[tuple[str, object]]:
         return None if run.get(key) is None else format_duration(run[key])
 
     return [
-        ("cpus", granted_text(run.get("cpus"))),
+        ("cpus", _cpus_text(run.get("cpus"))),
         ("gpus", granted_text(run.get("gpus"))),
         ("slots", " ".join(str(slot) for slot in run.get("slots") or [])),
         ("memory", _memory_text(run)),
@@ -184,13 +184,20 @@ def _program_facts(run: Json) -> list[tuple[str, object]]:
     ]
 
 
+def _cpus_text(share: Json | None) -> str | None:
+    """Return the CPUs, and once they are granted the variable that tells the run."""
+    got = (share or {}).get("granted")
+    return f"{granted_text(share)} (MOSAIC_CPUS={got})" if got else granted_text(share)
+
+
 def _memory_text(run: Json) -> str | None:
     """Return the requested memory, and whether a control group enforces it."""
     if not run.get("memory_mb"):
         return None
     is_known = run.get("containment") is not None
     is_limit = (run.get("limits") or {}).get("memory_bytes") is not None
-    return f"{run['memory_mb']} MiB" + (", enforced" if is_limit else ", not enforced" if is_known else "")
+    text = f"{run['memory_mb']} MiB" + (", enforced" if is_limit else ", not enforced" if is_known else "")
+    return f"{text} (MOSAIC_MEMORY_MB={run['memory_mb']})" if is_limit else text
 
 
 def containment_text(run: Json) -> str | None:

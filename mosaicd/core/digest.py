@@ -16,11 +16,16 @@ from mosaicd.protocol import Json
 #: Variables that the launch sets for every run; submitted values of them have no effect.
 SET_BY_LAUNCH = frozenset(
     {
-        "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "MOSAIC_ATTEMPT", "MOSAIC_CHECKPOINT_DIR",
-        "MOSAIC_CONFIG_FILE", "MOSAIC_CONTROL_FD", "MOSAIC_RESUME_FROM", "MOSAIC_RUN_DIR",
-        "MOSAIC_RUN_ID", "MOSAIC_STACKS_FILE", "RUN_ID", "WORKER_ID",
+        "MOSAIC_ATTEMPT", "MOSAIC_CHECKPOINT_DIR", "MOSAIC_CONFIG_FILE", "MOSAIC_CONTROL_FD", "MOSAIC_CPUS",
+        "MOSAIC_MEMORY_MB", "MOSAIC_RESUME_FROM", "MOSAIC_RUN_DIR", "MOSAIC_RUN_ID", "MOSAIC_STACKS_FILE",
+        "RUN_ID", "WORKER_ID",
     }
 )  # fmt: skip
+
+#: Variables that choose GPUs.  Where GPUs are managed, the launch decides them; elsewhere the submitter does.
+GPU_NAMES = frozenset(
+    {"CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"}
+)
 
 #: Variables that the launch sets to the run id if the submitter set them.
 REWRITTEN = frozenset({"CLEANRL_RUN_ID", "XUANCE_RUN_ID"})

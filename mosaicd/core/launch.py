@@ -1,17 +1,22 @@
 """The start of a worker: its environment, its config file, and the launch order.
 
 The environment has three layers, each over the one before: a minimal base, the submitted variables, the
-variables in `SET_BY_LAUNCH`.  Note: only the names in `SET_BY_LAUNCH` are overwritten; `MOSAIC_ROOT` and
-`MOSAIC_FASTLANE_ENABLED`, for example, belong to the worker.  Thread counts follow the granted CPUs only if
-the submitter set none.
+variables in `SET_BY_LAUNCH` and, where GPUs are managed, in `GPU_NAMES`.  Note: no others are overwritten;
+`MOSAIC_ROOT` and `MOSAIC_FASTLANE_ENABLED`, for example, belong to the worker.
 """
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from mosaicd.core.digest import REWRITTEN, SET_BY_LAUNCH
+from mosaicd.core.run_environment import (
+    gpu_variables,
+    is_of_a_service,
+    thread_counts,
+    without_gpu_variables,
+)
 from mosaicd.core.spec import Spec
 from mosaicd.protocol import Json, rundir
 from mosaicd.protocol.records.orders import (
@@ -26,13 +31,10 @@ from mosaicd.protocol.records.orders import (
 from mosaicd.protocol.records.packets import ForkFailed
 from mosaicd.protocol.states import RunKind
 
-#: Without a limit, each BLAS and OpenMP runtime uses every core; two runs are then three times slower.
-THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 MIB = 1 << 20
 MINIMAL_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 _BASE = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG"})
-_SERVICE_PREFIXES = ("WATCHDOG_", "LISTEN_")
 
 
 class LaunchFailed(Exception):
@@ -92,6 +94,7 @@ class LaunchSettings:
     containment: str = "auto"
     memory: str = "enforce"
     tasks: int | None = None
+    manages_gpus: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +114,29 @@ def base_environment(user: str, home: str, shell: str, lang: str, path: str = MI
     return {"PATH": path, "HOME": home, "USER": user, "LOGNAME": user, "SHELL": shell, "LANG": lang}
 
 
-def worker_environment(base: Mapping[str, str], spec: Spec, at: Placement) -> dict[str, str]:
+def worker_environment(
+    base: Mapping[str, str], spec: Spec, at: Placement, settings: LaunchSettings
+) -> dict[str, str]:
     """Return the complete environment of one attempt; only the names in `_BASE` are used of `base`.
 
-    A run without a GPU slot sees no GPU: an empty CUDA_VISIBLE_DEVICES hides all GPUs, an absent one would
-    show the GPUs of other runs.
+    Python buffers the output to a pipe, and a killed program loses what it has buffered; so a command has
+    PYTHONUNBUFFERED, unless the submitter set it.  A worker flushes its lines itself, through the SDK.
     """
     environment = {name: base[name] for name in sorted(_BASE & base.keys())}
-    threads = dict.fromkeys(THREAD_COUNTS, str(at.cpus))
-    given = {name: value for name, value in spec.environment.items() if not _is_stripped(name)}
-    return environment | threads | given | _launch_variables(spec, at, given)
+    if spec.kind is RunKind.COMMAND:
+        environment["PYTHONUNBUFFERED"] = "1"
+    given = {
+        name: value
+        for name, value in spec.environment.items()
+        if name not in SET_BY_LAUNCH and not is_of_a_service(name)
+    }
+    ours = _launch_variables(spec, at, given)
+    if settings.manages_gpus or at.slots:
+        given = without_gpu_variables(given)
+        ours |= gpu_variables(at.slots)
+    if spec.resources.memory_mb is not None and settings.memory == "enforce":
+        ours["MOSAIC_MEMORY_MB"] = str(spec.resources.memory_mb)
+    return environment | given | thread_counts(given, at.cpus) | ours
 
 
 def worker_config(spec: Spec, run_id: str) -> Json | None:
@@ -164,7 +180,7 @@ def launch_order(
         kind=str(spec.kind),
         argv=tuple(spec.argv),
         cwd=spec.cwd or at.files_dir,
-        environment=worker_environment(base, spec, at),
+        environment=worker_environment(base, spec, at, settings),
         worker_id=_worker_id(spec),
         worker_kind=spec.worker_kind or str(spec.kind),
         worker_config=worker_config(spec, at.run_id),
@@ -210,10 +226,9 @@ def teardown_order(
 
 def _launch_variables(spec: Spec, at: Placement, given: Mapping[str, str]) -> dict[str, str]:
     ours = {
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": _joined(at.slots),
         "MOSAIC_ATTEMPT": str(at.attempt),
         "MOSAIC_CHECKPOINT_DIR": at.checkpoint_dir,
+        "MOSAIC_CPUS": str(at.cpus),
         "MOSAIC_RUN_DIR": at.files_dir,
         "MOSAIC_STACKS_FILE": str(PurePosixPath(at.attempt_dir) / rundir.STACKS),
         rundir.MARKER: at.run_id,
@@ -229,15 +244,6 @@ def _launch_variables(spec: Spec, at: Placement, given: Mapping[str, str]) -> di
 
 def _worker_id(spec: Spec) -> str:
     return spec.worker_id or str(spec.kind)
-
-
-def _is_stripped(name: str) -> bool:
-    """Return whether a submitted variable is dropped: it is overwritten, or is meant for systemd."""
-    return name in SET_BY_LAUNCH or name == "NOTIFY_SOCKET" or name.startswith(_SERVICE_PREFIXES)
-
-
-def _joined(slots: Sequence[int]) -> str:
-    return ",".join(str(slot) for slot in slots)
 
 
 def _containment(spec: Spec, settings: LaunchSettings) -> Containment:

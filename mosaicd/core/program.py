@@ -35,11 +35,15 @@ class WorkerProgram:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """Defaults for a submit: the daemon's interpreter, the owner's home, the installed workers."""
+    """What a submit depends on: the daemon's interpreter, the owner's home, the installed workers.
+
+    `manages_gpus`: whether the daemon has GPU slots, and so decides the GPUs of a run.
+    """
 
     python: str
     home: str
     workers: Mapping[str, WorkerProgram] = field(default_factory=dict)
+    manages_gpus: bool = False
 
 
 @dataclass(frozen=True, slots=True)

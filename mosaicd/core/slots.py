@@ -101,11 +101,9 @@ def counted(count: int, noun: str) -> str:
 def check_possible(gpus: int, mandatory: bool, capacity: Capacity) -> None:
     """Raise CapacityImpossible if this machine has fewer GPUs than the mandatory ones."""
     if mandatory and gpus > capacity.gpu_slots_total:
-        raise CapacityImpossible(
-            f"it requires {counted(gpus, 'GPU')}; this machine has {capacity.gpu_slots_total}",
-            requested=gpus,
-            total=capacity.gpu_slots_total,
-        )
+        total = capacity.gpu_slots_total
+        rule = f"this machine has {total}" if total else "mosaicd manages none ([gpus] static is 0)"
+        raise CapacityImpossible(f"it requires {counted(gpus, 'GPU')}; {rule}", requested=gpus, total=total)
 
 
 def choose(cpus: int, gpus: int, mandatory: bool, capacity: Capacity) -> Grant | None:

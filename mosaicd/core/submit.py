@@ -20,6 +20,7 @@ from mosaicd.core.params import (
     liveness,
 )
 from mosaicd.core.program import Defaults, Program, check_worker, command_name, config_program, worker_section
+from mosaicd.core.run_environment import merged, without_gpu_variables
 from mosaicd.core.schema import check, check_json, filled
 from mosaicd.core.spec import Limits, Resources, Spec
 from mosaicd.protocol import Json, ulid
@@ -60,9 +61,9 @@ def make_spec(submit: Submit, defaults: Defaults) -> Spec:
     """Return the spec of a submit; raise InvalidParams with every fault otherwise."""
     _check(submit, defaults)
     if submit.config is not None:
-        asked = _filled_config(submit, submit.config)
+        asked = _filled_config(submit, submit.config, defaults)
     else:
-        asked = _filled_command(submit, submit.command or [], defaults.home)
+        asked = _filled_command(submit, submit.command or [], defaults)
     program = _program(asked, defaults)
     return Spec(
         kind=program.kind,
@@ -117,10 +118,12 @@ def _check_config(config: Json, defaults: Defaults, faults: Faults) -> None:
 # --- fill in defaults ----------------------------------------------------------------------------------
 
 
-def _filled_config(submit: Submit, given: Json) -> Filled:
+def _filled_config(submit: Submit, given: Json, defaults: Defaults) -> Filled:
     config = filled(given)
     _override(config, submit)
     chosen = config.pop("environment") | submit.environment
+    if defaults.manages_gpus:
+        chosen = without_gpu_variables(chosen)
     resources, schedule = config["resources"], config["schedule"]
     gpus = resources["gpus"]
     return Filled(
@@ -135,12 +138,12 @@ def _filled_config(submit: Submit, given: Json) -> Filled:
             submit, schedule.get("max_duration_seconds"), schedule.get("max_steps"), liveness(config)
         ),
         cwd=submit.cwd,
-        environment={**submit.caller_environment, **chosen},
+        environment=merged(submit.caller_environment, chosen, manages_gpus=defaults.manages_gpus),
         chosen=chosen,
     )
 
 
-def _filled_command(submit: Submit, given: Sequence[str], home: str) -> Filled:
+def _filled_command(submit: Submit, given: Sequence[str], defaults: Defaults) -> Filled:
     command = tuple(given)
     return Filled(
         command=command,
@@ -150,8 +153,8 @@ def _filled_command(submit: Submit, given: Sequence[str], home: str) -> Filled:
             submit.cpus or 1, submit.memory_mb, gpus=submit.gpus or 0, gpus_mandatory=bool(submit.gpus)
         ),
         limits=_limits(submit, submit.time_limit_s, submit.max_steps, {}),
-        cwd=submit.cwd or home,
-        environment={**submit.caller_environment, **submit.environment},
+        cwd=submit.cwd or defaults.home,
+        environment=merged(submit.caller_environment, submit.environment, manages_gpus=defaults.manages_gpus),
         chosen=submit.environment,
     )
 

@@ -53,6 +53,7 @@ class OrderBuilder:
             containment=settings.containment.mode,
             memory=settings.containment.memory,
             tasks=settings.containment.tasks,
+            manages_gpus=settings.gpus.static > 0,
         )
 
     def launch_order(self, run: Run) -> LaunchOrder:

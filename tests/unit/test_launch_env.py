@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mosaicd.core.digest import SET_BY_LAUNCH
+from mosaicd.core.digest import GPU_NAMES, SET_BY_LAUNCH
 from mosaicd.core.launch import (
-    THREAD_COUNTS,
     Budget,
     LaunchSettings,
     Placement,
@@ -21,6 +20,7 @@ from mosaicd.core.launch import (
     worker_environment,
 )
 from mosaicd.core.program import Defaults, WorkerProgram
+from mosaicd.core.run_environment import THREAD_COUNTS
 from mosaicd.core.spec import Spec
 from mosaicd.core.submit import make_spec
 from mosaicd.protocol.messages import Submit
@@ -56,10 +56,14 @@ def worker(module: str = "able", environment: dict[str, str] | None = None, **pa
     return spec_of(config=config, **params)
 
 
+def environment_of(base: dict[str, str], spec: Spec, at: Placement, **settings: Any) -> dict[str, str]:
+    return worker_environment(base, spec, at, LaunchSettings(**settings))
+
+
 def test_the_complete_environment_of_a_worker() -> None:
     """A worker has the base environment, the submitted variables and those of the launch, and no others."""
     files = f"/state/runs/{RUN_ID}/files"
-    assert worker_environment(BASE, worker(environment={"SEED": "1"}), AT) == {
+    assert environment_of(BASE, worker(environment={"SEED": "1"}), AT) == {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "HOME": "/home/ada",
         "USER": "ada",
@@ -70,9 +74,12 @@ def test_the_complete_environment_of_a_worker() -> None:
         "OMP_NUM_THREADS": "2",
         "MKL_NUM_THREADS": "2",
         "OPENBLAS_NUM_THREADS": "2",
+        "NUMEXPR_NUM_THREADS": "2",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": "1,3",
         "MOSAIC_ATTEMPT": "2",
+        "MOSAIC_CPUS": "2",
+        "MOSAIC_MEMORY_MB": "512",
         "MOSAIC_RUN_ID": RUN_ID,
         "MOSAIC_RUN_DIR": files,
         "MOSAIC_STACKS_FILE": f"/state/runs/{RUN_ID}/attempt-2/python-stacks.txt",
@@ -85,25 +92,75 @@ def test_the_complete_environment_of_a_worker() -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from(sorted(SET_BY_LAUNCH)),
+        st.sampled_from(sorted(SET_BY_LAUNCH | GPU_NAMES)),
         st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
     )
 )
 def test_submitted_variables_never_override_those_of_the_launch(environment: dict[str, str]) -> None:
     """Submitted variables with names of the launch have no effect."""
-    assert worker_environment(BASE, command(**environment), AT) == worker_environment(BASE, command(), AT)
+    assert environment_of(BASE, command(**environment), AT) == environment_of(BASE, command(), AT)
 
 
 def test_a_run_without_gpus_sees_none() -> None:
     """Without a granted slot, an empty CUDA_VISIBLE_DEVICES hides every GPU."""
     at = Placement(RUN_ID, 1, "/r")
-    assert worker_environment(BASE, command(CUDA_VISIBLE_DEVICES="0"), at)["CUDA_VISIBLE_DEVICES"] == ""
+    assert environment_of(BASE, command(CUDA_VISIBLE_DEVICES="0"), at)["CUDA_VISIBLE_DEVICES"] == ""
 
 
-def test_thread_counts_follow_the_grant_unless_the_submitter_set_one() -> None:
-    """OMP/MKL/OPENBLAS_NUM_THREADS are the granted CPUs, unless the submitter set the variable."""
-    environment = worker_environment(BASE, command(MKL_NUM_THREADS="8"), AT)
-    assert [environment[name] for name in THREAD_COUNTS] == ["2", "8", "2"]
+def test_where_no_gpus_are_managed_the_submitters_choice_of_gpus_passes() -> None:
+    """Without GPU slots, CUDA_VISIBLE_DEVICES, its kin and their absence reach the run unchanged."""
+    given = dict.fromkeys(GPU_NAMES, "1")
+    at = Placement(RUN_ID, 1, "/r")
+    found = environment_of(BASE, command(**given), at, manages_gpus=False)
+    assert {name: found.get(name) for name in GPU_NAMES} == given
+    assert not GPU_NAMES & environment_of(BASE, command(), at, manages_gpus=False).keys()
+
+
+def test_slots_of_a_run_count_when_the_setting_is_gone() -> None:
+    """A run that holds slots sees them, and only them, after `[gpus] static` was set to 0."""
+    found = environment_of(BASE, command(HIP_VISIBLE_DEVICES="0"), AT, manages_gpus=False)
+    assert found["CUDA_VISIBLE_DEVICES"] == "1,3" and "HIP_VISIBLE_DEVICES" not in found
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ["2", "2", "2", "2"]),
+        ({"OMP_NUM_THREADS": "4"}, ["4", "4", "4", "4"]),
+        ({"MKL_NUM_THREADS": "8"}, ["8", "8", "8", "8"]),
+        ({"NUMEXPR_NUM_THREADS": "3", "OMP_NUM_THREADS": "1"}, ["1", "1", "1", "3"]),
+        ({"OMP_NUM_THREADS": "4,2"}, ["4,2", "4", "4", "4"]),
+        ({"OMP_NUM_THREADS": ""}, ["", None, None, None]),
+    ],
+)
+def test_thread_counts_go_together(given: dict[str, str], expected: list[str | None]) -> None:
+    """Where the submitter gives one thread count, the others follow; without any, the granted CPUs decide."""
+    environment = environment_of(BASE, command(**given), AT)
+    assert [environment.get(name) for name in THREAD_COUNTS] == expected
+
+
+def test_a_chosen_thread_count_replaces_those_of_the_shell() -> None:
+    """-e OMP_NUM_THREADS=1 counts for every library, also if the shell exports MKL_NUM_THREADS."""
+    shell = {"MKL_NUM_THREADS": "8", "OMP_NUM_THREADS": "8"}
+    spec = spec_of(command=["true"], caller_environment=shell, environment={"OMP_NUM_THREADS": "1"})
+    environment = environment_of(BASE, spec, AT)
+    assert [environment[name] for name in THREAD_COUNTS] == ["1"] * 4
+
+
+def test_a_run_is_told_its_grant() -> None:
+    """MOSAIC_CPUS has the granted CPUs; MOSAIC_MEMORY_MB the memory limit, absent without an enforced one."""
+    limited = spec_of(command=["true"], memory_mb=100)
+    assert environment_of(BASE, limited, AT)["MOSAIC_CPUS"] == "2"
+    assert environment_of(BASE, limited, AT)["MOSAIC_MEMORY_MB"] == "100"
+    assert "MOSAIC_MEMORY_MB" not in environment_of(BASE, command(), AT)
+    assert "MOSAIC_MEMORY_MB" not in environment_of(BASE, limited, AT, memory="off")
+
+
+def test_commands_are_unbuffered_unless_the_submitter_decides() -> None:
+    """A command has PYTHONUNBUFFERED=1, a submitted value (also an empty one) wins; a worker has none."""
+    assert environment_of(BASE, command(), AT)["PYTHONUNBUFFERED"] == "1"
+    assert environment_of(BASE, command(PYTHONUNBUFFERED=""), AT)["PYTHONUNBUFFERED"] == ""
+    assert "PYTHONUNBUFFERED" not in environment_of(BASE, worker(), AT)
 
 
 @pytest.mark.parametrize(
@@ -111,36 +168,36 @@ def test_thread_counts_follow_the_grant_unless_the_submitter_set_one() -> None:
 )
 def test_systemds_variables_never_reach_a_worker(name: str) -> None:
     """A worker must not send notifications to systemd, so neither daemon nor submitter can pass these."""
-    assert name not in worker_environment(BASE | {name: "x"}, command(**{name: "x"}), AT)
+    assert name not in environment_of(BASE | {name: "x"}, command(**{name: "x"}), AT)
 
 
 def test_only_known_variables_of_the_base_are_passed() -> None:
     """Other variables of the daemon's environment do not reach a worker."""
-    assert "SECRET" not in worker_environment(BASE | {"SECRET": "x"}, command(), AT)
+    assert "SECRET" not in environment_of(BASE | {"SECRET": "x"}, command(), AT)
 
 
 def test_mosaic_variables_of_existing_workers_are_passed() -> None:
     """Variables such as MOSAIC_ROOT belong to existing workers and are passed unchanged."""
     given = {"MOSAIC_ROOT": "/m", "MOSAIC_FASTLANE_ENABLED": "0", "MOSAICD_SOCKET": "/s"}
-    environment = worker_environment(BASE, command(**given), AT)
+    environment = environment_of(BASE, command(**given), AT)
     assert {name: environment[name] for name in given} == given
 
 
 def test_submitted_path_and_lang_win_over_the_base() -> None:
     """If PATH is submitted, the worker gets it instead of the base value."""
-    assert worker_environment(BASE, command(PATH="/v/bin", LANG="C"), AT)["PATH"] == "/v/bin"
+    assert environment_of(BASE, command(PATH="/v/bin", LANG="C"), AT)["PATH"] == "/v/bin"
 
 
 @pytest.mark.parametrize("name", ["CLEANRL_RUN_ID", "XUANCE_RUN_ID"])
 def test_older_run_id_variables_are_rewritten_if_submitted(name: str) -> None:
     """If submitted, the variable gets the run id; otherwise it is absent."""
-    assert worker_environment(BASE, worker(environment={name: "old"}), AT)[name] == RUN_ID
-    assert name not in worker_environment(BASE, worker(), AT)
+    assert environment_of(BASE, worker(environment={name: "old"}), AT)[name] == RUN_ID
+    assert name not in environment_of(BASE, worker(), AT)
 
 
 def test_a_command_without_a_config_has_no_config_file_variable() -> None:
     """MOSAIC_CONFIG_FILE of an outer run is removed, because it names another config."""
-    assert "MOSAIC_CONFIG_FILE" not in worker_environment(BASE, command(MOSAIC_CONFIG_FILE="/old"), AT)
+    assert "MOSAIC_CONFIG_FILE" not in environment_of(BASE, command(MOSAIC_CONFIG_FILE="/old"), AT)
 
 
 def test_the_workers_config_has_the_id_of_the_run() -> None:
@@ -165,7 +222,7 @@ def test_the_order_is_complete_and_json_safe() -> None:
     assert json.loads(json.dumps(order, allow_nan=False)) == order
     run_dir = f"/state/runs/{RUN_ID}"
     environment, limits = order.pop("environment"), order.pop("limits")
-    assert environment == worker_environment(BASE, worker(), AT)
+    assert environment == environment_of(BASE, worker(), AT)
     assert order == {
         "order": "launch", "run_id": RUN_ID, "attempt": 2, "nonce": "n", "secret": "s", "socket": "/s.sock",
         "run_dir": run_dir, "attempt_dir": f"{run_dir}/attempt-2", "files_dir": f"{run_dir}/files",

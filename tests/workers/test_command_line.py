@@ -134,3 +134,15 @@ def test_import_loads_no_heavy_module() -> None:
     code = "import sys, mosaic_tabular as worker; worker.get_worker_metadata(); worker.get_config_schema()\n"
     code += "sys.exit('numpy' in sys.modules or 'gymnasium' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], env=environment(), timeout=DEADLINE_S, check=True)
+
+
+def test_printed_lines_are_written_at_once() -> None:
+    """In a WorkerRun, standard output is line buffered: a killed worker loses no printed line."""
+    code = (
+        "import os; from mosaic_worker import WorkerRun; run = WorkerRun().__enter__(); print('kept'); "
+        "os._exit(0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, timeout=DEADLINE_S, check=True
+    )
+    assert done.stdout == b"kept\n"

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mosaicd.core.digest import SET_BY_LAUNCH, retry_digest
+from mosaicd.core.digest import GPU_NAMES, SET_BY_LAUNCH, retry_digest
 from mosaicd.core.params import check_params
 from mosaicd.core.run import Run
+from mosaicd.core.run_environment import merged
 from mosaicd.core.slots import check_possible
 from mosaicd.core.spec import InvalidSpec, Spec
 from mosaicd.protocol import Json, rundir
@@ -48,7 +49,7 @@ async def handle(services: Services, caller: Caller, params: Retry) -> Json:
         rule = f"run {origin.run_id} is {origin.owner}'s: a retry would run as you"
         raise Conflict(rule, owner=origin.owner)
     spec, names = await _spec_of(services.rundirs, origin)
-    environment = new_environment(names, params)
+    environment = new_environment(names, params, manages_gpus=services.settings.gpus.static > 0)
     check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.scheduler.capacity())
     resume_from = None if params.fresh else await _checkpoints(services.rundirs, services.history, origin)
     spec = replace(
@@ -59,13 +60,14 @@ async def handle(services: Services, caller: Caller, params: Retry) -> Json:
     return await accept(services, caller, make_run(services, caller, spec, origin.run_id), spec)
 
 
-def new_environment(names: Sequence[str], params: Retry) -> dict[str, str]:
+def new_environment(names: Sequence[str], params: Retry, *, manages_gpus: bool) -> dict[str, str]:
     """Return the variables of the new run; InvalidParams lists the missing variables of the origin."""
     faults = Faults()
     check_params({"environment": {**params.environment, **params.extra}, "key": params.key}, faults)
     faults.refuse()
-    environment = {**params.environment, **params.extra}
-    missing = [name for name in names if name not in environment and name not in SET_BY_LAUNCH]
+    environment = merged(params.environment, params.extra, manages_gpus=manages_gpus)
+    known = SET_BY_LAUNCH.union(params.environment, params.extra, GPU_NAMES if manages_gpus else ())
+    missing = [name for name in names if name not in known]
     if missing and not params.allow_missing:
         for name in missing:
             faults.add(

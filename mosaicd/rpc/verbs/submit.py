@@ -105,7 +105,8 @@ async def _defaults(services: Services, caller: Caller, params: Submit) -> Defau
         workers = {row["kind"]: _program(row) for row in await services.discovery.list() if "kind" in row}
         for kind, worker in services.settings.workers.items():
             workers.setdefault(kind, WorkerProgram(module=worker.module, python=worker.python))
-    return Defaults(python=sys.executable, home=home, workers=workers)
+    manages_gpus = services.settings.gpus.static > 0
+    return Defaults(sys.executable, home, workers, manages_gpus)
 
 
 def _program(row: Json) -> WorkerProgram:

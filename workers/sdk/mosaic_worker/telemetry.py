@@ -209,6 +209,16 @@ def describe_error(error: BaseException | None) -> dict[str, Any]:
     return {"error": str(error), "error_type": type(error).__name__, "traceback": trace[-8000:]}
 
 
+def keep_lines_whole(stream: TextIO) -> None:
+    """Let `stream` write each line at once when the line is complete.
+
+    A killed worker then loses no line, and lines of several processes on one pipe stay whole: an unbuffered
+    `print` writes text and line feed separately.
+    """
+    if isinstance(stream, io.TextIOWrapper):  # another object replaced it, and buffers as it likes
+        stream.reconfigure(line_buffering=True)
+
+
 def _write(stream: TextIO, data: bytes) -> None:
     stream.flush()
     try:

@@ -7,6 +7,7 @@ and then propagates.  The worker reports every other end itself, with `run.compl
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +21,7 @@ from mosaic_worker.control import Control
 from mosaic_worker.environment import WorkerEnvironment, new_run_id
 from mosaic_worker.heartbeat import HEARTBEAT_INTERVAL_S, Heartbeat
 from mosaic_worker.stacks import Stacks
-from mosaic_worker.telemetry import TelemetryEmitter
+from mosaic_worker.telemetry import TelemetryEmitter, keep_lines_whole
 
 EXIT_STOPPED = 0
 EXIT_INTERRUPTED = 130
@@ -82,6 +83,7 @@ class WorkerRun:
         return EXIT_INTERRUPTED if self.control.stop_reason == "SIGINT" else EXIT_STOPPED
 
     def __enter__(self) -> WorkerRun:
+        keep_lines_whole(sys.stdout)
         if threading.current_thread() is threading.main_thread():
             self.control.install_signals()
         self.stacks.announce()

@@ -1,0 +1,57 @@
+"""Rules for the variables of a run: which the launch decides, and which of the submitter's count.
+
+A run has one number of threads: libraries read different variables, and one that finds none of its own uses
+all cores or believes another library.  So if the submitter gives one of `THREAD_COUNTS`, the others follow.
+"""
+
+from collections.abc import Mapping
+
+from mosaicd.core.digest import GPU_NAMES
+
+#: Without a limit, each BLAS and OpenMP runtime uses every core; two runs are then three times slower.
+THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+_SERVICE_PREFIXES = ("WATCHDOG_", "LISTEN_")
+
+
+def merged(caller: Mapping[str, str], chosen: Mapping[str, str], *, manages_gpus: bool) -> dict[str, str]:
+    """Return the variables of the caller's shell with the `chosen` ones over them.
+
+    A chosen thread count replaces all thread counts of the shell, not only the one of its name.  Where GPUs
+    are managed, no submitted variable chooses GPUs.
+    """
+    names = set(THREAD_COUNTS) if chosen.keys() & set(THREAD_COUNTS) else set()
+    both = {name: value for name, value in caller.items() if name not in names} | dict(chosen)
+    return without_gpu_variables(both) if manages_gpus else both
+
+
+def thread_counts(given: Mapping[str, str], cpus: int) -> dict[str, str]:
+    """Return the thread counts that `given` lacks: its first count, or the granted CPUs without any.
+
+    Of a list (`4,2`, for nested loops) the first number counts.  If the first count is no number (empty, for
+    example), the submitter wants no count, and none is set.
+    """
+    found = [given[name] for name in THREAD_COUNTS if name in given]
+    count = found[0].partition(",")[0].strip() if found else str(cpus)
+    if not (count.isascii() and count.isdigit()):
+        return {}
+    return {name: count for name in THREAD_COUNTS if name not in given}
+
+
+def gpu_variables(slots: tuple[int, ...]) -> dict[str, str]:
+    """Return the variables that show the granted GPU slots and no others.
+
+    An empty CUDA_VISIBLE_DEVICES hides all GPUs, an absent one would show the GPUs of other runs.
+    """
+    visible = ",".join(str(slot) for slot in slots)
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible}
+
+
+def without_gpu_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return `environment` without the variables that choose GPUs."""
+    return {name: value for name, value in environment.items() if name not in GPU_NAMES}
+
+
+def is_of_a_service(name: str) -> bool:
+    """Return whether a variable is meant for the process that systemd has started."""
+    return name == "NOTIFY_SOCKET" or name.startswith(_SERVICE_PREFIXES)
