@@ -14,6 +14,7 @@ from typing import Any
 
 from mosaicctl.board import Board, describe
 from mosaicctl.client import Client, OnDemandClient
+from mosaicctl.dropped_input import tell_dropped_input
 from mosaicctl.exits import INTERRUPTED, NOT_STARTED, code_of_run
 from mosaicctl.follow import EventStream, LogStream, Streams
 from mosaicctl.left import left_sentence
@@ -63,10 +64,14 @@ def execute(args: Any) -> int:
     get_client = OnDemandClient(args.socket)
     params = submit_parameters(get_client, args)
     client = get_client()
+    is_told = tell_dropped_input(args, is_run=True)
     run = submit_with_key(client, params)
     with are_accepted([run]):
         tell_missing_limit(client, params)
-        return _follow(client, args, run)
+        code = _follow(client, args, run)
+        if not is_told:  # a slow writer has written meanwhile
+            tell_dropped_input(args, is_run=True)
+        return code
 
 
 def _follow(client: Client, args: Any, run: Json) -> int:

@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 from mosaicctl.client import NoDaemon, OnDemandClient
+from mosaicctl.dropped_input import tell_dropped_input
 from mosaicctl.memory import tell_missing_limit
 from mosaicctl.render import emit, label, to_json
 from mosaicctl.standard_streams import are_accepted
@@ -40,6 +41,7 @@ def execute(args: Any) -> int:
         params = submit_parameters(get_client, args)
         if args.hold:
             params["hold"] = True
+        tell_dropped_input(args, is_run=False)
         if args.dry_run:
             return _dry_run(get_client, params)
         run = submit_with_key(get_client(), params)

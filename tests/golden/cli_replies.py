@@ -17,6 +17,8 @@ def submits(stage: Stage) -> None:
     """submit and retry."""
     stage.title("Replies: submit, retry")
     stage.ctl("submit -- true", {"run.submit": a_run(state="INIT")})
+    with mock.patch("mosaicctl.dropped_input.has_input", return_value=True):
+        stage.ctl("submit -- bash -s", {"run.submit": a_run(state="INIT")})
     stage.ctl("submit --hold -- true", {"run.submit": a_run(state="INIT", held=True)})
     stage.ctl("submit -- true", {"run.submit": a_run(duplicate=True)})
     attached = a_run(duplicate=True, differing_variables=["LR", "PATH"])
