@@ -19,6 +19,7 @@ from mosaicctl.values import (
     one_of,
     positive_duration,
     retry_cause,
+    stop_signal,
     whole_number,
 )
 from mosaicctl.variables import caller_environment, given_environment, variable_arguments
@@ -102,9 +103,13 @@ def _resources_and_limits(group: Any) -> None:
         help="time between TERM and KILL when the run is stopped",
     )
     group.add_argument(
+        "--signal", metavar="SIGNAL", type=stop_signal,
+        help="the first signal of a stop (default TERM); KILL means no grace period",
+    )  # fmt: skip
+    group.add_argument(
         "--signal-to", metavar="WHOM", type=one_of(("leader", "tree"), "a choice"),
-        help="when the run is stopped, send TERM first to the leader alone, or to the whole process tree at "
-        "once (default: to the leader, and if it is a shell to the commands that it waits for)",
+        help="when the run is stopped, send the signal first to the leader alone, or to the whole process "
+        "tree at once (default: to the leader, and if it is a shell to the commands that it waits for)",
     )  # fmt: skip
     group.add_argument(
         "--retries",
@@ -165,7 +170,7 @@ def submit_parameters(get_client: Callable[[], Client], args: Any) -> Json:
         ("max_steps", args.max_steps), ("retries", args.retries),
         ("priority", args.priority), ("name", args.name), ("dedup", args.dedup), ("key", args.key),
         ("retry_on", args.retry_on), ("time_limit_s", args.time), ("grace_s", args.grace),
-        ("signal_to", args.signal_to),
+        ("signal", args.signal), ("signal_to", args.signal_to),
         ("stall_s", args.stall), ("heartbeat_timeout_s", args.heartbeat),
         ("start_timeout_s", args.start_timeout), ("handshake_timeout_s", args.handshake),
     ):  # fmt: skip

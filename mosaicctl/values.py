@@ -5,8 +5,11 @@ the rule.  Note: an empty text is a mistake, too.  An unset variable of a script
 `prune --name "$name"` must not mean every name.
 """
 
+import signal
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
+
+from mosaicd.protocol import signals
 
 
 def nonempty(value: str) -> str:
@@ -144,6 +147,16 @@ def new_file(path: str) -> str:
     if not os.path.isdir(folder):
         raise ArgumentTypeError(f"{path}: the directory {folder} does not exist")
     return path
+
+
+def stop_signal(value: str) -> str:
+    """Return the name of a signal for a stop, from a name with or without SIG, or a number."""
+    name = value.upper().removeprefix("SIG")
+    if value.isdecimal() and int(value) in set(signal.Signals):
+        name = signal.Signals(int(value)).name.removeprefix("SIG")
+    if name not in signals.NAMES:
+        raise ArgumentTypeError(f"{value!r} cannot begin a stop; use one of {', '.join(signals.NAMES)}")
+    return name
 
 
 def one_of(choices: Sequence[str], noun: str) -> Callable[[str], str]:

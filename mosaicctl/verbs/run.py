@@ -36,8 +36,9 @@ terminal, a progress bar replaces the output of a worker, which is telemetry.
 Exits with the exit code of the run, 128 + the signal that ended it, 124 if it reached its time limit,
 130 if it was stopped, 127 if it could not be started.
 
-The first Ctrl-C stops the run with its grace period; the second exits at once, and the daemon ends the
-run. A closed terminal does not affect the run.
+The first Ctrl-C stops the run with its grace period: a command gets INT, as in a terminal, unless --signal
+names another signal, and a worker TERM. The second Ctrl-C exits at once, and the daemon ends the run. A
+closed terminal does not affect the run.
 
   mosaicctl run -- python train.py
   mosaicctl run -t 1h --worker tabular --set env_id=Taxi-v3
@@ -123,6 +124,8 @@ class Follower:
         self.screen = Screen(sys.stderr)
         self._quiet = args.quiet
         self._detaches = args.detach_on_interrupt
+        #: A worker is stopped with TERM, a run with a signal of its own with that.
+        self._interrupts_with_int = run.get("kind") == "command" and args.signal is None
         self._stop_requests = 0
         self._board = Board()
         self._board.put(run)
@@ -195,7 +198,10 @@ class Follower:
         return run
 
     def _stop(self) -> Json:
-        run: Json = self.client.call("run.stop", {"run_id": self.run_id, "reason": "interrupted by Ctrl-C"})
+        params: Json = {"run_id": self.run_id, "reason": "interrupted by Ctrl-C"}
+        if self._interrupts_with_int:
+            params["signal"] = "INT"
+        run: Json = self.client.call("run.stop", params)
         return run
 
     def _take_runs(self, runs: list[Json]) -> None:

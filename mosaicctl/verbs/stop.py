@@ -3,7 +3,7 @@
 from typing import Any
 
 from mosaicctl.acting import act_on_selected, selector_arguments, wait_argument
-from mosaicctl.values import duration
+from mosaicctl.values import duration, stop_signal
 from mosaicd.protocol import Json
 
 _EPILOG = """\
@@ -26,6 +26,10 @@ def arguments(parser: Any) -> None:
     parser.add_argument(
         "--grace", metavar="DURATION", type=duration, help="time between TERM and KILL; 0 is allowed"
     )
+    parser.add_argument(
+        "--signal", metavar="SIGNAL", type=stop_signal,
+        help="the first signal (default: the run's own, or TERM); KILL means no grace period",
+    )  # fmt: skip
     parser.add_argument("--reason", metavar="TEXT", help="a text that is stored with the cause of the end")
     wait_argument(parser, "the runs have ended")
 
@@ -35,6 +39,8 @@ def execute(args: Any) -> int:
     params: Json = {}
     if args.grace is not None:
         params["grace_s"] = args.grace
+    if args.signal is not None:
+        params["signal"] = args.signal
     if args.reason:
         params["reason"] = args.reason
     wait_for = ["TERM"] if args.wait else None

@@ -29,6 +29,7 @@ from mosaicd.protocol.records.orders import (
     TeardownOrder,
 )
 from mosaicd.protocol.records.packets import ForkFailed
+from mosaicd.protocol.signals import StopSignal
 from mosaicd.protocol.states import RunKind
 
 MIB = 1 << 20
@@ -191,6 +192,7 @@ def launch_order(
         cpus=at.cpus,
         uid=uid,
         signal_to=spec.signal_to,
+        signal=spec.signal,
         limits=_limits(spec, settings, used or Budget()),
         containment=_containment(spec, settings),
     )
@@ -202,6 +204,7 @@ def teardown_order(
     nonce: str,
     grace_s: float,
     signal_to: SignalTo | None,
+    signal: StopSignal | None,
     pid: int | None,
     start_ticks: int | None,
     given_up_shim: tuple[int, int] | None = None,
@@ -218,6 +221,7 @@ def teardown_order(
         attempt_dir=at.attempt_dir,
         limits=TeardownLimits(grace_s=grace_s),
         signal_to=signal_to,
+        signal=signal,
         pid=pid,
         start_ticks=start_ticks,
         given_up_shim=process,

@@ -14,6 +14,7 @@ from mosaicd.core.program import TEXT_KEYS, worker_section
 from mosaicd.core.run import INFRASTRUCTURE_CAUSES
 from mosaicd.core.schema import Number, Record, check_rule, check_text, check_unicode
 from mosaicd.protocol.faults import Faults, Path, shown
+from mosaicd.protocol.signals import KILL
 from mosaicd.protocol.states import CauseKind
 
 #: Integers that are stored and computed with; more than any machine has, and exact in every JSON reader.
@@ -80,6 +81,12 @@ def check_params(params: Mapping[str, Any], faults: Faults) -> None:
         value = params.get(name)
         if value is not None:
             check(value, (name,), faults)
+
+
+def check_no_grace(signal: str | None, grace_s: float | None, faults: Faults) -> None:
+    """Add a fault for the signal KILL with a grace period."""
+    if signal == KILL and grace_s:
+        faults.add(("grace_s",), "the signal KILL has no grace period; leave grace_s out or give 0")
 
 
 def retry_causes(words: Sequence[str] | None) -> tuple[CauseKind, ...]:

@@ -27,9 +27,10 @@ from mosaicd.core.schema import (
     check_rule,
     filled_record,
 )
-from mosaicd.protocol import Json
+from mosaicd.protocol import Json, signals
 from mosaicd.protocol.faults import Faults, shown
 from mosaicd.protocol.records.orders import TO_LEADER, TO_TREE, SignalTo
+from mosaicd.protocol.signals import StopSignal
 from mosaicd.protocol.states import Dedup, RunKind
 
 VERSION = 1
@@ -59,7 +60,8 @@ _SPEC_JSON = Record(
         "run_id": _TEXT, "worker_kind": _TEXT, "worker_id": _TEXT, "config_flag": Flag(False),
         "supports_pause": Flag(False), "supports_checkpoint": Flag(False), "cwd": _TEXT,
         "env_names": Texts(), "priority": Whole(-MAX_NUMBER, MAX_NUMBER), "labels": TextMap(), "key": _TEXT,
-        "hold": Flag(False), "signal_to": _TEXT, "resume_from": _TEXT, "config": Nullable(Free()),
+        "hold": Flag(False), "signal_to": _TEXT, "signal": _TEXT, "resume_from": _TEXT,
+        "config": Nullable(Free()),
     },
     frozenset({"version", "kind", "name", "argv", "digest", "dedup", "resources", "limits", "env_names"}),
 )  # fmt: skip
@@ -118,6 +120,7 @@ class Spec:
     key: str | None = None
     hold: bool = False
     signal_to: SignalTo | None = None
+    signal: StopSignal | None = None
     resume_from: str | None = None
     config: Mapping[str, Any] | None = None
 
@@ -188,6 +191,8 @@ def _check_values(data: Mapping[str, Any], faults: Faults) -> None:
             faults.add((name,), f"{shown(data[name])} is none of {', '.join(words)}")
     if data.get("signal_to") not in (None, TO_LEADER, TO_TREE):
         faults.add(("signal_to",), f"{shown(data['signal_to'])} is none of {TO_LEADER}, {TO_TREE}")
+    if data.get("signal") not in (None, *signals.NAMES):
+        faults.add(("signal",), f"{shown(data['signal'])} is none of {', '.join(signals.NAMES)}")
     if not data["argv"]:
         faults.add(("argv",), "must not be empty")
     check_json({name: value for name, value in data.items() if name != "config"}, faults)

@@ -16,6 +16,7 @@ from mosaicd.core.params import (
     LIVENESS,
     check_config_words,
     check_liveness,
+    check_no_grace,
     check_params,
     liveness,
 )
@@ -26,6 +27,7 @@ from mosaicd.core.spec import Limits, Resources, Spec
 from mosaicd.protocol import Json, ulid
 from mosaicd.protocol.faults import Faults
 from mosaicd.protocol.messages import Submit
+from mosaicd.protocol.signals import KILL
 from mosaicd.protocol.states import Dedup, RunKind
 
 #: The place in a config of each parameter that a config can set as well.
@@ -86,6 +88,7 @@ def make_spec(submit: Submit, defaults: Defaults) -> Spec:
         key=submit.key,
         hold=submit.hold,
         signal_to=submit.signal_to,
+        signal=None if submit.signal == KILL else submit.signal,
         config=asked.config,
     )
 
@@ -99,6 +102,7 @@ def _check(submit: Submit, defaults: Defaults) -> None:
     check_params({name: getattr(submit, name) for name in CHECKED}, faults)
     if (submit.config is None) == (submit.command is None):
         faults.add((), "give exactly one of config and command")
+    check_no_grace(submit.signal, submit.grace_s, faults)
     if submit.config is not None:
         _check_config(submit.config, defaults, faults)
     faults.refuse()
@@ -178,7 +182,7 @@ def _limits(
     return Limits(
         time_limit_s=None if time_limit_s is None else float(time_limit_s),
         max_steps=max_steps,
-        grace_s=submit.grace_s,
+        grace_s=0.0 if submit.signal == KILL else submit.grace_s,
         retries=submit.retries or 0,
         retry_on=None if submit.retry_on is None else tuple(submit.retry_on),
         **{**patience, **{name: value for name, value in own if value is not None}},

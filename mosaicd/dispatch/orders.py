@@ -21,8 +21,8 @@ from mosaicd.core.launch import (
     teardown_order,
 )
 from mosaicd.core.run import Run
-from mosaicd.core.spec import InvalidSpec
-from mosaicd.protocol.records.orders import LaunchOrder, Limits, SignalTo, TeardownOrder
+from mosaicd.core.spec import InvalidSpec, Spec
+from mosaicd.protocol.records.orders import LaunchOrder, Limits, TeardownOrder
 from mosaicd.rundirs.directories import RunDirs
 
 
@@ -77,11 +77,13 @@ class OrderBuilder:
 
     def teardown_order(self, run: Run, given_up_shim: tuple[int, int] | None = None) -> TeardownOrder:
         """Return the order for a teardown shim, which first ends a shim that was given up."""
+        spec = self._try_load_spec(run)
         return teardown_order(
             self._placement(run),
             nonce=run.nonce or "",
             grace_s=grace_s(run),
-            signal_to=self._signal_to(run),
+            signal_to=spec.signal_to if spec else None,
+            signal=(run.stop or {}).get("signal") or (spec.signal if spec else None),
             pid=run.pid,
             start_ticks=run.start_ticks,
             given_up_shim=given_up_shim,
@@ -91,10 +93,10 @@ class OrderBuilder:
         """Remove the values of the run's environment, which only a live run needs."""
         self._rundirs.forget_environment(run.run_id)
 
-    def _signal_to(self, run: Run) -> SignalTo | None:
-        """Return the receivers of signals in the spec; None if the spec cannot be used."""
+    def _try_load_spec(self, run: Run) -> Spec | None:
+        """Return the spec of the run; None if it cannot be used."""
         try:
-            return self._rundirs.load_spec(run.run_id)[0].signal_to
+            return self._rundirs.load_spec(run.run_id)[0]
         except (OSError, InvalidSpec):
             return None
 

@@ -34,7 +34,7 @@ class ShimControl:
         stop = run.stop or run.fault or {}
         params = StopParams(
             kind=stop.get("kind"), who=stop.get("who", "daemon"), reason=stop.get("reason"),
-            grace_s=grace_s(run),
+            grace_s=grace_s(run), signal=stop.get("signal"),
         )  # fmt: skip
         self._shims.notify(run.run_id, "control.stop", params.to_json())
 

@@ -8,6 +8,8 @@ A field without a default is required.  Ranges, which a type cannot express, are
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mosaicd.protocol.signals import StopSignal
+
 Cursor = int
 
 
@@ -44,6 +46,7 @@ class Submit:
     retry_on: list[str] | None = None
     grace_s: float | None = None
     signal_to: Literal["leader", "tree"] | None = None
+    signal: StopSignal | None = None
     dedup: Literal["attach", "new", "fail"] | None = None
     key: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
@@ -149,10 +152,11 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Request the end: TERM, then KILL after `grace_s` (0 is legal; absent: the grace period of the run)."""
+    """Request the end: `signal`, then KILL after `grace_s` (0 is legal; absent: as submitted)."""
 
     run_id: str
     grace_s: float | None = None
+    signal: StopSignal | None = None
     reason: str | None = None
 
 

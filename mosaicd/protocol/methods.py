@@ -78,7 +78,7 @@ METHODS: dict[str, Method] = {row.name: row for row in _ROWS}
 
 #: Notifications that the daemon sends.  To shims: control.*; to clients: streams.
 NOTIFICATIONS: dict[str, str] = {
-    "control.stop": "End the process tree: {grace_s, kind, who, reason}.",
+    "control.stop": "End the process tree: {grace_s, signal, kind, who, reason}.",
     "control.pause": "Pause the process tree: {mode}.",
     "control.resume": "Resume the process tree.",
     "run.event": "A ledger event: {subscription, seq, run_id, kind, at, who, data, run}.",

@@ -283,7 +283,7 @@ class Attempt:
             if self._left.is_settling:
                 self._end_settling()
             if not self._is_emptied:
-                self._control.kill_sequence.begin(now, stop.grace_s)  # shortens the grace
+                self._control.kill_sequence.begin(now, stop.grace_s, stop.signal)  # shortens the grace
             return
         if self._ending.stop is None:
             self._ending.stop = stop
@@ -292,7 +292,7 @@ class Attempt:
             exit = self._end_without_worker()
             self.dialogue.add_facts(facts.exited(exit))
             return
-        self._control.stop(stop.grace_s, now)
+        self._control.stop(stop.grace_s, now, stop.signal)
 
     def _leader_ended(self, ended: child.Ended, now: float) -> None:
         crash_points.reach("shim.reaped")

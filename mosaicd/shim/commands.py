@@ -22,7 +22,7 @@ class Command(NamedTuple):
         """Return the stop, which begins now; `default_grace_s` applies if the daemon sent no grace period."""
         stop = self.stop
         grace_s = default_grace_s if stop.grace_s is None else float(stop.grace_s)
-        return BegunStop(stop.kind or "by_user", stop.who, stop.reason, max(0.0, grace_s))
+        return BegunStop(stop.kind or "by_user", stop.who, stop.reason, max(0.0, grace_s), stop.signal)
 
 
 def from_notification(name: str, params: Json) -> Command | None:

@@ -26,13 +26,19 @@ _MIB = 1 << 20
 
 
 class BegunStop:
-    """A stop that has begun: its kind (a user's stop, or a limit or timeout), user, reason and grace."""
+    """A stop that has begun: its kind (a user's stop, or a limit or timeout), user, reason and grace.
 
-    def __init__(self, kind: str, who: str | None, reason: str | None, grace_s: float) -> None:
+    `signal`: its name; None: that of the run.
+    """
+
+    def __init__(
+        self, kind: str, who: str | None, reason: str | None, grace_s: float, signal: str | None = None
+    ) -> None:
         self.kind = kind
         self.who = _short(who)
         self.reason = _short(reason)
         self.grace_s = grace_s
+        self.signal = signal
         self.at = time.time()
 
     def record(self, forced: bool) -> Stop:

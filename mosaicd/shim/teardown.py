@@ -35,7 +35,7 @@ def run(order: TeardownOrder, signals: SignalPipe, root: CgroupRoot) -> int:
     run_cgroup = find(root, order.run_id, order.attempt)
     tree = OrphanTree(order.run_id, order.pid, order.start_ticks, run_cgroup)
     found = tree.read_members().processes
-    kill_sequence = KillSequence(tree, order.signal_to)
+    kill_sequence = KillSequence(tree, order.signal_to, order.signal)
     if found:
         kill_sequence.begin(time.monotonic(), order.limits.grace_s)
         _wait_until_empty(tree, kill_sequence, signals)

@@ -29,7 +29,7 @@ class WorkerControl:
     ) -> None:  # fmt: skip
         """Report facts with `add_fact`; call `on_stop` for a stop that has to begin now."""
         limits = order.limits
-        self.kill_sequence = KillSequence(tree, order.signal_to)
+        self.kill_sequence = KillSequence(tree, order.signal_to, order.signal)
         self.pause = Pause(tree, limits.pause_ack_timeout_s, self._paused, self._continued)
         self.post_mortem = PostMortem(tree, dir_fd, limits.post_mortem_s)
         self._limits = RunLimits(limits.time_limit_s, limits.max_steps, limits.steps_before)
@@ -67,12 +67,15 @@ class WorkerControl:
         if self.post_mortem.tick(now) and self.post_mortem.stop:
             self._on_stop(self.post_mortem.stop, now)
 
-    def stop(self, grace_s: float, now: float) -> None:
-        """Ask the worker to end, and begin the kill sequence; if it has begun, shorten its grace."""
+    def stop(self, grace_s: float, now: float, signal: str | None = None) -> None:
+        """Ask the worker to end, and begin the kill sequence; if it has begun, shorten its grace.
+
+        `signal`: its name; None: that of the run, or no other signal than before.
+        """
         if self.pause.control:
             self.pause.control.send("stop", grace_s=grace_s)
         self.pause.cancel()
-        self.kill_sequence.begin(now, grace_s)
+        self.kill_sequence.begin(now, grace_s, signal)
 
     def release(self, now: float) -> None:
         """Ask the worker to save a checkpoint and to end."""
@@ -88,7 +91,7 @@ class WorkerControl:
     def end_rest(self, now: float) -> None:
         """End the processes that remain after the worker's end; a stop that has begun keeps its deadline."""
         if not self.is_stopping:
-            self.kill_sequence.begin(now, self._grace_s)
+            self.kill_sequence.begin(now, self._grace_s, "TERM")
 
     def _check_limits(self, now: float, progress: Progress) -> None:
         kind = self._limits.reached(now, progress.steps, progress.steps_are_global)

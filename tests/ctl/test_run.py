@@ -144,6 +144,24 @@ def test_first_ctrl_c_stops_the_run_and_waits(daemon: ScriptedDaemon) -> None:
     assert out.startswith("first\n")
 
 
+@pytest.mark.parametrize(
+    ("kind", "argv", "signal_name"),
+    [("command", (), "INT"), ("command", ("--signal", "USR1"), None), ("worker", (), None)],
+)
+def test_ctrl_c_sends_int_to_a_command(
+    daemon: ScriptedDaemon, kind: str, argv: tuple[str, ...], signal_name: str | None
+) -> None:
+    """Ctrl-C asks for the signal INT, unless the run is a worker or has a signal of its own."""
+    ScriptedRun(daemon, {"outcome": "cancelled", "exit_code": None, "signal": 15}, stays=True)
+    daemon.handlers["run.submit"] = lambda params, peer: a_run(state="INIT", rev=1, attempt=0, kind=kind)
+    process = start(*argv)
+    daemon.wait_for(lambda: len(daemon.requests("run.watch")) >= 1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=DEADLINE_S)
+    [stop] = daemon.requests("run.stop")
+    assert stop.get("signal") == signal_name
+
+
 def test_second_ctrl_c_ends_mosaicctl(daemon: ScriptedDaemon) -> None:
     """The second Ctrl-C ends mosaicctl immediately; the daemon still stops the run."""
     run = ScriptedRun(daemon, {}, stays=True)

@@ -44,6 +44,7 @@ def test_every_option_is_sent_as_its_parameter(submitted: Submitted, ctl: Ctl) -
     """Every option is sent as its parameter, in the unit of the parameter."""
     argv = (
         "submit -n nm -c 2 -g 1 -m 1.5G -t 1h30m -p 5 --retries 3 --retry-on oom --grace 0 --signal-to tree "
+        "--signal sigusr1 "
         "--dedup fail -l a=b -l c=d --max-steps 10 --key k --cwd /tmp --hold -- true"
     )
     assert ctl(*argv.split())[0] == 0
@@ -54,7 +55,7 @@ def test_every_option_is_sent_as_its_parameter(submitted: Submitted, ctl: Ctl) -
         "time_limit_s": 5400.0,
         "priority": 5, "retries": 3, "retry_on": ["oom"], "grace_s": 0.0, "dedup": "fail",
         "labels": {"a": "b", "c": "d"}, "max_steps": 10, "key": "k", "hold": True, "environment": {},
-        "signal_to": "tree",
+        "signal_to": "tree", "signal": "USR1",
     }  # fmt: skip
 
 

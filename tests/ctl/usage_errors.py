@@ -36,6 +36,8 @@ submit -l x -- true | -l x
 submit --retry-on x -- true | --retry-on x
 submit --dedup x -- true | --dedup x
 submit --signal-to x -- true | --signal-to x
+submit --signal STOP -- true | --signal STOP
+submit --signal 19 -- true | --signal 19
 submit -e =x -- true | -e =x
 submit -e NO_SUCH_VARIABLE_HERE -- true | -e NO_SUCH_VARIABLE_HERE
 submit --set a=1 -- true | --set
@@ -92,6 +94,7 @@ resume -l x | -l x
 resume '' | RUN
 stop | RUN --all --state -l
 stop --grace soon a | --grace soon
+stop --signal SIGSTOP a | --signal SIGSTOP
 stop a --state EXEC | RUN --state
 stop -l =x | -l =x
 stop '' | RUN

@@ -1,9 +1,13 @@
 """Stop: the process tree ends within the grace period + 1 s, and only then is its slot free."""
 
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
+from mosaicd.protocol.errors import InvalidParams
 from tests.harness import processes
 from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
@@ -105,3 +109,83 @@ def test_a_grace_period_out_of_range_is_refused(harness: DaemonHarness, grace: f
     result = harness.ctl("stop", run_id, "--grace", f"{grace}s")
     assert result.returncode == 2, result
     assert harness.get(run_id)["want"] == "run"
+
+
+def trapping(harness: DaemonHarness, **params: object) -> str:
+    """Submit a run that prints the signals that it gets, and return its id when it is ready."""
+    code = """
+import signal, sys
+def note(number, frame):
+    print(signal.Signals(number).name, flush=True)
+    if number == signal.SIGTERM:
+        sys.exit(3)
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    signal.signal(number, note)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+    run_id = harness.python(code, **params)
+    wait_for_words(harness, run_id, "ready")
+    return run_id
+
+
+def wait_for_words(harness: DaemonHarness, run_id: str, *words: str) -> None:
+    """Wait until the run has printed these words and no others."""
+    harness.until(run_id, "EXEC")
+    wait_until(lambda: harness.stdout(run_id).decode().split(), lambda found: found == [*words], "its output")
+
+
+def test_a_stop_begins_with_the_signal_of_the_run_or_of_the_stop(harness: DaemonHarness) -> None:
+    """`signal` at the submit, and at a stop, which counts more; another stop can send another signal."""
+    run_id = trapping(harness, signal="USR1", grace_s=60)
+    harness.call("run.stop", run_id=run_id)
+    wait_for_words(harness, run_id, "ready", "SIGUSR1")
+    first = harness.call("run.stop", run_id=run_id, signal="INT", reason="again")
+    wait_for_words(harness, run_id, "ready", "SIGUSR1", "SIGINT")
+    assert harness.call("run.stop", run_id=run_id, signal="INT")["rev"] == first["rev"]
+    harness.ctl("stop", "--signal", "sigterm", run_id)
+    run = harness.ended(run_id)
+    assert (run["outcome"], run["exit_code"]) == ("cancelled", 3)
+    assert [event["kind"] for event in harness.events(run_id)].count("stop_requested") == 3
+    assert harness.stdout(run_id).split() == [b"ready", b"SIGUSR1", b"SIGINT", b"SIGTERM"]
+
+
+def test_the_signal_kill_means_no_grace_period(harness: DaemonHarness) -> None:
+    """A stop with KILL, also after another stop, kills at once; with a grace period it is refused."""
+    run_id = trapping(harness, signal="USR1", grace_s=60)
+    harness.call("run.stop", run_id=run_id)
+    wait_for_words(harness, run_id, "ready", "SIGUSR1")
+    with pytest.raises(InvalidParams) as refused:
+        harness.call("run.stop", run_id=run_id, signal="KILL", grace_s=5)
+    assert "grace_s" in str(refused.value.data)
+    harness.call("run.stop", run_id=run_id, signal="KILL")
+    assert harness.ended(run_id)["signal"] == 9
+
+
+@pytest.mark.parametrize("name", ["STOP", "SIGTERM", "TSTP", "", 15])
+def test_a_signal_that_cannot_begin_a_stop_is_refused(harness: DaemonHarness, name: object) -> None:
+    """A submit and a stop refuse other signals, and the run goes on."""
+    run_id = harness.submit("sleep", "60")
+    for method, params in (("run.stop", {"run_id": run_id}), ("run.submit", {"command": ["true"]})):
+        with pytest.raises(InvalidParams) as refused:
+            harness.call(method, signal=name, **params)
+        assert "signal" in str(refused.value.data)
+    assert harness.get(run_id)["want"] == "run"
+
+
+def test_ctrl_c_of_run_is_a_keyboard_interrupt(harness: DaemonHarness) -> None:
+    """The first Ctrl-C of `mosaicctl run` reaches a command as INT, behind a shell too."""
+    (harness.home / "program.py").write_text(
+        "import time\ntry:\n    print('ready', flush=True)\n    time.sleep(1000)\n"
+        "except KeyboardInterrupt:\n    print('saved', flush=True)\n"
+    )
+    command = harness.ctl_command("run", "-q", "--", "sh", "-c", f"{sys.executable} program.py; echo next")
+    with subprocess.Popen(
+        command, env=harness.environment, cwd=harness.home, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == "saved\n"
+    assert process.returncode == 130

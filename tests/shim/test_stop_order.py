@@ -243,6 +243,69 @@ def test_leftovers_that_ignore_term_are_ended_within_the_grace_period(stage: Sta
     assert run.exit()["exit_code"] == 0
 
 
+#: Saves at KeyboardInterrupt, with `finally` and atexit.
+INTERRUPTED = """
+import atexit, time
+atexit.register(print, "atexit", flush=True)
+try:
+    print("ready", flush=True)
+    time.sleep(1000)
+except KeyboardInterrupt:
+    print("saved", flush=True)
+finally:
+    print("finally", flush=True)
+"""
+
+
+@pytest.mark.parametrize("script", ["exec {program}", "{program}; echo next"])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_int_is_a_keyboard_interrupt(stage: Stage, shell: str, script: str) -> None:
+    """With the signal INT, `except KeyboardInterrupt`, `finally` and atexit run, and a script ends."""
+    (stage.harness.root / "program.py").write_text(INTERRUPTED)
+    run = stage.launch(shell, script.format(program=f"{PYTHON} -S -E program.py"))
+    run.control("stop", grace_s=LONG_S, kind="by_user", who="ada", reason=None, signal="INT")
+    run.wait_until_tree_is_empty()
+    assert output(run) == ["ready", "saved", "finally", "atexit"]
+
+
+def test_a_program_in_the_background_that_ignores_int_gets_term(stage: Stage) -> None:
+    """A shell has its background children ignore INT; they get TERM in its place, and not only at the end."""
+    run = stage.launch("bash", f"{stage.saver('saved')} & wait")
+    run.control("stop", grace_s=LONG_S, kind="by_user", who="ada", reason=None, signal="INT")
+    run.wait_until_tree_is_empty()
+    assert stage.content("saved") == PARTS
+
+
+def test_the_signal_of_a_run_and_the_last_round(stage: Stage) -> None:
+    """A stop begins with the run's own signal; in the last round all processes get TERM."""
+    script = "trap 'echo USR1' USR1; trap 'echo TERM; exit' TERM; echo ready; while :; do sleep 0.05; done"
+    run = stage.launch("sh", script, signal="USR1")
+    stage.stop(run, grace_s=SHORT_S)
+    assert output(run) == ["ready", "USR1", "TERM"]
+    assert run.exit()["finished_at"] - run.exit()["stop"]["at"] >= SHORT_S / 2
+
+
+def test_a_second_stop_with_another_signal_sends_it(stage: Stage) -> None:
+    """The processes that got the first signal get the other one immediately."""
+    script = "trap 'echo USR1' USR1; trap 'echo TERM; exit' TERM; echo ready; while :; do sleep 0.05; done"
+    run = stage.launch("sh", script)
+    for name in ("USR1", "TERM"):
+        run.control("stop", grace_s=LONG_S, kind="by_user", who="ada", reason=None, signal=name)
+        run.wait_for_output(name)
+    run.wait_until_tree_is_empty()
+    assert output(run) == ["ready", "USR1", "TERM"]
+
+
+def test_after_an_end_of_its_own_the_rest_gets_term(stage: Stage) -> None:
+    """The signal of the run is for stops and limits."""
+    gate = stage.harness.gate()
+    script = f"{stage.saver('saved')} & read x < gate"
+    run = stage.launch("sh", script, signal="USR1", limits={"grace_s": LONG_S})
+    gate.open()
+    run.wait_until_tree_is_empty()
+    assert stage.content("saved") == PARTS
+
+
 def test_leftovers_of_a_stop_share_its_deadline(stage: Stage) -> None:
     """If the leader ends during a stop, the grace period does not begin again for the rest of the tree."""
     stubborn = "sh -c 'trap \"\" TERM; while :; do sleep 0.05; done'"

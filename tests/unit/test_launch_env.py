@@ -229,7 +229,7 @@ def test_the_order_is_complete_and_json_safe() -> None:
         "kind": "worker", "argv": ["/opt/python", "-m", "able"], "cwd": f"{run_dir}/files",
         "worker_id": "able", "worker_kind": "able", "supports_checkpoint": True,
         "worker_config": {"run_id": RUN_ID, "seed": 7, "worker_id": "able"}, "config_flag": True,
-        "cooperative": True, "slots": [1, 3], "cpus": 2, "uid": 1000, "signal_to": None,
+        "cooperative": True, "slots": [1, 3], "cpus": 2, "uid": 1000, "signal_to": None, "signal": None,
         "containment": {"memory_bytes": 512 << 20, "required": False, "tasks": None},
     }  # fmt: skip
     assert limits == {
@@ -257,10 +257,16 @@ def test_the_grace_period_of_a_run_wins_over_the_setting() -> None:
 
 
 def test_the_order_has_the_receivers_of_signals() -> None:
-    """`signal_to` of the spec is in the launch order and changes no digest."""
-    spec = spec_of(command=["true"], signal_to="tree")
-    assert order_of(spec)["signal_to"] == "tree"
+    """`signal_to` and `signal` of the spec are in the launch order and change no digest."""
+    spec = spec_of(command=["true"], signal_to="tree", signal="USR1")
+    assert (order_of(spec)["signal_to"], order_of(spec)["signal"]) == ("tree", "USR1")
     assert spec.digest == spec_of(command=["true"]).digest
+
+
+def test_the_signal_kill_means_no_grace_period() -> None:
+    """A submit with the signal KILL has a grace period of 0."""
+    order = order_of(spec_of(command=["true"], signal="KILL"))
+    assert (order["limits"]["grace_s"], order["signal"]) == (0, None)
 
 
 def test_the_order_has_the_remaining_limits() -> None:
@@ -273,8 +279,11 @@ def test_the_order_has_the_remaining_limits() -> None:
 
 def test_the_teardown_order() -> None:
     """A teardown order has the attempt, the identity of its leader and the grace period."""
-    assert teardown_order(AT, nonce="n", grace_s=5, signal_to="tree", pid=9, start_ticks=77).to_json() == {
+    order = teardown_order(
+        AT, nonce="n", grace_s=5, signal_to="tree", signal="INT", pid=9, start_ticks=77
+    )  # fmt: skip
+    assert order.to_json() == {
         "order": "teardown", "run_id": RUN_ID, "attempt": 2, "nonce": "n",
         "attempt_dir": f"/state/runs/{RUN_ID}/attempt-2", "given_up_shim": None, "limits": {"grace_s": 5},
-        "signal_to": "tree", "pid": 9, "start_ticks": 77,
+        "signal_to": "tree", "signal": "INT", "pid": 9, "start_ticks": 77,
     }  # fmt: skip

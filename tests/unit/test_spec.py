@@ -372,6 +372,7 @@ SUBMITS = st.fixed_dictionaries(
         "priority": st.integers(-1000, 1000), "retries": st.integers(0, 100), "grace_s": st.floats(0, 100),
         "retry_on": st.lists(st.sampled_from(["oom", "exit_code"])), "dedup": st.sampled_from([*Dedup]),
         "key": TEXT.filter(bool), "hold": st.booleans(), "signal_to": st.sampled_from(("leader", "tree")),
+        "signal": st.sampled_from(("INT", "TERM", "USR1")),
         "labels": st.dictionaries(st.just("team"), st.just("a b")),
         "environment": st.dictionaries(st.sampled_from(["A", "PATH", "RUN_ID"]), TEXT),
     },

@@ -18,7 +18,7 @@ SPEC = Spec(kind=RunKind.COMMAND, name="true", argv=("true",), digest="d" * 64, 
         {"resources": {"cpus": 2**70}}, {"resources": {"cpus": 1.5}}, {"priority": 2**70}, {"name": "\ud800"},
         {"argv": []}, {"argv": "true"}, {"argv": ["true", 5]}, {"env_names": None}, {"labels": {"a": 1}},
         {"config": "x"}, {"config": {"metadata": {"worker": {"config": 5}}}}, {"config_flag": "yes"},
-        {"signal_to": "all"}, {"signal_to": 1},
+        {"signal_to": "all"}, {"signal_to": 1}, {"signal": "STOP"}, {"signal": 15},
     ],
 )  # fmt: skip
 def test_an_invalid_spec_json_is_refused(change: Any) -> None:

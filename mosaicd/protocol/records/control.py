@@ -5,6 +5,7 @@ The shim trusts the daemon.  Shim and daemon may have different versions, so an 
 
 from mosaicd.protocol import Json
 from mosaicd.protocol.records.record import Record
+from mosaicd.protocol.signals import StopSignal
 
 #: Orders in the reply to a register.
 START, ATTACH, STOP = "start", "attach", "stop"
@@ -13,7 +14,8 @@ START, ATTACH, STOP = "start", "attach", "stop"
 class Registered(Record):
     """The reply to worker.register: a session token, an order, and the present want of the run.
 
-    `stop` is the stop or the fault of the run: `kind`, `who`, `reason`, `grace_s`; unknown ones are absent.
+    `stop` is the stop or the fault of the run: `kind`, `who`, `reason`, `grace_s`, `signal`; unknown ones are
+    absent.
     """
 
     accepted_version: int | None = None
@@ -26,12 +28,13 @@ class Registered(Record):
 
 
 class StopParams(Record):
-    """control.stop: end the process tree, with KILL after `grace_s` seconds (None: those of the run)."""
+    """control.stop: end the process tree: `signal`, KILL after `grace_s` seconds (None: those of the run)."""
 
     kind: str | None = None
     who: str | None = None
     reason: str | None = None
     grace_s: float | None = None
+    signal: StopSignal | None = None
 
 
 class PauseParams(Record):

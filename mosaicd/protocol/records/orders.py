@@ -8,6 +8,7 @@ from typing import Literal
 
 from mosaicd.protocol import Json
 from mosaicd.protocol.records.record import Record
+from mosaicd.protocol.signals import StopSignal
 
 #: Defaults of the settings in `[timeouts]` and `[limits]`, for values that a run does not set.
 GRACE_S = 30.0
@@ -73,6 +74,7 @@ class LaunchOrder(Record):
     cpus: int | None = None
     uid: int | None = None
     signal_to: SignalTo | None = None
+    signal: StopSignal | None = None
     limits: Limits = Limits()
     containment: Containment = Containment()
 
@@ -115,6 +117,7 @@ class TeardownOrder(Record):
     attempt_dir: str
     limits: TeardownLimits = TeardownLimits()
     signal_to: SignalTo | None = None
+    signal: StopSignal | None = None
     pid: int | None = None
     start_ticks: int | None = None
     given_up_shim: Process | None = None

@@ -1,18 +1,21 @@
 """run.stop: request the end of a run: TERM, CONT, grace period, KILL for its process tree.
 
-Input: run_id, grace_s (0 is allowed; default: the run's own), reason.  Output: the run.
+Input: run_id, grace_s (0 is allowed; default: the run's own), signal (default: the run's own), reason.
+Output: the run.
 Caveats: the reply does not wait for the end.  The outcome is `cancelled`, unless the run ended by itself
-before the shim began to stop it.  A second stop can only shorten the grace period.  A stop of an ended run is
+before the shim began to stop it.  A second stop can only shorten the grace period,
+or send another signal.  A stop of an ended run is
 no error and returns the run.
 """
 
 from mosaicd.core.fsm import Event, Kind
-from mosaicd.core.params import check_params
+from mosaicd.core.params import check_no_grace, check_params
 from mosaicd.core.run import Run
 from mosaicd.protocol import Json
 from mosaicd.protocol.errors import NotFound
 from mosaicd.protocol.faults import Faults
 from mosaicd.protocol.messages import Stop
+from mosaicd.protocol.signals import KILL
 from mosaicd.protocol.states import Want
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
@@ -23,15 +26,21 @@ async def handle(services: Services, caller: Caller, params: Stop) -> Json:
     """Record the request and return the run."""
     faults = Faults()
     check_params({"grace_s": params.grace_s}, faults)
+    check_no_grace(params.signal, params.grace_s, faults)
     faults.refuse()
-    grace = params.grace_s
+    grace, signal = (0.0, None) if params.signal == KILL else (params.grace_s, params.signal)
 
     def decide(run: Run) -> list[Event]:
-        if run.want is Want.STOP and not is_shorter(run, grace):
+        present: Json = dict(run.stop or {}) if run.want is Want.STOP else {}
+        is_other = signal is not None and signal != present.get("signal")
+        if run.want is Want.STOP and not is_shorter(run, grace) and not is_other:
             return []
         data: Json = reason_of(params.reason)
-        if grace is not None:
-            data["grace_s"] = grace
+        asked = {"grace_s": grace, "signal": signal}
+        if present and not is_shorter(run, grace):
+            asked["grace_s"] = present.get("grace_s")
+        data |= {name: present.get(name) if value is None else value for name, value in asked.items()}
+        data = {name: value for name, value in data.items() if value is not None}
         return [Event(Kind.STOP_REQUESTED, services.clock.wall(), caller.name, data)]
 
     try:
