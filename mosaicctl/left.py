@@ -4,6 +4,8 @@ from mosaicctl.sizes import counted, size
 from mosaicd.protocol import Json
 
 _MOST_FILES = 10
+#: States of a run whose program has ended and whose processes are being ended.
+_ENDING = ("RDY", "EXEC", "PAUSE", "FAULT")
 _ADVICE = (
     "to keep a program in the foreground, "
     "leave out the '&', end the script with 'wait', or start it with 'exec'"
@@ -11,12 +13,18 @@ _ADVICE = (
 
 
 def left_text(run: Json) -> str:
-    """Return `2 processes were still running and were ended`; an empty text if the run left none behind."""
+    """Return `2 processes were still running and were ended`; an empty text if the run left none behind.
+
+    In the grace period: `2 processes are still running and are being ended`.
+    """
     count = run.get("left_processes")
     if not count:
         return ""
-    was = "was" if count == 1 else "were"
-    return f"{counted(count, 'process', 'processes')} {was} still running and {was} ended"
+    if run.get("state") in _ENDING:
+        verb, suffix = "is" if count == 1 else "are", " being"
+    else:
+        verb, suffix = "was" if count == 1 else "were", ""
+    return f"{counted(count, 'process', 'processes')} {verb} still running and {verb}{suffix} ended"
 
 
 def left_advice(run: Json) -> str:

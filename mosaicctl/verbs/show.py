@@ -58,10 +58,10 @@ def execute(args: Any) -> int:
 
 
 def _fetch(client: Client, reference: str) -> Json:
-    """Return a run; if it has ended, with what it left behind in `leftovers`."""
+    """Return a run; if its program has ended, with what it left behind in `leftovers`."""
     run: Json = client.call("run.get", {"run_id": reference})
     leftovers = None
-    if run.get("outcome") and run.get("attempt"):
+    if (run.get("outcome") and run.get("attempt")) or run.get("left_processes"):
         try:
             leftovers = client.call("run.leftovers", {"run_id": run["run_id"]})
         except Unavailable as error:

@@ -9,8 +9,9 @@ then the tree.  A tree that is not empty after its grace period and `unkillable_
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mosaicd import crash_points, log
 from mosaicd.clock import Clock
@@ -69,10 +70,13 @@ class TreeTeardown:
         self._control = control
         self._check_later = check_later
         self._trees: dict[str, _Tree] = {}
+        #: The stops that were sent for runs whose worker has exited.
+        self._sent_stops: dict[str, Mapping[str, Any]] = {}
 
     def forget(self, run_id: str) -> None:
         """Drop the tree of a run that has ended."""
         self._trees.pop(run_id, None)
+        self._sent_stops.pop(run_id, None)
 
     async def conclude_or_tear_down(self, run: Run) -> None:
         """Conclude the run if its tree is empty; otherwise have a shim end the tree and check again."""
@@ -80,6 +84,9 @@ class TreeTeardown:
         alive = self._shims.is_alive(run.run_id, run.attempt)
         if run.exit is None and alive and run.run_id not in self._trees:
             self._control.send_stop(run)  # the shim then reports the exit as a fact, or ends
+        elif run.exit is not None and alive and run.stop and self._sent_stops.get(run.run_id) != run.stop:
+            self._sent_stops[run.run_id] = run.stop
+            self._control.send_stop(run)  # it may shorten the grace period of the processes that remain
         shim = (run.shim_pid, run.shim_start_ticks)
         empty, pids = await self._launcher.check_tree(run.run_id, shim, run.attempt)
         if empty and alive and run.exit is None:

@@ -128,3 +128,26 @@ def test_the_leftovers_of_a_retried_run_are_those_of_its_last_attempt(harness: D
     found = harness.call("run.leftovers", run_id=run_id)
     assert found["attempt"] == 2
     assert [process["command"] for process in found["processes"]] == ["sleep 2000"]
+
+
+def test_a_stop_ends_what_a_program_left_at_once(harness: DaemonHarness) -> None:
+    """A stop after the program's own end shortens the grace period of the rest; the outcome stays."""
+    code = "(trap '' TERM; sleep 1000; sleep 1000) & exit 0"
+    run_id = harness.submit("sh", "-c", code, grace_s=600)
+    wait_until(lambda: harness.get(run_id)["left_processes"], bool, "the shim has counted")
+    assert re.search(r"\b[12] process", harness.ctl("show", run_id).stdout)
+    harness.call("run.stop", run_id=run_id, grace_s=0)
+    assert harness.ended(run_id)["outcome"] == "succeeded"
+    assert "unkillable" not in [event["kind"] for event in harness.events(run_id)]
+
+
+def test_a_second_stop_ends_the_rest_after_the_program(harness: DaemonHarness) -> None:
+    """If the program has obeyed a stop and others have not, a second stop shortens their grace period."""
+    code = "trap 'exit 0' TERM; (trap '' TERM; sleep 1000; sleep 1000) & echo ready; wait"
+    run_id = harness.submit("sh", "-c", code, grace_s=600)
+    output = harness.attempt(run_id) / "stdout.log"
+    wait_until(lambda: output.exists() and output.read_bytes(), bool, "the trap is set")
+    harness.call("run.stop", run_id=run_id)
+    wait_until(lambda: harness.get(run_id)["exit_code"], lambda code: code == 0, "the program obeys")
+    harness.call("run.stop", run_id=run_id, grace_s=0)
+    assert harness.ended(run_id)["outcome"] == "cancelled"

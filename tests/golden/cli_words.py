@@ -35,6 +35,7 @@ NOTES: tuple[dict[str, Any], ...] = (
     {"state": "PAUSE", "want": "run"},
     {"state": "PAUSE", "want": "pause", "released": True},
     {"state": "FAULT", "cause": {"kind": "shim_lost"}},
+    {"state": "FAULT", "cause": {"kind": "shim_lost"}, "left_processes": 1},
     {"state": "TERM", "outcome": "succeeded", "left_processes": 1},
     {"state": "TERM", "cause": {"kind": "exit_code", "exit_code": 7}, "left_processes": 2},
 )
@@ -48,7 +49,12 @@ EVENTS: dict[str, dict[str, Any]] = {
     "stop_requested": {"who": "ada", "reason": "wrong data"},
     "set": {"who": "ada", "priority": 7, "was": {"priority": 0}},
     "limit_reached": {"limit": "time"},
-    "requeued": {"not_before": 1010.0, "cause": {"kind": "shim_lost"}, "left_processes": 1},
+    "requeued": {
+        "state": "INIT",
+        "not_before": 1010.0,
+        "cause": {"kind": "shim_lost"},
+        "left_processes": 1,
+    },
 }
 
 
