@@ -11,18 +11,19 @@ from mosaicctl.render import emit, label
 from mosaicctl.select import references, selector_argument
 from mosaicctl.standard_streams import are_accepted
 from mosaicctl.submission import submit_with_key
+from mosaicctl.values import nonempty
 from mosaicctl.variables import explicit_environment
 from mosaicd.protocol import Json
 from mosaicd.protocol.errors import MosaicError
 
 _EPILOG = """\
 A retry is a new run with the same command or config and the same name. A worker that saves checkpoints
-continues from the last complete checkpoint of the old run. After the end of a run only the names of its
-environment variables are kept: the values come from your environment, as for submit, and from -e. A
-variable that the old run had and your environment lacks is an error.
+continues from the last complete checkpoint of the old run. It has the environment of the old run, whatever
+your shell has now. Only secrets are not kept: their values come from your environment, and a secret that
+it lacks is an error (-e NAME=VALUE, --without NAME).
 
   mosaicctl retry @
-  mosaicctl retry my-run -e WANDB_API_KEY
+  mosaicctl retry my-run -e LR=1e-4
   mosaicctl retry --fresh 01K8 01K9
 """
 
@@ -37,16 +38,15 @@ def arguments(parser: Any) -> None:
         help="an environment variable; K alone passes your own value (repeatable)",
     )  # fmt: skip
     parser.add_argument(
-        "--allow-missing",
-        action="store_true",
-        help="submit without the variables that your environment lacks",
-    )
+        "--without", metavar="NAME", action="append", default=[], type=nonempty,
+        help="do not set this variable of the old run (repeatable)",
+    )  # fmt: skip
 
 
 def execute(args: Any) -> int:
     """Retry the selected runs and print the new runs."""
-    params: Json = {"environment": capture(os.environ).values, "extra": explicit_environment(args.env)}
-    params |= {"fresh": args.fresh, "allow_missing": args.allow_missing}
+    params: Json = {"environment": explicit_environment(args.env), "fresh": args.fresh}
+    params |= {"caller_environment": capture(os.environ).values, "without": args.without}
     runs, code = [], DONE
     with connect(args.socket) as client:
         targets = references(client, args.runs or ["@"])

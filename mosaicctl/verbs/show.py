@@ -45,12 +45,20 @@ def arguments(parser: Any) -> None:
     """Add the options of `show`."""
     parser.epilog = _EPILOG
     selector_argument(parser, default_last=True)
+    parser.add_argument(
+        "--env", action="store_true", help="print the environment of your run instead; no value of a secret"
+    )
 
 
 def execute(args: Any) -> int:
-    """Print the selected runs."""
+    """Print the selected runs, or their environments."""
     with connect(args.socket) as client:
         targets = references(client, args.runs or ["@"])
+        if args.env:
+            found = [client.call("run.environment", {"run_id": reference}) for reference in targets]
+            text = "\n".join(map(environment_text, found)) if args.output == "table" else ""
+            emit(args.output, found, text, single=len(found) == 1 and len(args.runs) <= 1)
+            return 0
         runs = [_fetch(client, reference) for reference in targets]
     text = "\n".join(describe(run) for run in runs) if args.output == "table" else ""
     emit(args.output, runs, text, single=len(runs) == 1 and len(args.runs) <= 1)
@@ -67,6 +75,15 @@ def _fetch(client: Client, reference: str) -> Json:
         except Unavailable as error:
             sys.stderr.write(explain(error, reference))
     return {**run, "leftovers": leftovers}
+
+
+def environment_text(environment: Json) -> str:
+    """Return the variables as lines NAME=VALUE, quoted for the shell; a secret is a comment."""
+    import shlex
+
+    lines = [f"{name}={shlex.quote(value)}" for name, value in environment["variables"].items()]
+    lines += [f"# {name}: a secret, its value is not shown" for name in environment["secrets"]]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def describe(run: Json) -> str:

@@ -13,6 +13,8 @@ from mosaicd.config.settings import GROUPS, Settings, Worker
 from mosaicd.protocol.faults import Faults
 
 _KIND = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_WORD = re.compile(r"[A-Za-z0-9]{1,64}")
+_MOST_WORDS = 1000
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -56,6 +58,8 @@ def _check_value(setting: Field[Any], value: Any) -> object:
         if value not in choices:
             raise ValueError(f"must be one of {', '.join(choices)}, not {_shown(value)}")
         return value
+    if "words" in setting.metadata:
+        return _check_words(value)
     low, high = setting.metadata["low"], setting.metadata["high"]
     is_whole = setting.type is int
     kind = "a whole number" if is_whole else "a number of " + _unit(setting.name)
@@ -64,6 +68,15 @@ def _check_value(setting: Field[Any], value: Any) -> object:
     if not fits or not low <= value <= high:
         raise ValueError(f"must be {kind} from {low:.15g} to {high:.15g}, not {_shown(value)}")
     return value if is_whole else float(value)
+
+
+def _check_words(value: Any) -> tuple[str, ...]:
+    """Return a list of words as capitals; raise ValueError with the rule."""
+    is_list = isinstance(value, list) and len(value) <= _MOST_WORDS
+    if not is_list or not all(isinstance(word, str) and _WORD.fullmatch(word) for word in value):
+        rule = f"must be a list of at most {_MOST_WORDS} words of letters and digits"
+        raise ValueError(f"{rule}, not {_shown(value)}")
+    return tuple(word.upper() for word in value)
 
 
 def _unit(name: str) -> str:
@@ -123,6 +136,8 @@ def _key(text: str) -> str:
 def _value(value: object) -> str:
     if isinstance(value, int | float):
         return repr(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"
     return _quoted(str(value))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mosaicd.protocol.records import orders
+from mosaicd.protocol.secrets import SECRET_WORDS
 
 YEAR_S = 31_536_000.0
 LEVELS = ("debug", "info", "warning", "error")
@@ -178,6 +179,16 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
+class Environment:
+    """The environment of runs."""
+
+    secret_words: tuple[str, ...] = field(
+        default=SECRET_WORDS,
+        metadata={"doc": "a variable with one of these words between underscores is a secret", "words": True},
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Worker:
     """The environment of one kind of worker: `[workers.KIND]`."""
 
@@ -220,6 +231,7 @@ class Settings:
     registry: Registry = field(default_factory=Registry)
     retention: Retention = field(default_factory=Retention)
     watch: Watch = field(default_factory=Watch)
+    environment: Environment = field(default_factory=Environment)
     workers: Mapping[str, Worker] = field(default_factory=dict)
     log: Log = field(default_factory=Log)
     supervisor: Supervisor = field(default_factory=Supervisor)
@@ -251,5 +263,6 @@ GROUPS: Mapping[str, type] = {
     "registry": Registry,
     "retention": Retention,
     "watch": Watch,
+    "environment": Environment,
     "log": Log,
 }

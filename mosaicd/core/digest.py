@@ -8,7 +8,7 @@ matter; all other values do.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mosaicd.protocol import Json
@@ -68,10 +68,13 @@ def command_digest(
     )
 
 
-def retry_digest(origin: str, extra: Mapping[str, str]) -> str:
-    """Return the digest of a retry: the digest `origin`, unless `extra` variables change the work."""
+def retry_digest(origin: str, extra: Mapping[str, str], without: Collection[str] = ()) -> str:
+    """Return the digest of a retry: the digest `origin`, unless other variables change the work."""
     chosen = _without_launch_variables(extra)
-    return _hexdigest({"retry_of": origin, "environment": chosen}) if chosen else origin
+    identity: dict[str, object] = {"retry_of": origin, "environment": chosen}
+    if without:
+        identity["without"] = sorted(without)
+    return _hexdigest(identity) if chosen or without else origin
 
 
 def _hexdigest(identity: Mapping[str, object]) -> str:

@@ -1,9 +1,9 @@
 """The spec of a run: everything that was accepted at the submit, and its form in spec.json.
 
 Note: spec.json holds the names of environment variables without their values.  The values are in
-environment.json, so the environment of a spec from `from_dict` is empty.
+environment.json and in the files beside it, so the environment of a spec from `from_dict` is empty.
 
-A user may write into these two files.  `Spec.from_dict` and `environment_of` decide whether their content is
+A user may write into these files.  `Spec.from_dict` and `environment_of` decide whether their content is
 valid, and raise InvalidSpec for everything that `to_dict` does not write.
 """
 
@@ -67,6 +67,10 @@ _SPEC_JSON = Record(
 )  # fmt: skip
 
 
+#: Fields of a spec that spec.json does not have.
+_NOT_WRITTEN = ("environment", "given_names")
+
+
 class InvalidSpec(ValueError):
     """The content of a spec.json or of an environment.json is not valid."""
 
@@ -114,7 +118,10 @@ class Spec:
     supports_pause: bool = False
     supports_checkpoint: bool = False
     cwd: str | None = None
+    #: The submitted variables, those of the caller's shell included.
     environment: Mapping[str, str] = field(default_factory=dict)
+    #: The names of the variables that the submit or its config gave.
+    given_names: frozenset[str] = frozenset()
     priority: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     key: str | None = None
@@ -146,7 +153,7 @@ class Spec:
 
     def to_dict(self) -> Json:
         """Return the content of spec.json, with the names of the environment variables but no values."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "environment"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_WRITTEN}
         values |= {"argv": list(self.argv), "labels": dict(self.labels), "env_names": self.env_names}
         values |= {"kind": str(self.kind), "dedup": str(self.dedup), "resources": asdict(self.resources)}
         retry_on = self.limits.retry_on

@@ -83,6 +83,7 @@ def make_spec(submit: Submit, defaults: Defaults) -> Spec:
         supports_checkpoint=program.supports_checkpoint,
         cwd=asked.cwd or (None if program.kind is RunKind.WORKER else defaults.home),
         environment=asked.environment,
+        given_names=frozenset(asked.chosen),
         priority=submit.priority,
         labels=dict(submit.labels),
         key=submit.key,

@@ -62,9 +62,14 @@ class OrderBuilder:
         Raises OSError or InvalidSpec if spec.json or environment.json cannot be used.
         """
         assert run.nonce is not None, "a dispatched run has a nonce"
-        spec, _ = self._rundirs.load_spec(run.run_id)
+        spec, names = self._rundirs.load_spec(run.run_id)
+        environment = self._rundirs.load_environment(run.run_id).all
+        missing = [name for name in names if name not in environment]
+        if missing:
+            where = self._rundirs.path(run.run_id)
+            raise InvalidSpec(f"the values of {', '.join(missing)} are missing in {where}")
         return launch_order(
-            replace(spec, environment=self._rundirs.load_environment(run.run_id)),
+            replace(spec, environment=environment),
             self._placement(run),
             base=_base_environment_of(run.owner_uid),
             nonce=run.nonce,
@@ -90,7 +95,7 @@ class OrderBuilder:
         )
 
     def remove_environment(self, run: Run) -> None:
-        """Remove the values of the run's environment, which only a live run needs."""
+        """Remove the secrets of the run's environment, which only a live run needs."""
         self._rundirs.forget_environment(run.run_id)
 
     def _try_load_spec(self, run: Run) -> Spec | None:

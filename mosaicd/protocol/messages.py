@@ -179,16 +179,16 @@ class SetFields:
 class Retry:
     """Submit an ended run (the origin) again as a new run, from its last checkpoint unless `fresh`.
 
-    The daemon does not keep the values of variables after the end of a run.  `environment` has the client's
-    variables; the daemon takes those that the origin had and those that describe the client's shell.  `extra`
-    variables are always set.
+    The new run has the variables of the origin.  The daemon does not keep secrets after the end of a run: it
+    takes their values from `caller_environment`, the variables of the client's shell.  `environment` is
+    always set.  `without` has the names of variables that the new run does not get.
     """
 
     run_id: str
     fresh: bool = False
     environment: dict[str, str] = field(default_factory=dict)
-    extra: dict[str, str] = field(default_factory=dict)
-    allow_missing: bool = False
+    caller_environment: dict[str, str] = field(default_factory=dict)
+    without: list[str] = field(default_factory=list)
     key: str | None = None
 
 

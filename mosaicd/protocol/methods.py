@@ -67,6 +67,8 @@ _ROWS = (
     Method("run.leftovers", messages.RunRef, Role.OWNER, "Leftovers",
            "Return what a run left behind outside of its directory."),
     Method("run.explain", messages.RunRef, Role.OWNER, "Explanation", "Return every fact that keeps a run from starting."),
+    Method("run.environment", messages.RunRef, Role.OWNER, "Environment",
+           "Return the environment of a run without its secrets, to its owner."),
     Method("run.wait", messages.Wait, Role.OWNER, "Run", "Answer when the run reaches a state.", deadline_s=None),
     Method("worker.list", messages.ListWorkers, Role.ANY, "Workers", "List the installed workers and their abilities."),
     Method("worker.register", reports.Register, Role.SHIM, "Registered", "Register a shim with the daemon."),

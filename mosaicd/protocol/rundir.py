@@ -4,6 +4,8 @@ import re
 
 SPEC = "spec.json"
 ENVIRONMENT = "environment.json"
+CALLER_ENVIRONMENT = "caller-environment.json"
+GIVEN_ENVIRONMENT = "given-environment.json"
 FILES = "files"
 #: Exists until the run is committed.  With this file and without a row, the submit was never acknowledged.
 UNACKNOWLEDGED = "unacknowledged"

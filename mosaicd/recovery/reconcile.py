@@ -95,7 +95,7 @@ async def _reconcile_run(
 
 
 async def _clean_run_dirs(registry: Registry, history: History, rundirs: RunDirs) -> None:
-    """Remove the remains of a crash: directories of submits without a reply, environments of ended runs.
+    """Remove the remains of a crash: directories of submits without a reply, secrets of ended runs.
 
     Any other directory without a row stays, because it may be the only record of a run.
     """
@@ -112,6 +112,7 @@ async def _clean_run_dirs(registry: Registry, history: History, rundirs: RunDirs
             await asyncio.to_thread(_remove_marks, rundirs, name, is_ended=not is_live)
         elif outline.is_unacknowledged or outline.is_remnant:
             await asyncio.to_thread(rundirs.remove, name)
+    await asyncio.to_thread(rundirs.environments.sweep)
 
 
 def _remove_marks(rundirs: RunDirs, name: str, *, is_ended: bool) -> None:

@@ -14,7 +14,7 @@ async def with_differing_variables(services: Services, reply: Json, spec: Spec) 
     Values are never in a reply.  An ended run has no environment to compare with.
     """
     try:
-        kept = await asyncio.to_thread(services.rundirs.load_environment, reply["run_id"])
+        kept = (await asyncio.to_thread(services.rundirs.load_environment, reply["run_id"])).all
     except (OSError, InvalidSpec):
         return reply
     names = (kept.keys() | spec.environment.keys()) - SET_BY_LAUNCH

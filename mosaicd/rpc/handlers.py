@@ -43,6 +43,7 @@ HANDLERS: Mapping[str, str] = {
     "run.retry": "retry.handle",
     "run.leftovers": "leftovers.handle",
     "run.explain": "explain.handle",
+    "run.environment": "environment.handle",
     "run.wait": "wait.handle",
     "worker.list": "workers.handle",
     "worker.register": "register.handle",
@@ -52,7 +53,7 @@ HANDLERS: Mapping[str, str] = {
 
 READING = frozenset(
     """daemon.hello daemon.health rpc.discover run.get run.list run.watch run.unwatch run.logs
-    run.telemetry run.leftovers run.explain run.wait worker.list worker.advance""".split()
+    run.telemetry run.leftovers run.explain run.environment run.wait worker.list worker.advance""".split()
 )
 
 

@@ -83,6 +83,9 @@ RESULTS: Mapping[str, Json] = {
         subscription=INT, epoch=TEXT, cursor=INT, last_seq=INT, pruned_seq=INT, runs=_list(_RUN),
         complete=BOOL,
     ),
+    "Environment": _object(
+        run_id=TEXT, variables={"type": "object", "additionalProperties": TEXT}, secrets=_list(TEXT)
+    ),
     "Unwatched": _object(subscription=INT, cursor=INT),
     "LogChunk": _object(
         run_id=TEXT, attempt=INT, stream=_enum(("stdout", "stderr")), offset=INT, cursor=INT,

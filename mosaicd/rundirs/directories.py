@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mosaicd import log
+from mosaicd.core.environment_parts import Parts
 from mosaicd.core.spec import InvalidSpec, Spec, environment_of
 from mosaicd.log import Catalogue
 from mosaicd.protocol import Json, rundir
 from mosaicd.protocol.records.attempt_files import AttemptFiles
 from mosaicd.rundirs.attempt_files import read_attempt
-from mosaicd.rundirs.removal import remove_run_dir
+from mosaicd.rundirs.environments import SharedEnvironments
+from mosaicd.rundirs.removal import remove_pruned, remove_run_dir
 from mosaicd.safe_files import NotTrusted, create_synced, read_regular, remove_tree, sync_to_disk
 
 #: The largest spec or environment that is read: many times the largest request.
@@ -68,17 +70,18 @@ def _is_attempt(entry: str) -> bool:
 
 
 class RunDirs:
-    """The `runs` directory of a state directory."""
+    """The `runs` directory of a state directory, and `environments` beside it."""
 
     def __init__(self, runs: Path) -> None:
         self.runs = runs
+        self.environments = SharedEnvironments(runs.with_name("environments"), OWN_LIMIT_BYTES)
         runs.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path(self, run_id: str) -> Path:
         """Return the run's directory."""
         return self.runs / run_id
 
-    def create(self, run_id: str, spec: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+    def create(self, run_id: str, spec: Mapping[str, Any], environment: Parts) -> None:
         """Make the run's directory with spec and environment; they are on the disk when this returns.
 
         The directory has the mark UNACKNOWLEDGED until `acknowledge`.  Raises FileExistsError if the run
@@ -89,7 +92,10 @@ class RunDirs:
         try:
             _touch(directory / rundir.UNACKNOWLEDGED)
             create_synced(directory / rundir.SPEC, _encode(spec))
-            create_synced(directory / rundir.ENVIRONMENT, _encode(environment))
+            create_synced(directory / rundir.ENVIRONMENT, _encode(environment.secret))
+            if environment.given:
+                create_synced(directory / rundir.GIVEN_ENVIRONMENT, _encode(environment.given))
+            self.environments.create(directory / rundir.CALLER_ENVIRONMENT, environment.caller)
             sync_to_disk(directory)
             sync_to_disk(self.runs)
         except BaseException:
@@ -114,7 +120,20 @@ class RunDirs:
 
     def remove(self, run_id: str) -> None:
         """Remove the directory of a run that was never acknowledged, or the rest of a pruned one."""
-        remove_run_dir(self.path(run_id))
+        with self._last_use_of_environment(run_id):
+            remove_run_dir(self.path(run_id))
+
+    def remove_pruned(self, run_id: str) -> str | None:
+        """Remove the directory of a pruned run; return why a part of it remains, else None."""
+        with self._last_use_of_environment(run_id):
+            return remove_pruned(self.path(run_id))
+
+    @contextlib.contextmanager
+    def _last_use_of_environment(self, run_id: str) -> Iterator[None]:
+        """Remove the shared environment after the directory of the last run that has it."""
+        shared = self.environments.shared_file(self.path(run_id) / rundir.CALLER_ENVIRONMENT)
+        yield
+        self.environments.drop(shared)
 
     def names(self) -> list[str]:
         """Return the names of all directories."""
@@ -144,12 +163,28 @@ class RunDirs:
         text = read_regular(self.path(run_id) / rundir.SPEC, limit_bytes=OWN_LIMIT_BYTES)
         return text.decode(errors="replace")
 
-    def load_environment(self, run_id: str) -> dict[str, str]:
-        """Return the submitted environment; raise as `load_spec` does."""
-        return _load(self.path(run_id) / rundir.ENVIRONMENT, environment_of)
+    def load_environment(self, run_id: str) -> Parts:
+        """Return the submitted environment of a run that has not ended; raise as `load_spec` does."""
+        return self.load_kept(run_id)._replace(
+            secret=_load(self.path(run_id) / rundir.ENVIRONMENT, environment_of)
+        )
+
+    def load_kept(self, run_id: str) -> Parts:
+        """Return the submitted environment without its secrets; raise as `load_spec` does.
+
+        A part whose file does not exist is empty.
+        """
+        parts = Parts({}, {}, {})
+        for name, part in (
+            (rundir.CALLER_ENVIRONMENT, parts.caller),
+            (rundir.GIVEN_ENVIRONMENT, parts.given),
+        ):
+            with contextlib.suppress(FileNotFoundError):
+                part.update(_load(self.path(run_id) / name, environment_of))
+        return parts
 
     def forget_environment(self, run_id: str) -> None:
-        """Remove the submitted environment; a run in TERM does not need it."""
+        """Remove the secrets of the submitted environment; a run in TERM does not need them."""
         try:
             (self.path(run_id) / rundir.ENVIRONMENT).unlink(missing_ok=True)
         except NotADirectoryError:

@@ -101,6 +101,9 @@ def _open_modes(settings: Settings, registry: RegistryInspection) -> Iterator[Op
         yield from _open_mode(state_dir / (REGISTRY_FILE + suffix), _OTHERS)
     for run_id in registry.attempts:
         yield from _open_mode(state_dir / "runs" / run_id / rundir.ENVIRONMENT, _OTHERS)
+    for run_id in registry.states:
+        for name in (rundir.GIVEN_ENVIRONMENT, rundir.CALLER_ENVIRONMENT):
+            yield from _open_mode(state_dir / "runs" / run_id / name, _OTHERS)
 
 
 def _open_mode(path: Path, forbidden: int) -> Iterator[OpenMode]:

@@ -28,7 +28,6 @@ from mosaicd.protocol.errors import MosaicError
 from mosaicd.protocol.messages import ListRuns
 from mosaicd.rundirs.attempt_files import held_attempts
 from mosaicd.rundirs.directories import RunDirs
-from mosaicd.rundirs.removal import remove_pruned
 from mosaicd.store.history import History
 from mosaicd.store.registry import Registry
 
@@ -153,7 +152,7 @@ class Retention:
 
     def _remove_dirs(self, run_ids: Sequence[str]) -> dict[str, str | None]:
         """Remove the directories; return the error of each run, None if its directory is removed."""
-        return {run_id: remove_pruned(self._rundirs.path(run_id)) for run_id in run_ids}
+        return {run_id: self._rundirs.remove_pruned(run_id) for run_id in run_ids}
 
     def _mark(self, run_ids: Collection[str]) -> None:
         for run_id in run_ids:

@@ -14,7 +14,7 @@ DAMAGED = [
     ("spec.json", {"argv": None}), ("spec.json", {"version": None}), ("spec.json", {"surprise": 1}),
     ("spec.json", {"limits": [1]}), ("spec.json", {"argv": 5}), ("spec.json", {"argv": ["true", 5]}),
     ("spec.json", {"limits": {"retry_on": None, "time_limit_s": "1"}}), ("spec.json", {"config": "x"}),
-    ("environment.json", {"A": 1}),
+    ("environment.json", {"A": 1}), ("caller-environment.json", {"A": 1}),
 ]  # fmt: skip
 #: Whole contents of spec.json and of environment.json.
 CONTENTS = ["", "{}", "[]", '{"version": 1,', "[" * 100_000]
@@ -35,9 +35,10 @@ def test_a_damaged_spec_fails_its_run_and_not_the_daemon(harness: DaemonHarness)
         path.write_text(text)
         check_failure(harness, path)
     for text in CONTENTS[2:]:
-        path = submit_held(harness) / "environment.json"
-        path.write_text(text)
-        check_failure(harness, path)
+        for name in ("environment.json", "caller-environment.json"):
+            path = submit_held(harness) / name
+            path.write_text(text)
+            check_failure(harness, path)
     assert harness.ended(harness.submit("true"))["outcome"] == "succeeded"
     assert harness.pid == pid and harness.process is not None and harness.process.poll() is None
 

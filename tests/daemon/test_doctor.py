@@ -93,8 +93,12 @@ def test_doctor_finds_and_fixes_permissions_open_to_others(harness: DaemonHarnes
     """Write permission for others on the key, the registry, the state directory or a run's environment is
     reported, and removed by --fix."""
     run_id = harness.submit("true", hold=True)
+    ended = harness.submit("true", caller_environment={"A": "1"}, environment={"B": "1"})
+    harness.ended(ended)
     paths = [harness.state_dir / "launch.key", harness.state_dir / "registry.sqlite3", harness.state_dir,
-             harness.state_dir / "runs" / run_id / "environment.json"]  # fmt: skip
+             harness.state_dir / "runs" / run_id / "environment.json",
+             harness.state_dir / "runs" / ended / "given-environment.json",
+             harness.state_dir / "runs" / ended / "caller-environment.json"]  # fmt: skip
     if not is_up:
         harness.kill()
     for path in paths:

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from mosaicd.log import Catalogue
 from tests.daemon.test_submit import config
 from tests.daemon.workshop import config_of, workshop
 from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
+from tests.harness.waiting import wait_until
 
 #: Variables that users export for their programs.
 EXPORTED = {
@@ -133,3 +135,84 @@ def test_an_environment_that_exec_refuses_is_told_in_the_cause(build: Build) -> 
     assert run["cause"]["kind"] == "spawn_failed"
     for words in ("is 131072; ", "--env-drop", "A (50003), B (50003), C (50003)"):
         assert words in run["cause"]["error"]
+
+
+def copies(harness: DaemonHarness, value: str) -> list[str]:
+    """Return the files below the harness that contain `value`, without its log, each inode once."""
+    found: dict[int, str] = {}
+    for path in sorted(harness.home.rglob("*")):
+        if path.is_file() and value.encode() in path.read_bytes():
+            assert path.stat().st_mode & 0o777 == 0o600, path
+            found.setdefault(path.stat().st_ino, path.name)
+    return sorted(found.values())
+
+
+def test_runs_of_one_shell_share_one_copy_of_its_variables(harness: DaemonHarness) -> None:
+    """A sweep keeps one copy of the shell's variables, in files of mode 0600, and no value elsewhere."""
+    shell = {"LR": "value-of-the-shell", "HF_TOKEN": "value-of-a-secret", "API_KEY": "s"}
+    runs = [
+        harness.submit("true", caller_environment=shell, environment={"SEED": f"value-of-seed-{number}"})
+        for number in range(3)
+    ]
+    for run_id in runs:
+        harness.ended(run_id)
+    directory = harness.state_dir / "environments"
+    (shared,) = directory.iterdir()
+    assert shared.stat().st_nlink == 4
+    assert json.loads(shared.read_text()) == {"LR": "value-of-the-shell", "API_KEY": "s"}
+    assert copies(harness, "value-of-the-shell") == [shared.name]
+    assert copies(harness, "value-of-seed-1") == ["given-environment.json"]
+    wait_until(lambda: copies(harness, "value-of-a-secret"), lambda left: not left, "the secrets are removed")
+    assert "value-of" not in json.dumps([harness.get(runs[0]), harness.events(runs[0])])
+
+    harness.call("run.prune", runs=runs[:1])
+    wait_until(lambda: shared.stat().st_nlink, lambda links: links == 3, "the link of the run is removed")
+    harness.call("run.prune", runs=runs[1:])
+    wait_until(lambda: list(directory.iterdir()), lambda left: not left, "the shared file is removed")
+
+
+def test_a_shared_file_that_no_run_has_is_removed_at_the_start(harness: DaemonHarness) -> None:
+    """If the daemon was killed before it could remove a shared file, the next daemon removes it."""
+    kept = harness.submit("true", caller_environment={"A": "kept"})
+    left = harness.submit("true", caller_environment={"A": "left"})
+    for run_id in (kept, left):
+        harness.ended(run_id)
+    harness.kill()
+    (harness.state_dir / "runs" / left / "caller-environment.json").unlink()
+    harness.start()
+    directory = harness.state_dir / "environments"
+    wait_until(lambda: len(list(directory.iterdir())), lambda count: count == 1, "one shared file is left")
+    assert harness.call("run.environment", run_id=kept)["variables"] == {"A": "kept"}
+
+
+def test_show_env_prints_the_environment_without_secrets(
+    harness: DaemonHarness, exported: dict[str, str]
+) -> None:
+    """`show --env` prints the variables of the run to its owner, and only the names of secrets."""
+    run_id = submitted(harness, "-e", "SEED=a b", "--", "true")
+    harness.ended(run_id)
+    printed = harness.ctl("show", "--env", run_id).stdout
+    assert "LR=3e-4\n" in printed and "SEED='a b'\n" in printed and "# HF_TOKEN" in printed
+    assert exported["HF_TOKEN"] not in printed
+    found = json.loads(harness.ctl("-o", "json", "show", "--env", run_id).stdout)
+    assert found["variables"]["LR"] == "3e-4" and {"HF_TOKEN", "WANDB_API_KEY"} <= set(found["secrets"])
+
+
+def test_the_words_of_secrets_are_a_setting(build: Build) -> None:
+    """[environment] secret_words replaces the list; a URL with a password is a secret all the same."""
+    harness = build(environment={"secret_words": ["licence"]})
+    shell = {"HF_TOKEN": "0123456789", "my_licence": "0123456789", "URL": "ftp://u:p@host"}
+    run_id = harness.submit("true", caller_environment=shell)
+    harness.ended(run_id)
+    found = harness.call("run.environment", run_id=run_id)
+    assert found["variables"] == {"HF_TOKEN": "0123456789"} and found["secrets"] == ["URL", "my_licence"]
+
+
+def test_a_run_whose_variables_are_lost_does_not_start(harness: DaemonHarness) -> None:
+    """If the file with the shell's variables is removed while the run waits, the run does not start."""
+    harness.allow(Catalogue.LAUNCH_FAILED)
+    run_id = harness.submit("true", caller_environment={"A": "1"}, hold=True)
+    (harness.state_dir / "runs" / run_id / "caller-environment.json").unlink()
+    harness.call("run.release", run_id=run_id)
+    cause = harness.ended(run_id)["cause"]
+    assert cause["kind"] == "spawn_failed" and "A" in cause["error"]

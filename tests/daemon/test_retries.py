@@ -145,33 +145,63 @@ def test_retry_skips_a_damaged_checkpoint(build: Build) -> None:
     assert (run["outcome"], run["resumed_from"]["step"]) == ("succeeded", 4)
 
 
-def test_retry_needs_the_environment_again(harness: DaemonHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values of variables are not stored after the end: `retry` lists the ones that are missing and starts
-    nothing."""
-    script = 'echo "$SECRET_TOKEN-$SEED"'
-    monkeypatch.setenv("SECRET_TOKEN", "hush")
-    done = harness.ctl("-o", "name", "submit", "-e", "SECRET_TOKEN", "-e", "SEED=7", "--", "sh", "-c", script)
+def test_a_retry_has_the_environment_of_the_first_time(
+    harness: DaemonHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`retry` uses PATH and variables of the first time, whatever the shell has now, and -e over them."""
+    (harness.home / "bin").mkdir()
+    tool = harness.home / "bin" / "tool"
+    tool.write_text('#!/bin/sh\necho "$LR-$SEED-$LATER"\n')
+    tool.chmod(0o755)
+    path = os.environ["PATH"]
+    monkeypatch.setenv("PATH", f"{harness.home / 'bin'}:{path}")
+    monkeypatch.setenv("LR", "3e-4")
+    done = harness.ctl("-o", "name", "submit", "-e", "SEED=7", "--", "tool")
+    first = done.stdout.strip()
+    harness.ended(first)
+    assert harness.stdout(first) == b"3e-4-7-\n"
+
+    monkeypatch.setenv("PATH", path)
+    monkeypatch.setenv("LR", "1")
+    monkeypatch.setenv("SEED", "1")
+    monkeypatch.setenv("LATER", "1")
+    second = harness.ctl("-o", "name", "retry", first).stdout.strip()
+    harness.ended(second)
+    assert harness.stdout(second) == b"3e-4-7-\n"
+    assert harness.get(second)["digest"] == harness.get(first)["digest"]
+
+    third = harness.ctl("-o", "name", "retry", second, "-e", "SEED=8", "--without", "LR").stdout.strip()
+    harness.ended(third)
+    assert harness.stdout(third) == b"-8-\n"
+    assert harness.get(third)["digest"] != harness.get(first)["digest"], "other values give another digest"
+    assert harness.ctl("retry", first, "--without", "NO_SUCH").returncode == 2
+
+
+def test_a_retry_takes_secrets_from_the_shell_that_asks(
+    harness: DaemonHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Secrets are not kept: `retry` takes them from the shell, and names those that it lacks."""
+    script = 'echo "$HF_TOKEN-$WANDB_API_KEY"'
+    monkeypatch.setenv("HF_TOKEN", "first-token")
+    done = harness.ctl("-o", "name", "submit", "-e", "WANDB_API_KEY=first-key", "--", "sh", "-c", script)
     run_id = done.stdout.strip()
     harness.ended(run_id)
+    assert harness.stdout(run_id) == b"first-token-first-key\n"
+
+    monkeypatch.setenv("HF_TOKEN", "second-token")
     refused = harness.ctl("retry", run_id)
-    assert refused.returncode == 2 and "SEED" in refused.stderr
+    assert refused.returncode == 2 and "WANDB_API_KEY" in refused.stderr and "HF_TOKEN" not in refused.stderr
+    assert "-e NAME=" in refused.stderr and "--without NAME" in refused.stderr
     assert len(harness.call("run.list")["runs"]) == 1
 
-    done = harness.ctl("-o", "name", "retry", run_id, "-e", "SECRET_TOKEN", "-e", "SEED=8")
-    assert done.returncode == 0, done.stderr
-    second = done.stdout.strip()
-    harness.ended(second)
-    assert harness.stdout(second) == b"hush-8\n"
-    assert harness.get(second)["digest"] != harness.get(run_id)["digest"], "other values give another digest"
-
-    monkeypatch.delenv("SECRET_TOKEN")
-    done = harness.ctl("-o", "json", "retry", "--allow-missing", run_id)
-    assert done.returncode == 0, done.stderr
-    third = harness.call("run.list", newest_first=True, limit=1)["runs"][0]
-    assert third["origin"] == run_id
-    harness.ended(third["run_id"])
-    assert harness.stdout(third["run_id"]) == b"-\n"
-    assert "hush" not in "".join(path.read_text() for path in harness.state_dir.glob("runs/*/spec.json"))
+    for option, printed in (
+        (("-e", "WANDB_API_KEY=second-key"), b"second-token-second-key\n"),
+        (("--without", "WANDB_API_KEY"), b"second-token-\n"),
+    ):
+        done = harness.ctl("-o", "name", "retry", run_id, *option)
+        assert done.returncode == 0, done.stderr
+        harness.ended(done.stdout.strip())
+        assert harness.stdout(done.stdout.strip()) == printed
 
 
 def test_retry_of_a_live_or_unknown_run_is_refused(harness: DaemonHarness) -> None:
@@ -188,7 +218,7 @@ def test_a_retry_with_a_key_is_one_run(harness: DaemonHarness) -> None:
     lost."""
     run_id = harness.submit("true")
     harness.ended(run_id)
-    retries = [harness.call("run.retry", run_id=run_id, key="k", allow_missing=True) for _ in range(2)]
+    retries = [harness.call("run.retry", run_id=run_id, key="k") for _ in range(2)]
     harness.run_ids |= {run["run_id"] for run in retries}
     assert retries[0]["run_id"] == retries[1]["run_id"] != run_id
     assert [run["duplicate"] for run in retries] == [False, True]

@@ -115,7 +115,7 @@ def test_a_gpu_slot_has_one_run(build: Build) -> None:
 
 
 def test_secrets_are_in_one_file_and_removed_with_the_end(harness: DaemonHarness) -> None:
-    """Values of variables are in environment.json only, until the run ends."""
+    """Values of secrets are in environment.json only, until the run ends."""
     run_id = harness.submit("sh", "-c", 'test -n "$TOKEN" && sleep 60', environment={"TOKEN": "s3cr3t-value"})
     run = harness.until(run_id, "EXEC")
     run_dir = harness.state_dir / "runs" / run_id

@@ -27,6 +27,8 @@ def submits(stage: Stage) -> None:
     with mock.patch.dict(os.environ, {**exported, "BYTES": os.fsdecode(b"\xff")}):
         stage.ctl("submit -- true", {"run.submit": a_run(state="INIT")})
     stage.ctl("submit --key k -- true", {"run.submit": an_ended_run(duplicate=True, outcome="failed")})
+    kept = {"run_id": RUN_ID, "variables": {"LR": "3e-4", "NOTE": "a b"}, "secrets": ["HF_TOKEN"]}
+    stage.ctl("show --env a", {"run.environment": kept})
     stage.ctl("retry a", {"run.retry": a_run(2, state="INIT", origin=RUN_ID)})
 
 

@@ -207,6 +207,8 @@ def test_every_setting_is_described_and_its_default_is_valid() -> None:
             value = getattr(group, field.name)
             if "choices" in field.metadata:
                 assert value in field.metadata["choices"]
+            elif "words" in field.metadata:
+                assert value and all(word.isupper() for word in value)
             else:
                 assert field.metadata["low"] <= value <= field.metadata["high"], (name, field.name)
 

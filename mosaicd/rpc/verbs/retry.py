@@ -1,9 +1,9 @@
 """run.retry: submit an ended run again as a new run.
 
 Input: run_id of a run in TERM, environment variables, `fresh`, `key`.  Output: the new run; its `origin` is
-the old run.  Caveats: of an ended run, the daemon keeps only the names of its variables, so the caller gives
-the values again.  Missing variables that could change the work are an error that lists them.  Unless `fresh`,
-the worker gets the checkpoints of the nearest run in the chain of origins that has a complete checkpoint.
+the old run.  Caveats: of an ended run, the daemon keeps its variables without the secrets, so their values
+come from the caller.  Missing secrets are an error that lists them.  Unless `fresh`, the worker gets the
+checkpoints of the nearest run in the chain of origins that has a complete checkpoint.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mosaicd.core.digest import GPU_NAMES, SET_BY_LAUNCH, retry_digest
+from mosaicd.core.environment_parts import Parts
 from mosaicd.core.params import check_params
 from mosaicd.core.run import Run
 from mosaicd.core.run_environment import merged
@@ -48,48 +49,60 @@ async def handle(services: Services, caller: Caller, params: Retry) -> Json:
     if origin.owner_uid != caller.uid:
         rule = f"run {origin.run_id} is {origin.owner}'s: a retry would run as you"
         raise Conflict(rule, owner=origin.owner)
-    spec, names = await _spec_of(services.rundirs, origin)
-    environment = new_environment(names, params, manages_gpus=services.settings.gpus.static > 0)
+    spec, names, kept = await _spec_of(services.rundirs, origin)
+    environment = new_environment(names, kept, params, manages_gpus=services.settings.gpus.static > 0)
     check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.scheduler.capacity())
     resume_from = None if params.fresh else await _checkpoints(services.rundirs, services.history, origin)
     spec = replace(
         spec, run_id=None, dedup=Dedup.NEW, key=params.key, hold=False, resume_from=resume_from,
-        environment=environment, digest=retry_digest(origin.digest, params.extra), name=origin.name,
+        environment=environment, given_names=frozenset(kept.given.keys() | params.environment.keys()),
+        digest=retry_digest(origin.digest, params.environment, params.without), name=origin.name,
         labels=dict(origin.labels), priority=origin.priority,
     )  # fmt: skip
     return await accept(services, caller, make_run(services, caller, spec, origin.run_id), spec)
 
 
-def new_environment(names: Sequence[str], params: Retry, *, manages_gpus: bool) -> dict[str, str]:
-    """Return the variables of the new run; InvalidParams lists the missing variables of the origin."""
+def new_environment(
+    names: Sequence[str], kept: Parts, params: Retry, *, manages_gpus: bool
+) -> dict[str, str]:
+    """Return the variables of the new run: those of the origin, its secrets as the caller has them.
+
+    `names` has all variables of the origin.  InvalidParams lists the secrets that the caller does not have.
+    """
     faults = Faults()
-    check_params({"environment": {**params.environment, **params.extra}, "key": params.key}, faults)
+    asked = {name: getattr(params, name) for name in ("environment", "caller_environment", "key")}
+    check_params(asked, faults)
     faults.refuse()
-    environment = merged(params.environment, params.extra, manages_gpus=manages_gpus)
-    known = SET_BY_LAUNCH.union(params.environment, params.extra, GPU_NAMES if manages_gpus else ())
-    missing = [name for name in names if name not in known]
-    if missing and not params.allow_missing:
+    for index, name in enumerate(params.without):
+        if name not in names:
+            faults.add(("without", index), f"the old run had no variable {name[:60]}")
+    faults.refuse()
+    known = {**params.caller_environment, **kept.all}
+    needed = [name for name in names if name not in params.without]
+    inherited = {name: known[name] for name in needed if name in known}
+    others = SET_BY_LAUNCH.union(params.environment, GPU_NAMES if manages_gpus else ())
+    missing = [name for name in needed if name not in known and name not in others]
+    if missing:
         for name in missing:
-            faults.add(
-                ("environment", name),
-                "the old run had this variable, and its value is not kept: give it again",
-            )
+            faults.add(("environment", name), "the old run had this secret, and its value is not kept")
         raise InvalidParams(
-            f"missing variables: {', '.join(missing)}", errors=faults.to_dicts(), missing=missing
-        )
-    return environment
+            f"missing secrets: {', '.join(missing)}", errors=faults.to_dicts(), missing=missing,
+            help="pass each with -e NAME=VALUE, or leave it out with --without NAME",
+        )  # fmt: skip
+    return merged(inherited, params.environment, manages_gpus=manages_gpus)
 
 
-async def _spec_of(rundirs: RunDirs, origin: Run) -> tuple[Spec, list[str]]:
-    """Return the origin's spec and the names of the variables that it was submitted with."""
+async def _spec_of(rundirs: RunDirs, origin: Run) -> tuple[Spec, list[str], Parts]:
+    """Return the origin's spec, the names of the variables that it was submitted with, and the kept ones."""
     try:
-        return await asyncio.to_thread(rundirs.load_spec, origin.run_id)
+        spec, names = await asyncio.to_thread(rundirs.load_spec, origin.run_id)
+        return spec, names, await asyncio.to_thread(rundirs.load_kept, origin.run_id)
     except FileNotFoundError:
         raise NotFound(
             f"the directory of run {origin.run_id} does not exist, so the run cannot be retried"
         ) from None
     except (OSError, InvalidSpec) as error:
-        raise Unavailable(f"spec.json of run {origin.run_id} cannot be read: {error}") from error
+        raise Unavailable(f"the files of run {origin.run_id} cannot be read: {error}") from error
 
 
 async def _checkpoints(rundirs: RunDirs, history: History, origin: Run) -> str | None:

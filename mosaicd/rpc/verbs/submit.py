@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 
 from mosaicd import crash_points
 from mosaicd.core import new_run
+from mosaicd.core.environment_parts import parts_of
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.program import Defaults, WorkerProgram, worker_section
 from mosaicd.core.run import Progress, Run
@@ -55,8 +56,10 @@ async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> Js
     """Write directory and row of a checked run, and return it (or the live run it is a duplicate of)."""
     event = Event(Kind.SUBMITTED, run.created_at, caller.name, {"run": run.to_dict()})
     directories = services.rundirs
+    words = services.settings.environment.secret_words
+    environment = parts_of(spec.environment, spec.given_names, words)
     try:
-        await asyncio.to_thread(directories.create, run.run_id, spec.to_dict(), dict(spec.environment))
+        await asyncio.to_thread(directories.create, run.run_id, spec.to_dict(), environment)
     except FileExistsError:
         raise Conflict(f"the run id {run.run_id} is already used", run_id=run.run_id) from None
     except OSError as error:
