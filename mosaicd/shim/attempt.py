@@ -344,6 +344,7 @@ class Attempt:
         if self._is_emptied or (self._control.is_stopping and self._tree.read_members().processes):
             return
         self._is_emptied = True
+        self._temp_cleanup.note_empty()
         assert self.spool is not None and self._exit is not None
         self.spool.read_pending()
         if not self._exit.swept:

@@ -39,8 +39,9 @@ def run(order: TeardownOrder, signals: SignalPipe, root: CgroupRoot) -> int:
     if found:
         kill_sequence.begin(time.monotonic(), order.limits.grace_s)
         _wait_until_empty(tree, kill_sequence, signals)
-    run_cgroup.remove()
     temp_cleanup = TempCleanup(order.run_id, order.attempt, attempt_dir)
+    temp_cleanup.note_empty()
+    run_cgroup.remove()
     temp_cleanup.keep_processes()
     temp_cleanup.clean_up()
     try:

@@ -38,20 +38,24 @@ def remove_and_exit(attempts: list[tuple[str, int]]) -> NoReturn:
 
     Ends this process, a child made for it.
     """
+    began_at = time.time()  # no process of these runs is alive, and no later attempt has started
     try:
         for run_id, attempt in attempts:
             remove_tree(temporary_path(run_id, attempt))
-            remove_shared_memory(run_id)
+            remove_shared_memory(run_id, began_at)
     finally:
         os._exit(0)
 
 
-def remove_shared_memory(run_id: str) -> Removed:
-    """Remove the entries of /dev/shm that belong to this user and have the run's id in their name."""
+def remove_shared_memory(run_id: str, emptied_at: float) -> Removed:
+    """Remove the entries of /dev/shm that belong to this user and have the run's id in their name.
+
+    Entries that changed after `emptied_at`, when the process tree was empty, are of a later attempt and stay.
+    """
     removed = Removed()
     for name, _ in _shared_entries():
         path = f"{_SHARED_MEMORY}/{name}"
-        if run_id in name and _is_own(path):
+        if run_id in name and _is_own(path, emptied_at):
             remove_tree(path, removed)
     return removed
 
@@ -65,6 +69,7 @@ class TempCleanup:
         self._run_id = run_id
         self._temporary = temporary_path(run_id, attempt)
         self._shared: frozenset[tuple[str, int]] | None = None
+        self._emptied_at = 0.0
 
     def prepare(self, environment: dict[str, str]) -> None:
         """Note the files in /dev/shm; make a temporary directory unless the order names one."""
@@ -95,13 +100,17 @@ class TempCleanup:
         except (OSError, ValueError, TypeError, AttributeError):  # absent, or not written by a shim
             pass
 
+    def note_empty(self) -> None:
+        """Note that the process tree is empty now."""
+        self._emptied_at = time.time()
+
     def clean_up(self) -> None:
         """Remove the temporary directory and shared memory; if anything was left, write leftovers.json."""
         removed = Removed()
         for path in {self._temporary, os.path.join(self._attempt_dir.path, "tmp")}:
             if _is_own_directory(path):
                 remove_tree(path, removed)
-        removed_shared = remove_shared_memory(self._run_id)
+        removed_shared = remove_shared_memory(self._run_id, self._emptied_at)
         shared = sorted(self._new_shared(), key=lambda file: file.bytes or 0, reverse=True)
         has_removed = any(one.files or one.failed for one in (removed, removed_shared))
         if not shared and not has_removed and not self._leftovers.processes:
@@ -174,11 +183,13 @@ def _inodes_in_use() -> set[int]:
     return listed
 
 
-def _is_own(path: str) -> bool:
+def _is_own(path: str, changed_until: float) -> bool:
+    """Return whether an entry belongs to this user and has not changed after `changed_until`."""
     try:
-        return os.lstat(path).st_uid == os.geteuid()
+        status = os.lstat(path)
     except OSError:
         return False
+    return status.st_uid == os.geteuid() and status.st_ctime <= changed_until
 
 
 def _is_own_directory(path: str) -> bool:
