@@ -12,6 +12,7 @@ from mosaicctl.environment import differing_line, left_out_line
 from mosaicctl.exits import UsageError
 from mosaicctl.requestsize import check_sizes
 from mosaicctl.select import label_filter
+from mosaicctl.submit_check import check_submit
 from mosaicctl.values import (
     duration,
     memory_mb,
@@ -47,6 +48,11 @@ def submission_arguments(parser: Any) -> None:
     variable_arguments(program)
     default_cwd = "default for a command: here; for a worker: the run's files; for other configs: your home"
     program.add_argument("--cwd", metavar="DIR", type=nonempty, help=f"the working directory ({default_cwd})")
+    program.add_argument(
+        "--no-check",
+        action="store_true",
+        help="do not look whether the program, its directory and the worker's values are usable now",
+    )
     _resources_and_limits(parser.add_argument_group("resources and limits"))
     _liveness_limits(parser.add_argument_group("liveness limits"))
     queue = parser.add_argument_group("queue")
@@ -156,7 +162,7 @@ def _liveness_limits(group: Any) -> None:
 def submit_parameters(get_client: Callable[[], Client], args: Any) -> Json:
     """Return the parameters of run.submit.
 
-    `get_client` is called only for --worker.  Mistakes that need no daemon are reported before that.
+    `get_client` is called only for workers.  Mistakes that need no daemon are reported before that.
     """
     if sum((bool(args.command), args.file is not None, args.worker is not None)) != 1:
         raise UsageError("give exactly one of -- COMMAND, -f FILE and --worker KIND")
@@ -179,6 +185,8 @@ def submit_parameters(get_client: Callable[[], Client], args: Any) -> Json:
     if args.label:
         params["labels"] = dict(args.label)
     check_sizes(params)
+    if not args.no_check:
+        check_submit(get_client, params, args)
     return params
 
 

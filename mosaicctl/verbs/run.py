@@ -34,7 +34,7 @@ standard error. With -o json, jsonl or name, the ended run is printed instead of
 terminal, a progress bar replaces the output of a worker, which is telemetry.
 
 Exits with the exit code of the run, 128 + the signal that ended it, 124 if it reached its time limit,
-130 if it was stopped, 127 if it could not be started.
+130 if it was stopped, 127 or 126 if its program was not found or cannot be executed.
 
 The first Ctrl-C stops the run with its grace period: a command gets INT, as in a terminal, unless --signal
 names another signal, and a worker TERM. The second Ctrl-C exits at once, and the daemon ends the run. A

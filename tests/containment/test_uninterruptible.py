@@ -56,3 +56,15 @@ def test_a_restarted_daemon_waits_for_a_run_in_state_d(build: Build, server: Hol
     server.close()
     assert harness.ended(run_id)["cause"]["kind"] == "shim_lost"
     assert harness.ended(waiting)["outcome"] == "succeeded"
+
+
+def test_a_hung_file_system_does_not_hang_the_client(build: Build, server: HoldingServer) -> None:
+    """submit of a program on a file system that does not answer warns after 2 s and is accepted; nothing
+    waits for the process that looks, not even the reader of the output."""
+    harness = build()
+    done = harness.ctl("submit", "--hold", "--", f"{server.path}/program", timeout_s=30)
+    assert server.is_held.is_set()
+    assert done.returncode == 0
+    assert len(done.stderr.splitlines()) == 1
+    [run] = harness.call("run.list")["runs"]
+    harness.call("run.stop", run_id=run["run_id"])

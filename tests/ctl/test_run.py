@@ -74,7 +74,7 @@ class ScriptedRun:
 def test_run_prints_output_on_stdout_and_states_on_stderr(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     """Standard output has exactly the output of all attempts; the states go to standard error."""
     ScriptedRun(daemon, {})
-    code, out, err = ctl("run", "--", "x")
+    code, out, err = ctl("run", "--", "true")
     assert code == 0
     assert out.encode(errors="surrogateescape") == b"first\nsecond \xff\n"
     assert "no\n" in err
@@ -98,20 +98,20 @@ def test_run_exits_with_the_code_of_the_run(
 ) -> None:
     """`run` exits with the exit code of the run, 128 + signal, or 124."""
     ScriptedRun(daemon, end)
-    assert ctl("run", "-q", "--", "x")[0] == code
+    assert ctl("run", "-q", "--", "true")[0] == code
 
 
 def test_run_quiet_prints_only_the_output(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     """`run -q` prints only the output of the run."""
     ScriptedRun(daemon, {})
-    assert ctl("run", "-q", "--", "x")[2] == "no\n"
+    assert ctl("run", "-q", "--", "true")[2] == "no\n"
 
 
 def test_run_of_a_program_that_cannot_start_exits_127(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     """If the program cannot start, `run` exits with 127 and prints the reason, also with -q."""
     cause = {"kind": "spawn_failed", "error": "no such file: x"}
     ScriptedRun(daemon, {"outcome": "failed", "exit_code": None, "cause": cause})
-    code, _, err = ctl("run", "-q", "--", "x")
+    code, _, err = ctl("run", "-q", "--", "true")
     assert code == 127
     assert "no such file: x" in err
 
@@ -119,12 +119,12 @@ def test_run_of_a_program_that_cannot_start_exits_127(daemon: ScriptedDaemon, ct
 def test_run_with_output_name_prints_the_id(daemon: ScriptedDaemon, ctl: Ctl) -> None:
     """`run -o name` prints the id of the ended run instead of its output."""
     ScriptedRun(daemon, {})
-    assert ctl("run", "-o", "name", "--", "x")[1] == RUN_ID + "\n"
+    assert ctl("run", "-o", "name", "--", "true")[1] == RUN_ID + "\n"
 
 
 def start(*argv: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "mosaicctl", "run", *argv, "--", "x"],
+        [sys.executable, "-m", "mosaicctl", "run", *argv, "--", "true"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace",
         env={**os.environ, "PYTHONUNBUFFERED": ""},
     )  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+from mosaicctl.timed_look import NoAnswer
 from mosaicd.protocol.errors import ERRORS, Conflict, InvalidParams, NotFound, TimedOut
 from tests.ctl.scripted import Hangup, Peer, a_run, an_ended_run
 from tests.ctl.usage_errors import usage_errors
@@ -51,6 +52,40 @@ def files(stage: Stage) -> None:
         stage.ctl("submit -- true")
 
 
+def programs(stage: Stage) -> None:
+    """Programs, directories and values of workers that cannot be used."""
+    stage.title("Programs: reported before the submit is sent")
+    bin_ = stage.directory / "bin"
+    bin_.mkdir()
+    for name, content, mode in (
+        ("plain.txt", "", 0o644), ("no_shebang", "echo", 0o755), ("crlf.sh", "#!/bin/sh\r\n", 0o755),
+        ("gone.py", "#!/no/python\n", 0o755), ("bad.sh", f"#!{bin_}/plain.txt\n", 0o755),
+        ("job.sh", "#!/bin/sh", 0o755),
+    ):  # fmt: skip
+        (bin_ / name).write_text(content)
+        (bin_ / name).chmod(mode)
+    (bin_ / "dead").symlink_to("nowhere")
+    (bin_ / "loop").symlink_to("loop")
+    os.mkfifo(bin_ / "fifo")
+    names = "plain.txt no_shebang crlf.sh gone.py bad.sh dead loop fifo none".split()
+    for command in (
+        "nosuch", "FOO=1 cmd x", "'python train.py && ls'", "cd /tmp", "source activate", "job.sh a",
+        "plain.txt", "'~/x'", bin_, *(f"./{name}" for name in names),
+    ):  # fmt: skip
+        stage.ctl(f"submit --cwd {bin_} -- {command}")
+    stage.ctl(f"run --cwd {bin_} -- ./none")
+    stage.ctl(f"run --cwd {bin_} -- ./no_shebang")
+    stage.ctl(f"submit --cwd {bin_}/none -- true")
+    stage.ctl(f"submit --cwd {bin_}/job.sh -- true")
+    with mock.patch("mosaicctl.submit_check.timed_look", side_effect=NoAnswer):
+        stage.ctl(f"submit --cwd {bin_} -- true", {"run.submit": a_run(state="INIT")})
+    properties = {"episodes": {"type": "integer", "minimum": 1}, "algo": {"enum": ["q", "sarsa"]}}
+    schema = {"properties": properties, "additionalProperties": False}
+    workers = {"worker.list": {"workers": [{**WORKER, "config_schema": schema}]}}
+    for line in ("--set episode=100", "--set episodes=0", "--set algo=x --set episodes=many"):
+        stage.ctl(f"submit --worker tabular {line}", workers)
+
+
 def no_daemon(stage: Stage) -> None:
     """No daemon answers, for each reason; and `submit --dry-run`, which works without one."""
     stage.title("No daemon answers")
@@ -67,7 +102,7 @@ def no_daemon(stage: Stage) -> None:
         stage.ctl("list")
     here = mock.patch("mosaicctl.submission._working_directory", lambda: "/here")
     with here, mock.patch.dict(os.environ, {"PATH": "/bin"}):
-        stage.ctl(f"submit --dry-run --socket {none} -- true")
+        stage.ctl(f"submit --dry-run --no-check --socket {none} -- true")
 
 
 def lost(stage: Stage) -> None:
@@ -142,4 +177,4 @@ def _first(error: Exception, other: dict[str, Any]) -> Callable[[dict[str, Any],
     return answer
 
 
-SECTIONS = (mistakes, files, no_daemon, lost, refusals, selections)
+SECTIONS = (mistakes, files, programs, no_daemon, lost, refusals, selections)

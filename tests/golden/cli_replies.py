@@ -60,14 +60,14 @@ def requests(stage: Stage) -> None:
 def follows(stage: Stage) -> None:
     """run and watch: states, Ctrl-C, a daemon that restarts."""
     stage.title("Replies: run, watch")
-    stage.ctl("run -- x", _life(an_ended_run()))
-    stage.ctl("run -- x", _life(an_ended_run(), submitted=a_run(duplicate=True, rev=0)))
+    stage.ctl("run -- true", _life(an_ended_run()))
+    stage.ctl("run -- true", _life(an_ended_run(), submitted=a_run(duplicate=True, rev=0)))
     cause = {"kind": "spawn_failed", "error": "no such file: x"}
-    stage.ctl("run -q -- x", _life(an_ended_run(outcome="failed", exit_code=None, cause=cause)))
-    stage.ctl("run -- x", _life(an_ended_run(outcome="cancelled", signal=15), interrupts=1))
-    stage.ctl("run -- x", _life(an_ended_run(left_processes=1)))
-    stage.ctl("run -q -- x", _life(an_ended_run(outcome="failed", exit_code=7, left_processes=2)))
-    stage.ctl("run --detach-on-interrupt -- x", _life(an_ended_run(), interrupts=1))
+    stage.ctl("run -q -- true", _life(an_ended_run(outcome="failed", exit_code=None, cause=cause)))
+    stage.ctl("run -- true", _life(an_ended_run(outcome="cancelled", signal=15), interrupts=1))
+    stage.ctl("run -- true", _life(an_ended_run(left_processes=1)))
+    stage.ctl("run -q -- true", _life(an_ended_run(outcome="failed", exit_code=7, left_processes=2)))
+    stage.ctl("run --detach-on-interrupt -- true", _life(an_ended_run(), interrupts=1))
     stage.ctl("watch a", {"run.get": an_ended_run(), "run.watch": {"epoch": "e1", "cursor": 10, "runs": []}})
     stage.ctl("watch a", _restored())
 
