@@ -23,7 +23,13 @@ POWERS = (
     Power(
         "send a signal",
         r"os\.(kill|killpg|abort)|signal\.(pidfd_send_signal|raise_signal|pthread_kill)",
-        ("mosaicd.shim.child", "mosaicd.crash_points", "mosaic_worker.control", "mosaic_worker.discovery"),
+        (
+            "mosaicd.shim.child",
+            "mosaicd.crash_points",
+            "mosaicctl.timed_look",  # its own child only, as below
+            "mosaic_worker.control",
+            "mosaic_worker.discovery",
+        ),
         "from os import killpg as k\nk(1, 9)",
     ),
     Power(
@@ -50,6 +56,7 @@ POWERS = (
             "mosaicd.upkeep.discovery",
             "mosaicd.host.reexec",
             "mosaicctl.offline",
+            "mosaicctl.timed_look",
             "mosaic_worker.discovery",
         ),
         "import os\nos.fork()",
@@ -57,7 +64,7 @@ POWERS = (
     Power(
         "reap a process",
         r"os\.(wait|waitpid|waitid|wait3|wait4)",
-        ("mosaicd.shim.child", "mosaicd.launcher", "mosaicd.shims.launcher_client"),
+        ("mosaicd.shim.child", "mosaicd.launcher", "mosaicd.shims.launcher_client", "mosaicctl.timed_look"),
         "import os as o\no.waitpid(-1, 0)",
     ),
     Power(
