@@ -198,8 +198,18 @@ def submit_with_key(client: Client, params: Json, method: str = "run.submit") ->
     run: Json = client.call(method, params)
     if client.generation > generation and run.get("duplicate") and run["created_at"] >= began_at:
         run["duplicate"] = False  # this call made the run; the reply was lost
-    sys.stderr.write(differing_line(run))
+    sys.stderr.write(differing_line(run) + overwritten_line(run))
     return run
+
+
+def overwritten_line(run: Json) -> str:
+    """Return the warning about submitted variables whose values do not count; "" if all count."""
+    names = run.get("overwritten_variables")
+    return (
+        f"mosaicctl: warning: mosaicd sets {', '.join(names)}; the given values do not count\n"
+        if names
+        else ""
+    )
 
 
 def _command_parameters(args: Any, given: dict[str, str]) -> Json:
@@ -231,12 +241,7 @@ def _config_parameters(get_client: Callable[[], Client], args: Any, given: dict[
         config = read_config(args.file)
         if args.set:
             assign(_worker_config(config), args.set)
-    if given:
-        environment = config.setdefault("environment", {})
-        if not isinstance(environment, dict):
-            raise UsageError("-e, --env-file: `environment` in the config is not an object")
-        environment.update(given)
-    params: Json = {"config": config}
+    params: Json = {"config": config, "environment": given}
     if args.cwd is not None:
         params["cwd"] = os.path.abspath(args.cwd)
     return params

@@ -8,7 +8,7 @@ from mosaicctl.dropped_input import tell_dropped_input
 from mosaicctl.memory import tell_missing_limit
 from mosaicctl.render import emit, label, to_json
 from mosaicctl.standard_streams import are_accepted
-from mosaicctl.submission import submission_arguments, submit_parameters, submit_with_key
+from mosaicctl.submission import overwritten_line, submission_arguments, submit_parameters, submit_with_key
 from mosaicd.protocol import Json
 
 _EPILOG = """\
@@ -61,7 +61,9 @@ def _dry_run(get_client: OnDemandClient, params: Json) -> int:
         # Only the names: the values of a whole environment are long, and some are secret.
         sys.stdout.write(to_json({**params, "caller_environment": sorted(params["caller_environment"])}))
         return 0
-    sys.stdout.write(to_json(client.call("run.submit", {**params, "dry_run": True})))
+    run = client.call("run.submit", {**params, "dry_run": True})
+    sys.stderr.write(overwritten_line(run))
+    sys.stdout.write(to_json(run))
     return 0
 
 

@@ -180,7 +180,7 @@ def launch_order(
         files_dir=at.files_dir,
         kind=str(spec.kind),
         argv=tuple(spec.argv),
-        cwd=spec.cwd or at.files_dir,
+        cwd=_directory(spec, at),
         environment=worker_environment(base, spec, at, settings),
         worker_id=_worker_id(spec),
         worker_kind=spec.worker_kind or str(spec.kind),
@@ -233,6 +233,7 @@ def _launch_variables(spec: Spec, at: Placement, given: Mapping[str, str]) -> di
         "MOSAIC_ATTEMPT": str(at.attempt),
         "MOSAIC_CHECKPOINT_DIR": at.checkpoint_dir,
         "MOSAIC_CPUS": str(at.cpus),
+        "PWD": _directory(spec, at),
         "MOSAIC_RUN_DIR": at.files_dir,
         "MOSAIC_STACKS_FILE": str(PurePosixPath(at.attempt_dir) / rundir.STACKS),
         rundir.MARKER: at.run_id,
@@ -244,6 +245,11 @@ def _launch_variables(spec: Spec, at: Placement, given: Mapping[str, str]) -> di
     if spec.worker_config is not None:
         ours["MOSAIC_CONFIG_FILE"] = at.config_file
     return ours | dict.fromkeys(REWRITTEN & given.keys(), at.run_id)
+
+
+def _directory(spec: Spec, at: Placement) -> str:
+    """Return the working directory as it was submitted: symbolic links are kept."""
+    return spec.cwd or at.files_dir
 
 
 def _worker_id(spec: Spec) -> str:

@@ -6,11 +6,23 @@ all cores or believes another library.  So if the submitter gives one of `THREAD
 
 from collections.abc import Mapping
 
-from mosaicd.core.digest import GPU_NAMES
+from mosaicd.core.digest import GPU_NAMES, REWRITTEN, SET_BY_LAUNCH
+from mosaicd.protocol.faults import Faults, Path
 
 #: Without a limit, each BLAS and OpenMP runtime uses every core; two runs are then three times slower.
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
+#: The reason for which a variable may not be chosen; the other names of SET_BY_LAUNCH have `_SET`.
+_DECIDED_BY: Mapping[str, str] = {
+    "MOSAIC_CPUS": "the granted CPUs decide it; ask for CPUs with `cpus` (-c)",
+    "MOSAIC_MEMORY_MB": "the memory limit decides it; set a limit with `memory_mb` (-m)",
+    "PWD": "the working directory decides it; choose one with `cwd` (--cwd)",
+    **dict.fromkeys(
+        GPU_NAMES, "the granted GPU slots decide which GPUs the run sees; ask for slots with `gpus` (-g)"
+    ),
+}
+_SET = "mosaicd sets it for every run; use a variable of another name"
+_OF_SERVICE = "systemd means it for the process that it has started; a run never has it"
 _SERVICE_PREFIXES = ("WATCHDOG_", "LISTEN_")
 
 
@@ -38,6 +50,26 @@ def thread_counts(given: Mapping[str, str], cpus: int) -> dict[str, str]:
     return {name: count for name in THREAD_COUNTS if name not in given}
 
 
+def check_chosen(chosen: Mapping[str, str], path: Path, faults: Faults, *, manages_gpus: bool) -> None:
+    """Add a fault for each variable that a user has chosen and that the launch would overwrite or drop.
+
+    Note: only for variables that a user names in the request.  A config may have come from elsewhere with
+    such a variable: see `overwritten_names`.
+    """
+    for name in chosen:
+        reason = _why_not_chosen(name, manages_gpus)
+        if reason:
+            faults.add((*path, name), reason)
+
+
+def overwritten_names(
+    config: Mapping[str, str], chosen: Mapping[str, str], *, manages_gpus: bool
+) -> list[str]:
+    """Return the sorted names of a config's variables, and of `chosen` run ids, whose values do not count."""
+    names = {name for name in config if _why_not_chosen(name, manages_gpus)}
+    return sorted(names | (REWRITTEN & (config.keys() | chosen.keys())))
+
+
 def gpu_variables(slots: tuple[int, ...]) -> dict[str, str]:
     """Return the variables that show the granted GPU slots and no others.
 
@@ -50,6 +82,14 @@ def gpu_variables(slots: tuple[int, ...]) -> dict[str, str]:
 def without_gpu_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Return `environment` without the variables that choose GPUs."""
     return {name: value for name, value in environment.items() if name not in GPU_NAMES}
+
+
+def _why_not_chosen(name: str, manages_gpus: bool) -> str | None:
+    if is_of_a_service(name):
+        return _OF_SERVICE
+    if name in SET_BY_LAUNCH or (manages_gpus and name in GPU_NAMES):
+        return _DECIDED_BY.get(name, _SET)
+    return None
 
 
 def is_of_a_service(name: str) -> bool:

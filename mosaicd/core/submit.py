@@ -21,7 +21,7 @@ from mosaicd.core.params import (
     liveness,
 )
 from mosaicd.core.program import Defaults, Program, check_worker, command_name, config_program, worker_section
-from mosaicd.core.run_environment import merged, without_gpu_variables
+from mosaicd.core.run_environment import check_chosen, merged, without_gpu_variables
 from mosaicd.core.schema import check, check_json, filled
 from mosaicd.core.spec import Limits, Resources, Spec
 from mosaicd.protocol import Json, ulid
@@ -101,6 +101,7 @@ def _check(submit: Submit, defaults: Defaults) -> None:
     """Raise InvalidParams with every fault of the parameters and of the config."""
     faults = Faults()
     check_params({name: getattr(submit, name) for name in CHECKED}, faults)
+    check_chosen(submit.environment, ("environment",), faults, manages_gpus=defaults.manages_gpus)
     if (submit.config is None) == (submit.command is None):
         faults.add((), "give exactly one of config and command")
     check_no_grace(submit.signal, submit.grace_s, faults)

@@ -89,8 +89,9 @@ def test_config_is_read_as_json_or_toml(submitted: Submitted, ctl: Ctl, tmp_path
     )
     (tmp_path / name).write_text(toml if name == "c.toml" else json.dumps(CONFIG))
     assert ctl("submit", "-f", str(tmp_path / name), "-e", "B=2", "--set", "b.c=[1]")[0] == 0
-    config = submitted()["config"]
-    assert config["environment"] == {"SEED": "1", "B": "2"}
+    params = submitted()
+    config = params["config"]
+    assert (config["environment"], params["environment"]) == ({"SEED": "1"}, {"B": "2"})
     assert config["metadata"]["worker"]["config"] == {"a": 1, "b": {"c": [1]}}
 
 

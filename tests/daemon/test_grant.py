@@ -6,8 +6,9 @@ import signal
 
 import pytest
 
-from mosaicd.protocol.errors import CapacityImpossible
+from mosaicd.protocol.errors import CapacityImpossible, InvalidParams
 from tests.daemon.test_environment import environment_of_run
+from tests.daemon.test_submit import config
 from tests.daemon.workshop import workshop
 from tests.harness.building import Build
 from tests.harness.daemon import DaemonHarness
@@ -52,6 +53,56 @@ def test_with_gpu_slots_the_exported_gpus_do_not_count(build: Build) -> None:
     assert {name: found.get(name) for name in caller} == {
         "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": None, "ROCR_VISIBLE_DEVICES": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "MOSAIC_CPUS", "RUN_ID"])
+def test_an_explicit_variable_that_the_daemon_decides_is_refused(build: Build, name: str) -> None:
+    """-e of a name that the daemon decides is refused with the name, never dropped, and nothing is kept."""
+    harness = build(gpus={"static": 1})
+    with pytest.raises(InvalidParams) as refused:
+        harness.submit("true", environment={name: "1"})
+    assert [error["path"] for error in refused.value.data["errors"]] == [f"environment.{name}"]
+    with pytest.raises(InvalidParams):
+        harness.submit_config(config(), environment={name: "1"})
+    ended = harness.ended(harness.submit("true"))["run_id"]
+    with pytest.raises(InvalidParams) as refused:
+        harness.call("run.retry", run_id=ended, environment={name: "1"})
+    assert [error["path"] for error in refused.value.data["errors"]] == [f"environment.{name}"]
+    assert [run["run_id"] for run in harness.call("run.list")["runs"]] == [ended]
+
+
+def test_an_explicit_variable_that_the_daemon_decides_ends_mosaicctl_with_2(harness: DaemonHarness) -> None:
+    """`submit -e` and `submit -f -e` of such a name exit with 2."""
+    path = harness.home / "c.json"
+    path.write_text(json.dumps(config()))
+    for program in (("--", "true"), ("-f", str(path))):
+        done = harness.ctl("submit", "-e", "MOSAIC_RUN_ID=x", *program)
+        assert done.returncode == 2 and "environment.MOSAIC_RUN_ID" in done.stderr, done.stderr
+
+
+def test_run_ids_in_a_config_are_rewritten_with_a_warning(harness: DaemonHarness) -> None:
+    """CLEANRL_RUN_ID of a config has the id of the run; the reply has the name, and mosaicctl warns."""
+    path = harness.home / "c.json"
+    own = {"CLEANRL_RUN_ID": "ppo-1", "RUN_ID": "ppo-1", "SEED": "1"}
+    path.write_text(json.dumps(config(arguments=["-c", _PRINT], environment=own)))
+    done = harness.ctl("-o", "json", "submit", "-f", str(path))
+    run = json.loads(done.stdout)
+    harness.run_ids.add(run["run_id"])
+    assert run["overwritten_variables"] == ["CLEANRL_RUN_ID", "RUN_ID"]
+    assert "CLEANRL_RUN_ID, RUN_ID" in done.stderr
+    found = environment_of_run(harness, run["run_id"])
+    assert (found["CLEANRL_RUN_ID"], found["RUN_ID"], found["SEED"]) == (run["run_id"], run["run_id"], "1")
+    plain = harness.ctl("-o", "json", "submit", "--dry-run", "--", "true")
+    assert "overwritten_variables" not in json.loads(plain.stdout) and "warning" not in plain.stderr
+
+
+def test_pwd_keeps_symbolic_links(harness: DaemonHarness) -> None:
+    """PWD is the directory as submitted: a program in a linked directory sees the path of its user."""
+    link = harness.home / "link"
+    link.symlink_to("/usr")
+    run_id = harness.submit("sh", "-c", "echo $PWD; pwd -P", cwd=str(link))
+    harness.ended(run_id)
+    assert harness.stdout(run_id).decode().splitlines() == [str(link), "/usr"]
 
 
 def test_the_output_of_a_killed_python_is_kept(harness: DaemonHarness) -> None:

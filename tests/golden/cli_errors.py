@@ -32,12 +32,11 @@ def files(stage: Stage) -> None:
     workers = {"worker.list": {"workers": [WORKER, BROKEN]}}
     for name, content in (
         ("a.toml", b"a = "), ("list.json", b"[1]"), ("bytes.json", b"\xff{}"),
-        ("env.json", b'{"environment": 1}'), ("worker.json", b'{"metadata": 1}'),
+        ("worker.json", b'{"metadata": 1}'),
     ):  # fmt: skip
         (stage.directory / name).write_bytes(content)
     for name in ("a.toml", "list.json", "bytes.json"):
         stage.ctl(f"submit -f {stage.directory / name}")
-    stage.ctl(f"submit -f {stage.directory / 'env.json'} -e A=1")
     for name, line in (("a.env", "A = 1"), ("b.env", "# b\nA='x"), ("c.env", 'A="x" y')):
         (stage.directory / name).write_text(line)
         stage.ctl(f"submit --env-file {stage.directory / name} -- true")

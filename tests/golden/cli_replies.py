@@ -23,6 +23,8 @@ def submits(stage: Stage) -> None:
     stage.ctl("submit -- true", {"run.submit": a_run(duplicate=True)})
     attached = a_run(duplicate=True, differing_variables=["LR", "PATH"])
     stage.ctl("submit -- true", {"run.submit": attached})
+    rewritten = a_run(state="INIT", overwritten_variables=["CLEANRL_RUN_ID", "RUN_ID"])
+    stage.ctl("submit -- true", {"run.submit": rewritten})
     exported = {"RANK": "0", "SLURM_JOB_ID": "1", "SLURM_PROCID": "0", "RUN_ID": "x", "DISPLAY": ":0"}
     with mock.patch.dict(os.environ, {**exported, "BYTES": os.fsdecode(b"\xff")}):
         stage.ctl("submit -- true", {"run.submit": a_run(state="INIT")})

@@ -23,6 +23,7 @@ from mosaicd.core.program import Defaults, WorkerProgram
 from mosaicd.core.run_environment import THREAD_COUNTS
 from mosaicd.core.spec import Spec
 from mosaicd.core.submit import make_spec
+from mosaicd.protocol.errors import InvalidParams
 from mosaicd.protocol.messages import Submit
 from mosaicd.protocol.records.orders import Limits
 
@@ -40,7 +41,7 @@ def spec_of(**params: Any) -> Spec:
 
 
 def command(**environment: str) -> Spec:
-    return spec_of(command=["true"], environment=environment)
+    return spec_of(command=["true"], caller_environment=environment)
 
 
 def worker(module: str = "able", environment: dict[str, str] | None = None, **params: Any) -> Spec:
@@ -85,6 +86,7 @@ def test_the_complete_environment_of_a_worker() -> None:
         "MOSAIC_STACKS_FILE": f"/state/runs/{RUN_ID}/attempt-2/python-stacks.txt",
         "MOSAIC_CHECKPOINT_DIR": f"{files}/checkpoints",
         "MOSAIC_CONFIG_FILE": f"/state/runs/{RUN_ID}/attempt-2/worker-config.json",
+        "PWD": files,
         "RUN_ID": RUN_ID,
         "WORKER_ID": "able",
     }
@@ -198,6 +200,20 @@ def test_older_run_id_variables_are_rewritten_if_submitted(name: str) -> None:
 def test_a_command_without_a_config_has_no_config_file_variable() -> None:
     """MOSAIC_CONFIG_FILE of an outer run is removed, because it names another config."""
     assert "MOSAIC_CONFIG_FILE" not in environment_of(BASE, command(MOSAIC_CONFIG_FILE="/old"), AT)
+
+
+@pytest.mark.parametrize("name", [*SET_BY_LAUNCH, "NOTIFY_SOCKET", "LISTEN_FDS"])
+def test_a_chosen_variable_that_the_launch_decides_is_refused(name: str) -> None:
+    """`environment` must not have a name that would be overwritten or dropped."""
+    with pytest.raises(InvalidParams) as refused:
+        spec_of(command=["true"], environment={name: "1"})
+    assert [error["path"] for error in refused.value.data["errors"]] == [f"environment.{name}"]
+
+
+def test_pwd_is_the_directory_as_submitted() -> None:
+    """PWD is the submitted directory, so that symbolic links in its path are kept."""
+    spec = spec_of(command=["true"], cwd="/data/link", caller_environment={"PWD": "/elsewhere"})
+    assert environment_of(BASE, spec, AT)["PWD"] == "/data/link"
 
 
 def test_the_workers_config_has_the_id_of_the_run() -> None:

@@ -292,6 +292,7 @@ def test_the_name_of_a_command(argv: tuple[str, ...], name: str) -> None:
         ({"environment": {"A=B": "x"}}, 'environment["A=B"]'),
         ({"environment": {"A": "\0"}}, "environment.A"),
         ({"caller_environment": {"A=B": "x"}}, 'caller_environment["A=B"]'),
+        ({"environment": {"PWD": "/"}}, "environment.PWD"),
         ({"cwd": "here"}, "cwd"), ({"cwd": "/a\0"}, "cwd"), ({"cwd": "/" * 4096}, "cwd"),
         ({"command": []}, "command"), ({"command": [""]}, "command[0]"),
         ({"command": ["a", "\0"]}, "command[1]"), ({"command": ["\udc80"]}, "command[0]"),
@@ -374,7 +375,8 @@ SUBMITS = st.fixed_dictionaries(
         "key": TEXT.filter(bool), "hold": st.booleans(), "signal_to": st.sampled_from(("leader", "tree")),
         "signal": st.sampled_from(("INT", "TERM", "USR1")),
         "labels": st.dictionaries(st.just("team"), st.just("a b")),
-        "environment": st.dictionaries(st.sampled_from(["A", "PATH", "RUN_ID"]), TEXT),
+        "environment": st.dictionaries(st.sampled_from(["A", "PATH"]), TEXT),
+        "caller_environment": st.dictionaries(st.sampled_from(["A", "PATH", "RUN_ID"]), TEXT),
     },
 )  # fmt: skip
 PROGRAMS = st.sampled_from(

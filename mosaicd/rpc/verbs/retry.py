@@ -16,7 +16,7 @@ from mosaicd.core.digest import GPU_NAMES, SET_BY_LAUNCH, retry_digest
 from mosaicd.core.environment_parts import Parts
 from mosaicd.core.params import check_params
 from mosaicd.core.run import Run
-from mosaicd.core.run_environment import merged
+from mosaicd.core.run_environment import check_chosen, merged
 from mosaicd.core.slots import check_possible
 from mosaicd.core.spec import InvalidSpec, Spec
 from mosaicd.protocol import Json, rundir
@@ -72,6 +72,7 @@ def new_environment(
     faults = Faults()
     asked = {name: getattr(params, name) for name in ("environment", "caller_environment", "key")}
     check_params(asked, faults)
+    check_chosen(params.environment, ("environment",), faults, manages_gpus=manages_gpus)
     faults.refuse()
     for index, name in enumerate(params.without):
         if name not in names:

@@ -1,7 +1,8 @@
 """run.submit: accept a new run.
 
 Input: a config or a command, and parameters that apply to both.  Output: the run; `duplicate` is true if it
-existed before; if its environment is another, `differing_variables` has the names.
+existed before; if its environment is another, `differing_variables` has the names.  `overwritten_variables`
+has the names of submitted variables whose values do not count.
 Caveats: the reply leaves after COMMIT and means that the run is saved.  The files are written first.  A crash
 between them and the COMMIT leaves the directory of a run that no client knows.  A file in the directory marks
 it as such and is removed between COMMIT and reply.  So the next start removes the directory, also if the
@@ -21,6 +22,7 @@ from mosaicd.core.environment_parts import parts_of
 from mosaicd.core.fsm import Event, Kind
 from mosaicd.core.program import Defaults, WorkerProgram, worker_section
 from mosaicd.core.run import Progress, Run
+from mosaicd.core.run_environment import overwritten_names
 from mosaicd.core.slots import check_possible
 from mosaicd.core.spec import Spec
 from mosaicd.core.submit import make_spec
@@ -41,15 +43,27 @@ async def handle(services: Services, caller: Caller, params: Submit) -> Json:
     spec = make_spec(params, await _defaults(services, caller, params))
     check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.scheduler.capacity())
     run = make_run(services, caller, spec)
+    told = _overwritten(services, params)
     if params.dry_run:
-        return services.runs.view(run, progress=Progress())
+        return {**services.runs.view(run, progress=Progress()), **told}
     async with _UNDER_WAY.setdefault(run.run_id, asyncio.Lock()):
         known = await _run_with_same_id(services, caller, spec)
         if known is not None:
             reply = services.runs.view(known, duplicate=True)
         else:
             reply = await accept(services, caller, run, spec)
-    return await with_differing_variables(services, reply, spec) if reply["duplicate"] else reply
+    if reply["duplicate"]:
+        reply = await with_differing_variables(services, reply, spec)
+    return {**reply, **told}
+
+
+def _overwritten(services: Services, params: Submit) -> Json:
+    """Return the part of the reply about submitted variables whose values do not count; {} if all count."""
+    names = overwritten_names(
+        (params.config or {}).get("environment", {}), params.environment,
+        manages_gpus=services.settings.gpus.static > 0,
+    )  # fmt: skip
+    return {"overwritten_variables": names} if names else {}
 
 
 async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> Json:
