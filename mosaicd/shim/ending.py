@@ -8,6 +8,7 @@ Note: processes that still run may print more, so a log can be longer than its c
 import signal
 import time
 
+from mosaicd.protocol import signals
 from mosaicd.protocol.records.attempt import Counts, Exit, OutOfMemory, PostMortemSummary, Shed, Stop, Usage
 from mosaicd.protocol.records.orders import LaunchOrder
 from mosaicd.shim.child import Ended
@@ -21,7 +22,6 @@ SPAWN_FAILED = "spawn_failed"
 DISK_FULL = "disk_full"
 OOM = "oom"
 CHECKPOINT_INVALID = "checkpoint_invalid"
-_RELEASE_CODES = (0, 128 + signal.SIGTERM)
 _MIB = 1 << 20
 
 
@@ -88,7 +88,8 @@ class Ending:
             return progress.checkpoints > self._checkpoints_before
         if ended.signal is not None:
             return progress.checkpoint is not None
-        return progress.last_word == "run_cancelled" or ended.code in _RELEASE_CODES
+        codes = (0, 128 + signal.SIGTERM, 128 + signals.number_of(self._order.signal or "TERM"))
+        return progress.last_word == "run_cancelled" or ended.code in codes
 
     def record(
         self, ended: Ended | None, spool: Spool | None, progress: Progress, forced: bool, swept: bool

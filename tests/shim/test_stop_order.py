@@ -296,6 +296,23 @@ def test_a_second_stop_with_another_signal_sends_it(stage: Stage) -> None:
     assert output(run) == ["ready", "USR1", "TERM"]
 
 
+@pytest.mark.parametrize(("name", "code"), [("INT", 130), ("TERM", 143), ("USR1", 143)])
+def test_a_release_with_a_signal_of_the_run_accepts_its_exit_code(stage: Stage, name: str, code: int) -> None:
+    """A worker that ends for a release with 128 plus the signal is released."""
+    program = f"""
+import signal, sys
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, lambda *_: sys.exit({code}))
+print("ready", flush=True)
+signal.pause()
+"""
+    run = stage.harness.python(program, kind="worker", signal=name)
+    run.wait_for_output("ready")
+    run.control("pause", mode="release")
+    record = run.exit()
+    assert (record["exit_code"], record["released"]) == (code, True)
+
+
 def test_after_an_end_of_its_own_the_rest_gets_term(stage: Stage) -> None:
     """The signal of the run is for stops and limits."""
     gate = stage.harness.gate()
