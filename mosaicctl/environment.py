@@ -99,7 +99,7 @@ def clean_environment(environment: Mapping[str, str], drop: Collection[str] = ()
 def left_out_line(captured: Captured, given: Collection[str]) -> str:
     """Return the line about variables that the user may miss in the run; "" if there are none.
 
-    Variables of the session are no news.  `given` has the names that -e or --env-file pass.
+    Variables of the session are no news.  `given` has the names that -e, --env-file or the config pass.
     """
     is_in_a_run = any(name == _IN_A_RUN for name, _, _ in captured.left_out)
     parts = []

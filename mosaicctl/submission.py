@@ -170,7 +170,8 @@ def submit_parameters(get_client: Callable[[], Client], args: Any) -> Json:
     params = _command_parameters(args, given) if args.command else _config_parameters(get_client, args, given)
     captured = caller_environment(args, given)
     params["caller_environment"] = captured.values
-    sys.stderr.write(left_out_line(captured, given))
+    own = params.get("config", {}).get("environment")
+    sys.stderr.write(left_out_line(captured, own if isinstance(own, dict) else given))
     for name, value in (
         ("cpus", args.cpus), ("gpus", args.gpus), ("memory_mb", args.memory),
         ("max_steps", args.max_steps), ("retries", args.retries),

@@ -121,6 +121,17 @@ def test_submit_sends_the_callers_variables_beside_the_chosen_ones(
     assert not {"SEED", "RANK", "LS_COLORS"} & caller.keys()
 
 
+def test_a_variable_that_the_config_gives_is_not_told_as_left_out(
+    submitted: Submitted, ctl: Ctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """If a config sets a variable that is left out of the shell's, the line does not name it."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    (tmp_path / "c.json").write_text('{"environment": {"RANK": "3"}}')
+    code, _, err = ctl("submit", "-f", str(tmp_path / "c.json"))
+    assert code == 0 and "WORLD_SIZE" in err and "RANK" not in err
+
+
 def test_env_clean_passes_the_allow_list(
     submitted: Submitted, ctl: Ctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -216,3 +216,22 @@ def test_a_run_whose_variables_are_lost_does_not_start(harness: DaemonHarness) -
     harness.call("run.release", run_id=run_id)
     cause = harness.ended(run_id)["cause"]
     assert cause["kind"] == "spawn_failed" and "A" in cause["error"]
+
+
+def test_a_lost_registry_loses_no_environment(harness: DaemonHarness) -> None:
+    """After the registry is lost, an ended run still has its variables, and its shared file stays."""
+    harness.allow(Catalogue.REGISTRY_REBUILT)
+    first = harness.submit("sh", "-c", 'echo "$A$B"', caller_environment={"A": "1"}, environment={"B": "2"})
+    harness.ended(first)
+    harness.wait_until_cleaned_up(first)
+    harness.kill()
+    for path in harness.state_dir.glob("registry.sqlite3*"):
+        path.unlink()
+    harness.start()
+    assert harness.call("run.environment", run_id=first)["variables"] == {"A": "1", "B": "2"}
+    again = harness.call("run.retry", run_id=first)["run_id"]
+    harness.run_ids.add(again)
+    harness.ended(again)
+    assert harness.stdout(again) == b"12\n"
+    (shared,) = (harness.state_dir / "environments").iterdir()
+    assert shared.stat().st_nlink == 3
