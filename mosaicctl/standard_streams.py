@@ -55,13 +55,13 @@ def are_accepted(runs: list[Json]) -> Iterator[None]:
         _tell(runs, "the reader of standard output has gone")
         raise
     except Exception:
-        _tell(runs, "the rest of mosaicctl failed")
+        _tell(runs, "mosaicctl failed after that")
         raise
 
 
 def _tell(runs: list[Json], why: str) -> None:
     for run in runs:
-        sys.stderr.write(f"mosaicctl: {label(run)}: accepted, and does not depend on mosaicctl ({why})\n")
+        sys.stderr.write(f"mosaicctl: {label(run)}: accepted; the daemon runs it to its end ({why})\n")
 
 
 class _Notices(io.FileIO):
