@@ -51,7 +51,7 @@ _ANSWER = {
 }  # fmt: skip
 #: Discovery answers immediately from a file, because the drill does not test discovery.
 _PYTHON = """#!/bin/sh
-case $2 in mosaic_worker.discovery) exec cat {answer} ;; esac
+case $1 in */discovery.py) exec cat {answer} ;; esac
 PYTHONPATH={path} exec {python} -S "$@"
 """
 
