@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,10 @@ class RunDirs:
         try:
             _touch(directory / rundir.UNACKNOWLEDGED)
             create_synced(directory / rundir.SPEC, _encode(spec))
-            create_synced(directory / rundir.ENVIRONMENT, _encode(environment.secret))
+            if environment.secret:
+                create_synced(directory / rundir.ENVIRONMENT, _encode(environment.secret))
+            else:  # an empty file has no content to wait for
+                _touch(directory / rundir.ENVIRONMENT)
             if environment.given:
                 create_synced(directory / rundir.GIVEN_ENVIRONMENT, _encode(environment.given))
             self.environments.create(directory / rundir.CALLER_ENVIRONMENT, environment.caller)
@@ -165,9 +169,10 @@ class RunDirs:
 
     def load_environment(self, run_id: str) -> Parts:
         """Return the submitted environment of a run that has not ended; raise as `load_spec` does."""
-        return self.load_kept(run_id)._replace(
-            secret=_load(self.path(run_id) / rundir.ENVIRONMENT, environment_of)
-        )
+        path = self.path(run_id) / rundir.ENVIRONMENT
+        facts = os.lstat(path)
+        is_empty = stat.S_ISREG(facts.st_mode) and facts.st_size == 0
+        return self.load_kept(run_id)._replace(secret={} if is_empty else _load(path, environment_of))
 
     def load_kept(self, run_id: str) -> Parts:
         """Return the submitted environment without its secrets; raise as `load_spec` does.

@@ -27,7 +27,7 @@ def test_a_damaged_spec_fails_its_run_and_not_the_daemon(harness: DaemonHarness)
     pid = harness.pid
     for name, changes in DAMAGED:
         path = submit_held(harness) / name
-        content = json.loads(path.read_text()) | changes
+        content = json.loads(path.read_text() or "{}") | changes
         path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
         check_failure(harness, path)
     for text in CONTENTS:

@@ -235,3 +235,13 @@ def test_a_lost_registry_loses_no_environment(harness: DaemonHarness) -> None:
     assert harness.stdout(again) == b"12\n"
     (shared,) = (harness.state_dir / "environments").iterdir()
     assert shared.stat().st_nlink == 3
+
+
+def test_secrets_that_are_lost_are_told(harness: DaemonHarness) -> None:
+    """If environment.json has lost its secrets while the run waits, the run does not start without them."""
+    harness.allow(Catalogue.LAUNCH_FAILED)
+    run_id = harness.submit("true", caller_environment={"HF_TOKEN": "0123456789"}, hold=True)
+    (harness.state_dir / "runs" / run_id / "environment.json").write_text("")
+    harness.call("run.release", run_id=run_id)
+    cause = harness.ended(run_id)["cause"]
+    assert cause["kind"] == "spawn_failed" and "HF_TOKEN" in cause["error"]
