@@ -36,9 +36,11 @@ _BACKOFF_FIRST_S = 0.02
 _BACKOFF_MAX_S = 0.5
 _POLL_MAX_S = 3600.0
 #: Methods that are not repeated on a new connection: they make a new run (unless the request has a key), or
-#: their effect or answer belongs to one connection or one daemon process.
+#: their effect or answer belongs to one connection or one daemon process.  An upload belongs to its
+#: connection, so a submit that names one is not repeated, even with a key; `stdin` uploads again.
 _NOT_REPEATED = frozenset(
-    "daemon.hello daemon.health daemon.backup daemon.reexec run.submit run.retry run.watch".split()
+    """daemon.hello daemon.health daemon.backup daemon.reexec input.open input.write run.submit run.retry
+    run.watch""".split()
 )
 
 
@@ -199,7 +201,8 @@ class Client:
         """Return whether a request may be sent again on a new connection."""
         if self._has_streams or not self.path:
             return False
-        return method not in _NOT_REPEATED or params.get("key") is not None
+        has_key = params.get("key") is not None and params.get("stdin") is None
+        return method not in _NOT_REPEATED or has_key
 
     def reconnect(
         self, deadline_mono: float | None = None, on_failure: Callable[[], None] = lambda: None

@@ -1,7 +1,7 @@
 """Standard input of the caller, which a run does not get: the warning before it is dropped.
 
-A run has an empty standard input.  `submit` often stands in a script or in a loop over a file, so it warns
-only about interpreters that read their program from standard input.
+Without --stdin, a run has an empty standard input.  `submit` often stands in a script or in a loop over a
+file, so it warns only about interpreters that read their program from standard input.
 """
 
 import fcntl
@@ -25,12 +25,14 @@ _SHELL_PROGRAM, _PYTHON_PROGRAM = "c", "cm"
 
 def tell_dropped_input(args: Any, fd: int = 0, *, is_run: bool) -> bool:
     """Warn if the input of mosaicctl is dropped; return whether it was.  `is_run`: the verb is `run`."""
+    if args.stdin is not None:
+        return False
     reads_program = reads_program_from_stdin(args.command or [])
     if not (is_run or reads_program) or not has_input(fd, or_may_get=reads_program):
         return False
     sys.stderr.write(
         "mosaicctl: standard input is not passed to the run, which reads an empty one; "
-        "name a file as an argument, or silence this with </dev/null\n"
+        "pass it with --stdin -, or silence this with </dev/null\n"
     )
     return True
 

@@ -12,6 +12,7 @@ from mosaicctl.environment import differing_line, left_out_line
 from mosaicctl.exits import UsageError
 from mosaicctl.requestsize import check_sizes
 from mosaicctl.select import label_filter
+from mosaicctl.stdin import Input, submit_with_input
 from mosaicctl.submit_check import check_submit
 from mosaicctl.values import (
     duration,
@@ -46,6 +47,11 @@ def submission_arguments(parser: Any) -> None:
         help="a value in the worker's own config; a dot in K separates levels, V may be JSON (repeatable)",
     )  # fmt: skip
     variable_arguments(program)
+    program.add_argument(
+        "--stdin", metavar="FILE", type=nonempty,
+        help="the standard input of the run, for every attempt: the content of FILE, or for - all of yours "
+        "(default: empty)",
+    )  # fmt: skip
     default_cwd = "default for a command: here; for a worker: the run's files; for other configs: your home"
     program.add_argument("--cwd", metavar="DIR", type=nonempty, help=f"the working directory ({default_cwd})")
     program.add_argument(
@@ -191,12 +197,17 @@ def submit_parameters(get_client: Callable[[], Client], args: Any) -> Json:
     return params
 
 
-def submit_with_key(client: Client, params: Json, method: str = "run.submit") -> Json:
-    """Submit and return the run; a random key allows the client to repeat the request after a restart."""
+def submit_with_key(
+    client: Client, params: Json, method: str = "run.submit", source: Input | None = None
+) -> Json:
+    """Submit, with the input `source`, and return the run.
+
+    A random key allows the client to repeat the request after a restart of the daemon.
+    """
     began_at, generation = time.time(), client.generation
     if params.get("key") is None:
         params = {**params, "key": f"mosaicctl-{os.urandom(12).hex()}"}
-    run: Json = client.call(method, params)
+    run: Json = client.call(method, params) if source is None else submit_with_input(client, params, source)
     if client.generation > generation and run.get("duplicate") and run["created_at"] >= began_at:
         run["duplicate"] = False  # this call made the run; the reply was lost
     sys.stderr.write(differing_line(run) + overwritten_line(run))

@@ -24,6 +24,7 @@ from mosaicctl.reconnecting import repeat_until_answered
 from mosaicctl.render import ending_text, label, progress, to_json
 from mosaicctl.screen import Screen
 from mosaicctl.standard_streams import are_accepted
+from mosaicctl.stdin import input_of
 from mosaicctl.submission import submission_arguments, submit_parameters, submit_with_key
 from mosaicctl.verbs.watch import event_line
 from mosaicd.protocol import Json
@@ -63,10 +64,11 @@ def arguments(parser: Any) -> None:
 def execute(args: Any) -> int:
     """Submit the run, follow it to its end and return its code."""
     get_client = OnDemandClient(args.socket)
+    source = input_of(args)
     params = submit_parameters(get_client, args)
     client = get_client()
     is_told = tell_dropped_input(args, is_run=True)
-    run = submit_with_key(client, params)
+    run = submit_with_key(client, params, source=source)
     with are_accepted([run]):
         tell_missing_limit(client, params)
         code = _follow(client, args, run)

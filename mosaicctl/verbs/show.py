@@ -21,7 +21,7 @@ from mosaicctl.render import (
     took,
 )
 from mosaicctl.select import references, selector_argument
-from mosaicctl.sizes import counted
+from mosaicctl.sizes import counted, size
 from mosaicd.protocol import Json
 from mosaicd.protocol.errors import Unavailable
 
@@ -184,6 +184,7 @@ def _program_facts(run: Json) -> list[tuple[str, object]]:
         ("gpus", granted_text(run.get("gpus"))),
         ("slots", " ".join(str(slot) for slot in run.get("slots") or [])),
         ("memory", _memory_text(run)),
+        ("input", None if run.get("stdin_bytes") is None else size(run["stdin_bytes"])),
         ("priority", run.get("priority")),
         ("pinned", "yes" if run.get("pinned") else None),
         ("labels", " ".join(f"{key}={value}" for key, value in (run.get("labels") or {}).items())),

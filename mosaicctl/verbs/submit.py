@@ -8,6 +8,7 @@ from mosaicctl.dropped_input import tell_dropped_input
 from mosaicctl.memory import tell_missing_limit
 from mosaicctl.render import emit, label, to_json
 from mosaicctl.standard_streams import are_accepted
+from mosaicctl.stdin import input_of
 from mosaicctl.submission import overwritten_line, submission_arguments, submit_parameters, submit_with_key
 from mosaicd.protocol import Json
 
@@ -38,13 +39,14 @@ def arguments(parser: Any) -> None:
 def execute(args: Any) -> int:
     """Submit the run and print the reply."""
     with OnDemandClient(args.socket) as get_client:
+        source = input_of(args)
         params = submit_parameters(get_client, args)
         if args.hold:
             params["hold"] = True
         tell_dropped_input(args, is_run=False)
         if args.dry_run:
             return _dry_run(get_client, params)
-        run = submit_with_key(get_client(), params)
+        run = submit_with_key(get_client(), params, source=source)
         with are_accepted([run]):
             tell_missing_limit(get_client(), params)
             emit(args.output, [run], sentence(run), single=True)

@@ -102,8 +102,10 @@ class Limits:
     batch: int = _count(50, "requests in one JSON-RPC batch", 1, 1000)
     in_flight: int = _count(64, "concurrent requests of one connection", 1, 10_000)
     connections_per_user: int = _count(512, "open connections of one user", 4, 100_000)
+    uploads_per_user: int = _count(8, "open uploads of one user, see stdin_bytes", 1, 100_000)
     write_buffer_bytes: int = _count(4 << 20, "unsent bytes before a connection is closed", 65536, 1 << 30)
     page_runs: int = _count(200, "runs in one page of run.list; a request may ask for fewer", 1, 10_000)
+    stdin_bytes: int = _count(256 << 20, "the largest input of a run (--stdin)", 1, 2**50)
     stdout_bytes: int = _count(
         orders.OUTPUT_LIMIT_BYTES, "stdout that is kept of one attempt: its beginning and its end", 4096
     )

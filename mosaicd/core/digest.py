@@ -36,7 +36,12 @@ def canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def config_digest(config: Mapping[str, Any], environment: Mapping[str, str], cwd: str | None = None) -> str:
+def config_digest(
+    config: Mapping[str, Any],
+    environment: Mapping[str, str],
+    cwd: str | None = None,
+    stdin_sha256: str | None = None,
+) -> str:
     """Return the digest of a config with its defaults filled and the run's own `environment` and `cwd`.
 
     `environment` replaces that of the config: all variables but those of the caller's shell.
@@ -46,7 +51,7 @@ def config_digest(config: Mapping[str, Any], environment: Mapping[str, str], cwd
     identity["environment"] = _without_launch_variables(environment)
     if cwd is not None:
         identity["cwd"] = cwd
-    return _hexdigest({"config": identity})
+    return _hexdigest({"config": identity, **_stdin(stdin_sha256)})
 
 
 def command_digest(
@@ -55,6 +60,7 @@ def command_digest(
     environment: Mapping[str, str],
     resources: Mapping[str, object],
     limits: Mapping[str, object],
+    stdin_sha256: str | None = None,
 ) -> str:
     """Return the digest of a plain command; the working directory is part of it."""
     return _hexdigest(
@@ -64,6 +70,7 @@ def command_digest(
             "environment": _without_launch_variables(environment),
             "resources": dict(resources),
             "limits": dict(limits),
+            **_stdin(stdin_sha256),
         }
     )
 
@@ -75,6 +82,11 @@ def retry_digest(origin: str, extra: Mapping[str, str], without: Collection[str]
     if without:
         identity["without"] = sorted(without)
     return _hexdigest(identity) if chosen or without else origin
+
+
+def _stdin(sha256: str | None) -> dict[str, str]:
+    """Return the entry of the input, which a run without an input does not have."""
+    return {} if sha256 is None else {"stdin": sha256}
 
 
 def _hexdigest(identity: Mapping[str, object]) -> str:

@@ -77,6 +77,11 @@ class Placement:
         return str(PurePosixPath(self.run_dir) / rundir.FILES)
 
     @property
+    def stdin(self) -> str:
+        """The submitted input of the run."""
+        return str(PurePosixPath(self.run_dir) / rundir.STDIN)
+
+    @property
     def checkpoint_dir(self) -> str:
         """The directory of the worker's checkpoints."""
         return str(PurePosixPath(self.files_dir) / rundir.CHECKPOINTS)
@@ -182,6 +187,7 @@ def launch_order(
         argv=tuple(spec.argv),
         cwd=_directory(spec, at),
         environment=worker_environment(base, spec, at, settings),
+        stdin=at.stdin if spec.stdin is not None else None,
         worker_id=_worker_id(spec),
         worker_kind=spec.worker_kind or str(spec.kind),
         worker_config=worker_config(spec, at.run_id),

@@ -37,7 +37,7 @@ def of_spec(
         digest=spec.digest, created_at=at, worker_kind=spec.worker_kind, worker_id=spec.worker_id,
         key=spec.key, origin=origin, labels=dict(spec.labels), priority=spec.priority, cwd=spec.cwd,
         cpus=resources.cpus, gpus=resources.gpus, gpus_mandatory=resources.gpus_mandatory,
-        memory_mb=resources.memory_mb,
+        memory_mb=resources.memory_mb, stdin_bytes=None if spec.stdin is None else spec.stdin.bytes,
         time_limit_s=limits.time_limit_s, max_steps=limits.max_steps, grace_s=grace, retries=limits.retries,
         retry_on=retry_causes(limits.retry_on),
         handshake_timeout_s=timeouts.handshake_s if handshake is None else handshake,

@@ -48,6 +48,7 @@ class Run:
     gpus: int = 0
     gpus_mandatory: bool = False
     memory_mb: int | None = None
+    stdin_bytes: int | None = None
     time_limit_s: float | None = None
     max_steps: int | None = None
     grace_s: float = GRACE_S

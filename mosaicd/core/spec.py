@@ -57,6 +57,9 @@ _SPEC_JSON = Record(
             },
             frozenset({"retry_on"}),
         ),
+        "stdin": Nullable(
+            Record({"bytes": _COUNT, "sha256": Text(64, 64)}, frozenset({"bytes", "sha256"}))
+        ),
         "run_id": _TEXT, "worker_kind": _TEXT, "worker_id": _TEXT, "config_flag": Flag(False),
         "supports_pause": Flag(False), "supports_checkpoint": Flag(False), "cwd": _TEXT,
         "env_names": Texts(), "priority": Whole(-MAX_NUMBER, MAX_NUMBER), "labels": TextMap(), "key": _TEXT,
@@ -83,6 +86,14 @@ class Resources:
     memory_mb: int | None = None
     gpus: int = 0
     gpus_mandatory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stdin:
+    """The submitted input: its size and the SHA-256 of its content, in hexadecimal digits."""
+
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +133,7 @@ class Spec:
     environment: Mapping[str, str] = field(default_factory=dict)
     #: The names of the variables that the submit or its config gave.
     given_names: frozenset[str] = frozenset()
+    stdin: Stdin | None = None
     priority: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     key: str | None = None
@@ -158,6 +170,7 @@ class Spec:
         values |= {"kind": str(self.kind), "dedup": str(self.dedup), "resources": asdict(self.resources)}
         retry_on = self.limits.retry_on
         values["limits"] = asdict(self.limits) | {"retry_on": None if retry_on is None else list(retry_on)}
+        values["stdin"] = None if self.stdin is None else asdict(self.stdin)
         return {"version": VERSION, **values}
 
     @classmethod
@@ -177,6 +190,8 @@ class Spec:
         retry_on = None if limits["retry_on"] is None else tuple(limits["retry_on"])
         values["limits"] = Limits(**limits | {"retry_on": retry_on})
         values["resources"] = Resources(**values["resources"])
+        if values.get("stdin") is not None:
+            values["stdin"] = Stdin(**values["stdin"])
         values["kind"], values["dedup"] = RunKind(values["kind"]), Dedup(values["dedup"])
         values["argv"] = tuple(values["argv"])
         return cls(**values)

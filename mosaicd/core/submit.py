@@ -23,7 +23,7 @@ from mosaicd.core.params import (
 from mosaicd.core.program import Defaults, Program, check_worker, command_name, config_program, worker_section
 from mosaicd.core.run_environment import check_chosen, merged, without_gpu_variables
 from mosaicd.core.schema import check, check_json, filled
-from mosaicd.core.spec import Limits, Resources, Spec
+from mosaicd.core.spec import Limits, Resources, Spec, Stdin
 from mosaicd.protocol import Json, ulid
 from mosaicd.protocol.faults import Faults
 from mosaicd.protocol.messages import Submit
@@ -59,8 +59,8 @@ class Filled:
     chosen: Mapping[str, str]
 
 
-def make_spec(submit: Submit, defaults: Defaults) -> Spec:
-    """Return the spec of a submit; raise InvalidParams with every fault otherwise."""
+def make_spec(submit: Submit, defaults: Defaults, stdin: Stdin | None = None) -> Spec:
+    """Return the spec of a submit with the input `stdin`; raise InvalidParams with every fault otherwise."""
     _check(submit, defaults)
     if submit.config is not None:
         asked = _filled_config(submit, submit.config, defaults)
@@ -71,7 +71,7 @@ def make_spec(submit: Submit, defaults: Defaults) -> Spec:
         kind=program.kind,
         name=asked.name,
         argv=program.argv,
-        digest=_digest(asked),
+        digest=_digest(asked, None if stdin is None else stdin.sha256),
         dedup=asked.dedup,
         resources=asked.resources,
         limits=asked.limits,
@@ -84,6 +84,7 @@ def make_spec(submit: Submit, defaults: Defaults) -> Spec:
         cwd=asked.cwd or (None if program.kind is RunKind.WORKER else defaults.home),
         environment=asked.environment,
         given_names=frozenset(asked.chosen),
+        stdin=stdin,
         priority=submit.priority,
         labels=dict(submit.labels),
         key=submit.key,
@@ -200,12 +201,13 @@ def _program(asked: Filled, defaults: Defaults) -> Program:
     return config_program(asked.config, asked.environment, defaults)
 
 
-def _digest(asked: Filled) -> str:
+def _digest(asked: Filled, stdin_sha256: str | None) -> str:
     if asked.config is not None:
-        return config_digest(asked.config, asked.chosen, asked.cwd)
+        return config_digest(asked.config, asked.chosen, asked.cwd, stdin_sha256)
     limits = asked.limits
     bounds = {"time_limit_s": _whole(limits.time_limit_s), "max_steps": limits.max_steps}
-    return command_digest(asked.command, asked.cwd, asked.chosen, asdict(asked.resources), bounds)
+    resources = asdict(asked.resources)
+    return command_digest(asked.command, asked.cwd, asked.chosen, resources, bounds, stdin_sha256)
 
 
 def _own_run_id(config: Json) -> str | None:

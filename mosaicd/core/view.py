@@ -37,6 +37,7 @@ def run_object(
         "gpus": _gpus(run),
         "cpus": {"requested": run.cpus, "granted": _granted(run, run.cpus_granted)},
         "memory_mb": run.memory_mb,
+        "stdin_bytes": run.stdin_bytes,
         "priority": run.priority,
         "labels": dict(run.labels),
         "digest": run.digest,

@@ -27,10 +27,20 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
+class InputChunk:
+    """Append `data` (base64) to an upload; `offset` is the number of bytes that it has already."""
+
+    upload: str
+    offset: int
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
 class Submit:
     """Either `config` (a TrainRunConfig) or `command` (argv); the other fields apply to both.
 
     `caller_environment` has the variables of the caller's shell; it is outside of the digest.
+    `stdin` names an upload of this connection, which becomes the standard input of the run.
     """
 
     config: dict[str, Any] | None = None
@@ -53,6 +63,7 @@ class Submit:
     environment: dict[str, str] = field(default_factory=dict)
     caller_environment: dict[str, str] = field(default_factory=dict)
     cwd: str | None = None
+    stdin: str | None = None
     hold: bool = False
     heartbeat_timeout_s: float | None = None
     handshake_timeout_s: float | None = None

@@ -7,6 +7,8 @@ ENVIRONMENT = "environment.json"
 CALLER_ENVIRONMENT = "caller-environment.json"
 GIVEN_ENVIRONMENT = "given-environment.json"
 FILES = "files"
+#: The submitted standard input; absent if the submit had none.
+STDIN = "stdin"
 #: Exists until the run is committed.  With this file and without a row, the submit was never acknowledged.
 UNACKNOWLEDGED = "unacknowledged"
 #: Exists from just before an ended run is pruned until its directory is removed.

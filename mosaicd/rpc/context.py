@@ -12,7 +12,9 @@ from mosaicd.host.auth import Auth
 from mosaicd.host.reexec import Succession
 from mosaicd.rpc.files import Files
 from mosaicd.rpc.runs import Runs
+from mosaicd.rpc.uploads import Uploads
 from mosaicd.rundirs.directories import RunDirs
+from mosaicd.rundirs.uploads import UploadDir
 from mosaicd.shims.launcher_client import LauncherClient
 from mosaicd.shims.shims import Shims
 from mosaicd.store.history import History
@@ -52,7 +54,11 @@ class Services:
     unconfirmed: set[str] = field(default_factory=set)
     files: Files = field(init=False)
     runs: Runs = field(init=False)
+    uploads: Uploads = field(init=False)
 
     def __post_init__(self) -> None:
         self.files = Files(self.rundirs)
+        uploads = UploadDir(self.settings.state_dir / "uploads")
+        uploads.clear()
+        self.uploads = Uploads(uploads, self.settings.limits)
         self.runs = Runs(self.registry, self.history, self.dispatcher, self.rundirs)

@@ -24,6 +24,8 @@ HANDLERS: Mapping[str, str] = {
     "daemon.import": "importing.handle",
     "daemon.reexec": "reexec.handle",
     "rpc.discover": "discover.handle",
+    "input.open": "input.handle_open",
+    "input.write": "input.handle_write",
     "run.submit": "submit.handle",
     "run.get": "get.handle",
     "run.list": "list.handle",

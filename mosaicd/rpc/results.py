@@ -72,6 +72,8 @@ RESULTS: Mapping[str, Json] = {
         path=TEXT, dry_run=BOOL, rows=INT, imported=INT, known=INT, skipped=INT, outcomes=OBJECT,
         run_ids=_list(TEXT), unknown_columns=_list(TEXT), missing_columns=_list(TEXT), notes=_list(OBJECT),
     ),
+    "Upload": _object(upload=TEXT, chunk_bytes=INT, limit_bytes=INT),
+    "Uploaded": _object(size=INT),
     "Reexec": _object(pid=INT, version=TEXT, to_version=TEXT),
     "Pruned": _object(
         dry_run=BOOL, runs=_list(_object(run_id=TEXT, bytes=INT, why=TEXT)),

@@ -82,8 +82,14 @@ class RunDirs:
         """Return the run's directory."""
         return self.runs / run_id
 
-    def create(self, run_id: str, spec: Mapping[str, Any], environment: Parts) -> None:
+    def create(
+        self, run_id: str, spec: Mapping[str, Any], environment: Parts,
+        place_stdin: Callable[[Path], None] | None = None,
+    ) -> None:  # fmt: skip
         """Make the run's directory with spec and environment; they are on the disk when this returns.
+
+        `place_stdin` is called with the path of the run's input and puts a file there whose content is on the
+        disk.
 
         The directory has the mark UNACKNOWLEDGED until `acknowledge`.  Raises FileExistsError if the run
         already has a directory; after another OSError, for example on a full disk, the run has none.
@@ -100,6 +106,8 @@ class RunDirs:
             if environment.given:
                 create_synced(directory / rundir.GIVEN_ENVIRONMENT, _encode(environment.given))
             self.environments.create(directory / rundir.CALLER_ENVIRONMENT, environment.caller)
+            if place_stdin is not None:
+                place_stdin(directory / rundir.STDIN)
             sync_to_disk(directory)
             sync_to_disk(self.runs)
         except BaseException:

@@ -14,7 +14,7 @@ import socket
 import subprocess
 from typing import NamedTuple
 
-from mosaicd import procfs
+from mosaicd import procfs, safe_files
 from mosaicd.procfs import Process
 from mosaicd.shim import cgroup
 
@@ -67,16 +67,24 @@ class Worker:
         self._process.returncode = 0
 
 
-def spawn(argv: list[str], cwd: str, environment: dict[str, str], control: socket.socket | None) -> Worker:
+def spawn(
+    argv: list[str],
+    cwd: str,
+    environment: dict[str, str],
+    control: socket.socket | None,
+    stdin: str | None = None,
+) -> Worker:
     """Start `argv` in a new session and process group; raise OSError if it cannot be executed.
 
-    stdin is /dev/null, stdout and stderr are new pipes; of other descriptors, only `control` is inherited.
+    stdin is the file `stdin`, from its first byte, or /dev/null; stdout and stderr are new pipes; of other
+    descriptors, only `control` is inherited.
     """
+    stdin_fd = _open_stdin(stdin)
     out_read, out_write = os.pipe()
     err_read, err_write = os.pipe()
     try:
         process = subprocess.Popen(
-            argv, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=out_write, stderr=err_write,
+            argv, cwd=cwd, env=environment, stdin=stdin_fd, stdout=out_write, stderr=err_write,
             start_new_session=True, close_fds=True, pass_fds=(control.fileno(),) if control else (),
         )  # fmt: skip
     except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -86,11 +94,21 @@ def spawn(argv: list[str], cwd: str, environment: dict[str, str], control: socke
             raise
         raise OSError(0, str(error)) from None  # for example a NUL in an argument
     finally:
+        os.close(stdin_fd)
         os.close(out_write)
         os.close(err_write)
     os.set_blocking(out_read, False)
     os.set_blocking(err_read, False)
     return Worker(process, out_read, err_read)
+
+
+def _open_stdin(path: str | None) -> int:
+    """Return a descriptor of the program's standard input; raise OSError if it is no regular file."""
+    if path is None:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = safe_files.open_regular(path)
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def send(process: Process, number: signal.Signals) -> bool:

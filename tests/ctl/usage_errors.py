@@ -134,6 +134,11 @@ import TMP/none | TMP/none
 import TMP | TMP
 daemon | ACTION
 daemon restart | restart
+submit --stdin TMP/none -- true | --stdin TMP/none
+submit --stdin TMP -- true | --stdin TMP directory
+submit --stdin '' -- true | --stdin
+submit -f - --stdin - | -f --stdin together
+run --stdin TMP/none -- true | --stdin TMP/none
 doctor --config '' | --config
 doctor --state-dir '' | --state-dir
 doctor now | now

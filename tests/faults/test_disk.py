@@ -57,6 +57,22 @@ def build_small() -> Iterator[BuildSmall]:
         yield make
 
 
+def test_an_input_on_a_full_disk_is_refused_and_leaves_nothing(build_small: BuildSmall) -> None:
+    """If the disk is full before an input has arrived, the submit is refused, and nothing is left."""
+    harness = build_small()
+    path = harness.home / "input"
+    path.write_bytes(bytes(4 << 20))
+    harness.disk.fill(1 << 20)
+    full = harness.disk.free_bytes
+    done = harness.ctl("submit", "--stdin", str(path), "--", "cat")
+    assert done.returncode == 69 and str(harness.state_dir / "uploads") in done.stderr
+    wait_until(lambda: harness.disk.free_bytes, lambda free: free >= full - (64 << 10), "the space is free")
+    harness.disk.release()
+    assert not all_runs(harness) and not os.listdir(harness.state_dir / "uploads")
+    done = harness.ctl("-o", "name", "submit", "--stdin", str(path), "--", "cat")
+    assert harness.ended(done.stdout.strip())["outcome"] == "succeeded"
+
+
 def all_runs(harness: DaemonHarness) -> dict[str, dict[str, Any]]:
     with harness.client() as client:
         runs: dict[str, dict[str, Any]] = {}

@@ -240,6 +240,7 @@ def test_the_order_is_complete_and_json_safe() -> None:
     environment, limits = order.pop("environment"), order.pop("limits")
     assert environment == environment_of(BASE, worker(), AT)
     assert order == {
+        "stdin": None,
         "order": "launch", "run_id": RUN_ID, "attempt": 2, "nonce": "n", "secret": "s", "socket": "/s.sock",
         "run_dir": run_dir, "attempt_dir": f"{run_dir}/attempt-2", "files_dir": f"{run_dir}/files",
         "kind": "worker", "argv": ["/opt/python", "-m", "able"], "cwd": f"{run_dir}/files",

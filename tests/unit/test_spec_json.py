@@ -1,10 +1,11 @@
 """spec.json and environment.json, which a user may have damaged: their content is valid, or InvalidSpec."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from mosaicd.core.spec import InvalidSpec, Spec, environment_of
+from mosaicd.core.spec import InvalidSpec, Spec, Stdin, environment_of
 from mosaicd.protocol.states import Dedup, RunKind
 
 SPEC = Spec(kind=RunKind.COMMAND, name="true", argv=("true",), digest="d" * 64, dedup=Dedup.NEW)
@@ -19,6 +20,8 @@ SPEC = Spec(kind=RunKind.COMMAND, name="true", argv=("true",), digest="d" * 64, 
         {"argv": []}, {"argv": "true"}, {"argv": ["true", 5]}, {"env_names": None}, {"labels": {"a": 1}},
         {"config": "x"}, {"config": {"metadata": {"worker": {"config": 5}}}}, {"config_flag": "yes"},
         {"signal_to": "all"}, {"signal_to": 1}, {"signal": "STOP"}, {"signal": 15},
+        {"stdin": "x"}, {"stdin": {"bytes": 1}}, {"stdin": {"bytes": -1, "sha256": "0" * 64}},
+        {"stdin": {"bytes": 1, "sha256": "0"}},
     ],
 )  # fmt: skip
 def test_an_invalid_spec_json_is_refused(change: Any) -> None:
@@ -26,6 +29,13 @@ def test_an_invalid_spec_json_is_refused(change: Any) -> None:
     written = SPEC.to_dict() | change
     with pytest.raises(InvalidSpec):
         Spec.from_dict(written)
+
+
+def test_an_input_is_written_to_spec_json_and_read_back() -> None:
+    """spec.json has the size and the digest of the input."""
+    spec = replace(SPEC, stdin=Stdin(3, "0" * 64))
+    assert spec.to_dict()["stdin"] == {"bytes": 3, "sha256": "0" * 64}
+    assert Spec.from_dict(spec.to_dict()) == spec
 
 
 def test_a_spec_json_without_a_field_is_refused_or_gets_the_default() -> None:

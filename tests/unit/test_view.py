@@ -10,9 +10,9 @@ from mosaicd.protocol.states import CauseKind, Outcome, PauseMode, RunKind, Stat
 
 KEYS = """run_id name owner owner_uid kind worker_kind state want outcome cause exit_code signal
     left_processes pid attempt
-    slots gpus cpus memory_mb priority labels digest duplicate created_at dispatched_at started_at finished_at
-    last_heartbeat_at not_before held pinned pause_mode released run_dir cwd command time_limit_s max_steps
-    grace_s
+    slots gpus cpus memory_mb stdin_bytes priority labels digest duplicate created_at dispatched_at started_at
+    finished_at last_heartbeat_at not_before held pinned pause_mode released run_dir cwd command time_limit_s
+    max_steps grace_s
     retries retries_used
     progress metrics containment limits stall_s heartbeat_timeout_s start_timeout_s
     handshake_timeout_s retry_on origin resumed_from checkpoint reason rev""".split()

@@ -64,6 +64,8 @@ class LaunchOrder(Record):
     argv: tuple[str, ...]
     cwd: str
     environment: dict[str, str]
+    #: The file that is the standard input of the program; None: /dev/null.
+    stdin: str | None = None
     worker_id: str | None = None
     worker_kind: str | None = None
     worker_config: Json | None = None

@@ -18,7 +18,7 @@ from mosaicd.core.params import check_params
 from mosaicd.core.run import Run
 from mosaicd.core.run_environment import check_chosen, merged
 from mosaicd.core.slots import check_possible
-from mosaicd.core.spec import InvalidSpec, Spec
+from mosaicd.core.spec import InvalidSpec, Spec, Stdin
 from mosaicd.protocol import Json, rundir
 from mosaicd.protocol.errors import Conflict, InvalidParams, NotFound, Unavailable
 from mosaicd.protocol.faults import Faults
@@ -28,6 +28,7 @@ from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
 from mosaicd.rpc.verbs.submit import accept, make_run
 from mosaicd.rundirs.directories import RunDirs
+from mosaicd.rundirs.uploads import Input
 from mosaicd.safe_files import read_regular
 from mosaicd.store.history import History
 
@@ -59,7 +60,14 @@ async def handle(services: Services, caller: Caller, params: Retry) -> Json:
         digest=retry_digest(origin.digest, params.environment, params.without), name=origin.name,
         labels=dict(origin.labels), priority=origin.priority,
     )  # fmt: skip
-    return await accept(services, caller, make_run(services, caller, spec, origin.run_id), spec)
+    run = make_run(services, caller, spec, origin.run_id)
+    if spec.stdin is None:
+        return await accept(services, caller, run, spec)
+    stdin = await _input_of(services.rundirs, origin, spec.stdin)
+    try:
+        return await accept(services, caller, run, spec, stdin.link_to)
+    finally:
+        stdin.close()
 
 
 def new_environment(
@@ -104,6 +112,19 @@ async def _spec_of(rundirs: RunDirs, origin: Run) -> tuple[Spec, list[str], Part
         ) from None
     except (OSError, InvalidSpec) as error:
         raise Unavailable(f"the files of run {origin.run_id} cannot be read: {error}") from error
+
+
+async def _input_of(rundirs: RunDirs, origin: Run, stdin: Stdin) -> Input:
+    """Return the input of the origin, open; raise Conflict if it is not the file that was submitted."""
+    path = rundirs.path(origin.run_id) / rundir.STDIN
+    try:
+        return await asyncio.to_thread(Input, path, stdin.bytes)
+    except OSError as error:
+        raise Conflict(
+            f"the input of run {origin.run_id} cannot be used again: {path}: {error.strerror}; "
+            "submit the run with --stdin instead",
+            path=str(path),
+        ) from error
 
 
 async def _checkpoints(rundirs: RunDirs, history: History, origin: Run) -> str | None:

@@ -14,6 +14,8 @@ import asyncio
 import os
 import pwd
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from weakref import WeakValueDictionary
 
 from mosaicd import crash_points
@@ -32,6 +34,7 @@ from mosaicd.protocol.messages import Submit
 from mosaicd.rpc.attached import with_differing_variables
 from mosaicd.rpc.caller import Caller
 from mosaicd.rpc.context import Services
+from mosaicd.rpc.uploads import FinishedUpload
 
 _HOMES: dict[int, str] = {}
 #: One submit of an id at a time: if a client repeats a submit that is under way, it gets the same run back.
@@ -40,7 +43,13 @@ _UNDER_WAY: "WeakValueDictionary[str, asyncio.Lock]" = WeakValueDictionary()
 
 async def handle(services: Services, caller: Caller, params: Submit) -> Json:
     """Check, write the run's directory, commit, and return the run."""
-    spec = make_spec(params, await _defaults(services, caller, params))
+    async with services.uploads.used(caller, params.stdin) as upload:
+        return await _submit(services, caller, params, upload)
+
+
+async def _submit(services: Services, caller: Caller, params: Submit, upload: FinishedUpload | None) -> Json:
+    defaults = await _defaults(services, caller, params)
+    spec = make_spec(params, defaults, None if upload is None else upload.stdin)
     check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.scheduler.capacity())
     run = make_run(services, caller, spec)
     told = _overwritten(services, params)
@@ -51,7 +60,8 @@ async def handle(services: Services, caller: Caller, params: Submit) -> Json:
         if known is not None:
             reply = services.runs.view(known, duplicate=True)
         else:
-            reply = await accept(services, caller, run, spec)
+            place_stdin = None if upload is None else upload.move_to
+            reply = await accept(services, caller, run, spec, place_stdin)
     if reply["duplicate"]:
         reply = await with_differing_variables(services, reply, spec)
     return {**reply, **told}
@@ -66,14 +76,20 @@ def _overwritten(services: Services, params: Submit) -> Json:
     return {"overwritten_variables": names} if names else {}
 
 
-async def accept(services: Services, caller: Caller, run: Run, spec: Spec) -> Json:
-    """Write directory and row of a checked run, and return it (or the live run it is a duplicate of)."""
+async def accept(
+    services: Services, caller: Caller, run: Run, spec: Spec,
+    place_stdin: Callable[[Path], None] | None = None,
+) -> Json:  # fmt: skip
+    """Write directory and row of a checked run, and return it (or the live run it is a duplicate of).
+
+    `place_stdin` puts the input of the run into its directory (see `RunDirs.create`).
+    """
     event = Event(Kind.SUBMITTED, run.created_at, caller.name, {"run": run.to_dict()})
     directories = services.rundirs
     words = services.settings.environment.secret_words
     environment = parts_of(spec.environment, spec.given_names, words)
     try:
-        await asyncio.to_thread(directories.create, run.run_id, spec.to_dict(), environment)
+        await asyncio.to_thread(directories.create, run.run_id, spec.to_dict(), environment, place_stdin)
     except FileExistsError:
         raise Conflict(f"the run id {run.run_id} is already used", run_id=run.run_id) from None
     except OSError as error:
