@@ -10,6 +10,7 @@ from mosaicctl.client import Client
 from mosaicctl.configfile import assign, read_config
 from mosaicctl.environment import differing_line, left_out_line
 from mosaicctl.exits import UsageError
+from mosaicctl.process import capture_process, cut_line
 from mosaicctl.requestsize import check_sizes
 from mosaicctl.select import label_filter
 from mosaicctl.stdin import Input, submit_with_input
@@ -175,9 +176,9 @@ def submit_parameters(get_client: Callable[[], Client], args: Any) -> Json:
     given = given_environment(args)
     params = _command_parameters(args, given) if args.command else _config_parameters(get_client, args, given)
     captured = caller_environment(args, given)
-    params["caller_environment"] = captured.values
+    params |= {"caller_environment": captured.values, "process": capture_process()}
     own = params.get("config", {}).get("environment")
-    sys.stderr.write(left_out_line(captured, own if isinstance(own, dict) else given))
+    sys.stderr.write(left_out_line(captured, {**own, **given} if isinstance(own, dict) else given))
     for name, value in (
         ("cpus", args.cpus), ("gpus", args.gpus), ("memory_mb", args.memory),
         ("max_steps", args.max_steps), ("retries", args.retries),
@@ -210,7 +211,7 @@ def submit_with_key(
     run: Json = client.call(method, params) if source is None else submit_with_input(client, params, source)
     if client.generation > generation and run.get("duplicate") and run["created_at"] >= began_at:
         run["duplicate"] = False  # this call made the run; the reply was lost
-    sys.stderr.write(differing_line(run) + overwritten_line(run))
+    sys.stderr.write(differing_line(run) + overwritten_line(run) + cut_line(run))
     return run
 
 

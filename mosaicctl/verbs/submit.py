@@ -6,6 +6,7 @@ from typing import Any
 from mosaicctl.client import NoDaemon, OnDemandClient
 from mosaicctl.dropped_input import tell_dropped_input
 from mosaicctl.memory import tell_missing_limit
+from mosaicctl.process import cut_line
 from mosaicctl.render import emit, label, to_json
 from mosaicctl.standard_streams import are_accepted
 from mosaicctl.stdin import input_of
@@ -61,10 +62,12 @@ def _dry_run(get_client: OnDemandClient, params: Json) -> int:
         sys.stderr.write("mosaicctl: no daemon answers, so the request is not checked\n")
         sys.stderr.writelines(f"  {path}: {reason}\n" for path, reason in error.tried)
         # Only the names: the values of a whole environment are long, and some are secret.
-        sys.stdout.write(to_json({**params, "caller_environment": sorted(params["caller_environment"])}))
+        shown = {**params, "caller_environment": sorted(params["caller_environment"])}
+        del shown["process"]
+        sys.stdout.write(to_json(shown))
         return 0
     run = client.call("run.submit", {**params, "dry_run": True})
-    sys.stderr.write(overwritten_line(run))
+    sys.stderr.write(overwritten_line(run) + cut_line(run))
     sys.stdout.write(to_json(run))
     return 0
 

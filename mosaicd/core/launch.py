@@ -9,6 +9,7 @@ import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 
 from mosaicd.core.digest import REWRITTEN, SET_BY_LAUNCH
 from mosaicd.core.run_environment import (
@@ -19,11 +20,13 @@ from mosaicd.core.run_environment import (
 )
 from mosaicd.core.spec import Spec
 from mosaicd.protocol import Json, rundir
+from mosaicd.protocol.process_limits import limit_number
 from mosaicd.protocol.records.orders import (
     Containment,
     LaunchOrder,
     Limits,
     Process,
+    ProcessAttributes,
     SignalTo,
     TeardownLimits,
     TeardownOrder,
@@ -201,6 +204,20 @@ def launch_order(
         signal=spec.signal,
         limits=_limits(spec, settings, used or Budget()),
         containment=_containment(spec, settings),
+        process=process_attributes(spec.process or {}),
+    )
+
+
+def process_attributes(process: Mapping[str, Any]) -> ProcessAttributes:
+    """Return the checked `process` of a submit as the order has it."""
+    limits = process.get("limits")
+    numbers = None if limits is None else {name: limit_number(limit) for name, limit in limits.items()}
+    affinity = process.get("affinity")
+    return ProcessAttributes(
+        umask=process.get("umask"),
+        nice=process.get("nice"),
+        limits=numbers,
+        affinity=None if affinity is None else tuple(affinity),
     )
 
 

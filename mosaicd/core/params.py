@@ -8,12 +8,13 @@ could be run on any machine, is accepted here.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from mosaicd.core.program import TEXT_KEYS, worker_section
 from mosaicd.core.run import INFRASTRUCTURE_CAUSES
-from mosaicd.core.schema import Number, Record, check_rule, check_text, check_unicode
+from mosaicd.core.schema import Number, Record, Whole, check_rule, check_text, check_unicode
 from mosaicd.protocol.faults import Faults, Path, shown
+from mosaicd.protocol.process_limits import LIMIT_NAMES, MOST_CPUS, UNLIMITED
 from mosaicd.protocol.signals import KILL
 from mosaicd.protocol.states import CauseKind
 
@@ -175,6 +176,39 @@ def _check_environment(environment: Mapping[str, str], path: Path, faults: Fault
             check_word(f"{name}={value}", (*path, name), faults)
 
 
+def _check_process(process: Mapping[str, Any], path: Path, faults: Faults) -> None:
+    """Add a fault for each attribute of a process that is unknown or cannot be set."""
+    for name, value in process.items():
+        here = (*path, name)
+        if name == "umask":
+            check_rule(Whole(0, 0o777), value, here, faults)
+        elif name == "nice":
+            check_rule(Whole(0, 19), value, here, faults)
+        elif name == "limits":
+            _check_limits(value, here, faults)
+        elif name == "affinity":
+            _check_affinity(value, here, faults)
+        else:
+            faults.add(here, "is not an attribute; there are umask, nice, limits, affinity")
+
+
+def _check_limits(limits: object, path: Path, faults: Faults) -> None:
+    if not isinstance(limits, dict):
+        faults.add(path, "must be an object")
+        return
+    for name, limit in limits.items():
+        if name not in LIMIT_NAMES:
+            faults.add((*path, name), f"is not a limit; there are {', '.join(LIMIT_NAMES)}")
+        elif limit != UNLIMITED and (type(limit) is not int or not 0 <= limit <= MAX_NUMBER):
+            faults.add((*path, name), f'must be "{UNLIMITED}" or a whole number from 0 to {MAX_NUMBER}')
+
+
+def _check_affinity(cpus: object, path: Path, faults: Faults) -> None:
+    is_list = isinstance(cpus, list) and 1 <= len(cpus) <= MOST_CPUS
+    if not (is_list and all(type(cpu) is int and 0 <= cpu < MOST_CPUS for cpu in cast(list[object], cpus))):
+        faults.add(path, f"must be a list of CPU numbers from 0 to {MOST_CPUS - 1}, at least one")
+
+
 def _check_retry_words(words: Sequence[str], path: Path, faults: Faults) -> None:
     for index, word in enumerate(words):
         if word not in RETRYABLE and word not in RETRY_SETS:
@@ -209,6 +243,7 @@ _CHECKS: Mapping[str, Callable[[Any, Path, Faults], None]] = {
     "environment": _check_environment,
     "caller_environment": _check_environment,
     "cwd": _check_cwd,
+    "process": _check_process,
     "command": _check_command,
 }
 #: The names of the parameters that `check_params` knows.

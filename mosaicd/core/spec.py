@@ -64,7 +64,7 @@ _SPEC_JSON = Record(
         "supports_pause": Flag(False), "supports_checkpoint": Flag(False), "cwd": _TEXT,
         "env_names": Texts(), "priority": Whole(-MAX_NUMBER, MAX_NUMBER), "labels": TextMap(), "key": _TEXT,
         "hold": Flag(False), "signal_to": _TEXT, "signal": _TEXT, "resume_from": _TEXT,
-        "config": Nullable(Free()),
+        "config": Nullable(Free()), "process": Nullable(Free()),
     },
     frozenset({"version", "kind", "name", "argv", "digest", "dedup", "resources", "limits", "env_names"}),
 )  # fmt: skip
@@ -142,6 +142,8 @@ class Spec:
     signal: StopSignal | None = None
     resume_from: str | None = None
     config: Mapping[str, Any] | None = None
+    #: What the worker's process has from its submitter: umask, nice, limits, affinity.
+    process: Mapping[str, Any] | None = None
 
     @property
     def env_names(self) -> list[str]:
@@ -218,7 +220,7 @@ def _check_values(data: Mapping[str, Any], faults: Faults) -> None:
     if not data["argv"]:
         faults.add(("argv",), "must not be empty")
     check_json({name: value for name, value in data.items() if name != "config"}, faults)
-    ranged = ("name", "key", "labels", "priority")
+    ranged = ("name", "key", "labels", "priority", "process")
     check_params({name: data.get(name) for name in ranged} | {**data["limits"], **data["resources"]}, faults)
     if data.get("config") is not None:
         check_json(data["config"], faults)

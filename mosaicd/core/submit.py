@@ -92,6 +92,7 @@ def make_spec(submit: Submit, defaults: Defaults, stdin: Stdin | None = None) ->
         signal_to=submit.signal_to,
         signal=None if submit.signal == KILL else submit.signal,
         config=asked.config,
+        process=submit.process,
     )
 
 

@@ -39,7 +39,8 @@ class InputChunk:
 class Submit:
     """Either `config` (a TrainRunConfig) or `command` (argv); the other fields apply to both.
 
-    `caller_environment` has the variables of the caller's shell; it is outside of the digest.
+    `caller_environment` has the variables of the caller's shell, `process` its umask, nice, limits and
+    affinity; both are outside of the digest.
     `stdin` names an upload of this connection, which becomes the standard input of the run.
     """
 
@@ -62,6 +63,7 @@ class Submit:
     labels: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     caller_environment: dict[str, str] = field(default_factory=dict)
+    process: dict[str, Any] | None = None
     cwd: str | None = None
     stdin: str | None = None
     hold: bool = False

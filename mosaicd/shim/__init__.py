@@ -32,5 +32,6 @@ The shim has one thread and no asyncio: `loop` is its poll loop.
     progress        steps, episodes, last metrics   operator_log    records for the journal
     segments        a log with a size limit         output          makes the files of the spool
     index           log.index                       left_behind     processes that outlive their program
+    worker_steps    the worker's side of its start
     signal_order    which process gets a signal     process_traits  shells and filters, in /proc
 """

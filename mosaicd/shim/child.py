@@ -7,19 +7,25 @@ descendant of the worker exists.
 """
 
 import ctypes
+import errno
 import os
 import select
 import signal
 import socket
-import subprocess
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from mosaicd import procfs, safe_files
 from mosaicd.procfs import Process
+from mosaicd.protocol.records.orders import ProcessAttributes
 from mosaicd.shim import cgroup
+from mosaicd.shim.worker_steps import DIRECTORY, STEPS, Plan
 
 _PR_SET_CHILD_SUBREAPER = 36
 _KILL_WAIT_MS = 5000
+_EXEC = "program"
+_NOT_EXECUTED = 127
+#: The most bytes of a report about a failed step; a pipe takes them at once.
+_MOST_BYTES = 4096
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -53,53 +59,101 @@ class Ended(NamedTuple):
 class Worker:
     """A started worker: its identity and the read ends of its pipes."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", stdout_fd: int, stderr_fd: int) -> None:
-        self._process = process
-        self.pid = process.pid
-        self.start_ticks = procfs.read_start_ticks(process.pid) or 0
+    def __init__(self, pid: int, stdout_fd: int, stderr_fd: int) -> None:
+        self.pid = pid
+        self.start_ticks = procfs.read_start_ticks(pid) or 0
         self.stdout_fd = stdout_fd
         self.stderr_fd = stderr_fd
         self.is_reaped = False
 
     def note_reaped(self) -> None:
-        """Note that `reap` has reaped the worker, so that subprocess does not try to."""
+        """Note that `reap` has reaped the worker."""
         self.is_reaped = True
-        self._process.returncode = 0
 
 
 def spawn(
-    argv: list[str],
-    cwd: str,
-    environment: dict[str, str],
-    control: socket.socket | None,
-    stdin: str | None = None,
-) -> Worker:
+    argv: list[str], cwd: str, environment: dict[str, str], control: socket.socket | None,
+    process: ProcessAttributes, stdin: str | None = None,
+) -> Worker:  # fmt: skip
     """Start `argv` in a new session and process group; raise OSError if it cannot be executed.
 
     stdin is the file `stdin`, from its first byte, or /dev/null; stdout and stderr are new pipes; of other
     descriptors, only `control` is inherited.
+    The steps in the child are in `worker_steps`; an error names the step, and has its errno.
     """
-    stdin_fd = _open_stdin(stdin)
-    out_read, out_write = os.pipe()
-    err_read, err_write = os.pipe()
+    fds = [_open_stdin(stdin), *os.pipe(), *os.pipe(), *os.pipe()]
+    stdin_fd, out_read, out_write, err_read, err_write, error_read, error_write = fds
+    control_fd = control.fileno() if control else None
+    plan = Plan(cwd, stdin_fd, out_write, err_write, control_fd, error_write, process)
     try:
-        process = subprocess.Popen(
-            argv, cwd=cwd, env=environment, stdin=stdin_fd, stdout=out_write, stderr=err_write,
-            start_new_session=True, close_fds=True, pass_fds=(control.fileno(),) if control else (),
-        )  # fmt: skip
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        os.close(out_read)
-        os.close(err_read)
-        if isinstance(error, OSError):
-            raise
-        raise OSError(0, str(error)) from None  # for example a NUL in an argument
+        pid = os.fork()
+        if pid == 0:
+            _become_worker(plan, argv, environment)
+        os.close(fds.pop())
+        failure = _read_all(error_read)
+        if failure:
+            os.waitpid(pid, 0)
+            raise _failure_of(failure, argv[0], cwd)
+        fds.remove(out_read)
+        fds.remove(err_read)
     finally:
-        os.close(stdin_fd)
-        os.close(out_write)
-        os.close(err_write)
+        for fd in fds:
+            os.close(fd)
     os.set_blocking(out_read, False)
     os.set_blocking(err_read, False)
-    return Worker(process, out_read, err_read)
+    return Worker(pid, out_read, err_read)
+
+
+def _become_worker(plan: Plan, argv: list[str], environment: dict[str, str]) -> NoReturn:
+    """In the child: take all steps and execute the program, or report the failed step and exit."""
+    step = ""
+    try:
+        for step, take in STEPS:  # noqa: B007  (the handler below reads it)
+            take(plan)
+        step = _EXEC
+        _execute(argv, environment)
+    except (OSError, ValueError, MemoryError) as error:
+        number = getattr(error, "errno", None) or 0
+        text = os.strerror(number) if number else str(error) or type(error).__name__
+        os.write(plan.error_fd, f"{step}\0{number}\0{text}".encode(errors="replace")[:_MOST_BYTES])
+    finally:
+        os._exit(_NOT_EXECUTED)
+
+
+def _execute(argv: list[str], environment: dict[str, str]) -> None:
+    """Execute the program, searched in the PATH of `environment`; raise OSError if that fails.
+
+    An error other than a missing file (no permission, for example) counts more than a missing file.
+    """
+    name = argv[0]
+    searched = environment.get("PATH", os.defpath).split(os.pathsep)
+    paths = [name] if "/" in name else [os.path.join(directory, name) for directory in searched]
+    missing = refused = None
+    for path in paths:
+        try:
+            os.execve(path, argv, environment)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            missing = error
+        except OSError as error:
+            refused = refused or error
+    raise refused or missing or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def _read_all(fd: int) -> bytes:
+    """Return what the child reports; empty when its exec has closed the pipe."""
+    found = b""
+    while data := os.read(fd, _MOST_BYTES):
+        found += data
+    return found
+
+
+def _failure_of(report: bytes, name: str, cwd: str) -> OSError:
+    """Return the error of a failed step; it names the program, the directory, or else the step."""
+    step, number, text = report.decode(errors="replace").split("\0", 2)
+    if not int(number):
+        return OSError(0, text)  # for example a NUL in an argument
+    named = {_EXEC: name, DIRECTORY: cwd}.get(step, f"the {step} of the worker cannot be set")
+    return OSError(int(number), text, named)
 
 
 def _open_stdin(path: str | None) -> int:

@@ -57,7 +57,7 @@ def start(
     worker = leave_error = None
     try:
         with run_cgroup.entered():
-            worker = child.spawn(argv, order.cwd, environment, worker_end, order.stdin)
+            worker = child.spawn(argv, order.cwd, environment, worker_end, order.process, order.stdin)
     except OSError as error:
         if worker is None:
             if shim_end:

@@ -4,6 +4,7 @@ import errno
 import resource
 
 from mosaicd.protocol.exec_sizes import EXEC_RULE, exec_bytes, exec_limit_bytes, too_large
+from mosaicd.protocol.process_limits import lower
 from mosaicd.protocol.records.orders import LaunchOrder
 
 
@@ -11,6 +12,8 @@ def too_large_to_start(error: OSError, order: LaunchOrder) -> str | None:
     """Return the sizes and the largest variables if `error` is E2BIG; None for any other error."""
     if error.errno != errno.E2BIG:
         return None
-    limit = exec_limit_bytes(resource.getrlimit(resource.RLIMIT_STACK)[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    asked = (order.process.limits or {}).get("stack")
+    limit = exec_limit_bytes(soft if asked is None else lower(asked, hard))
     environment = order.environment
     return too_large(exec_bytes(order.argv, environment), limit, EXEC_RULE, environment)

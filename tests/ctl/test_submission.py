@@ -49,7 +49,7 @@ def test_every_option_is_sent_as_its_parameter(submitted: Submitted, ctl: Ctl) -
     )
     assert ctl(*argv.split())[0] == 0
     params = submitted()
-    del params["caller_environment"]
+    del params["caller_environment"], params["process"]
     assert params == {
         "command": ["true"], "cwd": "/tmp", "name": "nm", "cpus": 2, "gpus": 1, "memory_mb": 1536,
         "time_limit_s": 5400.0,
@@ -62,7 +62,7 @@ def test_every_option_is_sent_as_its_parameter(submitted: Submitted, ctl: Ctl) -
 def test_options_that_are_not_given_are_not_sent(submitted: Submitted, ctl: Ctl) -> None:
     """Options that are not given are not sent, except a key, with which the submit can be repeated."""
     assert ctl("submit", "--", "true")[0] == 0
-    assert set(submitted()) == {"command", "cwd", "environment", "caller_environment", "key"}
+    assert set(submitted()) == {"command", "cwd", "environment", "caller_environment", "process", "key"}
 
 
 def test_pwd_is_sent_if_it_names_the_working_directory(

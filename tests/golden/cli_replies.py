@@ -25,6 +25,7 @@ def submits(stage: Stage) -> None:
     stage.ctl("submit -- true", {"run.submit": attached})
     rewritten = a_run(state="INIT", overwritten_variables=["CLEANRL_RUN_ID", "RUN_ID"])
     stage.ctl("submit -- true", {"run.submit": rewritten})
+    stage.ctl("submit -- true", {"run.submit": a_run(state="INIT", cut_attributes=["core", "nofile"])})
     exported = {"RANK": "0", "SLURM_JOB_ID": "1", "SLURM_PROCID": "0", "RUN_ID": "x", "DISPLAY": ":0"}
     with mock.patch.dict(os.environ, {**exported, "BYTES": os.fsdecode(b"\xff")}):
         stage.ctl("submit -- true", {"run.submit": a_run(state="INIT")})

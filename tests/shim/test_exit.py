@@ -1,9 +1,13 @@
 """The start and end of a plain command: exact codes, signals and records, in exit.json and in the facts."""
 
+import errno
 import json
 
+import psutil
 import pytest
 
+from mosaicd.protocol.records.orders import ProcessAttributes
+from mosaicd.shim import child, worker_steps
 from tests.harness.shim import ShimHarness
 
 
@@ -47,7 +51,7 @@ def test_a_missing_program_is_spawn_failed(harness: ShimHarness) -> None:
         (["true"], {"cwd": "/no/such/place"}, "/no/such/place"),
         (["/etc/passwd"], {}, "Permission denied"),
         (["true", "a\0b"], {}, "null byte"),
-        (["true", "x" * 200_000], {}, "Argument list too long"),
+        (["true", "x" * 200_000], {}, "--env-drop"),
     ],
 )
 def test_a_failed_start_has_its_reason(
@@ -76,6 +80,19 @@ def test_the_worker_has_only_the_ordered_environment_and_descriptors(harness: Sh
     assert set(environment) <= {"A", "MOSAIC_RUN_ID", "WORKER_ID", "PATH", "LC_CTYPE", "TMPDIR"}
     assert (cwd, leads, stdin, handlers, masked) == (str(harness.root), True, "", [], 0)
     assert fds == ["0", "1", "2"]
+
+
+def test_a_failed_step_of_the_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error at any step between fork and exec has its errno and names the step; no child is left."""
+
+    def refuse(plan: object) -> None:
+        raise PermissionError(errno.EPERM, "no")
+
+    before = psutil.Process().children()
+    monkeypatch.setattr(child, "STEPS", (*worker_steps.STEPS, ("niceness", refuse)))
+    with pytest.raises(PermissionError, match="niceness"):
+        child.spawn(["true"], "/", {}, None, ProcessAttributes())
+    assert psutil.Process().children() == before
 
 
 def test_launch_and_started_records_have_order_and_process(harness: ShimHarness) -> None:

@@ -248,11 +248,20 @@ def test_the_order_is_complete_and_json_safe() -> None:
         "worker_config": {"run_id": RUN_ID, "seed": 7, "worker_id": "able"}, "config_flag": True,
         "cooperative": True, "slots": [1, 3], "cpus": 2, "uid": 1000, "signal_to": None, "signal": None,
         "containment": {"memory_bytes": 512 << 20, "required": False, "tasks": None},
+        "process": {"umask": None, "nice": None, "limits": None, "affinity": None},
     }  # fmt: skip
     assert limits == {
         "time_limit_s": None, "max_steps": None, "grace_s": 30.0, "handshake_timeout_s": 30.0,
         "pause_ack_timeout_s": 10.0, "stdout_limit_bytes": 1 << 30, "stderr_limit_bytes": 1 << 30,
         "telemetry_limit_bytes": 1 << 32, "post_mortem_s": 2.0, "steps_before": 0,
+    }  # fmt: skip
+
+
+def test_the_order_has_the_attributes_of_the_submitters_process() -> None:
+    """umask, nice, limits (-1 for unlimited) and affinity are in the order as they were submitted."""
+    process = {"umask": 63, "nice": 2, "limits": {"core": "unlimited", "nofile": 9}, "affinity": [1]}
+    assert order_of(spec_of(command=["true"], process=process))["process"] == {
+        "umask": 63, "nice": 2, "limits": {"core": -1, "nofile": 9}, "affinity": [1],
     }  # fmt: skip
 
 

@@ -48,6 +48,18 @@ class Containment(Record):
     tasks: int | None = None
 
 
+class ProcessAttributes(Record):
+    """What the worker's process has from its submitter; None: as the shim has it.
+
+    `limits`: soft limits by the names of `process_limits`; -1: no limit.
+    """
+
+    umask: int | None = None
+    nice: int | None = None
+    limits: dict[str, int] | None = None
+    affinity: tuple[int, ...] | None = None
+
+
 class LaunchOrder(Record):
     """The order to start one attempt of a run."""
 
@@ -79,6 +91,7 @@ class LaunchOrder(Record):
     signal: StopSignal | None = None
     limits: Limits = Limits()
     containment: Containment = Containment()
+    process: ProcessAttributes = ProcessAttributes()
 
     @property
     def is_worker(self) -> bool:

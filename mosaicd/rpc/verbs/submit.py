@@ -2,7 +2,8 @@
 
 Input: a config or a command, and parameters that apply to both.  Output: the run; `duplicate` is true if it
 existed before; if its environment is another, `differing_variables` has the names.  `overwritten_variables`
-has the names of submitted variables whose values do not count.
+has the names of submitted variables whose values do not count, `cut_attributes` the names of limits that the
+daemon's own limits cut.
 Caveats: the reply leaves after COMMIT and means that the run is saved.  The files are written first.  A crash
 between them and the COMMIT leaves the directory of a run that no client knows.  A file in the directory marks
 it as such and is removed between COMMIT and reply.  So the next start removes the directory, also if the
@@ -28,6 +29,7 @@ from mosaicd.core.run_environment import overwritten_names
 from mosaicd.core.slots import check_possible
 from mosaicd.core.spec import Spec
 from mosaicd.core.submit import make_spec
+from mosaicd.host.descriptors import cut_attributes
 from mosaicd.protocol import Json, ulid
 from mosaicd.protocol.errors import Conflict, MosaicError, Unavailable
 from mosaicd.protocol.messages import Submit
@@ -52,7 +54,7 @@ async def _submit(services: Services, caller: Caller, params: Submit, upload: Fi
     spec = make_spec(params, defaults, None if upload is None else upload.stdin)
     check_possible(spec.resources.gpus, spec.resources.gpus_mandatory, services.scheduler.capacity())
     run = make_run(services, caller, spec)
-    told = _overwritten(services, params)
+    told = _values_that_do_not_count(services, params)
     if params.dry_run:
         return {**services.runs.view(run, progress=Progress()), **told}
     async with _UNDER_WAY.setdefault(run.run_id, asyncio.Lock()):
@@ -67,13 +69,15 @@ async def _submit(services: Services, caller: Caller, params: Submit, upload: Fi
     return {**reply, **told}
 
 
-def _overwritten(services: Services, params: Submit) -> Json:
-    """Return the part of the reply about submitted variables whose values do not count; {} if all count."""
+def _values_that_do_not_count(services: Services, params: Submit) -> Json:
+    """Return the part of the reply about submitted values that do not count; {} if all count."""
     names = overwritten_names(
         (params.config or {}).get("environment", {}), params.environment,
         manages_gpus=services.settings.gpus.static > 0,
     )  # fmt: skip
-    return {"overwritten_variables": names} if names else {}
+    told: Json = {"overwritten_variables": names} if names else {}
+    cut = cut_attributes(params.process or {})
+    return {**told, "cut_attributes": cut} if cut else told
 
 
 async def accept(
