@@ -12,6 +12,9 @@ from mosaicd.protocol.faults import Faults, Path
 #: Without a limit, each BLAS and OpenMP runtime uses every core; two runs are then three times slower.
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
+#: The path of a socket has at most 107 bytes, and Ray needs 68 of them below TMPDIR.
+LONGEST_TMPDIR_BYTES = 107 - 68
+
 #: The reason for which a variable may not be chosen; the other names of SET_BY_LAUNCH have `_SET`.
 _DECIDED_BY: Mapping[str, str] = {
     "MOSAIC_CPUS": "the granted CPUs decide it; ask for CPUs with `cpus` (-c)",
@@ -35,6 +38,15 @@ def merged(caller: Mapping[str, str], chosen: Mapping[str, str], *, manages_gpus
     names = set(THREAD_COUNTS) if chosen.keys() & set(THREAD_COUNTS) else set()
     both = {name: value for name, value in caller.items() if name not in names} | dict(chosen)
     return without_gpu_variables(both) if manages_gpus else both
+
+
+def without_long_directory(caller: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of the caller's shell without a TMPDIR that is too long for sockets in it.
+
+    The run then has a short directory of its own.
+    """
+    is_long = len(caller.get("TMPDIR", "").encode(errors="surrogateescape")) > LONGEST_TMPDIR_BYTES
+    return {name: value for name, value in caller.items() if name != "TMPDIR" or not is_long}
 
 
 def thread_counts(given: Mapping[str, str], cpus: int) -> dict[str, str]:

@@ -21,6 +21,7 @@ from mosaicd.core.launch import (
     teardown_order,
 )
 from mosaicd.core.run import Run
+from mosaicd.core.run_environment import without_long_directory
 from mosaicd.core.spec import InvalidSpec, Spec
 from mosaicd.protocol.records.orders import LaunchOrder, Limits, TeardownOrder
 from mosaicd.rundirs.directories import RunDirs
@@ -63,11 +64,13 @@ class OrderBuilder:
         """
         assert run.nonce is not None, "a dispatched run has a nonce"
         spec, names = self._rundirs.load_spec(run.run_id)
-        environment = self._rundirs.load_environment(run.run_id).all
+        parts = self._rundirs.load_environment(run.run_id)
+        environment = parts.all
         missing = [name for name in names if name not in environment]
         if missing:
             where = self._rundirs.path(run.run_id)
             raise InvalidSpec(f"the values of {', '.join(missing)} are missing in {where}")
+        environment = parts._replace(caller=without_long_directory(parts.caller)).all
         return launch_order(
             replace(spec, environment=environment),
             self._placement(run),

@@ -39,7 +39,9 @@ STREAMS = {"stdout": STDOUT, "stderr": STDERR, "post-mortem": POST_MORTEM}
 #: The parent of the temporary directories of attempts; short, because socket paths have a limit.
 TEMPORARY_BASE = "/tmp"
 TAIL_LENGTH = 10  # characters at the end of a run id that these names contain; they are random
-_TEMPORARY = re.compile(rf"mosaic-([0-9A-HJKMNP-TV-Z]{{{TAIL_LENGTH}}})-([1-9]\d{{0,8}})", re.ASCII)
+_TEMPORARY = re.compile(
+    rf"mosaic-([0-9A-HJKMNP-TV-Z]{{{TAIL_LENGTH}}})-([1-9]\d{{0,8}})(?:-[2-9])?", re.ASCII
+)
 
 #: Digits of the offset in the name of a segment; fixed, so that sorted names are in the order of offsets.
 OFFSET_DIGITS = 16
@@ -73,8 +75,14 @@ def attempt_dir(run_dir: str, attempt: int) -> str:
 
 
 def temporary_path(run_id: str, attempt: int) -> str:
-    """Return the path of the temporary directory of an attempt; another path is used if this one exists."""
+    """Return the path of the temporary directory of an attempt; see `temporary_paths` if it exists."""
     return f"{TEMPORARY_BASE}/mosaic-{run_id[-TAIL_LENGTH:]}-{attempt}"
+
+
+def temporary_paths(run_id: str, attempt: int) -> tuple[str, ...]:
+    """Return the short paths for the temporary directory of an attempt; the first free one is used."""
+    path = temporary_path(run_id, attempt)
+    return (path, f"{path}-2", f"{path}-3")
 
 
 def parse_temporary_name(name: str) -> tuple[str, int] | None:

@@ -18,7 +18,7 @@ from typing import NoReturn
 import psutil
 
 from mosaicd.protocol.records.leftovers import LeftFile, Leftovers, LeftProcess, RemovedFiles
-from mosaicd.protocol.rundir import LEFTOVERS, temporary_path
+from mosaicd.protocol.rundir import LEFTOVERS, temporary_paths
 from mosaicd.safe_files import Removed, read_regular, remove_tree
 from mosaicd.shim.attempt_dir import AttemptDir
 
@@ -30,7 +30,7 @@ _RECORD_LIMIT_BYTES = 1 << 20
 
 def has_temp_dir(run_id: str, attempt: int) -> bool:
     """Return whether the temporary directory of an attempt exists and belongs to this user."""
-    return _is_own_directory(temporary_path(run_id, attempt))
+    return any(map(_is_own_directory, temporary_paths(run_id, attempt)))
 
 
 def remove_and_exit(attempts: list[tuple[str, int]]) -> NoReturn:
@@ -41,7 +41,8 @@ def remove_and_exit(attempts: list[tuple[str, int]]) -> NoReturn:
     began_at = time.time()  # no process of these runs is alive, and no later attempt has started
     try:
         for run_id, attempt in attempts:
-            remove_tree(temporary_path(run_id, attempt))
+            for path in filter(_is_own_directory, temporary_paths(run_id, attempt)):
+                remove_tree(path)
             remove_shared_memory(run_id, began_at)
     finally:
         os._exit(0)
@@ -67,21 +68,27 @@ class TempCleanup:
         self._attempt_dir = attempt_dir
         self._leftovers = Leftovers(run_id=run_id, attempt=attempt)
         self._run_id = run_id
-        self._temporary = temporary_path(run_id, attempt)
+        self._temporary = temporary_paths(run_id, attempt)
         self._shared: frozenset[tuple[str, int]] | None = None
         self._emptied_at = 0.0
+
+    @property
+    def _last_resort(self) -> str:
+        """The temporary directory if no short one can be made; it may be too long for sockets."""
+        return os.path.join(self._attempt_dir.path, "tmp")
 
     def prepare(self, environment: dict[str, str]) -> None:
         """Note the files in /dev/shm; make a temporary directory unless the order names one."""
         self._shared = frozenset(_shared_entries())
         if TEMPORARY in environment:
             return
-        for path in (self._temporary, os.path.join(self._attempt_dir.path, "tmp")):
+        for path in (*self._temporary, self._last_resort):
             try:
                 os.mkdir(path, 0o700)
             except OSError:  # the name is taken, or the disk is full
                 continue
-            environment[TEMPORARY] = self._temporary = path
+            environment[TEMPORARY] = path
+            self._temporary = (path,)
             return
 
     def note_processes(self, processes: Sequence[LeftProcess]) -> None:
@@ -107,7 +114,7 @@ class TempCleanup:
     def clean_up(self) -> None:
         """Remove the temporary directory and shared memory; if anything was left, write leftovers.json."""
         removed = Removed()
-        for path in {self._temporary, os.path.join(self._attempt_dir.path, "tmp")}:
+        for path in {*self._temporary, self._last_resort}:
             if _is_own_directory(path):
                 remove_tree(path, removed)
         removed_shared = remove_shared_memory(self._run_id, self._emptied_at)

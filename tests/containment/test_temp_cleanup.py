@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+from mosaicd.protocol.rundir import temporary_paths
 from tests.harness.shim import ShimHarness
 
 #: The longest path that Ray appends to a temporary directory for a socket.
@@ -53,7 +54,7 @@ def test_a_tmpdir_from_the_submit_is_kept(harness: ShimHarness, tmp_path: Path) 
 
 
 def test_a_taken_name_of_a_temporary_directory_is_untouched(harness: ShimHarness) -> None:
-    """If the short name exists, TMPDIR is in the attempt directory, and the existing entry is unchanged."""
+    """If the short name exists, TMPDIR has another short name, and the existing entry is unchanged."""
     run = harness.make(["sh", "-c", "echo $TMPDIR; touch $TMPDIR/x"])
     taken = Path(f"/tmp/mosaic-{run.run_id[-10:]}-1")
     taken.symlink_to(harness.root)
@@ -61,11 +62,28 @@ def test_a_taken_name_of_a_temporary_directory_is_untouched(harness: ShimHarness
         harness.send(run)
         run.exit()
         run.wait_until_shim_exits()
-        assert (run.dir / "stdout.log").read_text().strip() == str(run.dir / "tmp")
-        assert not (run.dir / "tmp").exists()
+        assert (run.dir / "stdout.log").read_text().strip() == f"{taken}-2"
+        assert not Path(f"{taken}-2").exists()
         assert taken.is_symlink() and harness.root.exists()
     finally:
         taken.unlink()
+
+
+def test_the_last_resort_is_in_the_attempt_directory(harness: ShimHarness) -> None:
+    """If all short names exist, TMPDIR is in the attempt directory."""
+    run = harness.make(["sh", "-c", "echo $TMPDIR; touch $TMPDIR/x"])
+    short = [Path(path) for path in temporary_paths(run.run_id, 1)]
+    for path in short:
+        path.symlink_to(harness.root)
+    try:
+        harness.send(run)
+        run.exit()
+        run.wait_until_shim_exits()
+        assert (run.dir / "stdout.log").read_text().strip() == str(run.dir / "tmp")
+        assert not (run.dir / "tmp").exists()
+    finally:
+        for path in short:
+            path.unlink()
 
 
 def test_leftover_shared_memory_is_reported(harness: ShimHarness) -> None:

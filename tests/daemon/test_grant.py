@@ -3,10 +3,13 @@
 import json
 import os
 import signal
+from typing import Any
 
 import pytest
 
+from mosaicd.core.run_environment import LONGEST_TMPDIR_BYTES
 from mosaicd.protocol.errors import CapacityImpossible, InvalidParams
+from mosaicd.protocol.rundir import parse_temporary_name
 from tests.daemon.test_environment import environment_of_run
 from tests.daemon.test_submit import config
 from tests.daemon.workshop import workshop
@@ -138,3 +141,18 @@ def test_a_worker_has_no_pythonunbuffered(build: Build) -> None:
     assert b"MOSAIC_CPUS" in names and b"PYTHONUNBUFFERED" not in names
     harness.call("run.stop", run_id=run_id, grace_s=0)
     harness.ended(run_id)
+
+
+def test_a_tmpdir_of_the_caller_that_is_too_long_for_sockets_is_replaced(harness: DaemonHarness) -> None:
+    """Ray needs 68 of the 107 bytes of a socket's path below TMPDIR; a short or explicit TMPDIR stays."""
+    chosen = harness.home / ("x" * 60)
+    chosen.mkdir()
+    fitting = "/" + "t" * (LONGEST_TMPDIR_BYTES - 1)
+
+    def tmpdir(**params: Any) -> str:
+        return environment_of_run(harness, harness.python(_PRINT, **params))["TMPDIR"]
+
+    assert tmpdir(caller_environment={"TMPDIR": fitting}) == fitting
+    replaced = tmpdir(caller_environment={"TMPDIR": fitting + "t"})
+    assert parse_temporary_name(replaced.rpartition("/")[2]) and len(replaced) <= LONGEST_TMPDIR_BYTES
+    assert tmpdir(environment={"TMPDIR": str(chosen)}) == str(chosen)
