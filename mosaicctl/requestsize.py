@@ -7,11 +7,10 @@ from mosaicctl.exits import UsageError
 from mosaicd.protocol import Json
 from mosaicd.protocol.exec_sizes import (
     EXEC_RULE,
-    STRING_LIMIT_BYTES,
     exec_bytes,
     exec_limit_bytes,
     too_large,
-    variable_bytes,
+    too_long_string,
 )
 from mosaicd.protocol.framing import REQUEST_LIMIT_BYTES, encode, request
 
@@ -27,14 +26,9 @@ def check_sizes(params: Json) -> None:
         **_texts(config.get("environment")),
         **params.get("environment", {}),
     }
-    for name, value in environment.items():
-        if variable_bytes(name, value) > STRING_LIMIT_BYTES:
-            size = variable_bytes(name, value)
-            raise UsageError(
-                f"the variable {name[:60]} has {size} bytes, the limit of one variable is "
-                f"{STRING_LIMIT_BYTES}; leave it out with --env-drop, or pass the name of a file"
-            )
     argv = _strings(params.get("command") or config.get("arguments"))
+    if (reason := too_long_string(argv, environment)) is not None:
+        raise UsageError(reason)
     total = exec_bytes(argv, environment) + _ADDED_BYTES
     limit = exec_limit_bytes(resource.getrlimit(resource.RLIMIT_STACK)[0])
     if total > limit:

@@ -35,6 +35,21 @@ def variable_bytes(name: str, value: str) -> int:
     return _bytes(name) + _bytes(value) + 2
 
 
+def too_long_string(argv: Iterable[str], environment: Mapping[str, str]) -> str | None:
+    """Return the sentence about an argument or a variable that is above its own limit, or None."""
+    for number, word in enumerate(argv):
+        if _bytes(word) + 1 > STRING_LIMIT_BYTES:
+            what, size = f"argument {number}", _bytes(word) + 1
+            return f"{what} has {size} bytes, the limit of one argument is {STRING_LIMIT_BYTES}"
+    for name, value in environment.items():
+        if (size := variable_bytes(name, value)) > STRING_LIMIT_BYTES:
+            return (
+                f"the variable {name[:_LONGEST_NAME]} has {size} bytes, the limit of one variable is "
+                f"{STRING_LIMIT_BYTES}; leave it out with --env-drop, or pass the name of a file"
+            )
+    return None
+
+
 def too_large(bytes_: int, limit_bytes: int, rule: str, environment: Mapping[str, str]) -> str:
     """Return the sentence about a size above its limit, with the three largest variables and the remedy."""
     largest = sorted(environment, key=lambda name: -variable_bytes(name, environment[name]))[:3]

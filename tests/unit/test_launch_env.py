@@ -202,7 +202,7 @@ def test_a_command_without_a_config_has_no_config_file_variable() -> None:
     assert "MOSAIC_CONFIG_FILE" not in environment_of(BASE, command(MOSAIC_CONFIG_FILE="/old"), AT)
 
 
-@pytest.mark.parametrize("name", [*SET_BY_LAUNCH, "NOTIFY_SOCKET", "LISTEN_FDS"])
+@pytest.mark.parametrize("name", [*sorted(SET_BY_LAUNCH), "NOTIFY_SOCKET", "LISTEN_FDS"])
 def test_a_chosen_variable_that_the_launch_decides_is_refused(name: str) -> None:
     """`environment` must not have a name that would be overwritten or dropped."""
     with pytest.raises(InvalidParams) as refused:
