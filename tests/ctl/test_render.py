@@ -72,7 +72,7 @@ def test_show_prints_the_readable_facts(daemon: ScriptedDaemon, ctl: Ctl) -> Non
     facts = dict(line.strip().split("  ", 1) for line in out.splitlines()[1:] if "  " in line.strip())
     facts = {key.strip(): value.strip() for key, value in facts.items()}
     assert facts["state"] == "EXEC (stopping)"
-    assert facts["cpus"] == "2 of the 4 asked for"
+    assert facts["cpus"] == "2 of the 4 asked for (MOSAIC_CPUS=2)"
     assert facts["command"] == "sh -c 'echo hi there'"
     assert facts["loss"] == "0.1235"
     assert facts["time limit"] == "1h30m"
