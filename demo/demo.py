@@ -50,6 +50,10 @@ class Narrator:
         print(f"\x1b[1;36m{shown}\x1b[0m" if self._has_colour else shown, flush=True)
 
 
+#: `make demo` sets these; mosaicctl would name them at every submit.
+_OF_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+
+
 class Stage:
     """A temporary directory with a private daemon, and `mosaicctl` commands for it."""
 
@@ -58,7 +62,8 @@ class Stage:
         self.log = home / "daemon.log"
         self._narrator = narrator
         self._daemon: subprocess.Popen[bytes] | None = None
-        self._environment = {**os.environ, "MOSAICD_SOCKET": str(home / "s")}
+        own = {name: value for name, value in os.environ.items() if name not in _OF_MAKE}
+        self._environment = {**own, "MOSAICD_SOCKET": str(home / "s")}
         if not _is_installed():
             rooms = [ROOT, ROOT / "workers/sdk", ROOT / "workers/tabular"]
             self._environment["PYTHONPATH"] = os.pathsep.join(map(str, rooms))

@@ -7,6 +7,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from mosaicctl import environment
+
+#: Variables of a launcher that runs the suite, such as `make`: mosaicctl would name them at every submit.
+_OF_A_LAUNCHER = [
+    name for name, _, reason in environment.capture(os.environ).left_out if reason == environment.LAUNCHER
+]
+
+
+def pytest_configure() -> None:
+    """Remove the variables of a launcher, so that the tests see what they have set themselves."""
+    for name in _OF_A_LAUNCHER:
+        os.environ.pop(name, None)
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test that needs root, before its fixtures make anything."""

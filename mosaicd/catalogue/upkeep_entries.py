@@ -50,7 +50,7 @@ class UpkeepEntries:
         INFO,
         "leftover temporary directories cannot be listed: {why}; the daemon tries again later",
         "A killed shim does not remove its run's temporary directory. The daemon removes the directory "
-        "when it can list such directories again.",
+        "when it can list such directories again, through the launcher.",
         "Upkeep",
         ("files",),
     )

@@ -117,6 +117,7 @@ def _add_attempts(steps: Steps, attempts: Sequence[AttemptFiles], facts: RunDirF
 
 
 def _fold(steps: Steps, *events: Event) -> Run:
+    """Append the events to `steps`, and return the run after them."""
     for event in events:
         steps.append((apply(steps[-1][0], event), event))
     return steps[-1][0]

@@ -234,7 +234,7 @@ def make(root: CgroupRoot, run_id: str, attempt: int, limits: CgroupLimits) -> R
     """
     name = name_of(run_id, attempt)
     outer = f"{root.parents[V2]}/{name}" if V2 in root.parents else None
-    if outer and not _try_enter(outer, root):  # first: the launcher then keeps the groups of version 1
+    if outer and not _try_enter(outer, root):  # first: without it the launcher would remove the empty others
         outer = None
     v1 = {}
     for controller in root.parents.keys() - {V2}:

@@ -60,6 +60,7 @@ def _signals(plan: Plan) -> None:
     """Give every signal its default action and block none, whatever the daemon has inherited.
 
     A signal with a handler of the shim has its default action after the exec; an ignored one stays ignored.
+    The two signals that the C library keeps for itself cannot be set.
     """
     del plan
     for number in range(1, signal.NSIG):

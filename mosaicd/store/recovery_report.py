@@ -48,7 +48,7 @@ class RecoveryReport:
 
     @property
     def is_empty(self) -> bool:
-        """Return whether no row was written."""
+        """Return whether no run was recovered or quarantined."""
         counts = (self.ended, self.live, self.waiting, self.pruned, self.caught_up)
         return not any(counts) and not self.quarantined
 

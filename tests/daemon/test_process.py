@@ -169,7 +169,8 @@ def test_signals_are_fresh_whatever_the_daemon_inherited(
     run_id = harness.submit("grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status")
     assert harness.ended(run_id)["outcome"] == "succeeded"
     masks = dict(line.split() for line in harness.stdout(run_id).decode().splitlines())
-    assert {int(mask, 16) for mask in masks.values()} == {0}, masks
+    ours = sum(1 << (number - 1) for number in signal.valid_signals())  # the C library keeps two for itself
+    assert {int(mask, 16) & ours for mask in masks.values()} == {0}, masks
     assert harness.process is not None
     status = Path(f"/proc/{harness.process.pid}/status").read_text()
     ignored = next(line for line in status.splitlines() if line.startswith("SigIgn"))
