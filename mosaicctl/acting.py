@@ -81,10 +81,10 @@ def status(run: Json) -> str:
     state, want = str(run.get("state")), run.get("want")
     if state == "TERM":
         return f"ended, {run.get('outcome')}"
-    if run.get("held"):
-        return f"held ({state})"
     if want == "stop":
         return f"stopping ({state})"
+    if run.get("held"):
+        return f"held ({state})"
     if want == "pause":
         return "paused" if state == "PAUSE" else f"pausing ({state})"
     return "resuming (PAUSE)" if state == "PAUSE" else state
