@@ -164,9 +164,9 @@ class RunEntries:
         "2d6d2fcc831a4569a60e55c769c4b468",
         WARNING,
         "the mark `unacknowledged` of run {run_id} was not removed: {why}",
-        "The mark says that the submit got no reply, but the run is saved. Only if the registry is lost, "
-        "a run with this mark is not recovered. The next start of the daemon tries again to remove the "
-        "mark.",
+        "The run is saved, and the submit gets its reply. The mark matters only if the registry is lost: "
+        "then a marked run that has never started is not recovered, and its directory is removed. The next "
+        "start of the daemon tries again to remove the mark.",
         "Run",
         ("files",),
     )

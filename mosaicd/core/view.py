@@ -15,7 +15,7 @@ def run_object(
     run: Run, progress: Progress, run_dir: str, *, duplicate: bool = False, reason: str | None = None,
     pinned: bool = False,
 ) -> Json:  # fmt: skip
-    """Return the JSON-safe run object; `reason`: why it waits; `duplicate`: a submit returned it."""
+    """Return the JSON-safe run object; `reason`: why it does not start; `duplicate`: it is an earlier run."""
     exit = run.exit or {}
     return {
         "run_id": run.run_id,

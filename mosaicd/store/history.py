@@ -54,8 +54,8 @@ class History:
     async def find(self, owner_uid: int | None, reference: str) -> Run:
         """Return the run with this id or unique prefix of an id, or the newest with this name.
 
-        Raises NotFound, or Conflict for an ambiguous prefix.  `owner_uid` None searches the runs of all
-        users.
+        Raises NotFound, or Conflict for an ambiguous prefix that is no name.  `owner_uid` None searches the
+        runs of all users.
         """
         found = await self._read(lambda connection: _rows_for_reference(connection, owner_uid, reference))
         seen = self._first_readable(found)
