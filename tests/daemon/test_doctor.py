@@ -13,6 +13,7 @@ import pytest
 from mosaicctl import doctor_checks
 from mosaicd.log import Catalogue
 from tests.harness.daemon import DaemonHarness
+from tests.harness.waiting import wait_until
 from tests.store.test_quarantine import damage_file
 
 #: An incomplete file of this age is not in use any more.
@@ -95,6 +96,8 @@ def test_doctor_finds_and_fixes_permissions_open_to_others(harness: DaemonHarnes
     run_id = harness.submit("true", hold=True)
     ended = harness.submit("true", caller_environment={"A": "1"}, environment={"B": "1"})
     harness.ended(ended)
+    secret = harness.state_dir / "runs" / ended / "environment.json"
+    wait_until(secret.exists, lambda there: not there, "the environment of the ended run is removed")
     paths = [harness.state_dir / "launch.key", harness.state_dir / "registry.sqlite3", harness.state_dir,
              harness.state_dir / "runs" / run_id / "environment.json",
              harness.state_dir / "runs" / ended / "given-environment.json",
