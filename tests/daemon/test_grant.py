@@ -1,4 +1,4 @@
-"""What a run is told of its grant, and which variables of the submitter decide instead."""
+"""The variables that tell a run its granted CPUs and memory, and how those of the submitter replace them."""
 
 import json
 import os

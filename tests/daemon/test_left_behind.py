@@ -1,4 +1,4 @@
-"""What a run left behind is told: in the ledger, by run, show, list and watch."""
+"""The ledger, run, show, list and watch name the processes that a run left running."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A program that cannot be executed is told at submit, and makes no run; with --no-check it fails later."""
+"""submit refuses a program that cannot be executed, and makes no run; with --no-check the run fails."""
 
 from tests.harness.building import Build
 
